@@ -1,0 +1,2 @@
+//! Links libtorch; see `model/link.rs`.
+include!("../model/link.rs");

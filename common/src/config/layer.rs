@@ -1,0 +1,205 @@
+//! One layer of settings at a time: known keys, right types, a clear error.
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use super::{DEFAULTS, ENV_PREFIX, Sources};
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read config file {path}: {source}; check the path given to --config")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Text that is not TOML.
+    #[error("{layer} is not valid TOML: {why}")]
+    Syntax {
+        /// File, variable or setting.
+        layer: String,
+        /// The parser's words with line and column.
+        why: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown config key \"{key}\" in {layer}{}", hint(.nearest.as_deref()))]
+    UnknownKey {
+        /// The key as given.
+        key: String,
+        /// File, variable or setting.
+        layer: String,
+        /// The most similar key that exists.
+        nearest: Option<String>,
+    },
+    /// A value of another type than the default's.
+    #[error("config key \"{key}\" in {layer} must be {expected}, got {found}")]
+    Type {
+        /// The key.
+        key: String,
+        /// File, variable or setting.
+        layer: String,
+        /// The type of the default.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// A value that cannot work.
+    #[error("config key \"{key}\": {why}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |n| format!("; did you mean \"{n}\"?"))
+}
+
+/// Reads, checks and merges all layers.
+pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
+    let defaults = parse(DEFAULTS, "the built-in defaults")?;
+    let mut builder = config::Config::builder().add_source(source(DEFAULTS.to_owned()));
+    for path in &sources.files {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.display().to_string(), source })?;
+        let layer = path.display().to_string();
+        check(&defaults, &parse(&text, &layer)?, &layer)?;
+        builder = builder.add_source(source(text));
+    }
+    for (name, value) in &sources.env {
+        let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
+        let key = path.to_lowercase().replace("__", ".");
+        builder = builder.add_source(source(setting(&defaults, &key, value, &format!("environment variable {name}"))?));
+    }
+    for text in &sources.set {
+        let layer = format!("--set {text}");
+        let Some((key, value)) = text.split_once('=') else {
+            let why = "needs the form section.key=value".into();
+            return Err(ConfigError::Syntax { layer, why });
+        };
+        builder = builder.add_source(source(setting(&defaults, key.trim(), value.trim(), &layer)?));
+    }
+    builder
+        .build()
+        .and_then(config::Config::try_deserialize)
+        .map_err(|e| ConfigError::Value { key: "config".into(), why: e.to_string() })
+}
+
+fn source(text: String) -> config::File<config::FileSourceString, config::FileFormat> {
+    config::File::from_str(&text, config::FileFormat::Toml)
+}
+
+fn parse(text: &str, layer: &str) -> Result<Table, ConfigError> {
+    text.parse::<Table>()
+        .map_err(|e| ConfigError::Syntax { layer: layer.to_owned(), why: e.to_string() })
+}
+
+/// One `key = value` as a checked piece of TOML. A value that is not TOML by
+/// itself, or stands where text is expected, is text: paths need no quotes.
+fn setting(defaults: &Table, key: &str, value: &str, layer: &str) -> Result<String, ConfigError> {
+    let wants_text = matches!(find(defaults, key), Some(Value::String(_)));
+    let text = |v: &str| Value::String(v.to_owned());
+    let parsed = match format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v")) {
+        Some(v @ (Value::String(_) | Value::Table(_))) => v,
+        Some(v) if !wants_text => v,
+        _ => text(value),
+    };
+    let mut tree = parsed;
+    for part in key.rsplit('.') {
+        tree = Value::Table(Table::from_iter([(part.to_owned(), tree)]));
+    }
+    let Value::Table(table) = tree else {
+        return Err(unknown(defaults, key, layer));
+    };
+    check(defaults, &table, layer)?;
+    toml::to_string(&table).map_err(|e| ConfigError::Syntax { layer: layer.into(), why: e.to_string() })
+}
+
+fn find<'a>(defaults: &'a Table, key: &str) -> Option<&'a Value> {
+    let mut parts = key.split('.');
+    let mut value = defaults.get(parts.next()?)?;
+    for part in parts {
+        value = value.as_table()?.get(part)?;
+    }
+    Some(value)
+}
+
+/// Keys whose value has more than one form; serde checks them.
+const FREE_FORM: [&str; 1] = ["rules.target"];
+
+fn check(defaults: &Table, layer_table: &Table, layer: &str) -> Result<(), ConfigError> {
+    for (section, value) in layer_table {
+        let Some(Value::Table(known)) = defaults.get(section) else {
+            return Err(unknown(defaults, section, layer));
+        };
+        let Value::Table(given) = value else {
+            return Err(wrong_type(section, layer, "a section", value));
+        };
+        for (name, value) in given {
+            let key = format!("{section}.{name}");
+            let Some(default) = known.get(name) else {
+                return Err(unknown(defaults, &key, layer));
+            };
+            if !FREE_FORM.contains(&key.as_str()) {
+                check_type(&key, layer, default, value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_type(key: &str, layer: &str, default: &Value, value: &Value) -> Result<(), ConfigError> {
+    // An integer serves where a fraction is expected; the other way round it
+    // would be rounded without a word.
+    let expected = match (default, value) {
+        (Value::Float(_), Value::Integer(_) | Value::Float(_))
+        | (Value::Integer(_), Value::Integer(0..))
+        | (Value::String(_), Value::String(_))
+        | (Value::Boolean(_), Value::Boolean(_))
+        | (Value::Array(_), Value::Array(_)) => return Ok(()),
+        (Value::Integer(_), _) => "a whole number, not negative",
+        (Value::Float(_), _) => "a number",
+        (Value::Boolean(_), _) => "true or false",
+        (Value::Array(_), _) => "a list",
+        _ => "text",
+    };
+    Err(wrong_type(key, layer, expected, value))
+}
+
+fn wrong_type(key: &str, layer: &str, expected: &'static str, value: &Value) -> ConfigError {
+    ConfigError::Type { key: key.into(), layer: layer.into(), expected, found: value.to_string() }
+}
+
+fn unknown(defaults: &Table, key: &str, layer: &str) -> ConfigError {
+    let known = defaults.iter().flat_map(|(section, keys)| {
+        let names: Vec<_> = keys.as_table().map(|t| t.keys().cloned().collect()).unwrap_or_default();
+        names.into_iter().map(move |n| format!("{section}.{n}"))
+    });
+    let nearest = known
+        .map(|k| (distance(&k, key), k))
+        .min()
+        .filter(|(d, k)| *d <= k.len().max(key.len()) / 2)
+        .map(|(_, k)| k);
+    ConfigError::UnknownKey { key: key.into(), layer: layer.into(), nearest }
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,149 @@
+//! Configuration: one set of keys for every command and service.
+//!
+//! Layers, later ones win: the defaults (`default.toml`, the one place that
+//! holds them) < files < `LANDMARL__SECTION__KEY` < `--set section.key=value`.
+//! Each layer is checked on its own ([`layer`]), so that an error names the key
+//! and where it was said; then the merged result becomes a [`Config`], whose
+//! ranges are checked by [`Config::validate`].
+
+mod layer;
+mod sections;
+
+pub use layer::ConfigError;
+pub use sections::{
+    ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig, EvaluationConfig,
+    LearnerConfig, LogConfig, NetworkConfig, ReplayConfig, RunConfig, SelectorConfig,
+    ValidationConfig,
+};
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::rules::Rules;
+
+/// The defaults, with a comment for each key.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// Prefix of the environment variables.
+pub const ENV_PREFIX: &str = "LANDMARL__";
+
+/// The resolved configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The run folder and the seed.
+    pub run: RunConfig,
+    /// Scans and landmarks.
+    pub data: DataConfig,
+    /// The environment.
+    pub rules: Rules,
+    /// The Q-network.
+    pub network: NetworkConfig,
+    /// The shards and the limiter.
+    pub replay: ReplayConfig,
+    /// Acting.
+    pub actor: ActorConfig,
+    /// Training.
+    pub learner: LearnerConfig,
+    /// Intensity augmentation.
+    pub augment: AugmentConfig,
+    /// Evaluation beside training.
+    pub validation: ValidationConfig,
+    /// Evaluation afterwards.
+    pub evaluation: EvaluationConfig,
+    /// Checkpoints.
+    pub checkpoint: CheckpointConfig,
+    /// Addresses.
+    pub cluster: ClusterConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+/// Where the layers above the defaults come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// TOML files, later ones win.
+    pub files: Vec<PathBuf>,
+    /// Environment variables (name, value); others than `LANDMARL__…` are ignored.
+    pub env: Vec<(String, String)>,
+    /// `section.key=value` settings, later ones win.
+    pub set: Vec<String>,
+}
+
+impl Sources {
+    /// Files and settings from a command line, variables from this process.
+    #[must_use]
+    pub fn from_process(files: Vec<PathBuf>, set: Vec<String>) -> Self {
+        let env = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .filter(|(k, _)| k.starts_with(ENV_PREFIX))
+            .collect();
+        Self { files, env, set }
+    }
+}
+
+impl Config {
+    /// Reads and checks all layers.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let config: Self = layer::merge(sources)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The defaults alone.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        Self::load(&Sources::default())
+    }
+
+    /// Refuses values that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.rules
+            .validate()
+            .map_err(|e| ConfigError::Value { key: format!("rules.{}", e.key), why: e.why })?;
+        for check in sections::checks(self) {
+            if !check.holds {
+                return Err(ConfigError::Value { key: check.key.into(), why: check.why });
+            }
+        }
+        Ok(())
+    }
+
+    /// As TOML, for the run folder.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        toml::to_string(self)
+            .map_err(|e| ConfigError::Value { key: "config".into(), why: e.to_string() })
+    }
+
+    /// The keys that shape rows and windows, as JSON: rules, landmarks, return
+    /// and grouping, but not the learning rate or the number of actors.
+    #[must_use]
+    pub fn shared_json(&self) -> String {
+        serde_json::json!({
+            "rules": self.rules,
+            "landmarks": self.data.landmarks,
+            "kind": self.network.kind,
+            "gamma": self.learner.gamma,
+            "n_step": self.learner.n_step,
+            "scale_input": self.network.scale_input,
+        })
+        .to_string()
+    }
+
+    /// SHA-256 of [`Config::shared_json`], compared when services meet.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.shared_json()).into()
+    }
+
+    /// Agents per row: all of them where the network mixes them, else one.
+    #[must_use]
+    pub fn row_agents(&self) -> u16 {
+        let agents = u16::try_from(self.data.landmarks.len()).unwrap_or(u16::MAX);
+        if self.network.kind == sections::KIND_COMMNET { agents } else { 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests;

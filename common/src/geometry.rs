@@ -1,0 +1,144 @@
+//! Where voxels lie: spacing, the affine into RAS millimetres, and the axis
+//! permutation that brought a file's grid to the nearest RAS one.
+
+/// The affine map from voxel indices to world millimetres, RAS.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Affine {
+    /// The three rows of the 4×4 matrix above `0 0 0 1`.
+    pub rows: [[f64; 4]; 3],
+}
+
+impl Affine {
+    /// World position (RAS mm) of a voxel position, fractions allowed.
+    #[must_use]
+    pub fn to_world(&self, voxel: [f64; 3]) -> [f64; 3] {
+        self.rows
+            .map(|r| r[0] * voxel[0] + r[1] * voxel[1] + r[2] * voxel[2] + r[3])
+    }
+
+    /// Voxel position of a world position (RAS mm); `None` when the matrix is singular.
+    #[must_use]
+    pub fn to_voxel(&self, world: [f64; 3]) -> Option<[f64; 3]> {
+        let m = self.rows;
+        let det = self.determinant();
+        if !det.is_finite() || det.abs() < 1e-12 {
+            return None;
+        }
+        let b = [world[0] - m[0][3], world[1] - m[1][3], world[2] - m[2][3]];
+        let solve = |column: usize| {
+            let mut a = m;
+            for (row, value) in a.iter_mut().zip(b) {
+                row[column] = value;
+            }
+            Affine { rows: a }.determinant() / det
+        };
+        Some([solve(0), solve(1), solve(2)])
+    }
+
+    /// Determinant of the 3×3 part; its sign tells the handedness.
+    #[must_use]
+    pub fn determinant(&self) -> f64 {
+        let m = self.rows;
+        m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1])
+            - m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0])
+            + m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0])
+    }
+}
+
+/// Which file axis, and which way along it, each axis of our volume follows.
+///
+/// `axes[i] = (file axis, flipped)`: our index `v[i]` is the file's index
+/// `f[axes[i].0]`, counted from the far end where flipped. A permutation and
+/// flips only: no voxel changes its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AxisMap {
+    /// (file axis, flipped) per axis of our volume.
+    pub axes: [(usize, bool); 3],
+    /// Voxels per axis of the file's grid.
+    pub file_dims: [usize; 3],
+}
+
+impl AxisMap {
+    /// The map that changes nothing.
+    #[must_use]
+    pub fn identity(dims: [usize; 3]) -> Self {
+        Self { axes: [(0, false), (1, false), (2, false)], file_dims: dims }
+    }
+
+    /// Our voxel position → the file's.
+    #[must_use]
+    pub fn to_file(&self, ours: [f64; 3]) -> [f64; 3] {
+        let mut file = [0.0; 3];
+        for (value, &(axis, flipped)) in ours.into_iter().zip(&self.axes) {
+            file[axis] = self.flip(value, axis, flipped);
+        }
+        file
+    }
+
+    /// The file's voxel position → ours.
+    #[must_use]
+    pub fn from_file(&self, file: [f64; 3]) -> [f64; 3] {
+        self.axes.map(|(axis, flipped)| self.flip(file[axis], axis, flipped))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
+    fn flip(&self, value: f64, axis: usize, flipped: bool) -> f64 {
+        if flipped { (self.file_dims[axis] as f64 - 1.0) - value } else { value }
+    }
+}
+
+/// Where a volume lies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Geometry {
+    /// Voxels per axis (x, y, z) of our volume.
+    pub dims: [usize; 3],
+    /// Millimetres between voxel centres along each axis of our volume.
+    pub spacing_mm: [f64; 3],
+    /// Our voxel positions → RAS mm.
+    pub affine: Affine,
+    /// Our voxel positions → the file's.
+    pub axis_map: AxisMap,
+}
+
+impl Geometry {
+    /// Distance in mm between two voxel positions of one volume.
+    #[must_use]
+    pub fn distance_mm(&self, a: [f64; 3], b: [f64; 3]) -> f64 {
+        distance_mm(a, b, self.spacing_mm)
+    }
+}
+
+/// Distance in mm between two voxel positions at the given spacing.
+#[must_use]
+pub fn distance_mm(a: [f64; 3], b: [f64; 3], spacing_mm: [f64; 3]) -> f64 {
+    (0..3)
+        .map(|i| ((a[i] - b[i]) * spacing_mm[i]).powi(2))
+        .sum::<f64>()
+        .sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn world_and_voxel_are_inverse() {
+        let a = Affine {
+            rows: [[0.9, 0.1, 0.0, -5.0], [-0.1, 1.1, 0.2, 7.0], [0.05, -0.2, 2.0, 1.5]],
+        };
+        let v = [3.25, 10.5, -2.0];
+        let back = a.to_voxel(a.to_world(v)).unwrap();
+        for i in 0..3 {
+            assert!((back[i] - v[i]).abs() < 1e-9, "{back:?}");
+        }
+        assert!(Affine { rows: [[0.0; 4]; 3] }.to_voxel([0.0; 3]).is_none());
+    }
+
+    #[test]
+    fn axis_map_goes_there_and_back() {
+        // Ours: x follows file axis 2 backwards, y follows 0, z follows 1 backwards.
+        let map = AxisMap { axes: [(2, true), (0, false), (1, true)], file_dims: [10, 20, 30] };
+        assert_eq!(map.to_file([0.0, 0.0, 0.0]), [0.0, 19.0, 29.0]);
+        assert_eq!(map.from_file(map.to_file([4.5, 3.0, 2.0])), [4.5, 3.0, 2.0]);
+    }
+}

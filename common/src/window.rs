@@ -1,0 +1,263 @@
+//! Windows: the cubes of samples that an agent sees.
+//!
+//! A window is a pure function of (volume, position, stride, rule): rows carry
+//! positions and everyone renders the same bytes from them. This is the one
+//! definition; the tensor renderer of the `model` crate uses [`axis_samples`]
+//! and is held bit-equal to it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::volume::{Volume, Voxels};
+
+/// How the samples of a window lie around a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowRule {
+    /// Sample `n / 2` (integer division) lies exactly on the position; samples
+    /// outside the volume are zero.
+    Centred,
+    /// rl-medical: off-centre by one or two voxels, and where the window
+    /// crosses the low border the lattice starts at index 0, whatever its phase.
+    Reference,
+}
+
+/// Marks a sample outside the volume in the table of [`axis_samples`].
+pub const OUTSIDE: i32 = -1;
+
+/// For each of the `n` samples along one axis, the voxel index that it reads
+/// or [`OUTSIDE`].
+///
+/// `centre` and `stride` in voxels, `dim` the volume's size on that axis.
+pub fn axis_samples(rule: WindowRule, n: usize, centre: i32, stride: u8, dim: usize, out: &mut [i32]) {
+    debug_assert_eq!(out.len(), n);
+    out.fill(OUTSIDE);
+    let (n_i, stride, dim) = (to_i32(n), i32::from(stride), to_i32(dim));
+    match rule {
+        WindowRule::Centred => {
+            let first = centre - (n_i / 2) * stride;
+            for (i, slot) in (0..).zip(out.iter_mut()) {
+                let index = first + i * stride;
+                if (0..dim).contains(&index) {
+                    *slot = index;
+                }
+            }
+        }
+        WindowRule::Reference => reference_samples(n_i, centre, stride, dim, out),
+    }
+}
+
+/// rl-medical's `_get_state`: `[lo, hi)` in steps of `stride`, cut at the
+/// borders; cut below, the rest is right-aligned in the window, cut above, it
+/// is left-aligned.
+fn reference_samples(n: i32, centre: i32, stride: i32, dim: i32, out: &mut [i32]) {
+    let extent = n * stride;
+    let (lo, hi) = if stride % 2 == 0 {
+        (centre - extent / 2, centre + extent / 2)
+    } else {
+        (centre - extent / 2 - 1, centre + extent / 2)
+    };
+    // The published code right-aligns a window cut below by the *uncut* upper
+    // end, and only then cuts above.
+    let start = if lo < 0 { n - ceil_div(hi, stride) } else { 0 };
+    let first_voxel = lo.max(0);
+    let count = ceil_div(hi.min(dim) - first_voxel, stride);
+    for i in 0..count {
+        if let Some(slot) = usize::try_from(start + i).ok().and_then(|s| out.get_mut(s)) {
+            *slot = first_voxel + i * stride;
+        }
+    }
+}
+
+fn ceil_div(a: i32, b: i32) -> i32 {
+    if a <= 0 { 0 } else { (a + b - 1) / b }
+}
+
+fn to_i32(v: usize) -> i32 {
+    i32::try_from(v).unwrap_or(i32::MAX)
+}
+
+/// Renders the window `[x][y][z]` (z fastest, `n³` samples) at a voxel
+/// position into `out`, as bytes; a float volume is truncated as rl-medical's
+/// training does.
+///
+/// # Panics
+/// When `out` does not hold `n³` samples.
+pub fn render(volume: &Volume, rule: WindowRule, n: usize, position: [i32; 3], stride: u8, out: &mut [u8]) {
+    match volume.voxels() {
+        Voxels::U8(bytes) => {
+            let bytes: &[u8] = (**bytes).as_ref();
+            render_with(volume.dims(), rule, n, position, stride, out, 0, |i| bytes[i]);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "values lie in 0..=255; truncation is the published behaviour"
+        )]
+        Voxels::F32(values) => {
+            render_with(volume.dims(), rule, n, position, stride, out, 0, |i| values[i] as u8);
+        }
+    }
+}
+
+/// Renders a window as floats in 0..=255 (the `reference` evaluation).
+///
+/// # Panics
+/// When `out` does not hold `n³` samples.
+pub fn render_f32(volume: &Volume, rule: WindowRule, n: usize, position: [i32; 3], stride: u8, out: &mut [f32]) {
+    match volume.voxels() {
+        Voxels::U8(bytes) => {
+            let bytes: &[u8] = (**bytes).as_ref();
+            render_with(volume.dims(), rule, n, position, stride, out, 0.0, |i| f32::from(bytes[i]));
+        }
+        Voxels::F32(values) => {
+            render_with(volume.dims(), rule, n, position, stride, out, 0.0, |i| values[i]);
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "private; the public forms above name a volume")]
+fn render_with<T: Copy>(
+    dims: [usize; 3],
+    rule: WindowRule,
+    n: usize,
+    position: [i32; 3],
+    stride: u8,
+    out: &mut [T],
+    zero: T,
+    read: impl Fn(usize) -> T,
+) {
+    assert_eq!(out.len(), n * n * n, "a window of side {n} has {} samples", n * n * n);
+    let mut table = [[OUTSIDE; 128]; 3];
+    for axis in 0..3 {
+        axis_samples(rule, n, position[axis], stride, dims[axis], &mut table[axis][..n]);
+    }
+    let [xs, ys, zs] = &table;
+    let zs = &zs[..n];
+    // The samples inside form one run along z: everything around it is zero.
+    let run_start = zs.iter().position(|&z| z != OUTSIDE).unwrap_or(n);
+    let run_end = zs.iter().rposition(|&z| z != OUTSIDE).map_or(run_start, |i| i + 1);
+    let mut rows = out.chunks_exact_mut(n);
+    for &x in &xs[..n] {
+        for &y in &ys[..n] {
+            let Some(row) = rows.next() else { return };
+            let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else {
+                row.fill(zero);
+                continue;
+            };
+            row[..run_start].fill(zero);
+            row[run_end..].fill(zero);
+            if run_start == run_end {
+                continue;
+            }
+            let base = (x * dims[1] + y) * dims[2] + index(zs[run_start]);
+            for (i, sample) in row[run_start..run_end].iter_mut().enumerate() {
+                *sample = read(base + i * usize::from(stride));
+            }
+        }
+    }
+}
+
+fn index(z: i32) -> usize {
+    usize::try_from(z).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn samples(rule: WindowRule, n: usize, centre: i32, stride: u8, dim: usize) -> Vec<i32> {
+        let mut out = vec![0; n];
+        axis_samples(rule, n, centre, stride, dim, &mut out);
+        out
+    }
+
+    #[test]
+    fn centred_windows_hold_the_position_in_the_middle() {
+        let c = WindowRule::Centred;
+        assert_eq!(samples(c, 5, 10, 1, 100), [8, 9, 10, 11, 12]);
+        assert_eq!(samples(c, 5, 10, 3, 100), [4, 7, 10, 13, 16]);
+        assert_eq!(samples(c, 4, 10, 2, 100), [6, 8, 10, 12]);
+        assert_eq!(samples(c, 5, 1, 1, 4), [-1, 0, 1, 2, 3]);
+        assert_eq!(samples(c, 5, 3, 2, 4), [-1, 1, 3, -1, -1]);
+    }
+
+    #[test]
+    fn reference_windows_follow_the_published_extents() {
+        let r = WindowRule::Reference;
+        // Extents of 45 samples: stride 1 p−23…p+21, 2 p−45…p+43, 3 p−68…p+64.
+        let ends = |s| {
+            let v = samples(r, 45, 100, s, 300);
+            (v[0] - 100, v[44] - 100)
+        };
+        assert_eq!(ends(1), (-23, 21));
+        assert_eq!(ends(2), (-45, 43));
+        assert_eq!(ends(3), (-68, 64));
+        // Cut below: the lattice starts at 0 and is right-aligned.
+        let v = samples(r, 45, 10, 1, 300);
+        assert_eq!((v[12], v[13], v[44]), (OUTSIDE, 0, 31));
+        // Cut above: left-aligned.
+        let v = samples(r, 45, 90, 1, 100);
+        assert_eq!((v[0], v[32], v[33]), (67, 99, OUTSIDE));
+    }
+
+    fn naive(volume: &Volume, n: usize, p: [i32; 3], stride: i32) -> Vec<u8> {
+        let half = i32::try_from(n / 2).unwrap();
+        let n_i = i32::try_from(n).unwrap();
+        let mut out = Vec::new();
+        for x in 0..n_i {
+            for y in 0..n_i {
+                for z in 0..n_i {
+                    let at = [x, y, z].map(|i| (i - half) * stride);
+                    out.push(volume.at([p[0] + at[0], p[1] + at[1], p[2] + at[2]]) as u8);
+                }
+            }
+        }
+        out
+    }
+
+    fn volume(dims: [usize; 3]) -> Volume {
+        let n = dims.iter().product::<usize>();
+        Volume::from_u8(dims, (0..n).map(|i| (i * 31 % 255 + 1) as u8).collect::<Vec<_>>()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn window_equals_a_naive_loop(
+            dims in prop::array::uniform3(1_usize..14),
+            p in prop::array::uniform3(-6_i32..20),
+            stride in 1_u8..5,
+            n in 3_usize..12,
+        ) {
+            let volume = volume(dims);
+            let mut out = vec![7; n * n * n];
+            render(&volume, WindowRule::Centred, n, p, stride, &mut out);
+            prop_assert_eq!(&out, &naive(&volume, n, p, i32::from(stride)));
+            let mut floats = vec![7.0; n * n * n];
+            render_f32(&volume, WindowRule::Centred, n, p, stride, &mut floats);
+            prop_assert!(out.iter().zip(&floats).all(|(a, b)| f32::from(*a) == *b));
+        }
+
+        #[test]
+        fn reference_samples_stay_inside(
+            n in 3_usize..50, centre in 0_i32..60, stride in 1_u8..5, dim in 1_usize..60,
+        ) {
+            let v = samples(WindowRule::Reference, n, centre, stride, dim);
+            let inside: Vec<_> = v.iter().copied().filter(|&i| i != OUTSIDE).collect();
+            prop_assert!(inside.iter().all(|&i| usize::try_from(i).unwrap() < dim));
+            prop_assert!(inside.windows(2).all(|w| w[1] - w[0] == i32::from(stride)));
+        }
+    }
+
+    #[test]
+    fn every_border_of_a_larger_volume_matches() {
+        let volume = volume([20, 17, 23]);
+        for stride in 1..=4_u8 {
+            for p in [[0, 0, 0], [19, 16, 22], [0, 8, 22], [10, 8, 11], [19, 0, 3]] {
+                let mut out = vec![0; 9 * 9 * 9];
+                render(&volume, WindowRule::Centred, 9, p, stride, &mut out);
+                assert_eq!(out, naive(&volume, 9, p, i32::from(stride)), "{p:?} stride {stride}");
+            }
+        }
+    }
+}
