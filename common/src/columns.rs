@@ -10,13 +10,17 @@ use crate::row::{ROW_VERSION, Row, RowError, RowShape};
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ColumnsError {
     /// Written by another version of landmarl.
-    #[error("rows of layout version {found}, this build reads {ROW_VERSION}: use one landmarl version everywhere")]
+    #[error(
+        "rows of layout version {found}, this build reads {ROW_VERSION}: use one landmarl version everywhere"
+    )]
     Version {
         /// The version byte found.
         found: u8,
     },
     /// The number of bytes does not fit the number of rows.
-    #[error("{rows} rows of {row_bytes} bytes need {expected} bytes with the version byte, got {found}")]
+    #[error(
+        "{rows} rows of {row_bytes} bytes need {expected} bytes with the version byte, got {found}"
+    )]
     Length {
         /// Rows announced.
         rows: usize,
@@ -59,14 +63,22 @@ pub fn from_columns(columns: &[u8], rows: usize, shape: RowShape) -> Result<Vec<
         Some(&found) if found != ROW_VERSION => return Err(ColumnsError::Version { found }),
         Some(_) if columns.len() == expected => {}
         _ => {
-            return Err(ColumnsError::Length { rows, row_bytes: size, expected, found: columns.len() });
+            return Err(ColumnsError::Length {
+                rows,
+                row_bytes: size,
+                expected,
+                found: columns.len(),
+            });
         }
     }
     let mut packed = vec![0; rows * size];
     let mut column = &columns[1..];
     for (offset, width) in shape.fields() {
         let (values, rest) = column.split_at(rows * width);
-        for (row, value) in packed.chunks_exact_mut(size).zip(values.chunks_exact(width)) {
+        for (row, value) in packed
+            .chunks_exact_mut(size)
+            .zip(values.chunks_exact(width))
+        {
             row[offset..offset + width].copy_from_slice(value);
         }
         column = rest;
@@ -110,12 +122,23 @@ mod tests {
 
     #[test]
     fn wrong_version_and_length_are_named() {
-        let shape = RowShape { agents: 1, history: 1 };
+        let shape = RowShape {
+            agents: 1,
+            history: 1,
+        };
         let e = from_columns(&[9; 57], 1, shape).unwrap_err();
         assert_eq!(e, ColumnsError::Version { found: 9 });
-        let e = from_columns(&[ROW_VERSION; 56], 1, shape).unwrap_err().to_string();
-        assert_eq!(e, "1 rows of 56 bytes need 57 bytes with the version byte, got 56");
+        let e = from_columns(&[ROW_VERSION; 56], 1, shape)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            e,
+            "1 rows of 56 bytes need 57 bytes with the version byte, got 56"
+        );
         assert!(from_columns(&[ROW_VERSION], usize::MAX, shape).is_err());
-        assert_eq!(from_columns(&[ROW_VERSION], 0, shape).unwrap(), Vec::<u8>::new());
+        assert_eq!(
+            from_columns(&[ROW_VERSION], 0, shape).unwrap(),
+            Vec::<u8>::new()
+        );
     }
 }

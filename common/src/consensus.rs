@@ -27,17 +27,34 @@ pub fn consensus(answers: &[[f64; 3]], spacing_mm: [f64; 3]) -> Option<Consensus
         return None;
     }
     let middle = [0, 1, 2].map(|axis| median(answers.iter().map(|a| a[axis]).collect()));
-    let distances: Vec<f64> = answers.iter().map(|a| distance_mm(*a, middle, spacing_mm)).collect();
+    let distances: Vec<f64> = answers
+        .iter()
+        .map(|a| distance_mm(*a, middle, spacing_mm))
+        .collect();
     // At least a voxel's length: answers that agree exactly must not make an
     // outlier of one that is half a voxel off.
     let finest = spacing_mm.iter().copied().fold(f64::INFINITY, f64::min);
     let limit = OUTLIER_FACTOR * median(distances.clone()).max(finest);
-    let near: Vec<_> = answers.iter().zip(&distances).filter(|(_, d)| **d <= limit).map(|(a, _)| *a).collect();
+    let near: Vec<_> = answers
+        .iter()
+        .zip(&distances)
+        .filter(|(_, d)| **d <= limit)
+        .map(|(a, _)| *a)
+        .collect();
     #[expect(clippy::cast_precision_loss, reason = "a handful of walks")]
     let count = near.len() as f64;
     let position = [0, 1, 2].map(|axis| near.iter().map(|a| a[axis]).sum::<f64>() / count);
-    let spread_mm = median(answers.iter().map(|a| distance_mm(*a, position, spacing_mm)).collect());
-    Some(Consensus { position, spread_mm, inliers: near.len() })
+    let spread_mm = median(
+        answers
+            .iter()
+            .map(|a| distance_mm(*a, position, spacing_mm))
+            .collect(),
+    );
+    Some(Consensus {
+        position,
+        spread_mm,
+        inliers: near.len(),
+    })
 }
 
 /// Median; the mean of the middle two for an even count. Not a number for none.
@@ -60,11 +77,17 @@ mod tests {
     fn one_stray_walk_changes_nothing() {
         let mut answers = vec![[10.0, 20.0, 30.0], [10.5, 20.0, 30.0], [9.5, 20.0, 30.0]];
         let calm = consensus(&answers, [2.0; 3]).unwrap();
-        assert_eq!((calm.position, calm.spread_mm, calm.inliers), ([10.0, 20.0, 30.0], 1.0, 3));
+        assert_eq!(
+            (calm.position, calm.spread_mm, calm.inliers),
+            ([10.0, 20.0, 30.0], 1.0, 3)
+        );
         answers.push([90.0, 0.0, 0.0]);
         let c = consensus(&answers, [2.0; 3]).unwrap();
         assert_eq!((c.position, c.inliers), ([10.0, 20.0, 30.0], 3));
         assert!(consensus(&[], [1.0; 3]).is_none());
-        assert_eq!(consensus(&[[1.0, 2.0, 3.0]], [1.0; 3]).unwrap().position, [1.0, 2.0, 3.0]);
+        assert_eq!(
+            consensus(&[[1.0, 2.0, 3.0]], [1.0; 3]).unwrap().position,
+            [1.0, 2.0, 3.0]
+        );
     }
 }

@@ -62,7 +62,10 @@ impl AxisMap {
     /// The map that changes nothing.
     #[must_use]
     pub fn identity(dims: [usize; 3]) -> Self {
-        Self { axes: [(0, false), (1, false), (2, false)], file_dims: dims }
+        Self {
+            axes: [(0, false), (1, false), (2, false)],
+            file_dims: dims,
+        }
     }
 
     /// Our voxel position → the file's.
@@ -78,12 +81,17 @@ impl AxisMap {
     /// The file's voxel position → ours.
     #[must_use]
     pub fn from_file(&self, file: [f64; 3]) -> [f64; 3] {
-        self.axes.map(|(axis, flipped)| self.flip(file[axis], axis, flipped))
+        self.axes
+            .map(|(axis, flipped)| self.flip(file[axis], axis, flipped))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
     fn flip(&self, value: f64, axis: usize, flipped: bool) -> f64 {
-        if flipped { (self.file_dims[axis] as f64 - 1.0) - value } else { value }
+        if flipped {
+            (self.file_dims[axis] as f64 - 1.0) - value
+        } else {
+            value
+        }
     }
 }
 
@@ -124,20 +132,33 @@ mod tests {
     #[test]
     fn world_and_voxel_are_inverse() {
         let a = Affine {
-            rows: [[0.9, 0.1, 0.0, -5.0], [-0.1, 1.1, 0.2, 7.0], [0.05, -0.2, 2.0, 1.5]],
+            rows: [
+                [0.9, 0.1, 0.0, -5.0],
+                [-0.1, 1.1, 0.2, 7.0],
+                [0.05, -0.2, 2.0, 1.5],
+            ],
         };
         let v = [3.25, 10.5, -2.0];
         let back = a.to_voxel(a.to_world(v)).unwrap();
         for i in 0..3 {
             assert!((back[i] - v[i]).abs() < 1e-9, "{back:?}");
         }
-        assert!(Affine { rows: [[0.0; 4]; 3] }.to_voxel([0.0; 3]).is_none());
+        assert!(
+            Affine {
+                rows: [[0.0; 4]; 3]
+            }
+            .to_voxel([0.0; 3])
+            .is_none()
+        );
     }
 
     #[test]
     fn axis_map_goes_there_and_back() {
         // Ours: x follows file axis 2 backwards, y follows 0, z follows 1 backwards.
-        let map = AxisMap { axes: [(2, true), (0, false), (1, true)], file_dims: [10, 20, 30] };
+        let map = AxisMap {
+            axes: [(2, true), (0, false), (1, true)],
+            file_dims: [10, 20, 30],
+        };
         assert_eq!(map.to_file([0.0, 0.0, 0.0]), [0.0, 19.0, 29.0]);
         assert_eq!(map.from_file(map.to_file([4.5, 3.0, 2.0])), [4.5, 3.0, 2.0]);
     }

@@ -68,7 +68,11 @@ pub fn combine_priorities(errors: impl Iterator<Item = f32>) -> f32 {
         sum += e;
         count += 1.0;
     }
-    if count == 0.0 { 0.0 } else { 0.9 * largest + 0.1 * sum / count }
+    if count == 0.0 {
+        0.0
+    } else {
+        0.9 * largest + 0.1 * sum / count
+    }
 }
 
 /// Collects the steps of one row group (one agent, or all of a walk) and hands
@@ -84,7 +88,11 @@ impl NStep {
     /// `n` ≥ 1 steps, discount factor `gamma` in 0..=1.
     #[must_use]
     pub fn new(n: usize, gamma: f32) -> Self {
-        Self { n: n.max(1), gamma, pending: VecDeque::new() }
+        Self {
+            n: n.max(1),
+            gamma,
+            pending: VecDeque::new(),
+        }
     }
 
     /// Adds a step of the group; `last` when none of its agents will move
@@ -109,7 +117,13 @@ impl NStep {
         let (header, first) = &self.pending[0];
         let parts = (0..first.len()).map(|i| self.close_agent(i)).collect();
         let q_chosen = first.iter().map(|m| m.q_chosen).collect();
-        OpenRow { row: Row { header: *header, agents: parts }, q_chosen }
+        OpenRow {
+            row: Row {
+                header: *header,
+                agents: parts,
+            },
+            q_chosen,
+        }
     }
 
     fn close_agent(&self, i: usize) -> AgentStep {
@@ -152,8 +166,15 @@ mod tests {
     use super::*;
 
     fn see(x: i16) -> Observation {
-        let frame = FrameRef { position: [x, 0, 0], stride: 1, valid: true };
-        Observation { frames: vec![frame], scale: 0 }
+        let frame = FrameRef {
+            position: [x, 0, 0],
+            stride: 1,
+            valid: true,
+        };
+        Observation {
+            frames: vec![frame],
+            scale: 0,
+        }
     }
 
     fn step(x: i16, reward: f32, active: bool, terminal: bool) -> AgentMove {
@@ -161,14 +182,22 @@ mod tests {
             agent: 0,
             before: see(x),
             action: 2,
-            outcome: Outcome { active, reward, terminal, blocked: false },
+            outcome: Outcome {
+                active,
+                reward,
+                terminal,
+                blocked: false,
+            },
             after: see(x + 1),
             q_chosen: 0.25,
         }
     }
 
     fn header(step: u16) -> RowHeader {
-        RowHeader { step, ..RowHeader::default() }
+        RowHeader {
+            step,
+            ..RowHeader::default()
+        }
     }
 
     /// (step, first x, next x, reward, discount) of each row.
@@ -180,7 +209,13 @@ mod tests {
             for open in acc.push(header(i), vec![s.clone()], last) {
                 let a = &open.row.agents[0];
                 let x = |f: &[FrameRef]| f[0].position[0];
-                out.push((open.row.header.step, x(&a.state), x(&a.next), a.reward, a.discount));
+                out.push((
+                    open.row.header.step,
+                    x(&a.state),
+                    x(&a.next),
+                    a.reward,
+                    a.discount,
+                ));
             }
         }
         assert_eq!(acc.pending(), 0);
@@ -197,7 +232,9 @@ mod tests {
     fn three_step_rows_at_a_truncated_and_at_a_terminal_end() {
         let r = [1.0, 0.5, -1.0, 0.25];
         let walk = |terminal| -> Vec<_> {
-            (0..4_i16).map(|i| step(i, r[i as usize], true, terminal && i == 3)).collect()
+            (0..4_i16)
+                .map(|i| step(i, r[i as usize], true, terminal && i == 3))
+                .collect()
         };
         // Truncated: tails bootstrap from the last state with γ^k.
         assert_eq!(
@@ -217,15 +254,52 @@ mod tests {
     #[test]
     fn agents_of_one_group_end_at_different_times() {
         let mut acc = NStep::new(3, 0.5);
-        let frozen = |x| AgentMove { agent: 1, ..step(x, 9.0, false, false) };
-        let second = |x, active| if active { AgentMove { agent: 1, ..step(x, 1.0, true, false) } } else { frozen(x) };
-        assert!(acc.push(header(0), vec![step(0, 1.0, true, false), second(10, true)], false).is_empty());
-        assert!(acc.push(header(1), vec![step(1, 1.0, true, false), second(11, false)], false).is_empty());
-        let rows = acc.push(header(2), vec![step(2, 1.0, true, false), second(11, false)], true);
+        let frozen = |x| AgentMove {
+            agent: 1,
+            ..step(x, 9.0, false, false)
+        };
+        let second = |x, active| {
+            if active {
+                AgentMove {
+                    agent: 1,
+                    ..step(x, 1.0, true, false)
+                }
+            } else {
+                frozen(x)
+            }
+        };
+        assert!(
+            acc.push(
+                header(0),
+                vec![step(0, 1.0, true, false), second(10, true)],
+                false
+            )
+            .is_empty()
+        );
+        assert!(
+            acc.push(
+                header(1),
+                vec![step(1, 1.0, true, false), second(11, false)],
+                false
+            )
+            .is_empty()
+        );
+        let rows = acc.push(
+            header(2),
+            vec![step(2, 1.0, true, false), second(11, false)],
+            true,
+        );
         assert_eq!(rows.len(), 3);
         let second = &rows[0].row.agents[1];
-        assert_eq!((second.active, second.reward, second.discount), (true, 1.0, 0.5));
-        assert_eq!(second.next, see(11).frames, "its own last state, not the group's");
+        assert_eq!(
+            (second.active, second.reward, second.discount),
+            (true, 1.0, 0.5)
+        );
+        assert_eq!(
+            second.next,
+            see(11).frames,
+            "its own last state, not the group's"
+        );
         let second = &rows[1].row.agents[1];
         assert_eq!((second.active, second.reward), (false, 0.0));
     }
@@ -233,8 +307,15 @@ mod tests {
     #[test]
     fn priorities_mix_largest_and_mean_of_active_agents() {
         let mut acc = NStep::new(1, 0.5);
-        let frozen = AgentMove { agent: 1, ..step(5, 0.0, false, false) };
-        let rows = acc.push(header(0), vec![step(0, 1.0, true, false), frozen, step(3, 0.0, true, false)], true);
+        let frozen = AgentMove {
+            agent: 1,
+            ..step(5, 0.0, false, false)
+        };
+        let rows = acc.push(
+            header(0),
+            vec![step(0, 1.0, true, false), frozen, step(3, 0.0, true, false)],
+            true,
+        );
         // errors: |1 + 0.5·0.5 − 0.25| = 1 and |0 + 0.5·0.1 − 0.25| = 0.2
         let p = rows[0].priority(&[0.5, 9.0, 0.1]);
         assert!((p - (0.9 + 0.1 * 0.6)).abs() < 1e-6, "{p}");

@@ -164,7 +164,10 @@ impl Row {
     pub fn shape(&self) -> RowShape {
         RowShape {
             agents: u16::try_from(self.agents.len()).unwrap_or(u16::MAX),
-            history: self.agents.first().map_or(0, |a| u8::try_from(a.state.len()).unwrap_or(u8::MAX)),
+            history: self
+                .agents
+                .first()
+                .map_or(0, |a| u8::try_from(a.state.len()).unwrap_or(u8::MAX)),
         }
     }
 
@@ -222,7 +225,13 @@ impl Row {
 }
 
 fn read_agent(r: &mut Reader<'_>, place: usize, history: u8) -> Result<AgentStep, RowError> {
-    let fail = |field, value: String| Err(RowError::Field { field, agent: place, value });
+    let fail = |field, value: String| {
+        Err(RowError::Field {
+            field,
+            agent: place,
+            value,
+        })
+    };
     let agent = r.u16();
     let [scale, next_scale, action, active] = r.take::<4>();
     let (reward, discount) = (r.f32(), r.f32());
@@ -240,7 +249,17 @@ fn read_agent(r: &mut Reader<'_>, place: usize, history: u8) -> Result<AgentStep
     }
     let state = read_frames(r, place, history)?;
     let next = read_frames(r, place, history)?;
-    Ok(AgentStep { agent, scale, next_scale, action, active: active == 1, reward, discount, state, next })
+    Ok(AgentStep {
+        agent,
+        scale,
+        next_scale,
+        action,
+        active: active == 1,
+        reward,
+        discount,
+        state,
+        next,
+    })
 }
 
 fn read_frames(r: &mut Reader<'_>, place: usize, history: u8) -> Result<Vec<FrameRef>, RowError> {
@@ -250,9 +269,17 @@ fn read_frames(r: &mut Reader<'_>, place: usize, history: u8) -> Result<Vec<Fram
             let [stride, valid] = r.take::<2>();
             if valid > 1 || (valid == 1 && stride == 0) {
                 let value = format!("stride {stride}, valid {valid}");
-                return Err(RowError::Field { field: "frame", agent: place, value });
+                return Err(RowError::Field {
+                    field: "frame",
+                    agent: place,
+                    value,
+                });
             }
-            Ok(FrameRef { position, stride, valid: valid == 1 })
+            Ok(FrameRef {
+                position,
+                stride,
+                valid: valid == 1,
+            })
         })
         .collect()
 }
@@ -292,24 +319,74 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn any_frame() -> impl Strategy<Value = FrameRef> {
-        (prop::array::uniform3(any::<i16>()), 1_u8..9, any::<bool>())
-            .prop_map(|(position, stride, valid)| FrameRef { position, stride, valid })
+        (prop::array::uniform3(any::<i16>()), 1_u8..9, any::<bool>()).prop_map(
+            |(position, stride, valid)| FrameRef {
+                position,
+                stride,
+                valid,
+            },
+        )
     }
 
     fn any_agent(history: usize) -> impl Strategy<Value = AgentStep> {
         let frames = || prop::collection::vec(any_frame(), history);
-        (any::<u16>(), 0_u8..8, 0_u8..8, 0_u8..6, any::<bool>(), -9.0_f32..9.0, 0.0_f32..1.0, frames(), frames())
-            .prop_map(|(agent, scale, next_scale, action, active, reward, discount, state, next)| AgentStep {
-                agent, scale, next_scale, action, active, reward, discount, state, next,
-            })
+        (
+            any::<u16>(),
+            0_u8..8,
+            0_u8..8,
+            0_u8..6,
+            any::<bool>(),
+            -9.0_f32..9.0,
+            0.0_f32..1.0,
+            frames(),
+            frames(),
+        )
+            .prop_map(
+                |(agent, scale, next_scale, action, active, reward, discount, state, next)| {
+                    AgentStep {
+                        agent,
+                        scale,
+                        next_scale,
+                        action,
+                        active,
+                        reward,
+                        discount,
+                        state,
+                        next,
+                    }
+                },
+            )
     }
 
     pub(crate) fn any_row(shape: RowShape) -> impl Strategy<Value = Row> {
-        let header = (any::<u16>(), any::<u32>(), any::<u16>(), any::<u32>(), any::<u16>(), any::<u32>(), any::<u16>(), 0_u64..1 << 48)
-            .prop_map(|(scan, pose, actor, incarnation, slot, episode, step, weights_version)| RowHeader {
-                scan, pose, actor, incarnation, slot, episode, step, weights_version,
-            });
-        let agents = prop::collection::vec(any_agent(usize::from(shape.history)), usize::from(shape.agents));
+        let header = (
+            any::<u16>(),
+            any::<u32>(),
+            any::<u16>(),
+            any::<u32>(),
+            any::<u16>(),
+            any::<u32>(),
+            any::<u16>(),
+            0_u64..1 << 48,
+        )
+            .prop_map(
+                |(scan, pose, actor, incarnation, slot, episode, step, weights_version)| {
+                    RowHeader {
+                        scan,
+                        pose,
+                        actor,
+                        incarnation,
+                        slot,
+                        episode,
+                        step,
+                        weights_version,
+                    }
+                },
+            );
+        let agents = prop::collection::vec(
+            any_agent(usize::from(shape.history)),
+            usize::from(shape.agents),
+        );
         (header, agents).prop_map(|(header, agents)| Row { header, agents })
     }
 
@@ -323,8 +400,22 @@ pub(crate) mod tests {
         let with_index = |agents, history| RowShape { agents, history }.bytes() + 2 * 8 + 4;
         assert!(with_index(1, 4) <= 128, "{}", with_index(1, 4));
         assert!(with_index(1, 1) <= 80, "{}", with_index(1, 1));
-        assert_eq!(RowShape { agents: 1, history: 4 }.bytes(), 104);
-        assert_eq!(RowShape { agents: 1, history: 1 }.bytes(), 56);
+        assert_eq!(
+            RowShape {
+                agents: 1,
+                history: 4
+            }
+            .bytes(),
+            104
+        );
+        assert_eq!(
+            RowShape {
+                agents: 1,
+                history: 1
+            }
+            .bytes(),
+            56
+        );
     }
 
     #[test]
@@ -342,14 +433,32 @@ pub(crate) mod tests {
 
     #[test]
     fn golden_bytes() {
-        let frame = |x, valid| FrameRef { position: [x, -2, 300], stride: 4, valid };
+        let frame = |x, valid| FrameRef {
+            position: [x, -2, 300],
+            stride: 4,
+            valid,
+        };
         let row = Row {
             header: RowHeader {
-                scan: 3, pose: 0, actor: 7, incarnation: 2, slot: 5, episode: 258, step: 9, weights_version: 0x0102_0304_0506,
+                scan: 3,
+                pose: 0,
+                actor: 7,
+                incarnation: 2,
+                slot: 5,
+                episode: 258,
+                step: 9,
+                weights_version: 0x0102_0304_0506,
             },
             agents: vec![AgentStep {
-                agent: 1, scale: 0, next_scale: 1, action: 5, active: true, reward: 1.0, discount: 0.5,
-                state: vec![frame(10, true)], next: vec![frame(19, false)],
+                agent: 1,
+                scale: 0,
+                next_scale: 1,
+                action: 5,
+                active: true,
+                reward: 1.0,
+                discount: 0.5,
+                state: vec![frame(10, true)],
+                next: vec![frame(19, false)],
             }],
         };
         let mut bytes = Vec::new();
@@ -366,11 +475,17 @@ pub(crate) mod tests {
 
     #[test]
     fn refuses_what_no_actor_writes() {
-        let shape = RowShape { agents: 1, history: 1 };
+        let shape = RowShape {
+            agents: 1,
+            history: 1,
+        };
         let row = Row {
             header: RowHeader::default(),
             agents: vec![AgentStep {
-                discount: 0.9, state: vec![FrameRef::default()], next: vec![FrameRef::default()], ..Default::default()
+                discount: 0.9,
+                state: vec![FrameRef::default()],
+                next: vec![FrameRef::default()],
+                ..Default::default()
             }],
         };
         let mut good = Vec::new();
@@ -381,11 +496,28 @@ pub(crate) mod tests {
             bytes[at..at + with.len()].copy_from_slice(with);
             Row::read(&bytes, shape).unwrap_err().to_string()
         };
-        assert_eq!(broken(HEADER_BYTES + 4, &[6]), "row field action of agent 0 is 6");
-        assert_eq!(broken(HEADER_BYTES + 5, &[2]), "row field active of agent 0 is 2");
-        assert_eq!(broken(HEADER_BYTES + 6, &f32::NAN.to_le_bytes()), "row field reward of agent 0 is NaN");
-        assert_eq!(broken(HEADER_BYTES + 10, &1.5_f32.to_le_bytes()), "row field discount of agent 0 is 1.5");
-        assert!(Row::read(&good[1..], shape).unwrap_err().to_string().contains("56 bytes, got 55"));
+        assert_eq!(
+            broken(HEADER_BYTES + 4, &[6]),
+            "row field action of agent 0 is 6"
+        );
+        assert_eq!(
+            broken(HEADER_BYTES + 5, &[2]),
+            "row field active of agent 0 is 2"
+        );
+        assert_eq!(
+            broken(HEADER_BYTES + 6, &f32::NAN.to_le_bytes()),
+            "row field reward of agent 0 is NaN"
+        );
+        assert_eq!(
+            broken(HEADER_BYTES + 10, &1.5_f32.to_le_bytes()),
+            "row field discount of agent 0 is 1.5"
+        );
+        assert!(
+            Row::read(&good[1..], shape)
+                .unwrap_err()
+                .to_string()
+                .contains("56 bytes, got 55")
+        );
     }
 
     proptest! {

@@ -207,16 +207,28 @@ impl Rules {
     pub fn validate(&self) -> Result<(), RulesError> {
         let fail = |key, why: String| Err(RulesError { key, why });
         if self.scales.is_empty() || self.scales.len() > 8 {
-            return fail("scales", format!("needs 1 to 8 scales, got {}", self.scales.len()));
+            return fail(
+                "scales",
+                format!("needs 1 to 8 scales, got {}", self.scales.len()),
+            );
         }
         if let Some(s) = self.scales.iter().find(|s| s.stride == 0 || s.step == 0) {
-            return fail("scales", format!("stride and step must be at least 1, got {s:?}"));
+            return fail(
+                "scales",
+                format!("stride and step must be at least 1, got {s:?}"),
+            );
         }
         if !(3..=128).contains(&self.window_size) {
-            return fail("window_size", format!("must lie in 3..=128, got {}", self.window_size));
+            return fail(
+                "window_size",
+                format!("must lie in 3..=128, got {}", self.window_size),
+            );
         }
         if !(1..=8).contains(&self.history) {
-            return fail("history", format!("must lie in 1..=8, got {}", self.history));
+            return fail(
+                "history",
+                format!("must lie in 1..=8, got {}", self.history),
+            );
         }
         if !(2..=self.oscillation_window).contains(&self.oscillation_visits) {
             return fail(
@@ -238,7 +250,10 @@ impl Rules {
             TargetRule::Radius(r) | TargetRule::LateMillimetres(r) => r,
         };
         if !radius.is_finite() || radius < 0.0 {
-            return fail("target", format!("needs a finite distance of at least 0, got {radius}"));
+            return fail(
+                "target",
+                format!("needs a finite distance of at least 0, got {radius}"),
+            );
         }
         Ok(())
     }

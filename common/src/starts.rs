@@ -20,7 +20,13 @@ pub struct TrainingStarts {
 
 impl TrainingStarts {
     /// Draws one agent's start; `target` in voxels.
-    pub fn draw(&self, rules: &Rules, dims: [usize; 3], target: Option<[f64; 3]>, rng: &mut impl Rng) -> Start {
+    pub fn draw(
+        &self,
+        rules: &Rules,
+        dims: [usize; 3],
+        target: Option<[f64; 3]>,
+        rng: &mut impl Rng,
+    ) -> Start {
         if let Some(target) = target
             && rng.random::<f64>() < self.near
         {
@@ -28,9 +34,15 @@ impl TrainingStarts {
             let radius = self.near_radius.get(scale).copied().unwrap_or(0.0);
             let offset = |t: f64, rng: &mut dyn Rng| t + radius * (2.0 * uniform(rng) - 1.0);
             let position = target.map(|t| offset(t, rng));
-            return Start { position: nearest_voxel(position, dims), scale: u8::try_from(scale).unwrap_or(0) };
+            return Start {
+                position: nearest_voxel(position, dims),
+                scale: u8::try_from(scale).unwrap_or(0),
+            };
         }
-        Start { position: uniform_voxel(dims, self.margin, rng), scale: 0 }
+        Start {
+            position: uniform_voxel(dims, self.margin, rng),
+            scale: 0,
+        }
     }
 }
 
@@ -45,7 +57,9 @@ fn uniform(rng: &mut dyn Rng) -> f64 {
 pub fn uniform_voxel(dims: [usize; 3], margin: f64, rng: &mut impl Rng) -> [i32; 3] {
     dims.map(|dim| {
         #[expect(
-            clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
             reason = "a fraction of a volume's side"
         )]
         let cut = (dim as f64 * margin.clamp(0.0, 0.49)) as usize;
@@ -77,12 +91,18 @@ impl EvaluationStarts {
     /// Start positions (voxel) for one scan.
     pub fn positions(&self, dims: [usize; 3], rng: &mut impl Rng) -> Vec<[i32; 3]> {
         match self {
-            Self::Random { count, margin } => {
-                (0..*count).map(|_| uniform_voxel(dims, *margin, rng)).collect()
-            }
+            Self::Random { count, margin } => (0..*count)
+                .map(|_| uniform_voxel(dims, *margin, rng))
+                .collect(),
             Self::Fractions(list) => list.iter().map(|f| fraction_voxel(*f, dims)).collect(),
-            Self::Nineteen => grid(true).into_iter().map(|f| fraction_voxel(f, dims)).collect(),
-            Self::TwentySeven => grid(false).into_iter().map(|f| fraction_voxel(f, dims)).collect(),
+            Self::Nineteen => grid(true)
+                .into_iter()
+                .map(|f| fraction_voxel(f, dims))
+                .collect(),
+            Self::TwentySeven => grid(false)
+                .into_iter()
+                .map(|f| fraction_voxel(f, dims))
+                .collect(),
         }
     }
 }
@@ -111,7 +131,10 @@ pub fn fraction_voxel(fraction: [f64; 3], dims: [usize; 3]) -> [i32; 3] {
     for axis in 0..3 {
         #[expect(clippy::cast_precision_loss, reason = "a volume's side")]
         let last = dims[axis] as f64 - 1.0;
-        #[expect(clippy::cast_possible_truncation, reason = "the published rule truncates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the published rule truncates"
+        )]
         let at = (fraction[axis].clamp(0.0, 1.0) * last) as i32;
         voxel[axis] = at;
     }
@@ -141,7 +164,11 @@ mod tests {
     #[test]
     fn training_starts_stay_near_or_central() {
         let rules = Rules::standard();
-        let starts = TrainingStarts { margin: 0.2, near: 0.5, near_radius: vec![40.0, 14.0, 6.0] };
+        let starts = TrainingStarts {
+            margin: 0.2,
+            near: 0.5,
+            near_radius: vec![40.0, 14.0, 6.0],
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         let (dims, target) = ([100, 100, 100], [50.0, 50.0, 95.0]);
         let mut near = 0;
@@ -150,7 +177,11 @@ mod tests {
             assert!(s.position.iter().all(|&v| (0..100).contains(&v)));
             if s.scale > 0 {
                 let radius = starts.near_radius[usize::from(s.scale)] + 0.5;
-                let off = s.position.iter().zip(target).map(|(&p, t)| (f64::from(p) - t).abs());
+                let off = s
+                    .position
+                    .iter()
+                    .zip(target)
+                    .map(|(&p, t)| (f64::from(p) - t).abs());
                 assert!(off.fold(0.0, f64::max) <= radius);
                 near += 1;
             }

@@ -101,7 +101,10 @@ mod tests {
     fn four_visits_in_twenty_oscillate() {
         assert!(!walk(&[1, 2, 1, 2, 1, 2]).oscillates());
         assert!(walk(&[1, 2, 1, 2, 1, 2, 1]).oscillates());
-        assert!(walk(&[3, 3, 3, 3]).oscillates(), "blocked at a border four times");
+        assert!(
+            walk(&[3, 3, 3, 3]).oscillates(),
+            "blocked at a border four times"
+        );
         // The first visit has left the window of twenty.
         let mut long = vec![7];
         long.extend(100..116);
@@ -119,7 +122,14 @@ mod tests {
         for (x, q) in [(1, 0.0), (2, 3.0), (3, 1.0), (4, 2.0), (5, 1.0)] {
             t.push([x, 0, 0], q);
         }
-        assert_eq!(t.answer(AnswerRule::LowestQ), Some([3.0, 0.0, 0.0]), "only the last four, oldest of a tie");
-        assert_eq!(Trail::new(&Rules::standard()).answer(AnswerRule::CycleMean), None);
+        assert_eq!(
+            t.answer(AnswerRule::LowestQ),
+            Some([3.0, 0.0, 0.0]),
+            "only the last four, oldest of a tie"
+        );
+        assert_eq!(
+            Trail::new(&Rules::standard()).answer(AnswerRule::CycleMean),
+            None
+        );
     }
 }

@@ -45,13 +45,19 @@ impl Volume {
         voxels: impl VoxelBytes + 'static,
     ) -> Result<Self, VolumeSizeError> {
         check(dims, voxels.as_ref().len())?;
-        Ok(Self { dims, voxels: Voxels::U8(Arc::new(voxels)) })
+        Ok(Self {
+            dims,
+            voxels: Voxels::U8(Arc::new(voxels)),
+        })
     }
 
     /// A volume of floats in 0..=255, for the `reference` rules.
     pub fn from_f32(dims: [usize; 3], voxels: Vec<f32>) -> Result<Self, VolumeSizeError> {
         check(dims, voxels.len())?;
-        Ok(Self { dims, voxels: Voxels::F32(Arc::new(voxels)) })
+        Ok(Self {
+            dims,
+            voxels: Voxels::F32(Arc::new(voxels)),
+        })
     }
 
     /// Voxels per axis (x, y, z).
@@ -97,16 +103,25 @@ fn check(dims: [usize; 3], found: usize) -> Result<(), VolumeSizeError> {
     if expected == found {
         Ok(())
     } else {
-        Err(VolumeSizeError { dims, expected, found })
+        Err(VolumeSizeError {
+            dims,
+            expected,
+            found,
+        })
+    }
+}
+
+impl fmt::Debug for Voxels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::U8(_) => "u8",
+            Self::F32(_) => "f32",
+        })
     }
 }
 
 impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.voxels {
-            Voxels::U8(_) => "u8",
-            Voxels::F32(_) => "f32",
-        };
-        write!(f, "Volume({:?} {kind})", self.dims)
+        write!(f, "Volume({:?} {:?})", self.dims, self.voxels)
     }
 }

@@ -14,8 +14,14 @@ use crate::trail::Trail;
 
 /// The six moves as (x, y, z) directions, numbered as in rl-medical:
 /// up z+, forward y+, right x+, left x−, backward y−, down z−.
-pub const ACTIONS: [[i32; 3]; 6] =
-    [[0, 0, 1], [0, 1, 0], [1, 0, 0], [-1, 0, 0], [0, -1, 0], [0, 0, -1]];
+pub const ACTIONS: [[i32; 3]; 6] = [
+    [0, 0, 1],
+    [0, 1, 0],
+    [1, 0, 0],
+    [-1, 0, 0],
+    [0, -1, 0],
+    [0, 0, -1],
+];
 
 /// Reward of a move that the border blocked.
 pub const BLOCKED_REWARD: f32 = -1.0;
@@ -104,7 +110,13 @@ impl Walk {
     /// # Panics
     /// When `ids` and `starts` differ in length or name no scale: both come from us.
     #[must_use]
-    pub fn new(rules: Arc<Rules>, scan: Arc<Scan>, mode: Mode, ids: &[u16], starts: &[Start]) -> Self {
+    pub fn new(
+        rules: Arc<Rules>,
+        scan: Arc<Scan>,
+        mode: Mode,
+        ids: &[u16],
+        starts: &[Start],
+    ) -> Self {
         assert_eq!(ids.len(), starts.len(), "one start per agent");
         let walkers = ids
             .iter()
@@ -112,7 +124,14 @@ impl Walk {
             .map(|(&id, start)| Walker::new(&rules, &scan, mode, id, *start))
             .collect::<Vec<_>>();
         let finished = walkers.iter().all(|w| w.end.is_some());
-        Self { rules, scan, mode, walkers, steps: 0, finished }
+        Self {
+            rules,
+            scan,
+            mode,
+            walkers,
+            steps: 0,
+            finished,
+        }
     }
 
     /// The scan walked through.
@@ -167,7 +186,10 @@ impl Walk {
     #[must_use]
     pub fn observation(&self, i: usize) -> Observation {
         let w = &self.walkers[i];
-        Observation { frames: w.frames.iter().copied().collect(), scale: w.scale }
+        Observation {
+            frames: w.frames.iter().copied().collect(),
+            scale: w.scale,
+        }
     }
 
     /// Where the `i`-th agent says its landmark is (voxel), and why it stopped;
@@ -175,7 +197,11 @@ impl Walk {
     #[must_use]
     pub fn answer(&self, i: usize) -> ([f64; 3], Option<End>) {
         let w = &self.walkers[i];
-        if w.end.is_some() { (w.answer, w.end) } else { (w.position.map(f64::from), None) }
+        if w.end.is_some() {
+            (w.answer, w.end)
+        } else {
+            (w.position.map(f64::from), None)
+        }
     }
 
     /// The action that a perfect player would choose: the largest decrease of
@@ -185,7 +211,11 @@ impl Walk {
         let target = self.walkers[i].target?;
         let gain = |action: &u8| {
             let (to, blocked) = self.moved(i, *action);
-            if blocked { f64::NEG_INFINITY } else { -self.scan.geometry.distance_mm(to.map(f64::from), target) }
+            if blocked {
+                f64::NEG_INFINITY
+            } else {
+                -self.scan.geometry.distance_mm(to.map(f64::from), target)
+            }
         };
         (0..6_u8).max_by(|a, b| gain(a).total_cmp(&gain(b)))
     }
@@ -243,13 +273,21 @@ impl Walk {
             let dim = i32::try_from(self.scan.geometry.dims[axis]).unwrap_or(i32::MAX);
             direction[axis] < 0 && to[axis] < lowest || direction[axis] > 0 && to[axis] >= dim
         });
-        if blocked { (w.position, true) } else { (to, false) }
+        if blocked {
+            (w.position, true)
+        } else {
+            (to, false)
+        }
     }
 
     fn move_one(&mut self, i: usize, action: u8, q_max: f32) -> Outcome {
         let from = self.walkers[i].position;
         let (to, blocked) = self.moved(i, action);
-        let mut outcome = Outcome { active: true, blocked, ..Outcome::default() };
+        let mut outcome = Outcome {
+            active: true,
+            blocked,
+            ..Outcome::default()
+        };
         let w = &mut self.walkers[i];
         w.position = to;
         w.trail.push(to, q_max);
@@ -293,8 +331,9 @@ impl Walk {
     /// All together: the episode ends when all are at their targets in one
     /// step; scales switch when all oscillate in one step.
     fn end_together(&mut self, outcomes: &[Outcome]) {
-        let moving: Vec<usize> =
-            (0..outcomes.len()).filter(|&i| outcomes[i].active).collect();
+        let moving: Vec<usize> = (0..outcomes.len())
+            .filter(|&i| outcomes[i].active)
+            .collect();
         if moving.iter().all(|&i| outcomes[i].terminal) {
             for &i in &moving {
                 let w = &mut self.walkers[i];
@@ -311,7 +350,10 @@ impl Walk {
         let rules = Arc::clone(&self.rules);
         let dims = self.scan.geometry.dims;
         let w = &mut self.walkers[i];
-        let answer = w.trail.answer(rules.answer).unwrap_or_else(|| w.position.map(f64::from));
+        let answer = w
+            .trail
+            .answer(rules.answer)
+            .unwrap_or_else(|| w.position.map(f64::from));
         if usize::from(w.scale) + 1 < rules.scales.len() {
             w.scale += 1;
             w.trail.clear();
@@ -332,7 +374,10 @@ impl Walk {
 
 impl Walker {
     fn new(rules: &Rules, scan: &Scan, mode: Mode, id: u16, start: Start) -> Self {
-        assert!(usize::from(start.scale) < rules.scales.len(), "a start names one of the scales");
+        assert!(
+            usize::from(start.scale) < rules.scales.len(),
+            "a start names one of the scales"
+        );
         let target = scan.landmarks.get(usize::from(id)).copied().flatten();
         let end = (mode == Mode::Train && target.is_none()).then_some(End::Missing);
         let mut walker = Self {
@@ -358,7 +403,11 @@ impl Walker {
         self.frames.pop_front();
         let stride = rules.scales[usize::from(self.scale)].stride;
         let position = self.position.map(|v| i16::try_from(v).unwrap_or(i16::MAX));
-        self.frames.push_back(FrameRef { position, stride, valid: true });
+        self.frames.push_back(FrameRef {
+            position,
+            stride,
+            valid: true,
+        });
     }
 }
 
@@ -380,3 +429,7 @@ pub fn nearest_voxel(position: [f64; 3], dims: [usize; 3]) -> [i32; 3] {
     }
     voxel
 }
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;

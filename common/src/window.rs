@@ -28,7 +28,14 @@ pub const OUTSIDE: i32 = -1;
 /// or [`OUTSIDE`].
 ///
 /// `centre` and `stride` in voxels, `dim` the volume's size on that axis.
-pub fn axis_samples(rule: WindowRule, n: usize, centre: i32, stride: u8, dim: usize, out: &mut [i32]) {
+pub fn axis_samples(
+    rule: WindowRule,
+    n: usize,
+    centre: i32,
+    stride: u8,
+    dim: usize,
+    out: &mut [i32],
+) {
     debug_assert_eq!(out.len(), n);
     out.fill(OUTSIDE);
     let (n_i, stride, dim) = (to_i32(n), i32::from(stride), to_i32(dim));
@@ -82,11 +89,20 @@ fn to_i32(v: usize) -> i32 {
 ///
 /// # Panics
 /// When `out` does not hold `n³` samples.
-pub fn render(volume: &Volume, rule: WindowRule, n: usize, position: [i32; 3], stride: u8, out: &mut [u8]) {
+pub fn render(
+    volume: &Volume,
+    rule: WindowRule,
+    n: usize,
+    position: [i32; 3],
+    stride: u8,
+    out: &mut [u8],
+) {
     match volume.voxels() {
         Voxels::U8(bytes) => {
             let bytes: &[u8] = (**bytes).as_ref();
-            render_with(volume.dims(), rule, n, position, stride, out, 0, |i| bytes[i]);
+            render_with(volume.dims(), rule, n, position, stride, out, 0, |i| {
+                bytes[i]
+            });
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -94,7 +110,9 @@ pub fn render(volume: &Volume, rule: WindowRule, n: usize, position: [i32; 3], s
             reason = "values lie in 0..=255; truncation is the published behaviour"
         )]
         Voxels::F32(values) => {
-            render_with(volume.dims(), rule, n, position, stride, out, 0, |i| values[i] as u8);
+            render_with(volume.dims(), rule, n, position, stride, out, 0, |i| {
+                values[i] as u8
+            });
         }
     }
 }
@@ -103,19 +121,33 @@ pub fn render(volume: &Volume, rule: WindowRule, n: usize, position: [i32; 3], s
 ///
 /// # Panics
 /// When `out` does not hold `n³` samples.
-pub fn render_f32(volume: &Volume, rule: WindowRule, n: usize, position: [i32; 3], stride: u8, out: &mut [f32]) {
+pub fn render_f32(
+    volume: &Volume,
+    rule: WindowRule,
+    n: usize,
+    position: [i32; 3],
+    stride: u8,
+    out: &mut [f32],
+) {
     match volume.voxels() {
         Voxels::U8(bytes) => {
             let bytes: &[u8] = (**bytes).as_ref();
-            render_with(volume.dims(), rule, n, position, stride, out, 0.0, |i| f32::from(bytes[i]));
+            render_with(volume.dims(), rule, n, position, stride, out, 0.0, |i| {
+                f32::from(bytes[i])
+            });
         }
         Voxels::F32(values) => {
-            render_with(volume.dims(), rule, n, position, stride, out, 0.0, |i| values[i]);
+            render_with(volume.dims(), rule, n, position, stride, out, 0.0, |i| {
+                values[i]
+            });
         }
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "private; the public forms above name a volume")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "private; the public forms above name a volume"
+)]
 fn render_with<T: Copy>(
     dims: [usize; 3],
     rule: WindowRule,
@@ -126,16 +158,31 @@ fn render_with<T: Copy>(
     zero: T,
     read: impl Fn(usize) -> T,
 ) {
-    assert_eq!(out.len(), n * n * n, "a window of side {n} has {} samples", n * n * n);
+    assert_eq!(
+        out.len(),
+        n * n * n,
+        "a window of side {n} has {} samples",
+        n * n * n
+    );
     let mut table = [[OUTSIDE; 128]; 3];
     for axis in 0..3 {
-        axis_samples(rule, n, position[axis], stride, dims[axis], &mut table[axis][..n]);
+        axis_samples(
+            rule,
+            n,
+            position[axis],
+            stride,
+            dims[axis],
+            &mut table[axis][..n],
+        );
     }
     let [xs, ys, zs] = &table;
     let zs = &zs[..n];
     // The samples inside form one run along z: everything around it is zero.
     let run_start = zs.iter().position(|&z| z != OUTSIDE).unwrap_or(n);
-    let run_end = zs.iter().rposition(|&z| z != OUTSIDE).map_or(run_start, |i| i + 1);
+    let run_end = zs
+        .iter()
+        .rposition(|&z| z != OUTSIDE)
+        .map_or(run_start, |i| i + 1);
     let mut rows = out.chunks_exact_mut(n);
     for &x in &xs[..n] {
         for &y in &ys[..n] {
@@ -218,7 +265,11 @@ mod tests {
 
     fn volume(dims: [usize; 3]) -> Volume {
         let n = dims.iter().product::<usize>();
-        Volume::from_u8(dims, (0..n).map(|i| (i * 31 % 255 + 1) as u8).collect::<Vec<_>>()).unwrap()
+        Volume::from_u8(
+            dims,
+            (0..n).map(|i| (i * 31 % 255 + 1) as u8).collect::<Vec<_>>(),
+        )
+        .unwrap()
     }
 
     proptest! {
@@ -256,7 +307,11 @@ mod tests {
             for p in [[0, 0, 0], [19, 16, 22], [0, 8, 22], [10, 8, 11], [19, 0, 3]] {
                 let mut out = vec![0; 9 * 9 * 9];
                 render(&volume, WindowRule::Centred, 9, p, stride, &mut out);
-                assert_eq!(out, naive(&volume, 9, p, i32::from(stride)), "{p:?} stride {stride}");
+                assert_eq!(
+                    out,
+                    naive(&volume, 9, p, i32::from(stride)),
+                    "{p:?} stride {stride}"
+                );
             }
         }
     }

@@ -65,16 +65,25 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
     let defaults = parse(DEFAULTS, "the built-in defaults")?;
     let mut builder = config::Config::builder().add_source(source(DEFAULTS.to_owned()));
     for path in &sources.files {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.display().to_string(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
         let layer = path.display().to_string();
         check(&defaults, &parse(&text, &layer)?, &layer)?;
         builder = builder.add_source(source(text));
     }
     for (name, value) in &sources.env {
-        let Some(path) = name.strip_prefix(ENV_PREFIX) else { continue };
+        let Some(path) = name.strip_prefix(ENV_PREFIX) else {
+            continue;
+        };
         let key = path.to_lowercase().replace("__", ".");
-        builder = builder.add_source(source(setting(&defaults, &key, value, &format!("environment variable {name}"))?));
+        builder = builder.add_source(source(setting(
+            &defaults,
+            &key,
+            value,
+            &format!("environment variable {name}"),
+        )?));
     }
     for text in &sources.set {
         let layer = format!("--set {text}");
@@ -82,12 +91,20 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
             let why = "needs the form section.key=value".into();
             return Err(ConfigError::Syntax { layer, why });
         };
-        builder = builder.add_source(source(setting(&defaults, key.trim(), value.trim(), &layer)?));
+        builder = builder.add_source(source(setting(
+            &defaults,
+            key.trim(),
+            value.trim(),
+            &layer,
+        )?));
     }
     builder
         .build()
         .and_then(config::Config::try_deserialize)
-        .map_err(|e| ConfigError::Value { key: "config".into(), why: e.to_string() })
+        .map_err(|e| ConfigError::Value {
+            key: "config".into(),
+            why: e.to_string(),
+        })
 }
 
 fn source(text: String) -> config::File<config::FileSourceString, config::FileFormat> {
@@ -95,8 +112,10 @@ fn source(text: String) -> config::File<config::FileSourceString, config::FileFo
 }
 
 fn parse(text: &str, layer: &str) -> Result<Table, ConfigError> {
-    text.parse::<Table>()
-        .map_err(|e| ConfigError::Syntax { layer: layer.to_owned(), why: e.to_string() })
+    text.parse::<Table>().map_err(|e| ConfigError::Syntax {
+        layer: layer.to_owned(),
+        why: e.to_string(),
+    })
 }
 
 /// One `key = value` as a checked piece of TOML. A value that is not TOML by
@@ -104,7 +123,11 @@ fn parse(text: &str, layer: &str) -> Result<Table, ConfigError> {
 fn setting(defaults: &Table, key: &str, value: &str, layer: &str) -> Result<String, ConfigError> {
     let wants_text = matches!(find(defaults, key), Some(Value::String(_)));
     let text = |v: &str| Value::String(v.to_owned());
-    let parsed = match format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v")) {
+    let parsed = match format!("v = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+    {
         Some(v @ (Value::String(_) | Value::Table(_))) => v,
         Some(v) if !wants_text => v,
         _ => text(value),
@@ -117,7 +140,10 @@ fn setting(defaults: &Table, key: &str, value: &str, layer: &str) -> Result<Stri
         return Err(unknown(defaults, key, layer));
     };
     check(defaults, &table, layer)?;
-    toml::to_string(&table).map_err(|e| ConfigError::Syntax { layer: layer.into(), why: e.to_string() })
+    toml::to_string(&table).map_err(|e| ConfigError::Syntax {
+        layer: layer.into(),
+        why: e.to_string(),
+    })
 }
 
 fn find<'a>(defaults: &'a Table, key: &str) -> Option<&'a Value> {
@@ -172,12 +198,20 @@ fn check_type(key: &str, layer: &str, default: &Value, value: &Value) -> Result<
 }
 
 fn wrong_type(key: &str, layer: &str, expected: &'static str, value: &Value) -> ConfigError {
-    ConfigError::Type { key: key.into(), layer: layer.into(), expected, found: value.to_string() }
+    ConfigError::Type {
+        key: key.into(),
+        layer: layer.into(),
+        expected,
+        found: value.to_string(),
+    }
 }
 
 fn unknown(defaults: &Table, key: &str, layer: &str) -> ConfigError {
     let known = defaults.iter().flat_map(|(section, keys)| {
-        let names: Vec<_> = keys.as_table().map(|t| t.keys().cloned().collect()).unwrap_or_default();
+        let names: Vec<_> = keys
+            .as_table()
+            .map(|t| t.keys().cloned().collect())
+            .unwrap_or_default();
         names.into_iter().map(move |n| format!("{section}.{n}"))
     });
     let nearest = known
@@ -185,7 +219,11 @@ fn unknown(defaults: &Table, key: &str, layer: &str) -> ConfigError {
         .min()
         .filter(|(d, k)| *d <= k.len().max(key.len()) / 2)
         .map(|(_, k)| k);
-    ConfigError::UnknownKey { key: key.into(), layer: layer.into(), nearest }
+    ConfigError::UnknownKey {
+        key: key.into(),
+        layer: layer.into(),
+        nearest,
+    }
 }
 
 /// Levenshtein distance.

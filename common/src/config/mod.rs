@@ -99,12 +99,16 @@ impl Config {
 
     /// Refuses values that cannot work, naming the key.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.rules
-            .validate()
-            .map_err(|e| ConfigError::Value { key: format!("rules.{}", e.key), why: e.why })?;
+        self.rules.validate().map_err(|e| ConfigError::Value {
+            key: format!("rules.{}", e.key),
+            why: e.why,
+        })?;
         for check in sections::checks(self) {
             if !check.holds {
-                return Err(ConfigError::Value { key: check.key.into(), why: check.why });
+                return Err(ConfigError::Value {
+                    key: check.key.into(),
+                    why: check.why,
+                });
             }
         }
         Ok(())
@@ -112,8 +116,10 @@ impl Config {
 
     /// As TOML, for the run folder.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        toml::to_string(self)
-            .map_err(|e| ConfigError::Value { key: "config".into(), why: e.to_string() })
+        toml::to_string(self).map_err(|e| ConfigError::Value {
+            key: "config".into(),
+            why: e.to_string(),
+        })
     }
 
     /// The keys that shape rows and windows, as JSON: rules, landmarks, return
@@ -141,7 +147,11 @@ impl Config {
     #[must_use]
     pub fn row_agents(&self) -> u16 {
         let agents = u16::try_from(self.data.landmarks.len()).unwrap_or(u16::MAX);
-        if self.network.kind == sections::KIND_COMMNET { agents } else { 1 }
+        if self.network.kind == sections::KIND_COMMNET {
+            agents
+        } else {
+            1
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The sections of the configuration; `default.toml` explains each key.
-#![expect(missing_docs, reason = "default.toml documents every key beside its value")]
+#![expect(
+    missing_docs,
+    reason = "default.toml documents every key beside its value"
+)]
 
 use serde::{Deserialize, Serialize};
 
@@ -170,21 +173,36 @@ pub(super) struct Check {
 
 fn within(key: &'static str, value: f64, low: f64, high: f64) -> Check {
     let why = format!("must lie in {low}..={high}, got {value}");
-    Check { key, holds: (low..=high).contains(&value), why }
+    Check {
+        key,
+        holds: (low..=high).contains(&value),
+        why,
+    }
 }
 
 fn one_of(key: &'static str, value: &str, allowed: &[&str]) -> Check {
     let why = format!("must be one of {}, got \"{value}\"", allowed.join(", "));
-    Check { key, holds: allowed.contains(&value), why }
+    Check {
+        key,
+        holds: allowed.contains(&value),
+        why,
+    }
 }
 
 /// All range checks, in the order of the file.
-#[expect(clippy::cast_precision_loss, reason = "counts compared with small bounds")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts compared with small bounds"
+)]
 pub(super) fn checks(c: &Config) -> Vec<Check> {
     let (r, a, l) = (&c.replay, &c.actor, &c.learner);
     let count = |key, value: usize, high: usize| within(key, value as f64, 1.0, high as f64);
     let mut all = vec![
-        one_of("network.preset", &c.network.preset, &["small", "reference_torch", "reference_tf"]),
+        one_of(
+            "network.preset",
+            &c.network.preset,
+            &["small", "reference_torch", "reference_tf"],
+        ),
         one_of("network.kind", &c.network.kind, &["collab", KIND_COMMNET]),
         count("replay.shards", r.shards, 256),
         count("replay.capacity", r.capacity, 1 << 31),
@@ -233,14 +251,24 @@ pub(super) fn checks(c: &Config) -> Vec<Check> {
         ("replay.min_rows", r.min_rows),
         ("replay.tolerance", r.tolerance),
     ] {
-        all.push(Check { key, holds: value > 0, why: "must be at least 1".into() });
+        all.push(Check {
+            key,
+            holds: value > 0,
+            why: "must be at least 1".into(),
+        });
     }
     all.push(Check {
         key: "replay.min_rows",
         holds: r.min_rows <= r.capacity as u64,
-        why: format!("{} rows can never be reached with a capacity of {}", r.min_rows, r.capacity),
+        why: format!(
+            "{} rows can never be reached with a capacity of {}",
+            r.min_rows, r.capacity
+        ),
     });
-    let widest = l.lr_steps.iter().all(|(at, factor)| (0.0..=1.0).contains(at) && *factor > 0.0);
+    let widest = l
+        .lr_steps
+        .iter()
+        .all(|(at, factor)| (0.0..=1.0).contains(at) && *factor > 0.0);
     all.push(Check {
         key: "learner.lr_steps",
         holds: widest,

@@ -5,7 +5,10 @@ use super::*;
 fn load(set: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
     let sources = Sources {
         files: Vec::new(),
-        env: env.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        env: env
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect(),
         set: set.iter().map(|s| (*s).into()).collect(),
     };
     Config::load(&sources).map_err(|e| e.to_string())
@@ -22,8 +25,17 @@ fn defaults_load_and_are_the_standard_rules() {
 #[test]
 fn layers_override_each_other() {
     let c = load(
-        &["learner.batch=64", "data.train_images=a b.txt", "data.landmarks=[\"AC\",\"13\"]", "run.name=007"],
-        &[("LANDMARL__LEARNER__BATCH", "32"), ("LANDMARL__LEARNER__LR", "1e-3"), ("OTHER", "x")],
+        &[
+            "learner.batch=64",
+            "data.train_images=a b.txt",
+            "data.landmarks=[\"AC\",\"13\"]",
+            "run.name=007",
+        ],
+        &[
+            ("LANDMARL__LEARNER__BATCH", "32"),
+            ("LANDMARL__LEARNER__LR", "1e-3"),
+            ("OTHER", "x"),
+        ],
     )
     .unwrap();
     assert_eq!((c.learner.batch, c.learner.lr), (64, 1e-3));
@@ -37,24 +49,59 @@ fn layers_override_each_other() {
 #[test]
 fn errors_name_key_layer_and_remedy() {
     let cases: &[(&[&str], &str)] = &[
-        (&["learner.btach=64"], "unknown config key \"learner.btach\" in --set learner.btach=64; did you mean \"learner.batch\"?"),
-        (&["learner.batch=7.9"], "config key \"learner.batch\" in --set learner.batch=7.9 must be a whole number, not negative, got 7.9"),
-        (&["learner.batch=-1"], "must be a whole number, not negative, got -1"),
-        (&["learner.batch=abc"], "must be a whole number, not negative, got \"abc\""),
+        (
+            &["learner.btach=64"],
+            "unknown config key \"learner.btach\" in --set learner.btach=64; did you mean \"learner.batch\"?",
+        ),
+        (
+            &["learner.batch=7.9"],
+            "config key \"learner.batch\" in --set learner.batch=7.9 must be a whole number, not negative, got 7.9",
+        ),
+        (
+            &["learner.batch=-1"],
+            "must be a whole number, not negative, got -1",
+        ),
+        (
+            &["learner.batch=abc"],
+            "must be a whole number, not negative, got \"abc\"",
+        ),
         (&["learner.double=1"], "must be true or false, got 1"),
-        (&["learner.gamma=1.5"], "config key \"learner.gamma\": must lie in 0..=0.9999, got 1.5"),
-        (&["network.kind=comm"], "config key \"network.kind\": must be one of collab, commnet, got \"comm\""),
-        (&["rules.history=0"], "config key \"rules.history\": must lie in 1..=8, got 0"),
-        (&["replay.min_rows=70000"], "config key \"replay.min_rows\": 70000 rows can never be reached with a capacity of 60000"),
-        (&["actor.start_near_radius=[1.0]"], "needs one radius per scale: 3 scales, 1 radii"),
-        (&["learner"], "--set learner is not valid TOML: needs the form section.key=value"),
+        (
+            &["learner.gamma=1.5"],
+            "config key \"learner.gamma\": must lie in 0..=0.9999, got 1.5",
+        ),
+        (
+            &["network.kind=comm"],
+            "config key \"network.kind\": must be one of collab, commnet, got \"comm\"",
+        ),
+        (
+            &["rules.history=0"],
+            "config key \"rules.history\": must lie in 1..=8, got 0",
+        ),
+        (
+            &["replay.min_rows=70000"],
+            "config key \"replay.min_rows\": 70000 rows can never be reached with a capacity of 60000",
+        ),
+        (
+            &["actor.start_near_radius=[1.0]"],
+            "needs one radius per scale: 3 scales, 1 radii",
+        ),
+        (
+            &["learner"],
+            "--set learner is not valid TOML: needs the form section.key=value",
+        ),
     ];
     for (set, expected) in cases {
         let error = load(set, &[]).unwrap_err();
         assert!(error.contains(expected), "{set:?} gave: {error}");
     }
     let error = load(&[], &[("LANDMARL__LEARNER__BATCHES", "1")]).unwrap_err();
-    assert!(error.contains("in environment variable LANDMARL__LEARNER__BATCHES; did you mean \"learner.batch\"?"), "{error}");
+    assert!(
+        error.contains(
+            "in environment variable LANDMARL__LEARNER__BATCHES; did you mean \"learner.batch\"?"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -62,11 +109,25 @@ fn a_file_with_a_wrong_key_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("my.toml");
     std::fs::write(&path, "[learner]\nlearning_rate = 1.0\n").unwrap();
-    let sources = Sources { files: vec![path.clone()], ..Sources::default() };
+    let sources = Sources {
+        files: vec![path.clone()],
+        ..Sources::default()
+    };
     let error = Config::load(&sources).unwrap_err().to_string();
-    assert!(error.contains("\"learner.learning_rate\"") && error.contains("my.toml"), "{error}");
-    let sources = Sources { files: vec![dir.path().join("none.toml")], ..Sources::default() };
-    assert!(Config::load(&sources).unwrap_err().to_string().contains("check the path given to --config"));
+    assert!(
+        error.contains("\"learner.learning_rate\"") && error.contains("my.toml"),
+        "{error}"
+    );
+    let sources = Sources {
+        files: vec![dir.path().join("none.toml")],
+        ..Sources::default()
+    };
+    assert!(
+        Config::load(&sources)
+            .unwrap_err()
+            .to_string()
+            .contains("check the path given to --config")
+    );
 }
 
 #[test]
@@ -76,7 +137,10 @@ fn every_preset_in_configs_loads() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
-            let sources = Sources { files: vec![path.clone()], ..Sources::default() };
+            let sources = Sources {
+                files: vec![path.clone()],
+                ..Sources::default()
+            };
             Config::load(&sources).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             seen += 1;
         }
@@ -87,8 +151,17 @@ fn every_preset_in_configs_loads() {
 #[test]
 fn the_digest_covers_rows_and_windows_only() {
     let base = load(&[], &[]).unwrap().digest();
-    assert_eq!(load(&["learner.lr=1e-5", "actor.count=9"], &[]).unwrap().digest(), base);
-    for set in ["rules.history=2", "learner.gamma=0.8", "data.landmarks=[\"AC\"]"] {
+    assert_eq!(
+        load(&["learner.lr=1e-5", "actor.count=9"], &[])
+            .unwrap()
+            .digest(),
+        base
+    );
+    for set in [
+        "rules.history=2",
+        "learner.gamma=0.8",
+        "data.landmarks=[\"AC\"]",
+    ] {
         assert_ne!(load(&[set], &[]).unwrap().digest(), base, "{set}");
     }
 }
