@@ -63,7 +63,7 @@ fn hint(nearest: Option<&str>) -> String {
 /// Reads, checks and merges all layers.
 pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
     let defaults = parse(DEFAULTS, "the built-in defaults")?;
-    let mut builder = config::Config::builder().add_source(source(DEFAULTS.to_owned()));
+    let mut builder = config::Config::builder().add_source(source(DEFAULTS));
     for path in &sources.files {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
             path: path.display().to_string(),
@@ -71,14 +71,14 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
         })?;
         let layer = path.display().to_string();
         check(&defaults, &parse(&text, &layer)?, &layer)?;
-        builder = builder.add_source(source(text));
+        builder = builder.add_source(source(&text));
     }
     for (name, value) in &sources.env {
         let Some(path) = name.strip_prefix(ENV_PREFIX) else {
             continue;
         };
         let key = path.to_lowercase().replace("__", ".");
-        builder = builder.add_source(source(setting(
+        builder = builder.add_source(source(&setting(
             &defaults,
             &key,
             value,
@@ -91,7 +91,7 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
             let why = "needs the form section.key=value".into();
             return Err(ConfigError::Syntax { layer, why });
         };
-        builder = builder.add_source(source(setting(
+        builder = builder.add_source(source(&setting(
             &defaults,
             key.trim(),
             value.trim(),
@@ -107,8 +107,8 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
         })
 }
 
-fn source(text: String) -> config::File<config::FileSourceString, config::FileFormat> {
-    config::File::from_str(&text, config::FileFormat::Toml)
+fn source(text: &str) -> config::File<config::FileSourceString, config::FileFormat> {
+    config::File::from_str(text, config::FileFormat::Toml)
 }
 
 fn parse(text: &str, layer: &str) -> Result<Table, ConfigError> {

@@ -1,0 +1,244 @@
+//! Folders of phantoms, laid out as datasets of real scans are.
+//!
+//! `<dir>/dataset.json` and, for each set, `images/phantom_0001.nii.gz`,
+//! `landmarks/phantom_0001.csv` (name, RAS mm) and the lists `images.txt` and
+//! `landmarks.txt` with paths relative to themselves.
+
+mod files;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::spec::{PhantomSpec, PhantomSpecError};
+use super::{Phantom, PhantomLandmark};
+use crate::durable::{DurableError, write_atomic};
+use crate::nifti_io::WriteError;
+
+/// Changes whenever a seed gives another phantom than before.
+pub const DATASET_VERSION: u32 = 1;
+
+/// Which folder a phantom belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PhantomSet {
+    /// For training.
+    Train,
+    /// For choosing a checkpoint.
+    Selection,
+    /// For the final figure, looked at once.
+    Test,
+}
+
+impl PhantomSet {
+    /// All sets, in file order.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Selection, Self::Test];
+
+    /// The name of its folder.
+    #[must_use]
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Selection => "selection",
+            Self::Test => "test",
+        }
+    }
+}
+
+impl fmt::Display for PhantomSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.folder())
+    }
+}
+
+/// The seed of one phantom of a dataset.
+///
+/// The first eight bytes of SHA-256 over dataset seed, set and index, so that
+/// sets share no phantom and a dataset can grow without changing what it has.
+#[must_use]
+pub fn sub_seed(seed: u64, set: PhantomSet, index: usize) -> u64 {
+    let text = format!("landmarl phantom {seed} {set} {index}");
+    let digest = Sha256::digest(text.as_bytes());
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
+}
+
+/// How many phantoms each set holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhantomCounts {
+    /// For training.
+    pub train: usize,
+    /// For choosing a checkpoint.
+    pub selection: usize,
+    /// For the final figure.
+    pub test: usize,
+}
+
+impl PhantomCounts {
+    /// The number of one set.
+    #[must_use]
+    pub fn of(&self, set: PhantomSet) -> usize {
+        match set {
+            PhantomSet::Train => self.train,
+            PhantomSet::Selection => self.selection,
+            PhantomSet::Test => self.test,
+        }
+    }
+}
+
+/// How far [`write_dataset`] has come; in the end, what it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatasetProgress {
+    /// Phantoms that are on disk.
+    pub done: usize,
+    /// Those among them that were there already.
+    pub kept: usize,
+    /// All phantoms of the dataset.
+    pub total: usize,
+}
+
+/// Why a dataset could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Spec(#[from] PhantomSpecError),
+    /// A folder could not be made, or a description not be read.
+    #[error("cannot {action} '{}': {error}", path.display())]
+    Io {
+        /// Such as `read`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A text file could not be written.
+    #[error(transparent)]
+    Text(#[from] DurableError),
+    /// An image could not be written.
+    #[error(transparent)]
+    Image(#[from] WriteError),
+    /// The folder belongs to a dataset made otherwise.
+    #[error(
+        "'{}' describes another dataset: its {what} differs; choose an empty folder, or delete this one",
+        path.display()
+    )]
+    Other {
+        /// The description that is there.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+}
+
+/// What `dataset.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Description {
+    version: u32,
+    seed: u64,
+    counts: PhantomCounts,
+    spec: PhantomSpec,
+}
+
+/// Writes a dataset of phantoms, in parallel; `progress` is told after each.
+///
+/// May be run again: phantoms that are there, whole, from the same seed and
+/// specification are kept, and larger counts only add to them. Smaller counts
+/// shorten the lists and leave the other files. Fails when the folder holds
+/// another dataset or cannot be written, naming the path.
+pub fn write_dataset(
+    dir: &Path,
+    counts: PhantomCounts,
+    spec: &PhantomSpec,
+    seed: u64,
+    progress: impl Fn(DatasetProgress) + Sync,
+) -> Result<DatasetProgress, DatasetError> {
+    spec.check()?;
+    let description = Description {
+        version: DATASET_VERSION,
+        seed,
+        counts,
+        spec: spec.clone(),
+    };
+    files::describe(dir, &description)?;
+    let sets = PhantomSet::ALL
+        .into_iter()
+        .filter(|&set| counts.of(set) > 0);
+    let jobs: Vec<_> = sets
+        .flat_map(|set| (1..=counts.of(set)).map(move |index| (set, index)))
+        .collect();
+    let total = jobs.len();
+    for set in PhantomSet::ALL {
+        if counts.of(set) > 0 {
+            files::make_folders(&dir.join(set.folder()))?;
+        }
+    }
+    let (done, kept) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let report = || DatasetProgress {
+        done: done.load(Ordering::Relaxed),
+        kept: kept.load(Ordering::Relaxed),
+        total,
+    };
+    jobs.par_iter().try_for_each(|&(set, index)| {
+        if write_phantom(
+            &dir.join(set.folder()),
+            spec,
+            sub_seed(seed, set, index),
+            index,
+        )? {
+            kept.fetch_add(1, Ordering::Relaxed);
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+        progress(report());
+        Ok::<_, DatasetError>(())
+    })?;
+    for set in PhantomSet::ALL {
+        if counts.of(set) > 0 {
+            files::write_lists(&dir.join(set.folder()), counts.of(set))?;
+        }
+    }
+    Ok(report())
+}
+
+/// Writes one phantom unless it is there already; says whether it was.
+fn write_phantom(
+    folder: &Path,
+    spec: &PhantomSpec,
+    seed: u64,
+    index: usize,
+) -> Result<bool, DatasetError> {
+    let image = folder.join(files::image_path(index));
+    let table = folder.join(files::landmark_path(index));
+    let landmarks = csv_text(&Phantom::landmarks_of(spec, seed)?);
+    // The landmarks depend on every setting of the anatomy and cost nothing to compute again.
+    let same = std::fs::read_to_string(&table).is_ok_and(|found| found == landmarks);
+    if same && files::image_is_whole(&image, spec.dims) {
+        return Ok(true);
+    }
+    files::write_image(&image, &Phantom::generate(spec, seed)?)?;
+    write_atomic(&table, landmarks.as_bytes())?;
+    Ok(false)
+}
+
+fn csv_text(landmarks: &[PhantomLandmark]) -> String {
+    let mut text = String::from("name,x_ras_mm,y_ras_mm,z_ras_mm\n");
+    for PhantomLandmark {
+        name,
+        ras_mm: [x, y, z],
+    } in landmarks
+    {
+        text.push_str(&format!("{name},{x:.6},{y:.6},{z:.6}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

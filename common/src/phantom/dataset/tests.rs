@@ -1,0 +1,212 @@
+use std::fs;
+
+use super::*;
+use crate::nifti_io::{Limits, Samples, read};
+use crate::phantom::{LANDMARK_NAMES, Orientation};
+
+const COUNTS: PhantomCounts = PhantomCounts {
+    train: 2,
+    selection: 1,
+    test: 1,
+};
+
+fn small() -> PhantomSpec {
+    let orientations = vec![Orientation::Ras, Orientation::Las];
+    PhantomSpec {
+        spacing_mm: 0.5,
+        orientations,
+        ..PhantomSpec::with_dims([48, 56, 48])
+    }
+}
+
+fn write(
+    dir: &Path,
+    counts: PhantomCounts,
+    spec: &PhantomSpec,
+    seed: u64,
+) -> Result<DatasetProgress, DatasetError> {
+    write_dataset(dir, counts, spec, seed, |_| ())
+}
+
+#[test]
+fn sets_never_share_a_phantom() {
+    let seeds = |seed| {
+        PhantomSet::ALL
+            .into_iter()
+            .flat_map(move |s| (1..=300).map(move |i| sub_seed(seed, s, i)))
+    };
+    let distinct: std::collections::HashSet<u64> = (0..4).flat_map(seeds).collect();
+    assert_eq!(distinct.len(), 4 * 3 * 300);
+    assert_eq!(
+        sub_seed(1, PhantomSet::Train, 1),
+        sub_seed(1, PhantomSet::Train, 1)
+    );
+}
+
+#[test]
+fn files_load_back() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), COUNTS, &small(), 3).unwrap();
+    let mut handedness = std::collections::HashSet::new();
+    for set in PhantomSet::ALL {
+        let folder = dir.path().join(set.folder());
+        let list = |name: &str| -> Vec<String> {
+            fs::read_to_string(folder.join(name))
+                .unwrap()
+                .lines()
+                .map(String::from)
+                .collect()
+        };
+        let (images, tables) = (list("images.txt"), list("landmarks.txt"));
+        assert_eq!(
+            (images.len(), tables.len()),
+            (COUNTS.of(set), COUNTS.of(set))
+        );
+        for (number, (image, table)) in images.iter().zip(&tables).enumerate() {
+            let phantom = Phantom::generate(&small(), sub_seed(3, set, number + 1)).unwrap();
+            let found = read(&folder.join(image), &Limits::default()).unwrap();
+            assert_eq!(*found.affine(), phantom.affine);
+            assert_eq!(found.dims(), [48, 56, 48]);
+            handedness.insert(found.affine().determinant() < 0.0);
+            assert_eq!(*found.samples(), Samples::U8(phantom.voxels));
+
+            let mut reader = csv::Reader::from_path(folder.join(table)).unwrap();
+            assert_eq!(
+                reader.headers().unwrap(),
+                vec!["name", "x_ras_mm", "y_ras_mm", "z_ras_mm"]
+            );
+            let rows: Vec<(String, f64, f64, f64)> =
+                reader.deserialize().map(Result::unwrap).collect();
+            assert_eq!(rows.len(), LANDMARK_NAMES.len());
+            for ((name, x, y, z), expected) in rows.into_iter().zip(&phantom.landmarks) {
+                assert_eq!(name, expected.name);
+                for (found, truth) in [x, y, z].into_iter().zip(expected.ras_mm) {
+                    assert!((found - truth).abs() < 1e-6);
+                }
+            }
+        }
+    }
+    assert_eq!(handedness.len(), 2, "both orientations were drawn");
+}
+
+#[test]
+fn a_second_run_keeps_what_is_whole_and_mends_what_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = write(dir.path(), COUNTS, &small(), 3).unwrap();
+    assert_eq!(
+        first,
+        DatasetProgress {
+            done: 4,
+            kept: 0,
+            total: 4
+        }
+    );
+    let image = dir.path().join("train/images/phantom_0002.nii.gz");
+    let whole = fs::read(&image).unwrap();
+    assert_eq!(write(dir.path(), COUNTS, &small(), 3).unwrap().kept, 4);
+
+    let mut spoilt = whole.clone();
+    spoilt[whole.len() / 2] ^= 0x10;
+    for broken in [&whole[..whole.len() - 100], &spoilt[..], &[]] {
+        fs::write(&image, broken).unwrap();
+        assert_eq!(write(dir.path(), COUNTS, &small(), 3).unwrap().kept, 3);
+        assert_eq!(fs::read(&image).unwrap(), whole);
+    }
+    fs::remove_file(dir.path().join("test/landmarks/phantom_0001.csv")).unwrap();
+    assert_eq!(write(dir.path(), COUNTS, &small(), 3).unwrap().kept, 3);
+
+    let larger = PhantomCounts {
+        selection: 2,
+        ..COUNTS
+    };
+    assert_eq!(
+        write(dir.path(), larger, &small(), 3).unwrap(),
+        DatasetProgress {
+            done: 5,
+            kept: 4,
+            total: 5
+        }
+    );
+    assert_eq!(fs::read(&image).unwrap(), whole);
+    let left_over: Vec<_> = walk(dir.path())
+        .into_iter()
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    assert!(left_over.is_empty(), "{left_over:?}");
+}
+
+fn walk(dir: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        names.push(entry.file_name().into_string().unwrap());
+        if entry.path().is_dir() {
+            names.extend(walk(&entry.path()));
+        }
+    }
+    names
+}
+
+#[test]
+fn another_dataset_is_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = PhantomCounts {
+        train: 0,
+        selection: 0,
+        test: 0,
+    };
+    write(dir.path(), none, &small(), 3).unwrap();
+    let quiet = PhantomSpec {
+        noise: 0.0,
+        ..small()
+    };
+    for (spec, seed, word) in [(small(), 4, "seed"), (quiet, 3, "specification")] {
+        let error = write(dir.path(), none, &spec, seed)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("dataset.json") && error.contains(word),
+            "{error}"
+        );
+    }
+    fs::write(dir.path().join("dataset.json"), "notes").unwrap();
+    let error = write(dir.path(), none, &small(), 3)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("its format differs"), "{error}");
+}
+
+#[test]
+fn errors_name_the_path() {
+    let dir = tempfile::tempdir().unwrap();
+    // A file where the folder should be: refused for every user, root included.
+    let blocked = dir.path().join("blocked");
+    fs::write(&blocked, "").unwrap();
+    let error = write(&blocked.join("phantoms"), COUNTS, &small(), 3)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(&blocked.join("phantoms").display().to_string()),
+        "{error}"
+    );
+
+    let open = dir.path().join("open");
+    fs::create_dir_all(open.join("train/images/phantom_0001.nii.gz")).unwrap();
+    let error = write(&open, COUNTS, &small(), 3).unwrap_err().to_string();
+    assert!(
+        error.starts_with("cannot write ") && error.contains("train/images/phantom_0001.nii.gz"),
+        "{error}"
+    );
+}
+
+#[test]
+fn progress_counts_up_to_the_total() {
+    let dir = tempfile::tempdir().unwrap();
+    let seen = std::sync::Mutex::new(Vec::new());
+    write_dataset(dir.path(), COUNTS, &small(), 3, |p| {
+        seen.lock().unwrap().push(p);
+    })
+    .unwrap();
+    let seen = seen.into_inner().unwrap();
+    assert_eq!(seen.len(), 4);
+    assert!(seen.iter().all(|p| p.total == 4 && p.kept == 0) && seen.iter().any(|p| p.done == 4));
+}

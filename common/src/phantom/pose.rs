@@ -1,0 +1,109 @@
+//! Where a head lies in its volume: anatomy units → voxels from the volume's middle.
+
+use rand::Rng;
+
+use super::spec::{PhantomSpec, symmetric};
+
+/// A rotation, a uniform scaling, then a shift.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pose {
+    rotation: [[f64; 3]; 3],
+    /// Voxels per anatomy unit.
+    pub(super) scale: f64,
+    shift: [f64; 3],
+}
+
+impl Pose {
+    /// A pose within the limits of the specification.
+    pub(super) fn random(spec: &PhantomSpec, rng: &mut impl Rng) -> Self {
+        let angles: [f64; 3] =
+            std::array::from_fn(|_| symmetric(rng, spec.rotation_deg).to_radians());
+        let scale = spec.voxels_per_unit() * (1.0 + symmetric(rng, spec.scaling));
+        let shift = std::array::from_fn(|_| symmetric(rng, spec.shift_voxels));
+        Self {
+            rotation: rotation(angles),
+            scale,
+            shift,
+        }
+    }
+
+    /// Shortens the shift until all points (anatomy units) keep `margin` voxels
+    /// to the faces of the volume.
+    pub(super) fn keep_inside(&mut self, points: &[[f64; 3]], dims: [usize; 3], margin: f64) {
+        for (axis, n) in dims.into_iter().enumerate() {
+            let reach = (n as f64 - 1.0) / 2.0 - margin;
+            let along = points.iter().map(|&p| self.to_centred(p)[axis]);
+            let (low, high) = along.fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
+            if low < -reach {
+                self.shift[axis] += -reach - low;
+            } else if high > reach {
+                self.shift[axis] -= high - reach;
+            }
+        }
+    }
+
+    /// Anatomy units → voxels from the middle of the volume, along RAS axes.
+    pub(super) fn to_centred(&self, p: [f64; 3]) -> [f64; 3] {
+        std::array::from_fn(|i| {
+            let r = self.rotation[i];
+            self.shift[i] + self.scale * (r[0] * p[0] + r[1] * p[1] + r[2] * p[2])
+        })
+    }
+
+    /// The inverse of [`Self::to_centred`].
+    pub(super) fn to_anatomy(&self, v: [f64; 3]) -> [f64; 3] {
+        let d: [f64; 3] = std::array::from_fn(|i| (v[i] - self.shift[i]) / self.scale);
+        let r = &self.rotation;
+        std::array::from_fn(|i| r[0][i] * d[0] + r[1][i] * d[1] + r[2][i] * d[2])
+    }
+}
+
+/// Rz · Ry · Rx, radians about x, y and z.
+fn rotation([ax, ay, az]: [f64; 3]) -> [[f64; 3]; 3] {
+    let ((sx, cx), (sy, cy), (sz, cz)) = (ax.sin_cos(), ay.sin_cos(), az.sin_cos());
+    [
+        [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
+        [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
+        [-sy, cy * sx, cy * cx],
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn there_and_back_again() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for _ in 0..50 {
+            let pose = Pose::random(&PhantomSpec::default(), &mut rng);
+            let p = [12.0, -7.5, 20.25];
+            let back = pose.to_anatomy(pose.to_centred(p));
+            for i in 0..3 {
+                assert!((back[i] - p[i]).abs() < 1e-9, "{back:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_shift_gives_way_to_the_margin() {
+        let spec = PhantomSpec {
+            shift_voxels: 200.0,
+            ..PhantomSpec::default()
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let points = [[10.0, 0.0, -5.0], [-10.0, 15.0, -20.0]];
+        for _ in 0..50 {
+            let mut pose = Pose::random(&spec, &mut rng);
+            pose.keep_inside(&points, spec.dims, 8.0);
+            for p in points {
+                let v = pose.to_centred(p);
+                for (value, n) in v.into_iter().zip(spec.dims) {
+                    assert!(value.abs() <= (n as f64 - 1.0) / 2.0 - 8.0 + 1e-9, "{v:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Sizes, golden bytes and round trips of rows.
+
+use super::*;
+use proptest::prelude::*;
+
+pub(crate) fn any_frame() -> impl Strategy<Value = FrameRef> {
+    (prop::array::uniform3(any::<i16>()), 1_u8..9, any::<bool>()).prop_map(
+        |(position, stride, valid)| FrameRef {
+            position,
+            stride,
+            valid,
+        },
+    )
+}
+
+fn any_agent(history: usize) -> impl Strategy<Value = AgentStep> {
+    let frames = || prop::collection::vec(any_frame(), history);
+    (
+        any::<u16>(),
+        0_u8..8,
+        0_u8..8,
+        0_u8..6,
+        any::<bool>(),
+        -9.0_f32..9.0,
+        0.0_f32..1.0,
+        frames(),
+        frames(),
+    )
+        .prop_map(
+            |(agent, scale, next_scale, action, active, reward, discount, state, next)| AgentStep {
+                agent,
+                scale,
+                next_scale,
+                action,
+                active,
+                reward,
+                discount,
+                state,
+                next,
+            },
+        )
+}
+
+pub(crate) fn any_row(shape: RowShape) -> impl Strategy<Value = Row> {
+    let header = (
+        any::<u16>(),
+        any::<u32>(),
+        any::<u16>(),
+        any::<u32>(),
+        any::<u16>(),
+        any::<u32>(),
+        any::<u16>(),
+        0_u64..1 << 48,
+    )
+        .prop_map(
+            |(scan, pose, actor, incarnation, slot, episode, step, weights_version)| RowHeader {
+                scan,
+                pose,
+                actor,
+                incarnation,
+                slot,
+                episode,
+                step,
+                weights_version,
+            },
+        );
+    let agents = prop::collection::vec(
+        any_agent(usize::from(shape.history)),
+        usize::from(shape.agents),
+    );
+    (header, agents).prop_map(|(header, agents)| Row { header, agents })
+}
+
+pub(crate) fn any_shape() -> impl Strategy<Value = RowShape> {
+    (1_u16..5, 1_u8..5).prop_map(|(agents, history)| RowShape { agents, history })
+}
+
+#[test]
+fn sizes_stay_within_the_budget_of_the_design() {
+    // Index: two f64 nodes of the sum tree per leaf and a generation.
+    let with_index = |agents, history| RowShape { agents, history }.bytes() + 2 * 8 + 4;
+    assert!(with_index(1, 4) <= 128, "{}", with_index(1, 4));
+    assert!(with_index(1, 1) <= 80, "{}", with_index(1, 1));
+    assert_eq!(
+        RowShape {
+            agents: 1,
+            history: 4
+        }
+        .bytes(),
+        104
+    );
+    assert_eq!(
+        RowShape {
+            agents: 1,
+            history: 1
+        }
+        .bytes(),
+        56
+    );
+}
+
+#[test]
+fn fields_cover_a_row_without_gaps() {
+    for (agents, history) in [(1, 1), (1, 4), (5, 4)] {
+        let shape = RowShape { agents, history };
+        let mut end = 0;
+        for (offset, width) in shape.fields() {
+            assert_eq!(offset, end);
+            end += width;
+        }
+        assert_eq!(end, shape.bytes());
+    }
+}
+
+#[test]
+fn golden_bytes() {
+    let frame = |x, valid| FrameRef {
+        position: [x, -2, 300],
+        stride: 4,
+        valid,
+    };
+    let row = Row {
+        header: RowHeader {
+            scan: 3,
+            pose: 0,
+            actor: 7,
+            incarnation: 2,
+            slot: 5,
+            episode: 258,
+            step: 9,
+            weights_version: 0x0102_0304_0506,
+        },
+        agents: vec![AgentStep {
+            agent: 1,
+            scale: 0,
+            next_scale: 1,
+            action: 5,
+            active: true,
+            reward: 1.0,
+            discount: 0.5,
+            state: vec![frame(10, true)],
+            next: vec![frame(19, false)],
+        }],
+    };
+    let mut bytes = Vec::new();
+    row.write_to(&mut bytes);
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(
+        hex,
+        "0300000000000700020000000500020100000900060504030201\
+         0100000105010000803f0000003f\
+         0a00feff2c010401\
+         1300feff2c010400"
+    );
+}
+
+#[test]
+fn refuses_what_no_actor_writes() {
+    let shape = RowShape {
+        agents: 1,
+        history: 1,
+    };
+    let row = Row {
+        header: RowHeader::default(),
+        agents: vec![AgentStep {
+            discount: 0.9,
+            state: vec![FrameRef::default()],
+            next: vec![FrameRef::default()],
+            ..Default::default()
+        }],
+    };
+    let mut good = Vec::new();
+    row.write_to(&mut good);
+    assert_eq!(Row::read(&good, shape).unwrap(), row);
+    let broken = |at: usize, with: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[at..at + with.len()].copy_from_slice(with);
+        Row::read(&bytes, shape).unwrap_err().to_string()
+    };
+    assert_eq!(
+        broken(HEADER_BYTES + 4, &[6]),
+        "row field action of agent 0 is 6"
+    );
+    assert_eq!(
+        broken(HEADER_BYTES + 5, &[2]),
+        "row field active of agent 0 is 2"
+    );
+    assert_eq!(
+        broken(HEADER_BYTES + 6, &f32::NAN.to_le_bytes()),
+        "row field reward of agent 0 is NaN"
+    );
+    assert_eq!(
+        broken(HEADER_BYTES + 10, &1.5_f32.to_le_bytes()),
+        "row field discount of agent 0 is 1.5"
+    );
+    assert!(
+        Row::read(&good[1..], shape)
+            .unwrap_err()
+            .to_string()
+            .contains("56 bytes, got 55")
+    );
+}
+
+proptest! {
+    #[test]
+    fn rows_read_back((row, shape) in any_shape().prop_flat_map(|s| (any_row(s), Just(s)))) {
+        let mut bytes = Vec::new();
+        row.write_to(&mut bytes);
+        prop_assert_eq!(bytes.len(), shape.bytes());
+        prop_assert_eq!(Row::read(&bytes, shape).unwrap(), row);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), shape in any_shape()) {
+        let _ = Row::read(&bytes, shape);
+    }
+}

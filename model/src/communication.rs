@@ -1,0 +1,28 @@
+//! What agents tell each other before each layer of their heads.
+
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
+
+/// Appends to each agent's features what the team tells it: `[A, N, F]` →
+/// `[A, N, 2F]`, own first.
+///
+/// Without `scores` the message is the mean over all agents, the receiver
+/// included (CommNet, Sukhbaatar et al. 2016, as rl-medical has it). With
+/// `scores` `[receiver, sender]` it is the sum weighted by their softmax over
+/// senders; the weights are learned and do not depend on the input.
+pub(crate) fn append_message(own: &Tensor, scores: Option<&Tensor>) -> Result<Tensor> {
+    let size = own.size();
+    let message = match scores {
+        None => own
+            .f_mean_dim([0_i64].as_slice(), true, Kind::Float)?
+            .f_expand(&size, false)?,
+        Some(scores) => {
+            let weights = scores.f_softmax(-1, Kind::Float)?;
+            weights
+                .f_matmul(&own.f_reshape([size[0], -1])?)?
+                .f_reshape(&size)?
+        }
+    };
+    Ok(Tensor::f_cat(&[own, &message], -1)?)
+}

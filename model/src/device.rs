@@ -1,0 +1,267 @@
+//! Which device to compute on, and loading CUDA at run time.
+//!
+//! Binaries are linked against the CPU part of libtorch; the CUDA part is
+//! loaded here when a GPU is asked for, so that one binary serves both.
+
+use std::ffi::{CStr, CString};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+use tch::{Cuda, Device};
+
+use crate::error::ModelError;
+
+/// Names the folder that holds `libtorch_cuda.so`; wins over the folder that
+/// the loaded libtorch came from.
+pub const LIBTORCH_VARIABLE: &str = "LANDMARL_LIBTORCH";
+
+/// The device that a configuration asks for: `cpu`, `cuda`, `cuda:N` or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceChoice {
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+    /// The first CUDA device where there is one, else the CPU.
+    #[default]
+    Auto,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "auto" => Ok(Self::Auto),
+            _ => text
+                .strip_prefix("cuda:")
+                .filter(|n| n.bytes().all(|b| b.is_ascii_digit()))
+                .and_then(|n| n.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| ModelError::DeviceName(text.to_owned())),
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = ModelError;
+
+    fn try_from(text: String) -> Result<Self, ModelError> {
+        text.parse()
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(choice: DeviceChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device to use. A GPU that was asked for and is not there is a
+    /// warning that says why, and the CPU.
+    #[must_use]
+    pub fn resolve(self) -> Device {
+        let (wanted, required) = match self {
+            Self::Cpu => return Device::Cpu,
+            Self::Cuda(n) => (n, true),
+            Self::Auto => (0, false),
+        };
+        match cuda() {
+            Ok(count) if wanted < *count => Device::Cuda(wanted),
+            Ok(count) if required => {
+                tracing::warn!(asked = %self, found = count, "no such CUDA device; computing on the CPU");
+                Device::Cpu
+            }
+            Err(reason) if required => {
+                tracing::warn!(asked = %self, reason, "CUDA is not available; computing on the CPU");
+                Device::Cpu
+            }
+            Ok(_) | Err(_) => Device::Cpu,
+        }
+    }
+}
+
+/// Number of CUDA devices, or why there is none. The first call loads
+/// `libtorch_cuda.so`; later calls repeat its answer.
+///
+/// # Errors
+/// The reason in words, for `doctor` and the log.
+pub fn cuda() -> &'static std::result::Result<usize, String> {
+    static FOUND: OnceLock<std::result::Result<usize, String>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        // libtorch looks its CUDA part up once, at the first question about
+        // it: the library must be loaded before.
+        let loaded = load_cuda();
+        if Cuda::is_available() {
+            return Ok(usize::try_from(Cuda::device_count()).unwrap_or(0));
+        }
+        match loaded {
+            Ok(path) => Err(format!(
+                "{} is loaded but finds no usable GPU",
+                path.display()
+            )),
+            Err(reason) => Err(reason),
+        }
+    })
+}
+
+/// Sets the number of threads that one libtorch operation uses in this process.
+pub fn set_threads(n: usize) {
+    tch::set_num_threads(i32::try_from(n.max(1)).unwrap_or(1));
+}
+
+fn load_cuda() -> std::result::Result<PathBuf, String> {
+    let folders = library_folders();
+    let Some(path) = folders
+        .iter()
+        .map(|f| f.join("libtorch_cuda.so"))
+        .find(|path| path.is_file())
+    else {
+        let tried: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
+        return Err(format!(
+            "libtorch_cuda.so is not in {}; install the CUDA build of libtorch or set {LIBTORCH_VARIABLE} to its lib folder",
+            tried.join(", ")
+        ));
+    };
+    open_globally(&path)?;
+    tracing::debug!(path = %path.display(), "loaded CUDA libraries");
+    Ok(path)
+}
+
+/// Where libtorch's libraries may lie, best first.
+fn library_folders() -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    if let Some(set) = std::env::var_os(LIBTORCH_VARIABLE) {
+        let set = PathBuf::from(set);
+        folders.push(set.join("lib"));
+        folders.push(set);
+    }
+    folders.extend(loaded_libtorch_folder());
+    if let Ok(exe) = std::env::current_exe()
+        && let Some(folder) = exe.parent()
+    {
+        folders.push(folder.join("../lib"));
+    }
+    folders
+}
+
+/// The folder that this process loaded `libtorch_cpu.so` from: the run path
+/// that the binary was built with, or `../lib` once installed, already
+/// resolved by the loader.
+fn loaded_libtorch_folder() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let path = maps
+        .lines()
+        .filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])))
+        .find(|path| {
+            path.file_name()
+                .is_some_and(|name| name == "libtorch_cpu.so")
+        })?;
+    path.parent().map(Path::to_owned)
+}
+
+#[expect(unsafe_code, reason = "dlopen and dlerror have no safe form")]
+fn open_globally(path: &Path) -> std::result::Result<(), String> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+    // SAFETY: `name` is a NUL-terminated string that outlives the call. The
+    // library is libtorch's own, whose initialisers only register kernels; the
+    // handle is never closed, so its code stays mapped.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    if !handle.is_null() {
+        return Ok(());
+    }
+    // SAFETY: after a failed dlopen, dlerror returns null or a NUL-terminated
+    // string that is valid until this thread's next dl call.
+    let reason = unsafe {
+        let text = libc::dlerror();
+        if text.is_null() {
+            "unknown reason".to_owned()
+        } else {
+            CStr::from_ptr(text).to_string_lossy().into_owned()
+        }
+    };
+    Err(format!("{} cannot be loaded: {reason}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written() {
+        for (text, choice) in [
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda:0", DeviceChoice::Cuda(0)),
+            ("cuda:12", DeviceChoice::Cuda(12)),
+            ("auto", DeviceChoice::Auto),
+        ] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap(), choice);
+            assert_eq!(choice.to_string(), text);
+        }
+        assert_eq!(
+            "cuda".parse::<DeviceChoice>().unwrap(),
+            DeviceChoice::Cuda(0)
+        );
+        for bad in [
+            "",
+            "gpu",
+            "CPU",
+            "cuda:",
+            "cuda:-1",
+            "cuda:+1",
+            "cuda: 1",
+            "cuda:99999999999999999999",
+        ] {
+            let error = bad.parse::<DeviceChoice>().unwrap_err().to_string();
+            assert!(
+                error.contains("expected cpu, cuda, cuda:N or auto"),
+                "{bad}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_the_cpu() {
+        assert_eq!(DeviceChoice::Cpu.resolve(), Device::Cpu);
+        assert_eq!(DeviceChoice::Cuda(usize::MAX).resolve(), Device::Cpu);
+    }
+
+    #[test]
+    fn the_loaded_libtorch_is_found() {
+        // Any tensor makes sure that the library is in use.
+        assert_eq!(tch::Tensor::from_slice(&[1_i64, 2]).numel(), 2);
+        let folder = loaded_libtorch_folder().unwrap();
+        assert!(
+            folder.join("libtorch_cpu.so").is_file(),
+            "{}",
+            folder.display()
+        );
+    }
+
+    #[test]
+    fn a_library_that_cannot_be_loaded_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libtorch_cuda.so");
+        std::fs::write(&path, b"not a library").unwrap();
+        let reason = open_globally(&path).unwrap_err();
+        assert!(reason.contains("cannot be loaded"), "{reason}");
+    }
+}

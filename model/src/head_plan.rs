@@ -1,0 +1,149 @@
+//! Which sample of a batch goes through which agent's head.
+
+use tch::{Device, Tensor};
+
+use crate::error::{ModelError, Result};
+
+/// Groups the samples of a batch by agent, padded to the largest group, so
+/// that all heads run as one batched product.
+#[derive(Debug)]
+pub struct HeadPlan {
+    agents: usize,
+    samples: usize,
+    groups: Option<Groups>,
+}
+
+#[derive(Debug)]
+struct Groups {
+    /// `[A · largest]`: which sample stands in each place; padding repeats sample 0.
+    gather: Tensor,
+    /// `[B]`: the place of each sample.
+    inverse: Tensor,
+}
+
+impl HeadPlan {
+    /// A plan for samples of the given agents, for a network on `device`.
+    ///
+    /// # Errors
+    /// [`ModelError::Agent`] for an agent outside `0..agents`.
+    pub fn new(agent: &[i64], agents: usize, device: Device) -> Result<Self> {
+        let mut members = vec![Vec::new(); agents];
+        for (sample, &a) in agent.iter().enumerate() {
+            usize::try_from(a)
+                .ok()
+                .and_then(|a| members.get_mut(a))
+                .ok_or(ModelError::Agent {
+                    sample,
+                    agent: a,
+                    agents,
+                })?
+                .push(sample);
+        }
+        let groups = if agents == 1 {
+            None
+        } else {
+            Some(Groups::new(&members, agent.len(), device)?)
+        };
+        Ok(Self {
+            agents,
+            samples: agent.len(),
+            groups,
+        })
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.samples
+    }
+
+    /// Number of agents of the networks that it fits.
+    #[must_use]
+    pub fn agents(&self) -> usize {
+        self.agents
+    }
+
+    /// Features `[B, F]` → `[A, largest group, F]`.
+    pub(crate) fn spread(&self, features: &Tensor) -> Result<Tensor> {
+        let Some(groups) = &self.groups else {
+            return Ok(features.f_unsqueeze(0)?);
+        };
+        let agents = i64::try_from(self.agents).unwrap_or(i64::MAX);
+        let width = features.size()[1];
+        let places = groups.gather.size()[0] / agents;
+        Ok(features
+            .f_index_select(0, &groups.gather)?
+            .f_reshape([agents, places, width])?)
+    }
+
+    /// Answers `[A, largest group, outputs]` → `[B, outputs]` in the batch's order.
+    pub(crate) fn collect(&self, answers: &Tensor) -> Result<Tensor> {
+        let Some(groups) = &self.groups else {
+            return Ok(answers.f_squeeze_dim(0)?);
+        };
+        Ok(answers
+            .f_flatten(0, 1)?
+            .f_index_select(0, &groups.inverse)?)
+    }
+}
+
+impl Groups {
+    fn new(members: &[Vec<usize>], samples: usize, device: Device) -> Result<Self> {
+        let largest = members.iter().map(Vec::len).max().unwrap_or(0);
+        let mut gather = vec![0_i64; members.len() * largest];
+        let mut inverse = vec![0_i64; samples];
+        for (a, group) in members.iter().enumerate() {
+            for (i, &sample) in group.iter().enumerate() {
+                let place = a * largest + i;
+                gather[place] = i64::try_from(sample).unwrap_or(i64::MAX);
+                inverse[sample] = i64::try_from(place).unwrap_or(i64::MAX);
+            }
+        }
+        Ok(Self {
+            gather: Tensor::f_from_slice(&gather)?.f_to_device(device)?,
+            inverse: Tensor::f_from_slice(&inverse)?.f_to_device(device)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_come_back_in_order() {
+        let plan = HeadPlan::new(&[2, 0, 2, 2, 0], 4, Device::Cpu).unwrap();
+        let features = Tensor::from_slice(&[10_i64, 11, 12, 13, 14]).reshape([5, 1]);
+        let spread = plan.spread(&features).unwrap();
+        assert_eq!(spread.size(), [4, 3, 1]);
+        let rows: Vec<i64> = Vec::try_from(spread.flatten(0, -1)).unwrap();
+        // Agents 0 and 2 have members; the rest is sample 0 as padding.
+        assert_eq!(rows, [11, 14, 10, 10, 10, 10, 10, 12, 13, 10, 10, 10]);
+        assert!(plan.collect(&spread).unwrap().equal(&features));
+    }
+
+    #[test]
+    fn one_agent_needs_no_index() {
+        let plan = HeadPlan::new(&[0, 0, 0], 1, Device::Cpu).unwrap();
+        assert!(plan.groups.is_none());
+        let features = Tensor::from_slice(&[1.0_f32, 2.0, 3.0]).reshape([3, 1]);
+        assert!(
+            plan.collect(&plan.spread(&features).unwrap())
+                .unwrap()
+                .equal(&features)
+        );
+    }
+
+    #[test]
+    fn agents_outside_are_refused() {
+        for bad in [-1, 3, i64::MAX, i64::MIN] {
+            let error = HeadPlan::new(&[0, bad], 3, Device::Cpu)
+                .unwrap_err()
+                .to_string();
+            assert_eq!(
+                error,
+                format!("sample 1 asks for agent {bad}, the network has agents 0..3")
+            );
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! landmarl's networks on libtorch.
+//!
+//! Layout:
+//! - [`device`]: which device, and loading CUDA at run time.
+//! - [`error`]: what can go wrong.
+//! - [`spec`], [`presets`]: what a network is made of; the named ones.
+//! - [`layout`], [`parameters`], [`init`]: names and shapes of its tensors, the tensors, their first values.
+//! - [`network`]: forward passes (trunk, heads, communication); [`head_plan`]: which sample goes through which head.
+//! - [`weights`]: networks ↔ safetensors; [`infer`]: recognising published files; [`tensor_file`]: any named tensors.
+//! - [`render`]: windows from volumes that stay on the device.
+
+mod communication;
+pub mod device;
+pub mod error;
+pub mod head_plan;
+mod heads;
+pub mod infer;
+pub mod init;
+pub mod layout;
+pub mod network;
+pub mod parameters;
+pub mod presets;
+pub mod render;
+pub mod spec;
+pub mod tensor_file;
+mod trunk;
+pub mod weights;
+
+pub use device::DeviceChoice;
+pub use error::{ModelError, Result};
+pub use head_plan::HeadPlan;
+pub use network::Network;
+pub use parameters::Parameters;
+pub use render::{DeviceScans, FrameAt};
+pub use spec::{NetworkKind, NetworkSpec};
+pub use trunk::Compute;
+pub use weights::Weights;

@@ -1,0 +1,244 @@
+//! A Q-network: parameters and forward passes.
+
+use rand::Rng;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{ModelError, Result};
+use crate::head_plan::HeadPlan;
+use crate::heads::Heads;
+use crate::init::{self, as_i64};
+use crate::layout::Layout;
+use crate::parameters::Parameters;
+use crate::spec::{NetworkKind, NetworkSpec};
+use crate::trunk::{Compute, Trunk};
+
+/// A Q-network. Forward passes record gradients unless they run under
+/// [`tch::no_grad`]. It is `Send` and belongs to one thread at a time.
+#[derive(Debug)]
+pub struct Network {
+    spec: NetworkSpec,
+    parameters: Parameters,
+    trunk: Trunk,
+    streams: Vec<Heads>,
+    compute: Compute,
+}
+
+impl Network {
+    /// A network with first values drawn from `rng` (see [`crate::init`]).
+    ///
+    /// # Errors
+    /// When the spec is not valid or the device has no memory.
+    pub fn new(spec: &NetworkSpec, rng: &mut impl Rng, device: Device) -> Result<Self> {
+        Self::from_parameters(spec, init::draw(spec, rng)?.deep_clone(device)?)
+    }
+
+    /// A network of given parameters, which must be in the order of [`Layout`].
+    ///
+    /// # Errors
+    /// [`ModelError::OtherNetwork`] where a name or shape is not the spec's.
+    pub fn from_parameters(spec: &NetworkSpec, parameters: Parameters) -> Result<Self> {
+        let layout = Layout::new(spec)?;
+        let fits = parameters.len() == layout.slots.len()
+            && parameters
+                .iter()
+                .zip(&layout.slots)
+                .all(|((name, tensor), slot)| {
+                    name == slot.name() && tensor.size() == as_i64(&slot.shape)
+                });
+        if !fits {
+            return Err(ModelError::OtherNetwork(
+                "names or shapes of the parameters are not those of the network".to_owned(),
+            ));
+        }
+        parameters.require_gradients(true)?;
+        Ok(Self {
+            trunk: Trunk::new(spec, &layout)?,
+            streams: Heads::streams(spec, &layout),
+            spec: spec.clone(),
+            parameters,
+            compute: Compute::default(),
+        })
+    }
+
+    /// What the network is made of.
+    #[must_use]
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+
+    /// The parameters, named, in their fixed order.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Handles on the trainable tensors in their fixed order, for an optimizer
+    /// that writes to them in place.
+    #[must_use]
+    pub fn trainable(&self) -> Vec<Tensor> {
+        self.parameters.tensors()
+    }
+
+    /// The device that it computes on.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.parameters.device()
+    }
+
+    /// Chooses how the trunk computes; f32 in the usual memory order at first.
+    pub fn set_compute(&mut self, compute: Compute) {
+        self.compute = compute;
+    }
+
+    /// Copies all numbers of another network into this one (the target's
+    /// update); no gradient is recorded.
+    ///
+    /// # Errors
+    /// [`ModelError::OtherNetwork`] names what differs; then nothing is copied.
+    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        self.same_network(&other.spec)?;
+        self.parameters.copy_from(&other.parameters)
+    }
+
+    /// A network of the same numbers that shares nothing with this one, on a device.
+    ///
+    /// # Errors
+    /// When the device has no memory.
+    pub fn deep_clone(&self, device: Device) -> Result<Self> {
+        let mut clone = Self::from_parameters(&self.spec, self.parameters.deep_clone(device)?)?;
+        clone.compute = self.compute;
+        Ok(clone)
+    }
+
+    /// Refuses a spec whose weights do not fit here.
+    pub(crate) fn same_network(&self, other: &NetworkSpec) -> Result<()> {
+        let differences = self.spec.differences(other);
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            Err(ModelError::OtherNetwork(differences.join(", ")))
+        }
+    }
+
+    /// Q-values `[B, actions]` of rows of one agent each.
+    ///
+    /// `windows`: f32 `[B, H, n, n, n]` in 0..1. `plan`: the agent of each row.
+    /// `scale`: i64 `[B]`, the index of each row's scale; needed where the
+    /// network takes scales and ignored where it does not.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for wrong shapes, and for a `commnet`, which needs
+    /// all agents of a group.
+    pub fn forward_rows(
+        &self,
+        windows: &Tensor,
+        plan: &HeadPlan,
+        scale: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        if self.spec.kind == NetworkKind::Commnet {
+            return Err(input(
+                "rows",
+                "groups of all agents (commnet)",
+                "single rows",
+            ));
+        }
+        if plan.agents() != self.spec.agents {
+            return Err(input(
+                "head plan",
+                format!("{} agents", self.spec.agents),
+                format!("{}", plan.agents()),
+            ));
+        }
+        let batch = as_i64(&[plan.samples()]);
+        self.check_windows(windows, &batch)?;
+        let features = self.features(windows, scale, &batch)?;
+        plan.collect(&self.q_values(&plan.spread(&features)?)?)
+    }
+
+    /// Q-values `[B, A, actions]` of groups of all agents.
+    ///
+    /// `windows`: f32 `[B, A, H, n, n, n]` in 0..1. `scale`: i64 `[B, A]`, as
+    /// in [`Network::forward_rows`].
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for wrong shapes.
+    pub fn forward_groups(&self, windows: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
+        let batch = [
+            windows.size().first().copied().unwrap_or(0),
+            as_i64(&[self.spec.agents])[0],
+        ];
+        self.check_windows(windows, &batch)?;
+        let features = self.features(&windows.f_flatten(0, 1)?, scale, &batch)?;
+        let width = features.size()[1];
+        let per_agent = features
+            .f_reshape([batch[0], batch[1], width])?
+            .f_transpose(0, 1)?;
+        Ok(self.q_values(&per_agent)?.f_transpose(0, 1)?)
+    }
+
+    /// Windows `[B, H, n, n, n]` → features `[B, F]` with the one-hot scale behind them.
+    fn features(&self, windows: &Tensor, scale: Option<&Tensor>, batch: &[i64]) -> Result<Tensor> {
+        let features = self
+            .trunk
+            .forward(&self.parameters, windows, self.compute)?;
+        let Some(scales) = self.spec.scales else {
+            return Ok(features);
+        };
+        let scale = scale
+            .ok_or_else(|| input("scale", format!("an index per row, 0..{scales}"), "none"))?;
+        if scale.size() != batch || scale.f_kind()? != Kind::Int64 {
+            return Err(input("scale", format!("Int64 {batch:?}"), shape_of(scale)));
+        }
+        let one_hot = scale.f_flatten(0, -1)?.f_one_hot(as_i64(&[scales])[0])?;
+        let one_hot = one_hot
+            .f_to_device(features.device())?
+            .f_to_kind(Kind::Float)?;
+        Ok(Tensor::f_cat(&[features, one_hot], -1)?)
+    }
+
+    /// Features `[A, N, F]` → Q-values `[A, N, actions]`. Dueling streams are
+    /// joined as `Q = V + A − mean(A)` (Wang et al. 2016, eq. 9).
+    fn q_values(&self, features: &Tensor) -> Result<Tensor> {
+        let mut outputs = Vec::with_capacity(self.streams.len());
+        for stream in &self.streams {
+            outputs.push(stream.forward(&self.parameters, features)?);
+        }
+        match (outputs.pop(), outputs.pop()) {
+            (Some(value), Some(advantage)) => {
+                let mean = advantage.f_mean_dim([-1_i64].as_slice(), true, Kind::Float)?;
+                Ok(advantage.f_sub(&mean)?.f_add(&value)?)
+            }
+            (Some(q), None) => Ok(q),
+            (None, _) => Err(ModelError::Spec("no layer puts out Q-values".to_owned())),
+        }
+    }
+
+    fn check_windows(&self, windows: &Tensor, batch: &[i64]) -> Result<()> {
+        let n = self.spec.window;
+        let mut expected = batch.to_vec();
+        expected.extend(as_i64(&[self.spec.history, n, n, n]));
+        if windows.size() == expected && windows.f_kind()? == Kind::Float {
+            return Ok(());
+        }
+        Err(input(
+            "windows",
+            format!("Float {expected:?}"),
+            shape_of(windows),
+        ))
+    }
+}
+
+fn input(what: &'static str, expected: impl Into<String>, found: impl Into<String>) -> ModelError {
+    ModelError::Input {
+        what,
+        expected: expected.into(),
+        found: found.into(),
+    }
+}
+
+fn shape_of(tensor: &Tensor) -> String {
+    let kind = tensor
+        .f_kind()
+        .map_or_else(|_| "unknown kind".to_owned(), |kind| format!("{kind:?}"));
+    format!("{kind} {:?}", tensor.size())
+}

@@ -1,0 +1,208 @@
+//! Windows on a device: volumes stay there as bytes, windows are cut by index
+//! arithmetic. Which voxel a sample reads is decided by
+//! [`common::window::axis_samples`] alone, so every window is bit-equal to the
+//! CPU renderer's.
+
+use common::volume::{Volume, Voxels};
+use common::window::{OUTSIDE, WindowRule, axis_samples};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{ModelError, Result};
+use crate::init::as_i64;
+
+/// Samples rendered at a time; bounds the index tensor to 256 MiB.
+const CHUNK: usize = 1 << 25;
+
+/// One frame to render.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameAt {
+    /// Number of the scan in [`DeviceScans`].
+    pub scan: usize,
+    /// Voxel position.
+    pub position: [i32; 3],
+    /// Voxels between neighbouring samples.
+    pub stride: u8,
+    /// An invalid frame (before an episode's first) is all zero.
+    pub valid: bool,
+}
+
+/// The volumes of many scans in one tensor of bytes on a device.
+#[derive(Debug)]
+pub struct DeviceScans {
+    voxels: Tensor,
+    /// Where each volume starts, and its voxels per axis.
+    volumes: Vec<(usize, [usize; 3])>,
+}
+
+impl DeviceScans {
+    /// Copies volumes to a device, in the order in which frames will name them.
+    ///
+    /// Float volumes are truncated to bytes, as rl-medical's replay memory does.
+    ///
+    /// # Errors
+    /// When the device has no memory for them.
+    pub fn new<'a>(volumes: impl IntoIterator<Item = &'a Volume>, device: Device) -> Result<Self> {
+        let volumes: Vec<&Volume> = volumes.into_iter().collect();
+        let sizes = volumes.iter().map(|v| v.dims().iter().product::<usize>());
+        // One voxel more, so that even no scans at all leave something to index.
+        let total = sizes.sum::<usize>() + 1;
+        let voxels = Tensor::f_zeros(as_i64(&[total]), (Kind::Uint8, device))?;
+        let mut places = Vec::with_capacity(volumes.len());
+        let mut start = 0;
+        for volume in volumes {
+            let bytes = match volume.voxels() {
+                Voxels::U8(bytes) => Tensor::f_from_slice((**bytes).as_ref())?,
+                Voxels::F32(values) => Tensor::f_from_slice(values)?.f_to_kind(Kind::Uint8)?,
+            };
+            let count = bytes.numel();
+            let at = as_i64(&[start, count]);
+            voxels.f_narrow(0, at[0], at[1])?.f_copy_(&bytes)?;
+            places.push((start, volume.dims()));
+            start += count;
+        }
+        Ok(Self {
+            voxels,
+            volumes: places,
+        })
+    }
+
+    /// Number of scans.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.volumes.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.volumes.is_empty()
+    }
+
+    /// Bytes held on the device.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.voxels.numel()
+    }
+
+    /// Renders frames as u8 `[B, n, n, n]`, indexed x, y, z, on the scans' device.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] for a scan that is not there or a position whose
+    /// window cannot be counted in 32 bits.
+    pub fn render(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tensor> {
+        let out = Tensor::f_zeros(
+            as_i64(&[frames.len(), n, n, n]),
+            (Kind::Uint8, self.voxels.device()),
+        )?;
+        let per_chunk = (CHUNK / n.pow(3).max(1)).max(1);
+        for (i, chunk) in frames.chunks(per_chunk).enumerate() {
+            let at = as_i64(&[i * per_chunk, chunk.len()]);
+            out.f_narrow(0, at[0], at[1])?
+                .f_copy_(&self.render_chunk(rule, n, chunk)?)?;
+        }
+        Ok(out)
+    }
+
+    fn render_chunk(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tensor> {
+        let tables = self.tables(rule, n, frames)?;
+        let device = self.voxels.device();
+        let shape = as_i64(&[frames.len(), 3, n]);
+        let offsets = Tensor::f_from_slice(&tables.offsets)?
+            .f_reshape(&shape)?
+            .f_to_device(device)?;
+        let (x, y, z) = per_axis(&offsets)?;
+        let index = x.f_add(&y)?.f_add(&z)?;
+        let samples = self.voxels.f_index_select(0, &index.f_flatten(0, -1)?)?;
+        let mut samples = samples.f_reshape(as_i64(&[frames.len(), n, n, n]))?;
+        if tables.some_outside {
+            let inside = Tensor::f_from_slice(&tables.inside)?
+                .f_reshape(&shape)?
+                .f_to_device(device)?;
+            let (x, y, z) = per_axis(&inside)?;
+            samples = samples.f_mul_(&x)?.f_mul_(&y)?.f_mul_(&z)?;
+        }
+        Ok(samples)
+    }
+
+    fn tables(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tables> {
+        let mut tables = Tables {
+            offsets: Vec::with_capacity(frames.len() * 3 * n),
+            inside: Vec::with_capacity(frames.len() * 3 * n),
+            some_outside: false,
+        };
+        let mut samples = vec![OUTSIDE; n];
+        for frame in frames {
+            let &(start, dims) = self
+                .volumes
+                .get(frame.scan)
+                .ok_or_else(|| ModelError::Input {
+                    what: "scan",
+                    expected: format!("0..{}", self.volumes.len()),
+                    found: frame.scan.to_string(),
+                })?;
+            if frame.position.iter().any(|p| p.unsigned_abs() > 1 << 24) {
+                return Err(ModelError::Input {
+                    what: "position",
+                    expected: "voxels within 2^24 of 0".to_owned(),
+                    found: format!("{:?}", frame.position),
+                });
+            }
+            let steps = [dims[1] * dims[2], dims[2], 1];
+            for axis in 0..3 {
+                samples.fill(OUTSIDE);
+                if frame.valid {
+                    axis_samples(
+                        rule,
+                        n,
+                        frame.position[axis],
+                        frame.stride,
+                        dims[axis],
+                        &mut samples,
+                    );
+                }
+                let base = if axis == 0 { start } else { 0 };
+                tables.push(&samples, base, steps[axis]);
+            }
+        }
+        Ok(tables)
+    }
+}
+
+/// Per frame, axis and sample: what the sample adds to the index of its voxel
+/// (0 outside), and whether it lies inside.
+struct Tables {
+    offsets: Vec<i64>,
+    inside: Vec<u8>,
+    some_outside: bool,
+}
+
+impl Tables {
+    fn push(&mut self, samples: &[i32], base: usize, step: usize) {
+        for &sample in samples {
+            let inside = usize::try_from(sample).ok();
+            self.some_outside |= inside.is_none();
+            self.inside.push(u8::from(inside.is_some()));
+            let offset = base + inside.unwrap_or(0) * step;
+            self.offsets.push(i64::try_from(offset).unwrap_or(0));
+        }
+    }
+}
+
+/// `[B, 3, n]` → its three axes as `[B, n, 1, 1]`, `[B, 1, n, 1]`, `[B, 1, 1, n]`.
+fn per_axis(table: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+    let size = table.size();
+    let (b, n) = (size[0], size[2]);
+    Ok((
+        table.f_select(1, 0)?.f_reshape([b, n, 1, 1])?,
+        table.f_select(1, 1)?.f_reshape([b, 1, n, 1])?,
+        table.f_select(1, 2)?.f_reshape([b, 1, 1, n])?,
+    ))
+}
+
+/// Bytes 0..=255 → f32 0..1, as networks take them.
+///
+/// # Errors
+/// When libtorch has no memory.
+pub fn to_unit(bytes: &Tensor) -> Result<Tensor> {
+    Ok(bytes.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)
+}

@@ -1,0 +1,144 @@
+//! The shared convolutions.
+
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
+use crate::init::as_i64;
+use crate::layout::{Layout, Role};
+use crate::parameters::Parameters;
+use crate::spec::{Activation, ConvSpec, NetworkSpec};
+
+/// How the trunk computes; parameters and results are f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compute {
+    /// Convolutions in bfloat16, from f32 master weights.
+    pub bf16: bool,
+    /// Channels next to each other in memory, which suits cuDNN and oneDNN.
+    pub channels_last: bool,
+}
+
+/// The shared convolutions, as places in the parameters.
+#[derive(Debug)]
+pub(crate) struct Trunk {
+    layers: Vec<Layer>,
+    activation: Activation,
+}
+
+#[derive(Debug)]
+struct Layer {
+    conv: ConvSpec,
+    /// Zeros (before, after) each axis.
+    padding: (i64, i64),
+    weight: usize,
+    bias: usize,
+    prelu: Option<usize>,
+}
+
+impl Trunk {
+    /// Finds the convolutions in a layout.
+    pub(crate) fn new(spec: &NetworkSpec, layout: &Layout) -> Result<Self> {
+        let sides = spec.feature_sides()?;
+        let inputs = std::iter::once(spec.window).chain(sides);
+        let mut places = layout
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| !s.role.stacked())
+            .peekable();
+        let mut layers = Vec::with_capacity(spec.conv.len());
+        for (conv, side) in spec.conv.iter().zip(inputs) {
+            let mut next = || places.next().map_or(0, |(place, _)| place);
+            let (weight, bias) = (next(), next());
+            let prelu = places
+                .next_if(|(_, s)| s.role == Role::ConvPrelu)
+                .map(|(place, _)| place);
+            let (before, after) = conv.padding.around(side, conv.kernel, conv.stride);
+            let padding = as_i64(&[before, after]);
+            layers.push(Layer {
+                conv: *conv,
+                padding: (padding[0], padding[1]),
+                weight,
+                bias,
+                prelu,
+            });
+        }
+        Ok(Self {
+            layers,
+            activation: spec.activation,
+        })
+    }
+
+    /// Windows `[B, H, n, n, n]` → features `[B, F]`, f32.
+    pub(crate) fn forward(
+        &self,
+        p: &Parameters,
+        windows: &Tensor,
+        compute: Compute,
+    ) -> Result<Tensor> {
+        let kind = if compute.bf16 {
+            Kind::BFloat16
+        } else {
+            Kind::Float
+        };
+        let ready = |tensor: &Tensor| -> Result<Tensor> {
+            let tensor = tensor.f_to_kind(kind)?;
+            if compute.channels_last {
+                channels_last(&tensor)
+            } else {
+                Ok(tensor)
+            }
+        };
+        let mut x = ready(windows)?;
+        for layer in &self.layers {
+            let weight = ready(p.at(layer.weight))?;
+            let bias = p.at(layer.bias).f_to_kind(kind)?;
+            x = layer.convolve(&x, &weight, &bias)?;
+            let slope = layer
+                .prelu
+                .map(|place| p.at(place).f_to_kind(kind))
+                .transpose()?;
+            x = activate(&x, self.activation, slope.as_ref())?;
+            if layer.conv.pool {
+                x = x.f_max_pool3d([2, 2, 2], [2, 2, 2], [0, 0, 0], [1, 1, 1], false)?;
+            }
+        }
+        Ok(x.f_flatten(1, -1)?.f_to_kind(Kind::Float)?)
+    }
+}
+
+impl Layer {
+    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let stride = as_i64(&[self.conv.stride; 3]);
+        let (before, after) = self.padding;
+        if before == after {
+            return Ok(x.f_conv3d(weight, Some(bias), stride, [before; 3], [1; 3], 1)?);
+        }
+        // libtorch's convolutions pad both sides alike.
+        let padded = x.f_constant_pad_nd([before, after, before, after, before, after])?;
+        Ok(padded.f_conv3d(weight, Some(bias), stride, [0; 3], [1; 3], 1)?)
+    }
+}
+
+/// Applies an activation; `slope` belongs to PReLU and has one number, or one
+/// per entry of axis 1.
+pub(crate) fn activate(
+    x: &Tensor,
+    activation: Activation,
+    slope: Option<&Tensor>,
+) -> Result<Tensor> {
+    Ok(match (activation, slope) {
+        (Activation::Prelu, Some(slope)) => x.f_prelu(slope)?,
+        (Activation::LeakyRelu, _) => x.f_leaky_relu()?,
+        (Activation::Relu, _) => x.f_relu()?,
+        (Activation::Linear | Activation::Prelu, _) => x.shallow_clone(),
+    })
+}
+
+/// The same `[a, c, x, y, z]` with c fastest in memory; tch has no word for
+/// the memory format, so the strides are made by hand.
+fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor
+        .f_permute([0, 2, 3, 4, 1])?
+        .f_contiguous()?
+        .f_permute([0, 4, 1, 2, 3])?)
+}

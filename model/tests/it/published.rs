@@ -1,0 +1,75 @@
+//! Weights of rl-medical's networks.
+
+use std::path::Path;
+
+use model::weights::from_bytes;
+use model::{HeadPlan, NetworkKind, NetworkSpec};
+use tch::Device;
+
+use crate::noise::windows;
+
+/// Reads a file of the shared reference folder; `None`, and says so, without it.
+fn reference(test: &str, name: &str) -> Option<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/reference");
+    let bytes = std::fs::read(folder.join(name)).ok();
+    if bytes.is_none() {
+        println!("skipped: {test}: ../shared/reference is absent");
+    }
+    bytes
+}
+
+#[test]
+fn published_weights_load() {
+    let table = [
+        (
+            "rl-medical-single-agent-ac.safetensors",
+            NetworkKind::Collab,
+            1,
+            550_860,
+        ),
+        (
+            "rl-medical-collab3-made.safetensors",
+            NetworkKind::Collab,
+            3,
+            880_860,
+        ),
+        (
+            "rl-medical-commnet3-made.safetensors",
+            NetworkKind::Commnet,
+            3,
+            1_374_684,
+        ),
+    ];
+    for (name, kind, agents, count) in table {
+        let Some(bytes) = reference("published_weights_load", name) else {
+            return;
+        };
+        let network = from_bytes(&bytes).unwrap().network;
+        assert_eq!(*network.spec(), NetworkSpec::reference_torch(kind, agents));
+        let numbers: usize = network.trainable().iter().map(tch::Tensor::numel).sum();
+        assert_eq!(numbers, count, "{name}");
+        assert!(network.parameters().all_finite().unwrap());
+    }
+}
+
+#[test]
+fn the_published_agent_answers_near_its_output_bias() {
+    let name = "rl-medical-single-agent-ac.safetensors";
+    let Some(bytes) = reference("the_published_agent_answers_near_its_output_bias", name) else {
+        return;
+    };
+    let network = from_bytes(&bytes).unwrap().network;
+    let (_, bias) = network
+        .parameters()
+        .iter()
+        .find(|(name, _)| *name == "fc3.bias")
+        .unwrap();
+    // Its learned output biases are 2.75 ± 0.04.
+    let bias: Vec<f32> = Vec::try_from(bias.flatten(0, -1)).unwrap();
+    assert!(bias.iter().all(|b| (2.6..2.9).contains(b)), "{bias:?}");
+    let plan = HeadPlan::new(&[0], 1, Device::Cpu).unwrap();
+    let windows = windows(network.spec(), &[1]);
+    let q = tch::no_grad(|| network.forward_rows(&windows, &plan, None)).unwrap();
+    let q: Vec<f32> = Vec::try_from(q.flatten(0, -1)).unwrap();
+    assert!(q.iter().all(|q| q.is_finite() && q.abs() < 50.0), "{q:?}");
+}

@@ -1,0 +1,195 @@
+//! Windows cut on tensors against the CPU renderer and a naive loop.
+
+use common::volume::Volume;
+use common::window::{self, WindowRule};
+use model::render::to_unit;
+use model::{DeviceScans, FrameAt, ModelError};
+use proptest::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+fn volume(dims: [usize; 3], salt: usize) -> Volume {
+    let n = dims.iter().product::<usize>();
+    Volume::from_u8(
+        dims,
+        (0..n)
+            .map(|i| ((i * 31 + salt) % 255 + 1) as u8)
+            .collect::<Vec<_>>(),
+    )
+    .unwrap()
+}
+
+fn bytes(tensor: &Tensor) -> Vec<u8> {
+    assert_eq!(tensor.kind(), Kind::Uint8);
+    Vec::try_from(tensor.flatten(0, -1)).unwrap()
+}
+
+fn naive(volume: &Volume, n: usize, frame: &FrameAt) -> Vec<u8> {
+    let (n, half) = (n as i32, n as i32 / 2);
+    let mut out = Vec::new();
+    for x in 0..n {
+        for y in 0..n {
+            for z in 0..n {
+                let p = frame.position;
+                let at = [x, y, z].map(|i| (i - half) * i32::from(frame.stride));
+                let value = volume.at([p[0] + at[0], p[1] + at[1], p[2] + at[2]]);
+                out.push(if frame.valid { value as u8 } else { 0 });
+            }
+        }
+    }
+    out
+}
+
+fn frame(scans: usize) -> impl Strategy<Value = FrameAt> {
+    (
+        0..scans,
+        prop::array::uniform3(-9_i32..24),
+        1_u8..5,
+        prop::bool::weighted(0.9),
+    )
+        .prop_map(|(scan, position, stride, valid)| FrameAt {
+            scan,
+            position,
+            stride,
+            valid,
+        })
+}
+
+proptest! {
+    #[test]
+    fn windows_are_bit_equal_to_the_loops(
+        dims in prop::collection::vec(prop::array::uniform3(1_usize..16), 1..4),
+        frames in prop::collection::vec(frame(1), 0..6),
+        pick in prop::collection::vec(any::<prop::sample::Index>(), 6),
+        n in 1_usize..10,
+    ) {
+        let volumes: Vec<_> = dims.iter().enumerate().map(|(i, &d)| volume(d, i * 7)).collect();
+        let frames: Vec<_> = frames
+            .into_iter()
+            .zip(&pick)
+            .map(|(f, p)| FrameAt { scan: p.index(volumes.len()), ..f })
+            .collect();
+        let scans = DeviceScans::new(&volumes, Device::Cpu).unwrap();
+        for rule in [WindowRule::Centred, WindowRule::Reference] {
+            let found = scans.render(rule, n, &frames).unwrap();
+            let side = n as i64;
+            prop_assert_eq!(found.size(), [frames.len() as i64, side, side, side]);
+            let found = bytes(&found);
+            for (f, found) in frames.iter().zip(found.chunks(n.pow(3))) {
+                let volume = &volumes[f.scan];
+                let mut expected = vec![0; n.pow(3)];
+                if f.valid {
+                    window::render(volume, rule, n, f.position, f.stride, &mut expected);
+                }
+                prop_assert_eq!(found, &expected[..]);
+                if rule == WindowRule::Centred {
+                    prop_assert_eq!(found, &naive(volume, n, f)[..]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_rule_shifts_and_pads_as_published() {
+    // One row of voxels along z, each holding its index, so that a window's
+    // centre line spells which voxels it reads (0 = outside, so indices + 1).
+    let row = Volume::from_u8([1, 1, 60], (1..=60).collect::<Vec<u8>>()).unwrap();
+    let scans = DeviceScans::new([&row], Device::Cpu).unwrap();
+    let line = |z: i32, stride: u8| -> Vec<u8> {
+        let frame = FrameAt {
+            scan: 0,
+            position: [0, 0, z],
+            stride,
+            valid: true,
+        };
+        let window = scans.render(WindowRule::Reference, 5, &[frame]).unwrap();
+        // x and y have one voxel: the one line that is not zero everywhere.
+        let lines = window.reshape([25, 5]);
+        bytes(&lines.amax([0_i64].as_slice(), false))
+    };
+    // Extents of five samples: stride 1 p−3…p+1, 2 p−5…p+3, 3 p−8…p+4.
+    assert_eq!(line(30, 1), [28, 29, 30, 31, 32]);
+    assert_eq!(line(30, 2), [26, 28, 30, 32, 34]);
+    assert_eq!(line(30, 3), [23, 26, 29, 32, 35]);
+    // Cut below: the lattice starts at voxel 0 and is right-aligned.
+    assert_eq!(line(1, 1), [0, 0, 1, 2, 3]);
+    assert_eq!(line(2, 2), [0, 1, 3, 5, 7]);
+    // Cut above: left-aligned.
+    assert_eq!(line(59, 1), [57, 58, 59, 60, 0]);
+    assert_eq!(line(58, 2), [54, 56, 58, 60, 0]);
+}
+
+#[test]
+fn float_volumes_are_truncated() {
+    let floats = Volume::from_f32([1, 1, 4], vec![0.9, 254.99, 255.0, 3.5]).unwrap();
+    let scans = DeviceScans::new([&floats], Device::Cpu).unwrap();
+    let frame = FrameAt {
+        scan: 0,
+        position: [0, 0, 2],
+        stride: 1,
+        valid: true,
+    };
+    let window = scans.render(WindowRule::Centred, 4, &[frame]).unwrap();
+    assert_eq!(bytes(&window.get(0).get(2).get(2)), [0, 254, 255, 3]);
+}
+
+#[test]
+fn many_frames_are_rendered_in_pieces() {
+    let volume = volume([50, 50, 50], 3);
+    let scans = DeviceScans::new([&volume], Device::Cpu).unwrap();
+    assert_eq!(
+        (scans.len(), scans.is_empty(), scans.size_bytes()),
+        (1, false, 125_001)
+    );
+    let n = 128;
+    let frames: Vec<_> = (0..17)
+        .map(|i| FrameAt {
+            scan: 0,
+            position: [i * 3, 10, 40],
+            stride: 1,
+            valid: true,
+        })
+        .collect();
+    let found = scans.render(WindowRule::Centred, n, &frames).unwrap();
+    for i in [0, 15, 16] {
+        let mut expected = vec![0; n.pow(3)];
+        window::render(
+            &volume,
+            WindowRule::Centred,
+            n,
+            frames[i].position,
+            1,
+            &mut expected,
+        );
+        assert!(bytes(&found.get(i as i64)) == expected, "frame {i}");
+    }
+}
+
+#[test]
+fn frames_of_nothing_are_refused() {
+    let scans = DeviceScans::new([&volume([3, 3, 3], 0)], Device::Cpu).unwrap();
+    let frame = FrameAt {
+        scan: 0,
+        position: [0; 3],
+        stride: 1,
+        valid: true,
+    };
+    for bad in [
+        FrameAt { scan: 1, ..frame },
+        FrameAt {
+            position: [0, i32::MAX, 0],
+            ..frame
+        },
+    ] {
+        let error = scans
+            .render(WindowRule::Centred, 3, &[frame, bad])
+            .unwrap_err();
+        assert!(matches!(error, ModelError::Input { .. }), "{error}");
+    }
+}
+
+#[test]
+fn bytes_become_units() {
+    let unit = to_unit(&Tensor::from_slice(&[0_u8, 51, 255])).unwrap();
+    assert_eq!(Vec::<f32>::try_from(unit).unwrap(), [0.0, 0.2, 1.0]);
+}

@@ -1,0 +1,274 @@
+//! Weights files: round trips, and files that are not what they should be.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use model::tensor_file;
+use model::weights::{
+    NETWORK_KEY, from_bytes, inspect, load_into, parameters_from_bytes, parameters_to_bytes,
+    to_bytes, to_bytes_bf16,
+};
+use model::{ModelError, Network, NetworkKind, NetworkSpec};
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use tch::{Device, Kind, Tensor};
+
+use crate::noise::{file, file_tensors, network};
+
+fn specs() -> Vec<NetworkSpec> {
+    let torch = NetworkSpec::reference_torch;
+    vec![
+        torch(NetworkKind::Collab, 2),
+        NetworkSpec {
+            attention: true,
+            dueling: true,
+            ..torch(NetworkKind::Commnet, 3)
+        },
+        NetworkSpec {
+            dueling: true,
+            ..NetworkSpec::small(4, 1, Some(3))
+        },
+    ]
+}
+
+fn notes() -> BTreeMap<String, String> {
+    BTreeMap::from([
+        ("landmarl.version".to_owned(), "17".to_owned()),
+        ("rules".to_owned(), "{}".to_owned()),
+    ])
+}
+
+fn equal(a: &Network, b: &Network) -> bool {
+    a.trainable()
+        .iter()
+        .zip(b.trainable())
+        .all(|(a, b)| a.equal(&b))
+}
+
+#[test]
+fn weights_come_back() {
+    for spec in specs() {
+        let network = network(&spec);
+        let bytes = to_bytes(&network, &notes()).unwrap();
+        assert_eq!(bytes, to_bytes(&network, &notes()).unwrap());
+        let read = from_bytes(&bytes).unwrap();
+        assert_eq!(read.network.spec(), &spec);
+        assert!(equal(&read.network, &network));
+        assert!(read.network.trainable().iter().all(Tensor::requires_grad));
+        assert_eq!(read.metadata["landmarl.version"], "17");
+        assert_eq!(inspect(&bytes).unwrap(), (spec.clone(), read.metadata));
+
+        let mut other =
+            Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(1), Device::Cpu).unwrap();
+        let handle = other.trainable();
+        load_into(&mut other, &bytes).unwrap();
+        assert!(equal(&other, &network));
+        assert!(
+            handle[0].equal(&network.trainable()[0]),
+            "loading keeps the tensors"
+        );
+    }
+}
+
+#[test]
+fn the_file_holds_what_the_formula_wrote() {
+    let spec = NetworkSpec::small(3, 1, None);
+    let bytes = to_bytes(&network(&spec), &BTreeMap::new()).unwrap();
+    assert_eq!(bytes, file(&spec));
+    let (tensors, _) = tensor_file::read(&bytes).unwrap();
+    let expected = file_tensors(&spec);
+    assert_eq!(tensors.len(), expected.len());
+    for (name, tensor) in expected {
+        assert!(
+            tensors.iter().any(|(n, t)| *n == name && t.equal(&tensor)),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn bf16_halves_the_size_and_rounds() {
+    let spec = NetworkSpec::small(2, 1, Some(3));
+    let network = network(&spec);
+    let (wide, narrow) = (
+        to_bytes(&network, &notes()).unwrap(),
+        to_bytes_bf16(&network, &notes()).unwrap(),
+    );
+    assert!(narrow.len() * 2 < wide.len() + 20_000);
+    let read = from_bytes(&narrow).unwrap().network;
+    for (a, b) in network.trainable().iter().zip(read.trainable()) {
+        assert_eq!(b.kind(), Kind::Float);
+        assert!(a.to_kind(Kind::BFloat16).to_kind(Kind::Float).equal(&b));
+    }
+}
+
+#[test]
+fn moments_travel_like_parameters() {
+    let spec = NetworkSpec::small(2, 1, None);
+    let moments = network(&spec).parameters().deep_clone(Device::Cpu).unwrap();
+    let bytes = parameters_to_bytes(&spec, &moments, Kind::Float, &notes()).unwrap();
+    let (read_spec, read, _) = parameters_from_bytes(&bytes).unwrap();
+    assert_eq!(read_spec, spec);
+    assert!(
+        read.iter()
+            .zip(moments.iter())
+            .all(|((n, a), (m, b))| n == m && a.equal(b))
+    );
+    let other = NetworkSpec::small(3, 1, None);
+    assert!(parameters_to_bytes(&other, &moments, Kind::Float, &notes()).is_err());
+}
+
+#[test]
+fn one_shared_prelu_is_read_for_every_agent() {
+    let spec = NetworkSpec::reference_torch(NetworkKind::Commnet, 3);
+    let mut tensors = file_tensors(&spec);
+    tensors.retain(|(name, _)| !name.starts_with("prelu4.") && !name.starts_with("prelu5."));
+    tensors.push(("prelu4.weight".to_owned(), Tensor::from_slice(&[0.125_f32])));
+    tensors.push(("prelu5.weight".to_owned(), Tensor::from_slice(&[0.5_f32])));
+    let bytes = tensor_file::write(&tensors, &BTreeMap::new()).unwrap();
+    let network = from_bytes(&bytes).unwrap().network;
+    assert_eq!(*network.spec(), spec);
+    let (_, slopes) = network
+        .parameters()
+        .iter()
+        .find(|(name, _)| *name == "prelu4.weight")
+        .unwrap();
+    assert_eq!(Vec::<f32>::try_from(slopes).unwrap(), [0.125; 3]);
+}
+
+/// The error of reading a file after a change to its tensors or metadata.
+fn broken(change: impl Fn(&mut Vec<(String, Tensor)>, &mut BTreeMap<String, String>)) -> String {
+    let spec = NetworkSpec::small(2, 1, None);
+    let mut tensors = file_tensors(&spec);
+    let mut metadata = BTreeMap::from([(
+        NETWORK_KEY.to_owned(),
+        serde_json::to_string(&spec).unwrap(),
+    )]);
+    change(&mut tensors, &mut metadata);
+    from_bytes(&tensor_file::write(&tensors, &metadata).unwrap())
+        .unwrap_err()
+        .to_string()
+}
+
+fn replace(tensors: &mut [(String, Tensor)], name: &str, tensor: Tensor) {
+    tensors.iter_mut().find(|(n, _)| n == name).unwrap().1 = tensor;
+}
+
+#[test]
+fn broken_files_say_what_is_wrong() {
+    assert_eq!(
+        broken(|t, _| t.retain(|(name, _)| name != "fc2.1.bias")),
+        "weights file: tensor fc2.1.bias of shape [128] is missing"
+    );
+    assert_eq!(
+        broken(|t, _| t.push(("fc9.0.bias".to_owned(), Tensor::from_slice(&[0.0_f32])))),
+        "weights file: tensor fc9.0.bias has no place in this network"
+    );
+    assert_eq!(
+        broken(|t, _| replace(
+            t,
+            "fc3.1.weight",
+            Tensor::zeros([128, 6], (Kind::Float, Device::Cpu))
+        )),
+        "weights file: tensor fc3.1.weight: expected shape [6, 128], found [128, 6]"
+    );
+    assert_eq!(
+        broken(|t, _| replace(
+            t,
+            "conv0.bias",
+            Tensor::zeros([16], (Kind::Double, Device::Cpu))
+        )),
+        "weights file: tensor conv0.bias: expected F32 or BF16, found F64"
+    );
+    assert!(
+        broken(|_, m| m.clear())
+            .starts_with("weights file without metadata: conv1.weight has a kernel")
+    );
+    let spoilt = broken(|_, m| drop(m.insert(NETWORK_KEY.to_owned(), "{".to_owned())));
+    assert!(
+        spoilt.starts_with("weights file: metadata landmarl.network: "),
+        "{spoilt}"
+    );
+    let huge = broken(|_, m| {
+        let text = m[NETWORK_KEY].replace("\"agents\":2", "\"agents\":18446744073709551615");
+        m.insert(NETWORK_KEY.to_owned(), text);
+    });
+    assert_eq!(
+        huge,
+        "network: agents is 18446744073709551615, expected 1 to 1024"
+    );
+}
+
+#[test]
+fn weights_of_another_network_are_refused_in_one_sentence() {
+    let mut mine = network(&NetworkSpec::small(2, 1, Some(3)));
+    let before = mine.deep_clone(Device::Cpu).unwrap();
+    let mut other = NetworkSpec::small(5, 1, Some(3));
+    other.hidden = vec![64];
+    let error = load_into(&mut mine, &file(&other)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "these weights belong to another network: agents is 2 here and 5 there, hidden is [256,128] here and [64] there"
+    );
+    assert!(equal(&mine, &before));
+}
+
+fn small_file() -> &'static [u8] {
+    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let mut spec = NetworkSpec::small(2, 1, None);
+        spec.conv.truncate(1);
+        spec.window = 5;
+        spec.hidden = vec![4];
+        file(&spec)
+    })
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    let bytes = small_file();
+    assert!(from_bytes(bytes).is_ok());
+    for length in (0..bytes.len()).step_by(97).chain([7, 8, bytes.len() - 1]) {
+        let error = from_bytes(&bytes[..length]).unwrap_err();
+        assert!(
+            matches!(error, ModelError::NotSafetensors { size, .. } if size == length),
+            "{length}: {error}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(from_bytes(&bytes).is_err());
+        prop_assert!(tensor_file::read(&bytes).is_err() || bytes.len() >= 10);
+    }
+
+    #[test]
+    fn a_random_header_never_panics(header in "\\{(\"[a-z_]{1,12}\":(\\{\"dtype\":\"(F32|F64|I64|U8|BF16)\",\"shape\":\\[[0-9]{0,20}\\],\"data_offsets\":\\[0,[0-9]{1,19}\\]\\}|[0-9]{1,3})){0,1}\\}", tail in 0_usize..40) {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.bytes());
+        bytes.resize(bytes.len() + tail, 1);
+        prop_assert!(from_bytes(&bytes).is_err());
+        if let Ok((tensors, _)) = tensor_file::read(&bytes) {
+            prop_assert!(tensors.len() <= 1);
+        }
+    }
+
+    #[test]
+    fn changed_bytes_never_panic(at in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), in_header in any::<bool>()) {
+        let mut bytes = small_file().to_vec();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let end = if in_header { 8 + header } else { bytes.len() };
+        for (index, value) in at {
+            let i = index.index(end);
+            bytes[i] = value;
+        }
+        if let Ok(read) = from_bytes(&bytes) {
+            prop_assert_eq!(read.network.spec().validate().is_ok(), true);
+        }
+    }
+}
