@@ -1,0 +1,98 @@
+//! `cargo xtask`: landmarl's own tasks. Nothing here links libtorch, because
+//! installing libtorch is one of the tasks.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task runner talks to the person who started it"
+)]
+
+mod ci;
+mod command;
+mod demo;
+mod deny;
+mod installed;
+mod libtorch;
+mod pip;
+mod progress;
+mod rust_source;
+mod tests_run;
+mod tidy;
+mod tree;
+mod wheels;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+/// landmarl's tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const EXAMPLES: &str = "Examples:
+  cargo xtask setup                 install libtorch for this user, link it in this clone
+  cargo xtask test                  every test of the workspace
+  cargo xtask ci --only clippy      one of the checks that CI makes
+  cargo xtask demo --seed 7         train on made-up scans and measure the result";
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install libtorch once per user and link it as .libtorch in this clone
+    Setup(libtorch::Options),
+    /// Run the tests of the workspace and list what they skipped
+    Test(tests_run::Options),
+    /// Run every check that CI runs, in its order
+    Ci(ci::Options),
+    /// Make phantom scans, train on them and evaluate on unseen ones
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match task {
+        Task::Setup(options) => libtorch::setup(&workspace, &options)?,
+        Task::Test(options) => return tests_run::run(&workspace, &options),
+        Task::Ci(options) => ci::run(&workspace, &options)?,
+        Task::Demo(options) => demo::run(&workspace, &options)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn test_arguments_reach_the_right_program() {
+        let line = "xtask test -p common -p proto walk -- --test-threads=1";
+        let Task::Test(options) = Cli::parse_from(line.split(' ')).task else {
+            panic!("not the test task");
+        };
+        assert_eq!(options.package, ["common", "proto"]);
+        assert_eq!(options.filter.as_deref(), Some("walk"));
+        assert_eq!(options.harness, ["--test-threads=1"]);
+    }
+}

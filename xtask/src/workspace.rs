@@ -1,0 +1,122 @@
+//! Where things are: this clone, its build folder and the user's cache folder.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// This clone of the repository.
+#[derive(Debug)]
+pub struct Workspace {
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// The clone that `cargo xtask` was started in. The variable wins over the
+    /// path known at build time, because clones may share a build folder.
+    pub fn find() -> Result<Self> {
+        let package = env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let root = package.parent().context("xtask lies in no folder")?;
+        if !root.join("Cargo.toml").is_file() {
+            bail!(
+                "{} holds no Cargo.toml: start this as `cargo xtask` inside a clone of landmarl",
+                root.display()
+            );
+        }
+        Ok(Self {
+            root: root.to_path_buf(),
+        })
+    }
+
+    /// The clone's top folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The name under which a clone finds its libtorch.
+    pub fn libtorch_link(&self) -> PathBuf {
+        self.root.join(".libtorch")
+    }
+
+    /// `program`, to run in the clone's top folder.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root);
+        command
+    }
+
+    /// The cargo that runs this task, with the arguments in `line`, which are
+    /// separated by spaces.
+    pub fn cargo(&self, line: &str) -> Command {
+        let mut command = self.command("cargo");
+        command.args(line.split_whitespace());
+        command
+    }
+
+    /// The folder that cargo builds in.
+    pub fn target_folder(&self) -> Result<PathBuf> {
+        let output = self
+            .cargo("metadata --no-deps --format-version 1 --locked")
+            .output()
+            .context("cargo metadata does not run")?;
+        if !output.status.success() {
+            bail!(
+                "cargo metadata failed: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        let metadata: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
+        let folder = metadata["target_directory"]
+            .as_str()
+            .context("cargo metadata names no target_directory")?;
+        Ok(PathBuf::from(folder))
+    }
+}
+
+/// landmarl's folder in the user's cache: `$XDG_CACHE_HOME/landmarl`, else
+/// `~/.cache/landmarl`.
+pub fn cache_folder() -> Result<PathBuf> {
+    let given = |name: &str| env::var_os(name).map(PathBuf::from);
+    cache_folder_from(given("XDG_CACHE_HOME"), given("HOME"))
+}
+
+fn cache_folder_from(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf> {
+    // The XDG specification says to ignore a value that is not absolute.
+    let base = xdg
+        .filter(|path| path.is_absolute())
+        .or_else(|| {
+            home.filter(|path| path.is_absolute())
+                .map(|home| home.join(".cache"))
+        })
+        .context("no cache folder: set HOME or XDG_CACHE_HOME to an absolute path")?;
+    Ok(base.join("landmarl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_folder_follows_xdg() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let cases = [
+            (path("/x"), path("/home/u"), Some("/x/landmarl")),
+            (None, path("/home/u"), Some("/home/u/.cache/landmarl")),
+            (
+                path("relative"),
+                path("/home/u"),
+                Some("/home/u/.cache/landmarl"),
+            ),
+            (path(""), path("/home/u"), Some("/home/u/.cache/landmarl")),
+            (None, None, None),
+            (path(""), path(""), None),
+        ];
+        for (xdg, home, expected) in cases {
+            let found = cache_folder_from(xdg.clone(), home.clone()).ok();
+            assert_eq!(found, expected.map(PathBuf::from), "{xdg:?} {home:?}");
+        }
+    }
+}
