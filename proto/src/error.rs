@@ -1,0 +1,43 @@
+//! A message that is not what the contract says.
+
+use crate::hello::HelloMismatch;
+use tonic::Status;
+
+/// Why a received message was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ProtocolError {
+    /// A required field is absent.
+    #[error("message field {0} is missing")]
+    Missing(&'static str),
+    /// A field holds what the contract does not allow.
+    #[error("message field {field} is invalid: {why}")]
+    Invalid {
+        /// The field's name in the .proto file.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Both sides are sound, but do not belong together.
+    #[error(transparent)]
+    Mismatch(#[from] HelloMismatch),
+}
+
+impl ProtocolError {
+    pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            why: why.into(),
+        }
+    }
+}
+
+impl From<ProtocolError> for Status {
+    fn from(error: ProtocolError) -> Self {
+        match error {
+            ProtocolError::Missing(_) | ProtocolError::Invalid { .. } => {
+                Self::invalid_argument(error.to_string())
+            }
+            ProtocolError::Mismatch(mismatch) => mismatch.into(),
+        }
+    }
+}

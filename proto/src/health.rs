@@ -1,0 +1,52 @@
+//! Is a service there and ready? What probes of containers ask.
+
+use crate::channel::{self, AddressError};
+use crate::retry::{self, CALL_DEADLINE};
+use tonic::Status;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+/// Why a service is not healthy.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthError {
+    /// Nobody can be asked there.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No answer, or an error for an answer.
+    #[error("{address} does not answer: {}", status.message())]
+    NoAnswer {
+        /// Who was asked.
+        address: String,
+        /// What came instead.
+        status: Box<Status>,
+    },
+    /// It answers, and says no.
+    #[error("{address} answers, but is not serving ({status})")]
+    NotServing {
+        /// Who was asked.
+        address: String,
+        /// Its word for it.
+        status: &'static str,
+    },
+}
+
+/// Asks the server at `host:port` once, as a whole.
+pub async fn check(address: &str) -> Result<(), HealthError> {
+    let mut client = HealthClient::new(channel::connect_lazy(address)?);
+    let request = HealthCheckRequest {
+        service: String::new(),
+    };
+    let reply = retry::unary(request, CALL_DEADLINE, |request| client.check(request))
+        .await
+        .map_err(|status| HealthError::NoAnswer {
+            address: address.to_owned(),
+            status: Box::new(status),
+        })?;
+    match reply.status() {
+        ServingStatus::Serving => Ok(()),
+        other => Err(HealthError::NotServing {
+            address: address.to_owned(),
+            status: other.as_str_name(),
+        }),
+    }
+}

@@ -1,0 +1,141 @@
+//! A sign of life of an actor, with what it did.
+
+use crate::error::ProtocolError;
+use crate::insert::Writer;
+use crate::{pack, wire};
+
+/// What an actor tells. Counters count from the start of its life.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heartbeat {
+    /// Whose life.
+    pub writer: Writer,
+    /// Environment steps, all slots together.
+    pub env_steps: u64,
+    /// Episodes that ended.
+    pub episodes: u64,
+    /// Rows sent to shards.
+    pub rows_sent: u64,
+    /// Rows given up because their shard was gone for too long.
+    pub rows_dropped: u64,
+    /// The weights it acts with.
+    pub weights_version: u64,
+    /// Seconds since the last heartbeat that it waited for the shards.
+    pub blocked_s: f64,
+    /// Mean error (finest steps) of the episodes that ended since the last heartbeat.
+    pub episode_error: f64,
+    /// How many episodes that mean is over.
+    pub episode_errors: u64,
+}
+
+/// What the learner answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartbeatReply {
+    /// The lease had expired: join again.
+    pub rejoin: bool,
+    /// The run is over: stop.
+    pub stop: bool,
+    /// Updates done, for schedules on the actor's side.
+    pub updates: u64,
+}
+
+impl From<Heartbeat> for wire::HeartbeatRequest {
+    fn from(heartbeat: Heartbeat) -> Self {
+        Self {
+            actor: heartbeat.writer.actor.into(),
+            incarnation: heartbeat.writer.incarnation,
+            env_steps: heartbeat.env_steps,
+            episodes: heartbeat.episodes,
+            rows_sent: heartbeat.rows_sent,
+            rows_dropped: heartbeat.rows_dropped,
+            weights_version: heartbeat.weights_version,
+            blocked_s: heartbeat.blocked_s,
+            episode_error: heartbeat.episode_error,
+            episode_errors: heartbeat.episode_errors,
+        }
+    }
+}
+
+impl TryFrom<wire::HeartbeatRequest> for Heartbeat {
+    type Error = ProtocolError;
+
+    fn try_from(request: wire::HeartbeatRequest) -> Result<Self, ProtocolError> {
+        Ok(Self {
+            writer: Writer {
+                actor: pack::narrow("actor", request.actor)?,
+                incarnation: request.incarnation,
+            },
+            env_steps: request.env_steps,
+            episodes: request.episodes,
+            rows_sent: request.rows_sent,
+            rows_dropped: request.rows_dropped,
+            weights_version: request.weights_version,
+            blocked_s: pack::measure("blocked_s", request.blocked_s)?,
+            episode_error: pack::measure("episode_error", request.episode_error)?,
+            episode_errors: request.episode_errors,
+        })
+    }
+}
+
+impl From<HeartbeatReply> for wire::HeartbeatReply {
+    fn from(reply: HeartbeatReply) -> Self {
+        Self {
+            rejoin: reply.rejoin,
+            stop: reply.stop,
+            updates: reply.updates,
+        }
+    }
+}
+
+impl From<wire::HeartbeatReply> for HeartbeatReply {
+    fn from(reply: wire::HeartbeatReply) -> Self {
+        Self {
+            rejoin: reply.rejoin,
+            stop: reply.stop,
+            updates: reply.updates,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_read_back_and_measures_are_checked() {
+        let heartbeat = Heartbeat {
+            writer: Writer {
+                actor: 1,
+                incarnation: 2,
+            },
+            env_steps: 3,
+            episodes: 4,
+            rows_sent: 5,
+            rows_dropped: 6,
+            weights_version: 7,
+            blocked_s: 8.5,
+            episode_error: 9.5,
+            episode_errors: 10,
+        };
+        assert_eq!(
+            Heartbeat::try_from(wire::HeartbeatRequest::from(heartbeat)),
+            Ok(heartbeat)
+        );
+        let broken = Heartbeat {
+            episode_error: f64::NAN,
+            ..heartbeat
+        };
+        let error = Heartbeat::try_from(wire::HeartbeatRequest::from(broken))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("episode_error"), "{error}");
+        let reply = HeartbeatReply {
+            rejoin: true,
+            stop: false,
+            updates: 11,
+        };
+        assert_eq!(
+            HeartbeatReply::from(wire::HeartbeatReply::from(reply)),
+            reply
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! What a shard holds and does, for people and for the learner.
+
+use crate::error::ProtocolError;
+use crate::sample::{ShardSummary, required_summary};
+use crate::wire;
+
+/// A shard's answer to `Status`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardStatus {
+    /// Rows, mass and counters.
+    pub summary: ShardSummary,
+    /// Rows that fit.
+    pub capacity: u64,
+    /// Rows that may be inserted in total in this life.
+    pub insert_limit: u64,
+    /// Batches recognised as sent before.
+    pub duplicates: u64,
+    /// Batches that were never seen: sequence numbers skipped.
+    pub gaps: u64,
+    /// Priority updates for rows that were gone.
+    pub stale_updates: u64,
+    /// Batches refused because of what was in them.
+    pub refused_batches: u64,
+    /// The server's version.
+    pub version: String,
+    /// The run it belongs to; none before the first hello.
+    pub run_id: Option<String>,
+}
+
+impl From<ShardStatus> for wire::ShardStatus {
+    fn from(status: ShardStatus) -> Self {
+        Self {
+            summary: Some(status.summary.into()),
+            capacity: status.capacity,
+            insert_limit: status.insert_limit,
+            duplicates: status.duplicates,
+            gaps: status.gaps,
+            stale_updates: status.stale_updates,
+            refused_batches: status.refused_batches,
+            version: status.version,
+            run_id: status.run_id.unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<wire::ShardStatus> for ShardStatus {
+    type Error = ProtocolError;
+
+    fn try_from(status: wire::ShardStatus) -> Result<Self, ProtocolError> {
+        Ok(Self {
+            summary: required_summary(status.summary)?,
+            capacity: status.capacity,
+            insert_limit: status.insert_limit,
+            duplicates: status.duplicates,
+            gaps: status.gaps,
+            stale_updates: status.stale_updates,
+            refused_batches: status.refused_batches,
+            version: status.version,
+            run_id: Some(status.run_id).filter(|id| !id.is_empty()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::tests::summary;
+
+    #[test]
+    fn status_reads_back_with_and_without_a_run() {
+        for run_id in [None, Some("skulls-1".to_owned())] {
+            let status = ShardStatus {
+                summary: summary(),
+                capacity: 100,
+                insert_limit: 50,
+                duplicates: 1,
+                gaps: 2,
+                stale_updates: 3,
+                refused_batches: 4,
+                version: "0.1.0".into(),
+                run_id,
+            };
+            assert_eq!(
+                ShardStatus::try_from(wire::ShardStatus::from(status.clone())),
+                Ok(status)
+            );
+        }
+        assert_eq!(
+            ShardStatus::try_from(wire::ShardStatus::default()),
+            Err(ProtocolError::Missing("summary"))
+        );
+    }
+}

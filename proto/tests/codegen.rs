@@ -1,0 +1,45 @@
+//! The generated code in the repository is what the .proto files say.
+//!
+//! Building landmarl therefore needs no protoc, and a change of the contract
+//! shows in review. `LANDMARL_REGEN=1 cargo test -p proto --test codegen`
+//! writes it anew.
+
+use prost::Message as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const PROTOS: [&str; 2] = ["landmarl/v1/learner.proto", "landmarl/v1/replay.proto"];
+const FILES: [&str; 2] = ["landmarl.v1.rs", "descriptor.bin"];
+
+fn generate(into: &Path) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let descriptors = protox::compile(PROTOS, [root]).expect("the .proto files compile");
+    fs::write(into.join("descriptor.bin"), descriptors.encode_to_vec())
+        .expect("write the descriptor");
+    tonic_prost_build::configure()
+        .bytes(".")
+        .emit_rerun_if_changed(false)
+        .out_dir(into)
+        .compile_fds(descriptors)
+        .expect("generate from the descriptor");
+}
+
+#[test]
+fn generated_code_is_current() {
+    let checked_in: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gen");
+    if std::env::var_os("LANDMARL_REGEN").is_some() {
+        fs::create_dir_all(&checked_in).expect("create src/gen");
+        generate(&checked_in);
+    }
+    let fresh = tempfile::tempdir().expect("a temporary folder");
+    generate(fresh.path());
+    for file in FILES {
+        let want = fs::read(fresh.path().join(file)).expect("read the fresh file");
+        let have = fs::read(checked_in.join(file)).unwrap_or_default();
+        assert!(
+            want == have,
+            "proto/src/gen/{file} is not what the .proto files generate; \
+             run LANDMARL_REGEN=1 cargo test -p proto --test codegen"
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! What a shard is told at its start.
+
+use crate::error::ShardError;
+use crate::selector::Selector;
+use crate::table::Table;
+use common::row::RowShape;
+use proto::hello::Hello;
+
+/// The smallest row there is: what a shard checks its capacity with before it
+/// knows the shape of its rows.
+const SMALLEST: RowShape = RowShape {
+    agents: 1,
+    history: 1,
+};
+
+/// A shard's settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShardConfig {
+    /// The shard's number in the run.
+    pub shard: u32,
+    /// Which life of the shard: must rise with every restart.
+    pub incarnation: u64,
+    /// Rows that fit.
+    pub capacity: usize,
+    /// How rows are drawn.
+    pub selector: Selector,
+    /// Of the random numbers that draw; each shard of a run has its own stream of it.
+    pub seed: u64,
+    /// Which run, data, configuration and rows; `None`: those of whoever speaks first.
+    pub hello: Option<Hello>,
+    /// Bytes that the table may take.
+    pub memory_max: u64,
+    /// Writers whose last batch is remembered.
+    pub writers_max: usize,
+}
+
+impl Default for ShardConfig {
+    fn default() -> Self {
+        Self {
+            shard: 0,
+            incarnation: 1,
+            capacity: 200_000,
+            selector: Selector::Prioritised {
+                alpha: 0.6,
+                epsilon: 0.01,
+                max: 10.0,
+            },
+            seed: 0,
+            hello: None,
+            memory_max: 16 << 30,
+            writers_max: 4096,
+        }
+    }
+}
+
+impl ShardConfig {
+    /// Refuses what no shard can be.
+    pub fn check(&self) -> Result<(), ShardError> {
+        self.selector.check()?;
+        if self.capacity == 0 || u32::try_from(self.capacity).is_err() {
+            return Err(ShardError::Capacity {
+                capacity: self.capacity,
+            });
+        }
+        self.check_memory(self.hello.as_ref().map_or(SMALLEST, |hello| hello.shape))
+    }
+
+    /// Refuses rows of which `capacity` do not fit into `memory_max`.
+    pub fn check_memory(&self, shape: RowShape) -> Result<(), ShardError> {
+        let needed = Table::bytes(self.capacity, shape.bytes());
+        if needed > self.memory_max {
+            let (capacity, row_bytes) = (self.capacity, shape.bytes());
+            return Err(ShardError::Memory {
+                capacity,
+                row_bytes,
+                needed,
+                memory_max: self.memory_max,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_a_shard() {
+        ShardConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn what_no_shard_can_be_is_refused_with_numbers() {
+        let error = |config: ShardConfig| config.check().unwrap_err().to_string();
+        assert!(
+            error(ShardConfig {
+                capacity: 0,
+                ..Default::default()
+            })
+            .contains("capacity 0")
+        );
+        assert!(
+            error(ShardConfig {
+                capacity: 1 << 40,
+                ..Default::default()
+            })
+            .contains("capacity 1099511627776")
+        );
+        let selector = Selector::Prioritised {
+            alpha: 0.6,
+            epsilon: 0.0,
+            max: 1.0,
+        };
+        assert!(
+            error(ShardConfig {
+                selector,
+                ..Default::default()
+            })
+            .contains("epsilon = 0")
+        );
+        let small = ShardConfig {
+            memory_max: 10_000_000,
+            ..Default::default()
+        };
+        // 200,000 x (56 + 4) bytes and a tree of 262,144 leaves.
+        let text = error(small);
+        assert!(
+            text.contains("16.2 MB") && text.contains("10.0 MB"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! The shard's side of the samples-per-insert limiter.
+//!
+//! The learner keeps the one ledger over all shards and grants each an absolute
+//! number: rows that may be inserted in total during this life of the shard.
+//! Grants may arrive twice or out of order, so the largest counts.
+
+/// Rows inserted and rows allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Credit {
+    inserted: u64,
+    limit: u64,
+}
+
+impl Credit {
+    /// Rows inserted in this life.
+    #[must_use]
+    pub fn inserted(self) -> u64 {
+        self.inserted
+    }
+
+    /// Rows that may be inserted in total in this life.
+    #[must_use]
+    pub fn limit(self) -> u64 {
+        self.limit
+    }
+
+    /// Takes note of a grant; whether it allows more than before.
+    pub fn grant(&mut self, limit: u64) -> bool {
+        let raised = limit > self.limit;
+        self.limit = self.limit.max(limit);
+        raised
+    }
+
+    /// Whether a whole batch may be inserted.
+    #[must_use]
+    pub fn allows(self, rows: u64) -> bool {
+        rows <= self.limit.saturating_sub(self.inserted)
+    }
+
+    /// Takes note of an inserted batch.
+    pub fn spend(&mut self, rows: u64) {
+        self.inserted += rows;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_taken_whole_or_not_at_all() {
+        let mut credit = Credit::default();
+        assert!(!credit.allows(1));
+        assert!(credit.grant(10));
+        assert!(credit.allows(10) && !credit.allows(11));
+        credit.spend(6);
+        assert!(credit.allows(4) && !credit.allows(5));
+        credit.spend(4);
+        assert_eq!((credit.inserted(), credit.limit()), (10, 10));
+        assert!(!credit.allows(1) && !credit.allows(u64::MAX));
+    }
+
+    #[test]
+    fn late_and_repeated_grants_change_nothing() {
+        let mut credit = Credit::default();
+        assert!(credit.grant(10));
+        assert!(!credit.grant(10));
+        assert!(!credit.grant(4));
+        assert_eq!(credit.limit(), 10);
+    }
+}

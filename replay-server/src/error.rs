@@ -1,0 +1,102 @@
+//! Everything that a shard refuses or fails at.
+
+use crate::batch::BatchError;
+use crate::selector::SelectorError;
+use crate::table::TableError;
+use proto::error::ProtocolError;
+use proto::hello::HelloMismatch;
+use proto::sample::SAMPLE_ROWS_MAX;
+use proto::serve::ServeError;
+use tonic::Status;
+
+/// Why a shard does not start, or does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The selector's settings make no sense.
+    #[error("selector: {0}")]
+    Selector(#[from] SelectorError),
+    /// More or fewer rows than a table can have.
+    #[error("capacity {capacity} is not within 1..={}", u32::MAX)]
+    Capacity {
+        /// The capacity asked for.
+        capacity: usize,
+    },
+    /// The table would not fit into the memory it may take.
+    #[error(
+        "{capacity} rows of {row_bytes} bytes need {:.1} MB with their index, more than the limit of {:.1} MB: \
+         lower the capacity, or raise --memory-max-mb", *.needed as f64 / 1e6, *.memory_max as f64 / 1e6
+    )]
+    Memory {
+        /// Rows.
+        capacity: usize,
+        /// Bytes of one.
+        row_bytes: usize,
+        /// Bytes of them all, with the index.
+        needed: u64,
+        /// Bytes allowed.
+        memory_max: u64,
+    },
+    /// The caller does not belong to this shard's run.
+    #[error(transparent)]
+    Hello(#[from] HelloMismatch),
+    /// The message is not what the contract says.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// A batch holds what is no row.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The table refused a batch or an update.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A message at the wrong place of a stream.
+    #[error("{0}")]
+    Order(&'static str),
+    /// A sample that no message can carry.
+    #[error(
+        "{rows} rows of {row_bytes} bytes do not fit into one reply; ask for at most {}",
+        (*.fit).min(SAMPLE_ROWS_MAX)
+    )]
+    SampleTooLarge {
+        /// Rows asked for.
+        rows: usize,
+        /// Bytes of one.
+        row_bytes: usize,
+        /// Rows that fit.
+        fit: usize,
+    },
+    /// A promise that this version cannot give.
+    #[error(
+        "this shard keeps rows in memory only; durable acknowledgements need a journal, which this version does not have"
+    )]
+    Durable,
+    /// Nobody has said yet what the rows look like.
+    #[error("no hello came before the rows")]
+    NoHello,
+    /// A panic left the table half changed.
+    #[error("an earlier failure left this shard's table in an unknown state; restart the shard")]
+    Poisoned,
+    /// The server failed.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+impl From<ShardError> for Status {
+    fn from(error: ShardError) -> Self {
+        let text = error.to_string();
+        match error {
+            ShardError::Hello(mismatch) => mismatch.into(),
+            ShardError::Protocol(error) => error.into(),
+            ShardError::Batch(_)
+            | ShardError::Table(_)
+            | ShardError::Order(_)
+            | ShardError::SampleTooLarge { .. } => Self::invalid_argument(text),
+            ShardError::Memory { .. } | ShardError::Durable | ShardError::NoHello => {
+                Self::failed_precondition(text)
+            }
+            ShardError::Selector(_)
+            | ShardError::Capacity { .. }
+            | ShardError::Poisoned
+            | ShardError::Serve(_) => Self::internal(text),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! `replay-server`: serves one replay shard, and asks after one.
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::telemetry;
+use proto::retry::{CALL_DEADLINE, unary};
+use proto::shard_status::ShardStatus;
+use proto::{channel, health, listen, wire};
+use replay_server::selector::Selector;
+use replay_server::{ShardConfig, run};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// landmarl's replay shard.
+#[derive(Debug, Parser)]
+#[command(name = "replay-server", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve one shard until Ctrl-C or SIGTERM.
+    Serve(ServeArgs),
+    /// Exit with 0 if the shard at ADDRESS serves.
+    Health {
+        /// host:port
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
+        address: String,
+    },
+    /// Print what the shard at ADDRESS holds and does.
+    Status {
+        /// host:port
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
+        address: String,
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Where to listen; port 0 takes any free port.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7100")]
+    listen: SocketAddr,
+    /// Listen beyond this machine although nothing protects the port.
+    #[arg(long)]
+    insecure: bool,
+    /// The shard's number in the run.
+    #[arg(long, default_value_t = 0)]
+    shard: u32,
+    /// Rows that this shard holds; the oldest make room.
+    #[arg(long, default_value_t = 200_000)]
+    capacity: usize,
+    /// How rows are drawn.
+    #[arg(long, value_enum, default_value_t = SelectorName::Prioritised)]
+    selector: SelectorName,
+    /// Exponent of |TD error|: 0 draws all alike.
+    #[arg(long, default_value_t = 0.6)]
+    alpha: f64,
+    /// Added to |TD error|, so that no row is lost for ever.
+    #[arg(long, default_value_t = 0.01)]
+    epsilon: f64,
+    /// |TD error| counts up to here.
+    #[arg(long, default_value_t = 10.0)]
+    priority_max: f64,
+    /// Seed of the draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Megabytes that the table may take.
+    #[arg(long, value_name = "MB", default_value_t = 16_384)]
+    memory_max_mb: u64,
+    /// error, warn, info, debug, trace, or a filter such as "info,replay_server=debug".
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: String,
+    /// Look of the log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SelectorName {
+    Prioritised,
+    Uniform,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    Text,
+    Json,
+}
+
+impl ServeArgs {
+    fn config(&self) -> anyhow::Result<ShardConfig> {
+        let selector = match self.selector {
+            SelectorName::Uniform => Selector::Uniform,
+            SelectorName::Prioritised => {
+                Selector::prioritised(self.alpha, self.epsilon, self.priority_max)?
+            }
+        };
+        // The clock rises between two lives of a shard, which is all that is asked of an incarnation.
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .context("the clock stands before 1970")?;
+        Ok(ShardConfig {
+            shard: self.shard,
+            incarnation: u64::try_from(now.as_nanos()).context("the clock stands after 2500")?,
+            capacity: self.capacity,
+            selector,
+            seed: self.seed,
+            memory_max: self.memory_max_mb.saturating_mul(1_000_000),
+            ..ShardConfig::default()
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = tokio::runtime::Runtime::new()
+        .context("start the async runtime")
+        .and_then(|runtime| {
+            runtime.block_on(async {
+                match cli.command {
+                    Command::Serve(args) => serve(args).await,
+                    Command::Health { address } => Ok(health::check(&address).await?),
+                    Command::Status { address, json } => status(&address, json).await,
+                }
+            })
+        });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where an error meets a person"
+)]
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
+
+async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let options = telemetry::Options {
+        format: match args.log_format {
+            LogFormat::Auto => telemetry::Format::Auto,
+            LogFormat::Text => telemetry::Format::Text,
+            LogFormat::Json => telemetry::Format::Json,
+        },
+        ..telemetry::Options::new("replay-server", &args.log)
+    };
+    let _log = telemetry::init(&options)?;
+    let config = args.config()?;
+    let listener = listen::bind(args.listen, args.insecure).await?;
+    let stop = async {
+        if let Err(error) = listen::stop_signal().await {
+            tracing::error!(%error, "cannot wait for signals; stopping");
+        }
+    };
+    Ok(run(config, listener, stop).await?)
+}
+
+async fn status(address: &str, json: bool) -> anyhow::Result<()> {
+    let mut client = channel::replay_client(channel::connect_lazy(address)?);
+    let reply = unary(wire::ShardStatusRequest {}, CALL_DEADLINE, |request| {
+        client.status(request)
+    })
+    .await
+    .map_err(|status| anyhow::anyhow!("{address} does not answer: {}", status.message()))?;
+    let status = ShardStatus::try_from(reply)?;
+    tell(&if json {
+        as_json(&status).to_string()
+    } else {
+        as_text(&status)
+    });
+    Ok(())
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "what was asked for goes to standard output"
+)]
+fn tell(text: &str) {
+    println!("{text}");
+}
+
+fn as_json(status: &ShardStatus) -> serde_json::Value {
+    let summary = &status.summary;
+    serde_json::json!({
+        "shard": summary.shard,
+        "shard_incarnation": summary.shard_incarnation,
+        "run_id": status.run_id,
+        "rows": summary.rows,
+        "capacity": status.capacity,
+        "mass": summary.mass,
+        "inserted": summary.inserted,
+        "insert_limit": status.insert_limit,
+        "sampled": summary.sampled,
+        "insert_blocked_s": summary.insert_blocked_s,
+        "writers_waiting": summary.writers_waiting,
+        "duplicates": status.duplicates,
+        "gaps": status.gaps,
+        "stale_updates": status.stale_updates,
+        "refused_batches": status.refused_batches,
+        "version": status.version,
+    })
+}
+
+fn as_text(status: &ShardStatus) -> String {
+    let summary = &status.summary;
+    format!(
+        "shard {} of run {} (version {})\n\
+         rows      {} of {}, mass {:.3}\n\
+         inserted  {} of {} allowed; {} writers wait, {:.1} s waited in all\n\
+         sampled   {}\n\
+         refused   {} batches; {} sent twice, {} never came; {} updates came too late",
+        summary.shard,
+        status.run_id.as_deref().unwrap_or("(none yet)"),
+        status.version,
+        summary.rows,
+        status.capacity,
+        summary.mass,
+        summary.inserted,
+        status.insert_limit,
+        summary.writers_waiting,
+        summary.insert_blocked_s,
+        summary.sampled,
+        status.refused_batches,
+        status.duplicates,
+        status.gaps,
+        status.stale_updates,
+    )
+}

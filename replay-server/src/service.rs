@@ -1,0 +1,141 @@
+//! The gRPC service: reads messages, asks the shard, writes messages.
+
+use crate::error::ShardError;
+use crate::insert_stream;
+use crate::shared::SharedShard;
+use crate::table::{Sampled, Update};
+use common::columns;
+use common::row::RowShape;
+use proto::channel::MESSAGE_BYTES_MAX;
+use proto::insert::INSERT_WINDOW;
+use proto::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
+use proto::update::{PriorityUpdate, UpdateReply};
+use proto::wire;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// What a sampled row's key and probability take in a reply.
+const KEY_BYTES: usize = 2 * size_of::<u32>() + size_of::<f64>();
+/// What a reply takes besides its rows, generously.
+const REPLY_BYTES: usize = 1024;
+
+/// One shard as a service.
+#[derive(Debug)]
+pub struct ReplayService {
+    shard: Arc<SharedShard>,
+    /// True once the shard is told to stop: insert streams have no end of their own.
+    stopping: watch::Receiver<bool>,
+}
+
+impl ReplayService {
+    /// Serves `shard` until `stopping` turns true.
+    #[must_use]
+    pub fn new(shard: Arc<SharedShard>, stopping: watch::Receiver<bool>) -> Self {
+        Self { shard, stopping }
+    }
+
+    fn draw(&self, request: &SampleRequest) -> Result<SampledBatch, ShardError> {
+        let shape = request.hello.shape;
+        let fit = (MESSAGE_BYTES_MAX - REPLY_BYTES) / (shape.bytes() + KEY_BYTES);
+        if request.rows > fit {
+            return Err(ShardError::SampleTooLarge {
+                rows: request.rows,
+                row_bytes: shape.bytes(),
+                fit,
+            });
+        }
+        self.shard.with(|shard, _| shard.join(&request.hello))??;
+        self.shard
+            .grant(request.shard_incarnation, request.insert_limit)?;
+        let (sampled, summary) = self
+            .shard
+            .with(|shard, now| (shard.sample(request.rows), shard.summary(now)))?;
+        Ok(batch(sampled, summary, shape))
+    }
+
+    fn update(&self, update: &PriorityUpdate) -> Result<UpdateReply, ShardError> {
+        let updates: Vec<_> = update
+            .priorities
+            .iter()
+            .map(|p| Update {
+                slot: p.slot,
+                generation: p.generation,
+                td_error: p.td_error,
+            })
+            .collect();
+        self.shard.with(|shard, _| shard.join(&update.hello))??;
+        let updated = self
+            .shard
+            .with(|shard, _| shard.update(update.shard_incarnation, &updates))??;
+        Ok(UpdateReply {
+            applied: updated.applied,
+            stale: updated.stale,
+        })
+    }
+}
+
+fn batch(sampled: Sampled, summary: ShardSummary, shape: RowShape) -> SampledBatch {
+    let keys = sampled
+        .slots
+        .iter()
+        .zip(&sampled.generations)
+        .map(|(&slot, &generation)| RowKey {
+            shard: summary.shard,
+            incarnation: summary.shard_incarnation,
+            slot,
+            generation,
+        });
+    SampledBatch {
+        rows: sampled.slots.len(),
+        columns: columns::to_columns(&sampled.packed, shape).into(),
+        keys: keys.collect(),
+        probabilities: sampled.probabilities,
+        summary,
+    }
+}
+
+#[tonic::async_trait]
+impl wire::replay_server::Replay for ReplayService {
+    type InsertStream = ReceiverStream<Result<wire::InsertReply, Status>>;
+
+    async fn insert(
+        &self,
+        request: Request<Streaming<wire::InsertRequest>>,
+    ) -> Result<Response<Self::InsertStream>, Status> {
+        let (replies, receiver) = mpsc::channel(INSERT_WINDOW as usize);
+        let stream = insert_stream::serve(
+            self.shard.clone(),
+            request.into_inner(),
+            replies,
+            self.stopping.clone(),
+        );
+        tokio::spawn(stream);
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn sample(
+        &self,
+        request: Request<wire::SampleRequest>,
+    ) -> Result<Response<wire::SampleReply>, Status> {
+        let request = SampleRequest::try_from(request.into_inner())?;
+        Ok(Response::new(self.draw(&request)?.into()))
+    }
+
+    async fn update_priorities(
+        &self,
+        request: Request<wire::UpdateRequest>,
+    ) -> Result<Response<wire::UpdateReply>, Status> {
+        let update = PriorityUpdate::try_from(request.into_inner())?;
+        Ok(Response::new(self.update(&update)?.into()))
+    }
+
+    async fn status(
+        &self,
+        _request: Request<wire::ShardStatusRequest>,
+    ) -> Result<Response<wire::ShardStatus>, Status> {
+        let status = self.shard.with(|shard, now| shard.status(now))?;
+        Ok(Response::new(status.into()))
+    }
+}

@@ -1,0 +1,239 @@
+//! Priorities of all slots, with their sums: draws a slot in O(log n).
+//!
+//! A binary tree in an array: node 1 is the root, node `i` has the children
+//! `2i` and `2i + 1`, the leaves are the last half. A parent is always the sum
+//! of its children computed anew, never changed by a difference: rounding
+//! cannot build up, and a tree rebuilt from its leaves is equal to the bit.
+
+/// A leaf's largest value: 2^32 of them still have a finite sum.
+const LEAF_MAX: f64 = 1e290;
+
+/// A priority that the tree cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum TreeError {
+    /// Not a finite number of at least zero.
+    #[error("slot {slot} cannot have priority {value}: a finite number of at least zero is needed")]
+    Value {
+        /// The slot.
+        slot: usize,
+        /// The priority given.
+        value: f64,
+    },
+    /// There is no such slot.
+    #[error("slot {slot} is not one of {slots}")]
+    Slot {
+        /// The slot.
+        slot: usize,
+        /// How many there are.
+        slots: usize,
+    },
+}
+
+/// A sum tree over a fixed number of slots, all zero at first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SumTree {
+    slots: usize,
+    /// Index of the first leaf, a power of two.
+    first: usize,
+    nodes: Vec<f64>,
+}
+
+impl SumTree {
+    /// Bytes that a tree of so many slots takes.
+    #[must_use]
+    pub fn bytes(slots: usize) -> u64 {
+        (slots.max(1) as u64)
+            .next_power_of_two()
+            .saturating_mul(2 * size_of::<f64>() as u64)
+    }
+
+    /// A tree of `slots` zeros.
+    #[must_use]
+    pub fn new(slots: usize) -> Self {
+        let first = slots.max(1).next_power_of_two();
+        Self {
+            slots,
+            first,
+            nodes: vec![0.0; 2 * first],
+        }
+    }
+
+    /// The sum of all priorities.
+    #[must_use]
+    pub fn total(&self) -> f64 {
+        self.nodes[1]
+    }
+
+    /// The priority of a slot; zero outside the tree.
+    #[must_use]
+    pub fn get(&self, slot: usize) -> f64 {
+        if slot < self.slots {
+            self.nodes[self.first + slot]
+        } else {
+            0.0
+        }
+    }
+
+    /// Sets one priority.
+    pub fn set(&mut self, slot: usize, value: f64) -> Result<(), TreeError> {
+        self.set_many(&[(slot, value)])
+    }
+
+    /// Sets several; of several for one slot the last counts. All or none.
+    pub fn set_many(&mut self, values: &[(usize, f64)]) -> Result<(), TreeError> {
+        for &(slot, value) in values {
+            if slot >= self.slots {
+                return Err(TreeError::Slot {
+                    slot,
+                    slots: self.slots,
+                });
+            }
+            if !(0.0..=LEAF_MAX).contains(&value) {
+                return Err(TreeError::Value { slot, value });
+            }
+        }
+        for &(slot, value) in values {
+            self.nodes[self.first + slot] = value;
+        }
+        self.sum_above(values.iter().map(|&(slot, _)| self.first + slot).collect());
+        Ok(())
+    }
+
+    /// Recomputes everything above the given nodes of one level, each parent once.
+    fn sum_above(&mut self, mut level: Vec<usize>) {
+        level.sort_unstable();
+        while level.first().is_some_and(|&node| node > 1) {
+            level.iter_mut().for_each(|node| *node /= 2);
+            level.dedup();
+            for &node in &level {
+                self.nodes[node] = self.nodes[2 * node] + self.nodes[2 * node + 1];
+            }
+        }
+    }
+
+    /// The slot in whose share of 0..[`total`](Self::total) `mass` falls; none
+    /// while the total is zero.
+    ///
+    /// Whatever rounding did to `mass`, the slot has a priority above zero: the
+    /// walk never enters a subtree whose sum is zero.
+    #[must_use]
+    pub fn find(&self, mut mass: f64) -> Option<usize> {
+        if self.total() <= 0.0 {
+            return None;
+        }
+        let mut node = 1;
+        while node < self.first {
+            let (left, right) = (self.nodes[2 * node], self.nodes[2 * node + 1]);
+            if right <= 0.0 || (left > 0.0 && mass < left) {
+                node *= 2;
+            } else {
+                mass -= left;
+                node = 2 * node + 1;
+            }
+        }
+        Some(node - self.first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tree(values: &[f64]) -> SumTree {
+        let mut tree = SumTree::new(values.len());
+        let values: Vec<_> = values.iter().copied().enumerate().collect();
+        tree.set_many(&values).unwrap();
+        tree
+    }
+
+    #[test]
+    fn finds_the_slot_whose_share_holds_the_mass() {
+        let tree = tree(&[1.0, 0.0, 2.0, 0.5]);
+        assert_eq!(tree.total(), 3.5);
+        for (mass, slot) in [
+            (0.0, 0),
+            (0.999, 0),
+            (1.0, 2),
+            (2.999, 2),
+            (3.0, 3),
+            (3.499, 3),
+        ] {
+            assert_eq!(tree.find(mass), Some(slot), "mass {mass}");
+        }
+    }
+
+    #[test]
+    fn masses_outside_still_find_a_slot_with_priority() {
+        let tree = tree(&[0.0, 1.0, 2.0, 0.0, 0.0]);
+        assert_eq!(tree.find(3.0), Some(2));
+        assert_eq!(tree.find(f64::INFINITY), Some(2));
+        assert_eq!(tree.find(-1.0), Some(1));
+        assert!(tree.get(tree.find(f64::NAN).unwrap()) > 0.0);
+        assert_eq!(tree.get(7), 0.0);
+    }
+
+    #[test]
+    fn nothing_is_found_where_all_is_zero() {
+        assert_eq!(SumTree::new(0).find(0.0), None);
+        assert_eq!(SumTree::new(5).find(0.0), None);
+        let mut tree = tree(&[1.0, 2.0]);
+        tree.set_many(&[(0, 0.0), (1, 0.0)]).unwrap();
+        assert_eq!((tree.total(), tree.find(0.0)), (0.0, None));
+    }
+
+    #[test]
+    fn what_is_no_priority_is_refused_and_nothing_changes() {
+        let mut tree = tree(&[1.0, 2.0]);
+        let before = tree.clone();
+        for value in [f64::NAN, -0.5, f64::INFINITY, f64::NEG_INFINITY, f64::MAX] {
+            let error = tree.set_many(&[(0, 9.0), (1, value)]).unwrap_err();
+            assert!(matches!(error, TreeError::Value { slot: 1, .. }), "{error}");
+        }
+        assert_eq!(tree.set(2, 1.0), Err(TreeError::Slot { slot: 2, slots: 2 }));
+        assert_eq!(tree, before);
+    }
+
+    #[test]
+    fn of_several_values_for_one_slot_the_last_counts() {
+        let mut tree = SumTree::new(3);
+        tree.set_many(&[(1, 5.0), (0, 1.0), (1, 2.0)]).unwrap();
+        assert_eq!((tree.get(1), tree.total()), (2.0, 3.0));
+    }
+
+    fn operations() -> impl Strategy<Value = (usize, Vec<Vec<(usize, f64)>>)> {
+        (1_usize..40).prop_flat_map(|slots| {
+            let value = prop_oneof![Just(0.0), 0.0..1.0, 1e-12..1e-9, 1e6..1e9];
+            let batch = prop::collection::vec((0..slots, value), 1..20);
+            (Just(slots), prop::collection::vec(batch, 1..20))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_plain_list((slots, batches) in operations(), mass in 0.0_f64..1.0) {
+            let mut tree = SumTree::new(slots);
+            let mut model = vec![0.0; slots];
+            for batch in &batches {
+                tree.set_many(batch).unwrap();
+                batch.iter().for_each(|&(slot, value)| model[slot] = value);
+            }
+            let sum: f64 = model.iter().sum();
+            prop_assert!((tree.total() - sum).abs() <= 1e-9 * sum);
+            // Rebuilt from its leaves it is equal to the bit, however it came about.
+            prop_assert_eq!(&self::tree(&model), &tree);
+            let mut singly = SumTree::new(slots);
+            batches.iter().flatten().for_each(|&(slot, value)| singly.set(slot, value).unwrap());
+            prop_assert_eq!(&singly, &tree);
+            match tree.find(mass * tree.total()) {
+                None => prop_assert_eq!(sum, 0.0),
+                Some(slot) => {
+                    prop_assert!(model[slot] > 0.0);
+                    let before: f64 = model[..slot].iter().sum();
+                    let at = mass * sum;
+                    prop_assert!(at >= before - 1e-9 * sum && at <= before + model[slot] + 1e-9 * sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The rows of one shard: a ring of fixed-width rows, the oldest replaced first.
+//!
+//! All rows lie in one block of bytes, allocated once. A slot's generation says
+//! how often it was filled before, so that whoever names a row by slot and
+//! generation can never mean a newer one.
+
+use crate::selector::Selector;
+use crate::sum_tree::{SumTree, TreeError};
+use rand::Rng;
+
+/// A batch that the table cannot take.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TableError {
+    /// Bytes and priorities do not belong to the same number of rows.
+    #[error("{bytes} bytes are not {rows} rows of {row_bytes} bytes")]
+    Length {
+        /// Bytes given.
+        bytes: usize,
+        /// Priorities given.
+        rows: usize,
+        /// Bytes of one row.
+        row_bytes: usize,
+    },
+    /// One of the priorities is not a finite number of at least zero.
+    #[error("row {row} has priority {value}: a finite number of at least zero is needed")]
+    Priority {
+        /// The row's place in the batch.
+        row: usize,
+        /// The priority given.
+        value: f32,
+    },
+    /// The tree refused a weight.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// Rows with their priorities.
+#[derive(Debug)]
+pub struct Table {
+    selector: Selector,
+    row_bytes: usize,
+    capacity: usize,
+    /// `capacity * row_bytes` bytes.
+    slab: Vec<u8>,
+    /// Per slot: how often it was filled before.
+    generations: Vec<u32>,
+    tree: SumTree,
+    /// Slots filled so far.
+    len: usize,
+    /// The slot to fill next: the oldest once the table is full.
+    next: usize,
+}
+
+/// Rows drawn with replacement, one entry of each list per row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sampled {
+    /// Where each row lies.
+    pub slots: Vec<u32>,
+    /// Which of the rows that lay there.
+    pub generations: Vec<u32>,
+    /// Priority over total priority.
+    pub probabilities: Vec<f64>,
+    /// The rows, one after another.
+    pub packed: Vec<u8>,
+}
+
+/// How many updates found their row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Updated {
+    /// Rows that have their new priority.
+    pub applied: u64,
+    /// Rows that were gone.
+    pub stale: u64,
+}
+
+/// A new priority for the row that `slot` and `generation` name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// Where the row lies.
+    pub slot: u32,
+    /// Which of the rows that lay there.
+    pub generation: u32,
+    /// |TD error|, finite and not negative.
+    pub td_error: f32,
+}
+
+impl Table {
+    /// Bytes that a table of this size takes.
+    #[must_use]
+    pub fn bytes(capacity: usize, row_bytes: usize) -> u64 {
+        let slot = (row_bytes + size_of::<u32>()) as u64;
+        (capacity as u64)
+            .saturating_mul(slot)
+            .saturating_add(SumTree::bytes(capacity))
+    }
+
+    /// An empty table of `capacity` rows (at least one, at most `u32::MAX`).
+    #[must_use]
+    pub fn new(capacity: usize, row_bytes: usize, selector: Selector) -> Self {
+        Self {
+            selector,
+            row_bytes,
+            capacity,
+            slab: vec![0; capacity * row_bytes],
+            generations: vec![0; capacity],
+            tree: SumTree::new(capacity),
+            len: 0,
+            next: 0,
+        }
+    }
+
+    /// Rows held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Sum of all priorities, after the exponent.
+    #[must_use]
+    pub fn mass(&self) -> f64 {
+        self.tree.total()
+    }
+
+    /// Stores packed rows with the |TD error| of each, in order, over the oldest
+    /// where there is no room. All or none.
+    pub fn insert(&mut self, packed: &[u8], td_errors: &[f32]) -> Result<(), TableError> {
+        if packed.len() != td_errors.len() * self.row_bytes {
+            let (bytes, rows) = (packed.len(), td_errors.len());
+            return Err(TableError::Length {
+                bytes,
+                rows,
+                row_bytes: self.row_bytes,
+            });
+        }
+        if let Some((row, &value)) = td_errors
+            .iter()
+            .enumerate()
+            .find(|(_, e)| !e.is_finite() || **e < 0.0)
+        {
+            return Err(TableError::Priority { row, value });
+        }
+        let slot_of = |row| (self.next + row) % self.capacity;
+        let weights: Vec<_> = td_errors
+            .iter()
+            .enumerate()
+            .map(|(row, &e)| (slot_of(row), self.selector.weight(e)))
+            .collect();
+        self.tree.set_many(&weights)?;
+        for (row, bytes) in packed.chunks_exact(self.row_bytes).enumerate() {
+            self.store(weights[row].0, bytes);
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, slot: usize, bytes: &[u8]) {
+        if slot < self.len {
+            self.generations[slot] = self.generations[slot].wrapping_add(1);
+        } else {
+            self.len = slot + 1;
+        }
+        self.slab[slot * self.row_bytes..][..self.row_bytes].copy_from_slice(bytes);
+        self.next = (slot + 1) % self.capacity;
+    }
+
+    /// Draws `rows` rows with replacement; none from an empty table.
+    pub fn sample<R: Rng>(&self, rows: usize, rng: &mut R) -> Sampled {
+        let mut sampled = Sampled {
+            slots: Vec::with_capacity(rows),
+            generations: Vec::with_capacity(rows),
+            probabilities: Vec::with_capacity(rows),
+            packed: Vec::with_capacity(rows * self.row_bytes),
+        };
+        let total = self.tree.total();
+        for mass in self.selector.draws(rows, total, rng) {
+            let Some(slot) = self.tree.find(mass) else {
+                break;
+            };
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "a table has at most u32::MAX slots"
+            )]
+            sampled.slots.push(slot as u32);
+            sampled.generations.push(self.generations[slot]);
+            sampled.probabilities.push(self.tree.get(slot) / total);
+            sampled
+                .packed
+                .extend_from_slice(&self.slab[slot * self.row_bytes..][..self.row_bytes]);
+        }
+        sampled
+    }
+
+    /// Sets new priorities; of several for one row the last counts. Rows that
+    /// are gone are counted, never mistaken for the row in their place.
+    pub fn update(&mut self, updates: &[Update]) -> Result<Updated, TableError> {
+        let mut weights = Vec::with_capacity(updates.len());
+        for (row, update) in updates.iter().enumerate() {
+            if !update.td_error.is_finite() || update.td_error < 0.0 {
+                return Err(TableError::Priority {
+                    row,
+                    value: update.td_error,
+                });
+            }
+            let slot = update.slot as usize;
+            if slot < self.len && self.generations[slot] == update.generation {
+                weights.push((slot, self.selector.weight(update.td_error)));
+            }
+        }
+        self.tree.set_many(&weights)?;
+        let applied = weights.len() as u64;
+        Ok(Updated {
+            applied,
+            stale: updates.len() as u64 - applied,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,228 @@
+use super::*;
+use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use std::collections::VecDeque;
+
+const ROW: usize = 3;
+
+fn linear() -> Selector {
+    Selector::prioritised(1.0, 1e-6, 1e6).unwrap()
+}
+
+fn rng() -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(11)
+}
+
+fn row(content: u32) -> [u8; ROW] {
+    let bytes = content.to_le_bytes();
+    [bytes[0], bytes[1], bytes[2]]
+}
+
+fn insert(table: &mut Table, contents: impl IntoIterator<Item = u32>, error: f32) {
+    let packed: Vec<u8> = contents.into_iter().flat_map(row).collect();
+    table
+        .insert(&packed, &vec![error; packed.len() / ROW])
+        .unwrap();
+}
+
+#[test]
+fn the_oldest_row_goes_first_and_its_key_with_it() {
+    let mut table = Table::new(3, ROW, Selector::Uniform);
+    insert(&mut table, 0..3, 1.0);
+    let old: Vec<_> = (0..3)
+        .map(|slot| Update {
+            slot,
+            generation: 0,
+            td_error: 5.0,
+        })
+        .collect();
+    insert(&mut table, [3], 1.0);
+    assert_eq!(
+        table.update(&old),
+        Ok(Updated {
+            applied: 2,
+            stale: 1
+        })
+    );
+    assert_eq!(table.len(), 3);
+    let sampled = table.sample(100, &mut rng());
+    let contents: std::collections::BTreeSet<_> =
+        sampled.packed.chunks(ROW).map(|r| r[0]).collect();
+    assert_eq!(contents.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn an_update_never_touches_the_row_that_came_after() {
+    let mut table = Table::new(2, ROW, linear());
+    insert(&mut table, 0..2, 1.0);
+    insert(&mut table, 2..4, 1.0);
+    let before = table.mass();
+    let late = [
+        Update {
+            slot: 0,
+            generation: 0,
+            td_error: 900.0,
+        },
+        Update {
+            slot: 7,
+            generation: 0,
+            td_error: 900.0,
+        },
+    ];
+    assert_eq!(
+        table.update(&late),
+        Ok(Updated {
+            applied: 0,
+            stale: 2
+        })
+    );
+    assert_eq!(table.mass(), before);
+}
+
+#[test]
+fn an_empty_table_gives_nothing() {
+    let table = Table::new(4, ROW, linear());
+    assert!(table.is_empty());
+    assert_eq!(table.sample(10, &mut rng()), Sampled::default());
+}
+
+#[test]
+fn a_batch_larger_than_the_table_leaves_its_last_rows() {
+    let mut table = Table::new(4, ROW, Selector::Uniform);
+    insert(&mut table, 0..11, 1.0);
+    assert_eq!((table.len(), table.mass()), (4, 4.0));
+    assert!(
+        table
+            .sample(50, &mut rng())
+            .packed
+            .chunks(ROW)
+            .all(|r| (7..11).contains(&r[0]))
+    );
+}
+
+#[test]
+fn bad_batches_are_refused_whole() {
+    let mut table = Table::new(4, ROW, linear());
+    insert(&mut table, 0..2, 1.0);
+    let before = table.mass();
+    assert!(matches!(
+        table.insert(&[0; 5], &[1.0, 1.0]),
+        Err(TableError::Length {
+            bytes: 5,
+            rows: 2,
+            row_bytes: 3
+        })
+    ));
+    for value in [f32::NAN, f32::INFINITY, -1.0] {
+        let error = table.insert(&[0; 6], &[1.0, value]).unwrap_err();
+        assert!(
+            matches!(error, TableError::Priority { row: 1, .. }),
+            "{error}"
+        );
+        let error = table
+            .update(&[Update {
+                slot: 0,
+                generation: 0,
+                td_error: value,
+            }])
+            .unwrap_err();
+        assert!(
+            matches!(error, TableError::Priority { row: 0, .. }),
+            "{error}"
+        );
+    }
+    assert_eq!((table.len(), table.mass()), (2, before));
+}
+
+/// What a table does, written naively: a queue of (age, content, priority).
+struct Model {
+    capacity: usize,
+    rows: VecDeque<(u32, u32, f32)>,
+    inserted: u32,
+}
+
+impl Model {
+    fn insert(&mut self, content: u32, error: f32) {
+        if self.rows.len() == self.capacity {
+            self.rows.pop_front();
+        }
+        self.rows.push_back((self.inserted, content, error));
+        self.inserted += 1;
+    }
+
+    /// The row with a key: its number is slot plus generation times capacity.
+    fn find(&mut self, slot: u32, generation: u32) -> Option<&mut (u32, u32, f32)> {
+        let capacity = u32::try_from(self.capacity).unwrap();
+        if slot >= capacity {
+            return None;
+        }
+        let number = slot + generation * capacity;
+        self.rows.iter_mut().find(|row| row.0 == number)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Insert(Vec<(u32, f32)>),
+    Update(Vec<Update>),
+    Sample(usize),
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let update =
+        (0_u32..8, 0_u32..5, 0.0_f32..50.0).prop_map(|(slot, generation, td_error)| Update {
+            slot,
+            generation,
+            td_error,
+        });
+    prop_oneof![
+        prop::collection::vec((0_u32..1 << 24, 0.0_f32..50.0), 1..10).prop_map(Op::Insert),
+        prop::collection::vec(update, 0..8).prop_map(Op::Update),
+        (0_usize..20).prop_map(Op::Sample),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_a_naive_table(capacity in 1_usize..8, ops in prop::collection::vec(any_op(), 1..30)) {
+        let mut table = Table::new(capacity, ROW, linear());
+        let mut model = Model { capacity, rows: VecDeque::new(), inserted: 0 };
+        let mut rng = rng();
+        for op in ops {
+            match op {
+                Op::Insert(rows) => {
+                    let packed: Vec<u8> = rows.iter().flat_map(|&(content, _)| row(content)).collect();
+                    let errors: Vec<f32> = rows.iter().map(|&(_, error)| error).collect();
+                    table.insert(&packed, &errors).unwrap();
+                    rows.iter().for_each(|&(content, error)| model.insert(content, error));
+                }
+                Op::Update(updates) => {
+                    let updated = table.update(&updates).unwrap();
+                    let mut applied = 0;
+                    for update in &updates {
+                        if let Some(row) = model.find(update.slot, update.generation) {
+                            row.2 = update.td_error;
+                            applied += 1;
+                        }
+                    }
+                    prop_assert_eq!(updated, Updated { applied, stale: updates.len() as u64 - applied });
+                }
+                Op::Sample(rows) => {
+                    let sampled = table.sample(rows, &mut rng);
+                    prop_assert_eq!(sampled.slots.len(), if model.rows.is_empty() { 0 } else { rows });
+                    for (i, bytes) in sampled.packed.chunks(ROW).enumerate() {
+                        let found = model.find(sampled.slots[i], sampled.generations[i]);
+                        let &mut (_, content, error) = found.expect("a drawn row is in the table");
+                        prop_assert_eq!(bytes, row(content));
+                        let probability = linear().weight(error) / table.mass();
+                        prop_assert!((sampled.probabilities[i] - probability).abs() < 1e-12);
+                    }
+                }
+            }
+            prop_assert_eq!(table.len(), model.rows.len());
+            let mass: f64 = model.rows.iter().map(|row| linear().weight(row.2)).sum();
+            prop_assert!((table.mass() - mass).abs() <= 1e-9 * mass.max(1.0));
+        }
+    }
+}

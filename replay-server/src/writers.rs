@@ -1,0 +1,114 @@
+//! What each writer sent last: a batch sent again is recognised, one that never
+//! came is counted.
+
+use proto::insert::Writer;
+use std::collections::HashMap;
+
+/// The last sequence number of every writer heard lately.
+#[derive(Debug)]
+pub struct Writers {
+    /// Entries kept; beyond it the writer not heard for longest is forgotten.
+    max: usize,
+    last: HashMap<Writer, Last>,
+    /// Counts batches, to tell who was heard when.
+    turn: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    sequence: u64,
+    turn: u64,
+}
+
+impl Writers {
+    /// Remembers up to `max` writers. It should exceed the actors of a run by
+    /// far: a forgotten writer that sends a batch again has it stored twice.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            last: HashMap::new(),
+            turn: 0,
+        }
+    }
+
+    /// The last sequence number stored from this writer; 0 before the first.
+    #[must_use]
+    pub fn last(&self, writer: Writer) -> u64 {
+        self.last.get(&writer).map_or(0, |last| last.sequence)
+    }
+
+    /// Whether the batch was stored before.
+    #[must_use]
+    pub fn is_duplicate(&self, writer: Writer, sequence: u64) -> bool {
+        sequence <= self.last(writer)
+    }
+
+    /// Takes note of a stored batch; how many before it never came.
+    pub fn stored(&mut self, writer: Writer, sequence: u64) -> u64 {
+        let gap = sequence.saturating_sub(self.last(writer)).saturating_sub(1);
+        self.turn += 1;
+        self.last.insert(
+            writer,
+            Last {
+                sequence,
+                turn: self.turn,
+            },
+        );
+        if self.last.len() > self.max {
+            // Rare, and a few thousand entries: not worth a second index.
+            let oldest = self
+                .last
+                .iter()
+                .min_by_key(|(_, last)| last.turn)
+                .map(|(&writer, _)| writer);
+            oldest.map(|writer| self.last.remove(&writer));
+        }
+        gap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer(actor: u16, incarnation: u32) -> Writer {
+        Writer { actor, incarnation }
+    }
+
+    #[test]
+    fn repeats_and_gaps_are_told_apart() {
+        let mut writers = Writers::new(10);
+        let one = writer(1, 1);
+        assert!(!writers.is_duplicate(one, 1));
+        assert_eq!(writers.stored(one, 1), 0);
+        assert_eq!(writers.stored(one, 2), 0);
+        assert!(writers.is_duplicate(one, 1) && writers.is_duplicate(one, 2));
+        assert_eq!(writers.stored(one, 6), 3);
+        assert_eq!(writers.last(one), 6);
+    }
+
+    #[test]
+    fn each_life_of_an_actor_counts_for_itself() {
+        let mut writers = Writers::new(10);
+        writers.stored(writer(1, 1), 5);
+        assert!(!writers.is_duplicate(writer(1, 2), 1));
+        assert!(!writers.is_duplicate(writer(2, 1), 1));
+        assert_eq!(writers.stored(writer(1, 2), 3), 2);
+        assert_eq!(writers.last(writer(1, 1)), 5);
+    }
+
+    #[test]
+    fn the_writer_not_heard_for_longest_is_forgotten() {
+        let mut writers = Writers::new(2);
+        writers.stored(writer(1, 1), 5);
+        writers.stored(writer(2, 1), 5);
+        writers.stored(writer(1, 1), 6);
+        writers.stored(writer(3, 1), 1);
+        assert_eq!(
+            [1, 2, 3].map(|actor| writers.last(writer(actor, 1))),
+            [6, 0, 1]
+        );
+        assert_eq!(writers.last.len(), 2);
+    }
+}

@@ -1,0 +1,9 @@
+//! The shard from outside: real gRPC on a free port, and the built binary.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod client;
+mod insert;
+mod process;
+mod refuse;
+mod sample;

@@ -1,0 +1,152 @@
+//! The built binary, as people and containers start it.
+
+use proto::listen;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_replay-server");
+
+fn output(args: &[&str]) -> Output {
+    Command::new(BINARY).args(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A running server that ends with the test.
+struct Server {
+    child: Child,
+    address: String,
+    /// Kept open: a server that cannot write its log would fail.
+    _log: BufReader<std::process::ChildStderr>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let args = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--capacity",
+            "100",
+            "--shard",
+            "3",
+            "--log-format",
+            "json",
+        ];
+        let mut child = Command::new(BINARY)
+            .args(args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        log.read_line(&mut line).unwrap();
+        let entry: serde_json::Value = serde_json::from_str(&line).expect("the log is JSON");
+        let text = entry.to_string();
+        let at = text
+            .find("127.0.0.1:")
+            .expect("the first line names the address");
+        let address = text[at..].split(['"', ' ']).next().unwrap().to_owned();
+        Self {
+            child,
+            address,
+            _log: log,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn serves_answers_health_and_status_and_stops_on_sigterm() {
+    let mut server = Server::start();
+    let healthy = output(&["health", "--address", &server.address]);
+    assert!(healthy.status.success(), "{}", stderr(&healthy));
+    let status = output(&["status", "--address", &server.address, "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(
+        (&status["shard"], &status["capacity"], &status["rows"]),
+        (&3.into(), &100.into(), &0.into())
+    );
+    assert!(status["shard_incarnation"].as_u64().unwrap() > 0);
+    assert!(status["run_id"].is_null());
+    let text = output(&["status", "--address", &server.address]);
+    assert!(String::from_utf8_lossy(&text.stdout).starts_with("shard 3 of run (none yet)"));
+    let killed = Command::new("kill")
+        .args(["-TERM", &server.child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let gone = output(&["health", "--address", &server.address]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(
+        stderr(&gone).contains(&format!("{} does not answer", server.address)),
+        "{}",
+        stderr(&gone)
+    );
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_what_to_do() {
+    let taken = listen::bind("127.0.0.1:0".parse().unwrap(), false)
+        .await
+        .unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = output(&["serve", "--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert!(
+        error.contains(&format!(
+            "error: cannot listen on {address}: the port is in use"
+        )),
+        "{error}"
+    );
+    assert!(error.contains("--listen"), "{error}");
+}
+
+#[test]
+fn what_cannot_work_is_refused_at_the_start() {
+    for (args, code, text) in [
+        (vec!["serve", "--listen", "0.0.0.0:0"], 1, "--insecure"),
+        (
+            vec!["serve", "--listen", "127.0.0.1:0", "--capacity", "0"],
+            1,
+            "capacity 0",
+        ),
+        (
+            vec!["serve", "--listen", "127.0.0.1:0", "--memory-max-mb", "1"],
+            1,
+            "lower the capacity",
+        ),
+        (
+            vec!["serve", "--listen", "127.0.0.1:0", "--epsilon", "0"],
+            1,
+            "epsilon = 0",
+        ),
+        (
+            vec!["serve", "--listen", "127.0.0.1:0", "--log", "loud"],
+            1,
+            "loud",
+        ),
+        (vec!["serve", "--listen", "here"], 2, "--listen"),
+        (vec!["serve", "--selector", "best"], 2, "prioritised"),
+        (
+            vec!["health", "--address", "not an address"],
+            1,
+            "host:port",
+        ),
+    ] {
+        let output = output(&args);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+        assert!(error.contains(text), "{args:?}: {error}");
+    }
+}

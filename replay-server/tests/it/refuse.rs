@@ -1,0 +1,234 @@
+//! Clients that do not belong here, and clients that lie.
+
+use crate::client::{Shard, batch, columns_of, hello, lie, open, row};
+use common::row::{AgentStep, RowShape};
+use proto::hello::Hello;
+use proto::insert::{AckLevel, BATCH_BYTES_MAX, BATCH_ROWS_MAX, InsertOpen};
+use proto::sample::SampleRequest;
+use proto::update::SlotPriority;
+use proto::wire;
+use tonic::{Code, Status};
+
+/// The status with which a stream ends that says this.
+async fn refused(shard: &Shard, requests: impl IntoIterator<Item = wire::InsertRequest>) -> Status {
+    let mut stream = shard.stream().await;
+    for request in requests {
+        stream.send(request).await;
+    }
+    loop {
+        if let Err(status) = stream.reply().await {
+            return status;
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_belongs_to_another_run_is_told_in_a_sentence() {
+    let shard = Shard::with_credit(100).await;
+    let changed = |change: fn(&mut Hello)| {
+        let mut hello = hello();
+        change(&mut hello);
+        hello
+    };
+    for (hello, sentence) in [
+        (
+            changed(|h| h.run_id = "other".into()),
+            "runs differ: the server belongs to run \"test\"",
+        ),
+        (changed(|h| h.manifest = [9; 32]), "training data differ"),
+        (
+            changed(|h| h.config_digest = [9; 32]),
+            "configurations differ",
+        ),
+        (
+            changed(|h| {
+                h.shape = RowShape {
+                    agents: 3,
+                    history: 2,
+                }
+            }),
+            "row shapes differ",
+        ),
+    ] {
+        let inserting = refused(
+            &shard,
+            [InsertOpen {
+                hello: hello.clone(),
+                ..open(1)
+            }
+            .into()],
+        )
+        .await;
+        let request = SampleRequest {
+            hello,
+            rows: 1,
+            insert_limit: 0,
+            shard_incarnation: 0,
+        };
+        let sampling = shard.sample_as(request).await.unwrap_err();
+        for status in [inserting, sampling] {
+            assert_eq!(status.code(), Code::FailedPrecondition);
+            assert!(status.message().contains(sentence), "{status}");
+        }
+    }
+    let mut request = wire::SampleRequest {
+        hello: Some(hello().into()),
+        ..Default::default()
+    };
+    request.hello.as_mut().unwrap().protocol = 99;
+    let status = shard.client().sample(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(
+        status.message().contains("protocol versions differ"),
+        "{status}"
+    );
+}
+
+#[tokio::test]
+async fn durable_acknowledgements_are_not_promised() {
+    let shard = Shard::with_credit(100).await;
+    let status = refused(
+        &shard,
+        [InsertOpen {
+            ack: AckLevel::Durable,
+            ..open(1)
+        }
+        .into()],
+    )
+    .await;
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(
+        status
+            .message()
+            .starts_with("this shard keeps rows in memory only"),
+        "{status}"
+    );
+}
+
+#[tokio::test]
+async fn a_stream_is_opened_first_and_once() {
+    let shard = Shard::with_credit(100).await;
+    let unopened = refused(&shard, [batch(1, 0, 1).into()]).await;
+    let twice = refused(&shard, [open(1).into(), open(1).into()]).await;
+    let empty = refused(&shard, [wire::InsertRequest { kind: None }]).await;
+    for (status, text) in [
+        (unopened, "begins with an open"),
+        (twice, "opened once"),
+        (empty, "kind is missing"),
+    ] {
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(text), "{status}");
+    }
+}
+
+/// A batch of two rows with other priorities.
+fn priorities(values: &[f32]) -> wire::InsertRequest {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    lie(batch(1, 0, 2), |b| b.priorities = bytes.into())
+}
+
+/// A batch of two rows with other columns.
+fn columns(bytes: Vec<u8>) -> wire::InsertRequest {
+    lie(batch(1, 0, 2), |b| b.columns = bytes.into())
+}
+
+/// A batch of two rows, the second changed.
+fn second_row(change: fn(&mut AgentStep)) -> wire::InsertRequest {
+    let mut rows = [row(0), row(1)];
+    change(&mut rows[1].agents[0]);
+    columns(columns_of(&rows))
+}
+
+fn claims(rows: u32) -> wire::InsertRequest {
+    lie(batch(1, 0, 2), |b| b.rows = rows)
+}
+
+#[tokio::test]
+async fn lies_are_refused_by_row_and_field_and_leave_nothing_behind() {
+    let shard = Shard::with_credit(100_000).await;
+    let lies = [
+        (priorities(&[1.0, f32::NAN]), "row 1 has NaN"),
+        (priorities(&[f32::INFINITY, 1.0]), "row 0 has inf"),
+        (priorities(&[1.0, -2.0]), "row 1 has -2"),
+        (priorities(&[1.0]), "priorities"),
+        (
+            columns(vec![1; 10]),
+            "batch 1: 2 rows of 72 bytes need 145 bytes",
+        ),
+        (
+            columns(vec![200; 145]),
+            "batch 1: rows of layout version 200",
+        ),
+        (columns(vec![1; BATCH_BYTES_MAX + 1]), "columns"),
+        (
+            second_row(|a| a.reward = f32::NAN),
+            "batch 1, row 1: row field reward of agent 0 is NaN",
+        ),
+        (
+            second_row(|a| a.action = 6),
+            "batch 1, row 1: row field action of agent 0 is 6",
+        ),
+        (
+            second_row(|a| a.next[1].stride = 0),
+            "batch 1, row 1: row field frame of agent 0",
+        ),
+        (claims(u32::MAX), "rows"),
+        (claims(BATCH_ROWS_MAX as u32 + 1), "rows"),
+        (claims(0), "rows"),
+        (lie(batch(1, 0, 2), |b| b.sequence = 0), "sequence"),
+    ];
+    let count = lies.len() as u64;
+    for (request, text) in lies {
+        let status = refused(&shard, [open(1).into(), request]).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains(text), "{text}: {status}");
+    }
+    let status = shard.status().await;
+    assert_eq!(
+        (
+            status.refused_batches,
+            status.summary.rows,
+            status.summary.inserted
+        ),
+        (count, 0, 0)
+    );
+    // The same writer, honest again, is welcome with the same number.
+    let (mut stream, _) = shard.open(1).await;
+    assert_eq!(stream.insert(batch(1, 0, 2)).await, 1);
+}
+
+#[tokio::test]
+async fn samplers_may_not_lie_either() {
+    let shard = Shard::with_credit(100).await;
+    let (mut stream, _) = shard.open(1).await;
+    stream.insert(batch(1, 0, 2)).await;
+    let before = shard.sample(0).await.summary.mass;
+    let update = |td_error| {
+        vec![SlotPriority {
+            slot: 0,
+            generation: 0,
+            td_error,
+        }]
+    };
+    for value in [f32::NAN, -1.0, f32::INFINITY] {
+        let status = shard
+            .update(crate::client::INCARNATION, update(value))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    let request = wire::SampleRequest {
+        hello: Some(hello().into()),
+        rows: u32::MAX,
+        ..Default::default()
+    };
+    let status = shard.client().sample(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    let status = shard
+        .client()
+        .sample(wire::SampleRequest::default())
+        .await
+        .unwrap_err();
+    assert!(status.message().contains("hello is missing"), "{status}");
+    assert_eq!(shard.sample(0).await.summary.mass, before);
+}
