@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Which voxels windows are cut from.
+pub use crate::preprocess::VolumeChoice as VolumeRule;
 use crate::window::WindowRule;
 
 /// Raised whenever a rule or the preprocessing changes what a window, a reward
@@ -33,16 +35,6 @@ impl From<Scale> for (u8, u8) {
     fn from(s: Scale) -> Self {
         (s.stride, s.step)
     }
-}
-
-/// Which voxels windows are cut from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum VolumeRule {
-    /// u8, axes permuted and flipped to the nearest RAS.
-    CanonicalU8,
-    /// f32, the file's own axes (rl-medical).
-    ReferenceF32,
 }
 
 /// Whether the agents on one scan depend on each other.

@@ -100,6 +100,19 @@ impl Network {
         self.parameters.copy_from(&other.parameters)
     }
 
+    /// A second handle on the same numbers, for another thread: what is changed
+    /// in one is changed in the other, so nobody may change them meanwhile.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn share(&self) -> Result<Self> {
+        let entries = self.parameters.iter();
+        let shared = entries.map(|(name, t)| (name.to_owned(), t.shallow_clone()));
+        let mut other = Self::from_parameters(&self.spec, Parameters::new(shared.collect()))?;
+        other.compute = self.compute;
+        Ok(other)
+    }
+
     /// A network of the same numbers that shares nothing with this one, on a device.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Layers, later ones win: the defaults (`default.toml`, the one place that
 //! holds them) < files < `LANDMARL__SECTION__KEY` < `--set section.key=value`.
-//! Each layer is checked on its own ([`layer`]), so that an error names the key
+//! Each layer is checked on its own, so that an error names the key
 //! and where it was said; then the merged result becomes a [`Config`], whose
 //! ranges are checked by [`Config::validate`].
 

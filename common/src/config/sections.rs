@@ -189,15 +189,25 @@ fn one_of(key: &'static str, value: &str, allowed: &[&str]) -> Check {
     }
 }
 
-/// All range checks, in the order of the file.
 #[expect(
     clippy::cast_precision_loss,
     reason = "counts compared with small bounds"
 )]
+fn count(key: &'static str, value: usize, high: usize) -> Check {
+    within(key, value as f64, 1.0, high as f64)
+}
+
+/// All checks, in the order of the file, then those of several keys together.
 pub(super) fn checks(c: &Config) -> Vec<Check> {
-    let (r, a, l) = (&c.replay, &c.actor, &c.learner);
-    let count = |key, value: usize, high: usize| within(key, value as f64, 1.0, high as f64);
-    let mut all = vec![
+    let mut all = services(c);
+    all.extend(training(c));
+    all.extend(together(c));
+    all
+}
+
+fn services(c: &Config) -> Vec<Check> {
+    let (r, a) = (&c.replay, &c.actor);
+    vec![
         one_of(
             "network.preset",
             &c.network.preset,
@@ -223,6 +233,13 @@ pub(super) fn checks(c: &Config) -> Vec<Check> {
         within("actor.start_margin", a.start_margin, 0.0, 0.45),
         count("actor.batch_rows", a.batch_rows, 4096),
         count("actor.backlog", a.backlog, 100_000),
+        within("cluster.lease_s", c.cluster.lease_s, 1.0, 600.0),
+    ]
+}
+
+fn training(c: &Config) -> Vec<Check> {
+    let l = &c.learner;
+    vec![
         within("learner.max_minutes", l.max_minutes, 0.0, 1e7),
         count("learner.batch", l.batch, 65_536),
         within("learner.gamma", l.gamma, 0.0, 0.9999),
@@ -241,8 +258,12 @@ pub(super) fn checks(c: &Config) -> Vec<Check> {
         count("evaluation.starts", c.evaluation.starts, 1000),
         within("evaluation.margin", c.evaluation.margin, 0.0, 0.45),
         count("checkpoint.keep", c.checkpoint.keep, 10_000),
-        within("cluster.lease_s", c.cluster.lease_s, 1.0, 600.0),
-    ];
+    ]
+}
+
+fn together(c: &Config) -> Vec<Check> {
+    let (r, a, l) = (&c.replay, &c.actor, &c.learner);
+    let mut all = Vec::new();
     for (key, value) in [
         ("learner.updates", l.updates),
         ("learner.target_every", l.target_every),

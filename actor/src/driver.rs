@@ -1,0 +1,152 @@
+//! The rollout thread: owns the tensors, acts until told to stop.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use common::config::Config;
+use common::scan::Scan;
+use tch::Device;
+use tokio::sync::oneshot;
+
+use crate::counters::Counters;
+use crate::error::ActorError;
+use crate::exploration;
+use crate::feed::{Feed, Life};
+use crate::network_policy::{NetworkPolicy, Samples};
+use crate::rollout::Rollout;
+use crate::weights::Published;
+
+/// A running rollout thread.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    thread: Option<JoinHandle<()>>,
+    ended: oneshot::Receiver<Result<(), ActorError>>,
+}
+
+impl Driver {
+    pub(crate) fn spawn(
+        config: Arc<Config>,
+        scans: Vec<Arc<Scan>>,
+        feed: Arc<Feed>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, ActorError> {
+        let (tell, ended) = oneshot::channel();
+        let body = move || {
+            // Per thread, because several actors may live in one process.
+            model::device::set_threads(config.actor.threads);
+            let result = act(&config, &scans, &feed, &counters);
+            let _ = tell.send(result);
+        };
+        let thread = std::thread::Builder::new()
+            .name("rollout".into())
+            .spawn(body)
+            .map_err(ActorError::Thread)?;
+        Ok(Self {
+            thread: Some(thread),
+            ended,
+        })
+    }
+
+    /// Waits for the end of the thread; a panic in it is an error. May be
+    /// dropped and called again.
+    pub(crate) async fn ended(&mut self) -> Result<(), ActorError> {
+        if let Ok(result) = (&mut self.ended).await {
+            return result;
+        }
+        // The sender was dropped without a word: the thread is unwinding.
+        let thread = self.thread.take();
+        let joined = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
+        let text = match joined {
+            Ok(Some(Err(panic))) => panic_text(panic.as_ref()),
+            _ => "it ended without a result".to_owned(),
+        };
+        Err(ActorError::Panicked(text))
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+/// Steps all slots until the feed says stop.
+fn act(
+    config: &Config,
+    scans: &[Arc<Scan>],
+    feed: &Feed,
+    counters: &Counters,
+) -> Result<(), ActorError> {
+    let start = Instant::now();
+    let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, Device::Cpu);
+    let mut policy = policy.with_clock(move || start.elapsed());
+    let mut current: Option<(Arc<Life>, Rollout)> = None;
+    let mut held: Option<Arc<Published>> = None;
+    let mut over = None;
+    while let Some((life, weights)) = feed.next(over.as_ref()) {
+        over = None;
+        if held.as_ref().is_none_or(|h| !Arc::ptr_eq(h, &weights)) {
+            take(&mut policy, &weights, counters)?;
+            held = Some(weights);
+        }
+        let (life, rollout) = match &mut current {
+            Some((same, rollout)) if Arc::ptr_eq(same, &life) => (&*same, rollout),
+            _ => {
+                let rollout = Rollout::new(config, scans, &life.exploration, life.writer)?;
+                let (life, rollout) = current.insert((life, rollout));
+                (&*life, rollout)
+            }
+        };
+        let report = rollout.step(
+            &mut policy,
+            exploration::progress(config, counters.updates()),
+        )?;
+        counters.stepped(
+            report.env_steps,
+            report.walks,
+            report.rows.len(),
+            &report.episodes,
+            policy.take_times(),
+        );
+        if !life.send(report.rows, counters) {
+            over = Some(Arc::clone(life));
+        }
+    }
+    Ok(())
+}
+
+fn take(
+    policy: &mut NetworkPolicy,
+    weights: &Published,
+    counters: &Counters,
+) -> Result<(), ActorError> {
+    let version = weights.version;
+    let read = model::weights::from_bytes(&weights.bytes);
+    let network = read
+        .map_err(|source| ActorError::Weights { version, source })?
+        .network;
+    policy.set_network(&network, version)?;
+    counters.new_weights(version);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_the_thread_is_an_error_with_its_words() {
+        let (tell, ended) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let _tell = tell;
+            panic!("out of {}", "luck");
+        });
+        let mut driver = Driver {
+            thread: Some(thread),
+            ended,
+        };
+        let error = driver.ended().await.unwrap_err();
+        assert_eq!(error.to_string(), "the rollout thread failed: out of luck");
+    }
+}

@@ -1,0 +1,54 @@
+//! Why an actor ends before it was told to.
+
+use std::io;
+
+use proto::channel::AddressError;
+
+use crate::policy::PolicyError;
+use crate::rollout::RolloutError;
+
+/// Why an actor ends before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ActorError {
+    /// The learner does not take this actor: other scans, another configuration
+    /// or another version. Its sentence says which.
+    #[error("the learner at {learner} refuses this actor: {sentence}")]
+    Refused {
+        /// The learner's address.
+        learner: String,
+        /// What it said.
+        sentence: String,
+    },
+    /// A shard does not take this actor's rows.
+    #[error("{0}")]
+    ShardRefused(String),
+    /// An address that is none.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Scans, agents and slots do not fit together.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
+    /// The weights do not answer.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Weights that are no network.
+    #[error("weights version {version} from the learner cannot be used: {source}")]
+    Weights {
+        /// Which.
+        version: u64,
+        /// Why.
+        source: model::ModelError,
+    },
+    /// The manifest cannot be written down.
+    #[error("the training manifest cannot be sent: {0}")]
+    Manifest(#[from] serde_json::Error),
+    /// One of the actor's tasks ended with a panic, which is a defect of landmarl.
+    #[error("a task of the actor failed: {0}")]
+    Task(String),
+    /// The rollout thread cannot be started.
+    #[error("cannot start the rollout thread: {0}")]
+    Thread(io::Error),
+    /// The rollout thread ended with a panic, which is a defect of landmarl.
+    #[error("the rollout thread failed: {0}")]
+    Panicked(String),
+}

@@ -1,0 +1,243 @@
+//! The learner as an actor sees it: join, and say so every now and then.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::BackoffBuilder;
+use proto::channel::{connect_lazy, learner_client};
+use proto::heartbeat::{Heartbeat, HeartbeatReply};
+use proto::insert::Writer;
+use proto::join::{JoinReply, JoinRequest};
+use proto::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, unary};
+use proto::wire;
+use proto::wire::learner_client::LearnerClient;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::counters::{Counters, Reading};
+use crate::error::ActorError;
+
+/// How often to say that the learner is still away.
+const SAY_AWAY_EVERY: Duration = Duration::from_secs(10);
+/// Heartbeats per lease.
+const BEATS_PER_LEASE: u32 = 4;
+/// The shortest time between heartbeats, whatever the lease.
+const BEAT_MIN: Duration = Duration::from_millis(50);
+
+/// Speaks to one learner.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    address: String,
+    client: LearnerClient<Channel>,
+}
+
+/// What the learner wants of an actor that it knew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The lease had expired.
+    Rejoin,
+    /// The run is over.
+    Stop,
+}
+
+/// Says at most every so often that the learner is away.
+#[derive(Debug, Default)]
+struct Away {
+    since: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Away {
+    fn say(&mut self, address: &str, status: &Status) {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        if self.said.is_none_or(|said| now - said >= SAY_AWAY_EVERY) {
+            self.said = Some(now);
+            tracing::warn!(
+                learner = address, away_s = (now - since).as_secs(), code = ?status.code(), reason = status.message(),
+                "the learner does not answer; trying again"
+            );
+        }
+    }
+}
+
+impl Link {
+    pub(crate) fn new(address: &str) -> Result<Self, ActorError> {
+        Ok(Self {
+            address: address.to_owned(),
+            client: learner_client(connect_lazy(address)?),
+        })
+    }
+
+    pub(crate) fn client(&self) -> LearnerClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Joins, however long it takes for the learner to be there.
+    pub(crate) async fn join(&self, request: &JoinRequest) -> Result<JoinReply, ActorError> {
+        let mut waits = backoff(usize::MAX).build();
+        let mut away = Away::default();
+        loop {
+            match self.try_join(request).await {
+                Ok(reply) => {
+                    let Writer { actor, incarnation } = reply.writer;
+                    tracing::info!(actor, incarnation, run = %reply.run_id, shards = reply.shards.len(), "joined the run");
+                    return Ok(reply);
+                }
+                Err(status) if is_final(status.code()) => {
+                    let sentence = status.message().to_owned();
+                    return Err(ActorError::Refused {
+                        learner: self.address.clone(),
+                        sentence,
+                    });
+                }
+                Err(status) => away.say(&self.address, &status),
+            }
+            sleep(waits.next().unwrap_or(CALL_DEADLINE)).await;
+        }
+    }
+
+    async fn try_join(&self, request: &JoinRequest) -> Result<JoinReply, Status> {
+        let mut client = self.client();
+        let message = wire::JoinRequest::from(request.clone());
+        let reply = unary(
+            message,
+            JOIN_DEADLINE,
+            |r| async move { client.join(r).await },
+        )
+        .await?;
+        Ok(JoinReply::try_from(reply)?)
+    }
+
+    /// Heartbeats until the learner wants something. A learner that is away
+    /// changes nothing: the actor goes on with the weights that it has.
+    pub(crate) async fn beat(&self, joined: &JoinReply, counters: Arc<Counters>) -> Order {
+        let every = (joined.lease / BEATS_PER_LEASE).max(BEAT_MIN);
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = counters.read();
+        let mut away = Away::default();
+        loop {
+            ticks.tick().await;
+            let now = counters.read();
+            let heartbeat = report(joined.writer, &now, &told);
+            match self
+                .try_beat(heartbeat, (joined.lease / 2).min(CALL_DEADLINE))
+                .await
+            {
+                Ok(reply) => {
+                    told = now;
+                    if away.since.is_some() {
+                        tracing::info!(learner = %self.address, "the learner is back");
+                        away = Away::default();
+                    }
+                    counters.set_updates(reply.updates);
+                    if reply.stop {
+                        return Order::Stop;
+                    }
+                    if reply.rejoin {
+                        return Order::Rejoin;
+                    }
+                }
+                Err(status) => away.say(&self.address, &status),
+            }
+        }
+    }
+
+    async fn try_beat(
+        &self,
+        heartbeat: Heartbeat,
+        within: Duration,
+    ) -> Result<HeartbeatReply, Status> {
+        let mut client = self.client();
+        let message = wire::HeartbeatRequest::from(heartbeat);
+        let reply = unary(
+            message,
+            within,
+            |r| async move { client.heartbeat(r).await },
+        )
+        .await?;
+        Ok(reply.into())
+    }
+}
+
+/// Totals as they are, means and waits since the heartbeat before.
+fn report(writer: Writer, now: &Reading, told: &Reading) -> Heartbeat {
+    let errors = now.errors - told.errors;
+    #[expect(clippy::cast_precision_loss, reason = "episodes of a few seconds")]
+    let mean = if errors == 0 {
+        0.0
+    } else {
+        (now.error_sum - told.error_sum).max(0.0) / errors as f64
+    };
+    Heartbeat {
+        writer,
+        env_steps: now.env_steps,
+        episodes: now.episodes,
+        rows_sent: now.rows_acked,
+        rows_dropped: now.rows_dropped,
+        weights_version: now.weights_version,
+        blocked_s: now.blocked.saturating_sub(told.blocked).as_secs_f64(),
+        episode_error: mean,
+        episode_errors: errors,
+    }
+}
+
+/// Answers that trying again will not change.
+fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_tell_totals_and_what_is_new() {
+        let told = Reading {
+            env_steps: 10,
+            blocked: Duration::from_secs(1),
+            error_sum: 8.0,
+            errors: 2,
+            ..Reading::default()
+        };
+        let now = Reading {
+            env_steps: 30,
+            blocked: Duration::from_secs(3),
+            error_sum: 20.0,
+            errors: 5,
+            rows_acked: 7,
+            ..told
+        };
+        let h = report(
+            Writer {
+                actor: 1,
+                incarnation: 2,
+            },
+            &now,
+            &told,
+        );
+        assert_eq!((h.env_steps, h.rows_sent, h.blocked_s), (30, 7, 2.0));
+        assert_eq!((h.episode_error, h.episode_errors), (4.0, 3));
+        let quiet = report(
+            Writer {
+                actor: 1,
+                incarnation: 2,
+            },
+            &now,
+            &now,
+        );
+        assert_eq!(
+            (quiet.episode_error, quiet.episode_errors, quiet.blocked_s),
+            (0.0, 0, 0.0)
+        );
+    }
+}

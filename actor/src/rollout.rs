@@ -1,0 +1,195 @@
+//! Training episodes in many slots at once, one batched forward pass per step.
+
+use std::sync::Arc;
+
+use common::config::Config;
+use common::row::{Row, RowHeader};
+use common::scan::Scan;
+use proto::insert::Writer;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::episodes::{Episodes, EpisodesError};
+use crate::exploration;
+use crate::group::{COMMNET, walk_together};
+use crate::policy::{Policy, PolicyError, View};
+pub use crate::slot::EpisodeEnd;
+use crate::slot::{Slot, SlotRules};
+
+/// What one step of all slots gave.
+#[derive(Debug, Default)]
+pub struct StepReport {
+    /// Complete rows with their initial priorities (|TD|, at most `replay.priority_max`).
+    pub rows: Vec<(Row, f32)>,
+    /// Environment steps: one per group that moved.
+    pub env_steps: u64,
+    /// Episodes that ended, one entry per agent with a target.
+    pub episodes: Vec<EpisodeEnd>,
+    /// Walks that ended.
+    pub walks: u64,
+}
+
+/// Why there can be no rollout.
+#[derive(Debug, thiserror::Error)]
+pub enum RolloutError {
+    /// Scans and agents do not fit.
+    #[error(transparent)]
+    Episodes(#[from] EpisodesError),
+    /// The learner was told of another number of slots.
+    #[error("exploration has {found} values for {slots} slots")]
+    Exploration {
+        /// `actor.slots`.
+        slots: usize,
+        /// Values given.
+        found: usize,
+    },
+    /// More than a row's numbers can name.
+    #[error("{count} {what} are more than the {} that a row can name", u16::MAX)]
+    TooMany {
+        /// What is counted.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// `config.actor.slots` environments stepped together.
+///
+/// A function of configuration, scans, writer and the policy's answers alone:
+/// equal ones give equal rows.
+#[derive(Debug)]
+pub struct Rollout {
+    common: SlotRules,
+    scans: Vec<Arc<Scan>>,
+    episodes: Episodes,
+    slots: Vec<Slot>,
+    epsilon_start: f64,
+}
+
+impl Rollout {
+    /// `scans` in manifest order, `exploration` the final probability of a
+    /// random action per slot, `writer` for the rows' headers and the random
+    /// streams, which also depend on `config.run.seed`.
+    ///
+    /// # Errors
+    /// When there is nothing to walk to, or the numbers do not fit together.
+    pub fn new(
+        config: &Config,
+        scans: &[Arc<Scan>],
+        exploration: &[f32],
+        writer: Writer,
+    ) -> Result<Self, RolloutError> {
+        let slots = config.actor.slots;
+        if exploration.len() != slots {
+            return Err(RolloutError::Exploration {
+                slots,
+                found: exploration.len(),
+            });
+        }
+        let narrow = |what, count: usize| {
+            u16::try_from(count).map_err(|_| RolloutError::TooMany { what, count })
+        };
+        narrow("scans", scans.len())?;
+        narrow("slots", slots)?;
+        let agents = agents_of(config, scans);
+        let rows_together = config.network.kind == COMMNET;
+        let together = walk_together(&config.rules, rows_together);
+        let stream = |number: u32| stream(config.run.seed, writer, number);
+        let mut episodes = Episodes::new(scans, agents, together, stream(u32::MAX))?;
+        #[expect(clippy::cast_possible_truncation, reason = "settings of a few digits")]
+        let common = SlotRules {
+            rules: Arc::new(config.rules.clone()),
+            starts: config.actor.training_starts(),
+            n_step: config.learner.n_step,
+            gamma: config.learner.gamma as f32,
+            rows_together,
+            priority_max: config.replay.priority_max as f32,
+        };
+        let slots = (0..)
+            .zip(exploration)
+            .map(|(slot, &epsilon)| {
+                let header = RowHeader {
+                    actor: writer.actor,
+                    incarnation: writer.incarnation,
+                    slot,
+                    ..RowHeader::default()
+                };
+                let first = episodes.next();
+                Slot::new(
+                    &common,
+                    header,
+                    f64::from(epsilon),
+                    stream(u32::from(slot)),
+                    &first,
+                    scans,
+                )
+            })
+            .collect();
+        Ok(Self {
+            common,
+            scans: scans.to_vec(),
+            episodes,
+            slots,
+            epsilon_start: config.actor.epsilon_start,
+        })
+    }
+
+    /// One forward pass for all slots and one move of each, at an exploration
+    /// between `actor.epsilon_start` (`epsilon_progress` 0) and the slot's own (1).
+    ///
+    /// # Errors
+    /// Whatever the policy says; nothing has moved then.
+    pub fn step(
+        &mut self,
+        policy: &mut impl Policy,
+        epsilon_progress: f64,
+    ) -> Result<StepReport, PolicyError> {
+        let views: Vec<View<'_>> = self.slots.iter().map(Slot::view).collect();
+        let q_values = policy.q_values(&views)?;
+        let version = policy.weights_version();
+        let mut report = StepReport::default();
+        let mut rest = q_values.as_slice();
+        for slot in &mut self.slots {
+            let (q, others) = rest.split_at(slot.view().agents.len());
+            rest = others;
+            slot.settle(&self.common, q, &mut report.rows);
+            if slot.closing() {
+                slot.restart(&self.common, &self.episodes.next(), &self.scans);
+                continue;
+            }
+            let epsilon =
+                exploration::epsilon(self.epsilon_start, slot.epsilon_last, epsilon_progress);
+            slot.advance(&self.common, q, epsilon, version);
+            report.env_steps += 1;
+            if slot.closing() {
+                report.walks += 1;
+                report.episodes.extend(slot.ends(&self.common));
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// Number of agents: one per landmark asked for; where none is named, one per
+/// landmark of the scans.
+pub(crate) fn agents_of(config: &Config, scans: &[Arc<Scan>]) -> u16 {
+    let count = match config.data.landmarks.len() {
+        0 => scans.first().map_or(0, |s| s.landmarks.len()),
+        named => named,
+    };
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
+/// An independent random stream: ChaCha8 with the numbers themselves as its key.
+fn stream(seed: u64, writer: Writer, number: u32) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..10].copy_from_slice(&writer.actor.to_le_bytes());
+    key[12..16].copy_from_slice(&writer.incarnation.to_le_bytes());
+    key[16..20].copy_from_slice(&number.to_le_bytes());
+    key[20..28].copy_from_slice(b"rollouts");
+    ChaCha8Rng::from_seed(key)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! Rows, ends and shares of whole rollouts.
+
+use super::*;
+use crate::fixture::{self, Oracle, scan_with};
+use crate::policy::{QValues, RandomPolicy, ZeroPolicy};
+use common::row::{AgentStep, FrameRef};
+use common::rules::{Coupling, CutRule};
+use common::walk::End;
+
+const WRITER: Writer = Writer {
+    actor: 3,
+    incarnation: 2,
+};
+const TARGET: [f64; 3] = [15.0, 12.0, 10.0];
+
+/// Plays given actions one after another; the chosen action is worth 2.
+#[derive(Debug)]
+struct Script {
+    actions: Vec<u8>,
+    next: usize,
+}
+
+impl Script {
+    fn new(actions: &[u8]) -> Self {
+        Self {
+            actions: actions.to_vec(),
+            next: 0,
+        }
+    }
+}
+
+impl Policy for Script {
+    fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
+        let action = self.actions[self.next % self.actions.len()];
+        self.next += 1;
+        let mut q = [0.0; 6];
+        q[usize::from(action)] = 2.0;
+        Ok(views
+            .iter()
+            .flat_map(|v| v.agents.iter().map(|_| q))
+            .collect())
+    }
+
+    fn weights_version(&self) -> u64 {
+        41
+    }
+}
+
+fn rollout(config: &Config, scans: &[Arc<Scan>], epsilon: f32) -> Rollout {
+    Rollout::new(config, scans, &vec![epsilon; config.actor.slots], WRITER).unwrap()
+}
+
+fn run(rollout: &mut Rollout, policy: &mut impl Policy, steps: usize) -> StepReport {
+    let mut all = StepReport::default();
+    for _ in 0..steps {
+        let one = rollout.step(policy, 1.0).unwrap();
+        all.rows.extend(one.rows);
+        all.episodes.extend(one.episodes);
+        all.env_steps += one.env_steps;
+        all.walks += one.walks;
+    }
+    all
+}
+
+/// One agent, one slot, one scale, starting on its target.
+fn single() -> Config {
+    let mut config = fixture::config();
+    config.data.landmarks = vec!["A".into()];
+    config.rules.scales = vec![(1, 1).into()];
+    config.rules.history = 2;
+    config.rules.max_steps = 3;
+    config.actor.slots = 1;
+    config.actor.start_near = 1.0;
+    config.actor.start_near_radius = vec![0.0];
+    config
+}
+
+fn frame(x: i16, z: i16) -> FrameRef {
+    FrameRef {
+        position: [x, 12, z],
+        stride: 1,
+        valid: true,
+    }
+}
+
+fn row(
+    step: u16,
+    action: u8,
+    reward: f32,
+    discount: f32,
+    state: [FrameRef; 2],
+    next: [FrameRef; 2],
+) -> Row {
+    Row {
+        header: RowHeader {
+            scan: 0,
+            pose: 0,
+            actor: 3,
+            incarnation: 2,
+            slot: 0,
+            episode: 0,
+            step,
+            weights_version: 41,
+        },
+        agents: vec![AgentStep {
+            agent: 0,
+            scale: 0,
+            next_scale: 0,
+            action,
+            active: true,
+            reward,
+            discount,
+            state: state.to_vec(),
+            next: next.to_vec(),
+        }],
+    }
+}
+
+/// Rows of three steps (right, right, up) from the target, cut by the cap.
+fn scripted(n_step: usize, cut: CutRule) -> Vec<(Row, f32)> {
+    let mut config = single();
+    config.learner.n_step = n_step;
+    config.rules.cut = cut;
+    let mut r = rollout(&config, &[scan_with(&[Some(TARGET)])], 0.0);
+    run(&mut r, &mut Script::new(&[2, 2, 0, 0]), 4).rows
+}
+
+#[test]
+fn one_step_rows_equal_those_made_by_hand() {
+    let up = (2.0 - 5.0_f64.sqrt()) as f32;
+    let invalid = FrameRef::default();
+    let (a, b, c, d) = (frame(15, 10), frame(16, 10), frame(17, 10), frame(17, 11));
+    let expected = [
+        row(0, 2, -1.0, 0.9, [invalid, a], [a, b]),
+        row(1, 2, -1.0, 0.9, [a, b], [b, c]),
+        row(2, 0, up, 0.9, [b, c], [c, d]),
+    ];
+    let rows = scripted(1, CutRule::Truncate);
+    assert_eq!(
+        rows.iter().map(|r| r.0.clone()).collect::<Vec<_>>(),
+        expected
+    );
+    for (row, priority) in &rows {
+        // Chosen and bootstrap value are 2 throughout.
+        let td = (row.agents[0].reward + 0.9 * 2.0 - 2.0).abs();
+        assert!((priority - td).abs() < 1e-6, "{priority} for {td}");
+    }
+    let discounts: Vec<f32> = scripted(1, CutRule::Terminal)
+        .iter()
+        .map(|r| r.0.agents[0].discount)
+        .collect();
+    assert_eq!(discounts, [0.9, 0.9, 0.0]);
+}
+
+#[test]
+fn three_step_rows_equal_those_made_by_hand() {
+    let up = (2.0 - 5.0_f64.sqrt()) as f32;
+    let invalid = FrameRef::default();
+    let (a, b, c, d) = (frame(15, 10), frame(16, 10), frame(17, 10), frame(17, 11));
+    let g = 0.9_f32;
+    let expected = [
+        row(0, 2, -1.0 - g + g * g * up, g * g * g, [invalid, a], [c, d]),
+        row(1, 2, -1.0 + g * up, g * g, [a, b], [c, d]),
+        row(2, 0, up, g, [b, c], [c, d]),
+    ];
+    for ((found, _), expected) in scripted(3, CutRule::Truncate).iter().zip(&expected) {
+        let (f, e) = (&found.agents[0], &expected.agents[0]);
+        assert!(
+            (f.reward - e.reward).abs() < 1e-6 && (f.discount - e.discount).abs() < 1e-6,
+            "{f:?} {e:?}"
+        );
+        let same = AgentStep {
+            reward: e.reward,
+            discount: e.discount,
+            ..f.clone()
+        };
+        assert_eq!((&found.header, &same), (&expected.header, e));
+    }
+    assert_eq!(scripted(3, CutRule::Truncate).len(), 3);
+}
+
+#[test]
+fn the_next_state_after_a_scale_switch_is_at_the_new_scale() {
+    let mut config = fixture::config();
+    config.data.landmarks = vec!["A".into()];
+    config.actor.slots = 1;
+    config.actor.start_margin = 0.45;
+    let mut r = rollout(&config, &[scan_with(&[Some(TARGET)])], 0.0);
+    let rows = run(&mut r, &mut Script::new(&[2, 3]), 9).rows;
+    let start = rows[0].0.agents[0].state[0].position;
+    // Right and left by 3 until the right end was seen four times: seven moves.
+    let switch = &rows[6].0.agents[0];
+    assert_eq!(
+        (switch.scale, switch.next_scale, switch.state[0].stride),
+        (0, 1, 2)
+    );
+    // Whole periods average to 1.5 voxels right of the start, rounded to 2.
+    let expected = FrameRef {
+        position: [start[0] + 2, start[1], start[2]],
+        stride: 1,
+        valid: true,
+    };
+    assert_eq!(switch.next, [expected]);
+    assert_eq!(switch.discount, 0.9, "bootstrapping goes across the switch");
+    assert_eq!(rows[7].0.agents[0].state, [expected]);
+    assert!(rows[..6].iter().all(|(r, _)| r.agents[0].next_scale == 0));
+}
+
+#[test]
+fn equal_inputs_give_equal_rows_and_another_life_gives_others() {
+    let config = fixture::config();
+    let scans = [
+        scan_with(&[Some(TARGET), Some([3.0; 3])]),
+        scan_with(&[Some([8.0; 3]), Some(TARGET)]),
+    ];
+    let rows = |writer| {
+        let mut r = Rollout::new(&config, &scans, &[0.5, 0.1, 0.2, 0.9], writer).unwrap();
+        run(&mut r, &mut RandomPolicy::new(5), 300).rows
+    };
+    let first = rows(WRITER);
+    assert!(first.len() > 500, "{}", first.len());
+    assert_eq!(first, rows(WRITER));
+    let starts = |rows: &[(Row, f32)]| {
+        rows.iter()
+            .take(4)
+            .map(|r| r.0.agents[0].state.clone())
+            .collect::<Vec<_>>()
+    };
+    let other = rows(Writer {
+        incarnation: 3,
+        ..WRITER
+    });
+    assert_ne!(starts(&first), starts(&other));
+    let slots: std::collections::BTreeSet<u16> = first.iter().map(|r| r.0.header.slot).collect();
+    assert_eq!(slots.len(), 4);
+}
+
+#[test]
+fn every_move_becomes_exactly_one_row() {
+    for n_step in [1, 3] {
+        let mut config = fixture::config();
+        config.learner.n_step = n_step;
+        let scans = [scan_with(&[Some(TARGET), Some([3.0; 3])])];
+        let mut r = rollout(&config, &scans, 0.3);
+        let report = run(&mut r, &mut RandomPolicy::new(1), 500);
+        let mut steps: Vec<_> = report
+            .rows
+            .iter()
+            .map(|(r, _)| (r.header.slot, r.header.episode, r.header.step))
+            .collect();
+        steps.sort_unstable();
+        let count = steps.len();
+        steps.dedup();
+        assert_eq!(steps.len(), count);
+        // Missing are only those that still wait for their return or their priority.
+        let open = report.env_steps - count as u64;
+        assert!(open <= 4 * (n_step as u64), "{open}");
+        assert_eq!(report.walks, report.episodes.len() as u64);
+        assert!(
+            report
+                .rows
+                .iter()
+                .all(|(_, p)| p.is_finite() && (0.0..=10.0).contains(p))
+        );
+    }
+}
+
+#[test]
+fn an_oracle_reaches_every_landmark_and_landmarks_share_episodes_equally() {
+    let config = fixture::config();
+    let scans = [
+        scan_with(&[Some(TARGET), Some([3.0, 20.0, 17.0])]),
+        scan_with(&[Some([22.0, 5.0, 9.0]), None]),
+    ];
+    let mut r = rollout(&config, &scans, 0.0);
+    let episodes = run(&mut r, &mut Oracle::new(&config), 600).episodes;
+    assert!(episodes.len() > 40);
+    for e in &episodes {
+        assert_eq!(e.end, End::Oscillation, "{e:?}");
+        // A cycle of two positions around the landmark has its mean half a voxel off.
+        assert!(
+            e.error_mm <= 0.75 && (e.error_mm - e.error_finest_steps).abs() < 1e-9,
+            "{e:?}"
+        );
+    }
+    let first = episodes.iter().filter(|e| e.agent == 0).count();
+    assert!(
+        first.abs_diff(episodes.len() - first) <= 4,
+        "{first} of {}",
+        episodes.len()
+    );
+    assert!(
+        episodes.iter().all(|e| e.agent == 0 || e.scan == 0),
+        "landmark 1 is missing in scan 1"
+    );
+}
+
+#[test]
+fn random_actions_follow_the_schedule() {
+    let mut config = fixture::config();
+    config.actor.epsilon_start = 1.0;
+    let scans = [scan_with(&[Some(TARGET), Some(TARGET)])];
+    let share = |progress: f64| {
+        let mut r = rollout(&config, &scans, 0.2);
+        let rows: Vec<_> = (0..400)
+            .flat_map(|_| r.step(&mut ZeroPolicy, progress).unwrap().rows)
+            .collect();
+        // Greedy is action 0: a random action is another one in five of six cases.
+        let others = rows.iter().filter(|(r, _)| r.agents[0].action != 0).count();
+        others as f64 / rows.len() as f64
+    };
+    for (progress, epsilon) in [(0.0, 1.0), (0.5, 0.6), (1.0, 0.2)] {
+        let expected = epsilon * 5.0 / 6.0;
+        assert!((share(progress) - expected).abs() < 0.05, "{progress}");
+    }
+}
+
+#[test]
+fn a_commnet_group_shares_a_row_in_which_missing_agents_are_inactive() {
+    let mut config = fixture::config();
+    config.network.kind = "commnet".into();
+    let scans = [
+        scan_with(&[Some(TARGET), None]),
+        scan_with(&[Some([4.0; 3]), Some(TARGET)]),
+    ];
+    let mut r = rollout(&config, &scans, 0.1);
+    let report = run(&mut r, &mut RandomPolicy::new(2), 200);
+    let (first, second): (Vec<_>, Vec<_>) = report
+        .rows
+        .iter()
+        .partition(|(row, _)| row.header.scan == 0);
+    assert!(!first.is_empty() && !second.is_empty());
+    for (row, _) in first {
+        let active: Vec<bool> = row.agents.iter().map(|a| a.active).collect();
+        assert_eq!(active, [true, false]);
+        assert_eq!(
+            row.agents[1].state, row.agents[1].next,
+            "a frozen agent keeps its window"
+        );
+    }
+    assert!(
+        second
+            .iter()
+            .all(|(row, _)| row.agents.iter().any(|a| a.active))
+    );
+    assert!(report.episodes.iter().all(|e| e.scan == 1 || e.agent == 0));
+    assert!(report.episodes.iter().any(|e| e.agent == 1));
+}
+
+#[test]
+fn agents_that_share_a_scale_begin_at_one_and_have_rows_of_their_own() {
+    let mut config = fixture::config();
+    config.rules.coupling = Coupling::Shared;
+    config.actor.start_near = 1.0;
+    let scans = [scan_with(&[Some(TARGET), Some([3.0, 4.0, 5.0])])];
+    let mut r = rollout(&config, &scans, 0.0);
+    let rows = run(&mut r, &mut ZeroPolicy, 400).rows;
+    let mut scales = std::collections::BTreeMap::new();
+    let mut agents = [0, 0];
+    for (row, _) in &rows {
+        let a = &row.agents[0];
+        assert_eq!(row.agents.len(), 1);
+        agents[usize::from(a.agent)] += 1;
+        let key = (row.header.slot, row.header.episode, row.header.step);
+        assert_eq!(*scales.entry(key).or_insert(a.scale), a.scale);
+    }
+    assert_eq!(agents[0], agents[1]);
+    assert!(scales.values().any(|s| *s == 0) && scales.iter().any(|(k, s)| k.2 == 0 && *s == 1));
+}
+
+#[test]
+fn a_policy_that_fails_moves_nothing() {
+    struct Failing;
+    impl Policy for Failing {
+        fn q_values(&mut self, _: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
+            Err(PolicyError::NoWeights)
+        }
+    }
+    let config = fixture::config();
+    let scans = [scan_with(&[Some(TARGET), Some(TARGET)])];
+    let mut r = rollout(&config, &scans, 0.0);
+    let mut same = rollout(&config, &scans, 0.0);
+    assert!(r.step(&mut Failing, 1.0).is_err());
+    assert_eq!(
+        run(&mut r, &mut ZeroPolicy, 20).rows,
+        run(&mut same, &mut ZeroPolicy, 20).rows
+    );
+    let error = Rollout::new(&config, &scans, &[0.1], WRITER)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(error, "exploration has 1 values for 4 slots");
+}

@@ -1,0 +1,132 @@
+//! One life of an actor: heartbeats, weights and an uplink per shard, from a
+//! join to the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::config::Config;
+use common::row::RowShape;
+use proto::hello::Hello;
+use proto::join::JoinReply;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::counters::Counters;
+use crate::error::ActorError;
+use crate::feed::{Feed, Life};
+use crate::link::{Link, Order};
+use crate::outbox::{Batching, Outbox};
+use crate::uplink::{CHUNKS, Phase, Uplink, UplinkError, insert_open};
+use crate::weights;
+
+/// The tasks of one life; dropping it ends them.
+#[derive(Debug)]
+pub(crate) struct Session {
+    phase: watch::Sender<Phase>,
+    uplinks: JoinSet<Result<usize, UplinkError>>,
+    beats: JoinSet<Order>,
+    _weights: JoinSet<()>,
+}
+
+/// What a session cannot settle by itself.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Order(Order),
+    Failed(ActorError),
+}
+
+impl Session {
+    /// Starts all tasks and gives the rollout its new life. `hello` as joined.
+    pub(crate) fn start(
+        config: &Config,
+        link: &Link,
+        mut hello: Hello,
+        joined: &JoinReply,
+        feed: &Arc<Feed>,
+        counters: &Arc<Counters>,
+    ) -> Self {
+        hello.run_id.clone_from(&joined.run_id);
+        let (phase, phases) = watch::channel(Phase::Run);
+        let mut uplinks = JoinSet::new();
+        let mut senders = Vec::with_capacity(joined.shards.len());
+        for (shard, address) in joined.shards.iter().enumerate() {
+            let (sender, rows) = mpsc::channel(CHUNKS);
+            senders.push(sender);
+            let uplink = Uplink {
+                shard,
+                address: address.clone(),
+                open: insert_open(hello.clone(), joined.writer),
+                patience: joined.lease,
+                outbox: Outbox::new(batching(config, hello.shape)),
+                rows,
+                phase: phases.clone(),
+                counters: Arc::clone(counters),
+            };
+            uplinks.spawn(uplink.run());
+        }
+        let mut watching = JoinSet::new();
+        watching.spawn(weights::watch(
+            link.client(),
+            hello,
+            Arc::clone(feed),
+            Arc::clone(counters),
+        ));
+        let mut beats = JoinSet::new();
+        let (own_link, own_joined, own_counters) =
+            (link.clone(), joined.clone(), Arc::clone(counters));
+        beats.spawn(async move { own_link.beat(&own_joined, own_counters).await });
+        feed.begin(Life {
+            writer: joined.writer,
+            exploration: joined.exploration.clone(),
+            uplinks: senders,
+        });
+        Self {
+            phase,
+            uplinks,
+            beats,
+            _weights: watching,
+        }
+    }
+
+    /// The next thing that somebody else must settle. May be dropped and called again.
+    pub(crate) async fn event(&mut self) -> Event {
+        loop {
+            tokio::select! {
+                Some(ended) = self.beats.join_next() => {
+                    return match ended {
+                        Ok(order) => Event::Order(order),
+                        Err(error) => Event::Failed(ActorError::Task(error.to_string())),
+                    };
+                }
+                Some(ended) = self.uplinks.join_next() => match ended {
+                    // Its rollout is gone; that thread's end says why.
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return Event::Failed(ActorError::ShardRefused(error.to_string())),
+                    Err(error) => return Event::Failed(ActorError::Task(error.to_string())),
+                },
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends the uplinks in the given way; the rows that were not acknowledged.
+    pub(crate) async fn end(mut self, phase: Phase) -> usize {
+        let _ = self.phase.send(phase);
+        let mut left = 0;
+        while let Some(ended) = self.uplinks.join_next().await {
+            if let Ok(Ok(rows)) = ended {
+                left += rows;
+            }
+        }
+        left
+    }
+}
+
+fn batching(config: &Config, shape: RowShape) -> Batching {
+    Batching {
+        shape,
+        rows: config.actor.batch_rows,
+        wait: Duration::from_millis(config.actor.batch_wait_ms),
+        backlog: config.actor.backlog,
+    }
+}

@@ -1,0 +1,344 @@
+//! One task per shard: its own insert stream, its own outbox.
+//!
+//! A shard is *away* when there was no opened stream to it for longer than
+//! [`GRACE`]: then rows are taken from the rollout all the same, and the oldest
+//! batches beyond the backlog are dropped, so that the other shards go on being
+//! fed. A shard that is there and acknowledges nothing is *blocked* (its limiter
+//! waits for the learner): then no more rows are taken, the channel fills, and
+//! the rollout waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff};
+use common::row::Row;
+use proto::channel::{AddressError, connect_lazy, replay_client};
+use proto::insert::{AckLevel, InsertOpen, InsertReply};
+use proto::retry::{CALL_DEADLINE, backoff};
+use proto::wire;
+use proto::wire::replay_client::ReplayClient;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use crate::counters::Counters;
+use crate::outbox::Outbox;
+
+/// Rows of one step for one shard, with their priorities.
+pub(crate) type Chunk = Vec<(Row, f32)>;
+
+/// Steps' rows between the rollout and the uplink: enough that a step need not
+/// wait for the task to wake, few enough that blocked rows stay fresh.
+pub(crate) const CHUNKS: usize = 4;
+
+/// Largest window that is made use of.
+const WINDOW_MAX: u32 = 64;
+
+/// Sealed batches that may wait for the window of a shard that is there.
+const WAITING_MAX: usize = 1;
+
+/// How long a stream may be broken before its shard is away: a shard that comes
+/// back at once costs no rows.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What an uplink is to do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Phase {
+    /// Send what comes.
+    Run,
+    /// Nothing new will come: finish, at the latest then.
+    Drain(Instant),
+    /// Stop at once.
+    Abandon,
+}
+
+/// A shard will never take our rows.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UplinkError {
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error("shard {shard} at {address} refuses rows of this actor: {sentence}")]
+    Refused {
+        shard: usize,
+        address: String,
+        sentence: String,
+    },
+}
+
+/// The way to one shard.
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    pub(crate) shard: usize,
+    pub(crate) address: String,
+    pub(crate) open: InsertOpen,
+    /// A refusal counts only after so long: a shard may know a restarted
+    /// learner's run before our heartbeat does.
+    pub(crate) patience: Duration,
+    pub(crate) outbox: Outbox,
+    pub(crate) rows: mpsc::Receiver<Chunk>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+struct Stream {
+    requests: mpsc::Sender<wire::InsertRequest>,
+    replies: Streaming<wire::InsertReply>,
+    first: InsertReply,
+}
+
+/// What went wrong since the last acknowledgement.
+struct Trouble {
+    waits: ExponentialBackoff,
+    refused_since: Option<Instant>,
+}
+
+impl Default for Trouble {
+    fn default() -> Self {
+        Self {
+            waits: backoff(usize::MAX).build(),
+            refused_since: None,
+        }
+    }
+}
+
+/// Why a state of the task ended.
+enum Turn {
+    Opened(Box<Stream>),
+    Lost(Status),
+    Finished,
+}
+
+impl Uplink {
+    /// Runs until nothing is left to send, or it is told to stop. Returns the
+    /// rows that were not acknowledged.
+    pub(crate) async fn run(mut self) -> Result<usize, UplinkError> {
+        let client = replay_client(connect_lazy(&self.address)?);
+        let mut trouble = Trouble::default();
+        let mut closed = false;
+        let mut wait = Duration::ZERO;
+        let mut away_from = Instant::now() + GRACE;
+        loop {
+            match self.away(&client, wait, away_from, &mut closed).await {
+                Turn::Finished => return Ok(self.left()),
+                Turn::Lost(status) => self.judge(&status, &mut trouble)?,
+                Turn::Opened(stream) => {
+                    tracing::info!(shard = self.shard, address = %self.address, "connected to shard");
+                    match self.online(stream, &mut closed, &mut trouble).await {
+                        Turn::Lost(status) => {
+                            away_from = Instant::now() + GRACE;
+                            tracing::warn!(shard = self.shard, address = %self.address, code = ?status.code(), reason = status.message(), "lost shard; its rows wait");
+                            self.judge(&status, &mut trouble)?;
+                        }
+                        Turn::Finished | Turn::Opened(_) => return Ok(self.left()),
+                    }
+                }
+            }
+            wait = trouble.waits.next().unwrap_or(CALL_DEADLINE);
+        }
+    }
+
+    /// Rows not acknowledged, those that were not even taken included.
+    fn left(&mut self) -> usize {
+        self.rows.close();
+        let waiting: usize = std::iter::from_fn(|| self.rows.try_recv().ok())
+            .map(|chunk| chunk.len())
+            .sum();
+        self.outbox.rows() + waiting
+    }
+
+    /// An error for a refusal that lasts, a line in the log for all else.
+    fn judge(&self, status: &Status, trouble: &mut Trouble) -> Result<(), UplinkError> {
+        if !is_refusal(status.code()) {
+            trouble.refused_since = None;
+            tracing::debug!(shard = self.shard, code = ?status.code(), reason = status.message(), "shard is away");
+            return Ok(());
+        }
+        tracing::warn!(
+            shard = self.shard,
+            reason = status.message(),
+            "shard refuses this actor"
+        );
+        if trouble
+            .refused_since
+            .get_or_insert_with(Instant::now)
+            .elapsed()
+            < self.patience
+        {
+            return Ok(());
+        }
+        let sentence = status.message().to_owned();
+        Err(UplinkError::Refused {
+            shard: self.shard,
+            address: self.address.clone(),
+            sentence,
+        })
+    }
+
+    /// Tries once to open a stream, after a pause; takes rows meanwhile.
+    async fn away(
+        &mut self,
+        client: &ReplayClient<Channel>,
+        wait: Duration,
+        away_from: Instant,
+        closed: &mut bool,
+    ) -> Turn {
+        let opening = async {
+            sleep(wait).await;
+            open(client.clone(), self.open.clone()).await
+        };
+        tokio::pin!(opening);
+        loop {
+            if *closed && self.outbox.is_empty() {
+                return Turn::Finished;
+            }
+            let phase = *self.phase.borrow_and_update();
+            let due = self.outbox.due();
+            let away = Instant::now() >= away_from;
+            let accepting = !*closed && (away || phase != Phase::Run || !self.outbox.is_full());
+            tokio::select! {
+                opened = &mut opening => return match opened {
+                    Ok(stream) => Turn::Opened(Box::new(stream)),
+                    Err(status) => Turn::Lost(status),
+                },
+                chunk = self.rows.recv(), if accepting => take(&mut self.outbox, chunk, closed),
+                () = until(due), if due.is_some() => self.outbox.seal(),
+                () = sleep_until(away_from.into()), if !away => continue,
+                () = give_up(phase) => return Turn::Finished,
+                changed = self.phase.changed() => if changed.is_err() { return Turn::Finished },
+            }
+            let dropped = if away { self.outbox.trim() } else { 0 };
+            if dropped > 0 {
+                self.counters.dropped(dropped);
+                tracing::debug!(
+                    shard = self.shard,
+                    dropped,
+                    "dropped the oldest rows for a shard that is away"
+                );
+            }
+        }
+    }
+
+    /// Sends and waits for acknowledgements until the stream breaks.
+    async fn online(
+        &mut self,
+        mut stream: Box<Stream>,
+        closed: &mut bool,
+        trouble: &mut Trouble,
+    ) -> Turn {
+        let mut window = window_of(&stream.first);
+        self.counters
+            .acked(self.outbox.reopened(stream.first.acked));
+        loop {
+            while let Some(batch) = self.outbox.next(window) {
+                if stream.requests.try_send(batch.into()).is_err() {
+                    return Turn::Lost(Status::unavailable("the stream takes no more requests"));
+                }
+            }
+            if *closed && self.outbox.is_empty() {
+                return Turn::Finished;
+            }
+            let phase = *self.phase.borrow_and_update();
+            let due = self.outbox.due();
+            let accepting = !*closed && (self.outbox.unsent() < WAITING_MAX || phase != Phase::Run);
+            tokio::select! {
+                reply = stream.replies.message() => match received(reply) {
+                    Ok(reply) => {
+                        window = window_of(&reply);
+                        let rows = self.outbox.acknowledged(reply.acked);
+                        self.counters.acked(rows);
+                        if rows > 0 {
+                            *trouble = Trouble::default();
+                        }
+                    }
+                    Err(status) => return Turn::Lost(status),
+                },
+                chunk = self.rows.recv(), if accepting => take(&mut self.outbox, chunk, closed),
+                () = until(due), if due.is_some() => self.outbox.seal(),
+                () = give_up(phase) => return Turn::Finished,
+                changed = self.phase.changed() => if changed.is_err() { return Turn::Finished },
+            }
+        }
+    }
+}
+
+fn take(outbox: &mut Outbox, chunk: Option<Chunk>, closed: &mut bool) {
+    match chunk {
+        Some(rows) => outbox.push(rows, Instant::now()),
+        None => {
+            *closed = true;
+            outbox.seal();
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    if let Some(due) = due {
+        sleep_until(due.into()).await;
+    }
+}
+
+/// Ends when the phase says that nothing more is worth waiting for.
+async fn give_up(phase: Phase) {
+    match phase {
+        Phase::Run => std::future::pending().await,
+        Phase::Drain(limit) => sleep_until(limit.into()).await,
+        Phase::Abandon => {}
+    }
+}
+
+async fn open(mut client: ReplayClient<Channel>, open: InsertOpen) -> Result<Stream, Status> {
+    // Everything in this channel is unacknowledged, so the window bounds it.
+    let (requests, outgoing) = mpsc::channel(WINDOW_MAX as usize + 1);
+    let full = |_| Status::unavailable("the stream takes no requests");
+    requests.try_send(open.into()).map_err(full)?;
+    let answer = async {
+        let mut replies = client
+            .insert(ReceiverStream::new(outgoing))
+            .await?
+            .into_inner();
+        let first = received(replies.message().await)?;
+        Ok((replies, first))
+    };
+    match timeout(CALL_DEADLINE, answer).await {
+        Ok(Ok((replies, first))) => Ok(Stream {
+            requests,
+            replies,
+            first,
+        }),
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded(
+            "no answer to the opening of the stream",
+        )),
+    }
+}
+
+fn received(reply: Result<Option<wire::InsertReply>, Status>) -> Result<InsertReply, Status> {
+    let reply = reply?.ok_or_else(|| Status::unavailable("the shard closed the stream"))?;
+    Ok(InsertReply::try_from(reply)?)
+}
+
+fn window_of(reply: &InsertReply) -> usize {
+    reply.window.min(WINDOW_MAX) as usize
+}
+
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+    )
+}
+
+/// The first message of every stream of one life of the actor.
+pub(crate) fn insert_open(hello: proto::hello::Hello, writer: proto::insert::Writer) -> InsertOpen {
+    InsertOpen {
+        hello,
+        writer,
+        ack: AckLevel::Memory,
+    }
+}

@@ -1,0 +1,165 @@
+//! A learner that hands out names and weights, and orders what a test wants.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proto::channel::learner_server;
+use proto::heartbeat::{Heartbeat, HeartbeatReply};
+use proto::insert::Writer;
+use proto::join::{JoinReply, JoinRequest};
+use proto::weights::{WatchRequest, WeightsChunk};
+use proto::wire;
+use proto::wire::learner_server::Learner;
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use crate::server::Server;
+
+pub const RUN: &str = "run-of-the-test";
+const CHUNK: usize = 10_000;
+
+#[derive(Debug, Clone)]
+pub struct FakeLearner {
+    pub shards: Arc<Mutex<Vec<String>>>,
+    pub joins: Arc<Mutex<Vec<JoinRequest>>>,
+    pub beats: Arc<Mutex<Vec<Heartbeat>>>,
+    pub refusal: Arc<Mutex<Option<Status>>>,
+    pub order: Arc<Mutex<HeartbeatReply>>,
+    weights: Arc<watch::Sender<(u64, Vec<u8>)>>,
+    /// Versions that are sent with a wrong byte once.
+    pub garbled: Arc<Mutex<Option<u64>>>,
+    pub lease: Duration,
+}
+
+impl FakeLearner {
+    pub fn new(shards: &[String]) -> Self {
+        let quiet = HeartbeatReply {
+            rejoin: false,
+            stop: false,
+            updates: 0,
+        };
+        Self {
+            shards: Arc::new(Mutex::new(shards.to_vec())),
+            joins: Arc::default(),
+            beats: Arc::default(),
+            refusal: Arc::default(),
+            order: Arc::new(Mutex::new(quiet)),
+            weights: Arc::new(watch::channel((0, Vec::new())).0),
+            garbled: Arc::default(),
+            lease: Duration::from_millis(400),
+        }
+    }
+
+    pub fn publish(&self, version: u64, bytes: Vec<u8>) {
+        self.weights.send_replace((version, bytes));
+    }
+
+    pub fn serve(&self, address: &str) -> Server {
+        Server::start(address, Routes::new(learner_server(self.clone())))
+    }
+
+    fn chunks(&self, version: u64, bytes: &[u8]) -> Vec<WeightsChunk> {
+        let sha256 = Sha256::digest(bytes).into();
+        let mut bytes = bytes.to_vec();
+        if self
+            .garbled
+            .lock()
+            .unwrap()
+            .take_if(|v| *v == version)
+            .is_some()
+        {
+            bytes[20] ^= 1;
+        }
+        let piece = |(i, data): (usize, &[u8])| WeightsChunk {
+            version,
+            total_bytes: bytes.len() as u64,
+            sha256,
+            offset: (i * CHUNK) as u64,
+            data: data.to_vec().into(),
+            updates: version * 10,
+        };
+        bytes.chunks(CHUNK).enumerate().map(piece).collect()
+    }
+}
+
+#[tonic::async_trait]
+impl Learner for FakeLearner {
+    type WatchWeightsStream = ReceiverStream<Result<wire::WeightsChunk, Status>>;
+
+    async fn join(
+        &self,
+        request: Request<wire::JoinRequest>,
+    ) -> Result<Response<wire::JoinReply>, Status> {
+        if let Some(status) = self.refusal.lock().unwrap().clone() {
+            return Err(status);
+        }
+        let request = JoinRequest::try_from(request.into_inner())?;
+        let mut joins = self.joins.lock().unwrap();
+        let exploration = vec![0.5; request.slots];
+        joins.push(request);
+        let reply = JoinReply {
+            writer: Writer {
+                actor: 6,
+                incarnation: u32::try_from(joins.len()).unwrap(),
+            },
+            shards: self.shards.lock().unwrap().clone(),
+            exploration,
+            lease: self.lease,
+            run_id: RUN.into(),
+        };
+        Ok(Response::new(reply.into()))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<wire::HeartbeatRequest>,
+    ) -> Result<Response<wire::HeartbeatReply>, Status> {
+        let beat = Heartbeat::try_from(request.into_inner())?;
+        let joined = self.joins.lock().unwrap().len();
+        self.beats.lock().unwrap().push(beat);
+        let mut order = *self.order.lock().unwrap();
+        // An order to join again is for the first life.
+        order.rejoin &= beat.writer.incarnation == 1 && joined == 1;
+        Ok(Response::new(order.into()))
+    }
+
+    async fn watch_weights(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchWeightsStream>, Status> {
+        let request = WatchRequest::try_from(request.into_inner())?;
+        assert_eq!(request.hello.run_id, RUN);
+        let (tell, chunks) = mpsc::channel(2);
+        let mut newest = self.weights.subscribe();
+        let learner = self.clone();
+        tokio::spawn(async move {
+            let mut sent = request.newer_than;
+            loop {
+                let Ok(weights) = newest
+                    .wait_for(|(version, _)| *version > sent)
+                    .await
+                    .map(|w| w.clone())
+                else {
+                    return;
+                };
+                sent = weights.0;
+                for chunk in learner.chunks(weights.0, &weights.1) {
+                    if tell.send(Ok(chunk.into())).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(chunks)))
+    }
+
+    async fn status(
+        &self,
+        _: Request<wire::LearnerStatusRequest>,
+    ) -> Result<Response<wire::LearnerStatus>, Status> {
+        Err(Status::unimplemented("not for actors"))
+    }
+}

@@ -1,0 +1,165 @@
+//! A shard that stores rows in order, keeps to a credit, and tells what it got.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use common::columns::read_rows;
+use common::row::{Row, RowShape};
+use proto::channel::replay_server;
+use proto::insert::{InsertReply, InsertRequest, Writer};
+use proto::wire;
+use proto::wire::replay_server::Replay;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::server::Server;
+
+pub const SHAPE: RowShape = RowShape {
+    agents: 1,
+    history: 1,
+};
+pub const WINDOW: u32 = 4;
+
+#[derive(Debug, Default)]
+pub struct Got {
+    pub rows: Vec<Row>,
+    pub priorities: Vec<f32>,
+    /// (writer, sequence) of every batch in the order of its arrival, repeats included.
+    pub batches: Vec<(Writer, u64)>,
+    pub runs: Vec<String>,
+    pub last: HashMap<Writer, u64>,
+}
+
+#[derive(Debug, Clone)]
+pub struct FakeShard {
+    pub got: Arc<Mutex<Got>>,
+    /// Rows that may be stored in total.
+    credit: Arc<watch::Sender<usize>>,
+    /// What an opening is answered with instead.
+    pub refusal: Arc<Mutex<Option<Status>>>,
+    /// Batches that are stored without saying so before the stream breaks.
+    pub silent: Arc<Mutex<Option<usize>>>,
+}
+
+impl FakeShard {
+    pub fn new(credit: usize) -> Self {
+        Self {
+            got: Arc::default(),
+            credit: Arc::new(watch::channel(credit).0),
+            refusal: Arc::default(),
+            silent: Arc::default(),
+        }
+    }
+
+    pub fn allow(&self, rows: usize) {
+        self.credit.send_replace(rows);
+    }
+
+    pub fn rows(&self) -> usize {
+        self.got.lock().unwrap().rows.len()
+    }
+
+    /// Serves at an address (port 0: any) until the server is dropped.
+    pub fn serve(&self, address: &str) -> Server {
+        Server::start(address, Routes::new(replay_server(self.clone())))
+    }
+
+    async fn read(
+        &self,
+        mut requests: Streaming<wire::InsertRequest>,
+        replies: &mpsc::Sender<Result<wire::InsertReply, Status>>,
+    ) -> Result<(), Status> {
+        let mut writer = None;
+        while let Some(message) = requests.message().await? {
+            match InsertRequest::try_from(message)? {
+                InsertRequest::Open(open) => {
+                    if let Some(status) = self.refusal.lock().unwrap().clone() {
+                        return Err(status);
+                    }
+                    assert_eq!(open.hello.shape, SHAPE);
+                    self.got.lock().unwrap().runs.push(open.hello.run_id);
+                    writer = Some(open.writer);
+                }
+                InsertRequest::Batch(batch) => {
+                    let writer = writer.expect("an open comes first");
+                    let rows = read_rows(&batch.columns, batch.rows, SHAPE).unwrap();
+                    let needed = self.rows() + rows.len();
+                    self.credit
+                        .subscribe()
+                        .wait_for(|credit| *credit >= needed)
+                        .await
+                        .unwrap();
+                    let mut got = self.got.lock().unwrap();
+                    got.batches.push((writer, batch.sequence));
+                    let last = got.last.entry(writer).or_default();
+                    if batch.sequence > *last {
+                        *last = batch.sequence;
+                        got.rows.extend(rows);
+                        got.priorities.extend(batch.priorities);
+                    }
+                }
+            }
+            if let Some(left) = &mut *self.silent.lock().unwrap() {
+                if *left == 0 {
+                    return Err(Status::unavailable("broken"));
+                }
+                *left -= 1;
+                continue;
+            }
+            let acked = writer
+                .and_then(|w| self.got.lock().unwrap().last.get(&w).copied())
+                .unwrap_or(0);
+            let reply = InsertReply {
+                acked,
+                window: WINDOW,
+                shard_incarnation: 1,
+            };
+            if replies.send(Ok(reply.into())).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl Replay for FakeShard {
+    type InsertStream = ReceiverStream<Result<wire::InsertReply, Status>>;
+
+    async fn insert(
+        &self,
+        request: Request<Streaming<wire::InsertRequest>>,
+    ) -> Result<Response<Self::InsertStream>, Status> {
+        let (replies, outgoing) = mpsc::channel(8);
+        let shard = self.clone();
+        tokio::spawn(async move {
+            if let Err(status) = shard.read(request.into_inner(), &replies).await {
+                let _ = replies.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
+    async fn sample(
+        &self,
+        _: Request<wire::SampleRequest>,
+    ) -> Result<Response<wire::SampleReply>, Status> {
+        Err(Status::unimplemented("not for actors"))
+    }
+
+    async fn update_priorities(
+        &self,
+        _: Request<wire::UpdateRequest>,
+    ) -> Result<Response<wire::UpdateReply>, Status> {
+        Err(Status::unimplemented("not for actors"))
+    }
+
+    async fn status(
+        &self,
+        _: Request<wire::ShardStatusRequest>,
+    ) -> Result<Response<wire::ShardStatus>, Status> {
+        Err(Status::unimplemented("not for actors"))
+    }
+}

@@ -1,0 +1,192 @@
+//! Joining, heartbeats and weights of a learner that comes and goes.
+
+use std::time::Duration;
+
+use actor::{ActorError, Ending};
+use proto::heartbeat::HeartbeatReply;
+use tonic::Status;
+
+use crate::fake_learner::FakeLearner;
+use crate::fake_shard::FakeShard;
+use crate::server::Server;
+use crate::setup::{Running, config, until, weights};
+
+fn one_shard() -> (FakeShard, Server, Vec<String>) {
+    let shard = FakeShard::new(usize::MAX);
+    let server = shard.serve("127.0.0.1:0");
+    let addresses = vec![server.address.clone()];
+    (shard, server, addresses)
+}
+
+fn versions(shard: &FakeShard) -> Vec<u64> {
+    let mut all: Vec<u64> = shard
+        .got
+        .lock()
+        .unwrap()
+        .rows
+        .iter()
+        .map(|r| r.header.weights_version)
+        .collect();
+    all.dedup();
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_final_and_says_why() {
+    let learner = FakeLearner::new(&["127.0.0.1:1".into()]);
+    *learner.refusal.lock().unwrap() = Some(Status::failed_precondition(
+        "1 of 8 scans differ: mouse-3 is missing here",
+    ));
+    let server = learner.serve("127.0.0.1:0");
+    let error = Running::start(&server.address, config())
+        .ended()
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, ActorError::Refused { sentence, .. } if sentence.starts_with("1 of 8 scans differ")),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_waits_for_a_learner_that_is_not_there_yet() {
+    let (shard, _server, addresses) = one_shard();
+    // A port that was free a moment ago.
+    let address = FakeLearner::new(&addresses)
+        .serve("127.0.0.1:0")
+        .address
+        .clone();
+    let actor = Running::start(&address, config());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let learner = FakeLearner::new(&addresses);
+    learner.publish(3, weights(1, 1));
+    let _learner = learner.serve(&address);
+    until("rows", || shard.rows() > 50).await;
+    let request = learner.joins.lock().unwrap()[0].clone();
+    assert_eq!((request.hello.run_id.as_str(), request.slots), ("", 4));
+    let manifest: common::manifest::TrainingManifest =
+        serde_json::from_slice(&request.manifest_json).unwrap();
+    assert_eq!(manifest.digest(), request.hello.manifest);
+    assert_eq!(actor.stop().await.unwrap().ending, Ending::Shutdown);
+    // One that never came is given up at once when told so.
+    let idle = Running::start("127.0.0.1:1", config());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(idle.stop().await.unwrap().writer, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_weights_are_acted_on_and_garbled_ones_asked_for_again() {
+    let (shard, _server, addresses) = one_shard();
+    let learner = FakeLearner::new(&addresses);
+    learner.publish(1, weights(1, 1));
+    let server = learner.serve("127.0.0.1:0");
+    let actor = Running::start(&server.address, config());
+    until("version 1", || versions(&shard).contains(&1)).await;
+    learner.publish(2, weights(2, 1));
+    until("version 2", || versions(&shard).contains(&2)).await;
+    *learner.garbled.lock().unwrap() = Some(5);
+    learner.publish(5, weights(3, 1));
+    until("version 5", || versions(&shard).contains(&5)).await;
+    assert!(learner.garbled.lock().unwrap().is_none());
+    let reading = actor.counters.read();
+    assert_eq!(reading.weights_version, 5);
+    let summary = actor.stop().await.unwrap();
+    assert_eq!(summary.counts.weights_version, 5);
+    assert_eq!(versions(&shard), [1, 2, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_of_another_network_end_the_actor_with_a_sentence() {
+    let (_shard, _server, addresses) = one_shard();
+    let learner = FakeLearner::new(&addresses);
+    learner.publish(1, weights(1, 4));
+    let server = learner.serve("127.0.0.1:0");
+    let error = Running::start(&server.address, config())
+        .ended()
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("history is 4 in the network and 1 in the configuration"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_lease_makes_a_new_life() {
+    let (shard, _server, addresses) = one_shard();
+    let learner = FakeLearner::new(&addresses);
+    learner.publish(9, weights(1, 1));
+    let server = learner.serve("127.0.0.1:0");
+    let actor = Running::start(&server.address, config());
+    until("rows of the first life", || shard.rows() > 50).await;
+    // The learner came back from an older checkpoint.
+    learner.publish(4, weights(2, 1));
+    *learner.order.lock().unwrap() = HeartbeatReply {
+        rejoin: true,
+        stop: false,
+        updates: 0,
+    };
+    let lives = || -> Vec<u32> {
+        let got = shard.got.lock().unwrap();
+        let mut all: Vec<u32> = got.rows.iter().map(|r| r.header.incarnation).collect();
+        all.dedup();
+        all
+    };
+    until("rows of the second life", || lives() == [1, 2]).await;
+    until("the older weights", || versions(&shard).contains(&4)).await;
+    let summary = actor.stop().await.unwrap();
+    assert_eq!(summary.writer.map(|w| w.incarnation), Some(2));
+    let c = summary.counts;
+    assert_eq!(
+        c.rows_made,
+        c.rows_acked + c.rows_dropped + summary.rows_unsent
+    );
+    let got = shard.got.lock().unwrap();
+    let second: Vec<u64> = got
+        .batches
+        .iter()
+        .filter(|(w, _)| w.incarnation == 2)
+        .map(|b| b.1)
+        .collect();
+    assert!(
+        second.iter().copied().eq(1..=second.len() as u64),
+        "numbers begin anew"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_goes_on_without_its_learner_and_stops_when_the_run_is_over() {
+    let (shard, _server, addresses) = one_shard();
+    let learner = FakeLearner::new(&addresses);
+    learner.publish(1, weights(1, 1));
+    let server = learner.serve("127.0.0.1:0");
+    let actor = Running::start(&server.address, config());
+    until("heartbeats", || learner.beats.lock().unwrap().len() > 2).await;
+    let address = server.address.clone();
+    drop(server);
+    tokio::time::sleep(learner.lease * 2).await;
+    let before = shard.rows();
+    until("acting without a learner", || shard.rows() > before + 200).await;
+    *learner.order.lock().unwrap() = HeartbeatReply {
+        rejoin: false,
+        stop: true,
+        updates: 77,
+    };
+    let _learner = learner.serve(&address);
+    let summary = actor.ended().await.unwrap();
+    assert_eq!(
+        (summary.ending, summary.counts.updates),
+        (Ending::RunOver, 77)
+    );
+    let beats = learner.beats.lock().unwrap();
+    let last = beats.last().unwrap();
+    assert!(
+        last.env_steps > 0 && last.episodes > 0 && last.rows_sent > 0 && last.weights_version == 1
+    );
+    assert!(
+        beats
+            .iter()
+            .any(|b| b.episode_errors > 0 && b.episode_error > 0.0)
+    );
+}

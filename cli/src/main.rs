@@ -1,0 +1,76 @@
+//! The landmarl command.
+//!
+//! Layout:
+//! - [`train`]: shards, learner, actors and evaluator in one process.
+//! - [`eval`], [`play`]: greedy walks with finished weights; [`weights`] loads
+//!   them, [`walks`] runs them, [`report`] writes what they say.
+//! - [`phantom`]: made-up scans; [`doctor`]: is this machine ready?
+//! - [`scans`]: data sets from the command line; [`settings`]: configuration.
+//! - [`console`], [`table`], [`failure`]: what people see.
+
+mod console;
+mod doctor;
+mod eval;
+mod failure;
+mod guess;
+mod phantom;
+mod play;
+mod report;
+mod scans;
+mod settings;
+mod table;
+mod train;
+mod walks;
+mod weights;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use failure::Exit;
+
+/// Finds anatomical landmarks in 3D scans with teams of walking agents.
+///
+/// Not a medical device: for research only.
+#[derive(Debug, Parser)]
+#[command(name = "landmarl", version, after_long_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landmarl phantom --out demo/data --train 24 --selection 6 --test 10
+  landmarl train --config configs/mouse-small.toml --minutes 10
+  landmarl eval --load runs/NAME/checkpoints/best.safetensors --images test/images.txt --landmarks-files test/landmarks.txt
+  landmarl play --load runs/NAME/checkpoints/best.safetensors scan.nii.gz
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 configuration, 4 data, 5 unreachable, 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Play(play::Args),
+    Phantom(phantom::Args),
+    Doctor(doctor::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Play(args) => play::run(&args),
+        Command::Phantom(args) => phantom::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    let exit = result.unwrap_or_else(|error| {
+        console::note(failure::describe(&error).trim_end());
+        failure::exit_of(&error)
+    });
+    ExitCode::from(exit as u8)
+}
+
+/// What every command ends with.
+type Outcome = anyhow::Result<Exit>;

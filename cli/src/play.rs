@@ -1,0 +1,81 @@
+//! `landmarl play`: landmarks in scans where nobody knows them.
+
+use std::path::PathBuf;
+
+use actor::summary::summarise;
+
+use crate::Outcome;
+use crate::console;
+use crate::eval::{config_of, out_folder};
+use crate::failure::Exit;
+use crate::report::{self, NOTICE};
+use crate::scans;
+use crate::settings::ConfigArgs;
+use crate::walks::{self, StartArgs};
+use crate::weights;
+
+/// Find landmarks in scans without known ones.
+///
+/// Prints and writes voxel, RAS and LPS coordinates, and how well the walks
+/// agree (spread). Not a medical device: for research only.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// Weights file, or the folder of a run (its best checkpoint)
+    #[arg(long, value_name = "FILE")]
+    load: PathBuf,
+    /// Scans (.nii or .nii.gz)
+    #[arg(required = true, value_name = "SCAN")]
+    scans: Vec<PathBuf>,
+    #[command(flatten)]
+    starts: StartArgs,
+    /// Landmark names, where the weights file has none
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
+    landmarks: Vec<String>,
+    /// Folder for the results [default: <run>/evaluations/<time>]
+    #[arg(long, short = 'o', value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Print predictions.json instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Draw no pictures
+    #[arg(long)]
+    no_pictures: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landmarl play --load runs/NAME/checkpoints/best.safetensors scan.nii.gz -o found
+  landmarl play --load runs/NAME a.nii.gz b.nii.gz --starts 19 --json";
+
+pub fn run(args: &Args) -> Outcome {
+    let loaded = weights::load(&args.load, &args.landmarks)?;
+    let config = config_of(&loaded.origin.file, &args.config)?;
+    let starts = args
+        .starts
+        .starts(config.evaluation.starts, config.evaluation.margin)?;
+    let scans = scans::bare(&args.scans, &loaded, &config)?;
+    let walks = walks::walk(&loaded, &scans, &starts, &args.starts)?;
+    let walked = summarise(&walks, &scans, &loaded.landmarks, &[]);
+    let predictions = report::predictions(&walked.answers, &scans, &loaded.landmarks);
+    let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
+    report::write_predictions(&out, &predictions)?;
+    if !args.no_pictures {
+        report::write_pictures(
+            &out.join("pictures"),
+            &walked.answers,
+            &scans,
+            &loaded.landmarks,
+        )?;
+    }
+    if args.json {
+        let json = serde_json::json!({"notice": NOTICE, "predictions": predictions});
+        console::data(&(serde_json::to_string_pretty(&json)? + "\n"))?;
+    } else {
+        console::data(&report::prediction_table(&predictions))?;
+    }
+    console::note(&format!("results are in {}; {NOTICE}", out.display()));
+    Ok(Exit::Done)
+}

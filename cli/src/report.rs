@@ -1,0 +1,50 @@
+//! What an evaluation leaves behind: tables for people and programs, pictures.
+
+mod files;
+mod pictures;
+mod tables;
+
+pub use files::{Prediction, predictions, write_predictions, write_summary};
+pub use pictures::write_pictures;
+pub use tables::{error_table, failure_lines, prediction_table};
+
+use serde::Serialize;
+
+use crate::weights::Origin;
+
+/// Stands in every output.
+pub const NOTICE: &str = "not a medical device: for research only";
+
+/// `summary.json`.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    pub notice: &'static str,
+    pub landmarl: &'static str,
+    pub weights: Origin,
+    pub scans: Vec<String>,
+    pub starts: String,
+    pub seed: u64,
+    /// Mean over scans and landmarks of the consensus error.
+    pub mean_error_mm: Option<f64>,
+    pub mean_error_voxels: Option<f64>,
+    /// Mean over single walks.
+    pub mean_walk_error_mm: Option<f64>,
+    /// The constant guess (mean of the training landmarks) on the same scans.
+    pub constant_guess_mm: Option<f64>,
+    /// Where the constant guess comes from.
+    pub constant_guess_from: Option<String>,
+    pub landmarks: Vec<actor::summary::LandmarkSummary>,
+    pub all: actor::summary::LandmarkSummary,
+    /// Answers farther off than `failure_mm`.
+    pub failure_mm: f64,
+    pub failures: Vec<Failure>,
+}
+
+/// One answer that is far off.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    pub scan: String,
+    pub landmark: String,
+    pub error_mm: f64,
+    pub spread_mm: f64,
+}

@@ -1,0 +1,64 @@
+//! One PNG per scan.
+
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+
+use actor::summary::ScanAnswer;
+use common::durable::write_atomic;
+use common::picture::{PictureItem, render_scan_picture};
+use common::scan::Scan;
+use image::ImageFormat;
+
+use super::NOTICE;
+
+/// Writes `<folder>/<scan>.png` for each scan that has answers.
+pub fn write_pictures(
+    folder: &Path,
+    answers: &[ScanAnswer],
+    scans: &[Arc<Scan>],
+    names: &[String],
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    for (index, scan) in scans.iter().enumerate() {
+        let items: Vec<PictureItem> = answers
+            .iter()
+            .filter(|a| a.scan == index)
+            .map(|a| item(a, scan, names))
+            .collect();
+        if items.is_empty() {
+            continue;
+        }
+        let title = format!("{} - {NOTICE}", scan.name);
+        let picture = render_scan_picture(&scan.volume, scan.geometry.spacing_mm, &items, &title);
+        let mut png = Cursor::new(Vec::new());
+        picture.write_to(&mut png, ImageFormat::Png)?;
+        write_atomic(&folder.join(file_name(index, scans)), &png.into_inner())?;
+    }
+    Ok(())
+}
+
+fn item(answer: &ScanAnswer, scan: &Scan, names: &[String]) -> PictureItem {
+    let agent = usize::from(answer.agent);
+    PictureItem {
+        name: names
+            .get(agent)
+            .cloned()
+            .unwrap_or_else(|| agent.to_string()),
+        truth: scan.landmarks.get(agent).copied().flatten(),
+        prediction: Some(answer.position),
+        error_mm: answer.error_mm,
+        error_voxels: answer.error_voxels,
+    }
+}
+
+/// The scan's name; with its number where two have the same.
+fn file_name(index: usize, scans: &[Arc<Scan>]) -> String {
+    let name = &scans[index].name;
+    let twice = scans.iter().filter(|s| s.name == *name).count() > 1;
+    if twice {
+        format!("{name}-{index}.png")
+    } else {
+        format!("{name}.png")
+    }
+}

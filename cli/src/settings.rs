@@ -1,0 +1,42 @@
+//! The options that every command with a configuration takes.
+
+use std::path::PathBuf;
+
+use common::config::{Config, ConfigError, Sources};
+
+/// Where settings come from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file (TOML); may be repeated, later ones win
+    #[arg(long = "config", short = 'c', value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// One setting, such as learner.lr=1e-4; may be repeated; wins over files and
+    /// LANDMARL__SECTION__KEY
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// Loads the configuration; `more` are settings from a command's own options.
+    pub fn load(&self, more: Vec<String>) -> Result<Config, ConfigError> {
+        self.load_over(Vec::new(), more)
+    }
+
+    /// The same on top of `base` files.
+    pub fn load_over(&self, base: Vec<PathBuf>, more: Vec<String>) -> Result<Config, ConfigError> {
+        let files = base.into_iter().chain(self.files.clone()).collect();
+        let set = self.set.iter().cloned().chain(more).collect();
+        Config::load(&Sources::from_process(files, set))
+    }
+}
+
+/// `section.key=value` for an option that was given. Text is quoted, so that a
+/// path such as `1` stays text.
+pub fn setting(key: &str, value: Option<&str>) -> Option<String> {
+    value.map(|v| format!("{key}={}", serde_json::Value::from(v)))
+}
+
+/// The same for a number.
+pub fn number_setting<T: std::fmt::Display>(key: &str, value: Option<T>) -> Option<String> {
+    value.map(|v| format!("{key}={v}"))
+}

@@ -1,0 +1,89 @@
+//! The replay shards of `landmarl train`, and the addresses of its services.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, TcpListener as StdListener};
+
+use common::config::{Config, SelectorConfig};
+use proto::hello::Hello;
+use replay_server::ShardConfig;
+use replay_server::selector::Selector;
+use tokio::net::TcpListener;
+
+use crate::failure::{Advice, Exit};
+
+/// A listener on a free loopback port, and its address.
+pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
+    let bound = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?.to_string();
+        Ok((TcpListener::from_std(listener)?, address))
+    });
+    let refused = |e| {
+        Advice::new(
+            Exit::Unreachable,
+            format!("cannot listen on 127.0.0.1: {e}"),
+        )
+    };
+    Ok(bound.map_err(refused)?)
+}
+
+/// What each shard is told: the capacity is shared evenly.
+pub fn configs(config: &Config, hello: &Hello, incarnation: u64) -> Vec<ShardConfig> {
+    let replay = &config.replay;
+    let selector = match replay.selector {
+        SelectorConfig::Uniform => Selector::Uniform,
+        SelectorConfig::Prioritised => Selector::Prioritised {
+            alpha: replay.alpha,
+            epsilon: replay.epsilon,
+            max: replay.priority_max,
+        },
+    };
+    let one = |shard| ShardConfig {
+        shard,
+        incarnation,
+        capacity: replay.capacity.div_ceil(replay.shards),
+        selector,
+        seed: config.run.seed,
+        hello: Some(hello.clone()),
+        ..ShardConfig::default()
+    };
+    (0..).take(replay.shards).map(one).collect()
+}
+
+/// Serves one shard until `stop`.
+pub async fn serve(
+    config: ShardConfig,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    Ok(replay_server::run(config, listener, stop).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::row::RowShape;
+
+    use super::*;
+
+    #[test]
+    fn the_capacity_is_shared_and_nothing_is_lost() {
+        let mut config = Config::defaults().unwrap();
+        (config.replay.shards, config.replay.capacity) = (3, 100);
+        let hello = Hello {
+            run_id: "r".into(),
+            manifest: [0; 32],
+            config_digest: config.digest(),
+            shape: RowShape {
+                agents: 1,
+                history: 1,
+            },
+        };
+        let all = configs(&config, &hello, 5);
+        let told: Vec<_> = all
+            .iter()
+            .map(|c| (c.shard, c.incarnation, c.capacity))
+            .collect();
+        assert_eq!(told, [(0, 5, 34), (1, 5, 34), (2, 5, 34)]);
+        all.iter().for_each(|c| c.check().unwrap());
+    }
+}

@@ -1,0 +1,121 @@
+//! Finished weights: the network, and the rules and landmarks it was trained for.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use common::rules::Rules;
+use common::run_folder::hex;
+use learner::checkpoint::inference_weights;
+use learner::trainer::{LANDMARKS_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY};
+use model::Network;
+use model::weights::Weights;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::failure::{Advice, Exit};
+
+/// A weights file, read and understood.
+#[derive(Debug)]
+pub struct Loaded {
+    pub network: Network,
+    pub rules: Rules,
+    /// One name per agent.
+    pub landmarks: Vec<String>,
+    pub origin: Origin,
+}
+
+/// Where the weights came from, for the report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Origin {
+    pub file: PathBuf,
+    pub sha256: String,
+    pub weights_version: Option<u64>,
+    pub updates: Option<u64>,
+}
+
+/// Reads a weights file or checkpoint, or the best (else the final) of a run folder.
+///
+/// `names` are the landmarks' names where the file has none (rl-medical's).
+pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
+    let file = weights_file(path)?;
+    let bytes = std::fs::read(&file).map_err(|e| {
+        Advice::new(
+            Exit::Data,
+            format!("cannot read weights {}: {e}", file.display()),
+        )
+        .hint("training leaves them in <run>/checkpoints/best.safetensors")
+    })?;
+    let what = || Advice::new(Exit::Data, format!("load weights {}", file.display()));
+    let read = inference_weights(&file)?;
+    understand(&file, &bytes, read, names).with_context(what)
+}
+
+fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let places = [
+        "checkpoints/best.safetensors",
+        "checkpoints/final.safetensors",
+    ];
+    let found = places
+        .map(|p| path.join(p))
+        .into_iter()
+        .find(|p| p.is_file());
+    found.ok_or_else(|| {
+        Advice::new(
+            Exit::Data,
+            format!("{} holds no checkpoints/best.safetensors", path.display()),
+        )
+        .hint("name a weights file, or the folder of a run that was trained")
+    })
+}
+
+fn understand(
+    file: &Path,
+    bytes: &[u8],
+    read: Weights,
+    names: &[String],
+) -> anyhow::Result<Loaded> {
+    let text = |key: &str| read.metadata.get(key).map(String::as_str);
+    let spec = read.network.spec();
+    let rules = match text(RULES_KEY) {
+        Some(json) => {
+            serde_json::from_str(json).with_context(|| format!("metadata {RULES_KEY}"))?
+        }
+        None => Rules {
+            window_size: spec.window,
+            history: spec.history,
+            ..Rules::reference()
+        },
+    };
+    rules.validate()?;
+    let landmarks: Vec<String> = match text(LANDMARKS_KEY) {
+        Some(json) => {
+            serde_json::from_str(json).with_context(|| format!("metadata {LANDMARKS_KEY}"))?
+        }
+        None => names.to_vec(),
+    };
+    if landmarks.len() != spec.agents {
+        let message = format!(
+            "the network has {} agents, but {} landmarks are named",
+            spec.agents,
+            landmarks.len()
+        );
+        let hint = "give --landmarks with one name or number per agent, in their order";
+        return Err(Advice::new(Exit::Data, message).hint(hint).into());
+    }
+    let number = |key: &str| text(key).and_then(|t| t.parse().ok());
+    let origin = Origin {
+        file: file.to_owned(),
+        sha256: hex(&Sha256::digest(bytes)),
+        weights_version: number(WEIGHTS_VERSION_KEY),
+        updates: number(UPDATES_KEY),
+    };
+    Ok(Loaded {
+        network: read.network,
+        rules,
+        landmarks,
+        origin,
+    })
+}

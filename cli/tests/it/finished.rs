@@ -1,0 +1,169 @@
+//! `eval` and `play` with weights that know nothing: everything but the accuracy.
+
+use std::collections::BTreeMap;
+
+use model::{Network, NetworkSpec, weights};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+use crate::process::{Bench, json};
+
+/// Small random weights for two landmarks of the phantoms.
+fn random_weights(bench: &Bench, rules: &str) -> Vec<u8> {
+    let mut spec = NetworkSpec::small(2, 1, Some(2));
+    spec.window = 12;
+    let network = Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(1), tch::Device::Cpu).unwrap();
+    let metadata = BTreeMap::from([
+        ("landmarl.rules".to_owned(), rules.to_owned()),
+        (
+            "landmarl.landmarks".to_owned(),
+            r#"["bridge","base_ball"]"#.to_owned(),
+        ),
+        ("landmarl.weights_version".to_owned(), "4".to_owned()),
+        ("landmarl.updates".to_owned(), "80".to_owned()),
+    ]);
+    let bytes = weights::to_bytes(&network, &metadata.into_iter().collect()).unwrap();
+    bench.write("weights.safetensors", &bytes);
+    bytes
+}
+
+fn rules(window: usize) -> String {
+    let mut rules = serde_json::to_value(common::rules::Rules::standard()).unwrap();
+    rules["window_size"] = window.into();
+    rules["scales"] = serde_json::json!([[2, 3], [1, 1]]);
+    rules["max_steps"] = 25.into();
+    rules.to_string()
+}
+
+const EVAL: &str = "eval --load weights.safetensors --images data/test/images.txt \
+    --landmarks-files data/test/landmarks.txt --device cpu --starts 2";
+
+#[test]
+fn an_evaluation_leaves_tables_and_pictures() {
+    let bench = Bench::new();
+    bench.phantoms();
+    random_weights(&bench, &rules(12));
+    let guess = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt";
+    let done = bench.succeed(&format!("{EVAL} {guess} --out eval --json"));
+    let summary: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(summary, json(&bench.path("eval/summary.json")));
+    let number = |key: &str| summary[key].as_f64().unwrap_or(f64::NAN);
+    assert!(
+        number("mean_error_mm") > 0.0 && number("constant_guess_mm") > 0.0,
+        "{summary}"
+    );
+    assert_eq!(
+        (
+            &summary["weights"]["updates"],
+            &summary["weights"]["weights_version"]
+        ),
+        (&80.into(), &4.into())
+    );
+    assert_eq!(summary["landmarks"][1]["name"], "base_ball");
+    assert!(
+        summary["notice"]
+            .as_str()
+            .unwrap()
+            .contains("not a medical device")
+    );
+    let csv = std::fs::read_to_string(bench.path("eval/predictions.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    let picture = std::fs::read(bench.path("eval/pictures/phantom_0001.png")).unwrap();
+    assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
+
+    // The same walks again: the same answers.
+    bench.succeed(&format!("{EVAL} --out again --no-pictures --train-images data/train/images.txt --train-landmarks data/train/landmarks.txt"));
+    assert_eq!(
+        std::fs::read_to_string(bench.path("again/predictions.csv")).unwrap(),
+        csv
+    );
+    assert!(!bench.path("again/pictures").exists());
+}
+
+#[test]
+fn tables_say_when_there_is_no_constant_guess() {
+    let bench = Bench::new();
+    bench.phantoms();
+    random_weights(&bench, &rules(12));
+    let line = EVAL.replace("--starts 2", "--protocol 19");
+    let done = bench.succeed(&format!("{line} --failure-mm 0.01"));
+    assert!(
+        done.out.contains("constant guess mm") && done.out.contains("bridge"),
+        "{}",
+        done.out
+    );
+    assert!(
+        done.out.contains("farther off than 0.01 mm (2)"),
+        "{}",
+        done.out
+    );
+    assert!(
+        done.err
+            .contains("constant guess: unknown; give --train-images"),
+        "{}",
+        done.err
+    );
+    assert!(
+        done.err.contains("starts: nineteen") && done.err.contains("not a medical device"),
+        "{}",
+        done.err
+    );
+    assert_eq!(
+        std::fs::read_dir(bench.path("evaluations"))
+            .unwrap()
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn play_needs_no_landmarks() {
+    let bench = Bench::new();
+    bench.phantoms();
+    random_weights(&bench, &rules(12));
+    let done = bench.succeed(
+        "play --load weights.safetensors data/test/images/phantom_0001.nii.gz -o found --starts 2 --json --device cpu",
+    );
+    let printed: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(printed, json(&bench.path("found/predictions.json")));
+    let first = &printed["predictions"][0];
+    let (ras, lps) = (&first["predicted"]["ras_mm"], &first["predicted"]["lps_mm"]);
+    assert_eq!(ras[0].as_f64().unwrap(), -lps[0].as_f64().unwrap());
+    assert_eq!(first["truth"], serde_json::Value::Null);
+    assert!(bench.path("found/pictures/phantom_0001.png").is_file());
+    bench.fail(
+        "play --load weights.safetensors gone.nii.gz",
+        4,
+        &["gone.nii.gz"],
+    );
+}
+
+#[test]
+fn weights_that_do_not_fit() {
+    let bench = Bench::new();
+    bench.phantoms();
+    let bytes = random_weights(&bench, &rules(16));
+    bench.fail(EVAL, 4, &["window is 12 in the network and 16"]);
+    bench.write("weights.safetensors", &bytes[..bytes.len() - 10]);
+    bench.fail(
+        EVAL,
+        4,
+        &[
+            "weights.safetensors is corrupt",
+            "not a complete safetensors file",
+        ],
+    );
+    random_weights(&bench, "{");
+    bench.fail(EVAL, 4, &["metadata landmarl.rules"]);
+    random_weights(&bench, &rules(12));
+    bench.write(
+        "data/test/landmarks/phantom_0001.csv",
+        "name,x_ras_mm,y_ras_mm,z_ras_mm\nother,1,2,3\n",
+    );
+    bench.fail(EVAL, 4, &["bridge", "phantom_0001.csv"]);
+    bench.fail(
+        &EVAL.replace("--starts 2", "--starts 0"),
+        2,
+        &["--starts 0 walks nowhere"],
+    );
+}

@@ -1,0 +1,118 @@
+//! Commands that need no training.
+
+use crate::process::{Bench, json};
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let bench = Bench::new();
+    for command in ["", "train", "eval", "play", "phantom", "doctor"] {
+        let text = bench.succeed(&format!("{command} --help")).out;
+        let examples = text.split("Examples:").nth(1).unwrap_or_default();
+        assert!(
+            examples.matches("  landmarl ").count() >= 2,
+            "{command}: {text}"
+        );
+    }
+    let version = bench.succeed("--version").out;
+    assert_eq!(
+        version.trim(),
+        format!("landmarl {}", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn phantoms_are_written_and_kept() {
+    let bench = Bench::new();
+    bench.phantoms();
+    for file in [
+        "train/images.txt",
+        "train/images/phantom_0002.nii.gz",
+        "selection/landmarks.txt",
+        "test/landmarks/phantom_0001.csv",
+    ] {
+        assert!(bench.path("data").join(file).is_file(), "{file}");
+    }
+    let again = bench
+        .succeed("phantom --out data --train 2 --selection 1 --test 1 --size 48x56x48 --seed 3");
+    assert!(again.err.contains("4 were there already"), "{}", again.err);
+    assert!(
+        again
+            .err
+            .contains("next:\n  landmarl train --train-images data/train/images.txt"),
+        "{}",
+        again.err
+    );
+    bench.fail(
+        "phantom --out data --seed 4",
+        4,
+        &["describes another dataset"],
+    );
+    bench.fail(
+        "phantom --out x --size huge",
+        2,
+        &["--size \"huge\" is not a size"],
+    );
+}
+
+#[test]
+fn the_doctor_says_what_to_do() {
+    let bench = Bench::new();
+    let good = bench.succeed("doctor --json").out;
+    let checks: Vec<serde_json::Value> = serde_json::from_str(&good).unwrap();
+    let names: Vec<&str> = checks.iter().map(|c| c["name"].as_str().unwrap()).collect();
+    for name in [
+        "libtorch",
+        "threads",
+        "CUDA",
+        "config",
+        "run folder",
+        "cache folder",
+        "port",
+        "data",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert_eq!(checks[0]["verdict"], "ok");
+    let file = bench.write("file", "");
+    let bad = bench.run(&format!(
+        "doctor --run-dir {}/runs --set learner.lrr=1",
+        file.display()
+    ));
+    assert_eq!(bad.code, Some(1));
+    assert!(
+        bad.out.contains("FAIL  config") && bad.out.contains("did you mean \"learner.lr\""),
+        "{}",
+        bad.out
+    );
+    let bad = bench.run(&format!(
+        "doctor --run-dir {}/runs --set data.train_images=gone.txt",
+        file.display()
+    ));
+    assert_eq!(bad.code, Some(1));
+    assert!(
+        bad.out.contains("FAIL  run folder") && bad.out.contains("is a file"),
+        "{}",
+        bad.out
+    );
+    assert!(
+        bad.out.contains("FAIL  data") && bad.out.contains("gone.txt"),
+        "{}",
+        bad.out
+    );
+    assert!(json_is_absent(&bench));
+}
+
+/// The doctor leaves nothing behind.
+fn json_is_absent(bench: &Bench) -> bool {
+    let names = std::fs::read_dir(bench.dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name());
+    names.filter(|n| n != "file").count() == 0
+}
+
+#[test]
+fn a_dataset_describes_itself() {
+    let bench = Bench::new();
+    bench.succeed("phantom --out p --train 1 --selection 0 --test 0 --size 48x56x48");
+    assert_eq!(json(&bench.path("p/dataset.json"))["counts"]["train"], 1);
+}

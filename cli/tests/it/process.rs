@@ -1,0 +1,104 @@
+//! Runs the real binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder of its own, and the binary in it.
+pub struct Bench {
+    pub dir: tempfile::TempDir,
+}
+
+/// What a command did.
+pub struct Done {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Arguments as on a command line, divided by spaces.
+    pub fn run(&self, line: &str) -> Done {
+        finish(self.command(line).output().unwrap())
+    }
+
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_landmarl"));
+        command
+            .args(line.split_whitespace())
+            .current_dir(self.dir.path());
+        // The cache of preprocessed volumes stays in the folder of the test.
+        command
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("CI", "1");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("LANDMARL_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// Runs, expects success, returns what was printed.
+    pub fn succeed(&self, line: &str) -> Done {
+        let done = self.run(line);
+        assert_eq!(done.code, Some(0), "{line}\n{}\n{}", done.out, done.err);
+        done
+    }
+
+    /// Runs, expects one clear error that contains all of `words`.
+    pub fn fail(&self, line: &str, code: i32, words: &[&str]) -> Done {
+        let done = self.run(line);
+        assert_eq!(done.code, Some(code), "{line}\n{}\n{}", done.out, done.err);
+        let errors: Vec<&str> = done
+            .err
+            .lines()
+            .filter(|l| l.starts_with("error: "))
+            .collect();
+        assert_eq!(errors.len(), 1, "{line}\n{}", done.err);
+        let told = &done.err[done.err.find("error: ").unwrap()..];
+        for word in words {
+            assert!(told.contains(word), "\"{word}\" is not in\n{told}");
+        }
+        assert!(!done.err.contains("panicked"), "{}", done.err);
+        assert_eq!(done.out, "", "data went to standard output beside an error");
+        done
+    }
+
+    /// Tiny phantoms: `data/{train,selection,test}`.
+    pub fn phantoms(&self) {
+        self.succeed(
+            "phantom --out data --train 2 --selection 1 --test 1 --size 48x56x48 --seed 3",
+        );
+    }
+}
+
+fn finish(output: Output) -> Done {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Done {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+pub fn json(path: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}

@@ -1,0 +1,199 @@
+//! A whole run, as small as it can be: train, evaluate, play, resume, stop.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::process::{Bench, json};
+
+const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
+    --selection-images data/selection/images.txt --selection-landmarks data/selection/landmarks.txt \
+    --landmarks bridge,base_ball";
+const SMALL: &str = "--run-dir runs --device cpu --actors 1 \
+    --set rules.window_size=12 --set rules.scales=[[2,3],[1,1]] --set rules.max_steps=30 \
+    --set actor.slots=4 --set actor.start_near_radius=[8.0,4.0] --set actor.batch_rows=16 \
+    --set actor.batch_wait_ms=20 --set replay.capacity=2000 --set replay.min_rows=64 \
+    --set replay.tolerance=200 --set learner.batch=16 --set learner.publish_every=5 \
+    --set cluster.lease_s=1 --set validation.every=10 --set validation.starts=1 \
+    --set checkpoint.every=10 --set evaluation.starts=2";
+
+fn train(bench: &Bench, more: &str) -> crate::process::Done {
+    bench.succeed(&format!("train {DATA} {more} {SMALL}"))
+}
+
+fn lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
+}
+
+#[test]
+fn train_eval_play_resume() {
+    let bench = Bench::new();
+    bench.phantoms();
+    let trained = train(&bench, "--name one --updates 30");
+    assert!(
+        trained
+            .err
+            .contains("landmarl eval --load runs/one/checkpoints/best.safetensors"),
+        "{}",
+        trained.err
+    );
+    let run = bench.path("runs/one");
+    for file in [
+        "config.toml",
+        "run.json",
+        "metrics.jsonl",
+        "validation.jsonl",
+        "mean_landmarks.json",
+        "logs/landmarl.jsonl",
+    ] {
+        assert!(run.join(file).is_file(), "{file}");
+    }
+    let info = json(&run.join("run.json"));
+    assert_eq!(
+        info["landmarks"],
+        serde_json::json!(["bridge", "base_ball"])
+    );
+    let validations = lines(&run.join("validation.jsonl"));
+    assert_eq!(
+        validations.last().unwrap()["updates"],
+        30,
+        "{validations:?}"
+    );
+    assert!(validations[0]["constant_guess_mm"].as_f64().unwrap() > 0.0);
+    assert!(
+        lines(&run.join("logs/landmarl.jsonl"))
+            .iter()
+            .all(|l| l["service"] == "landmarl" && l["run"] == "one")
+    );
+
+    evaluated(&bench);
+    played(&bench);
+    resumed(&bench, validations.len());
+}
+
+fn evaluated(bench: &Bench) {
+    let done = bench.succeed(
+        "eval --load runs/one/checkpoints/best.safetensors --images data/test/images.txt \
+         --landmarks-files data/test/landmarks.txt --out eval --json --device cpu",
+    );
+    let summary: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(summary, json(&bench.path("eval/summary.json")));
+    let number = |key: &str| summary[key].as_f64().unwrap_or(f64::NAN);
+    assert!(
+        number("mean_error_mm") > 0.0 && number("constant_guess_mm") > 0.0,
+        "{summary}"
+    );
+    assert_eq!(summary["landmarks"][1]["name"], "base_ball");
+    assert!(
+        summary["notice"]
+            .as_str()
+            .unwrap()
+            .contains("not a medical device")
+    );
+    let csv = std::fs::read_to_string(bench.path("eval/predictions.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    let picture = std::fs::read(bench.path("eval/pictures/phantom_0001.png")).unwrap();
+    assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
+    // By the folder of the run, in a table, from the published starts.
+    let table = bench.succeed(
+        "eval --load runs/one --images data/test/images.txt --landmarks-files data/test/landmarks.txt \
+         --protocol 19 --no-pictures --device cpu",
+    );
+    assert!(
+        table.out.contains("constant guess mm") && table.out.contains("bridge"),
+        "{}",
+        table.out
+    );
+    assert_eq!(
+        std::fs::read_dir(bench.path("runs/one/evaluations"))
+            .unwrap()
+            .count(),
+        1
+    );
+}
+
+fn played(bench: &Bench) {
+    let done = bench.succeed(
+        "play --load runs/one data/test/images/phantom_0001.nii.gz -o found --starts 2 --json --device cpu",
+    );
+    let printed: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(printed, json(&bench.path("found/predictions.json")));
+    let first = &printed["predictions"][0];
+    let (ras, lps) = (&first["predicted"]["ras_mm"], &first["predicted"]["lps_mm"]);
+    assert_eq!(ras[0].as_f64().unwrap(), -lps[0].as_f64().unwrap());
+    assert_eq!(first["truth"], serde_json::Value::Null);
+    assert!(bench.path("found/pictures/phantom_0001.png").is_file());
+}
+
+fn resumed(bench: &Bench, validations: usize) {
+    train(bench, "--resume runs/one --updates 50");
+    let run = bench.path("runs/one");
+    let all = lines(&run.join("validation.jsonl"));
+    assert!(all.len() > validations);
+    assert!(
+        all[validations..]
+            .iter()
+            .all(|v| v["updates"].as_u64().unwrap() > 30),
+        "{all:?}"
+    );
+    assert_eq!(all.last().unwrap()["updates"], 50);
+    assert_eq!(
+        json(&run.join("run.json"))["resumed"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let line = format!("train {DATA} --resume runs/one --updates 60 {SMALL}");
+    bench.fail(
+        &format!("{line} --set learner.gamma=0.5"),
+        1,
+        &["cannot be continued", "configuration digest"],
+    );
+    bench.fail(
+        &format!("{line} --landmarks bridge"),
+        1,
+        &["cannot be continued"],
+    );
+    bench.fail(
+        &format!("{line} --set network.dueling=true"),
+        4,
+        &["network"],
+    );
+}
+
+#[test]
+fn ctrl_c_leaves_a_checkpoint() {
+    let bench = Bench::new();
+    bench.phantoms();
+    let line = format!("train {DATA} --name two --updates 100000 {SMALL}");
+    let mut child = bench.command(&line).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = bench.path("runs/two/metrics.jsonl");
+    let begin = Instant::now();
+    while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "training does not start"
+        );
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "training ended by itself"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{err}");
+    assert!(err.contains("landmarl train --resume runs/two"), "{err}");
+    let left: Vec<_> = std::fs::read_dir(bench.path("runs/two/checkpoints"))
+        .unwrap()
+        .collect();
+    assert!(!left.is_empty(), "{err}");
+}

@@ -1,0 +1,214 @@
+//! Preprocessed volumes on this host's disk, found by the content of the file
+//! that they came from, mapped into memory and shared by all processes.
+//!
+//! A volume is preprocessed once per host. Files are never changed once they
+//! have their name, are readable by their owner only, and may be deleted at
+//! any time. Floats are not cached.
+
+mod entry;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+use crate::durable::AtomicFile;
+use crate::geometry::Geometry;
+use crate::manifest::{hex, volume_hash};
+use crate::nifti_io::{self, Limits, ReadError};
+use crate::preprocess::{PREPROCESS_VERSION, VolumeChoice, preprocess};
+use crate::scan::VolumeHash;
+use crate::volume::Volume;
+
+/// A volume ready for use.
+#[derive(Debug, Clone)]
+pub struct Preprocessed {
+    /// The intensities.
+    pub volume: Volume,
+    /// Where the voxels lie.
+    pub geometry: Geometry,
+    /// Hash of the volume.
+    pub hash: VolumeHash,
+}
+
+/// A folder of preprocessed volumes.
+#[derive(Debug)]
+pub struct VolumeCache {
+    /// `None`: there is nowhere to keep anything.
+    folder: Option<PathBuf>,
+    warned: AtomicBool,
+}
+
+impl VolumeCache {
+    /// A cache in `folder`, or in the user's cache folder
+    /// (`$XDG_CACHE_HOME/landmarl/volumes`, else `~/.cache/landmarl/volumes`).
+    #[must_use]
+    pub fn new(folder: Option<&Path>) -> Self {
+        let folder = folder.map(Path::to_owned).or_else(user_folder);
+        Self {
+            folder,
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// The preprocessed volume of a scan file: mapped from the cache, or made
+    /// and put there. A cache that cannot be used costs time, nothing else.
+    pub fn load(
+        &self,
+        path: &Path,
+        choice: VolumeChoice,
+        limits: &Limits,
+    ) -> Result<Preprocessed, ReadError> {
+        let Some(folder) = self
+            .folder
+            .as_ref()
+            .filter(|_| choice == VolumeChoice::CanonicalU8)
+        else {
+            return build(path, choice, limits);
+        };
+        let before = stamp(path);
+        let source = hash_file(path).map_err(|error| ReadError::Open {
+            path: path.to_owned(),
+            error,
+        })?;
+        let file = folder.join(format!("{}-v{PREPROCESS_VERSION}-u8.volume", hex(&source)));
+        match open(&file, &source) {
+            Ok(Some(found)) if voxels(&found) <= limits.max_voxels => return Ok(found),
+            Ok(_) => {}
+            Err(reason) => {
+                tracing::warn!(file = %file.display(), %reason, "cached volume is not usable; made again");
+            }
+        }
+        let built = build(path, choice, limits)?;
+        if before.is_none() || before != stamp(path) {
+            // The file changed while it was read: its hash may not be what was decoded.
+            return Ok(built);
+        }
+        match store(&file, &source, &built).and_then(|()| open(&file, &source)) {
+            Ok(Some(mapped)) if mapped.hash == built.hash => Ok(mapped),
+            Ok(_) => Ok(built),
+            Err(reason) => {
+                if !self.warned.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(folder = %folder.display(), %reason, "working without the volume cache");
+                }
+                Ok(built)
+            }
+        }
+    }
+}
+
+fn user_folder() -> Option<PathBuf> {
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(cache.join("landmarl").join("volumes"))
+}
+
+fn voxels(found: &Preprocessed) -> u64 {
+    found.geometry.dims.iter().map(|&d| d as u64).product()
+}
+
+fn build(path: &Path, choice: VolumeChoice, limits: &Limits) -> Result<Preprocessed, ReadError> {
+    let image = nifti_io::read(path, limits)?;
+    let (volume, geometry) = preprocess(&image, choice);
+    let hash = volume_hash(&volume);
+    Ok(Preprocessed {
+        volume,
+        geometry,
+        hash,
+    })
+}
+
+/// Length and time of change, to notice a file that is replaced while it is read.
+fn stamp(path: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
+fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finalize().into()),
+            Ok(n) => hasher.update(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The voxels of a cached file.
+struct Mapped(Mmap);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[entry::HEADER_LEN..]
+    }
+}
+
+/// Maps a cached volume; `None` when it is not there, a reason when it cannot be trusted.
+fn open(file: &Path, source: &[u8; 32]) -> Result<Option<Preprocessed>, String> {
+    let opened = match File::open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| error.to_string())?,
+    };
+    let map = map(&opened).map_err(|error| error.to_string())?;
+    let (geometry, hash) = entry::decode(&map, source)?;
+    let volume = Volume::from_u8(geometry.dims, Mapped(map)).map_err(|error| error.to_string())?;
+    if volume_hash(&volume) != hash {
+        return Err("its voxels are damaged".to_owned());
+    }
+    Ok(Some(Preprocessed {
+        volume,
+        geometry,
+        hash,
+    }))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a map is only undefined when its file changes meanwhile; cache files are written \
+              under another name, renamed once, readable by their owner alone, and never written again"
+)]
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: see the reason above; deleting the file keeps the map valid.
+    unsafe { Mmap::map(file) }
+}
+
+fn store(file: &Path, source: &[u8; 32], built: &Preprocessed) -> Result<(), String> {
+    let voxels = built.volume.as_u8().ok_or("floats are not cached")?;
+    create_folder(file.parent().unwrap_or(Path::new("."))).map_err(|error| error.to_string())?;
+    let mut out = AtomicFile::create(file).map_err(|error| error.to_string())?;
+    let header = entry::encode(&built.geometry, &built.hash, source);
+    out.write_all(&header)
+        .and_then(|()| out.write_all(voxels))
+        .map_err(|error| error.to_string())?;
+    out.commit().map_err(|error| error.to_string())
+}
+
+/// Scans are people's data: nobody else may list the folder.
+#[cfg(unix)]
+fn create_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}
+
+#[cfg(not(unix))]
+fn create_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! Everything that is wrong with a dataset, at once.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::shown;
+use crate::landmark_file::LandmarkError;
+use crate::list_file::ListError;
+use crate::nifti_io::ReadError;
+
+/// One thing that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// With a list file.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// With a scan.
+    #[error(transparent)]
+    Scan(#[from] ReadError),
+    /// With a landmark file, or a landmark in its scan.
+    #[error(transparent)]
+    Landmarks(#[from] LandmarkError),
+    /// One id means different landmarks in different files.
+    #[error(
+        "landmark '{id}' is '{first_name}' in '{}' but '{second_name}' in '{}'; \
+         ask for landmarks by name",
+        shown(first),
+        shown(second)
+    )]
+    NamesDisagree {
+        /// The id asked for.
+        id: String,
+        /// The first file that has it.
+        first: PathBuf,
+        /// Its name there.
+        first_name: String,
+        /// The file that disagrees.
+        second: PathBuf,
+        /// Its name there.
+        second_name: String,
+    },
+    /// The same scan twice.
+    #[error(
+        "'{}' and '{}' hold the same scan; list it once",
+        shown(first),
+        shown(second)
+    )]
+    Duplicate {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// Scans whose voxels differ in size by more than 1 %.
+    #[error(
+        "'{}' has spacing {first_mm:.4?} mm, '{}' has {second_mm:.4?} mm; resample the scans to \
+         one spacing, or set allow_mixed_spacing",
+        shown(first),
+        shown(second)
+    )]
+    MixedSpacing {
+        /// The finer scan.
+        first: PathBuf,
+        /// Its spacing on our axes.
+        first_mm: [f64; 3],
+        /// The coarser scan.
+        second: PathBuf,
+        /// Its spacing on our axes.
+        second_mm: [f64; 3],
+    },
+}
+
+/// Why a dataset was not loaded: each problem on a line.
+#[derive(Debug)]
+pub struct DatasetError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl DatasetError {
+    pub(super) fn new(problems: Vec<Problem>) -> Self {
+        Self { problems }
+    }
+}
+
+impl From<ListError> for DatasetError {
+    fn from(error: ListError) -> Self {
+        Self::new(vec![error.into()])
+    }
+}
+
+impl fmt::Display for DatasetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [problem] = self.problems.as_slice() {
+            return problem.fmt(f);
+        }
+        write!(f, "{} problems with the data:", self.problems.len())?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for DatasetError {}

@@ -1,0 +1,204 @@
+//! Files that are either wholly there or not there at all, also after a power cut.
+//!
+//! Bytes go to a temporary file in the same folder, are brought to the disk,
+//! and only then take the target's name; the folder is brought to the disk last.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A file could not be written durably; what was there before is untouched.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} '{}': {error}", path.display())]
+pub struct DurableError {
+    /// What was being done.
+    pub action: &'static str,
+    /// To which file.
+    pub path: PathBuf,
+    /// What the system answered.
+    pub error: io::Error,
+}
+
+/// Replaces `path` by `bytes`, all or nothing.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(failed("write", path))?;
+    file.commit()
+}
+
+/// A file under construction that takes its name at [`AtomicFile::commit`].
+/// Dropped before that, it leaves nothing behind.
+#[derive(Debug)]
+pub struct AtomicFile {
+    /// `None` only once committed.
+    file: Option<BufWriter<File>>,
+    temporary: PathBuf,
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    /// Starts a new file beside `target`.
+    pub fn create(target: &Path) -> Result<Self, DurableError> {
+        let (temporary, file) = open_temporary(target).map_err(failed("create", target))?;
+        Ok(Self {
+            file: Some(BufWriter::new(file)),
+            temporary,
+            target: target.to_owned(),
+        })
+    }
+
+    /// Brings the bytes to the disk and gives the file its name.
+    pub fn commit(mut self) -> Result<(), DurableError> {
+        let target = self.target.clone();
+        if let Some(mut writer) = self.file.take() {
+            let written = writer.flush().and_then(|()| writer.get_ref().sync_all());
+            drop(writer);
+            let renamed = written.and_then(|()| fs::rename(&self.temporary, &target));
+            if let Err(error) = renamed {
+                self.remove_temporary();
+                return Err(failed("write", &target)(error));
+            }
+        }
+        sync_folder(&target).map_err(failed("sync the folder of", &target))
+    }
+
+    fn remove_temporary(&self) {
+        if let Err(error) = fs::remove_file(&self.temporary) {
+            tracing::debug!(file = %self.temporary.display(), %error, "temporary file stays");
+        }
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().map_or_else(
+            || Err(io::ErrorKind::NotConnected.into()),
+            |f| f.write(bytes),
+        )
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            self.remove_temporary();
+        }
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DurableError {
+    let path = path.to_owned();
+    move |error| DurableError {
+        action,
+        path,
+        error,
+    }
+}
+
+fn folder(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The name holds process and counter, so that writers of one target never share it.
+fn open_temporary(target: &Path) -> io::Result<(PathBuf, File)> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let name = target
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    loop {
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}-{count}.tmp", std::process::id()));
+        let path = folder(target).join(hidden);
+        match OpenOptions::new().write(true).create_new(true).open(&path) {
+            Ok(file) => return Ok((path, file)),
+            // Left over from a killed process that had our id.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn sync_folder(target: &Path) -> io::Result<()> {
+    match File::open(folder(target))?.sync_all() {
+        // Some network file systems cannot do this for folders.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_target: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn replaces_the_whole_file_and_leaves_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("case.01.bin");
+        write_atomic(&path, b"a long first version").unwrap();
+        write_atomic(&path, b"second").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(names(dir.path()), ["case.01.bin"]);
+    }
+
+    #[test]
+    fn dropped_before_commit_it_never_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kept");
+        write_atomic(&path, b"before").unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"half").unwrap();
+        assert_eq!(names(dir.path()).len(), 2);
+        drop(file);
+        assert_eq!(names(dir.path()), ["kept"]);
+        assert_eq!(fs::read(&path).unwrap(), b"before");
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("no such folder/x.bin");
+        let text = write_atomic(&path, b"").unwrap_err().to_string();
+        assert!(
+            text.contains("x.bin") && text.starts_with("cannot create"),
+            "{text}"
+        );
+        // A folder has the target's name: the rename fails and the temporary file goes.
+        let taken = dir.path().join("taken");
+        fs::create_dir_all(taken.join("inside")).unwrap();
+        assert!(write_atomic(&taken, b"x").is_err());
+        assert_eq!(names(dir.path()), ["taken"]);
+        assert!(write_atomic(Path::new("/"), b"x").is_err());
+    }
+}

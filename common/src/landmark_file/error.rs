@@ -1,0 +1,106 @@
+//! Why landmarks could not be taken from a file.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::Space;
+
+/// Landmarks that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LandmarkError {
+    /// The file cannot be read.
+    #[error("cannot read landmark file '{}': {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        error: io::Error,
+    },
+    /// Not a format that is read.
+    #[error(
+        "landmark file '{}' is {found}; give a CSV with the header name,x_ras_mm,y_ras_mm,z_ras_mm \
+         (or _lps_mm, or _voxel), or lines of x,y,z voxel indices", path.display()
+    )]
+    NotLandmarks {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        found: &'static str,
+    },
+    /// The header does not say in which space the numbers are.
+    #[error(
+        "{}:{line}: the header '{header}' does not say in which space the positions are; accepted are \
+         name,x_ras_mm,y_ras_mm,z_ras_mm and name,x_lps_mm,y_lps_mm,z_lps_mm and \
+         name,x_voxel,y_voxel,z_voxel", path.display()
+    )]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: u64,
+        /// The header as it stands there.
+        header: String,
+    },
+    /// A line that cannot be understood.
+    #[error("{}:{line}: {problem}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An id that the file does not have.
+    #[error("landmark '{id}' is not in '{}', which has {valid}{suggestion}", path.display())]
+    UnknownId {
+        /// The file.
+        path: PathBuf,
+        /// The id asked for.
+        id: String,
+        /// What may be asked for.
+        valid: String,
+        /// The nearest name, if one is near.
+        suggestion: String,
+    },
+    /// A landmark that is not in its scan.
+    #[error(transparent)]
+    Outside(Box<Outside>),
+}
+
+/// A landmark that is not in its scan.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}:{line}: landmark '{label}' at {position:?} ({space}) is outside scan '{scan}': \
+     voxel [{:.1}, {:.1}, {:.1}] of {dims:?}; check that file and scan belong together and that \
+     the space is right", path.display(), voxel[0], voxel[1], voxel[2]
+)]
+pub struct Outside {
+    /// The landmark file.
+    pub path: PathBuf,
+    /// Its line, from 1.
+    pub line: u64,
+    /// The scan's name.
+    pub scan: String,
+    /// The landmark's name or number.
+    pub label: String,
+    /// Its position as the file has it.
+    pub position: [f64; 3],
+    /// What the position's numbers mean.
+    pub space: Space,
+    /// Its voxel position in our volume.
+    pub voxel: [f64; 3],
+    /// Voxels per axis of our volume.
+    pub dims: [usize; 3],
+}
+
+impl std::fmt::Display for Space {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::RasMm => "RAS mm",
+            Self::LpsMm => "LPS mm",
+            Self::Voxel => "voxel of the file",
+        })
+    }
+}

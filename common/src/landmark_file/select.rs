@@ -1,0 +1,100 @@
+//! Landmark ids → points of a file.
+
+use super::{LandmarkError, LandmarkFile, Point};
+
+/// A landmark that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Selected<'a> {
+    /// Its number in the file, from 0.
+    pub index: usize,
+    /// The landmark.
+    pub point: &'a Point,
+}
+
+impl LandmarkFile {
+    /// The points with these ids, in their order.
+    ///
+    /// An id is a name or a number counted from 0; a name that looks like a
+    /// number is taken as the name. An id that the file does not have is an
+    /// error, never wrapped around.
+    pub fn select(&self, ids: &[String]) -> Result<Vec<Selected<'_>>, LandmarkError> {
+        ids.iter().map(|id| self.find(id)).collect()
+    }
+
+    /// One id per point, as [`LandmarkFile::select`] takes them: names where there are any.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        let ids = self.points.iter().enumerate();
+        ids.map(|(index, point)| point.name.clone().unwrap_or_else(|| index.to_string()))
+            .collect()
+    }
+
+    /// The point with one id; see [`LandmarkFile::select`].
+    pub fn find(&self, id: &str) -> Result<Selected<'_>, LandmarkError> {
+        let named = self
+            .points
+            .iter()
+            .position(|p| p.name.as_deref() == Some(id));
+        let number = || id.parse().ok().filter(|&n: &usize| n < self.points.len());
+        let Some(index) = named.or_else(number) else {
+            return Err(LandmarkError::UnknownId {
+                path: self.path.clone(),
+                id: id.to_owned(),
+                valid: self.valid_ids(),
+                suggestion: self.suggestion(id),
+            });
+        };
+        Ok(Selected {
+            index,
+            point: &self.points[index],
+        })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.points.iter().filter_map(|p| p.name.as_deref())
+    }
+
+    fn valid_ids(&self) -> String {
+        let Some(last) = self.points.len().checked_sub(1) else {
+            return "no landmarks".to_owned();
+        };
+        let range = format!("numbers 0 to {last}");
+        let names: Vec<_> = self.names().collect();
+        match names.len() {
+            0 => range,
+            1..=12 => format!("{range} and names {}", names.join(", ")),
+            n => format!(
+                "{range} and {n} names: {}, …, {}",
+                names[..6].join(", "),
+                names[n - 1]
+            ),
+        }
+    }
+
+    fn suggestion(&self, id: &str) -> String {
+        let wanted = id.to_lowercase();
+        let near = self
+            .names()
+            .map(|name| (distance(&name.to_lowercase(), &wanted), name))
+            .filter(|(distance, name)| *distance <= 2 && *distance < name.chars().count())
+            .min_by_key(|(distance, _)| *distance);
+        near.map(|(_, name)| format!("; did you mean '{name}'?"))
+            .unwrap_or_default()
+    }
+}
+
+/// How many letters must be added, removed or changed (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, other) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

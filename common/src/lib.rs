@@ -1,0 +1,42 @@
+//! landmarl's domain, without libtorch and without sockets.
+//!
+//! Layout:
+//! - [`volume`], [`geometry`], [`scan`]: what a preprocessed scan is.
+//! - [`nifti_io`], [`orientation`], [`preprocess`], [`cache`]: from a scan file to a volume.
+//! - [`landmark_file`], [`list_file`], [`dataset`]: all scans of a run with their landmarks.
+//! - [`manifest`]: what actors and learner compare before they share transitions.
+//! - [`durable`]: files that are written whole or not at all.
+//! - [`rules`], [`walk`], [`trail`], [`starts`], [`window`]: the environment.
+//! - [`row`], [`columns`], [`n_step`]: transitions, stored and sent by reference.
+//! - [`config`]: every setting, in layers.
+//! - [`consensus`]: one answer from several walks.
+//! - [`phantom`]: generated heads with exact landmarks.
+//! - [`picture`]: slices with true and predicted landmarks, as PNG.
+//! - [`telemetry`], [`run_folder`]: logs; where a run keeps its files.
+
+pub mod geometry;
+pub mod scan;
+pub mod volume;
+pub mod columns;
+pub mod consensus;
+pub mod n_step;
+pub mod row;
+pub mod rules;
+pub mod starts;
+pub mod trail;
+pub mod walk;
+pub mod window;
+pub mod phantom;
+pub mod config;
+pub mod run_folder;
+pub mod telemetry;
+pub mod picture;
+pub mod durable;
+pub mod nifti_io;
+pub mod orientation;
+pub mod preprocess;
+pub mod landmark_file;
+pub mod list_file;
+pub mod manifest;
+pub mod cache;
+pub mod dataset;

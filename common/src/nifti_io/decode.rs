@@ -1,0 +1,111 @@
+//! Bytes → voxels, in chunks.
+
+use super::Samples;
+use super::header::{Datatype, Layout};
+
+/// Voxels gathered so far.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    datatype: Datatype,
+    big_endian: bool,
+    scaling: Option<(f64, f64)>,
+    samples: Samples,
+    non_finite: u64,
+    first_non_finite: usize,
+}
+
+macro_rules! numbers {
+    ($type:ty, $bytes:expr, $big:expr, $each:expr) => {
+        for chunk in $bytes.as_chunks::<{ size_of::<$type>() }>().0 {
+            let value = if $big {
+                <$type>::from_be_bytes(*chunk)
+            } else {
+                <$type>::from_le_bytes(*chunk)
+            };
+            $each(value as f64);
+        }
+    };
+}
+
+impl Decoder {
+    /// Takes the memory for all voxels; gives the number of bytes back where there is none.
+    pub(super) fn new(layout: &Layout) -> Result<Self, u64> {
+        let voxels = layout.voxels();
+        let plain = layout.datatype == Datatype::U8 && layout.scaling.is_none();
+        let samples = if plain {
+            let mut values = Vec::new();
+            values
+                .try_reserve_exact(voxels)
+                .map_err(|_| voxels as u64)?;
+            Samples::U8(values)
+        } else {
+            let mut values = Vec::new();
+            values
+                .try_reserve_exact(voxels)
+                .map_err(|_| voxels as u64 * 4)?;
+            Samples::F32(values)
+        };
+        Ok(Self {
+            datatype: layout.datatype,
+            big_endian: layout.big_endian,
+            scaling: layout.scaling,
+            samples,
+            non_finite: 0,
+            first_non_finite: 0,
+        })
+    }
+
+    /// Adds the voxels of `bytes`, a whole number of them.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "64-bit integers become f32 in the end"
+    )]
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let values = match &mut self.samples {
+            Samples::U8(values) => {
+                values.extend_from_slice(bytes);
+                return;
+            }
+            Samples::F32(values) => values,
+        };
+        let (slope, inter) = self.scaling.unwrap_or((1.0, 0.0));
+        let (mut count, mut first) = (self.non_finite, self.first_non_finite);
+        let mut keep = |value: f64| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "too large becomes infinite: an error"
+            )]
+            let value = (value * slope + inter) as f32;
+            if !value.is_finite() {
+                if count == 0 {
+                    first = values.len();
+                }
+                count += 1;
+            }
+            values.push(value);
+        };
+        let big = self.big_endian;
+        match self.datatype {
+            Datatype::U8 => bytes.iter().for_each(|&b| keep(f64::from(b))),
+            Datatype::I8 => bytes.iter().for_each(|&b| keep(f64::from(b.cast_signed()))),
+            Datatype::U16 => numbers!(u16, bytes, big, keep),
+            Datatype::I16 => numbers!(i16, bytes, big, keep),
+            Datatype::U32 => numbers!(u32, bytes, big, keep),
+            Datatype::I32 => numbers!(i32, bytes, big, keep),
+            Datatype::U64 => numbers!(u64, bytes, big, keep),
+            Datatype::I64 => numbers!(i64, bytes, big, keep),
+            Datatype::F32 => numbers!(f32, bytes, big, keep),
+            Datatype::F64 => numbers!(f64, bytes, big, keep),
+        }
+        (self.non_finite, self.first_non_finite) = (count, first);
+    }
+
+    /// The voxels, or how many are not finite and the number of the first.
+    pub(super) fn finish(self) -> Result<Samples, (u64, usize)> {
+        if self.non_finite == 0 {
+            Ok(self.samples)
+        } else {
+            Err((self.non_finite, self.first_non_finite))
+        }
+    }
+}

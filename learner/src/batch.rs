@@ -1,0 +1,309 @@
+//! Sampled rows → one batch of plain numbers, windows rendered.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use common::row::{AgentStep, FrameRef, Row};
+use common::rules::Rules;
+use common::scan::Scan;
+use common::window::{WindowRule, render};
+use proto::sample::RowKey;
+use rand::Rng;
+
+use crate::augment::{Augmenter, Look};
+
+/// A row on its way from a shard into a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SampledRow {
+    /// The row.
+    pub row: Row,
+    /// Where its new priority belongs.
+    pub key: RowKey,
+    /// Importance weight, 1 for the largest of the batch.
+    pub weight: f32,
+}
+
+/// A batch of B rows of G agents: N = B · G entries in row order. Buffers keep
+/// their memory from batch to batch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// B.
+    pub rows: usize,
+    /// G.
+    pub agents: usize,
+    /// Windows of the states, `[N, H, n, n, n]`, in 0..=1.
+    pub state: Vec<f32>,
+    /// Windows of the bootstrap states.
+    pub next: Vec<f32>,
+    /// Scale index of each state, `[N]`.
+    pub scale: Vec<i64>,
+    /// Scale index of each bootstrap state, `[N]`.
+    pub next_scale: Vec<i64>,
+    /// Agent of each entry, `[N]`.
+    pub agent: Vec<i64>,
+    /// Action of each entry, `[N]`.
+    pub action: Vec<i64>,
+    /// n-step reward of each entry, `[N]`.
+    pub reward: Vec<f32>,
+    /// Discount of each bootstrap value, `[N]`.
+    pub discount: Vec<f32>,
+    /// 1 where the agent moved, else 0, `[N]`.
+    pub active: Vec<f32>,
+    /// Importance weight of each entry's row, `[N]`.
+    pub weight: Vec<f32>,
+    /// Where each row's new priority belongs, `[B]`.
+    pub keys: Vec<RowKey>,
+}
+
+/// A row that no actor of this run can have made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "row {} of shard {} (actor {actor}, episode {episode}, step {step}): {what}",
+    key.slot, key.shard
+)]
+pub struct BatchError {
+    /// The row's key.
+    pub key: RowKey,
+    /// The actor that made it.
+    pub actor: u16,
+    /// Episode of the actor's slot.
+    pub episode: u32,
+    /// Step within the episode.
+    pub step: u16,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// Renders rows from the scans that the learner holds.
+#[derive(Debug)]
+pub struct Collator {
+    scans: Vec<Arc<Scan>>,
+    window: WindowRule,
+    size: usize,
+    history: usize,
+    scales: usize,
+    agents: usize,
+    group: usize,
+    augmenter: Augmenter,
+    threads: usize,
+    looks: Vec<Look>,
+}
+
+impl Collator {
+    /// For rows of `group` of the run's `agents` agents over these scans,
+    /// which are in the order of the manifest. `threads`: how many render.
+    #[must_use]
+    pub fn new(
+        scans: Vec<Arc<Scan>>,
+        rules: &Rules,
+        agents: usize,
+        group: usize,
+        augmenter: Augmenter,
+        threads: usize,
+    ) -> Self {
+        Self {
+            scans,
+            window: rules.window,
+            size: rules.window_size,
+            history: rules.history,
+            scales: rules.scales.len(),
+            agents,
+            group,
+            augmenter,
+            threads: threads.max(1),
+            looks: Vec::new(),
+        }
+    }
+
+    /// Refuses a row that names what is not there.
+    ///
+    /// # Errors
+    /// Names the row and what is wrong with it.
+    pub fn check(&self, sampled: &SampledRow) -> Result<(), BatchError> {
+        let header = &sampled.row.header;
+        let fail = |what: String| {
+            Err(BatchError {
+                key: sampled.key,
+                actor: header.actor,
+                episode: header.episode,
+                step: header.step,
+                what,
+            })
+        };
+        if usize::from(header.scan) >= self.scans.len() {
+            return fail(format!("scan {} of {}", header.scan, self.scans.len()));
+        }
+        if header.pose != 0 {
+            return fail(format!(
+                "pose {}, this version renders pose 0 only",
+                header.pose
+            ));
+        }
+        if sampled.row.agents.len() != self.group {
+            return fail(format!(
+                "{} agents, {} expected",
+                sampled.row.agents.len(),
+                self.group
+            ));
+        }
+        for (place, a) in sampled.row.agents.iter().enumerate() {
+            if usize::from(a.agent) >= self.agents
+                || (self.group > 1 && usize::from(a.agent) != place)
+            {
+                return fail(format!(
+                    "agent {} of {} at place {place}",
+                    a.agent, self.agents
+                ));
+            }
+            if usize::from(a.scale.max(a.next_scale)) >= self.scales {
+                return fail(format!(
+                    "scale {} of {}",
+                    a.scale.max(a.next_scale),
+                    self.scales
+                ));
+            }
+            if a.state.len() != self.history || a.next.len() != self.history {
+                let frames = a.state.len().min(a.next.len());
+                return fail(format!("{frames} frames, {} expected", self.history));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `batch` with these rows, each with its own look drawn from `rng`.
+    ///
+    /// # Errors
+    /// As [`Collator::check`]; then the batch is not usable.
+    pub fn fill(
+        &mut self,
+        rows: &[SampledRow],
+        batch: &mut Batch,
+        rng: &mut impl Rng,
+    ) -> Result<(), BatchError> {
+        batch.clear(rows.len(), self.group);
+        self.looks.clear();
+        for sampled in rows {
+            self.check(sampled)?;
+            sampled
+                .row
+                .agents
+                .iter()
+                .for_each(|a| batch.push(a, sampled.weight));
+            batch.keys.push(sampled.key);
+            self.looks.push(self.augmenter.draw(rng));
+        }
+        let per_row = self.group * self.history * self.size.pow(3);
+        batch.state.resize(rows.len() * per_row, 0.0);
+        batch.next.resize(rows.len() * per_row, 0.0);
+        self.render_all(rows, &mut batch.state, &mut batch.next, per_row);
+        Ok(())
+    }
+
+    /// Looks are drawn before: the picture does not depend on who renders it.
+    fn render_all(&self, rows: &[SampledRow], state: &mut [f32], next: &mut [f32], per_row: usize) {
+        let share = rows.len().div_ceil(self.threads).max(1);
+        if share >= rows.len() {
+            self.render_rows(0..rows.len(), rows, state, next, per_row);
+            return;
+        }
+        std::thread::scope(|scope| {
+            let parts = state
+                .chunks_mut(share * per_row)
+                .zip(next.chunks_mut(share * per_row));
+            for (i, (state, next)) in parts.enumerate() {
+                let range = i * share..((i + 1) * share).min(rows.len());
+                scope.spawn(move || self.render_rows(range, rows, state, next, per_row));
+            }
+        });
+    }
+
+    fn render_rows(
+        &self,
+        range: Range<usize>,
+        rows: &[SampledRow],
+        state: &mut [f32],
+        next: &mut [f32],
+        per_row: usize,
+    ) {
+        let mut scratch = vec![0; self.size.pow(3)];
+        let parts = state
+            .chunks_exact_mut(per_row)
+            .zip(next.chunks_exact_mut(per_row));
+        for (i, (state, next)) in range.zip(parts) {
+            let row = &rows[i].row;
+            let look = &self.looks[i];
+            let scan = &self.scans[usize::from(row.header.scan)];
+            let frames = |of: fn(&AgentStep) -> &[FrameRef]| row.agents.iter().flat_map(of);
+            self.render_frames(scan, look, 0, frames(|a| &a.state), &mut scratch, state);
+            self.render_frames(scan, look, 1 << 32, frames(|a| &a.next), &mut scratch, next);
+        }
+    }
+
+    fn render_frames<'a>(
+        &self,
+        scan: &Scan,
+        look: &Look,
+        first: u64,
+        frames: impl Iterator<Item = &'a FrameRef>,
+        scratch: &mut [u8],
+        out: &mut [f32],
+    ) {
+        for ((number, frame), out) in (first..)
+            .zip(frames)
+            .zip(out.chunks_exact_mut(scratch.len()))
+        {
+            if frame.valid {
+                let position = frame.position.map(i32::from);
+                render(
+                    &scan.volume,
+                    self.window,
+                    self.size,
+                    position,
+                    frame.stride,
+                    scratch,
+                );
+                self.augmenter.paint(look, number, scratch, out);
+            } else {
+                out.fill(0.0);
+            }
+        }
+    }
+}
+
+impl Batch {
+    fn clear(&mut self, rows: usize, agents: usize) {
+        (self.rows, self.agents) = (rows, agents);
+        for column in [
+            &mut self.scale,
+            &mut self.next_scale,
+            &mut self.agent,
+            &mut self.action,
+        ] {
+            column.clear();
+        }
+        for column in [
+            &mut self.reward,
+            &mut self.discount,
+            &mut self.active,
+            &mut self.weight,
+        ] {
+            column.clear();
+        }
+        self.keys.clear();
+    }
+
+    fn push(&mut self, a: &AgentStep, weight: f32) {
+        self.scale.push(a.scale.into());
+        self.next_scale.push(a.next_scale.into());
+        self.agent.push(a.agent.into());
+        self.action.push(a.action.into());
+        self.reward.push(a.reward);
+        self.discount.push(a.discount);
+        self.active.push(if a.active { 1.0 } else { 0.0 });
+        self.weight.push(weight);
+    }
+}
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+//! Batches equal the one renderer's windows, and bad rows are named.
+
+use super::*;
+use crate::testing::{key, row, scans};
+use common::config::{AugmentConfig, Config};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+fn rules() -> Rules {
+    let mut rules = Config::defaults().unwrap().rules;
+    (rules.window_size, rules.history) = (6, 2);
+    rules
+}
+
+fn collator(enabled: bool, group: usize, threads: usize) -> Collator {
+    let config = AugmentConfig {
+        enabled,
+        gamma: 0.3,
+        contrast: 0.2,
+        offset: 0.1,
+        noise: 0.03,
+    };
+    let augmenter = Augmenter::new(&config, 216, &mut ChaCha8Rng::seed_from_u64(9));
+    Collator::new(scans(3), &rules(), 2, group, augmenter, threads)
+}
+
+fn filled(collator: &mut Collator, rows: &[SampledRow]) -> Batch {
+    let mut batch = Batch::default();
+    collator
+        .fill(rows, &mut batch, &mut ChaCha8Rng::seed_from_u64(1))
+        .unwrap();
+    batch
+}
+
+fn sampled(n: u32, group: u16) -> Vec<SampledRow> {
+    (0..n)
+        .map(|i| SampledRow {
+            row: row(i, group, 2),
+            key: key(i),
+            weight: 0.5,
+        })
+        .collect()
+}
+
+#[test]
+fn windows_are_the_renderers_and_absent_frames_are_zero() {
+    let mut rows = sampled(5, 1);
+    rows[3].row.agents[0].state[0].valid = false;
+    let batch = filled(&mut collator(false, 1, 1), &rows);
+    assert_eq!(
+        (batch.rows, batch.agents, batch.state.len()),
+        (5, 1, 5 * 2 * 216)
+    );
+    let scans = scans(3);
+    for (i, sampled) in rows.iter().enumerate() {
+        let a = &sampled.row.agents[0];
+        let scan = &scans[usize::from(sampled.row.header.scan)];
+        for (frames, windows) in [(&a.state, &batch.state), (&a.next, &batch.next)] {
+            for (h, frame) in frames.iter().enumerate() {
+                let found = &windows[(i * 2 + h) * 216..][..216];
+                let mut bytes = vec![0; 216];
+                if frame.valid {
+                    render(
+                        &scan.volume,
+                        WindowRule::Centred,
+                        6,
+                        frame.position.map(i32::from),
+                        frame.stride,
+                        &mut bytes,
+                    );
+                }
+                let expected: Vec<f32> = bytes.iter().map(|&b| f32::from(b) / 255.0).collect();
+                assert_eq!(found, expected, "row {i} frame {h}");
+            }
+        }
+        assert_eq!(batch.keys[i], sampled.key);
+        assert_eq!(
+            (batch.action[i], batch.scale[i]),
+            (i64::from(a.action), i64::from(a.scale))
+        );
+    }
+    assert_eq!(batch.weight, [0.5; 5]);
+}
+
+#[test]
+fn augmentation_draws_a_look_per_row_and_leaves_absent_frames_alone() {
+    let mut rows = sampled(4, 1);
+    for r in &mut rows {
+        // One window for all frames of all rows; the first is absent.
+        r.row = rows_of_one_window(&r.row);
+    }
+    let batch = filled(&mut collator(true, 1, 1), &rows);
+    let (absent, present) = batch.state.split_at(216);
+    assert!(absent.iter().all(|v| *v == 0.0));
+    let mean = |s: &[f32]| s.iter().sum::<f32>() / s.len() as f32;
+    let row_means: Vec<f32> = (0..4)
+        .map(|i| mean(&batch.state[(i * 2 + 1) * 216..][..216]))
+        .collect();
+    assert!(
+        row_means
+            .iter()
+            .skip(1)
+            .any(|m| (m - row_means[0]).abs() > 0.01),
+        "{row_means:?}"
+    );
+    // State and bootstrap state of a row differ by noise alone.
+    assert!((mean(&present[..216]) - mean(&batch.next[216..432])).abs() < 0.01);
+    assert_ne!(present[..216], batch.next[216..432]);
+}
+
+fn rows_of_one_window(row: &Row) -> Row {
+    let mut row = row.clone();
+    row.header.scan = 0;
+    let frame = FrameRef {
+        position: [10, 10, 10],
+        stride: 1,
+        valid: true,
+    };
+    row.agents[0].state = vec![FrameRef::default(), frame];
+    row.agents[0].next = vec![frame; 2];
+    row
+}
+
+#[test]
+fn threads_and_reused_buffers_change_nothing() {
+    let rows = sampled(7, 2);
+    let one = filled(&mut collator(true, 2, 1), &rows);
+    assert_eq!(
+        (one.agents, one.agent.as_slice()),
+        (2, [0, 1].repeat(7).as_slice())
+    );
+    for threads in [2, 3, 16] {
+        assert_eq!(filled(&mut collator(true, 2, threads), &rows), one);
+    }
+    let mut reused = filled(&mut collator(true, 2, 2), &sampled(9, 2));
+    let mut again = collator(true, 2, 2);
+    again
+        .fill(&rows, &mut reused, &mut ChaCha8Rng::seed_from_u64(1))
+        .unwrap();
+    assert_eq!(reused, one);
+    assert_eq!(filled(&mut collator(true, 2, 2), &[]).rows, 0);
+}
+
+#[test]
+fn rows_that_name_what_is_not_there_are_refused() {
+    let error = |change: fn(&mut Row)| {
+        let mut rows = sampled(3, 2);
+        change(&mut rows[1].row);
+        let mut batch = Batch::default();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        collator(false, 2, 1)
+            .fill(&rows, &mut batch, &mut rng)
+            .unwrap_err()
+            .to_string()
+    };
+    let text = error(|r| r.header.scan = 3);
+    assert_eq!(
+        text,
+        "row 1 of shard 0 (actor 0, episode 0, step 1): scan 3 of 3"
+    );
+    assert!(error(|r| r.header.pose = 7).contains("pose 7"));
+    assert!(error(|r| r.agents[1].agent = 5).contains("agent 5 of 2"));
+    assert!(error(|r| r.agents.swap(0, 1)).contains("agent 1 of 2 at place 0"));
+    assert!(error(|r| r.agents[0].next_scale = 3).contains("scale 3 of 3"));
+    assert!(error(|r| r.agents.truncate(1)).contains("1 agents, 2 expected"));
+    assert!(error(|r| r.agents[0].next.truncate(1)).contains("1 frames, 2 expected"));
+}

@@ -1,0 +1,452 @@
+//! A checkpoint: everything that training goes on from, as one safetensors file.
+//!
+//! Tensors `online.*`, `target.*`, `adam.m.*`, `adam.v.*` under their names in
+//! memory (heads of all agents stacked), and `extra.*` bytes that the caller
+//! keeps along. Metadata: the network's spec, the keys of a weights file, the
+//! configuration as TOML, the manifest as JSON, a [`Record`], and the SHA-256
+//! of all of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use model::layout::Layout;
+use model::tensor_file::{self, Metadata, TensorFile};
+use model::weights::{NETWORK_KEY, Weights};
+use model::{ModelError, Network, NetworkSpec, Parameters};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tch::{Device, Tensor};
+
+use crate::ledger::Books;
+use crate::trainer::{LANDMARKS_KEY, RULES_KEY, Restored, TrainError, Trainer};
+
+/// Raised by every incompatible change of the file.
+pub const FORMAT: u32 = 1;
+
+const RECORD_KEY: &str = "landmarl.checkpoint";
+const CONFIG_KEY: &str = "landmarl.config";
+const MANIFEST_KEY: &str = "landmarl.manifest";
+const SHA_KEY: &str = "landmarl.sha256";
+const EXTRA: &str = "extra.";
+
+/// Why a file is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// It cannot be read.
+    #[error("cannot read checkpoint {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its bytes are not what was written.
+    #[error("checkpoint {path} is corrupt: {reason}; use the one before it")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// It is whole, and belongs to another run.
+    #[error("this checkpoint does not continue this run: {0}")]
+    Other(String),
+    /// No file of a folder can be used.
+    #[error("none of the {count} checkpoints in {folder} can be used; the newest: {newest}")]
+    NoneUsable {
+        /// The folder.
+        folder: String,
+        /// Files tried.
+        count: usize,
+        /// Why the newest was refused.
+        newest: String,
+    },
+    /// It cannot be put together or taken over.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+impl From<ModelError> for CheckpointError {
+    fn from(error: ModelError) -> Self {
+        Self::Train(error.into())
+    }
+}
+
+/// Where a ChaCha8 generator stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RngState {
+    seed: [u8; 32],
+    stream: u64,
+    /// In words; decimal, because JSON numbers end before 68 bits.
+    position: String,
+}
+
+impl RngState {
+    /// Where `rng` stands.
+    #[must_use]
+    pub fn of(rng: &ChaCha8Rng) -> Self {
+        let position = rng.get_word_pos().to_string();
+        Self {
+            seed: rng.get_seed(),
+            stream: rng.get_stream(),
+            position,
+        }
+    }
+
+    /// A generator that stands there; `None` for a position that is no number.
+    #[must_use]
+    pub fn rng(&self) -> Option<ChaCha8Rng> {
+        let mut rng = ChaCha8Rng::from_seed(self.seed);
+        rng.set_stream(self.stream);
+        rng.set_word_pos(self.position.parse().ok()?);
+        Some(rng)
+    }
+}
+
+/// What a checkpoint says besides tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`FORMAT`] of the file.
+    pub format: u32,
+    /// The run.
+    pub run_id: String,
+    /// Updates done.
+    pub updates: u64,
+    /// Steps of the optimizer.
+    pub adam_steps: u64,
+    /// The newest broadcast by then.
+    pub weights_version: u64,
+    /// The trainer's random numbers.
+    pub rng: RngState,
+    /// Rows inserted and sampled, and how far each shard was.
+    pub books: Books,
+}
+
+/// What the run around a trainer adds to its checkpoint.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The run.
+    pub run_id: String,
+    /// The newest broadcast.
+    pub weights_version: u64,
+    /// The training manifest, JSON.
+    pub manifest_json: String,
+    /// The limiter's state.
+    pub books: Books,
+    /// Anything else, by name; empty entries are not kept.
+    pub extra: BTreeMap<String, Vec<u8>>,
+}
+
+/// Everything that training goes on from; shares nothing with the trainer.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The network.
+    pub spec: NetworkSpec,
+    /// Counters, random numbers, ledger.
+    pub record: Record,
+    /// The resolved configuration, TOML.
+    pub config_toml: String,
+    /// The training manifest, JSON.
+    pub manifest_json: String,
+    /// Anything else, by name.
+    pub extra: BTreeMap<String, Vec<u8>>,
+    /// Keys of a weights file.
+    metadata: Metadata,
+    /// Online, target, first and second moments, in [`GROUPS`]' order.
+    groups: [Parameters; 4],
+}
+
+const GROUPS: [&str; 4] = ["online.", "target.", "adam.m.", "adam.v."];
+
+impl Checkpoint {
+    /// Copies a trainer's state to the CPU, so that another thread can write it.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn new(trainer: &Trainer, around: Surroundings) -> Result<Self, CheckpointError> {
+        let (m, v) = trainer.adam().moments();
+        let copy = |p: &Parameters| p.deep_clone(Device::Cpu);
+        let online = copy(trainer.online().parameters())?;
+        let groups = [
+            online,
+            copy(trainer.target().parameters())?,
+            copy(m)?,
+            copy(v)?,
+        ];
+        let config_toml = trainer.config().to_toml();
+        Ok(Self {
+            spec: trainer.online().spec().clone(),
+            record: Record {
+                format: FORMAT,
+                run_id: around.run_id,
+                updates: trainer.updates(),
+                adam_steps: trainer.adam().steps(),
+                weights_version: around.weights_version,
+                rng: RngState::of(trainer.rng()),
+                books: around.books,
+            },
+            config_toml: config_toml.map_err(|e| CheckpointError::Other(e.to_string()))?,
+            manifest_json: around.manifest_json,
+            extra: around.extra,
+            metadata: trainer.metadata(around.weights_version),
+            groups,
+        })
+    }
+
+    /// The file's bytes. Equal states give equal bytes.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
+        let mut tensors = Vec::new();
+        for (prefix, group) in GROUPS.iter().zip(&self.groups) {
+            let named = group
+                .iter()
+                .map(|(n, t)| (format!("{prefix}{n}"), t.shallow_clone()));
+            tensors.extend(named);
+        }
+        for (name, bytes) in self.extra.iter().filter(|(_, b)| !b.is_empty()) {
+            let tensor = Tensor::f_from_slice(bytes).map_err(ModelError::from)?;
+            tensors.push((format!("{EXTRA}{name}"), tensor));
+        }
+        let mut metadata = self.metadata.clone();
+        metadata.insert(NETWORK_KEY.to_owned(), json(&self.spec)?);
+        metadata.insert(RECORD_KEY.to_owned(), json(&self.record)?);
+        metadata.insert(CONFIG_KEY.to_owned(), self.config_toml.clone());
+        metadata.insert(MANIFEST_KEY.to_owned(), self.manifest_json.clone());
+        // The hash stands before what it covers: its place is filled in afterwards.
+        let blank = "0".repeat(64);
+        metadata.insert(SHA_KEY.to_owned(), blank.clone());
+        let mut bytes = tensor_file::write(&tensors, &metadata)?;
+        let (header, data) = split(&bytes).unwrap_or((&[], &[]));
+        let sum = digest(&TensorFile::open(&bytes)?, data);
+        let mark = format!("\"{SHA_KEY}\":\"{blank}\"");
+        let found = header
+            .windows(mark.len())
+            .position(|w| w == mark.as_bytes());
+        let at = 8 + mark.len() - blank.len() - 1;
+        let place = found
+            .map(|f| f + at..f + at + blank.len())
+            .and_then(|r| bytes.get_mut(r));
+        match place {
+            Some(place) => place.copy_from_slice(sum.as_bytes()),
+            None => {
+                return Err(CheckpointError::Other(
+                    "its header has no place for the hash".into(),
+                ));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a file's bytes; `name` is for the error.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Corrupt`] with what does not fit.
+    pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, CheckpointError> {
+        let corrupt = |reason: String| CheckpointError::Corrupt {
+            path: name.to_owned(),
+            reason,
+        };
+        let file = TensorFile::open(bytes).map_err(|e| corrupt(e.to_string()))?;
+        let metadata = file.metadata();
+        let text = |key: &str| {
+            metadata
+                .get(key)
+                .ok_or_else(|| corrupt(format!("metadata {key} is missing")))
+        };
+        let (_, data) = split(bytes).ok_or_else(|| corrupt("the header is cut off".into()))?;
+        let (said, found) = (text(SHA_KEY)?, digest(&file, data));
+        if *said != found {
+            return Err(corrupt(format!("its SHA-256 is {found}, it says {said}")));
+        }
+        let unreadable = |key: &str, e: serde_json::Error| corrupt(format!("metadata {key}: {e}"));
+        let record: Record =
+            serde_json::from_str(text(RECORD_KEY)?).map_err(|e| unreadable(RECORD_KEY, e))?;
+        if record.format != FORMAT {
+            let format = record.format;
+            return Err(CheckpointError::Other(format!(
+                "{name} has file format {format}, this build reads {FORMAT}"
+            )));
+        }
+        let spec: NetworkSpec =
+            serde_json::from_str(text(NETWORK_KEY)?).map_err(|e| unreadable(NETWORK_KEY, e))?;
+        let groups = read_groups(&file, &spec).map_err(|e| corrupt(e.to_string()))?;
+        let keys = [RECORD_KEY, CONFIG_KEY, MANIFEST_KEY, SHA_KEY, NETWORK_KEY];
+        let kept = metadata.iter().filter(|(k, _)| !keys.contains(&k.as_str()));
+        Ok(Self {
+            spec,
+            record,
+            config_toml: text(CONFIG_KEY)?.clone(),
+            manifest_json: text(MANIFEST_KEY)?.clone(),
+            extra: read_extra(bytes).map_err(|e| corrupt(e.to_string()))?,
+            metadata: kept.map(|(k, v)| (k.clone(), v.clone())).collect(),
+            groups,
+        })
+    }
+
+    /// Brings a trainer to this state.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Other`] names what differs: network, landmarks,
+    /// rules or data. Then the trainer is as it was.
+    pub fn restore(
+        &self,
+        trainer: &mut Trainer,
+        manifest_json: &str,
+    ) -> Result<(), CheckpointError> {
+        let other = |what: String| Err(CheckpointError::Other(what));
+        let differences = trainer.online().spec().differences(&self.spec);
+        if !differences.is_empty() {
+            return other(format!(
+                "another network (here: this run, there: the checkpoint): {}",
+                differences.join(", ")
+            ));
+        }
+        let own = trainer.metadata(0);
+        for (key, what) in [(LANDMARKS_KEY, "landmarks"), (RULES_KEY, "rules")] {
+            if let (Some(here), there) = (own.get(key), self.metadata.get(key))
+                && Some(here) != there
+            {
+                let there = there.map_or("missing", String::as_str);
+                return other(format!(
+                    "{what} are {here} in this run and {there} in the checkpoint"
+                ));
+            }
+        }
+        same_data(manifest_json, &self.manifest_json).or_else(other)?;
+        let Some(rng) = self.record.rng.rng() else {
+            return other("the state of its random numbers is unreadable".to_owned());
+        };
+        let [online, target, m, v] = &self.groups;
+        trainer.restore(&Restored {
+            online,
+            target,
+            m,
+            v,
+            adam_steps: self.record.adam_steps,
+            updates: self.record.updates,
+            rng,
+        })?;
+        Ok(())
+    }
+
+    /// The trained network alone, with the metadata of a weights file.
+    ///
+    /// # Errors
+    /// When the tensors do not make a network.
+    pub fn into_weights(self) -> Result<Weights, CheckpointError> {
+        let [online, ..] = self.groups;
+        Ok(Weights {
+            network: Network::from_parameters(&self.spec, online)?,
+            metadata: self.metadata,
+        })
+    }
+}
+
+/// Reads the network of a checkpoint or of a weights file, whichever it is.
+///
+/// # Errors
+/// Names the file and what is wrong with it.
+pub fn inference_weights(path: &Path) -> Result<Weights, CheckpointError> {
+    let name = path.display().to_string();
+    let read = std::fs::read(path);
+    let bytes = read.map_err(|source| CheckpointError::Read {
+        path: name.clone(),
+        source,
+    })?;
+    let corrupt = |e: ModelError| CheckpointError::Corrupt {
+        path: name.clone(),
+        reason: e.to_string(),
+    };
+    let is_checkpoint = TensorFile::open(&bytes)
+        .map_err(corrupt)?
+        .metadata()
+        .contains_key(RECORD_KEY);
+    if is_checkpoint {
+        return Checkpoint::from_bytes(&bytes, &name)?.into_weights();
+    }
+    model::weights::from_bytes(&bytes).map_err(corrupt)
+}
+
+fn same_data(here: &str, there: &str) -> Result<(), String> {
+    use common::manifest::TrainingManifest;
+    let read = |text: &str| serde_json::from_str::<TrainingManifest>(text);
+    match (read(here), read(there)) {
+        (Ok(a), Ok(b)) if a.digest() == b.digest() => Ok(()),
+        (Ok(a), Ok(b)) => Err(format!(
+            "other training data (here: this run, there: the checkpoint): {}",
+            a.diff(&b)
+        )),
+        _ if here == there => Ok(()),
+        _ => Err("its training manifest is another one and cannot be read".to_owned()),
+    }
+}
+
+/// Header text and tensor bytes.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+}
+
+/// Hex of the SHA-256 over all metadata but the hash itself, and the tensors
+/// with their names and shapes.
+fn digest(file: &TensorFile<'_>, data: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    let mut text = |text: &str| {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    };
+    for (key, value) in file.metadata().iter().filter(|(key, _)| *key != SHA_KEY) {
+        text(key);
+        text(value);
+    }
+    for (name, shape) in file.shapes() {
+        text(name);
+        text(&format!("{shape:?}"));
+    }
+    hasher.update(data);
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn read_groups(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<[Parameters; 4], ModelError> {
+    let layout = Layout::new(spec)?;
+    let group = |prefix: &str| {
+        let named = layout.slots.iter().map(|slot| {
+            let name = slot.name();
+            let tensor = file.float(&format!("{prefix}{name}"), &slot.shape)?;
+            Ok((name, tensor))
+        });
+        named
+            .collect::<Result<Vec<_>, ModelError>>()
+            .map(Parameters::new)
+    };
+    let [a, b, c, d] = GROUPS;
+    Ok([group(a)?, group(b)?, group(c)?, group(d)?])
+}
+
+fn read_extra(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, ModelError> {
+    let file =
+        safetensors::SafeTensors::deserialize(bytes).map_err(|e| ModelError::NotSafetensors {
+            size: bytes.len(),
+            reason: e.to_string(),
+        })?;
+    let named = file.iter().filter_map(|(name, view)| {
+        Some((name.strip_prefix(EXTRA)?.to_owned(), view.data().to_vec()))
+    });
+    Ok(named.collect())
+}
+
+fn json(what: &impl Serialize) -> Result<String, CheckpointError> {
+    serde_json::to_string(what).map_err(|e| CheckpointError::Other(e.to_string()))
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

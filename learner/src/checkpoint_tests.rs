@@ -1,0 +1,247 @@
+//! Resume is exact, damage is noticed, other runs are refused.
+
+use std::fs;
+
+use super::*;
+use crate::checkpoint_folder::{CheckpointFolder, LAST, load_newest};
+use crate::testing::{batch, config, trainer};
+use proptest::prelude::*;
+
+fn around() -> Surroundings {
+    Surroundings {
+        run_id: "run-1".into(),
+        weights_version: 4,
+        manifest_json: "{}".into(),
+        books: Books::default(),
+        extra: [
+            ("walk".to_owned(), vec![1, 2, 3]),
+            ("none".to_owned(), vec![]),
+        ]
+        .into(),
+    }
+}
+
+fn trained(steps: u32) -> Trainer {
+    let config = config("collab", 2);
+    let mut t = trainer(&config);
+    for i in 0..steps {
+        t.step(&batch(&config, i)).unwrap();
+    }
+    t
+}
+
+fn bytes_of(t: &Trainer) -> Vec<u8> {
+    Checkpoint::new(t, around()).unwrap().to_bytes().unwrap()
+}
+
+#[test]
+fn a_run_stopped_and_resumed_is_bit_equal_to_one_never_stopped() {
+    use rand::Rng as _;
+    let mut whole = trained(7);
+    let _ = whole.rng_mut().next_u32();
+    let saved = bytes_of(&whole);
+    let mut resumed = trained(0);
+    let read = Checkpoint::from_bytes(&saved, "x").unwrap();
+    read.restore(&mut resumed, "{}").unwrap();
+    assert_eq!((resumed.updates(), resumed.adam().steps()), (7, 7));
+    assert_eq!(
+        (read.record.run_id.as_str(), read.record.weights_version),
+        ("run-1", 4)
+    );
+    assert_eq!(read.extra, [("walk".to_owned(), vec![1, 2, 3])].into());
+    assert_eq!(bytes_of(&resumed), saved);
+    for i in 7..13 {
+        let batch = batch(whole.config(), i);
+        assert_eq!(whole.step(&batch).unwrap(), resumed.step(&batch).unwrap());
+    }
+    assert_eq!(whole.rng_mut().next_u32(), resumed.rng_mut().next_u32());
+    assert_eq!(bytes_of(&resumed), bytes_of(&whole));
+}
+
+#[test]
+fn other_runs_are_refused_by_what_differs() {
+    let read = Checkpoint::from_bytes(&bytes_of(&trained(1)), "x").unwrap();
+    let refused = |change: fn(&mut common::config::Config), manifest: &str| {
+        let mut c = (*config("collab", 2)).clone();
+        change(&mut c);
+        let mut other = trainer(&std::sync::Arc::new(c));
+        let text = read.restore(&mut other, manifest).unwrap_err().to_string();
+        assert_eq!(other.updates(), 0);
+        text
+    };
+    let text = refused(|c| c.network.dueling = true, "{}");
+    assert!(
+        text.contains("another network") && text.contains("dueling is true here and false there"),
+        "{text}"
+    );
+    assert!(
+        refused(|c| c.data.landmarks[1] = "PC".into(), "{}")
+            .contains("landmarks are [\"L0\",\"PC\"] in this run")
+    );
+    assert!(refused(|c| c.rules.max_steps = 7, "{}").contains("rules are"));
+    let empty = r#"{"entries":[],"rules_version":1}"#;
+    assert!(refused(|_| (), empty).contains("training manifest"));
+}
+
+#[test]
+fn damage_is_named() {
+    let good = bytes_of(&trained(1));
+    let reason = |bytes: &[u8]| {
+        Checkpoint::from_bytes(bytes, "c.safetensors")
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        reason(&good[..good.len() - 5])
+            .starts_with("checkpoint c.safetensors is corrupt: not a complete safetensors file")
+    );
+    let mut flipped = good.clone();
+    let end = flipped.len() - 100;
+    flipped[end] ^= 4;
+    assert!(
+        reason(&flipped).contains("its SHA-256 is"),
+        "{}",
+        reason(&flipped)
+    );
+    // The metadata is covered as well.
+    let text = String::from_utf8_lossy(&good[..4000]).into_owned();
+    let at = text.find("run-1").unwrap();
+    let mut renamed = good.clone();
+    renamed[at] = b'R';
+    assert!(reason(&renamed).contains("its SHA-256 is"));
+    assert!(reason(&trained(1).weights_bytes(1).unwrap()).contains("landmarl.sha256 is missing"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn hostile_bytes_are_an_error(at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<bool>()) {
+        static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let good = GOOD.get_or_init(|| bytes_of(&trained(0)));
+        let mut bytes = good.clone();
+        // Half of the damage falls on the header, which is small.
+        let place = if with % 2 == 0 { at.index(bytes.len()) } else { at.index(3000) };
+        if cut {
+            bytes.truncate(place);
+        } else {
+            bytes[place] = with.wrapping_add(u8::from(bytes[place] == with));
+        }
+        // What is read after all (white space differs) is what was written.
+        if let Ok(read) = Checkpoint::from_bytes(&bytes, "x") {
+            prop_assert!(!cut);
+            prop_assert!(&read.to_bytes().unwrap() == good);
+        }
+    }
+
+    #[test]
+    fn noise_is_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(Checkpoint::from_bytes(&bytes, "x").is_err());
+    }
+}
+
+#[test]
+fn the_folder_keeps_the_newest_and_passes_over_broken_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = CheckpointFolder::new(dir.path(), 2);
+    assert!(load_newest(dir.path()).unwrap().is_none());
+    let config = config("collab", 2);
+    let mut t = trainer(&config);
+    for i in 0..4 {
+        t.step(&batch(&config, i)).unwrap();
+        assert!(
+            folder
+                .save(&Checkpoint::new(&t, around()).unwrap())
+                .is_some()
+        );
+    }
+    let names = || {
+        let mut names: Vec<String> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let numbered = |n: u64| format!("update-{n:08}.safetensors");
+    assert_eq!(names(), [LAST.to_owned(), numbered(3), numbered(4)]);
+    // Saving the same state again changes nothing.
+    assert!(
+        folder
+            .save(&Checkpoint::new(&t, around()).unwrap())
+            .is_some()
+    );
+    assert_eq!(names().len(), 3);
+    let bytes = fs::read(dir.path().join(numbered(4))).unwrap();
+    assert_eq!(fs::read(dir.path().join(LAST)).unwrap(), bytes);
+    // The newest is cut in half (`last` is the same file): the one before is used.
+    fs::write(dir.path().join(numbered(4)), &bytes[..bytes.len() / 2]).unwrap();
+    let found = load_newest(dir.path()).unwrap().unwrap();
+    assert_eq!(
+        (found.checkpoint.record.updates, found.refused.len()),
+        (3, 1)
+    );
+    // Going on from 3: what is ahead of the run does not count as its newest.
+    let mut resumed = trainer(&config);
+    found.checkpoint.restore(&mut resumed, "{}").unwrap();
+    assert!(
+        folder
+            .save(&Checkpoint::new(&resumed, around()).unwrap())
+            .is_some()
+    );
+    let aside = format!("{}.aside", numbered(4));
+    assert_eq!(names(), [LAST.to_owned(), numbered(3), aside]);
+    fs::write(dir.path().join(LAST), b"nothing").unwrap();
+    fs::write(dir.path().join(numbered(3)), b"nothing").unwrap();
+    let text = load_newest(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("none of the 2 checkpoints"), "{text}");
+}
+
+#[test]
+fn a_write_that_fails_is_counted_and_training_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = dir.path().join("checkpoints");
+    fs::write(&taken, b"a file, where a folder should be").unwrap();
+    let mut folder = CheckpointFolder::new(&taken, 2);
+    let checkpoint = Checkpoint::new(&trained(0), around()).unwrap();
+    for failures in 1..=4 {
+        assert!(folder.save(&checkpoint).is_none());
+        assert_eq!(folder.failures(), failures);
+    }
+    fs::remove_file(&taken).unwrap();
+    assert!(folder.save(&checkpoint).is_some(), "the folder is made");
+    assert_eq!(folder.failures(), 4);
+}
+
+#[test]
+fn inference_reads_checkpoints_and_weights_files_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let t = trained(2);
+    let (a, b) = (
+        dir.path().join("c.safetensors"),
+        dir.path().join("w.safetensors"),
+    );
+    fs::write(&a, bytes_of(&t)).unwrap();
+    fs::write(&b, t.weights_bytes(4).unwrap()).unwrap();
+    for path in [&a, &b] {
+        let read = inference_weights(path).unwrap();
+        let pairs = read
+            .network
+            .parameters()
+            .iter()
+            .zip(t.online().parameters().iter());
+        assert!(pairs.into_iter().all(|((_, x), (_, y))| x.equal(y)));
+        assert_eq!(read.metadata[crate::trainer::UPDATES_KEY], "2");
+        assert!(read.metadata.contains_key(RULES_KEY));
+    }
+    fs::write(&a, b"junk").unwrap();
+    assert!(
+        inference_weights(&a)
+            .unwrap_err()
+            .to_string()
+            .contains("c.safetensors is corrupt")
+    );
+    assert!(matches!(
+        inference_weights(&dir.path().join("none")),
+        Err(CheckpointError::Read { .. })
+    ));
+}

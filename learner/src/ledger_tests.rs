@@ -1,0 +1,379 @@
+//! Scripts with numbers worked out by hand, and a simulation of everything that
+//! dies.
+
+use super::*;
+use proptest::prelude::*;
+
+fn limits(spi: f64, tolerance: u64, min_rows: u64, batch: u64) -> Limits {
+    Limits {
+        samples_per_insert: spi,
+        tolerance,
+        min_rows,
+        batch,
+        batch_rows: 2,
+        shards: 2,
+    }
+}
+
+fn report(incarnation: u64, rows: u64, inserted: u64) -> Report {
+    Report {
+        incarnation,
+        rows,
+        inserted,
+    }
+}
+
+/// Both shards alive and empty, in their first life.
+fn ledger(limits: Limits) -> Ledger {
+    let mut ledger = Ledger::new(limits).unwrap();
+    (0..limits.shards).for_each(|shard| ledger.observe(shard, report(1, 0, 0)));
+    ledger
+}
+
+#[test]
+fn a_script_of_inserts_and_samples() {
+    // SPI 2, T 10 (error within ±20), 6 rows first, batches of 4.
+    let mut l = ledger(limits(2.0, 10, 6, 4));
+    assert!(!l.try_sample(4));
+    assert_eq!(l.allowance(), 10);
+    assert_eq!(
+        (l.grant(0), l.grant(1), l.grant(0)),
+        ((1, 5), (1, 5), (1, 5))
+    );
+    l.observe(0, report(1, 5, 5));
+    assert!(!l.try_sample(4), "5 of 6 rows");
+    assert_eq!(
+        l.why_blocked().unwrap(),
+        "sampling waits for the first 6 rows: 5 so far"
+    );
+    l.observe(1, report(1, 1, 1));
+    // error 6 · 2 − 0 = 12; (20 − 12) / 2 = 4 rows, 4 of them outstanding on shard 1.
+    assert_eq!((l.error(), l.allowance(), l.grant(0)), (12.0, 4, (1, 5)));
+    // 12 − 8 · 4 = −20 is the last that is allowed.
+    for sampled in 1..=8_u64 {
+        assert!(l.try_sample(4), "{sampled}");
+    }
+    assert!(!l.try_sample(4));
+    assert_eq!(
+        l.why_blocked().unwrap(),
+        "sampling waits for inserts: 6 inserts × 2 − 32 samples = -20 − 4 < −20 (tolerance 10 × 2)"
+    );
+    // (20 + 20) / 2 = 20 rows: 10 each; shard 1 has 4 of them.
+    assert_eq!(
+        (l.allowance(), l.grant(0), l.grant(1)),
+        (20, (1, 15), (1, 11))
+    );
+    l.observe(0, report(1, 15, 15));
+    l.observe(1, report(1, 11, 11));
+    assert_eq!((l.error(), l.allowance()), (20.0, 0));
+    assert_eq!(
+        l.why_blocked().unwrap(),
+        "inserting waits for samples: 26 inserts × 2 − 32 samples = 20 leaves no row below 20 (tolerance 10 × 2)"
+    );
+    assert_eq!((l.grant(0), l.grant(1)), ((1, 15), (1, 11)));
+    assert!(l.try_sample(2));
+    assert_eq!((l.grant(0), l.grant(1)), ((1, 16), (1, 11)));
+    l.unsample(2);
+    assert_eq!((l.sampled(), l.inserted()), (32, 26));
+}
+
+#[test]
+fn a_dead_shards_credit_returns_to_the_pool() {
+    let mut l = ledger(limits(1.0, 10, 2, 1));
+    assert_eq!((l.grant(0), l.grant(1)), ((1, 5), (1, 5)));
+    l.observe(0, report(1, 5, 5));
+    // 5 rows are allowed and lie on shard 1, which says nothing.
+    assert_eq!((l.allowance(), l.grant(0)), (5, (1, 5)));
+    l.lost(1);
+    assert_eq!(l.grant(0), (1, 8));
+    // It is back in a new life: its credit starts at zero.
+    l.observe(1, report(2, 0, 0));
+    assert_eq!(l.grant(1), (2, 2));
+    l.observe(1, report(2, 2, 2));
+    assert_eq!((l.inserted(), l.error()), (7, 7.0));
+    // A late report of the life before changes nothing.
+    l.observe(1, report(1, 99, 99));
+    assert_eq!((l.rows(), l.inserted()), (7, 7));
+}
+
+#[test]
+fn a_loss_is_refilled_without_a_burst_and_without_a_block() {
+    let mut l = ledger(limits(4.0, 20, 100, 8));
+    l.observe(0, report(1, 60, 60));
+    l.observe(1, report(1, 60, 60));
+    // Warm-up charges at most max(100, 20) rows: error 400, bound 80.
+    assert_eq!((l.error(), l.allowance()), (400.0, 0));
+    (0..50).for_each(|_| assert!(l.try_sample(8)));
+    assert_eq!((l.error(), l.allowance()), (0.0, 20));
+    // Shard 1 comes back empty: 60 rows are left, sampling goes on.
+    l.lost(1);
+    assert_eq!((l.rows(), l.allowance()), (60, 20 + 40));
+    assert!(l.try_sample(8));
+    l.unsample(8);
+    l.observe(1, report(2, 0, 0));
+    assert_eq!(l.grant(1), (2, 20));
+    l.observe(1, report(2, 20, 20));
+    assert_eq!(l.grant(1), (2, 40));
+    l.observe(1, report(2, 30, 30));
+    assert_eq!((l.error(), l.allowance(), l.rows()), (0.0, 20 + 10, 90));
+    l.observe(1, report(2, 55, 55));
+    // 10 of the 25 fill the gap, 15 count.
+    assert_eq!((l.error(), l.allowance(), l.rows()), (60.0, 5, 115));
+    assert_eq!(l.inserted(), 175);
+}
+
+#[test]
+fn a_life_seen_for_the_first_time_counts_from_there() {
+    let mut l = Ledger::new(limits(5.0, 20, 100, 8)).unwrap();
+    l.observe(0, report(7, 5000, 150_000));
+    assert_eq!((l.error(), l.inserted()), (0.0, 0));
+    assert!(l.try_sample(8));
+    l.observe(0, report(7, 5000, 150_003));
+    assert_eq!(l.inserted(), 3);
+    // The learner stops and goes on: what was inserted meanwhile counts.
+    let mut later = Ledger::new(limits(5.0, 20, 100, 8)).unwrap();
+    let saved = serde_json::to_string(l.books()).unwrap();
+    later.restore(&serde_json::from_str(&saved).unwrap());
+    assert_eq!((later.rows(), later.sampled()), (0, 8));
+    later.observe(0, report(7, 5000, 150_010));
+    assert_eq!((later.inserted(), later.error()), (10, 42.0));
+    // Another number of shards: the totals go on.
+    let mut wider = Ledger::new(Limits {
+        shards: 3,
+        ..limits(5.0, 20, 100, 8)
+    })
+    .unwrap();
+    wider.restore(l.books());
+    assert_eq!(
+        (wider.inserted(), wider.sampled(), wider.grant(2)),
+        (3, 8, (0, 0))
+    );
+}
+
+#[test]
+fn a_range_that_would_deadlock_is_refused_with_its_numbers() {
+    let narrow = Limits {
+        samples_per_insert: 4.0,
+        tolerance: 200,
+        min_rows: 1,
+        batch: 128,
+        batch_rows: 256,
+        shards: 2,
+    };
+    // 2 × (256 + 32 + 2) = 580 > 400.
+    assert_eq!(
+        Ledger::new(narrow).unwrap_err().to_string(),
+        "replay.tolerance = 200 rows would deadlock: twice the tolerance must hold 580 rows, shards (2) × \
+         (actor.batch_rows 256 + learner.batch 128 / replay.samples_per_insert 4 + 2); use replay.tolerance = 290 or more"
+    );
+    assert!(
+        Ledger::new(Limits {
+            tolerance: 290,
+            ..narrow
+        })
+        .is_ok()
+    );
+    assert_eq!(
+        Ledger::new(Limits {
+            shards: 0,
+            ..narrow
+        })
+        .unwrap_err(),
+        LedgerError::NoShards
+    );
+    let defaults = Limits::new(&Config::defaults().unwrap(), 2);
+    assert!(Ledger::new(defaults).is_ok());
+}
+
+/// A shard as the replay server has it: batches whole or not at all, the oldest
+/// rows go first.
+#[derive(Clone, Copy, Default)]
+struct Shard {
+    alive: bool,
+    reachable: bool,
+    incarnation: u64,
+    rows: u64,
+    inserted: u64,
+    limit: u64,
+}
+
+struct World {
+    limits: Limits,
+    ledger: Ledger,
+    shards: Vec<Shard>,
+    capacity: u64,
+    unaccounted: u64,
+}
+
+impl World {
+    fn new(limits: Limits, capacity: u64) -> Self {
+        let shard = Shard {
+            alive: true,
+            reachable: true,
+            incarnation: 1,
+            ..Shard::default()
+        };
+        let ledger = Ledger::new(limits).unwrap();
+        Self {
+            limits,
+            ledger,
+            shards: vec![shard; limits.shards],
+            capacity,
+            unaccounted: 0,
+        }
+    }
+
+    fn contact(&mut self, k: usize) {
+        let (incarnation, limit) = self.ledger.grant(k);
+        let s = &mut self.shards[k];
+        if !(s.alive && s.reachable) {
+            self.ledger.lost(k);
+            return;
+        }
+        if incarnation == s.incarnation {
+            s.limit = s.limit.max(limit);
+        }
+        let Shard {
+            incarnation,
+            rows,
+            inserted,
+            ..
+        } = *s;
+        self.ledger.observe(
+            k,
+            Report {
+                incarnation,
+                rows,
+                inserted,
+            },
+        );
+    }
+
+    fn insert(&mut self, k: usize, rows: u64) {
+        let s = &mut self.shards[k];
+        if s.alive && s.inserted + rows <= s.limit {
+            s.inserted += rows;
+            s.rows = (s.rows + rows).min(self.capacity);
+        }
+    }
+
+    fn step(&mut self, event: u8, k: usize, rows: u64) {
+        let k = k % self.shards.len();
+        let batch = self.limits.batch;
+        match event {
+            0..=99 => self.contact(k),
+            100..=199 => self.insert(k, 1 + rows % self.limits.batch_rows),
+            200..=240 => {
+                let _ = self.ledger.try_sample(batch);
+            }
+            // A crash, with or without a disk; and a cable.
+            241..=244 => self.shards[k].alive = false,
+            245..=247 => {
+                let s = &mut self.shards[k];
+                if s.reachable {
+                    self.unaccounted += s.limit - s.inserted;
+                }
+                s.reachable = false;
+            }
+            _ => {
+                let s = &mut self.shards[k];
+                if !s.alive {
+                    let kept = if rows.is_multiple_of(2) { 0 } else { s.rows };
+                    *s = Shard {
+                        incarnation: s.incarnation + 1,
+                        rows: kept,
+                        ..Shard::default()
+                    };
+                }
+                (s.alive, s.reachable) = (true, true);
+            }
+        }
+    }
+
+    /// Everything is up, everybody tries: rows sampled until nothing moves.
+    fn fair_rounds(&mut self, rounds: usize, only: Option<usize>) -> u64 {
+        let (before, batch) = (self.ledger.sampled(), self.limits.batch);
+        for _ in 0..rounds {
+            for k in 0..self.shards.len() {
+                self.step(255, k, 0);
+                self.contact(k);
+                if only.is_none_or(|o| o == k) {
+                    self.insert(k, self.limits.batch_rows);
+                }
+                self.contact(k);
+            }
+            let _ = self.ledger.try_sample(batch);
+        }
+        self.ledger.sampled() - before
+    }
+}
+
+fn any_limits() -> impl Strategy<Value = Limits> {
+    (
+        0.1_f64..40.0,
+        0_u64..300,
+        1_u64..200,
+        1_u64..60,
+        1_u64..30,
+        1_usize..5,
+    )
+        .prop_map(
+            |(samples_per_insert, extra, min_rows, batch, batch_rows, shards)| {
+                let mut limits = Limits {
+                    samples_per_insert,
+                    tolerance: 1,
+                    min_rows,
+                    batch,
+                    batch_rows,
+                    shards,
+                };
+                limits.tolerance = limits.range_min().div_ceil(2) + extra;
+                limits
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn never_deadlocks_and_keeps_the_ratio_whatever_dies(
+        limits in any_limits(),
+        events in prop::collection::vec((any::<u8>(), 0_usize..4, any::<u64>()), 0..600),
+        lone_writer in any::<bool>(),
+    ) {
+        let mut w = World::new(limits, limits.min_rows.max(limits.batch) + 50);
+        let spi = limits.samples_per_insert;
+        for (event, k, rows) in events {
+            w.step(event, k, rows);
+            let error = w.ledger.error();
+            prop_assert!(error >= -limits.bound() - 1e-6, "below: {error}");
+            // Above the tolerance only: the rows of the warm-up, a refill that a
+            // returning shard made needless, one batch each, and what shards used
+            // while cut off.
+            let least = limits.batch_rows * limits.shards as u64;
+            let rows = limits.tolerance.max(limits.min_rows) + limits.min_rows + least + w.unaccounted;
+            prop_assert!(error <= as_f64(rows) * spi + 1e-6, "above: {error}, {rows} rows × {spi}");
+        }
+        // Enough rounds to work off any error, then as many again.
+        let settle = 4000;
+        w.fair_rounds(settle, lone_writer.then_some(0));
+        let more = w.fair_rounds(settle, lone_writer.then_some(0));
+        prop_assert!(more > 0, "stuck: {:?} {:?}", w.ledger.why_blocked(), w.ledger);
+    }
+
+    /// With a tolerance that takes the one batch that each shard gets at first.
+    #[test]
+    fn without_deaths_all_credit_stays_within_the_allowance(
+        limits in any_limits(),
+        events in prop::collection::vec((0_u8..=240, 0_usize..4, any::<u64>()), 0..400),
+    ) {
+        let tolerance = limits.tolerance + limits.batch_rows * limits.shards as u64;
+        let mut w = World::new(Limits { min_rows: 1, tolerance, ..limits }, 1 << 40);
+        (0..limits.shards).for_each(|k| w.contact(k));
+        for (event, k, rows) in events {
+            w.step(event, k, rows);
+            let outstanding: u64 = w.ledger.books.accounts.iter().map(Account::outstanding).sum();
+            let allowance = w.ledger.allowance();
+            prop_assert!(outstanding <= allowance, "{outstanding} > {allowance}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Replicas: threads that each compute the gradients of a part of one batch.
+//!
+//! On CPUs one libtorch thread per part beats several threads per operation:
+//! parts meet once per update instead of at every operation, and nothing spins
+//! while actors use the same cores. Parts are summed in a fixed order, so an
+//! update depends on the number of replicas but not on their timing.
+
+use std::ops::Range;
+
+use common::n_step::combine_priorities;
+use model::{HeadPlan, ModelError, Network, NetworkKind, NetworkSpec};
+use tch::{Device, Kind, Tensor};
+
+use crate::batch::Batch;
+use crate::loss;
+
+/// Networks that share their numbers with the trainer's.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) online: Network,
+    pub(crate) target: Network,
+}
+
+/// What the rows of one part give.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Their share of the batch's loss.
+    pub(crate) loss: f64,
+    /// Gradients of that share, in the parameters' order.
+    pub(crate) gradients: Vec<Tensor>,
+    /// New priority of each row.
+    pub(crate) td_errors: Vec<f32>,
+    /// Sum of the Q-values of the actions taken, over all entries.
+    pub(crate) q_sum: f64,
+}
+
+/// `count` nearly equal ranges of `rows`, none empty.
+pub(crate) fn split(rows: usize, count: usize) -> Vec<Range<usize>> {
+    let count = count.clamp(1, rows.max(1));
+    (0..count)
+        .map(|i| i * rows / count..(i + 1) * rows / count)
+        .collect()
+}
+
+impl Replica {
+    /// Loss and gradients of the rows `rows`, where the whole batch has
+    /// `active_total` active entries.
+    pub(crate) fn compute(
+        &self,
+        batch: &Batch,
+        rows: &Range<usize>,
+        active_total: f64,
+        double: bool,
+    ) -> Result<Part, ModelError> {
+        let device = self.online.device();
+        let input = Input::new(batch, rows, self.online.spec(), device)?;
+        let target = tch::no_grad(|| self.bootstrap(&input, double))?;
+        let q = input.forward(&self.online, &input.state, &input.scale)?;
+        let out = loss::huber(&q, &input.action, &target, &input.active, &input.weight)?;
+        // The loss is a mean over this part's active entries; the batch's mean
+        // is the parts' means weighted by their counts.
+        let active = input.active.f_sum(Kind::Float)?.f_double_value(&[])?;
+        let loss = out.loss.f_mul_scalar(active / active_total.max(1.0))?;
+        let parameters = self.online.trainable();
+        let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
+        let chosen = q.detach().f_gather(-1, &input.action.f_unsqueeze(-1)?, false)?;
+        Ok(Part {
+            loss: loss.detach().f_double_value(&[])?,
+            gradients,
+            td_errors: row_errors(&out.td, batch, rows)?,
+            q_sum: chosen.f_sum(Kind::Float)?.f_double_value(&[])?,
+        })
+    }
+
+    fn bootstrap(&self, input: &Input, double: bool) -> Result<Tensor, ModelError> {
+        let target = input.forward(&self.target, &input.next, &input.next_scale)?;
+        let online = if double {
+            Some(input.forward(&self.online, &input.next, &input.next_scale)?)
+        } else {
+            None
+        };
+        loss::targets(&input.reward, &input.discount, &target, online.as_ref())
+    }
+}
+
+/// The parts of one batch, computed side by side, in order.
+pub(crate) fn compute_all(
+    replicas: &mut [Replica],
+    batch: &Batch,
+    double: bool,
+) -> Result<Vec<Part>, ModelError> {
+    let active_total: f64 = batch.active.iter().map(|a| f64::from(*a)).sum();
+    let parts = split(batch.rows, replicas.len());
+    let work = |replica: &Replica, rows: &Range<usize>| {
+        replica.compute(batch, rows, active_total, double)
+    };
+    let (Some((first, others)), Some((first_rows, other_rows))) =
+        (replicas.split_first_mut(), parts.split_first())
+    else {
+        return Ok(Vec::new());
+    };
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = others
+            .iter_mut()
+            .zip(other_rows)
+            .map(|(replica, rows)| {
+                scope.spawn(move || {
+                    model::device::set_threads(1);
+                    work(replica, rows)
+                })
+            })
+            .collect();
+        let mut all = vec![work(first, first_rows)?];
+        for handle in handles {
+            match handle.join() {
+                Ok(part) => all.push(part?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// A batch on the device.
+struct Input {
+    state: Tensor,
+    next: Tensor,
+    scale: Tensor,
+    next_scale: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    discount: Tensor,
+    active: Tensor,
+    weight: Tensor,
+    /// `None` where all agents of a group go through the network together.
+    plan: Option<HeadPlan>,
+}
+
+impl Input {
+    fn new(
+        batch: &Batch,
+        rows: &Range<usize>,
+        spec: &NetworkSpec,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let groups = spec.kind == NetworkKind::Commnet;
+        let entries = rows.start * batch.agents..rows.end * batch.agents;
+        let lead = if groups {
+            vec![count(rows.len()), count(batch.agents)]
+        } else {
+            vec![count(entries.len())]
+        };
+        let n = count(spec.window);
+        let mut shape = lead.clone();
+        shape.extend([count(spec.history), n, n, n]);
+        let each = spec.history * spec.window.pow(3);
+        let windows = |v: &[f32]| {
+            let part = &v[entries.start * each..entries.end * each];
+            Tensor::f_from_slice(part)?.f_to_device(device)
+        };
+        let floats = |v: &[f32]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
+        let counts = |v: &[i64]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
+        let plan = || HeadPlan::new(&batch.agent[entries.clone()], spec.agents, device);
+        Ok(Self {
+            state: windows(&batch.state)?.f_view(&shape[..])?,
+            next: windows(&batch.next)?.f_view(&shape[..])?,
+            scale: counts(&batch.scale)?.f_view(&lead[..])?,
+            next_scale: counts(&batch.next_scale)?.f_view(&lead[..])?,
+            action: counts(&batch.action)?,
+            reward: floats(&batch.reward)?,
+            discount: floats(&batch.discount)?,
+            active: floats(&batch.active)?,
+            weight: floats(&batch.weight)?,
+            plan: if groups { None } else { Some(plan()?) },
+        })
+    }
+
+    /// Q-values `[N, actions]`.
+    fn forward(
+        &self,
+        network: &Network,
+        windows: &Tensor,
+        scale: &Tensor,
+    ) -> Result<Tensor, ModelError> {
+        match &self.plan {
+            Some(plan) => network.forward_rows(windows, plan, Some(scale)),
+            None => Ok(network
+                .forward_groups(windows, Some(scale))?
+                .f_flatten(0, 1)?),
+        }
+    }
+}
+
+/// |td| of some rows' entries → one number per row.
+fn row_errors(
+    td: &Tensor,
+    batch: &Batch,
+    rows: &Range<usize>,
+) -> Result<Vec<f32>, ModelError> {
+    let td = Vec::<f32>::try_from(td.f_to_device(Device::Cpu)?)?;
+    let group = batch.agents.max(1);
+    let active = &batch.active[rows.start * group..rows.end * group];
+    let rows = td.chunks_exact(group).zip(active.chunks_exact(group));
+    Ok(rows
+        .map(|(td, active)| {
+            combine_priorities(
+                td.iter()
+                    .zip(active)
+                    .filter(|(_, a)| **a > 0.0)
+                    .map(|(td, _)| *td),
+            )
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{batch, config, trainer};
+
+    #[test]
+    fn rows_are_split_without_gaps() {
+        assert_eq!(split(7, 2), [0..3, 3..7]);
+        assert_eq!(split(2, 5), [0..1, 1..2]);
+        assert_eq!(split(0, 2), [0..0]);
+    }
+
+    #[test]
+    fn two_replicas_give_the_gradients_of_one() {
+        for kind in ["collab", "commnet"] {
+            let config = config(kind, 2);
+            let trainer = trainer(&config);
+            let batch = batch(&config, 1);
+            let replica = || Replica {
+                online: trainer.online().share().unwrap(),
+                target: trainer.target().share().unwrap(),
+            };
+            let one = compute_all(&mut [replica()], &batch, true).unwrap();
+            let two = compute_all(&mut [replica(), replica()], &batch, true).unwrap();
+            assert_eq!((one.len(), two.len()), (1, 2));
+            let loss = two[0].loss + two[1].loss;
+            assert!((one[0].loss - loss).abs() < 1e-6, "{kind}");
+            let td: Vec<f32> = two.iter().flat_map(|p| p.td_errors.clone()).collect();
+            for (a, b) in one[0].td_errors.iter().zip(&td) {
+                assert!((a - b).abs() < 1e-5, "{kind}");
+            }
+            for (i, whole) in one[0].gradients.iter().enumerate() {
+                let sum = &two[0].gradients[i] + &two[1].gradients[i];
+                let difference = (whole - sum).abs().max().double_value(&[]);
+                assert!(difference < 1e-5, "{kind} {i}: {difference}");
+            }
+        }
+    }
+}

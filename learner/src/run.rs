@@ -1,0 +1,264 @@
+//! The learner as a service: everything wired together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::config::Config;
+use common::dataset::Dataset;
+use common::row::RowShape;
+use common::rules::RULES_VERSION;
+use proto::channel;
+use proto::hello::Hello;
+use proto::wire::replay_client::ReplayClient;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::service::Routes;
+use tonic::transport::Channel;
+
+use crate::broadcast::Published;
+use crate::collate::CollateCounts;
+use crate::ledger::{Ledger, LedgerError, Limits};
+use crate::priorities::priorities;
+use crate::progress::Progress;
+use crate::registry::{Registry, Settings};
+use crate::reporter::Reporter;
+use crate::sampler::Sampler;
+use crate::service::{LearnerService, Shared};
+use crate::store::Store;
+use crate::train_thread::{TrainSetup, TrainSummary, TrainThreadError};
+
+/// How long actors are given to hear that the run is over.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How often leases are looked at.
+const LEASES_EVERY: Duration = Duration::from_secs(1);
+
+/// What a learner needs.
+#[derive(Debug)]
+pub struct LearnerSetup {
+    /// The resolved configuration.
+    pub config: Arc<Config>,
+    /// The training scans.
+    pub dataset: Arc<Dataset>,
+    /// Name of the run; shards and actors of other runs are refused.
+    pub run_id: String,
+    /// Where metrics and checkpoints go; exists.
+    pub run_dir: PathBuf,
+    /// Shard addresses as actors and learner reach them.
+    pub shards: Vec<String>,
+    /// Go on from the newest good checkpoint of the run folder.
+    pub resume: bool,
+    /// Where progress is seen.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct LearnerSummary {
+    /// Updates done, those before a resume included.
+    pub updates: u64,
+    /// True when it was stopped before its last update.
+    pub stopped_early: bool,
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+    /// The last progress.
+    pub progress: Progress,
+}
+
+/// Why a learner cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnerError {
+    /// The limiter's settings.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A shard's address.
+    #[error("cluster.shards: {0}")]
+    Address(#[from] proto::channel::AddressError),
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] TrainThreadError),
+    /// The run folder.
+    #[error("cannot write metrics to {path}: {source}; check the folder's rights and space")]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread could not be started, or died.
+    #[error("the {0} thread died; its last words are in the log")]
+    Thread(&'static str),
+    /// Serving.
+    #[error(transparent)]
+    Serve(#[from] proto::serve::ServeError),
+}
+
+/// Runs until the last update, the time limit, or `shutdown`; a final
+/// checkpoint is written in each case.
+///
+/// # Errors
+/// See [`LearnerError`]; settings that cannot work are refused before anything starts.
+pub async fn run(
+    setup: LearnerSetup,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<LearnerSummary, LearnerError> {
+    let config = Arc::clone(&setup.config);
+    let ledger = Ledger::new(Limits::new(&config, setup.shards.len()))?;
+    let manifest = setup.dataset.manifest(RULES_VERSION);
+    let hello = Hello {
+        run_id: setup.run_id.clone(),
+        manifest: manifest.digest(),
+        config_digest: config.digest(),
+        shape: row_shape(&config),
+    };
+    let clients = clients(&setup.shards)?;
+    let store = Arc::new(Store::new(&setup.shards, ledger));
+    let stop = Arc::new(AtomicBool::new(false));
+    let updates = Arc::new(AtomicU64::new(0));
+    let collate_counts = Arc::new(CollateCounts::default());
+    let (publisher, newest) = watch::channel(None);
+    let (sink, priority_counts, priority_task) = priorities(hello.clone(), clients.clone());
+    let (sampled_in, sampled) = mpsc::channel(config.learner.prefetch);
+
+    let (mut train, train_done) = TrainSetup {
+        config: Arc::clone(&config),
+        dataset: Arc::clone(&setup.dataset),
+        manifest: manifest.clone(),
+        run_id: setup.run_id.clone(),
+        run_dir: setup.run_dir.clone(),
+        resume: setup.resume,
+        shape: hello.shape,
+        store: Arc::clone(&store),
+        stop: Arc::clone(&stop),
+        updates: Arc::clone(&updates),
+        collate_counts: Arc::clone(&collate_counts),
+        publisher,
+        sink,
+    }
+    .start(sampled)?;
+    // Until the weights are there nobody is let in: a refusal to resume comes first.
+    let mut done = train_done;
+    train.ready(&mut done).await?;
+
+    let shared = Arc::new(Shared {
+        hello: hello.clone(),
+        manifest,
+        config_json: config.shared_json(),
+        shards: setup.shards.clone(),
+        lease: Duration::from_secs_f64(config.cluster.lease_s),
+        updates_total: config.learner.updates,
+        updates: Arc::clone(&updates),
+        over: AtomicBool::new(false),
+        registry: Mutex::new(Registry::new(registry_settings(&config))),
+        store: Arc::clone(&store),
+        newest,
+        began: Instant::now(),
+    });
+    let sampler = Sampler::new(Arc::clone(&store), clients, hello, config.learner.batch);
+    let sampling = tokio::spawn(sampler.run(config.learner.prefetch, config.run.seed, sampled_in));
+    tokio::spawn(priority_task);
+    let leases = tokio::spawn(watch_leases(Arc::clone(&shared)));
+    let reporter = Reporter::start(
+        &setup.run_dir,
+        setup.progress.clone(),
+        Arc::clone(&shared),
+        priority_counts,
+        collate_counts,
+        train.stats(),
+    )?;
+    let (close, closed) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve(listener, Arc::clone(&shared), closed));
+
+    tokio::pin!(shutdown);
+    let summary = tokio::select! {
+        ended = &mut done => ended,
+        () = &mut shutdown => {
+            tracing::info!("stopping: writing the final checkpoint");
+            stop.store(true, Ordering::Relaxed);
+            done.await
+        }
+    };
+    let summary = summary.map_err(|_| LearnerError::Thread("train"))?;
+    shared.over.store(true, Ordering::Relaxed);
+    farewell(&shared).await;
+    let progress = reporter.finish().await;
+    drop(close);
+    let served = server.await.map_err(|_| LearnerError::Thread("server"))?;
+    sampling.abort();
+    leases.abort();
+    let TrainSummary { updates, checkpoint, finished } = summary?;
+    served?;
+    Ok(LearnerSummary {
+        updates,
+        stopped_early: !finished,
+        checkpoint,
+        progress,
+    })
+}
+
+fn row_shape(config: &Config) -> RowShape {
+    RowShape {
+        agents: config.row_agents(),
+        history: u8::try_from(config.rules.history).unwrap_or(u8::MAX),
+    }
+}
+
+fn clients(
+    addresses: &[String],
+) -> Result<Vec<ReplayClient<Channel>>, proto::channel::AddressError> {
+    addresses
+        .iter()
+        .map(|a| Ok(channel::replay_client(channel::connect_lazy(a)?)))
+        .collect()
+}
+
+fn registry_settings(config: &Config) -> Settings {
+    // Seconds since 1970 rise from one learner process to the next.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let first = now.map_or(1, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX / 2));
+    Settings {
+        lease: Duration::from_secs_f64(config.cluster.lease_s),
+        epsilon_low: config.actor.epsilon_low,
+        epsilon_high: config.actor.epsilon_high,
+        first_incarnation: first,
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    closed: oneshot::Receiver<()>,
+) -> Result<(), proto::serve::ServeError> {
+    let service = LearnerService::new(shared, half_precision);
+    let routes = Routes::new(channel::learner_server(service));
+    proto::serve::run_server(listener, routes, &["landmarl.v1.Learner"], async {
+        let _ = closed.await;
+    })
+    .await
+}
+
+/// The same weights in bf16; `None` (and f32 is sent) where that fails.
+fn half_precision(published: &Published) -> Option<Published> {
+    let weights = model::weights::from_bytes(&published.bytes).ok()?;
+    let bytes = model::weights::to_bytes_bf16(&weights.network, &weights.metadata).ok()?;
+    Some(Published::new(published.version, published.updates, bytes))
+}
+
+async fn watch_leases(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(LEASES_EVERY).await;
+        let now = shared.now();
+        shared.registry().expire(now);
+    }
+}
+
+/// Waits until every living actor has heard that the run is over.
+async fn farewell(shared: &Shared) {
+    let begin = Instant::now();
+    while begin.elapsed() < FAREWELL && !shared.registry().all_told_to_stop() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

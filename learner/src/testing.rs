@@ -1,0 +1,140 @@
+//! Scans, rows and batches for the tests of this crate.
+
+use std::sync::Arc;
+
+use common::config::Config;
+use common::geometry::{Affine, AxisMap, Geometry};
+use common::row::{AgentStep, FrameRef, Row, RowHeader};
+use common::scan::Scan;
+use common::volume::Volume;
+use proto::sample::RowKey;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use tch::Device;
+
+use crate::augment::Augmenter;
+use crate::batch::{Batch, Collator, SampledRow};
+use crate::trainer::Trainer;
+
+/// Scans of 20 × 21 × 22 voxels, each with its own pattern.
+pub(crate) fn scans(count: u8) -> Vec<Arc<Scan>> {
+    let dims = [20, 21, 22];
+    let voxels: usize = dims.iter().product();
+    (0..count)
+        .map(|k| {
+            let seed = usize::from(k) * 37;
+            let bytes: Vec<u8> = (0..voxels).map(|i| ((i * 31 + seed) % 251) as u8).collect();
+            let mut hash = [0; 32];
+            hash[0] = k;
+            Arc::new(Scan {
+                name: format!("scan-{k}"),
+                volume: Volume::from_u8(dims, bytes).unwrap(),
+                geometry: geometry(dims),
+                landmarks: vec![Some([10.0, 10.0, 10.0]); 2],
+                hash,
+            })
+        })
+        .collect()
+}
+
+/// 1 mm voxels.
+pub(crate) fn geometry(dims: [usize; 3]) -> Geometry {
+    let rows = [
+        [1.0, 0.0, 0.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0],
+        [0.0, 0.0, 1.0, 0.0],
+    ];
+    Geometry {
+        dims,
+        spacing_mm: [1.0; 3],
+        affine: Affine { rows },
+        axis_map: AxisMap::identity(dims),
+    }
+}
+
+/// The `i`-th of many different rows over three scans and three scales.
+pub(crate) fn row(i: u32, group: u16, history: usize) -> Row {
+    let at = |n: u32| i16::try_from(3 + (i * 7 + n * 5) % 15).unwrap();
+    let frames = |n: u32| -> Vec<FrameRef> {
+        (0..u32::try_from(history).unwrap())
+            .map(|h| FrameRef {
+                position: [at(n + h), at(n + 2), at(n + 4 * h)],
+                stride: 1 + (i % 3) as u8,
+                valid: true,
+            })
+            .collect()
+    };
+    let agents = (0..group).map(|a| AgentStep {
+        agent: if group == 1 { (i % 2) as u16 } else { a },
+        scale: (i % 3) as u8,
+        next_scale: ((i + 1) % 3) as u8,
+        action: (i % 6) as u8,
+        active: i % 5 != 4 || a == 0,
+        reward: if i.is_multiple_of(2) { 1.0 } else { -1.0 },
+        discount: if i.is_multiple_of(7) { 0.0 } else { 0.9 },
+        state: frames(u32::from(a)),
+        next: frames(u32::from(a) + 1),
+    });
+    let header = RowHeader {
+        scan: (i % 3) as u16,
+        step: i as u16,
+        ..RowHeader::default()
+    };
+    Row {
+        header,
+        agents: agents.collect(),
+    }
+}
+
+/// The key of the `i`-th row.
+pub(crate) fn key(i: u32) -> RowKey {
+    RowKey {
+        shard: 0,
+        incarnation: 1,
+        slot: i,
+        generation: 0,
+    }
+}
+
+/// A small configuration over `agents` landmarks: windows of 8³, batches of 6.
+pub(crate) fn config(kind: &str, agents: usize) -> Arc<Config> {
+    let mut c = Config::defaults().unwrap();
+    c.network.kind = kind.to_owned();
+    (c.rules.window_size, c.rules.history) = (8, 1);
+    c.data.landmarks = (0..agents).map(|i| format!("L{i}")).collect();
+    (c.learner.batch, c.learner.lr, c.learner.target_every) = (6, 1e-3, 5);
+    (c.learner.updates, c.learner.device) = (1000, "cpu".to_owned());
+    Arc::new(c)
+}
+
+/// A trainer of that configuration, on one libtorch thread.
+pub(crate) fn trainer(config: &Arc<Config>) -> Trainer {
+    tch::set_num_threads(1);
+    Trainer::new(
+        Arc::clone(config),
+        config.data.landmarks.clone(),
+        Device::Cpu,
+    )
+    .unwrap()
+}
+
+/// The `i`-th of many different batches, for two agents.
+pub(crate) fn batch(config: &Config, i: u32) -> Batch {
+    let group = config.row_agents();
+    let agents = config.data.landmarks.len();
+    let mut rng = ChaCha8Rng::seed_from_u64(u64::from(i));
+    let samples = config.rules.window_size.pow(3);
+    let augmenter = Augmenter::new(&config.augment, samples, &mut rng);
+    let mut collator = Collator::new(scans(3), &config.rules, agents, group.into(), augmenter, 1);
+    let count = u32::try_from(config.learner.batch).unwrap();
+    let rows: Vec<SampledRow> = (i * count..(i + 1) * count)
+        .map(|i| SampledRow {
+            row: row(i, group, config.rules.history),
+            key: key(i),
+            weight: 1.0,
+        })
+        .collect();
+    let mut batch = Batch::default();
+    collator.fill(&rows, &mut batch, &mut rng).unwrap();
+    batch
+}

@@ -1,0 +1,179 @@
+//! Learning on tiny networks: it learns, it repeats itself, it says what is wrong.
+
+use super::*;
+use crate::testing::{batch, config, trainer};
+
+#[test]
+fn presets_take_rules_and_options_from_the_configuration() {
+    let mut c = (*config("collab", 3)).clone();
+    let spec = network_spec(&c, 3).unwrap();
+    assert_eq!(
+        (spec.agents, spec.window, spec.history, spec.scales),
+        (3, 8, 1, Some(3))
+    );
+    c.network.scale_input = false;
+    c.network.kind = "commnet".into();
+    (c.network.dueling, c.network.attention) = (true, true);
+    c.network.preset = "reference_torch".into();
+    (c.rules.window_size, c.rules.history) = (45, 4);
+    let spec = network_spec(&c, 2).unwrap();
+    assert_eq!(
+        (spec.kind, spec.scales, spec.history),
+        (NetworkKind::Commnet, None, 4)
+    );
+    assert!(spec.dueling && spec.attention && spec.activation == model::spec::Activation::Prelu);
+    c.network.preset = "reference_tf".into();
+    assert_eq!(network_spec(&c, 2).unwrap().hidden, [512, 256, 128]);
+    c.network.preset = "reference_torch".into();
+    c.rules.window_size = 12;
+    let text = network_spec(&c, 2).unwrap_err().to_string();
+    assert!(
+        text.contains("network.preset = \"reference_torch\" with rules.window_size = 12"),
+        "{text}"
+    );
+    assert!(text.contains("too small"), "{text}");
+}
+
+#[test]
+fn two_runs_are_bit_equal_and_learn() {
+    for kind in ["collab", "commnet"] {
+        // Targets that stand still: what remains is a regression, whose loss must fall.
+        let mut c = (*config(kind, 2)).clone();
+        (c.learner.target_every, c.learner.double) = (1000, false);
+        let config = Arc::new(c);
+        let (mut a, mut b) = (trainer(&config), trainer(&config));
+        let mut losses = Vec::new();
+        for i in 0..40 {
+            let batch = batch(&config, i % 4);
+            let report = a.step(&batch).unwrap();
+            assert_eq!(report, b.step(&batch).unwrap());
+            assert_eq!(report.td_errors.len(), batch.rows);
+            assert!(
+                report
+                    .td_errors
+                    .iter()
+                    .all(|td| td.is_finite() && *td >= 0.0)
+            );
+            losses.push(report.loss);
+        }
+        assert_eq!(a.weights_bytes(1).unwrap(), b.weights_bytes(1).unwrap());
+        assert_eq!((a.updates(), a.adam().steps()), (40, 40));
+        let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
+        assert!(
+            mean(&losses[36..]) < 0.5 * mean(&losses[..4]),
+            "{kind}: {losses:?}"
+        );
+    }
+}
+
+#[test]
+fn the_target_is_copied_every_so_many_updates() {
+    let mut c = (*config("collab", 2)).clone();
+    c.learner.target_every = 3;
+    let mut t = trainer(&Arc::new(c));
+    let same = |t: &Trainer| {
+        let pairs = t
+            .online()
+            .parameters()
+            .iter()
+            .zip(t.target().parameters().iter());
+        pairs.into_iter().all(|((_, a), (_, b))| a.equal(b))
+    };
+    let mut found = Vec::new();
+    for i in 0..6 {
+        let batch = batch(t.config(), i);
+        t.step(&batch).unwrap();
+        found.push(same(&t));
+    }
+    assert_eq!(found, [false, false, true, false, false, true]);
+}
+
+/// One entry, no augmentation: td is what the formula says with the networks' own Q.
+#[test]
+fn td_errors_are_those_of_the_formula() {
+    for double in [true, false] {
+        let mut c = (*config("collab", 2)).clone();
+        (c.learner.double, c.learner.target_every) = (double, 1000);
+        let config = Arc::new(c);
+        let mut t = trainer(&config);
+        let batch = batch(&config, 0);
+        // Online and target must differ for the difference to show.
+        for _ in 0..5 {
+            t.step(&batch).unwrap();
+        }
+        let input = Input::new(&batch, t.online().spec(), Device::Cpu).unwrap();
+        let rows = |n: &Network, w: &Tensor, s: &Tensor| -> Vec<Vec<f32>> {
+            Vec::try_from(input.forward(n, w, s).unwrap().detach()).unwrap()
+        };
+        let q = rows(t.online(), &input.state, &input.scale);
+        let (online, target) = (
+            rows(t.online(), &input.next, &input.next_scale),
+            rows(t.target(), &input.next, &input.next_scale),
+        );
+        let argmax = |v: &[f32]| (0..6).max_by(|&a, &b| v[a].total_cmp(&v[b])).unwrap();
+        let expected: Vec<f32> = (0..batch.rows)
+            .map(|i| {
+                let best = argmax(if double { &online[i] } else { &target[i] });
+                let y = batch.reward[i] + batch.discount[i] * target[i][best];
+                (y - q[i][usize::try_from(batch.action[i]).unwrap()]).abs() * batch.active[i]
+            })
+            .collect();
+        let found = t.step(&batch).unwrap().td_errors;
+        assert!(
+            found
+                .iter()
+                .zip(&expected)
+                .all(|(a, b)| (a - b).abs() < 1e-5),
+            "{found:?} {expected:?}"
+        );
+    }
+}
+
+#[test]
+fn a_groups_priority_mixes_its_active_agents() {
+    let batch = Batch {
+        rows: 2,
+        agents: 3,
+        active: vec![1.0, 0.0, 1.0, 0.0, 0.0, 0.0],
+        ..Batch::default()
+    };
+    let td = Tensor::from_slice(&[2.0_f32, 9.0, 4.0, 1.0, 1.0, 1.0]);
+    // 0.9 · 4 + 0.1 · (2 + 4)/2 = 3.9; nobody active: 0.
+    let found = row_errors(&td, &batch).unwrap();
+    assert!((found[0] - 3.9).abs() < 1e-6, "{found:?}");
+    assert_eq!(found[1..], [0.0]);
+}
+
+#[test]
+fn weights_name_what_they_are() {
+    let config = config("collab", 2);
+    let t = trainer(&config);
+    let read = weights::from_bytes(&t.weights_bytes(7).unwrap()).unwrap();
+    assert_eq!(read.network.spec(), t.online().spec());
+    let rules: common::rules::Rules = serde_json::from_str(&read.metadata[RULES_KEY]).unwrap();
+    assert_eq!(rules, config.rules);
+    assert_eq!(read.metadata[LANDMARKS_KEY], "[\"L0\",\"L1\"]");
+    assert_eq!(
+        (
+            read.metadata[UPDATES_KEY].as_str(),
+            read.metadata[WEIGHTS_VERSION_KEY].as_str()
+        ),
+        ("0", "7")
+    );
+}
+
+#[test]
+fn numbers_that_are_none_stop_the_update_by_name() {
+    let config = config("collab", 2);
+    let mut t = trainer(&config);
+    let mut broken = batch(&config, 0);
+    broken.reward[0] = f32::INFINITY;
+    broken.weight[0] = f32::NAN;
+    let before = t.weights_bytes(1).unwrap();
+    let text = t.step(&broken).unwrap_err().to_string();
+    assert!(
+        text.contains("update 1: the gradient norm is NaN"),
+        "{text}"
+    );
+    assert_eq!((t.weights_bytes(1).unwrap(), t.updates()), (before, 0));
+}

@@ -1,0 +1,275 @@
+//! The learner as a service, against shards and actors made up here.
+
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+mod setup;
+mod shard;
+
+use std::time::Duration;
+
+use learner::LearnerError;
+use proto::heartbeat::{Heartbeat, HeartbeatReply};
+use proto::insert::Writer;
+use proto::join::{JoinReply, JoinRequest};
+use proto::learner_status::LearnerStatus;
+use proto::weights::{WatchRequest, WeightsChunk};
+use proto::wire;
+use setup::{Run, config};
+use sha2::{Digest, Sha256};
+use tonic::Code;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Waits until `what` holds; panics with its name when it does not.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(SOON, wait).await.is_ok(),
+        "never: {what}"
+    );
+}
+
+fn heartbeat(writer: Writer) -> wire::HeartbeatRequest {
+    Heartbeat {
+        writer,
+        env_steps: 123,
+        episodes: 4,
+        rows_sent: 100,
+        rows_dropped: 0,
+        weights_version: 1,
+        blocked_s: 0.0,
+        episode_error: 2.5,
+        episode_errors: 4,
+    }
+    .into()
+}
+
+/// Acts as an actor that only watches: the versions that came whole, in order,
+/// until a heartbeat is told to stop.
+async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
+    let mut client = run.client();
+    let watch = WatchRequest {
+        hello: run.hello(),
+        newer_than: 0,
+        bf16: false,
+    };
+    let stream = client.watch_weights(wire::WatchRequest::from(watch)).await;
+    let mut stream = stream.unwrap().into_inner();
+    let (mut versions, mut whole) = (Vec::new(), Vec::new());
+    loop {
+        let reply = client.heartbeat(heartbeat(writer)).await.unwrap();
+        let reply = HeartbeatReply::from(reply.into_inner());
+        assert!(!reply.rejoin);
+        if reply.stop {
+            return versions;
+        }
+        let next = tokio::time::timeout(Duration::from_millis(100), stream.message()).await;
+        let Ok(Ok(Some(chunk))) = next else { continue };
+        let chunk = WeightsChunk::try_from(chunk).unwrap();
+        whole.extend_from_slice(&chunk.data);
+        if chunk.is_last() {
+            let sum: [u8; 32] = Sha256::digest(&whole).into();
+            assert_eq!(sum, chunk.sha256);
+            let read = model::weights::from_bytes(&whole).unwrap();
+            let updates = &read.metadata[learner::trainer::UPDATES_KEY];
+            assert_eq!(*updates, chunk.updates.to_string());
+            versions.push(chunk.version);
+            whole.clear();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_trains_to_its_end_and_tells_everyone() {
+    let config = config(|c| c.learner.updates = 60);
+    let mut run = Run::start(config, false).await;
+    let mut client = run.client();
+    let join = JoinRequest {
+        hello: run.hello(),
+        slots: 4,
+        host: "test".into(),
+        manifest_json: run.manifest_json(),
+        config_json: run.config.shared_json().into(),
+    };
+    let reply = client
+        .join(wire::JoinRequest::from(join))
+        .await
+        .unwrap()
+        .into_inner();
+    let joined = JoinReply::try_from(reply).unwrap();
+    assert_eq!((joined.exploration.len(), joined.shards.len()), (4, 2));
+
+    let feeding = run.feed();
+    let versions = versions_until_stop(&run, joined.writer).await;
+    feeding.abort();
+    let summary = run.ended().await.unwrap();
+    assert_eq!((summary.updates, summary.stopped_early), (60, false));
+    assert_eq!(versions.first(), Some(&1), "published at the start");
+    assert!(versions.windows(2).all(|w| w[0] < w[1]));
+    let progress = &summary.progress;
+    assert!(progress.over && progress.loss.is_finite());
+    assert_eq!(
+        (progress.env_steps, progress.episode_error),
+        (123, Some(2.5))
+    );
+    let updated: u64 = run.shards.iter().map(|s| s.state().updated).sum();
+    assert!(updated >= 8 * 40, "{updated} priorities came back");
+    // Within the limiter's range: T = 100 rows, SPI = 4.
+    let inserted: u64 = run.shards.iter().map(|s| s.state().inserted).sum();
+    assert!(60 * 8 <= (inserted + 100) * 4 + 8 * 8, "{inserted}");
+    let read = learner::checkpoint::inference_weights(&summary.checkpoint).unwrap();
+    assert_eq!(read.metadata[learner::trainer::UPDATES_KEY], "60");
+    let metrics = std::fs::read_to_string(run.dir.path().join("metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    assert_eq!(last["updates"], 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_shard_is_left_out_and_its_return_picked_up() {
+    let config = config(|c| c.learner.updates = 1_000_000);
+    let mut run = Run::start(config, false).await;
+    let feeding = run.feed();
+    let progress = run.progress.clone();
+    let updates = || progress.borrow().updates;
+    until("first updates", || updates() > 5).await;
+    run.shards[1].kill();
+    until("the loss is noticed", || {
+        progress.borrow().shards_alive == 1
+    })
+    .await;
+    let then = updates();
+    until("training goes on with one shard", || updates() > then + 20).await;
+    run.shards[1].revive();
+    until("the return is noticed", || {
+        progress.borrow().shards_alive == 2
+    })
+    .await;
+    until("it gets credit and rows", || {
+        run.shards[1].state().rows > 20
+    })
+    .await;
+    until("it is sampled again", || run.shards[1].state().sampled > 20).await;
+    let then = updates();
+    until("training goes on with both", || updates() > then + 20).await;
+    // All at once, and empty: neither a block nor a burst.
+    run.shards.iter().for_each(shard::Shard::kill);
+    until("all are gone", || progress.borrow().shards_alive == 0).await;
+    run.shards.iter().for_each(shard::Shard::revive);
+    until("all are back", || progress.borrow().shards_alive == 2).await;
+    let then = updates();
+    until("training goes on after a total loss", || {
+        updates() > then + 20
+    })
+    .await;
+    feeding.abort();
+    run.stop();
+    let summary = run.ended().await.unwrap();
+    assert!(summary.stopped_early);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_in_a_sentence() {
+    let run = Run::start(config(|_| ()), false).await;
+    let mut client = run.client();
+    let mut refused = async |change: fn(&mut JoinRequest)| {
+        let mut join = JoinRequest {
+            hello: run.hello(),
+            slots: 1,
+            host: "test".into(),
+            manifest_json: run.manifest_json(),
+            config_json: run.config.shared_json().into(),
+        };
+        change(&mut join);
+        client
+            .join(wire::JoinRequest::from(join))
+            .await
+            .unwrap_err()
+    };
+    let status = refused(|j| {
+        j.hello.manifest = [9; 32];
+        let mut theirs: serde_json::Value = serde_json::from_slice(&j.manifest_json).unwrap();
+        theirs["entries"].as_array_mut().unwrap().pop();
+        j.manifest_json = theirs.to_string().into();
+    })
+    .await;
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("is only here"), "{status}");
+    let status = refused(|j| {
+        j.hello.config_digest = [9; 32];
+        let text = String::from_utf8(j.config_json.to_vec()).unwrap();
+        j.config_json = text.replace("\"max_steps\":150", "\"max_steps\":9").into();
+    })
+    .await;
+    assert!(status.message().contains("rules.max_steps"), "{status}");
+    let status = refused(|j| j.hello.run_id = "another".into()).await;
+    assert!(status.message().contains("another"), "{status}");
+    // A heartbeat of a life that nobody knows.
+    let stranger = Writer {
+        actor: 77,
+        incarnation: 1,
+    };
+    let reply = run
+        .client()
+        .heartbeat(heartbeat(stranger))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(reply.rejoin);
+    run.stop();
+    run.ended_quietly().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_run_goes_on_where_it_was() {
+    let mut run = Run::start(config(|c| c.learner.updates = 1_000_000), false).await;
+    let feeding = run.feed();
+    let progress = run.progress.clone();
+    until("some updates", || progress.borrow().updates > 10).await;
+    feeding.abort();
+    run.stop();
+    let first = run.ended().await.unwrap();
+    assert!(first.stopped_early && first.checkpoint.is_file());
+    let total = first.updates + 20;
+    // Whole again from the same folder, with shards that kept nothing.
+    run.shards.iter().for_each(shard::Shard::revive);
+    let mut again = run.again(config(|c| c.learner.updates = total), true).await;
+    let status = again
+        .client()
+        .status(wire::LearnerStatusRequest {})
+        .await
+        .unwrap();
+    let status = LearnerStatus::try_from(status.into_inner()).unwrap();
+    assert!(
+        status.updates >= first.updates,
+        "{} of {}",
+        status.updates,
+        first.updates
+    );
+    let feeding = again.feed();
+    let second = again.ended().await.unwrap();
+    feeding.abort();
+    assert_eq!((second.updates, second.stopped_early), (total, false));
+    // Other rules: refused before anything is served.
+    let other = config(|c| c.rules.max_steps = 9);
+    let mut refused = again.again(other, true).await;
+    match refused.ended().await {
+        Err(LearnerError::Train(error)) => {
+            assert!(error.to_string().contains("rules are"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_that_deadlock_are_refused_at_the_start() {
+    let mut run = Run::start(config(|c| c.replay.tolerance = 3), false).await;
+    let text = run.ended().await.unwrap_err().to_string();
+    assert!(
+        text.contains("replay.tolerance = 3 rows would deadlock"),
+        "{text}"
+    );
+}

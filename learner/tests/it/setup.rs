@@ -1,0 +1,200 @@
+//! A learner of tiny scans, with two shards.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::config::Config;
+use common::dataset::Dataset;
+use common::geometry::{Affine, AxisMap, Geometry};
+use common::manifest::volume_hash;
+use common::rules::RULES_VERSION;
+use common::scan::Scan;
+use common::volume::Volume;
+use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
+use proto::hello::Hello;
+use proto::wire::learner_client::LearnerClient;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+use crate::shard::{SHAPE, Shard};
+
+/// Two landmarks, windows of 8³, batches of 8, 50 rows first.
+pub fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
+    let mut c = Config::defaults().unwrap();
+    c.rules.window_size = 8;
+    c.data.landmarks = vec!["A".into(), "B".into()];
+    (c.learner.batch, c.learner.threads, c.learner.device) = (8, 1, "cpu".into());
+    (c.learner.updates, c.learner.publish_every) = (1000, 5);
+    (
+        c.replay.min_rows,
+        c.replay.tolerance,
+        c.replay.samples_per_insert,
+    ) = (50, 100, 4.0);
+    (c.actor.batch_rows, c.checkpoint.every) = (16, 25);
+    change(&mut c);
+    Arc::new(c)
+}
+
+fn dataset() -> Arc<Dataset> {
+    let dims = [20, 20, 20];
+    let mut scans: Vec<Arc<Scan>> = (0..2_usize)
+        .map(|k| {
+            let bytes: Vec<u8> = (0..8000).map(|i| ((i * 31 + k * 17) % 251) as u8).collect();
+            let volume = Volume::from_u8(dims, bytes).unwrap();
+            let rows = [
+                [1.0, 0.0, 0.0, 0.0],
+                [0.0, 1.0, 0.0, 0.0],
+                [0.0, 0.0, 1.0, 0.0],
+            ];
+            let geometry = Geometry {
+                dims,
+                spacing_mm: [1.0; 3],
+                affine: Affine { rows },
+                axis_map: AxisMap::identity(dims),
+            };
+            let hash = volume_hash(&volume);
+            let landmarks = vec![Some([10.0; 3]), Some([5.0; 3])];
+            Arc::new(Scan {
+                name: format!("s{k}"),
+                volume,
+                geometry,
+                landmarks,
+                hash,
+            })
+        })
+        .collect();
+    scans.sort_by_key(|s| s.hash);
+    let landmark_names = vec!["A".to_owned(), "B".to_owned()];
+    Arc::new(Dataset {
+        scans,
+        landmark_names,
+        ..Dataset::default()
+    })
+}
+
+type Ended = Result<LearnerSummary, LearnerError>;
+
+pub struct Run {
+    pub config: Arc<Config>,
+    pub shards: Vec<Shard>,
+    pub progress: watch::Receiver<Progress>,
+    pub dir: Arc<tempfile::TempDir>,
+    addresses: Vec<String>,
+    address: SocketAddr,
+    stop: std::sync::Mutex<Option<oneshot::Sender<()>>>,
+    task: Option<JoinHandle<Ended>>,
+}
+
+impl Run {
+    pub async fn start(config: Arc<Config>, resume: bool) -> Self {
+        let (mut shards, mut addresses) = (Vec::new(), Vec::new());
+        for number in 0..2 {
+            let (shard, address) = Shard::start(number).await;
+            shards.push(shard);
+            addresses.push(address.to_string());
+        }
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        Self::with(config, resume, shards, addresses, dir).await
+    }
+
+    /// The same folder and shards, another process.
+    pub async fn again(&self, config: Arc<Config>, resume: bool) -> Self {
+        Self::with(
+            config,
+            resume,
+            self.shards.clone(),
+            self.addresses.clone(),
+            Arc::clone(&self.dir),
+        )
+        .await
+    }
+
+    async fn with(
+        config: Arc<Config>,
+        resume: bool,
+        shards: Vec<Shard>,
+        addresses: Vec<String>,
+        dir: Arc<tempfile::TempDir>,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, progress) = watch::channel(Progress::default());
+        let setup = LearnerSetup {
+            config: Arc::clone(&config),
+            dataset: dataset(),
+            run_id: "it".into(),
+            run_dir: dir.path().to_owned(),
+            shards: addresses.clone(),
+            resume,
+            progress: sender,
+        };
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(learner::run(setup, listener, async {
+            let _ = stopped.await;
+        }));
+        let stop = std::sync::Mutex::new(Some(stop));
+        Self {
+            config,
+            shards,
+            progress,
+            dir,
+            addresses,
+            address,
+            stop,
+            task: Some(task),
+        }
+    }
+
+    pub fn client(&self) -> LearnerClient<Channel> {
+        let channel = proto::channel::connect_lazy(&self.address.to_string()).unwrap();
+        proto::channel::learner_client(channel)
+    }
+
+    pub fn hello(&self) -> Hello {
+        Hello {
+            run_id: "it".into(),
+            manifest: dataset().manifest(RULES_VERSION).digest(),
+            config_digest: self.config.digest(),
+            shape: SHAPE,
+        }
+    }
+
+    pub fn manifest_json(&self) -> Bytes {
+        serde_json::to_vec(&dataset().manifest(RULES_VERSION))
+            .unwrap()
+            .into()
+    }
+
+    /// Actors: put rows into both shards as fast as they have credit.
+    pub fn feed(&self) -> JoinHandle<()> {
+        let shards = self.shards.clone();
+        tokio::spawn(async move {
+            loop {
+                shards.iter().for_each(|s| s.insert(16));
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+    }
+
+    pub fn stop(&self) {
+        if let Some(stop) = self.stop.lock().unwrap().take() {
+            let _ = stop.send(());
+        }
+    }
+
+    pub async fn ended(&mut self) -> Ended {
+        let task = self.task.take().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(60), task).await;
+        ended.expect("the learner ends").expect("it does not panic")
+    }
+
+    /// For tests that are about something else.
+    pub async fn ended_quietly(mut self) {
+        let ended = self.ended().await;
+        assert!(ended.is_ok(), "{ended:?}");
+    }
+}
