@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use common::rules::Rules;
-use common::run_folder::hex;
+use common::run_folder::{RunFolder, hex};
 use learner::checkpoint::inference_weights;
 use learner::trainer::{LANDMARKS_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY};
 use model::Network;
@@ -33,7 +33,8 @@ pub struct Origin {
     pub updates: Option<u64>,
 }
 
-/// Reads a weights file or checkpoint, or the best (else the final) of a run folder.
+/// Reads a weights file or checkpoint, or the best (else the final) of a run
+/// folder, or of the newest run in a folder of runs.
 ///
 /// `names` are the landmarks' names where the file has none (rl-medical's).
 pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
@@ -54,20 +55,22 @@ fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let places = [
-        "checkpoints/best.safetensors",
-        "checkpoints/final.safetensors",
-    ];
-    let found = places
-        .map(|p| path.join(p))
-        .into_iter()
-        .find(|p| p.is_file());
-    found.ok_or_else(|| {
-        Advice::new(
-            Exit::Data,
-            format!("{} holds no checkpoints/best.safetensors", path.display()),
-        )
-        .hint("name a weights file, or the folder of a run that was trained")
+    let in_run = |run: &Path| {
+        let places = [
+            "checkpoints/best.safetensors",
+            "checkpoints/final.safetensors",
+        ];
+        places
+            .map(|p| run.join(p))
+            .into_iter()
+            .find(|p| p.is_file())
+    };
+    // A folder of runs means the newest of them.
+    let newest = || in_run(RunFolder::latest(path).ok()?.path());
+    in_run(path).or_else(newest).ok_or_else(|| {
+        let message = format!("{} holds no checkpoints/best.safetensors", path.display());
+        Advice::new(Exit::Data, message)
+            .hint("name a weights file, or the folder of a run that was trained")
     })
 }
 

@@ -168,7 +168,7 @@ fn set_aside(files: &[PathBuf]) {
         name.push(".aside");
         match fs::rename(path, &name) {
             Ok(()) => {
-                tracing::warn!(file = %path.display(), "checkpoint ahead of this run is set aside")
+                tracing::warn!(file = %path.display(), "checkpoint ahead of this run is set aside");
             }
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "checkpoint ahead of this run stays in place");

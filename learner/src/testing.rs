@@ -104,6 +104,7 @@ pub(crate) fn config(kind: &str, agents: usize) -> Arc<Config> {
     c.data.landmarks = (0..agents).map(|i| format!("L{i}")).collect();
     (c.learner.batch, c.learner.lr, c.learner.target_every) = (6, 1e-3, 5);
     (c.learner.updates, c.learner.device) = (1000, "cpu".to_owned());
+    c.learner.threads = 1;
     Arc::new(c)
 }
 

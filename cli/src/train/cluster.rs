@@ -57,6 +57,8 @@ struct Cluster {
     evaluator: Option<Evaluator>,
     follower: JoinHandle<()>,
     progress: watch::Receiver<Progress>,
+    /// Updates to do.
+    total: u64,
     counters: Vec<Arc<Counters>>,
     errors: watch::Receiver<Option<(f64, f64)>>,
     newest: watch::Receiver<Newest>,
@@ -145,6 +147,7 @@ impl Cluster {
             evaluator,
             follower,
             progress,
+            total: plan.config.learner.updates,
             counters,
             errors,
             newest,
@@ -199,7 +202,7 @@ impl Cluster {
         });
         Moment {
             updates: p.updates,
-            updates_total: p.updates_total,
+            updates_total: self.total,
             env_steps: self.counters.iter().map(|c| c.read().env_steps).sum(),
             samples_per_insert: p.samples_per_insert,
             loss: (p.updates > 0).then_some(p.loss),

@@ -29,7 +29,10 @@ fn config() -> Arc<Config> {
         learner.threads=1 learner.target_every=5 learner.updates=12 \
         data.landmarks=[\"bridge\",\"base_ball\"]";
     let set = set.split_whitespace().map(str::to_owned).collect();
-    let sources = Sources { set, ..Sources::default() };
+    let sources = Sources {
+        set,
+        ..Sources::default()
+    };
     Arc::new(Config::load(&sources).unwrap())
 }
 
@@ -43,7 +46,9 @@ fn scan(seed: u64) -> Arc<Scan> {
         geometry: Geometry {
             dims: volume.dims(),
             spacing_mm: [1.0; 3],
-            affine: Affine { rows: std::array::from_fn(axis) },
+            affine: Affine {
+                rows: std::array::from_fn(axis),
+            },
             axis_map: AxisMap::identity(volume.dims()),
         },
         landmarks: vec![Some(places[0]), Some(places[3])],
@@ -55,18 +60,35 @@ fn scan(seed: u64) -> Arc<Scan> {
 /// Trains for a dozen updates and hands out the weights.
 fn train(config: &Arc<Config>, scans: &[Arc<Scan>]) -> Vec<u8> {
     let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed);
-    let shape = RowShape { agents: 1, history: 1 };
-    let writer = Writer { actor: 0, incarnation: 1 };
+    let shape = RowShape {
+        agents: 1,
+        history: 1,
+    };
+    let writer = Writer {
+        actor: 0,
+        incarnation: 1,
+    };
     let augmenter = Augmenter::new(&config.augment, config.rules.window_size.pow(3), &mut rng);
     let mut collator = Collator::new(scans.to_vec(), &config.rules, 2, 1, augmenter, 1);
-    let mut trainer = Trainer::new(Arc::clone(config), config.data.landmarks.clone(), Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(
+        Arc::clone(config),
+        config.data.landmarks.clone(),
+        Device::Cpu,
+    )
+    .unwrap();
     let mut rollout = Rollout::new(config, scans, &[0.1; 3], writer).unwrap();
-    let mut table = Table::new(500, shape.bytes(), Selector::prioritised(0.6, 0.01, 10.0).unwrap());
+    let mut table = Table::new(
+        500,
+        shape.bytes(),
+        Selector::prioritised(0.6, 0.01, 10.0).unwrap(),
+    );
     let mut policy = NetworkPolicy::new(&config.rules, Samples::Bytes, Device::Cpu);
     let mut batch = Batch::default();
 
     while trainer.updates() < config.learner.updates {
-        policy.set_network(trainer.online(), trainer.updates()).unwrap();
+        policy
+            .set_network(trainer.online(), trainer.updates())
+            .unwrap();
         for (row, priority) in rollout.step(&mut policy, 1.0).unwrap().rows {
             let mut packed = Vec::new();
             row.write_to(&mut packed);
@@ -77,7 +99,11 @@ fn train(config: &Arc<Config>, scans: &[Arc<Scan>]) -> Vec<u8> {
         }
         let sampled = table.sample(config.learner.batch, &mut rng);
         #[expect(clippy::cast_precision_loss, reason = "a small table")]
-        let scaled: Vec<f64> = sampled.probabilities.iter().map(|p| p * table.len() as f64).collect();
+        let scaled: Vec<f64> = sampled
+            .probabilities
+            .iter()
+            .map(|p| p * table.len() as f64)
+            .collect();
         let weights = importance_weights(&scaled, config.replay.beta);
         let rows: Vec<SampledRow> = sampled
             .packed
@@ -86,7 +112,12 @@ fn train(config: &Arc<Config>, scans: &[Arc<Scan>]) -> Vec<u8> {
             .zip(weights)
             .map(|((bytes, (&slot, &generation)), weight)| SampledRow {
                 row: Row::read(bytes, shape).unwrap(),
-                key: RowKey { shard: 0, incarnation: 1, slot, generation },
+                key: RowKey {
+                    shard: 0,
+                    incarnation: 1,
+                    slot,
+                    generation,
+                },
                 weight,
             })
             .collect();
@@ -96,7 +127,11 @@ fn train(config: &Arc<Config>, scans: &[Arc<Scan>]) -> Vec<u8> {
             .keys
             .iter()
             .zip(report.td_errors)
-            .map(|(key, td_error)| Update { slot: key.slot, generation: key.generation, td_error })
+            .map(|(key, td_error)| Update {
+                slot: key.slot,
+                generation: key.generation,
+                td_error,
+            })
             .collect();
         table.update(&updates).unwrap();
     }

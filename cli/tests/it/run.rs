@@ -99,7 +99,7 @@ fn evaluated(bench: &Bench) {
     assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
     // By the folder of the run, in a table, from the published starts.
     let table = bench.succeed(
-        "eval --load runs/one --images data/test/images.txt --landmarks-files data/test/landmarks.txt \
+        "eval --load runs --images data/test/images.txt --landmarks-files data/test/landmarks.txt \
          --protocol 19 --no-pictures --device cpu",
     );
     assert!(
