@@ -129,7 +129,10 @@ impl Collate {
 pub fn importance_weights(scaled: &[f64], beta: f64) -> Vec<f32> {
     let smallest = scaled.iter().copied().fold(f64::INFINITY, f64::min);
     #[expect(clippy::cast_possible_truncation, reason = "a weight in 0..=1")]
-    scaled.iter().map(|s| (s / smallest).powf(-beta) as f32).collect()
+    scaled
+        .iter()
+        .map(|s| (s / smallest).powf(-beta) as f32)
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,34 +1,38 @@
 //! landmarl's learner: sampling, training, weight broadcast, checkpoints.
 //!
 //! Layout:
-//! - [`schedule`], [`loss`], [`adam`], [`trainer`]: one training update, as pure functions and tensors.
-//! - [`augment`], [`batch`]: sampled rows → windows.
+//! - [`schedule`], [`loss`], [`adam`], [`trainer`]: one training update, as pure functions and
+//!   tensors; `replica` computes the parts of a batch side by side.
+//! - [`augment`], [`batch`], [`collate`]: sampled rows → windows.
 //! - [`ledger`], [`registry`]: who may insert and sample how much; who acts.
+//! - [`checkpoint`], [`checkpoint_folder`]: the trainer's state on disk.
+//! - [`store`], [`sampler`], [`priorities`]: the shards, what comes from them and goes back.
+//! - [`broadcast`], [`service`]: what actors get.
+//! - [`run`], [`train_thread`], [`reporter`], [`progress`]: everything wired together.
 
-// NOTE (00:06): train_thread, run, reporter, progress, collate, main.rs are the lead's and being wired now.
 pub mod adam;
-pub mod broadcast;
-pub mod collate;
-pub mod priorities;
-pub mod sampler;
-pub mod service;
-pub mod store;
 pub mod augment;
 pub mod batch;
+pub mod broadcast;
 pub mod checkpoint;
 pub mod checkpoint_folder;
+pub mod collate;
 pub mod ledger;
 pub mod loss;
+pub mod priorities;
+pub mod progress;
 pub mod registry;
 mod replica;
-pub mod schedule;
-#[cfg(test)]
-mod testing;
-pub mod trainer;
-pub mod progress;
 pub mod reporter;
 pub mod run;
+pub mod sampler;
+pub mod schedule;
+pub mod service;
+pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod train_thread;
+pub mod trainer;
 
 pub use progress::Progress;
 pub use run::{LearnerError, LearnerSetup, LearnerSummary, run};

@@ -117,7 +117,10 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cluster.learner = \"{}\"", config.cluster.learner))?;
     let listener = listen::bind(address, config.cluster.insecure).await?;
     std::fs::create_dir_all(&args.run_dir).with_context(|| {
-        format!("cannot create the run folder {}; name another with --run-dir", args.run_dir.display())
+        format!(
+            "cannot create the run folder {}; name another with --run-dir",
+            args.run_dir.display()
+        )
     })?;
     let dataset = Arc::new(Dataset::load(&spec(&config))?);
     let name = args.run_dir.file_name();
@@ -217,8 +220,14 @@ fn as_json(s: &LearnerStatus) -> serde_json::Value {
 
 fn as_text(s: &LearnerStatus) -> String {
     let mut lines = vec![
-        format!("run {}: {} of {} updates, weights version {}", s.run_id, s.updates, s.updates_total, s.weights_version),
-        format!("samples per insert {:.2}, limiter {}", s.samples_per_insert, s.limiter),
+        format!(
+            "run {}: {} of {} updates, weights version {}",
+            s.run_id, s.updates, s.updates_total, s.weights_version
+        ),
+        format!(
+            "samples per insert {:.2}, limiter {}",
+            s.samples_per_insert, s.limiter
+        ),
     ];
     for a in &s.actors {
         let state = if a.alive { "alive" } else { "lost" };

@@ -10,6 +10,7 @@ use proto::sample::RowKey;
 use proto::update::{PriorityUpdate, SlotPriority, UpdateReply};
 use proto::wire::replay_client::ReplayClient;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 /// Batches of priorities that may wait; more are dropped and counted.
@@ -58,11 +59,32 @@ pub fn priorities(
     };
     let task_counts = Arc::clone(&counts);
     let task = async move {
+        // A queue per shard: one that hangs holds up its own priorities only.
+        let mut senders = Vec::new();
+        let mut tasks = JoinSet::new();
+        for (shard, client) in clients.into_iter().enumerate() {
+            let (to_shard, mut updates) = mpsc::channel(QUEUE);
+            senders.push(to_shard);
+            let counts = Arc::clone(&task_counts);
+            tasks.spawn(async move {
+                while let Some(update) = updates.recv().await {
+                    send(&client, shard, update, &counts).await;
+                }
+            });
+        }
         while let Some(batch) = waiting.recv().await {
             for (shard, update) in route(&hello, &batch) {
-                send(&clients, shard, update, &task_counts).await;
+                let rows = update.priorities.len() as u64;
+                let sent = senders
+                    .get(shard)
+                    .is_some_and(|s| s.try_send(update).is_ok());
+                if !sent {
+                    task_counts.dropped.fetch_add(rows, Ordering::Relaxed);
+                }
             }
         }
+        drop(senders);
+        while tasks.join_next().await.is_some() {}
     };
     (sink, counts, task)
 }
@@ -92,15 +114,12 @@ fn route(hello: &Hello, batch: &[(RowKey, f32)]) -> Vec<(usize, PriorityUpdate)>
 }
 
 async fn send(
-    clients: &[ReplayClient<Channel>],
+    client: &ReplayClient<Channel>,
     shard: usize,
     update: PriorityUpdate,
     counts: &PriorityCounts,
 ) {
     let rows = update.priorities.len() as u64;
-    let Some(client) = clients.get(shard) else {
-        return;
-    };
     let reply = retry("update priorities", RETRIES, || {
         let (mut client, update) = (client.clone(), update.clone());
         async move {

@@ -1,13 +1,16 @@
 //! Progress once a second for whoever watches, and a line of metrics every few
 //! seconds for the run folder.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use common::run_folder::rfc3339;
+use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
 use crate::collate::CollateCounts;
@@ -18,6 +21,8 @@ use crate::service::Shared;
 use crate::train_thread::TrainStats;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Rates are taken over this many reports.
+const RATE_REPORTS: usize = 15;
 /// Every how many progress reports a line of metrics is written.
 const METRICS_EVERY: u32 = 5;
 
@@ -28,6 +33,14 @@ pub struct Reporter {
     task: tokio::task::JoinHandle<Progress>,
 }
 
+/// A line of metrics.jsonl.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    #[serde(flatten)]
+    progress: &'a Progress,
+}
+
 struct Sources {
     progress: watch::Sender<Progress>,
     shared: Arc<Shared>,
@@ -36,8 +49,9 @@ struct Sources {
     train: watch::Receiver<TrainStats>,
     metrics: File,
     began: Instant,
-    /// (when, updates, environment steps) of the last report.
-    last: (Instant, u64, u64),
+    /// (when, updates, environment steps) of the last reports, oldest first:
+    /// heartbeats come every few seconds, so rates are taken over several.
+    last: VecDeque<(Instant, u64, u64)>,
 }
 
 impl Reporter {
@@ -48,9 +62,8 @@ impl Reporter {
     pub fn start(
         run_dir: &Path,
         progress: watch::Sender<Progress>,
-        shared: Arc<Shared>,
-        priorities: Arc<PriorityCounts>,
-        collate: Arc<CollateCounts>,
+        shared: &Arc<Shared>,
+        (priorities, collate): (Arc<PriorityCounts>, Arc<CollateCounts>),
         train: watch::Receiver<TrainStats>,
     ) -> Result<Self, LearnerError> {
         let path: PathBuf = run_dir.join("metrics.jsonl");
@@ -63,13 +76,13 @@ impl Reporter {
         let updates = train.borrow().updates;
         let sources = Sources {
             progress,
-            shared,
+            shared: Arc::clone(shared),
             priorities,
             collate,
             train,
             metrics,
             began: now,
-            last: (now, updates, 0),
+            last: VecDeque::from([(now, updates, 0)]),
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(sources.report_until(stopped));
@@ -147,19 +160,30 @@ impl Sources {
             progress.samples_per_insert = l.samples_per_insert();
             progress.limiter = l.why_blocked().unwrap_or_else(|| "open".into());
         });
-        let now = Instant::now();
-        let seconds = now.duration_since(self.last.0).as_secs_f64().max(1e-3);
-        #[expect(clippy::cast_precision_loss, reason = "counts within a second")]
-        let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
-        progress.updates_per_s = rate(progress.updates, self.last.1);
-        progress.env_steps_per_s = rate(progress.env_steps, self.last.2);
-        self.last = (now, progress.updates, progress.env_steps);
+        self.rates(&mut progress);
         progress
+    }
+
+    fn rates(&mut self, progress: &mut Progress) {
+        let now = Instant::now();
+        if let Some((then, updates, env_steps)) = self.last.front() {
+            let seconds = now.duration_since(*then).as_secs_f64().max(1e-3);
+            #[expect(clippy::cast_precision_loss, reason = "counts within seconds")]
+            let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
+            progress.updates_per_s = rate(progress.updates, *updates);
+            progress.env_steps_per_s = rate(progress.env_steps, *env_steps);
+        }
+        self.last
+            .push_back((now, progress.updates, progress.env_steps));
+        if self.last.len() > RATE_REPORTS {
+            self.last.pop_front();
+        }
     }
 
     /// False when the file takes no more; training does not depend on it.
     fn write(&mut self, progress: &Progress) -> bool {
-        let line = match serde_json::to_string(progress) {
+        let time = rfc3339(SystemTime::now());
+        let line = match serde_json::to_string(&Line { time, progress }) {
             Ok(line) => line,
             Err(error) => {
                 tracing::warn!(%error, "metrics cannot be written as JSON");

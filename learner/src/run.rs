@@ -15,6 +15,7 @@ use proto::hello::Hello;
 use proto::wire::replay_client::ReplayClient;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
@@ -28,7 +29,7 @@ use crate::reporter::Reporter;
 use crate::sampler::Sampler;
 use crate::service::{LearnerService, Shared};
 use crate::store::Store;
-use crate::train_thread::{TrainSetup, TrainSummary, TrainThreadError};
+use crate::train_thread::{Done, TrainSetup, TrainSummary, TrainThreadError};
 
 /// How long actors are given to hear that the run is over.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -105,73 +106,16 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<LearnerSummary, LearnerError> {
-    let config = Arc::clone(&setup.config);
-    let ledger = Ledger::new(Limits::new(&config, setup.shards.len()))?;
-    let manifest = setup.dataset.manifest(RULES_VERSION);
-    let hello = Hello {
-        run_id: setup.run_id.clone(),
-        manifest: manifest.digest(),
-        config_digest: config.digest(),
-        shape: row_shape(&config),
-    };
-    let clients = clients(&setup.shards)?;
-    let store = Arc::new(Store::new(&setup.shards, ledger));
-    let stop = Arc::new(AtomicBool::new(false));
-    let updates = Arc::new(AtomicU64::new(0));
-    let collate_counts = Arc::new(CollateCounts::default());
-    let (publisher, newest) = watch::channel(None);
-    let (sink, priority_counts, priority_task) = priorities(hello.clone(), clients.clone());
-    let (sampled_in, sampled) = mpsc::channel(config.learner.prefetch);
-
-    let (mut train, train_done) = TrainSetup {
-        config: Arc::clone(&config),
-        dataset: Arc::clone(&setup.dataset),
-        manifest: manifest.clone(),
-        run_id: setup.run_id.clone(),
-        run_dir: setup.run_dir.clone(),
-        resume: setup.resume,
-        shape: hello.shape,
-        store: Arc::clone(&store),
-        stop: Arc::clone(&stop),
-        updates: Arc::clone(&updates),
-        collate_counts: Arc::clone(&collate_counts),
-        publisher,
-        sink,
-    }
-    .start(sampled)?;
-    // Until the weights are there nobody is let in: a refusal to resume comes first.
-    let mut done = train_done;
-    train.ready(&mut done).await?;
-
-    let shared = Arc::new(Shared {
-        hello: hello.clone(),
-        manifest,
-        config_json: config.shared_json(),
-        shards: setup.shards.clone(),
-        lease: Duration::from_secs_f64(config.cluster.lease_s),
-        updates_total: config.learner.updates,
-        updates: Arc::clone(&updates),
-        over: AtomicBool::new(false),
-        registry: Mutex::new(Registry::new(registry_settings(&config))),
-        store: Arc::clone(&store),
-        newest,
-        began: Instant::now(),
-    });
-    let sampler = Sampler::new(Arc::clone(&store), clients, hello, config.learner.batch);
-    let sampling = tokio::spawn(sampler.run(config.learner.prefetch, config.run.seed, sampled_in));
-    tokio::spawn(priority_task);
-    let leases = tokio::spawn(watch_leases(Arc::clone(&shared)));
-    let reporter = Reporter::start(
-        &setup.run_dir,
-        setup.progress.clone(),
-        Arc::clone(&shared),
-        priority_counts,
-        collate_counts,
-        train.stats(),
-    )?;
+    let parts = Parts::start(&setup).await?;
     let (close, closed) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, Arc::clone(&shared), closed));
-
+    let server = tokio::spawn(serve(listener, Arc::clone(&parts.shared), closed));
+    let Parts {
+        shared,
+        stop,
+        mut done,
+        reporter,
+        tasks,
+    } = parts;
     tokio::pin!(shutdown);
     let summary = tokio::select! {
         ended = &mut done => ended,
@@ -187,9 +131,12 @@ pub async fn run(
     let progress = reporter.finish().await;
     drop(close);
     let served = server.await.map_err(|_| LearnerError::Thread("server"))?;
-    sampling.abort();
-    leases.abort();
-    let TrainSummary { updates, checkpoint, finished } = summary?;
+    drop(tasks);
+    let TrainSummary {
+        updates,
+        checkpoint,
+        finished,
+    } = summary?;
     served?;
     Ok(LearnerSummary {
         updates,
@@ -197,6 +144,86 @@ pub async fn run(
         checkpoint,
         progress,
     })
+}
+
+/// Everything that runs beside the server.
+struct Parts {
+    shared: Arc<Shared>,
+    stop: Arc<AtomicBool>,
+    done: Done,
+    reporter: Reporter,
+    /// Ended when dropped.
+    tasks: JoinSet<()>,
+}
+
+impl Parts {
+    async fn start(setup: &LearnerSetup) -> Result<Self, LearnerError> {
+        let config = &setup.config;
+        let ledger = Ledger::new(Limits::new(config, setup.shards.len()))?;
+        let manifest = setup.dataset.manifest(RULES_VERSION);
+        let hello = Hello {
+            run_id: setup.run_id.clone(),
+            manifest: manifest.digest(),
+            config_digest: config.digest(),
+            shape: row_shape(config),
+        };
+        let clients = clients(&setup.shards)?;
+        let store = Arc::new(Store::new(&setup.shards, ledger));
+        let stop = Arc::new(AtomicBool::new(false));
+        let updates = Arc::new(AtomicU64::new(0));
+        let collate_counts = Arc::new(CollateCounts::default());
+        let (publisher, newest) = watch::channel(None);
+        let (sink, priority_counts, priority_task) = priorities(hello.clone(), clients.clone());
+        let (sampled_in, sampled) = mpsc::channel(config.learner.prefetch);
+        let (mut train, mut done) = TrainSetup {
+            config: Arc::clone(config),
+            dataset: Arc::clone(&setup.dataset),
+            manifest: manifest.clone(),
+            run_id: setup.run_id.clone(),
+            run_dir: setup.run_dir.clone(),
+            resume: setup.resume,
+            shape: hello.shape,
+            store: Arc::clone(&store),
+            stop: Arc::clone(&stop),
+            updates: Arc::clone(&updates),
+            collate_counts: Arc::clone(&collate_counts),
+            publisher,
+            sink,
+        }
+        .start(sampled)?;
+        // Until the weights are there nobody is let in: a refusal to resume comes first.
+        train.ready(&mut done).await?;
+        let shared = Arc::new(Shared {
+            hello: hello.clone(),
+            manifest,
+            config_json: config.shared_json(),
+            shards: setup.shards.clone(),
+            lease: Duration::from_secs_f64(config.cluster.lease_s),
+            updates_total: config.learner.updates,
+            updates,
+            over: AtomicBool::new(false),
+            registry: Mutex::new(Registry::new(registry_settings(config))),
+            store: Arc::clone(&store),
+            newest,
+            began: Instant::now(),
+        });
+        let sampler = Sampler::new(store, clients, hello, config.learner.batch);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sampler.run(config.learner.prefetch, config.run.seed, sampled_in));
+        tasks.spawn(priority_task);
+        tasks.spawn(watch_leases(Arc::clone(&shared)));
+        let progress = setup.progress.clone();
+        let counts = (priority_counts, collate_counts);
+        let stats = train.stats();
+        let reporter = Reporter::start(&setup.run_dir, progress, &shared, counts, stats)?;
+        Ok(Self {
+            shared,
+            stop,
+            done,
+            reporter,
+            tasks,
+        })
+    }
 }
 
 fn row_shape(config: &Config) -> RowShape {

@@ -249,7 +249,10 @@ mod tests {
         let ours = r#"{"rules":{"history":1,"max_steps":150},"gamma":0.9}"#;
         let theirs = br#"{"rules":{"history":4,"max_steps":150},"gamma":0.8}"#;
         let sentence = config_sentence(ours, theirs).unwrap();
-        assert!(sentence.contains("differ in gamma, rules.history:"), "{sentence}");
+        assert!(
+            sentence.contains("differ in gamma, rules.history:"),
+            "{sentence}"
+        );
         assert!(config_sentence(ours, ours.as_bytes()).is_none());
         assert!(config_sentence(ours, b"not json").is_none());
     }

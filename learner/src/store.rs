@@ -16,6 +16,8 @@ struct Link {
     alive: bool,
     /// Whether it was ever heard of: the first answer is no return.
     met: bool,
+    /// Whether its silence was already said.
+    complained: bool,
     summary: Option<ShardSummary>,
 }
 
@@ -52,6 +54,7 @@ impl Store {
             address: address.clone(),
             alive: false,
             met: false,
+            complained: false,
             summary: None,
         };
         let links = addresses.iter().map(link).collect();
@@ -126,9 +129,15 @@ impl Store {
                 let (address, rows) = (&link.address, summary.rows);
                 tracing::info!(shard, address, rows, renewed, "shard is back");
             } else if !link.met {
-                tracing::info!(shard, address = link.address, rows = summary.rows, "shard found");
+                tracing::info!(
+                    shard,
+                    address = link.address,
+                    rows = summary.rows,
+                    "shard found"
+                );
             }
-            (link.alive, link.met, link.summary) = (true, true, Some(summary));
+            (link.alive, link.met, link.complained) = (true, true, false);
+            link.summary = Some(summary);
             state.ledger.observe(
                 shard,
                 Report {
@@ -147,14 +156,18 @@ impl Store {
         let Some(link) = state.links.get_mut(shard) else {
             return;
         };
-        if link.alive {
-            link.alive = false;
+        if !link.complained {
+            link.complained = true;
+            let address = &link.address;
             tracing::warn!(
                 shard,
-                address = link.address,
+                address,
                 why,
                 "shard lost: training goes on with the others"
             );
+        }
+        if link.alive {
+            link.alive = false;
             state.ledger.lost(shard);
         }
     }
@@ -249,12 +262,18 @@ mod tests {
         // Over many points the mean is the share.
         let mut sum = [0; 3];
         for i in 0..1000 {
-            for (s, n) in sum.iter_mut().zip(systematic(&[0.5, 0.2, 0.3], 7, f64::from(i) / 1000.0)) {
+            for (s, n) in sum
+                .iter_mut()
+                .zip(systematic(&[0.5, 0.2, 0.3], 7, f64::from(i) / 1000.0))
+            {
                 *s += n;
             }
         }
         for (s, share) in sum.into_iter().zip([0.5, 0.2, 0.3]) {
-            assert!((f64::from(i32::try_from(s).unwrap()) / 7000.0 - share).abs() < 0.002, "{sum:?}");
+            assert!(
+                (f64::from(i32::try_from(s).unwrap()) / 7000.0 - share).abs() < 0.002,
+                "{sum:?}"
+            );
         }
     }
 
@@ -270,12 +289,19 @@ mod tests {
         assert_eq!(a.shares, [0.25, 0.75, 0.0]);
         store.lost(1, "test");
         let a = store.allocate(32, 0.5).unwrap();
-        assert_eq!((a.rows, a.shares, a.total_rows), (vec![32, 0, 0], vec![1.0, 0.0, 0.0], 60));
+        assert_eq!(
+            (a.rows, a.shares, a.total_rows),
+            (vec![32, 0, 0], vec![1.0, 0.0, 0.0], 60)
+        );
         assert_eq!((store.alive(), store.is_alive(1)), (1, false));
         assert_eq!(store.with_ledger(|l| l.sampled()), 64);
         store.unsample(32);
         assert_eq!(store.with_ledger(|l| l.sampled()), 32);
         store.heard(1, summary(1, 2, 0, 0.0));
-        assert_eq!(store.allocate(32, 0.5).unwrap().rows, [32, 0, 0], "back, and empty");
+        assert_eq!(
+            store.allocate(32, 0.5).unwrap().rows,
+            [32, 0, 0],
+            "back, and empty"
+        );
     }
 }

@@ -231,7 +231,9 @@ impl TrainSetup {
         let finished = run.updates(batches, free, stats)?;
         run.publish()?;
         let folder = run.setup.run_dir.clone();
-        let checkpoint = run.checkpoint()?.ok_or(TrainThreadError::FinalCheckpoint(folder))?;
+        let checkpoint = run
+            .checkpoint()?
+            .ok_or(TrainThreadError::FinalCheckpoint(folder))?;
         Ok(TrainSummary {
             updates: run.trainer.updates(),
             checkpoint,
@@ -339,9 +341,11 @@ impl Run {
         let updates = self.trainer.updates();
         self.setup.updates.store(updates, Ordering::Relaxed);
         let keys = std::mem::take(&mut batch.keys);
-        self.setup
-            .sink
-            .push(keys.into_iter().zip(report.td_errors.iter().copied()).collect());
+        self.setup.sink.push(
+            keys.into_iter()
+                .zip(report.td_errors.iter().copied())
+                .collect(),
+        );
         self.note(&report, limited);
         let config = &self.setup.config;
         let due = |every: u64| updates.is_multiple_of(every);

@@ -1,3 +1,5 @@
+//! Tests of `shard`.
+
 use super::*;
 use crate::selector::Selector;
 

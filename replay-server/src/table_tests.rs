@@ -1,3 +1,5 @@
+//! Tests of `table`.
+
 use super::*;
 use proptest::prelude::*;
 use rand::SeedableRng as _;

@@ -21,7 +21,7 @@ use proto::sample::RowKey;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use replay_server::selector::Selector;
-use replay_server::table::{Table, Update};
+use replay_server::table::{Sampled, Table, Update};
 use tch::Device;
 
 fn config() -> Arc<Config> {
@@ -55,6 +55,32 @@ fn scan(seed: u64) -> Arc<Scan> {
         hash: volume_hash(&volume),
         volume,
     })
+}
+
+/// Sampled bytes as rows with keys and importance weights.
+fn rows_of(sampled: &Sampled, stored: usize, beta: f64, shape: RowShape) -> Vec<SampledRow> {
+    #[expect(clippy::cast_precision_loss, reason = "a small table")]
+    let scaled: Vec<f64> = sampled
+        .probabilities
+        .iter()
+        .map(|p| p * stored as f64)
+        .collect();
+    sampled
+        .packed
+        .chunks_exact(shape.bytes())
+        .zip(sampled.slots.iter().zip(&sampled.generations))
+        .zip(importance_weights(&scaled, beta))
+        .map(|((bytes, (&slot, &generation)), weight)| SampledRow {
+            row: Row::read(bytes, shape).unwrap(),
+            key: RowKey {
+                shard: 0,
+                incarnation: 1,
+                slot,
+                generation,
+            },
+            weight,
+        })
+        .collect()
 }
 
 /// Trains for a dozen updates and hands out the weights.
@@ -98,29 +124,7 @@ fn train(config: &Arc<Config>, scans: &[Arc<Scan>]) -> Vec<u8> {
             continue;
         }
         let sampled = table.sample(config.learner.batch, &mut rng);
-        #[expect(clippy::cast_precision_loss, reason = "a small table")]
-        let scaled: Vec<f64> = sampled
-            .probabilities
-            .iter()
-            .map(|p| p * table.len() as f64)
-            .collect();
-        let weights = importance_weights(&scaled, config.replay.beta);
-        let rows: Vec<SampledRow> = sampled
-            .packed
-            .chunks_exact(shape.bytes())
-            .zip(sampled.slots.iter().zip(&sampled.generations))
-            .zip(weights)
-            .map(|((bytes, (&slot, &generation)), weight)| SampledRow {
-                row: Row::read(bytes, shape).unwrap(),
-                key: RowKey {
-                    shard: 0,
-                    incarnation: 1,
-                    slot,
-                    generation,
-                },
-                weight,
-            })
-            .collect();
+        let rows = rows_of(&sampled, table.len(), config.replay.beta, shape);
         collator.fill(&rows, &mut batch, &mut rng).unwrap();
         let report = trainer.step(&batch).unwrap();
         let updates: Vec<Update> = batch

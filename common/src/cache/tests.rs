@@ -1,3 +1,5 @@
+//! Tests of `cache`.
+
 use std::fs;
 
 use super::*;

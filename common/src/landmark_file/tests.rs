@@ -1,3 +1,5 @@
+//! Tests of `landmark_file`.
+
 use std::path::Path;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of `phantom`.
+
 use super::*;
 
 /// Small enough for unoptimised builds.

@@ -1,3 +1,5 @@
+//! Tests of `picture`.
+
 use super::*;
 
 const AREA: Area = Area {
