@@ -1,6 +1,6 @@
 //! The learner as an actor sees it: join, and say so every now and then.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::BackoffBuilder;
@@ -24,12 +24,17 @@ const SAY_AWAY_EVERY: Duration = Duration::from_secs(10);
 const BEATS_PER_LEASE: u32 = 4;
 /// The shortest time between heartbeats, whatever the lease.
 const BEAT_MIN: Duration = Duration::from_millis(50);
+/// The longest one: a learner that ends waits a few seconds for everybody to hear of it.
+const BEAT_MAX: Duration = Duration::from_secs(2);
 
 /// Speaks to one learner.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     address: String,
     client: LearnerClient<Channel>,
+    /// What a learner has last taken note of, whichever life told it: counters
+    /// outlive lives, and every step is told once.
+    told: Arc<Mutex<Reading>>,
 }
 
 /// What the learner wants of an actor that it knew.
@@ -67,6 +72,7 @@ impl Link {
         Ok(Self {
             address: address.to_owned(),
             client: learner_client(connect_lazy(address)?),
+            told: Arc::default(),
         })
     }
 
@@ -113,21 +119,24 @@ impl Link {
     /// Heartbeats until the learner wants something. A learner that is away
     /// changes nothing: the actor goes on with the weights that it has.
     pub(crate) async fn beat(&self, joined: &JoinReply, counters: Arc<Counters>) -> Order {
-        let every = (joined.lease / BEATS_PER_LEASE).max(BEAT_MIN);
+        let every = (joined.lease / BEATS_PER_LEASE).clamp(BEAT_MIN, BEAT_MAX);
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = counters.read();
+        let told = || self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = *told();
         let mut away = Away::default();
         loop {
             ticks.tick().await;
             let now = counters.read();
-            let heartbeat = report(joined.writer, &now, &told);
+            let heartbeat = report(joined.writer, &now, &begin, &told());
             match self
                 .try_beat(heartbeat, (joined.lease / 2).min(CALL_DEADLINE))
                 .await
             {
                 Ok(reply) => {
-                    told = now;
+                    if !reply.rejoin {
+                        *told() = now;
+                    }
                     if away.since.is_some() {
                         tracing::info!(learner = %self.address, "the learner is back");
                         away = Away::default();
@@ -162,8 +171,8 @@ impl Link {
     }
 }
 
-/// Totals as they are, means and waits since the heartbeat before.
-fn report(writer: Writer, now: &Reading, told: &Reading) -> Heartbeat {
+/// Totals since this life began, means and waits since the heartbeat before.
+fn report(writer: Writer, now: &Reading, begin: &Reading, told: &Reading) -> Heartbeat {
     let errors = now.errors - told.errors;
     #[expect(clippy::cast_precision_loss, reason = "episodes of a few seconds")]
     let mean = if errors == 0 {
@@ -173,10 +182,10 @@ fn report(writer: Writer, now: &Reading, told: &Reading) -> Heartbeat {
     };
     Heartbeat {
         writer,
-        env_steps: now.env_steps,
-        episodes: now.episodes,
-        rows_sent: now.rows_acked,
-        rows_dropped: now.rows_dropped,
+        env_steps: now.env_steps - begin.env_steps,
+        episodes: now.episodes - begin.episodes,
+        rows_sent: now.rows_acked - begin.rows_acked,
+        rows_dropped: now.rows_dropped - begin.rows_dropped,
         weights_version: now.weights_version,
         blocked_s: now.blocked.saturating_sub(told.blocked).as_secs_f64(),
         episode_error: mean,
@@ -223,6 +232,7 @@ mod tests {
                 incarnation: 2,
             },
             &now,
+            &Reading::default(),
             &told,
         );
         assert_eq!((h.env_steps, h.rows_sent, h.blocked_s), (30, 7, 2.0));
@@ -234,7 +244,10 @@ mod tests {
             },
             &now,
             &now,
+            &now,
         );
+        // A new life begins with what the one before has told.
+        assert_eq!((quiet.env_steps, quiet.rows_sent), (0, 0));
         assert_eq!(
             (quiet.episode_error, quiet.episode_errors, quiet.blocked_s),
             (0.0, 0, 0.0)

@@ -10,8 +10,6 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::config::{Config, ConfigError, Sources};
 use common::dataset::{Dataset, DatasetError, DatasetSpec, LoadOptions};
-use common::preprocess::VolumeChoice;
-use common::rules::VolumeRule;
 use common::telemetry::{self, TelemetryError};
 use proto::listen::stop_signal;
 
@@ -141,10 +139,7 @@ fn scans(config: &Config) -> Result<DatasetSpec, ConfigError> {
         landmarks: Some(PathBuf::from(&data.train_landmarks)),
         ids: data.landmarks.clone(),
         options: LoadOptions {
-            choice: match config.rules.volume {
-                VolumeRule::CanonicalU8 => VolumeChoice::CanonicalU8,
-                VolumeRule::ReferenceF32 => VolumeChoice::ReferenceF32,
-            },
+            choice: config.rules.volume,
             cache_dir: (!data.cache.is_empty()).then(|| PathBuf::from(&data.cache)),
             allow_mixed_spacing: data.allow_mixed_spacing,
             ..LoadOptions::default()

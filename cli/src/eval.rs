@@ -50,7 +50,7 @@ pub struct Args {
     /// List answers farther off than this as failures [default: 10 voxels]
     #[arg(long, value_name = "MM")]
     failure_mm: Option<f64>,
-    /// Folder for the results [default: <run>/evaluations/<time>]
+    /// Folder for the results [default: RUN/evaluations/TIME]
     #[arg(long, short = 'o', value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print summary.json instead of tables

@@ -32,7 +32,7 @@ pub struct Args {
     /// Landmark names, where the weights file has none
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     landmarks: Vec<String>,
-    /// Folder for the results [default: <run>/evaluations/<time>]
+    /// Folder for the results [default: RUN/evaluations/TIME]
     #[arg(long, short = 'o', value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print predictions.json instead of a table

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use common::config::Config;
 use common::dataset::{Dataset, DatasetSpec, LoadOptions};
-use common::preprocess::VolumeChoice;
-use common::rules::{Rules, VolumeRule};
+use common::rules::Rules;
 use common::scan::Scan;
 
 use crate::weights::Loaded;
@@ -26,10 +25,7 @@ pub struct ListArgs {
 /// How scans are loaded under these rules.
 pub fn options(rules: &Rules, config: &Config) -> LoadOptions {
     LoadOptions {
-        choice: match rules.volume {
-            VolumeRule::CanonicalU8 => VolumeChoice::CanonicalU8,
-            VolumeRule::ReferenceF32 => VolumeChoice::ReferenceF32,
-        },
+        choice: rules.volume,
         cache_dir: (!config.data.cache.is_empty()).then(|| PathBuf::from(&config.data.cache)),
         allow_mixed_spacing: config.data.allow_mixed_spacing,
         ..LoadOptions::default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actor::evaluate::{Evaluation, WalkResult, evaluate};
 use actor::network_policy::{NetworkPolicy, Samples};
-use common::rules::VolumeRule;
+use common::preprocess::VolumeChoice;
 use common::scan::Scan;
 use common::starts::EvaluationStarts;
 use model::{DeviceChoice, NetworkKind};
@@ -56,8 +56,8 @@ pub fn walk(
     args: &StartArgs,
 ) -> anyhow::Result<Vec<WalkResult>> {
     let samples = match loaded.rules.volume {
-        VolumeRule::CanonicalU8 => Samples::Bytes,
-        VolumeRule::ReferenceF32 => Samples::Exact,
+        VolumeChoice::CanonicalU8 => Samples::Bytes,
+        VolumeChoice::ReferenceF32 => Samples::Exact,
     };
     let mut policy = NetworkPolicy::new(&loaded.rules, samples, args.device.resolve());
     policy.set_network(&loaded.network, loaded.origin.weights_version.unwrap_or(1))?;

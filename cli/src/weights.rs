@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use common::manifest::hex;
 use common::rules::Rules;
-use common::run_folder::{RunFolder, hex};
+use common::run_folder::RunFolder;
 use learner::checkpoint::inference_weights;
 use learner::trainer::{LANDMARKS_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY};
 use model::Network;

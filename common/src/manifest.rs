@@ -30,10 +30,10 @@ pub fn volume_hash(volume: &Volume) -> VolumeHash {
     hasher.finalize().into()
 }
 
-/// Lower-case hex of a hash, for files and people.
+/// Bytes as lower-case hex, for files and people.
 #[must_use]
-pub fn hex(hash: &[u8; 32]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One scan of a manifest.

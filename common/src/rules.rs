@@ -7,8 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which voxels windows are cut from.
-pub use crate::preprocess::VolumeChoice as VolumeRule;
+use crate::preprocess::VolumeChoice;
 use crate::window::WindowRule;
 
 /// Raised whenever a rule or the preprocessing changes what a window, a reward
@@ -107,7 +106,7 @@ pub enum BorderRule {
 #[serde(deny_unknown_fields)]
 pub struct Rules {
     /// What windows are cut from.
-    pub volume: VolumeRule,
+    pub volume: VolumeChoice,
     /// How samples lie around a position.
     pub window: WindowRule,
     /// Samples per side of the window.
@@ -151,7 +150,7 @@ impl Rules {
     #[must_use]
     pub fn standard() -> Self {
         Self {
-            volume: VolumeRule::CanonicalU8,
+            volume: VolumeChoice::CanonicalU8,
             window: WindowRule::Centred,
             window_size: 24,
             history: 1,
@@ -172,7 +171,7 @@ impl Rules {
     #[must_use]
     pub fn reference() -> Self {
         Self {
-            volume: VolumeRule::ReferenceF32,
+            volume: VolumeChoice::ReferenceF32,
             window: WindowRule::Reference,
             window_size: 45,
             history: 4,

@@ -44,11 +44,9 @@ fn walk(rules: Rules, scan: &Arc<Scan>, mode: Mode, starts: &[Start]) -> Walk {
     Walk::new(Arc::new(rules), Arc::clone(scan), mode, &ids, starts)
 }
 
-fn fixed_scale(rules: Rules) -> Rules {
-    Rules {
-        scales: vec![(1, 1).into()],
-        ..rules
-    }
+fn fixed_scale(mut rules: Rules) -> Rules {
+    rules.scales = vec![(1, 1).into()];
+    rules
 }
 
 #[test]
@@ -224,10 +222,10 @@ fn shared_agents_switch_and_end_together() {
     );
     // The first oscillates from step 7 on; the second walks along x and z and
     // then starts to oscillate.
-    let first = |i: u16| if i % 2 == 0 { RIGHT } else { LEFT };
+    let first = |i: u16| if i.is_multiple_of(2) { RIGHT } else { LEFT };
     let second = |i: u16| match i {
         0..4 => RIGHT,
-        _ if i % 2 == 0 => UP,
+        _ if i.is_multiple_of(2) => UP,
         _ => DOWN,
     };
     let mut switched = None;

@@ -8,7 +8,7 @@
 //! - [`checkpoint`], [`checkpoint_folder`]: the trainer's state on disk.
 //! - [`store`], [`sampler`], [`priorities`]: the shards, what comes from them and goes back.
 //! - [`broadcast`], [`service`]: what actors get.
-//! - [`run`], [`train_thread`], [`reporter`], [`progress`]: everything wired together.
+//! - [`mod@run`], [`train_thread`], [`reporter`], [`progress`]: everything wired together.
 
 pub mod adam;
 pub mod augment;

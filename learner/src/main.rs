@@ -108,7 +108,7 @@ fn complain(error: &anyhow::Error) {
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let config = Arc::new(Config::load(&Sources::from_process(args.config, args.set))?);
+    let mut config = Config::load(&Sources::from_process(args.config, args.set))?;
     let _log = telemetry::init(&telemetry::Options::new("learner", &config.log.level))?;
     let address: SocketAddr = config
         .cluster
@@ -123,12 +123,14 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         )
     })?;
     let dataset = Arc::new(Dataset::load(&spec(&config))?);
+    // Names as everybody resolves them, so that all digests agree.
+    config.data.landmarks.clone_from(&dataset.landmark_names);
     let name = args.run_dir.file_name();
     let run_id = name.map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
     let (progress, _seen) = watch::channel(Progress::default());
     let setup = LearnerSetup {
         shards: config.cluster.shards.clone(),
-        config,
+        config: Arc::new(config),
         dataset,
         run_id,
         run_dir: args.run_dir,

@@ -10,7 +10,7 @@ pub enum ListenError {
     /// Others could reach it, and nothing protects it.
     #[error(
         "refusing to listen on {address}: beyond this machine anyone who reaches the port could read and write, \
-         because this version has no TLS; listen on 127.0.0.1, or pass --insecure on a network that you trust"
+         because this version has no TLS; listen on 127.0.0.1, or allow it (--insecure, cluster.insecure) on a network that you trust"
     )]
     BeyondLoopback {
         /// Where it was told to listen.
@@ -18,7 +18,7 @@ pub enum ListenError {
     },
     /// Another process has the port.
     #[error(
-        "cannot listen on {address}: the port is in use; stop the process that has it, or choose another with --listen"
+        "cannot listen on {address}: the port is in use; stop the process that has it, or choose another (--listen, cluster.learner)"
     )]
     InUse {
         /// Where it was told to listen.

@@ -13,7 +13,7 @@ use crate::settings::{ConfigArgs, number_setting, setting};
 ///
 /// Starts replay shards, the learner, actors and an evaluator in this process,
 /// connected by gRPC over loopback as they are in a cluster. Everything goes
-/// to <run.dir>/<name>. Ctrl-C stops with a checkpoint; a second one at once.
+/// to RUN.DIR/NAME. Ctrl-C stops with a checkpoint; a second one at once.
 /// Not a medical device: for research only.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]

@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use common::config::Config;
 use common::dataset::Dataset;
+use common::manifest::hex;
 use common::row::RowShape;
 use common::rules::RULES_VERSION;
-use common::run_folder::{RunFolder, RunInfo, hex, host_name, rfc3339};
+use common::run_folder::{RunFolder, RunInfo, host_name, rfc3339};
 use proto::hello::Hello;
 
 use super::validate::Validator;
