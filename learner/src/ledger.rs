@@ -13,7 +13,9 @@
 //!   charged by a learner before this one.
 //! - Once the store was warm, inserts that bring it back up to `min_rows` after
 //!   a loss are granted and not charged: charged, they would let loose a burst
-//!   of samples from few rows; not granted, they would block for good.
+//!   of samples from few rows; not granted, they would block for good. Only
+//!   rows that add to what is held do so: where the shards that are left are
+//!   too small for `min_rows`, they go on at the usual ratio.
 //! - While there are too few rows to sample, each living shard may take at
 //!   least one batch, so that credit lying on an idle shard blocks nobody.
 
@@ -102,6 +104,9 @@ struct Account {
     rows: u64,
     #[serde(skip)]
     alive: bool,
+    /// Its last inserts took the place of older rows.
+    #[serde(skip)]
+    full: bool,
 }
 
 impl Account {
@@ -185,20 +190,25 @@ impl Ledger {
         if report.incarnation > account.incarnation {
             account.incarnation = report.incarnation;
             (account.inserted, account.limit) = (report.inserted, report.inserted);
+            account.full = false;
         }
         let new = report.inserted.saturating_sub(account.inserted);
         account.inserted += new;
         account.limit = account.limit.max(account.inserted);
         // A shard that comes back brings rows that no insert made up for.
         let known = if account.alive { account.rows } else { 0 };
-        let before = others + known.max(report.rows.saturating_sub(new));
+        let before = known.max(report.rows.saturating_sub(new));
+        let added = report.rows.saturating_sub(before);
+        if new > 0 {
+            account.full = added < new;
+        }
         (account.rows, account.alive) = (report.rows, true);
-        self.charge(new, before, needed);
+        self.charge(new, added, others + before, needed);
         self.books.warm |= self.rows() >= self.limits.min_rows;
     }
 
     /// Splits new inserts into those that count and those that fill a gap.
-    fn charge(&mut self, new: u64, rows_before: u64, rows_needed: u64) {
+    fn charge(&mut self, new: u64, added: u64, rows_before: u64, rows_needed: u64) {
         let limits = &self.limits;
         let free = if self.books.warm {
             let deficit = limits.min_rows.saturating_sub(rows_before);
@@ -207,7 +217,7 @@ impl Ledger {
             } else {
                 0
             };
-            new.min(deficit.max(granted))
+            added.min(deficit).max(new.min(granted))
         } else {
             // Rows lost before the first sample do not count twice.
             let room = limits
@@ -232,7 +242,12 @@ impl Ledger {
     /// of the allowance as far as the others left any. `(0, 0)` before its
     /// first report.
     pub fn grant(&mut self, shard: usize) -> (u64, u64) {
-        let allowance = self.allowance();
+        let full = self.books.accounts.get(shard).is_some_and(|a| a.full);
+        let allowance = if full && self.books.warm {
+            self.ratio()
+        } else {
+            self.allowance()
+        };
         let living = self.books.accounts.iter().filter(|a| a.alive);
         let outstanding: u64 = living.map(Account::outstanding).sum();
         // Shares of all shards, not of the living ones, and never of more than
@@ -275,16 +290,23 @@ impl Ledger {
     /// Rows that may be inserted from now on, those outstanding included.
     #[must_use]
     pub fn allowance(&self) -> u64 {
+        let deficit = self.limits.min_rows.saturating_sub(self.rows());
+        let mut living = self.books.accounts.iter().filter(|a| a.alive);
+        if !self.books.warm {
+            self.ratio().max(deficit)
+        } else if living.all(|a| a.full) {
+            self.ratio()
+        } else {
+            self.ratio() + deficit
+        }
+    }
+
+    /// Rows that the ratio alone allows.
+    fn ratio(&self) -> u64 {
         let limits = &self.limits;
         let rows = (limits.bound() - self.error()) / limits.samples_per_insert;
         // 1e-9 of a row: a ratio such as 0.1 has no exact form.
-        let ratio = as_u64((rows + 1e-9).max(0.0).floor());
-        let deficit = limits.min_rows.saturating_sub(self.rows());
-        if self.books.warm {
-            ratio + deficit
-        } else {
-            ratio.max(deficit)
-        }
+        as_u64((rows + 1e-9).max(0.0).floor())
     }
 
     /// inserts · SPI − samples.

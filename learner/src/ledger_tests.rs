@@ -122,6 +122,44 @@ fn a_loss_is_refilled_without_a_burst_and_without_a_block() {
     assert_eq!(l.inserted(), 175);
 }
 
+/// `min_rows` is more than the shard that is left can hold.
+#[test]
+fn shards_too_small_for_a_refill_go_on_at_the_ratio() {
+    let mut w = World::new(limits(4.0, 20, 100, 8), 60);
+    w.fair_rounds(200, None);
+    w.shards[1].alive = false;
+    let (inserted, sampled) = (w.ledger.inserted(), w.ledger.sampled());
+    for _ in 0..1000 {
+        w.contact(0);
+        w.contact(1);
+        w.insert(0, 2);
+        w.contact(0);
+        let _ = w.ledger.try_sample(8);
+    }
+    assert_eq!(w.ledger.rows(), 60);
+    let (inserted, sampled) = (w.ledger.inserted() - inserted, w.ledger.sampled() - sampled);
+    assert!(inserted > 500, "{inserted} rows: inserts are blocked");
+    let drift = as_f64(sampled) - as_f64(inserted) * 4.0;
+    // Twice the tolerance of 20 rows, and one batch.
+    assert!(
+        drift.abs() <= 168.0,
+        "{inserted} inserted, {sampled} sampled"
+    );
+    // An empty shard comes back: the 40 rows that were missing do not count.
+    w.shards[1].alive = true;
+    (
+        w.shards[1].incarnation,
+        w.shards[1].rows,
+        w.shards[1].inserted,
+        w.shards[1].limit,
+    ) = (2, 0, 0, 0);
+    let refilled = w.ledger.books().refilled;
+    w.fair_rounds(200, None);
+    let refilled = w.ledger.books().refilled - refilled;
+    assert!((40..=44).contains(&refilled), "{refilled} refilled");
+    assert!(w.ledger.error().abs() <= 88.0, "{}", w.ledger.error());
+}
+
 #[test]
 fn a_life_seen_for_the_first_time_counts_from_there() {
     let mut l = Ledger::new(limits(5.0, 20, 100, 8)).unwrap();
@@ -339,8 +377,12 @@ proptest! {
         limits in any_limits(),
         events in prop::collection::vec((any::<u8>(), 0_usize..4, any::<u64>()), 0..600),
         lone_writer in any::<bool>(),
+        spare in 0_u64..100,
     ) {
-        let mut w = World::new(limits, limits.min_rows.max(limits.batch) + 50);
+        let needed = limits.min_rows.max(limits.batch);
+        // A lone writer fills one shard; else all together may just hold `min_rows`.
+        let holders = if lone_writer { 1 } else { limits.shards as u64 };
+        let mut w = World::new(limits, needed.div_ceil(holders) + spare);
         let spi = limits.samples_per_insert;
         for (event, k, rows) in events {
             w.step(event, k, rows);

@@ -227,9 +227,12 @@ impl TrainSetup {
     ) -> Result<TrainSummary, TrainThreadError> {
         let mut run = Run::begin(self)?;
         run.publish()?;
+        // A resumed run is nowhere seen at update 0.
+        stats.send_replace(run.stats.clone());
         let _ = started.send(());
         let finished = run.updates(batches, free, stats)?;
         run.publish()?;
+        stats.send_replace(run.stats.clone());
         let folder = run.setup.run_dir.clone();
         let checkpoint = run
             .checkpoint()?

@@ -2,9 +2,11 @@
 //! and a whole small run.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cluster;
 mod errors;
 mod finished;
 mod lockstep;
 mod plain;
 mod process;
 mod run;
+mod services;

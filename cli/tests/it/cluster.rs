@@ -1,0 +1,299 @@
+//! A cluster of processes in which things go wrong.
+
+use std::net::TcpListener;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use proto::learner_status::{ActorStatus, LearnerStatus};
+use serde_json::Value;
+
+use crate::process::Bench;
+use crate::services::{Cluster, Service};
+
+/// For whatever only a slow machine takes long for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A loss of an actor is noticed within this.
+const NOTICED: Duration = Duration::from_secs(15);
+/// Updates may stand still for so long.
+const STALL: Duration = Duration::from_secs(10);
+/// Rows that one shard holds: two hold `replay.min_rows`, one alone does not.
+const CAPACITY: usize = 300;
+
+/// One cluster at a time: there are few cores.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn acts(actor: &ActorStatus) -> bool {
+    actor.alive && actor.env_steps > 50 && actor.weights_version > 0
+}
+
+fn training(status: &LearnerStatus) -> bool {
+    status.updates > 20 && status.actors.iter().any(acts)
+}
+
+#[test]
+fn a_killed_actor_is_noticed_and_replaced() {
+    let _alone = alone();
+    let mut cluster = Cluster::start(1, 2000, "");
+    let first = cluster.actor("");
+    let lost = cluster.until("training", PATIENCE, training).actors[0].writer;
+    first.kill();
+    let killed = Instant::now();
+    let _second = cluster.actor("");
+    cluster.until("the loss", NOTICED, |s| {
+        s.actors.iter().all(|a| a.writer != lost || !a.alive)
+    });
+    assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
+    cluster.until("a new actor", PATIENCE, |s| {
+        s.actors.iter().any(|a| a.writer != lost && acts(a))
+    });
+    let status = cluster.more_updates(50, PATIENCE);
+    assert_eq!(status.actors.iter().filter(|a| a.alive).count(), 1);
+    let log = cluster.learner.log();
+    assert!(log.contains("actor lost: no sign of life"), "{log}");
+
+    let line = format!("status --address {} --json", cluster.address);
+    let mut asked = Service::start(&cluster.bench, "learner", "status", &line);
+    assert_eq!(asked.ended(PATIENCE), Some(0), "{}", asked.log());
+    let told: Value = serde_json::from_str(&asked.log()).unwrap();
+    assert_eq!(told["run"], "cluster");
+    assert!(told["updates"].as_u64() >= Some(status.updates), "{told}");
+    let alive = told["actors"].as_array().unwrap().iter();
+    assert_eq!(alive.filter(|a| a["alive"] == true).count(), 1, "{told}");
+}
+
+/// When updates were seen last, and how long they stood still at most.
+struct Pace {
+    updates: u64,
+    since: Instant,
+    longest: Duration,
+}
+
+impl Pace {
+    fn new(updates: u64) -> Self {
+        Self {
+            updates,
+            since: Instant::now(),
+            longest: Duration::ZERO,
+        }
+    }
+
+    fn see(&mut self, status: &LearnerStatus) {
+        self.longest = self.longest.max(self.since.elapsed());
+        if status.updates > self.updates {
+            (self.updates, self.since) = (status.updates, Instant::now());
+        }
+    }
+}
+
+#[test]
+fn a_shard_that_dies_and_comes_back_empty_neither_bursts_nor_blocks() {
+    let _alone = alone();
+    let mut cluster = Cluster::start(2, CAPACITY, "");
+    let _actor = cluster.actor("");
+    let begin = cluster.until("full shards", PATIENCE, |s| {
+        let rows = |l: &proto::learner_status::ShardLink| l.summary.map_or(0, |s| s.rows);
+        training(s) && s.shards.iter().all(|l| rows(l) == CAPACITY as u64)
+    });
+    cluster.kill_shard(1);
+    let mut pace = Pace::new(begin.updates);
+    // Far more than the credit that was left: (2 · 200 rows · 5 samples) / 16 = 125 updates.
+    let away = cluster.until("updates without the shard", PATIENCE, |s| {
+        pace.see(s);
+        s.updates > begin.updates + 300 && !s.shards[1].alive
+    });
+    cluster.restart_shard(1, CAPACITY);
+    let back = cluster.until("rows in the new shard", PATIENCE, |s| {
+        pace.see(s);
+        let shard = &s.shards[1];
+        shard.alive
+            && shard
+                .summary
+                .is_some_and(|s| s.rows >= 200 && s.sampled > 0)
+    });
+    assert!(back.updates >= away.updates);
+    cluster.until("updates with the new shard", PATIENCE, |s| {
+        pace.see(s);
+        s.updates > back.updates + 200
+    });
+    assert!(pace.longest < STALL, "no update for {:?}", pace.longest);
+    let log = cluster.learner.log();
+    assert_eq!(log.matches("shard lost").count(), 1, "{log}");
+    assert_eq!(log.matches("shard is back").count(), 1, "{log}");
+
+    cluster.learner.terminate();
+    assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
+    check_limiter(&cluster.metrics());
+}
+
+/// The algebra of `learner::ledger` on every line of metrics.
+fn check_limiter(lines: &[Value]) {
+    // As in services.rs: SPI, tolerance, min_rows, batches in flight, one batch per shard.
+    let (spi, tolerance, min_rows) = (5.0, 200.0, 400.0);
+    let (in_flight, least) = (4.0 * 16.0, 2.0 * 16.0);
+    let number = |line: &Value, key: &str| line[key].as_f64().unwrap();
+    for (i, line) in lines.iter().enumerate() {
+        let sampled = number(line, "sampled");
+        if sampled == 0.0 {
+            continue;
+        }
+        // `inserted` has the rows that made up for the loss, which are not charged.
+        let charged = (sampled / number(line, "samples_per_insert")).round();
+        let error = charged * spi - sampled;
+        assert!(error >= -tolerance * spi, "a burst of samples: {line}");
+        // Samples given back, one batch that each shard takes whole, and at
+        // first the rows of the warm-up.
+        let last = i + 1 == lines.len();
+        let rows = if last { tolerance } else { min_rows } + least;
+        assert!(
+            error <= rows * spi + in_flight,
+            "a burst of inserts: {line}"
+        );
+        let refilled = number(line, "inserted") - charged;
+        // What two full shards lack without one.
+        #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+        let lack = min_rows - CAPACITY as f64;
+        assert!(refilled <= lack + least, "{refilled} refilled: {line}");
+    }
+    let last = &lines[lines.len() - 1];
+    assert_eq!(
+        (&last["over"], &last["shards_alive"]),
+        (&Value::Bool(true), &Value::from(2))
+    );
+}
+
+#[test]
+fn an_actor_with_other_data_is_refused_in_one_sentence() {
+    let _alone = alone();
+    let mut cluster = Cluster::start(1, 2000, "");
+    let _actor = cluster.actor("");
+    cluster
+        .bench
+        .succeed("phantom --out other --train 2 --selection 0 --test 0 --size 48x56x48 --seed 4");
+    let others = "--set data.train_images=other/train/images.txt \
+        --set data.train_landmarks=other/train/landmarks.txt";
+    let cases: [(&str, &[&str]); 3] = [
+        (
+            others,
+            &["training data", "4 of 4 scans", "'phantom_0001' is only"],
+        ),
+        (
+            "--set data.landmarks=[\"bridge\"]",
+            &["2 landmarks here and 1 there", "differ in landmarks"],
+        ),
+        ("--set rules.max_steps=31", &["differ in rules.max_steps:"]),
+    ];
+    for (more, words) in cases {
+        let mut refused = cluster.actor(more);
+        assert_eq!(refused.ended(PATIENCE), Some(4), "{}", refused.log());
+        let errors = refused.errors();
+        assert_eq!(errors.len(), 1, "{}", refused.log());
+        let start = format!(
+            "error: the learner at {} refuses this actor",
+            cluster.address
+        );
+        assert!(errors[0].starts_with(&start), "{}", errors[0]);
+        for word in words {
+            assert!(
+                errors[0].contains(word),
+                "\"{word}\" is not in {}",
+                errors[0]
+            );
+        }
+    }
+    cluster.until("training", PATIENCE, training);
+    let status = cluster.more_updates(20, PATIENCE);
+    assert_eq!(status.actors.len(), 1, "{status:?}");
+}
+
+#[test]
+fn a_port_in_use_is_one_error_before_all_else() {
+    let _alone = alone();
+    let bench = Bench::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    // The scans are not there either: the port comes first.
+    let line = format!(
+        "run --run-dir runs/one --set cluster.learner={address} --set data.train_images=gone.txt"
+    );
+    let mut learner = Service::start(&bench, "learner", "learner", &line);
+    assert_eq!(learner.ended(PATIENCE), Some(1), "{}", learner.log());
+    let errors = learner.errors();
+    let start = format!("error: cannot listen on {address}: the port is in use");
+    assert!(
+        errors.len() == 1 && errors[0].starts_with(&start),
+        "{}",
+        learner.log()
+    );
+    assert!(errors[0].contains("cluster.learner"), "{errors:?}");
+    assert!(
+        !bench.path("runs").exists(),
+        "a folder for a run that never started"
+    );
+}
+
+#[test]
+fn a_learner_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it() {
+    let _alone = alone();
+    // Actors hear of the end however long their lease is.
+    let mut cluster = Cluster::start(2, CAPACITY, "--set cluster.lease_s=60");
+    let mut actor = cluster.actor("");
+    let before = cluster.until("training", PATIENCE, training);
+    cluster.learner.terminate();
+    assert_eq!(
+        cluster.learner.ended(PATIENCE),
+        Some(0),
+        "{}",
+        cluster.learner.log()
+    );
+    assert_eq!(actor.ended(PATIENCE), Some(0), "{}", actor.log());
+    assert!(actor.log().contains("RunOver"), "{}", actor.log());
+    let ended = said(&cluster.learner, "training ended");
+    let (file, updates) = (
+        ended["checkpoint"].as_str().unwrap(),
+        ended["updates"].as_u64(),
+    );
+    assert!(updates >= Some(before.updates), "{ended}");
+    assert!(cluster.bench.path(file).is_file(), "{ended}");
+    let lines = cluster.metrics().len();
+
+    cluster.resume();
+    let resumed = said(&cluster.learner, "resumed");
+    assert_eq!(
+        (resumed["updates"].as_u64(), resumed["file"].as_str()),
+        (updates, Some(file))
+    );
+    let _actor = cluster.actor("");
+    let updates = updates.unwrap();
+    let after = cluster.until("more updates", PATIENCE, |s| s.updates > updates + 50);
+    assert!(after.weights_version > before.weights_version);
+    assert!(after.shards.iter().all(|l| l.alive), "{after:?}");
+    cluster.learner.terminate();
+    assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
+    let metrics = &cluster.metrics()[lines..];
+    assert!(!metrics.is_empty());
+    for line in metrics {
+        let new = line["updates"]
+            .as_u64()
+            .unwrap()
+            .checked_sub(updates)
+            .unwrap();
+        // The first rate is taken over about a second, later ones over more.
+        #[expect(clippy::cast_precision_loss, reason = "a few updates")]
+        let most = new as f64 * 1.5 + 1.0;
+        assert!(line["updates_per_s"].as_f64().unwrap() <= most, "{line}");
+    }
+}
+
+/// The line of its log with this message.
+fn said(service: &Service, message: &str) -> Value {
+    let log = service.log();
+    let mut lines = log
+        .lines()
+        .filter_map(|l| serde_json::from_str::<Value>(l).ok());
+    lines
+        .find(|l| l["message"] == message)
+        .unwrap_or_else(|| panic!("no \"{message}\" in:\n{log}"))
+}
