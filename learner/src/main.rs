@@ -21,6 +21,9 @@ const EXAMPLES: &str = "Examples:
   learner run --config my.toml --set cluster.learner=0.0.0.0:7400 --set cluster.insecure=true --run-dir runs/a --resume
   learner status --address 127.0.0.1:7400 --json";
 
+/// Exit code of a process that a second signal ended.
+const INTERRUPTED: i32 = 130;
+
 /// landmarl's learner: samples from the shards, trains, broadcasts weights.
 #[derive(Debug, Parser)]
 #[command(name = "learner", version, about, after_help = EXAMPLES)]
@@ -155,7 +158,8 @@ async fn stop_signal() {
     }
     tokio::spawn(async {
         if listen::stop_signal().await.is_ok() {
-            std::process::abort();
+            #[expect(clippy::exit, reason = "whoever asks twice wants no checkpoint")]
+            std::process::exit(INTERRUPTED);
         }
     });
 }
