@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use common::config::Config;
+use common::pose::Poses;
 use common::row::{Row, RowHeader};
 use common::scan::Scan;
 use proto::insert::Writer;
@@ -100,6 +101,7 @@ impl Rollout {
         let common = SlotRules {
             rules: Arc::new(config.rules.clone()),
             starts: config.actor.training_starts(),
+            poses: Poses::new(&config.pose, config.run.seed),
             n_step: config.learner.n_step,
             gamma: config.learner.gamma as f32,
             rows_together,

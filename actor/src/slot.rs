@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use common::n_step::{AgentMove, NStep, OpenRow};
+use common::pose::Poses;
 use common::row::{Row, RowHeader};
 use common::rules::{Coupling, Rules};
 use common::scan::Scan;
@@ -40,6 +41,7 @@ pub struct EpisodeEnd {
 pub(crate) struct SlotRules {
     pub(crate) rules: Arc<Rules>,
     pub(crate) starts: TrainingStarts,
+    pub(crate) poses: Poses,
     pub(crate) n_step: usize,
     pub(crate) gamma: f32,
     /// One row for all agents of a walk, or one each.
@@ -50,6 +52,9 @@ pub(crate) struct SlotRules {
 /// Draws until a start at the group's scale is taken as it comes; only an agent
 /// whose landmark is missing ever gets there.
 const SAME_SCALE_DRAWS: usize = 64;
+
+/// Poses drawn until none takes a target out of the volume; then the scan as it is.
+const POSE_DRAWS: usize = 8;
 
 /// A row and the places of its agents in the group.
 #[derive(Debug, Clone)]
@@ -79,7 +84,7 @@ impl Slot {
         first: &Assignment,
         scans: &[Arc<Scan>],
     ) -> Self {
-        let group = begin(common, first, scans, &mut rng);
+        let (group, pose) = begin(common, first, scans, &mut rng);
         let mut slot = Self {
             header,
             rng,
@@ -88,7 +93,7 @@ impl Slot {
             returns: Vec::new(),
             waiting: Vec::new(),
         };
-        slot.header.scan = first.scan;
+        (slot.header.scan, slot.header.pose) = (first.scan, pose);
         slot.reset_returns(common);
         slot
     }
@@ -104,8 +109,9 @@ impl Slot {
 
     /// Starts the next episode.
     pub(crate) fn restart(&mut self, common: &SlotRules, next: &Assignment, scans: &[Arc<Scan>]) {
-        self.group = begin(common, next, scans, &mut self.rng);
-        self.header.scan = next.scan;
+        let (group, pose) = begin(common, next, scans, &mut self.rng);
+        self.group = group;
+        (self.header.scan, self.header.pose) = (next.scan, pose);
         self.header.episode = self.header.episode.wrapping_add(1);
         self.reset_returns(common);
     }
@@ -186,8 +192,39 @@ impl Slot {
     }
 }
 
-fn begin(common: &SlotRules, to: &Assignment, scans: &[Arc<Scan>], rng: &mut ChaCha8Rng) -> Group {
+/// A scan in a pose that shows whatever the agents look for and the scan has;
+/// the pose's number.
+fn in_a_pose(
+    poses: &Poses,
+    scan: &Arc<Scan>,
+    agents: &[u16],
+    rng: &mut ChaCha8Rng,
+) -> (Arc<Scan>, u32) {
+    let known = |scan: &Scan, agent: u16| {
+        let place = scan.landmarks.get(usize::from(agent)).copied().flatten();
+        place.is_some()
+    };
+    for _ in 0..POSE_DRAWS {
+        let number = poses.choose(rng);
+        let Some(pose) = poses.get(number, &scan.geometry) else {
+            break;
+        };
+        let posed = scan.posed(pose);
+        if agents.iter().all(|&a| known(&posed, a) == known(scan, a)) {
+            return (Arc::new(posed), number);
+        }
+    }
+    (Arc::clone(scan), 0)
+}
+
+fn begin(
+    common: &SlotRules,
+    to: &Assignment,
+    scans: &[Arc<Scan>],
+    rng: &mut ChaCha8Rng,
+) -> (Group, u32) {
     let scan = &scans[usize::from(to.scan)];
+    let (scan, pose) = in_a_pose(&common.poses, scan, &to.agents, rng);
     let mut starts: Vec<Start> = Vec::with_capacity(to.agents.len());
     for &agent in &to.agents {
         let target = scan.landmarks.get(usize::from(agent)).copied().flatten();
@@ -209,5 +246,7 @@ fn begin(common: &SlotRules, to: &Assignment, scans: &[Arc<Scan>], rng: &mut Cha
         }
         starts.push(start);
     }
-    Group::new(&common.rules, scan, Mode::Train, to.agents.clone(), &starts)
+    let agents = to.agents.clone();
+    let group = Group::new(&common.rules, &scan, Mode::Train, agents, &starts);
+    (group, pose)
 }

@@ -29,6 +29,7 @@ pub mod nifti_io;
 pub mod orientation;
 pub mod phantom;
 pub mod picture;
+pub mod pose;
 pub mod preprocess;
 pub mod row;
 pub mod rules;

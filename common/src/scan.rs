@@ -1,6 +1,7 @@
 //! A scan as actors, learner and evaluators hold it.
 
 use crate::geometry::Geometry;
+use crate::pose::Pose;
 use crate::volume::Volume;
 
 /// SHA-256 of a preprocessed volume: dims and voxels (see [`crate::manifest`]).
@@ -20,4 +21,25 @@ pub struct Scan {
     pub landmarks: Vec<Option<[f64; 3]>>,
     /// Content hash of the preprocessed volume.
     pub hash: VolumeHash,
+}
+
+impl Scan {
+    /// The scan as if it lay in a pose: volume and landmarks follow it, the grid
+    /// stays. A landmark that leaves the volume is `None` then.
+    #[must_use]
+    pub fn posed(&self, pose: Pose) -> Self {
+        let inside = |p: &[f64; 3]| {
+            #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
+            let within = |(&v, &n): (&f64, &usize)| v > -0.5 && v < n as f64 - 0.5;
+            p.iter().zip(&self.geometry.dims).all(within)
+        };
+        let place = |p: &Option<[f64; 3]>| pose.position((*p)?).filter(inside);
+        Self {
+            name: self.name.clone(),
+            volume: self.volume.posed(pose),
+            geometry: self.geometry.clone(),
+            landmarks: self.landmarks.iter().map(place).collect(),
+            hash: self.hash,
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::pose::Pose;
+
 /// Bytes that are owned or mapped from the cache; both read the same.
 pub trait VoxelBytes: AsRef<[u8]> + Send + Sync {}
 impl<T: AsRef<[u8]> + Send + Sync> VoxelBytes for T {}
@@ -24,6 +26,7 @@ pub enum Voxels {
 pub struct Volume {
     dims: [usize; 3],
     voxels: Voxels,
+    pose: Option<Pose>,
 }
 
 /// The number of voxels does not fit the dimensions.
@@ -48,6 +51,7 @@ impl Volume {
         Ok(Self {
             dims,
             voxels: Voxels::U8(Arc::new(voxels)),
+            pose: None,
         })
     }
 
@@ -57,6 +61,7 @@ impl Volume {
         Ok(Self {
             dims,
             voxels: Voxels::F32(Arc::new(voxels)),
+            pose: None,
         })
     }
 
@@ -66,20 +71,40 @@ impl Volume {
         self.dims
     }
 
-    /// The intensities.
+    /// The same voxels seen in a pose: a view that shares them.
+    #[must_use]
+    pub fn posed(&self, pose: Pose) -> Self {
+        Self {
+            pose: Some(pose),
+            ..self.clone()
+        }
+    }
+
+    /// The pose that it is seen in.
+    #[must_use]
+    pub fn pose(&self) -> Option<&Pose> {
+        self.pose.as_ref()
+    }
+
+    /// The intensities as stored, whatever the pose.
     #[must_use]
     pub fn voxels(&self) -> &Voxels {
         &self.voxels
     }
 
-    /// The intensity at a voxel, 0 outside.
+    /// The intensity at a voxel, 0 outside; in a pose, at the voxel that is seen
+    /// there.
     #[must_use]
     pub fn at(&self, p: [i32; 3]) -> f32 {
-        let mut index = 0_usize;
-        for (&v, &dim) in p.iter().zip(&self.dims) {
-            match usize::try_from(v) {
-                Ok(v) if v < dim => index = index * dim + v,
-                _ => return 0.0,
+        let mut seen = p.map(i64::from);
+        let Some(mut index) = self.index(seen) else {
+            return 0.0;
+        };
+        if let Some(pose) = &self.pose {
+            seen = pose.voxel(p);
+            match self.index(seen) {
+                Some(there) => index = there,
+                None => return 0.0,
             }
         }
         match &self.voxels {
@@ -88,7 +113,16 @@ impl Volume {
         }
     }
 
-    /// The bytes, where the volume holds bytes.
+    fn index(&self, p: [i64; 3]) -> Option<usize> {
+        let mut index = 0_usize;
+        for (&v, &dim) in p.iter().zip(&self.dims) {
+            let v = usize::try_from(v).ok().filter(|v| *v < dim)?;
+            index = index * dim + v;
+        }
+        Some(index)
+    }
+
+    /// The bytes as stored, where the volume holds bytes.
     #[must_use]
     pub fn as_u8(&self) -> Option<&[u8]> {
         match &self.voxels {

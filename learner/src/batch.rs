@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use common::config::Config;
+use common::pose::Poses;
 use common::row::{AgentStep, FrameRef, Row};
-use common::rules::Rules;
 use common::scan::Scan;
+use common::volume::Volume;
 use common::window::{WindowRule, render};
 use proto::sample::RowKey;
 use rand::Rng;
@@ -84,31 +86,33 @@ pub struct Collator {
     scales: usize,
     agents: usize,
     group: usize,
+    poses: Poses,
     augmenter: Augmenter,
     threads: usize,
     looks: Vec<Look>,
 }
 
 impl Collator {
-    /// For rows of `group` of the run's `agents` agents over these scans,
-    /// which are in the order of the manifest. `threads`: how many render.
+    /// For rows of `group` of the run's agents over these scans, which are in
+    /// the order of the manifest. `threads`: how many render.
     #[must_use]
     pub fn new(
         scans: Vec<Arc<Scan>>,
-        rules: &Rules,
-        agents: usize,
+        config: &Config,
         group: usize,
         augmenter: Augmenter,
         threads: usize,
     ) -> Self {
+        let rules = &config.rules;
         Self {
             scans,
             window: rules.window,
             size: rules.window_size,
             history: rules.history,
             scales: rules.scales.len(),
-            agents,
+            agents: config.data.landmarks.len(),
             group,
+            poses: Poses::new(&config.pose, config.run.seed),
             augmenter,
             threads: threads.max(1),
             looks: Vec::new(),
@@ -133,11 +137,8 @@ impl Collator {
         if usize::from(header.scan) >= self.scans.len() {
             return fail(format!("scan {} of {}", header.scan, self.scans.len()));
         }
-        if header.pose != 0 {
-            return fail(format!(
-                "pose {}, this version renders pose 0 only",
-                header.pose
-            ));
+        if header.pose != 0 && !self.poses.any() {
+            return fail(format!("pose {}, but pose.share is 0", header.pose));
         }
         if sampled.row.agents.len() != self.group {
             return fail(format!(
@@ -233,15 +234,25 @@ impl Collator {
             let row = &rows[i].row;
             let look = &self.looks[i];
             let scan = &self.scans[usize::from(row.header.scan)];
+            let pose = self.poses.get(row.header.pose, &scan.geometry);
+            let posed = pose.map(|pose| scan.volume.posed(pose));
+            let volume = posed.as_ref().unwrap_or(&scan.volume);
             let frames = |of: fn(&AgentStep) -> &[FrameRef]| row.agents.iter().flat_map(of);
-            self.render_frames(scan, look, 0, frames(|a| &a.state), &mut scratch, state);
-            self.render_frames(scan, look, 1 << 32, frames(|a| &a.next), &mut scratch, next);
+            self.render_frames(volume, look, 0, frames(|a| &a.state), &mut scratch, state);
+            self.render_frames(
+                volume,
+                look,
+                1 << 32,
+                frames(|a| &a.next),
+                &mut scratch,
+                next,
+            );
         }
     }
 
     fn render_frames<'a>(
         &self,
-        scan: &Scan,
+        volume: &Volume,
         look: &Look,
         first: u64,
         frames: impl Iterator<Item = &'a FrameRef>,
@@ -255,7 +266,7 @@ impl Collator {
             if frame.valid {
                 let position = frame.position.map(i32::from);
                 render(
-                    &scan.volume,
+                    volume,
                     self.window,
                     self.size,
                     position,

@@ -6,22 +6,24 @@ use common::config::{AugmentConfig, Config};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
-fn rules() -> Rules {
-    let mut rules = Config::defaults().unwrap().rules;
-    (rules.window_size, rules.history) = (6, 2);
-    rules
+/// Two agents, windows of 6³, two frames.
+fn config() -> Config {
+    let mut config = Config::defaults().unwrap();
+    (config.rules.window_size, config.rules.history) = (6, 2);
+    config.data.landmarks = vec!["A".into(), "B".into()];
+    config
 }
 
 fn collator(enabled: bool, group: usize, threads: usize) -> Collator {
-    let config = AugmentConfig {
+    let augment = AugmentConfig {
         enabled,
         gamma: 0.3,
         contrast: 0.2,
         offset: 0.1,
         noise: 0.03,
     };
-    let augmenter = Augmenter::new(&config, 216, &mut ChaCha8Rng::seed_from_u64(9));
-    Collator::new(scans(3), &rules(), 2, group, augmenter, threads)
+    let augmenter = Augmenter::new(&augment, 216, &mut ChaCha8Rng::seed_from_u64(9));
+    Collator::new(scans(3), &config(), group, augmenter, threads)
 }
 
 fn filled(collator: &mut Collator, rows: &[SampledRow]) -> Batch {
@@ -119,6 +121,41 @@ fn rows_of_one_window(row: &Row) -> Row {
     row.agents[0].state = vec![FrameRef::default(), frame];
     row.agents[0].next = vec![frame; 2];
     row
+}
+
+#[test]
+fn posed_rows_show_the_posed_scan() {
+    let mut config = config();
+    (config.augment.enabled, config.pose.share) = (false, 0.5);
+    config.pose.rotation_degrees = 60.0;
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let augmenter = Augmenter::new(&config.augment, 216, &mut rng);
+    let mut collator = Collator::new(scans(3), &config, 1, augmenter, 1);
+    let mut rows = sampled(6, 1);
+    for (number, r) in (0..).zip(&mut rows) {
+        r.row.header.pose = number;
+    }
+    let batch = filled(&mut collator, &rows);
+    let (poses, scans) = (Poses::new(&config.pose, config.run.seed), scans(3));
+    let mut changed = 0;
+    for (i, sampled) in rows.iter().enumerate() {
+        let scan = &scans[usize::from(sampled.row.header.scan)];
+        let pose = poses.get(sampled.row.header.pose, &scan.geometry);
+        let posed = pose.map_or((**scan).clone(), |pose| scan.posed(pose));
+        let frame = &sampled.row.agents[0].state[1];
+        let picture = |volume: &Volume| -> Vec<f32> {
+            let mut bytes = vec![0; 216];
+            let at = frame.position.map(i32::from);
+            render(volume, WindowRule::Centred, 6, at, frame.stride, &mut bytes);
+            bytes.iter().map(|&b| f32::from(b) / 255.0).collect()
+        };
+        assert_eq!(
+            batch.state[(i * 2 + 1) * 216..][..216],
+            picture(&posed.volume)
+        );
+        changed += usize::from(picture(&posed.volume) != picture(&scan.volume));
+    }
+    assert_eq!(changed, 5, "all but pose 0");
 }
 
 #[test]

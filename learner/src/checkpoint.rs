@@ -1,6 +1,6 @@
 //! A checkpoint: everything that training goes on from, as one safetensors file.
 //!
-//! Tensors `online.*`, `target.*`, `adam.m.*`, `adam.v.*` under their names in
+//! Tensors `online.*`, `target.*`, `average.*`, `adam.m.*`, `adam.v.*` under their names in
 //! memory (heads of all agents stacked), and `extra.*` bytes that the caller
 //! keeps along. Metadata: the network's spec, the keys of a weights file, the
 //! configuration as TOML, the manifest as JSON, a [`Record`], and the SHA-256
@@ -23,7 +23,7 @@ use crate::ledger::Books;
 use crate::trainer::{LANDMARKS_KEY, RULES_KEY, Restored, TrainError, Trainer};
 
 /// Raised by every incompatible change of the file.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const RECORD_KEY: &str = "landmarl.checkpoint";
 const CONFIG_KEY: &str = "landmarl.config";
@@ -154,11 +154,11 @@ pub struct Checkpoint {
     pub extra: BTreeMap<String, Vec<u8>>,
     /// Keys of a weights file.
     metadata: Metadata,
-    /// Online, target, first and second moments, in [`GROUPS`]' order.
-    groups: [Parameters; 4],
+    /// Online, target and averaged weights, first and second moments, in [`GROUPS`]' order.
+    groups: [Parameters; 5],
 }
 
-const GROUPS: [&str; 4] = ["online.", "target.", "adam.m.", "adam.v."];
+const GROUPS: [&str; 5] = ["online.", "target.", "average.", "adam.m.", "adam.v."];
 
 impl Checkpoint {
     /// Copies a trainer's state to the CPU, so that another thread can write it.
@@ -172,6 +172,7 @@ impl Checkpoint {
         let groups = [
             online,
             copy(trainer.target().parameters())?,
+            copy(trainer.average())?,
             copy(m)?,
             copy(v)?,
         ];
@@ -320,10 +321,11 @@ impl Checkpoint {
         let Some(rng) = self.record.rng.rng() else {
             return other("the state of its random numbers is unreadable".to_owned());
         };
-        let [online, target, m, v] = &self.groups;
+        let [online, target, average, m, v] = &self.groups;
         trainer.restore(&Restored {
             online,
             target,
+            average,
             m,
             v,
             adam_steps: self.record.adam_steps,
@@ -333,14 +335,14 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The trained network alone, with the metadata of a weights file.
+    /// The trained network alone (its averaged weights), with the metadata of a weights file.
     ///
     /// # Errors
     /// When the tensors do not make a network.
     pub fn into_weights(self) -> Result<Weights, CheckpointError> {
-        let [online, ..] = self.groups;
+        let [_, _, average, ..] = self.groups;
         Ok(Weights {
-            network: Network::from_parameters(&self.spec, online)?,
+            network: Network::from_parameters(&self.spec, average)?,
             metadata: self.metadata,
         })
     }
@@ -415,7 +417,7 @@ fn digest(file: &TensorFile<'_>, data: &[u8]) -> String {
         .collect()
 }
 
-fn read_groups(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<[Parameters; 4], ModelError> {
+fn read_groups(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<[Parameters; 5], ModelError> {
     let layout = Layout::new(spec)?;
     let group = |prefix: &str| {
         let named = layout.slots.iter().map(|slot| {
@@ -427,8 +429,8 @@ fn read_groups(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<[Parameters;
             .collect::<Result<Vec<_>, ModelError>>()
             .map(Parameters::new)
     };
-    let [a, b, c, d] = GROUPS;
-    Ok([group(a)?, group(b)?, group(c)?, group(d)?])
+    let [a, b, c, d, e] = GROUPS;
+    Ok([group(a)?, group(b)?, group(c)?, group(d)?, group(e)?])
 }
 
 fn read_extra(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, ModelError> {

@@ -224,11 +224,7 @@ fn inference_reads_checkpoints_and_weights_files_alike() {
     fs::write(&b, t.weights_bytes(4).unwrap()).unwrap();
     for path in [&a, &b] {
         let read = inference_weights(path).unwrap();
-        let pairs = read
-            .network
-            .parameters()
-            .iter()
-            .zip(t.online().parameters().iter());
+        let pairs = read.network.parameters().iter().zip(t.average().iter());
         assert!(pairs.into_iter().all(|((_, x), (_, y))| x.equal(y)));
         assert_eq!(read.metadata[crate::trainer::UPDATES_KEY], "2");
         assert!(read.metadata.contains_key(RULES_KEY));

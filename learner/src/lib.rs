@@ -1,7 +1,7 @@
 //! landmarl's learner: sampling, training, weight broadcast, checkpoints.
 //!
 //! Layout:
-//! - [`schedule`], [`loss`], [`adam`], [`trainer`]: one training update, as pure functions and
+//! - [`schedule`], [`loss`], [`adam`], `average`, [`trainer`]: one training update, as functions and
 //!   tensors; `replica` computes the parts of a batch side by side.
 //! - [`augment`], [`batch`], [`collate`]: sampled rows → windows.
 //! - [`ledger`], [`registry`]: who may insert and sample how much; who acts.
@@ -12,6 +12,7 @@
 
 pub mod adam;
 pub mod augment;
+mod average;
 pub mod batch;
 pub mod broadcast;
 pub mod checkpoint;

@@ -122,11 +122,10 @@ pub(crate) fn trainer(config: &Arc<Config>) -> Trainer {
 /// The `i`-th of many different batches, for two agents.
 pub(crate) fn batch(config: &Config, i: u32) -> Batch {
     let group = config.row_agents();
-    let agents = config.data.landmarks.len();
     let mut rng = ChaCha8Rng::seed_from_u64(u64::from(i));
     let samples = config.rules.window_size.pow(3);
     let augmenter = Augmenter::new(&config.augment, samples, &mut rng);
-    let mut collator = Collator::new(scans(3), &config.rules, agents, group.into(), augmenter, 1);
+    let mut collator = Collator::new(scans(3), config, group.into(), augmenter, 1);
     let count = u32::try_from(config.learner.batch).unwrap();
     let rows: Vec<SampledRow> = (i * count..(i + 1) * count)
         .map(|i| SampledRow {

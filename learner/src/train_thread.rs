@@ -203,8 +203,7 @@ impl TrainSetup {
         Collate {
             collator: Collator::new(
                 self.dataset.scans.clone(),
-                &config.rules,
-                config.data.landmarks.len(),
+                config,
                 usize::from(self.shape.agents),
                 augmenter,
                 1,

@@ -13,6 +13,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use tch::{Device, Kind};
 
 use crate::adam::{Adam, AdamError};
+use crate::average::Average;
 use crate::batch::Batch;
 use crate::replica::{self, Replica};
 use crate::schedule;
@@ -129,6 +130,7 @@ pub struct Trainer {
     device: Device,
     online: Network,
     target: Network,
+    average: Average,
     replicas: Vec<Replica>,
     adam: Adam,
     updates: u64,
@@ -162,6 +164,7 @@ impl Trainer {
                 })
             })
             .collect::<Result<_, ModelError>>()?;
+        let average = Average::new(online.parameters(), config.learner.average)?;
         let adam = Adam::new(online.parameters(), &config.learner)
             .map_err(|e| ModelError::Spec(format!("optimizer: {e}")))?;
         Ok(Self {
@@ -170,6 +173,7 @@ impl Trainer {
             device,
             online,
             target,
+            average,
             replicas,
             adam,
             updates: 0,
@@ -187,6 +191,13 @@ impl Trainer {
     #[must_use]
     pub fn target(&self) -> &Network {
         &self.target
+    }
+
+    /// What actors, evaluations and weights files get: the running average of
+    /// the online network's numbers (`learner.average`).
+    #[must_use]
+    pub fn average(&self) -> &Parameters {
+        self.average.parameters()
     }
 
     /// The optimizer.
@@ -237,6 +248,7 @@ impl Trainer {
         })?;
         self.online.copy_from(&online)?;
         self.target.copy_from(&target)?;
+        self.average.restore(parts.average)?;
         self.updates = parts.updates;
         self.rng = parts.rng.clone();
         Ok(())
@@ -267,6 +279,7 @@ impl Trainer {
         let update = self.updates + 1;
         let grad_norm = stepped.map_err(|source| TrainError::Adam { update, source })?;
         self.updates = update;
+        self.average.follow(self.online.parameters(), update)?;
         if self
             .updates
             .is_multiple_of(self.config.learner.target_every)
@@ -284,7 +297,7 @@ impl Trainer {
         })
     }
 
-    /// The weights as a file of their own: see the key constants for what
+    /// The averaged weights as a file of their own: see the key constants for what
     /// stands beside the network's spec.
     ///
     /// # Errors
@@ -300,7 +313,7 @@ impl Trainer {
     pub fn snapshot(&self, weights_version: u64) -> Result<Snapshot, ModelError> {
         Ok(Snapshot {
             spec: self.online.spec().clone(),
-            parameters: self.online.parameters().deep_clone(Device::Cpu)?,
+            parameters: self.average().deep_clone(Device::Cpu)?,
             metadata: self.metadata(weights_version),
             weights_version,
             updates: self.updates,
@@ -325,6 +338,7 @@ impl Trainer {
 pub(crate) struct Restored<'a> {
     pub(crate) online: &'a Parameters,
     pub(crate) target: &'a Parameters,
+    pub(crate) average: &'a Parameters,
     pub(crate) m: &'a Parameters,
     pub(crate) v: &'a Parameters,
     pub(crate) adam_steps: u64,

@@ -102,6 +102,20 @@ impl Parameters {
         })
     }
 
+    /// Moves these numbers by `share` (0..=1) of the way to those of `other`.
+    ///
+    /// # Errors
+    /// [`ModelError::OtherNetwork`] when names or shapes differ; then nothing is changed.
+    pub fn move_towards(&mut self, other: &Self, share: f64) -> Result<()> {
+        self.same_shapes(other)?;
+        tch::no_grad(|| {
+            for ((_, to), (_, from)) in self.entries.iter_mut().zip(&other.entries) {
+                let _ = to.f_lerp_(from, share)?;
+            }
+            Ok(())
+        })
+    }
+
     fn same_shapes(&self, other: &Self) -> Result<()> {
         if self.len() != other.len() {
             return Err(ModelError::OtherNetwork(format!(

@@ -390,3 +390,50 @@ fn a_policy_that_fails_moves_nothing() {
         .to_string();
     assert_eq!(error, "exploration has 1 values for 4 slots");
 }
+
+#[test]
+fn posed_episodes_lead_to_where_the_landmark_is_in_the_pose() {
+    let mut config = fixture::config();
+    (config.pose.share, config.pose.flip) = (1.0, 0.5);
+    config.pose.rotation_degrees = 25.0;
+    let scans = [scan_with(&[Some(TARGET), Some([20.0, 9.0, 12.0])])];
+    let mut r = rollout(&config, &scans, 0.0);
+    let report = run(&mut r, &mut Oracle::new(&config), 400);
+    let mut poses: Vec<u32> = report.rows.iter().map(|(row, _)| row.header.pose).collect();
+    poses.sort_unstable();
+    poses.dedup();
+    assert!(poses.len() > 8 && !poses.contains(&0), "{poses:?}");
+    assert!(report.episodes.len() > 8);
+    for end in &report.episodes {
+        assert!(end.error_mm < 1.0, "{end:?}");
+    }
+    // Equal configurations, equal poses: a row's number is all that is needed.
+    let again = run(
+        &mut rollout(&config, &scans, 0.0),
+        &mut Oracle::new(&config),
+        400,
+    );
+    assert_eq!(again.rows, report.rows);
+}
+
+#[test]
+fn a_landmark_that_a_pose_takes_out_of_the_volume_is_walked_to_without() {
+    let mut config = fixture::config();
+    (config.pose.share, config.pose.rotation_degrees) = (1.0, 0.0);
+    // Mirrored or not, 2.5 times as large about the centre would put it outside.
+    (config.pose.scaling, config.data.landmarks) = (0.5, vec!["A".into()]);
+    let corner = [29.0, 23.0, 19.0];
+    let scans = [scan_with(&[Some(corner)])];
+    let report = run(
+        &mut rollout(&config, &scans, 0.0),
+        &mut Oracle::new(&config),
+        400,
+    );
+    assert!(!report.episodes.is_empty());
+    for (row, _) in &report.rows {
+        assert!(row.agents[0].active);
+    }
+    for end in &report.episodes {
+        assert!(end.error_mm < 1.0, "{end:?}");
+    }
+}

@@ -95,7 +95,7 @@ fn train(config: &Arc<Config>, scans: &[Arc<Scan>]) -> Vec<u8> {
         incarnation: 1,
     };
     let augmenter = Augmenter::new(&config.augment, config.rules.window_size.pow(3), &mut rng);
-    let mut collator = Collator::new(scans.to_vec(), &config.rules, 2, 1, augmenter, 1);
+    let mut collator = Collator::new(scans.to_vec(), config, 1, augmenter, 1);
     let mut trainer = Trainer::new(
         Arc::clone(config),
         config.data.landmarks.clone(),

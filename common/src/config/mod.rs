@@ -12,7 +12,7 @@ mod sections;
 pub use layer::ConfigError;
 pub use sections::{
     ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig, EvaluationConfig,
-    LearnerConfig, LogConfig, NetworkConfig, ReplayConfig, RunConfig, SelectorConfig,
+    LearnerConfig, LogConfig, NetworkConfig, PoseConfig, ReplayConfig, RunConfig, SelectorConfig,
     ValidationConfig,
 };
 
@@ -49,6 +49,8 @@ pub struct Config {
     pub learner: LearnerConfig,
     /// Intensity augmentation.
     pub augment: AugmentConfig,
+    /// Pose augmentation.
+    pub pose: PoseConfig,
     /// Evaluation beside training.
     pub validation: ValidationConfig,
     /// Evaluation afterwards.
@@ -122,11 +124,14 @@ impl Config {
         })
     }
 
-    /// The keys that shape rows and windows, as JSON: rules, landmarks, return
-    /// and grouping, but not the learning rate or the number of actors.
+    /// The keys that shape rows and windows, as JSON: rules, landmarks, return,
+    /// grouping and poses (with the seed that they are drawn from), but not the
+    /// learning rate or the number of actors.
     #[must_use]
     pub fn shared_json(&self) -> String {
+        let posed = self.pose.share > 0.0;
         serde_json::json!({
+            "pose": posed.then_some((&self.pose, self.run.seed)),
             "rules": self.rules,
             "landmarks": self.data.landmarks,
             "kind": self.network.kind,

@@ -114,6 +114,7 @@ pub struct LearnerConfig {
     pub adam_epsilon: f64,
     pub grad_norm: f64,
     pub target_every: u64,
+    pub average: f64,
     pub publish_every: u64,
     pub prefetch: usize,
 }
@@ -126,6 +127,15 @@ pub struct AugmentConfig {
     pub contrast: f64,
     pub offset: f64,
     pub noise: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoseConfig {
+    pub share: f64,
+    pub rotation_degrees: f64,
+    pub scaling: f64,
+    pub flip: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -249,11 +259,16 @@ fn training(c: &Config) -> Vec<Check> {
         within("learner.adam_beta2", l.adam_beta2, 0.0, 0.999_999),
         within("learner.adam_epsilon", l.adam_epsilon, 1e-16, 1.0),
         within("learner.grad_norm", l.grad_norm, 1e-6, 1e9),
+        within("learner.average", l.average, 0.0, 0.999_999),
         count("learner.prefetch", l.prefetch, 64),
         within("augment.gamma", c.augment.gamma, 0.0, 2.0),
         within("augment.contrast", c.augment.contrast, 0.0, 0.9),
         within("augment.offset", c.augment.offset, 0.0, 0.9),
         within("augment.noise", c.augment.noise, 0.0, 0.9),
+        within("pose.share", c.pose.share, 0.0, 1.0),
+        within("pose.rotation_degrees", c.pose.rotation_degrees, 0.0, 180.0),
+        within("pose.scaling", c.pose.scaling, 0.0, 0.5),
+        within("pose.flip", c.pose.flip, 0.0, 1.0),
         count("validation.starts", c.validation.starts, 1000),
         count("evaluation.starts", c.evaluation.starts, 1000),
         within("evaluation.margin", c.evaluation.margin, 0.0, 0.45),

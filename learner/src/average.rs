@@ -1,0 +1,90 @@
+//! A running average of the weights: what is acted with, evaluated and kept.
+//!
+//! Single weights of Q-learning jump with each batch; their exponential average
+//! (Polyak and Juditsky 1992) walks more steadily and finds unseen scans' landmarks
+//! better. At update t it keeps min(decay, (1 + t) / (10 + t)) of itself, so that
+//! the first weights, which know nothing, are soon forgotten.
+
+use model::{ModelError, Parameters};
+
+/// The average and how much it keeps of itself.
+#[derive(Debug)]
+pub(crate) struct Average {
+    parameters: Parameters,
+    decay: f64,
+}
+
+impl Average {
+    /// Starts at these numbers. `decay` in 0..1; with 0 it always equals the newest.
+    pub(crate) fn new(start: &Parameters, decay: f64) -> Result<Self, ModelError> {
+        let parameters = start.deep_clone(start.device())?;
+        Ok(Self { parameters, decay })
+    }
+
+    pub(crate) fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Takes in the weights after `update` (from 1).
+    pub(crate) fn follow(&mut self, online: &Parameters, update: u64) -> Result<(), ModelError> {
+        let kept = kept(self.decay, update);
+        if kept == 0.0 {
+            // Bit for bit, whatever rounding an interpolation would have.
+            return self.parameters.copy_from(online);
+        }
+        self.parameters.move_towards(online, 1.0 - kept)
+    }
+
+    pub(crate) fn restore(&mut self, saved: &Parameters) -> Result<(), ModelError> {
+        self.parameters.copy_from(saved)
+    }
+}
+
+/// The part of itself that the average keeps at an update.
+fn kept(decay: f64, update: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "updates are far below 2^52")]
+    let t = update as f64;
+    decay.min((1.0 + t) / (10.0 + t))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Tensor;
+
+    fn parameters(value: f32) -> Parameters {
+        Parameters::new(vec![("w".into(), Tensor::from_slice(&[value, -value]))])
+    }
+
+    fn first(average: &Average) -> f64 {
+        average.parameters().at(0).double_value(&[0])
+    }
+
+    #[test]
+    fn it_follows_as_the_formula_says() {
+        let mut average = Average::new(&parameters(1.0), 0.25).unwrap();
+        let mut expected = 1.0;
+        for (update, value) in [(1, 3.0_f32), (2, -2.0), (3, 5.0), (4, 0.5)] {
+            average.follow(&parameters(value), update).unwrap();
+            let t = update as f64;
+            let kept = f64::min(0.25, (1.0 + t) / (10.0 + t));
+            expected = kept * expected + (1.0 - kept) * f64::from(value);
+            assert!((first(&average) - expected).abs() < 1e-6, "{update}");
+        }
+        // 2/11 and 3/12 at first, then the decay itself.
+        assert!((kept(0.25, 1) - 2.0 / 11.0).abs() < 1e-12);
+        assert!((kept(0.25, 1000) - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn without_decay_it_is_the_newest_bit_for_bit() {
+        let mut average = Average::new(&parameters(1.0), 0.0).unwrap();
+        let newest = parameters(0.1);
+        average.follow(&newest, 1).unwrap();
+        assert!(average.parameters().at(0).equal(newest.at(0)));
+        // A copy: what changes later does not change it.
+        let mut later = newest;
+        later.move_towards(&parameters(9.0), 0.5).unwrap();
+        assert!(!average.parameters().at(0).equal(later.at(0)));
+    }
+}
