@@ -14,7 +14,7 @@ use crate::Outcome;
 use crate::console;
 use crate::failure::{Advice, Exit};
 use crate::guess::Guess;
-use crate::report::{self, Failure, NOTICE};
+use crate::report::{self, ExportArgs, Failure, NOTICE};
 use crate::scans::{self, ListArgs};
 use crate::settings::ConfigArgs;
 use crate::walks::{self, StartArgs};
@@ -60,6 +60,8 @@ pub struct Args {
     #[arg(long)]
     no_pictures: bool,
     #[command(flatten)]
+    exports: ExportArgs,
+    #[command(flatten)]
     config: ConfigArgs,
 }
 
@@ -92,6 +94,13 @@ pub fn run(args: &Args) -> Outcome {
     let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
     let predictions = report::predictions(&walked.answers, &scans, &loaded.landmarks);
     report::write_predictions(&out, &predictions)?;
+    report::write_exports(
+        &out.join("exports"),
+        &walked.answers,
+        &scans,
+        &loaded.landmarks,
+        &args.exports,
+    )?;
     if !args.no_pictures {
         report::write_pictures(
             &out.join("pictures"),
