@@ -20,6 +20,7 @@ pub mod columns;
 pub mod config;
 pub mod consensus;
 pub mod dataset;
+mod delimited;
 pub mod durable;
 pub mod geometry;
 pub mod label_map;

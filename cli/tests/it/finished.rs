@@ -173,6 +173,49 @@ fn tables_say_when_there_is_no_constant_guess() {
 }
 
 #[test]
+fn a_folder_or_a_manifest_serves_as_well_as_lists() {
+    let bench = Bench::new();
+    bench.phantoms();
+    random_weights(&bench, &rules(12));
+    bench.succeed(&format!("{EVAL} --out lists --no-pictures"));
+    let image = |set: &str| {
+        format!("data/{set}/images/phantom_0001.nii.gz,data/{set}/landmarks/phantom_0001.csv,{set}")
+    };
+    let rows = format!(
+        "image,landmarks,split\n{}\n{}\n",
+        image("train"),
+        image("test")
+    );
+    bench.write("scans.csv", rows);
+    let by = "eval --load weights.safetensors --device cpu --starts 2 --no-pictures";
+    bench.succeed(&format!("{by} --images data --out folder"));
+    bench.succeed(&format!(
+        "{by} --images scans.csv --train-images scans.csv --out manifest"
+    ));
+    let table = |out: &str| {
+        let text = std::fs::read_to_string(bench.path(&format!("{out}/predictions.csv"))).unwrap();
+        let columns = text
+            .lines()
+            .map(|l| l.split(',').take(20).collect::<Vec<_>>().join(","));
+        columns.collect::<Vec<_>>()
+    };
+    assert_eq!(table("folder"), table("lists"));
+    assert_eq!(table("manifest"), table("lists"));
+    let guess = json(&bench.path("manifest/summary.json"))["constant_guess_mm"].as_f64();
+    assert!(guess.unwrap() > 0.0);
+    bench.fail(
+        &format!("{by} --images scans.csv --split selection"),
+        4,
+        &["scans.csv' names no selection scans; it has 1 train, 0 selection, 1 test"],
+    );
+    bench.fail(
+        &format!("{by} --images data/test/images.txt"),
+        2,
+        &["a list of scans alone", "--landmarks-files"],
+    );
+}
+
+#[test]
 fn play_needs_no_landmarks() {
     let bench = Bench::new();
     bench.phantoms();

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::points::not_landmarks;
 use super::{LandmarkError, Point, fcsv, markups, table, text, vtk};
+use crate::delimited::content_lines;
 
 /// The points of a file in any format.
 ///
@@ -50,11 +51,4 @@ fn lines(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
     } else {
         table::points(text, path)
     }
-}
-
-/// Lines with content and their numbers, from 1.
-pub(super) fn content_lines(text: &str) -> impl Iterator<Item = (u64, &str)> {
-    (1..)
-        .zip(text.lines().map(str::trim))
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }

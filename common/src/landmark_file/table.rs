@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::format::content_lines;
 use super::points::{Points, number, shortened};
 use super::{LandmarkError, Place, Point, Space};
+use crate::delimited;
 
 /// What the columns of each space are called, the first known one wins: our
 /// own tables carry all three. The short ones are 3D Slicer's.
@@ -54,15 +54,8 @@ impl Columns {
 /// The points of a table.
 pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
     let mut points = Points::new(path);
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter(text))
-        .trim(csv::Trim::All)
-        .comment(Some(b'#'))
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(text.as_bytes());
     let mut columns: Option<Columns> = None;
-    for record in reader.records() {
+    for record in delimited::reader(text).records() {
         let record = record.map_err(|error| {
             let line = error.position().map_or(0, csv::Position::line);
             points.bad(Place::Line(line), error.to_string())
@@ -70,7 +63,7 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
         if record.iter().all(str::is_empty) {
             continue;
         }
-        let line = record_line(text, &record);
+        let line = delimited::record_line(text, &record);
         let place = Place::Line(line);
         let Some(columns) = &columns else {
             let header = record.iter().collect::<Vec<_>>().join(",");
@@ -94,30 +87,4 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
         points.push(name, position, columns.space, place)?;
     }
     Ok(points.into_vec())
-}
-
-/// What parts the header's fields: whichever of the three there are most of.
-fn delimiter(text: &str) -> u8 {
-    let header = content_lines(text).next().map_or("", |(_, line)| line);
-    let count = |c: u8| header.bytes().filter(|&b| b == c).count();
-    // Of equals the last wins: a comma.
-    *[b'\t', b';', b',']
-        .iter()
-        .max_by_key(|&&c| count(c))
-        .unwrap_or(&b',')
-}
-
-/// The line of a record. The csv crate's position stands before any blank
-/// lines that it skipped, so those are counted here.
-fn record_line(text: &str, record: &csv::StringRecord) -> u64 {
-    let Some(position) = record.position() else {
-        return 0;
-    };
-    let start = usize::try_from(position.byte()).unwrap_or(usize::MAX);
-    let rest = text.get(start..).unwrap_or_default();
-    let blank = rest
-        .split_inclusive('\n')
-        .take_while(|l| l.trim().is_empty() || l.starts_with('#'))
-        .count();
-    position.line() + blank as u64
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::format::content_lines;
 use super::points::{Points, shortened};
 use super::{LandmarkError, Place, Point, Space};
+use crate::delimited::content_lines;
 
 /// Brain files part the numbers by commas, fetal ones by blanks. `0 0 0`
 /// says that a landmark is missing, in both: nobody marks the corner voxel.
