@@ -8,7 +8,8 @@
 //!   Slicer's `label,r,a,s` and `label,l,p,s`.
 //! - rl-medical's text: one `x,y,z` (brain) or `x y z` (fetal) voxel index of
 //!   the file's own grid per line, `0 0 0` or NaN where a landmark is missing.
-//! - Legacy ASCII VTK polygonal data (cardiac): its `POINTS`, RAS mm.
+//! - Legacy ASCII VTK polygonal data (cardiac): its `POINTS`, RAS mm, or LPS
+//!   where the title says so as 3D Slicer writes it.
 //! - 3D Slicer's `.mrk.json` and `.fcsv`: LPS or RAS mm, as they say.
 
 mod error;

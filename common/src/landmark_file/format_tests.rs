@@ -45,6 +45,12 @@ fn vtk_points_may_stand_on_any_line_in_any_number() {
     assert!(file.points.iter().all(|p| p.space == Space::RasMm));
     let places: Vec<Place> = file.points.iter().map(|p| p.place).collect();
     assert_eq!(places, [6, 6, 6, 8, 8, 10].map(Place::Line));
+    // As 3D Slicer says it.
+    for (tag, space) in [("LPS", Space::LpsMm), ("RAS", Space::RasMm)] {
+        let title = format!("3D Slicer output. SPACE={tag}");
+        let file = read("s.vtk", &VTK.replace("vtk output", &title)).unwrap();
+        assert!(file.points.iter().all(|p| p.space == space), "{tag}");
+    }
     // A title in another encoding, attributes before the points, NaN.
     let bytes = b"# vtk DataFile Version 5.1\nC\xe9lia ASCII\nascii\n\nDataset PolyData\n\
         FIELD FieldData 1\nkey 1 1 int\n4\nPOINTS 2 double\n0 0 0\nnan nan nan\nMETADATA\n";

@@ -1,7 +1,8 @@
-//! Legacy ASCII VTK polygonal data: the points, RAS mm.
+//! Legacy ASCII VTK polygonal data: the points, RAS mm unless the title says LPS.
 //!
-//! rl-medical negates x and y of such files to get ITK's LPS, so what stands
-//! in them is RAS.
+//! The format knows no space. rl-medical negates x and y of such files to get
+//! ITK's LPS, so what stands in them is RAS. 3D Slicer writes `SPACE=LPS` or
+//! `SPACE=RAS` into the title.
 
 use std::path::Path;
 
@@ -26,8 +27,11 @@ const TYPES: [&str; 11] = [
 /// The points of the file's `POINTS`, however they are spread over lines.
 pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
     let mut lines = (1..).zip(text.lines());
-    // Two lines of any content: version and title.
-    let (_, _) = (lines.next(), lines.next());
+    let (_version, title) = (lines.next(), lines.next());
+    let space = match title {
+        Some((_, title)) if title.to_ascii_uppercase().contains("SPACE=LPS") => Space::LpsMm,
+        _ => Space::RasMm,
+    };
     let mut words = lines.flat_map(|(line, content)| {
         content
             .split_ascii_whitespace()
@@ -68,7 +72,7 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
                 points.bad(line, problem)
             })?;
         }
-        points.push(None, position, Space::RasMm, at)?;
+        points.push(None, position, space, at)?;
     }
     Ok(points.into_vec())
 }

@@ -48,6 +48,8 @@ struct Markup<'a> {
     name: &'a str,
     coordinate_system: &'static str,
     coordinate_units: &'static str,
+    /// The schema's default is that points cannot be moved.
+    locked: bool,
     control_points: Vec<ControlPoint<'a>>,
     display: Display,
 }
@@ -94,6 +96,7 @@ pub fn markups_json(
         name,
         coordinate_system: "LPS",
         coordinate_units: "mm",
+        locked: false,
         control_points: control_points.collect(),
         display: Display {
             color,

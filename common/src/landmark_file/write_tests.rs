@@ -37,6 +37,7 @@ const MARKUPS: &str = r##"{
       "name": "scan prediction",
       "coordinateSystem": "LPS",
       "coordinateUnits": "mm",
+      "locked": false,
       "controlPoints": [
         {
           "id": "1",
