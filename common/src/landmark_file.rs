@@ -1,6 +1,6 @@
 //! Landmark files: where the landmarks of one scan are, in whichever space.
 //!
-//! Formats are told apart by their content; [`write`] makes those that other
+//! Formats are told apart by their content; [`mod@write`] makes those that other
 //! programs open.
 //!
 //! - A table (CSV, TSV or `;`) whose header names the space:
