@@ -72,11 +72,20 @@ pub fn mapped_affine(file: &Affine, map: &AxisMap) -> Affine {
 /// The file's voxel positions → RAS mm, given ours: the inverse of [`mapped_affine`].
 #[must_use]
 pub fn file_affine(ours: &Affine, map: &AxisMap) -> Affine {
-    let origin = ours.to_world(map.from_file([0.0; 3]));
+    let first = map.from_file([0.0; 3]);
+    let origin = ours.to_world(first);
+    // One voxel on along each axis of the file is this far on ours. By steps,
+    // not by positions: the difference of two places would be rounded.
+    let steps = [0, 1, 2].map(|axis| {
+        let mut next = [0.0; 3];
+        next[axis] = 1.0;
+        let next = map.from_file(next);
+        [0, 1, 2].map(|i| next[i] - first[i])
+    });
     let mut rows = [[0.0; 4]; 3];
     for (row, (our_row, shift)) in rows.iter_mut().zip(ours.rows.iter().zip(origin)) {
-        for (value, (axis, flipped)) in our_row.iter().zip(map.axes) {
-            row[axis] = if flipped { 0.0 - value } else { *value };
+        for (value, step) in row.iter_mut().zip(steps) {
+            *value = our_row[0] * step[0] + our_row[1] * step[1] + our_row[2] * step[2];
         }
         row[3] = shift;
     }
