@@ -1,6 +1,6 @@
 //! `actor`: walks training scans for a learner that runs elsewhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use actor::{ActorError, ActorSetup};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::config::{Config, ConfigError, Sources};
-use common::dataset::{Dataset, DatasetError, DatasetSpec, LoadOptions};
+use common::dataset::{Dataset, DatasetError, DatasetSpec, is_list};
 use common::telemetry::{self, TelemetryError};
 use proto::listen::stop_signal;
 
@@ -122,29 +122,20 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
 
 fn scans(config: &Config) -> Result<DatasetSpec, ConfigError> {
     let data = &config.data;
-    for (key, value) in [
-        ("data.train_images", &data.train_images),
-        ("data.train_landmarks", &data.train_landmarks),
+    let list_alone = data.train_landmarks.is_empty() && is_list(Path::new(&data.train_images));
+    for (key, is_unset) in [
+        ("data.train_images", data.train_images.is_empty()),
+        ("data.train_landmarks", list_alone),
     ] {
-        if value.is_empty() {
-            let why = format!("is empty; name the learner's list file, as in --set {key}=PATH");
+        if is_unset {
+            let why = format!("is empty; name the learner's scans, as in --set {key}=PATH");
             return Err(ConfigError::Value {
                 key: key.into(),
                 why,
             });
         }
     }
-    Ok(DatasetSpec {
-        images: PathBuf::from(&data.train_images),
-        landmarks: Some(PathBuf::from(&data.train_landmarks)),
-        ids: data.landmarks.clone(),
-        options: LoadOptions {
-            choice: config.rules.volume,
-            cache_dir: (!data.cache.is_empty()).then(|| PathBuf::from(&data.cache)),
-            allow_mixed_spacing: data.allow_mixed_spacing,
-            ..LoadOptions::default()
-        },
-    })
+    Ok(DatasetSpec::training(config))
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {

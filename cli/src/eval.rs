@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use actor::summary::{Summary as Walked, summarise};
 use anyhow::Context as _;
 use common::config::Config;
+use common::dataset::Split;
 use common::run_folder::{RunFolder, folder_time};
 use common::scan::Scan;
 
@@ -14,7 +15,7 @@ use crate::Outcome;
 use crate::console;
 use crate::failure::{Advice, Exit};
 use crate::guess::Guess;
-use crate::report::{self, Failure, NOTICE};
+use crate::report::{self, ExportArgs, Failure, NOTICE};
 use crate::scans::{self, ListArgs};
 use crate::settings::ConfigArgs;
 use crate::walks::{self, StartArgs};
@@ -36,8 +37,8 @@ pub struct Args {
     load: PathBuf,
     #[command(flatten)]
     lists: ListArgs,
-    /// Training images, for the constant guess (else as the run folder keeps it)
-    #[arg(long, value_name = "LIST", requires = "train_landmarks")]
+    /// Training scans, for the constant guess (else as the run folder keeps it)
+    #[arg(long, value_name = "PATH")]
     train_images: Option<PathBuf>,
     /// Training landmarks, for the constant guess
     #[arg(long, value_name = "LIST", requires = "train_images")]
@@ -60,13 +61,15 @@ pub struct Args {
     #[arg(long)]
     no_pictures: bool,
     #[command(flatten)]
+    exports: ExportArgs,
+    #[command(flatten)]
     config: ConfigArgs,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   landmarl eval --load runs/NAME/checkpoints/best.safetensors --images test/images.txt --landmarks-files test/landmarks.txt
-  landmarl eval --load runs/NAME --images test/images.txt --landmarks-files test/landmarks.txt --protocol 19 --json
+  landmarl eval --load runs/NAME --images manifest.csv --split test --protocol 19 --json
   landmarl eval --load best.safetensors --images i.txt --landmarks-files l.txt --train-images ti.txt --train-landmarks tl.txt";
 
 pub fn run(args: &Args) -> Outcome {
@@ -77,7 +80,8 @@ pub fn run(args: &Args) -> Outcome {
         .starts(config.evaluation.starts, config.evaluation.margin)?;
     let scans = scans::labelled(
         &args.lists.images,
-        &args.lists.landmarks_files,
+        args.lists.landmarks_files.as_deref(),
+        (args.lists.split, "--landmarks-files"),
         &loaded,
         &config,
     )?;
@@ -92,6 +96,13 @@ pub fn run(args: &Args) -> Outcome {
     let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
     let predictions = report::predictions(&walked.answers, &scans, &loaded.landmarks);
     report::write_predictions(&out, &predictions)?;
+    report::write_exports(
+        &out.join("exports"),
+        &walked.answers,
+        &scans,
+        &loaded.landmarks,
+        &args.exports,
+    )?;
     if !args.no_pictures {
         report::write_pictures(
             &out.join("pictures"),
@@ -143,9 +154,11 @@ pub fn out_folder(asked: Option<&Path>, weights: &Path) -> anyhow::Result<PathBu
 }
 
 fn guess(args: &Args, loaded: &Loaded, config: &Config) -> anyhow::Result<Guess> {
-    if let (Some(images), Some(landmarks)) = (&args.train_images, &args.train_landmarks) {
+    if let Some(images) = &args.train_images {
+        let landmarks = args.train_landmarks.as_deref();
+        let which = (Split::Train, "--train-landmarks");
         let training =
-            scans::labelled(images, landmarks, loaded, config).context("constant guess")?;
+            scans::labelled(images, landmarks, which, loaded, config).context("constant guess")?;
         let from = format!("the {} scans of {}", training.len(), images.display());
         return Ok(Guess::of(&training, &loaded.landmarks, from));
     }

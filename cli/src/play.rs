@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::console;
 use crate::eval::{config_of, out_folder};
 use crate::failure::Exit;
-use crate::report::{self, NOTICE};
+use crate::report::{self, ExportArgs, NOTICE};
 use crate::scans;
 use crate::settings::ConfigArgs;
 use crate::walks::{self, StartArgs};
@@ -17,7 +17,8 @@ use crate::weights;
 /// Find landmarks in scans without known ones.
 ///
 /// Prints and writes voxel, RAS and LPS coordinates, and how well the walks
-/// agree (spread). Not a medical device: for research only.
+/// agree (spread). DIR/exports holds files for 3D Slicer and other viewers.
+/// Not a medical device: for research only.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -42,6 +43,8 @@ pub struct Args {
     #[arg(long)]
     no_pictures: bool,
     #[command(flatten)]
+    exports: ExportArgs,
+    #[command(flatten)]
     config: ConfigArgs,
 }
 
@@ -62,6 +65,13 @@ pub fn run(args: &Args) -> Outcome {
     let predictions = report::predictions(&walked.answers, &scans, &loaded.landmarks);
     let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
     report::write_predictions(&out, &predictions)?;
+    report::write_exports(
+        &out.join("exports"),
+        &walked.answers,
+        &scans,
+        &loaded.landmarks,
+        &args.exports,
+    )?;
     if !args.no_pictures {
         report::write_pictures(
             &out.join("pictures"),

@@ -1,9 +1,13 @@
-//! What an evaluation leaves behind: tables for people and programs, pictures.
+//! What an evaluation leaves behind: tables for people and programs, pictures,
+//! files for other programs.
 
+mod exports;
 mod files;
 mod pictures;
+mod stem;
 mod tables;
 
+pub use exports::{ExportArgs, write_exports};
 pub use files::{Prediction, predictions, write_predictions, write_summary};
 pub use pictures::write_pictures;
 pub use tables::{error_table, failure_lines, prediction_table};

@@ -5,63 +5,63 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use common::config::Config;
-use common::dataset::{Dataset, DatasetSpec, LoadOptions};
-use common::rules::Rules;
+use common::dataset::{Dataset, DatasetSpec, LoadOptions, Split, is_list};
 use common::scan::Scan;
 
+use crate::failure::{Advice, Exit};
 use crate::weights::Loaded;
 
 /// Scans with known landmarks.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListArgs {
-    /// List of scans, one path per line
-    #[arg(long, value_name = "LIST")]
+    /// Scans: a list, one path per line, or a folder or manifest with their landmark files
+    #[arg(long, value_name = "PATH")]
     pub images: PathBuf,
-    /// List of their landmark files, line for line
+    /// List of the landmark files, line for line with a list of scans
     #[arg(long, value_name = "LIST", alias = "landmark-files")]
-    pub landmarks_files: PathBuf,
+    pub landmarks_files: Option<PathBuf>,
+    /// Which scans, where splits are named: train, selection or test
+    #[arg(long, default_value = "test", value_parser = split)]
+    pub split: Split,
 }
 
-/// How scans are loaded under these rules.
-pub fn options(rules: &Rules, config: &Config) -> LoadOptions {
-    LoadOptions {
-        choice: rules.volume,
-        cache_dir: (!config.data.cache.is_empty()).then(|| PathBuf::from(&config.data.cache)),
-        allow_mixed_spacing: config.data.allow_mixed_spacing,
-        ..LoadOptions::default()
-    }
+fn split(word: &str) -> Result<Split, String> {
+    Split::of(word).ok_or_else(|| "give train, selection or test".to_owned())
 }
 
-/// Loads two list files; `ids` are the landmarks, one agent each.
-pub fn pair(
-    images: &Path,
-    landmarks: &Path,
-    ids: &[String],
-    options: LoadOptions,
-) -> anyhow::Result<Dataset> {
-    let spec = DatasetSpec {
-        images: images.to_owned(),
-        landmarks: Some(landmarks.to_owned()),
-        ids: ids.to_vec(),
-        options,
-    };
-    Dataset::load(&spec).with_context(|| format!("load scans of {}", images.display()))
+/// Loads scans with known landmarks.
+pub fn load(spec: &DatasetSpec) -> anyhow::Result<Dataset> {
+    Dataset::load(spec).with_context(|| format!("load scans of {}", spec.images.display()))
 }
 
-/// Scans with the landmarks of some weights.
+/// Scans with the landmarks of some weights; `option` is the name of the one
+/// that gives a list of scans its landmark files.
 pub fn labelled(
     images: &Path,
-    landmarks: &Path,
+    landmarks: Option<&Path>,
+    (split, option): (Split, &str),
     loaded: &Loaded,
     config: &Config,
 ) -> anyhow::Result<Vec<Arc<Scan>>> {
-    let options = options(&loaded.rules, config);
-    Ok(pair(images, landmarks, &loaded.landmarks, options)?.scans)
+    if landmarks.is_none() && is_list(images) {
+        let message = format!("{} is a list of scans alone", images.display());
+        let hint = format!("name their landmark files with {option}, or give a folder or manifest");
+        return Err(Advice::new(Exit::Usage, message).hint(hint).into());
+    }
+    let spec = DatasetSpec {
+        images: images.to_owned(),
+        landmarks: landmarks.map(Path::to_owned),
+        split,
+        fold: config.data.fold(),
+        ids: loaded.landmarks.clone(),
+        options: LoadOptions::new(loaded.rules.volume, &config.data),
+    };
+    Ok(load(&spec)?.scans)
 }
 
 /// Scans of which nothing is known.
 pub fn bare(paths: &[PathBuf], loaded: &Loaded, config: &Config) -> anyhow::Result<Vec<Arc<Scan>>> {
-    let options = options(&loaded.rules, config);
+    let options = LoadOptions::new(loaded.rules.volume, &config.data);
     Ok(Dataset::from_images(paths, &options)
         .context("load scans")?
         .scans)

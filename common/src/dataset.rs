@@ -7,6 +7,8 @@
 mod error;
 mod landmarks;
 mod names;
+mod source;
+mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -17,54 +19,17 @@ use rayon::prelude::*;
 
 use crate::cache::{Preprocessed, VolumeCache};
 use crate::landmark_file::LandmarkError;
-use crate::list_file::{ListFile, read_pair};
 use crate::manifest::TrainingManifest;
 use crate::nifti_io::{Limits, ReadError};
-use crate::preprocess::VolumeChoice;
 use crate::scan::Scan;
 use landmarks::Wanted;
 
 pub use error::{DatasetError, Problem};
+pub use source::{Pair, Source, SourceError, Split, is_list};
+pub use spec::{DatasetSpec, LoadOptions};
 
 /// Scans may differ in spacing by this share before it is an error.
 const SPACING_TOLERANCE: f64 = 0.01;
-
-/// How scans are loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadOptions {
-    /// Which volume to make.
-    pub choice: VolumeChoice,
-    /// Where preprocessed volumes are kept; `None` for the user's cache folder.
-    pub cache_dir: Option<PathBuf>,
-    /// Most voxels a scan may have.
-    pub max_voxels: u64,
-    /// Whether spacings may differ by more than 1 % between scans.
-    pub allow_mixed_spacing: bool,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self {
-            choice: VolumeChoice::default(),
-            cache_dir: None,
-            max_voxels: Limits::default().max_voxels,
-            allow_mixed_spacing: false,
-        }
-    }
-}
-
-/// What a run trains or is evaluated on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DatasetSpec {
-    /// List file of scans.
-    pub images: PathBuf,
-    /// List file of their landmark files, line for line.
-    pub landmarks: Option<PathBuf>,
-    /// Landmark of each agent: names, or numbers from 0. Empty for all of the first file.
-    pub ids: Vec<String>,
-    /// How scans are loaded.
-    pub options: LoadOptions,
-}
 
 /// Scans in memory.
 #[derive(Debug, Clone, Default)]
@@ -80,16 +45,25 @@ pub struct Dataset {
 impl Dataset {
     /// Loads what the spec names. All problems of all files are given at once.
     pub fn load(spec: &DatasetSpec) -> Result<Self, DatasetError> {
-        let Some(landmarks) = &spec.landmarks else {
-            let images = ListFile::read(&spec.images)?;
-            let mut dataset = Self::from_images(&images.entries, &spec.options)?;
+        let failed = |errors: Vec<SourceError>| {
+            DatasetError::new(errors.into_iter().map(Problem::Source).collect())
+        };
+        let pairs = Source::read(&spec.images, spec.landmarks.as_deref())
+            .and_then(|source| source.pairs(spec.split, spec.fold))
+            .map_err(failed)?;
+        let (images, landmarks): (Vec<PathBuf>, Vec<Option<PathBuf>>) = pairs
+            .into_iter()
+            .map(|pair| (pair.image, pair.landmarks))
+            .unzip();
+        // All have one, or none: a list of scans alone.
+        let landmarks: Vec<PathBuf> = landmarks.into_iter().flatten().collect();
+        if landmarks.is_empty() {
+            let mut dataset = Self::from_images(&images, &spec.options)?;
             dataset.landmark_names.clone_from(&spec.ids);
             return Ok(dataset);
-        };
-        let (images, landmarks) = read_pair(&spec.images, landmarks)
-            .map_err(|errors| DatasetError::new(errors.into_iter().map(Problem::List).collect()))?;
-        let (wanted, problems) = Wanted::read(&landmarks.entries, &spec.ids);
-        load(&images.entries, Some(&wanted), problems, &spec.options)
+        }
+        let (wanted, problems) = Wanted::read(&landmarks, &spec.ids);
+        load(&images, Some(&wanted), problems, &spec.options)
     }
 
     /// Loads scans of which no landmark is known.

@@ -1,16 +1,38 @@
 //! Landmark files: where the landmarks of one scan are, in whichever space.
 //!
-//! Two formats are read, told apart by their content: a CSV whose header names
-//! the space (`name,x_ras_mm,y_ras_mm,z_ras_mm`, or `_lps_mm`, or `_voxel`),
-//! and rl-medical's text, one `x,y,z` or `x y z` voxel index of the file's own
-//! grid per line, `0 0 0` or NaN where a landmark is missing.
+//! Formats are told apart by their content; [`mod@write`] makes those that other
+//! programs open.
+//!
+//! - A table (CSV, TSV or `;`) whose header names the space:
+//!   `name,x_ras_mm,y_ras_mm,z_ras_mm`, or `_lps_mm`, or `_voxel`, or 3D
+//!   Slicer's `label,r,a,s` and `label,l,p,s`.
+//! - rl-medical's text: one `x,y,z` (brain) or `x y z` (fetal) voxel index of
+//!   the file's own grid per line, `0 0 0` or NaN where a landmark is missing.
+//! - Legacy ASCII VTK polygonal data (cardiac): its `POINTS`, RAS mm, or LPS
+//!   where the title says so as 3D Slicer writes it.
+//! - 3D Slicer's `.mrk.json` and `.fcsv`: LPS or RAS mm, as they say.
 
 mod error;
-mod parse;
+mod fcsv;
+mod format;
+mod markups;
+mod points;
 mod select;
+mod table;
+mod text;
+mod vtk;
+pub mod write;
+
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod format_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod write_tests;
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,8 +42,8 @@ use crate::geometry::Geometry;
 pub use error::LandmarkError;
 pub use select::Selected;
 
-/// No landmark file is anywhere near as large.
-const MAX_BYTES: u64 = 16 << 20;
+/// No landmark file is anywhere near as large: 3D Slicer takes 700 bytes per point.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// What a point's three numbers mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +56,27 @@ pub enum Space {
     Voxel,
 }
 
+/// Where in its file a point stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The line, from 1.
+    Line(u64),
+    /// The markup and its control point, from 1, where lines mean nothing.
+    ControlPoint(usize, usize),
+}
+
+/// As it follows a path: `:12`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, ":{line}"),
+            Self::ControlPoint(markup, point) => {
+                write!(f, ": markup {markup}, control point {point}")
+            }
+        }
+    }
+}
+
 /// One landmark of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
@@ -43,8 +86,8 @@ pub struct Point {
     pub position: Option<[f64; 3]>,
     /// What the position's numbers mean.
     pub space: Space,
-    /// The file's line, counted from 1.
-    pub line: u64,
+    /// Where it stands in its file.
+    pub place: Place,
 }
 
 /// The landmarks of one scan, in file order.
@@ -57,7 +100,7 @@ pub struct LandmarkFile {
 }
 
 impl LandmarkFile {
-    /// Reads a file in either format.
+    /// Reads a file in any of the formats.
     pub fn read(path: &Path) -> Result<Self, LandmarkError> {
         let failed = |error| LandmarkError::Read {
             path: path.to_owned(),
@@ -71,7 +114,7 @@ impl LandmarkFile {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(LandmarkError::NotLandmarks {
                 path: path.to_owned(),
-                found: "a file of more than 16 MiB",
+                found: "a file of more than 4 MiB",
             });
         }
         Self::parse(&bytes, path)
@@ -81,7 +124,7 @@ impl LandmarkFile {
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, LandmarkError> {
         Ok(Self {
             path: path.to_owned(),
-            points: parse::points(bytes, path)?,
+            points: format::points(bytes, path)?,
         })
     }
 
@@ -111,7 +154,7 @@ impl LandmarkFile {
             .ok_or_else(|| {
                 LandmarkError::Outside(Box::new(error::Outside {
                     path: self.path.clone(),
-                    line: point.line,
+                    place: point.place,
                     scan: scan.to_owned(),
                     label: label.to_owned(),
                     position,

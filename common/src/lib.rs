@@ -4,6 +4,7 @@
 //! - [`volume`], [`geometry`], [`scan`]: what a preprocessed scan is.
 //! - [`nifti_io`], [`orientation`], [`preprocess`], [`cache`]: from a scan file to a volume.
 //! - [`landmark_file`], [`list_file`], [`dataset`]: all scans of a run with their landmarks.
+//! - [`label_map`]: landmarks as spheres to lay over a scan.
 //! - [`manifest`]: what actors and learner compare before they share transitions.
 //! - [`durable`]: files that are written whole or not at all.
 //! - [`rules`], [`walk`], [`trail`], [`starts`], [`window`]: the environment.
@@ -19,8 +20,10 @@ pub mod columns;
 pub mod config;
 pub mod consensus;
 pub mod dataset;
+mod delimited;
 pub mod durable;
 pub mod geometry;
+pub mod label_map;
 pub mod landmark_file;
 pub mod list_file;
 pub mod manifest;

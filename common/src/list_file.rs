@@ -64,13 +64,10 @@ impl ListFile {
     /// then to the current one. Blank lines and lines that begin with `#` are skipped.
     pub fn read(path: &Path) -> Result<Self, ListError> {
         let lines = read_lines(path)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
         let mut entries = Vec::with_capacity(lines.len());
         let mut missing = Vec::new();
         for (line, entry) in lines {
-            // Joining an absolute path gives that path.
-            let candidates = [folder.join(&entry), PathBuf::from(&entry)];
-            match candidates.into_iter().find(|c| c.exists()) {
+            match found_beside(path, Path::new(&entry)) {
                 Some(found) => entries.push(found),
                 None => missing.push(format!("line {line}: {entry}")),
             }
@@ -87,6 +84,15 @@ impl ListFile {
             })
         }
     }
+}
+
+/// Where a file is that a list or manifest names: relative to the list's
+/// folder, else to the current one.
+pub(crate) fn found_beside(list: &Path, entry: &Path) -> Option<PathBuf> {
+    let folder = list.parent().unwrap_or(Path::new(""));
+    // Joining an absolute path gives that path.
+    let candidates = [folder.join(entry), entry.to_owned()];
+    candidates.into_iter().find(|c| c.exists())
 }
 
 /// Reads the list of scans and the list of their landmark files. All problems of both are given.

@@ -69,6 +69,29 @@ pub fn mapped_affine(file: &Affine, map: &AxisMap) -> Affine {
     Affine { rows }
 }
 
+/// The file's voxel positions → RAS mm, given ours: the inverse of [`mapped_affine`].
+#[must_use]
+pub fn file_affine(ours: &Affine, map: &AxisMap) -> Affine {
+    let first = map.from_file([0.0; 3]);
+    let origin = ours.to_world(first);
+    // One voxel on along each axis of the file is this far on ours. By steps,
+    // not by positions: the difference of two places would be rounded.
+    let steps = [0, 1, 2].map(|axis| {
+        let mut next = [0.0; 3];
+        next[axis] = 1.0;
+        let next = map.from_file(next);
+        [0, 1, 2].map(|i| next[i] - first[i])
+    });
+    let mut rows = [[0.0; 4]; 3];
+    for (row, (our_row, shift)) in rows.iter_mut().zip(ours.rows.iter().zip(origin)) {
+        for (value, step) in row.iter_mut().zip(steps) {
+            *value = our_row[0] * step[0] + our_row[1] * step[1] + our_row[2] * step[2];
+        }
+        row[3] = shift;
+    }
+    Affine { rows }
+}
+
 /// The file's voxels (first axis fastest) in our order (z fastest), each converted.
 ///
 /// # Panics
@@ -165,6 +188,7 @@ mod tests {
             let file = affine_of(orientation, [0.5, 1.0, 2.0]);
             let map = nearest_ras(&file, dims);
             let ours = mapped_affine(&file, &map);
+            assert_eq!(file_affine(&ours, &map), file);
             for i in 0..3 {
                 for j in 0..3 {
                     let value = ours.rows[i][j];
@@ -284,6 +308,10 @@ mod tests {
             let p = [1.5, 2.25, 0.5];
             let (a, b) = (mapped_affine(&turned, &map).to_world(p), turned.to_world(map.to_file(p)));
             for k in 0..3 { prop_assert!((a[k] - b[k]).abs() < 1e-9); }
+            let back = file_affine(&mapped_affine(&turned, &map), &map);
+            let apart = |(a, b): (&f64, &f64)| (a - b).abs();
+            let rows = back.rows.iter().flatten().zip(turned.rows.iter().flatten());
+            prop_assert!(rows.map(apart).all(|d| d < 1e-12));
         }
     }
 }

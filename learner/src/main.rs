@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
-use common::dataset::{Dataset, DatasetError, DatasetSpec, LoadOptions};
+use common::dataset::{Dataset, DatasetError, DatasetSpec};
 use common::telemetry;
 use learner::{LearnerSetup, Progress};
 use proto::learner_status::LearnerStatus;
@@ -125,7 +125,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
             args.run_dir.display()
         )
     })?;
-    let dataset = Arc::new(Dataset::load(&spec(&config))?);
+    let dataset = Arc::new(Dataset::load(&DatasetSpec::training(&config))?);
     // Names as everybody resolves them, so that all digests agree.
     config.data.landmarks.clone_from(&dataset.landmark_names);
     let name = args.run_dir.file_name();
@@ -162,21 +162,6 @@ async fn stop_signal() {
             std::process::exit(INTERRUPTED);
         }
     });
-}
-
-fn spec(config: &Config) -> DatasetSpec {
-    let path = |p: &String| (!p.is_empty()).then(|| PathBuf::from(p));
-    DatasetSpec {
-        images: PathBuf::from(&config.data.train_images),
-        landmarks: path(&config.data.train_landmarks),
-        ids: config.data.landmarks.clone(),
-        options: LoadOptions {
-            choice: config.rules.volume,
-            cache_dir: path(&config.data.cache),
-            allow_mixed_spacing: config.data.allow_mixed_spacing,
-            ..LoadOptions::default()
-        },
-    }
 }
 
 async fn status(address: &str, json: bool) -> anyhow::Result<()> {

@@ -4,6 +4,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use common::config::Config;
+use common::dataset::{DatasetSpec, Source};
+use common::landmark_file::LandmarkFile;
 
 use super::Check;
 
@@ -178,30 +180,36 @@ pub fn port(address: &str) -> Check {
 pub fn data(config: &Config) -> Check {
     let name = "data";
     if config.data.train_images.is_empty() {
-        let fix = "give --config or --set data.train_images=LIST to check scans";
+        let fix = "give --config or --set data.train_images=PATH to check scans";
         return Check::ok(name, format!("none configured; {fix}"));
     }
-    let list = Path::new(&config.data.train_images);
-    match first_scan(list) {
+    match first_scan(config) {
         Ok(detail) => Check::ok(name, detail),
         Err(why) => Check::fail(name, why, "mend data.train_images or the file"),
     }
 }
 
-fn first_scan(list: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(list)
-        .map_err(|e| format!("cannot read {}: {e}", list.display()))?;
-    let first = text
-        .lines()
-        .map(str::trim)
-        .find(|l| !l.is_empty() && !l.starts_with('#'));
-    let first = first.ok_or_else(|| format!("{} names no scan", list.display()))?;
-    let path = list.parent().unwrap_or(Path::new("")).join(first);
+fn first_scan(config: &Config) -> Result<String, String> {
+    let spec = DatasetSpec::training(config);
+    let pairs = Source::read(&spec.images, spec.landmarks.as_deref())
+        .and_then(|source| source.pairs(spec.split, spec.fold))
+        .map_err(|errors| {
+            let first = errors.first().map(ToString::to_string).unwrap_or_default();
+            match errors.len() {
+                0 | 1 => first,
+                n => format!("{n} problems, the first: {first}"),
+            }
+        })?;
+    let first = pairs.first().ok_or("names no scan")?;
     let limits = common::nifti_io::Limits::default();
-    let image = common::nifti_io::read(&path, &limits).map_err(|e| e.to_string())?;
+    let image = common::nifti_io::read(&first.image, &limits).map_err(|e| e.to_string())?;
+    let shown = first.image.display();
+    if let Some(landmarks) = &first.landmarks {
+        LandmarkFile::read(landmarks).map_err(|e| e.to_string())?;
+    }
     Ok(format!(
-        "{} decodes: {:?} voxels",
-        path.display(),
+        "{} scans; {shown} decodes: {:?} voxels",
+        pairs.len(),
         image.dims()
     ))
 }

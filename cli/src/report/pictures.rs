@@ -11,6 +11,7 @@ use common::scan::Scan;
 use image::ImageFormat;
 
 use super::NOTICE;
+use super::stem::stem;
 
 /// Writes `<folder>/<scan>.png` for each scan that has answers.
 pub fn write_pictures(
@@ -33,7 +34,8 @@ pub fn write_pictures(
         let picture = render_scan_picture(&scan.volume, scan.geometry.spacing_mm, &items, &title);
         let mut png = Cursor::new(Vec::new());
         picture.write_to(&mut png, ImageFormat::Png)?;
-        write_atomic(&folder.join(file_name(index, scans)), &png.into_inner())?;
+        let file = folder.join(format!("{}.png", stem(index, scans)));
+        write_atomic(&file, &png.into_inner())?;
     }
     Ok(())
 }
@@ -49,16 +51,5 @@ fn item(answer: &ScanAnswer, scan: &Scan, names: &[String]) -> PictureItem {
         prediction: Some(answer.position),
         error_mm: answer.error_mm,
         error_voxels: answer.error_voxels,
-    }
-}
-
-/// The scan's name; with its number where two have the same.
-fn file_name(index: usize, scans: &[Arc<Scan>]) -> String {
-    let name = &scans[index].name;
-    let twice = scans.iter().filter(|s| s.name == *name).count() > 1;
-    if twice {
-        format!("{name}-{index}.png")
-    } else {
-        format!("{name}.png")
     }
 }

@@ -20,18 +20,21 @@ use crate::settings::{ConfigArgs, number_setting, setting};
 pub struct Args {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// List of training scans, one path per line
-    #[arg(long, value_name = "LIST", help_heading = "Data")]
+    /// Training scans: a list, one path per line, or a folder or manifest with their landmark files
+    #[arg(long, value_name = "PATH", help_heading = "Data")]
     train_images: Option<PathBuf>,
-    /// List of their landmark files
+    /// List of the landmark files, line for line with a list of scans
     #[arg(long, value_name = "LIST", help_heading = "Data")]
     train_landmarks: Option<PathBuf>,
-    /// List of scans that choose the best checkpoint
-    #[arg(long, value_name = "LIST", help_heading = "Data")]
+    /// Scans that choose the best checkpoint [default: those that --train-images names for it]
+    #[arg(long, value_name = "PATH", help_heading = "Data")]
     selection_images: Option<PathBuf>,
     /// List of their landmark files
     #[arg(long, value_name = "LIST", help_heading = "Data")]
     selection_landmarks: Option<PathBuf>,
+    /// Fold of the manifest that chooses the best checkpoint; the others are trained on
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    fold: Option<u32>,
     /// Landmark names or 0-based numbers, one agent each
     #[arg(
         long,
@@ -73,6 +76,7 @@ const EXAMPLES: &str = "\
 Examples:
   landmarl train --config configs/mouse-small.toml --minutes 10
   landmarl train --train-images t/images.txt --train-landmarks t/landmarks.txt --landmarks AC,PC --set learner.lr=3e-4 --name first
+  landmarl train --train-images manifest.csv --fold 0 --landmarks AC,PC
   landmarl train --resume runs/first --updates 12000
   landmarl train --resume";
 
@@ -123,6 +127,7 @@ impl Args {
             path("data.train_landmarks", &self.train_landmarks),
             path("data.selection_images", &self.selection_images),
             path("data.selection_landmarks", &self.selection_landmarks),
+            number_setting("data.fold", self.fold),
             landmarks,
             path("run.dir", &self.run_dir),
             setting("run.name", self.name.as_deref()),

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use common::config::Config;
-use common::dataset::Dataset;
+use common::dataset::{Dataset, DatasetSpec, is_list};
 use common::manifest::hex;
 use common::row::RowShape;
 use common::rules::RULES_VERSION;
@@ -36,24 +36,29 @@ pub struct Plan {
 /// Refuses a configuration that names no scans to train on.
 pub fn check_data_settings(config: &Config) -> Result<(), Advice> {
     let d = &config.data;
-    for (key, value, flag) in [
-        ("data.train_images", &d.train_images, "--train-images"),
+    let alone = |images: &str, landmarks: &str| landmarks.is_empty() && is_list(Path::new(images));
+    let nothing = [
         (
-            "data.train_landmarks",
-            &d.train_landmarks,
-            "--train-landmarks",
+            d.train_images.is_empty(),
+            "data.train_images",
+            "--train-images PATH",
         ),
-    ] {
-        if value.is_empty() {
-            let message = format!("config key \"{key}\" is empty: there is nothing to train on");
-            let hint =
-                format!("give {flag} LIST; `landmarl phantom --out data` makes scans to try");
-            return Err(Advice::new(Exit::Config, message).hint(hint));
-        }
+        (
+            alone(&d.train_images, &d.train_landmarks),
+            "data.train_landmarks",
+            "--train-landmarks LIST",
+        ),
+    ];
+    if let Some((_, key, flag)) = nothing.into_iter().find(|(is_so, ..)| *is_so) {
+        let message = format!("config key \"{key}\" is empty: there is nothing to train on");
+        let hint = format!("give {flag}; `landmarl phantom --out data` makes scans to try");
+        return Err(Advice::new(Exit::Config, message).hint(hint));
     }
-    if d.selection_images.is_empty() != d.selection_landmarks.is_empty() {
+    let landmarks_alone = d.selection_images.is_empty() && !d.selection_landmarks.is_empty();
+    if landmarks_alone || alone(&d.selection_images, &d.selection_landmarks) {
         let message = "one of data.selection_images and data.selection_landmarks is empty";
-        return Err(Advice::new(Exit::Config, message).hint("give both, or neither"));
+        let hint = "give both lists, or a folder or manifest as images, or neither";
+        return Err(Advice::new(Exit::Config, message).hint(hint));
     }
     Ok(())
 }
@@ -66,12 +71,7 @@ impl Plan {
         resume: bool,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
-        let options = scans::options(&config.rules, &config);
-        let (images, landmarks) = (
-            Path::new(&config.data.train_images),
-            Path::new(&config.data.train_landmarks),
-        );
-        let dataset = scans::pair(images, landmarks, &config.data.landmarks, options)?;
+        let dataset = scans::load(&DatasetSpec::training(&config))?;
         config.data.landmarks.clone_from(&dataset.landmark_names);
         config.run.name = folder.name();
         let selection = selection(&config, &dataset)?;
@@ -132,15 +132,13 @@ impl Plan {
 
 /// The scans that choose the best weights, if there are any.
 fn selection(config: &Config, training: &Dataset) -> anyhow::Result<Option<Dataset>> {
-    if config.data.selection_images.is_empty() || config.validation.every == 0 {
+    if config.validation.every == 0 {
         return Ok(None);
     }
-    let (images, landmarks) = (
-        Path::new(&config.data.selection_images),
-        Path::new(&config.data.selection_landmarks),
-    );
-    let options = scans::options(&config.rules, config);
-    let selection = scans::pair(images, landmarks, &config.data.landmarks, options)?;
+    let Some(spec) = DatasetSpec::selection(config) else {
+        return Ok(None);
+    };
+    let selection = scans::load(&spec)?;
     let trained: HashSet<_> = training.scans.iter().map(|s| s.hash).collect();
     for scan in selection.scans.iter().filter(|s| trained.contains(&s.hash)) {
         tracing::warn!(

@@ -121,6 +121,11 @@ fn landmarks_and_lists_that_cannot_be_used() {
         3,
         &["data.train_images"],
     );
+    bench.fail(
+        "train --run-dir runs --landmarks A --train-images images.txt",
+        3,
+        &["data.train_landmarks"],
+    );
     bench.write("images.txt", "scan.nii\ngone.nii\n");
     bench.fail(
         &format!("{TRAIN} --landmarks A"),

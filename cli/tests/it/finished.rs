@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use common::landmark_file::LandmarkFile;
+use common::nifti_io::{Limits, Samples, read};
 use model::{Network, NetworkSpec, weights};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -71,6 +73,15 @@ fn an_evaluation_leaves_tables_and_pictures() {
     let picture = std::fs::read(bench.path("eval/pictures/phantom_0001.png")).unwrap();
     assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
 
+    exports_say_what_the_table_says(&bench, "eval");
+    let truth = landmarks(&bench, "eval/exports/phantom_0001_truth.mrk.json");
+    let given = landmarks(&bench, "data/test/landmarks/phantom_0001.csv");
+    let [x, y, z] = given.find("base_ball").unwrap().point.position.unwrap();
+    let found = truth.find("base_ball").unwrap().point.position.unwrap();
+    for (found, expected) in found.into_iter().zip([-x, -y, z]) {
+        assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+    }
+
     // The same walks again: the same answers.
     bench.succeed(&format!("{EVAL} --out again --no-pictures --train-images data/train/images.txt --train-landmarks data/train/landmarks.txt"));
     assert_eq!(
@@ -78,6 +89,51 @@ fn an_evaluation_leaves_tables_and_pictures() {
         csv
     );
     assert!(!bench.path("again/pictures").exists());
+}
+
+fn landmarks(bench: &Bench, file: &str) -> LandmarkFile {
+    LandmarkFile::read(&bench.path(file)).unwrap()
+}
+
+/// Every export of the first phantom against predictions.json.
+fn exports_say_what_the_table_says(bench: &Bench, out: &str) {
+    let exports = |ending: &str| format!("{out}/exports/phantom_0001{ending}");
+    let predictions = json(&bench.path(&format!("{out}/predictions.json")));
+    let labels = read(&bench.path(&exports("_label.nii.gz")), &Limits::default()).unwrap();
+    let scan = bench.path("data/test/images/phantom_0001.nii.gz");
+    let scan = read(&scan, &Limits::default()).unwrap();
+    assert_eq!(
+        (labels.dims(), labels.affine()),
+        (scan.dims(), scan.affine())
+    );
+    let Samples::U8(voxels) = labels.samples() else {
+        panic!("labels are bytes");
+    };
+    for (label, place) in (1..).zip(predictions["predictions"].as_array().unwrap()) {
+        let name = place["landmark"].as_str().unwrap();
+        let numbers = |space: &str| -> Vec<f64> {
+            let list = place["predicted"][space].as_array().unwrap();
+            list.iter().map(|v| v.as_f64().unwrap()).collect()
+        };
+        for (ending, space) in [
+            (".mrk.json", "lps_mm"),
+            (".fcsv", "lps_mm"),
+            (".csv", "ras_mm"),
+        ] {
+            let file = landmarks(bench, &exports(ending));
+            let point = file.find(name).unwrap().point;
+            assert_eq!(point.position.unwrap()[..], numbers(space), "{ending}");
+        }
+        let [nx, ny, _] = labels.dims();
+        let at: Vec<usize> = numbers("file_voxel")
+            .into_iter()
+            .map(|v| v.round() as usize)
+            .collect();
+        let found = voxels[at[0] + nx * (at[1] + ny * at[2])];
+        assert_eq!(found, label, "{name} at {at:?}");
+    }
+    let legend = std::fs::read_to_string(bench.path(&format!("{out}/exports/labels.csv"))).unwrap();
+    assert_eq!(legend, "label,landmark\n1,bridge\n2,base_ball\n");
 }
 
 #[test]
@@ -117,6 +173,49 @@ fn tables_say_when_there_is_no_constant_guess() {
 }
 
 #[test]
+fn a_folder_or_a_manifest_serves_as_well_as_lists() {
+    let bench = Bench::new();
+    bench.phantoms();
+    random_weights(&bench, &rules(12));
+    bench.succeed(&format!("{EVAL} --out lists --no-pictures"));
+    let image = |set: &str| {
+        format!("data/{set}/images/phantom_0001.nii.gz,data/{set}/landmarks/phantom_0001.csv,{set}")
+    };
+    let rows = format!(
+        "image,landmarks,split\n{}\n{}\n",
+        image("train"),
+        image("test")
+    );
+    bench.write("scans.csv", rows);
+    let by = "eval --load weights.safetensors --device cpu --starts 2 --no-pictures";
+    bench.succeed(&format!("{by} --images data --out folder"));
+    bench.succeed(&format!(
+        "{by} --images scans.csv --train-images scans.csv --out manifest"
+    ));
+    let table = |out: &str| {
+        let text = std::fs::read_to_string(bench.path(&format!("{out}/predictions.csv"))).unwrap();
+        let columns = text
+            .lines()
+            .map(|l| l.split(',').take(20).collect::<Vec<_>>().join(","));
+        columns.collect::<Vec<_>>()
+    };
+    assert_eq!(table("folder"), table("lists"));
+    assert_eq!(table("manifest"), table("lists"));
+    let guess = json(&bench.path("manifest/summary.json"))["constant_guess_mm"].as_f64();
+    assert!(guess.unwrap() > 0.0);
+    bench.fail(
+        &format!("{by} --images scans.csv --split selection"),
+        4,
+        &["scans.csv' names no selection scans; it has 1 train, 0 selection, 1 test"],
+    );
+    bench.fail(
+        &format!("{by} --images data/test/images.txt"),
+        2,
+        &["a list of scans alone", "--landmarks-files"],
+    );
+}
+
+#[test]
 fn play_needs_no_landmarks() {
     let bench = Bench::new();
     bench.phantoms();
@@ -131,6 +230,17 @@ fn play_needs_no_landmarks() {
     assert_eq!(ras[0].as_f64().unwrap(), -lps[0].as_f64().unwrap());
     assert_eq!(first["truth"], serde_json::Value::Null);
     assert!(bench.path("found/pictures/phantom_0001.png").is_file());
+    exports_say_what_the_table_says(&bench, "found");
+    assert!(
+        !bench
+            .path("found/exports/phantom_0001_truth.mrk.json")
+            .exists()
+    );
+    bench.fail(
+        "play --load weights.safetensors x.nii --label-radius-mm=-1",
+        2,
+        &["--label-radius-mm", "0 or more"],
+    );
     bench.fail(
         "play --load weights.safetensors gone.nii.gz",
         4,

@@ -166,6 +166,22 @@ fn resumed(bench: &Bench, validations: usize) {
 }
 
 #[test]
+fn a_folder_names_training_and_selection_scans() {
+    let bench = Bench::new();
+    bench.phantoms();
+    bench.succeed(&format!(
+        "train --train-images data --landmarks bridge,base_ball --name folder --updates 10 {SMALL}"
+    ));
+    let validations = lines(&bench.path("runs/folder/validation.jsonl"));
+    assert_eq!(validations.last().unwrap()["updates"], 10);
+    bench.fail(
+        &format!("train --train-images data --fold 1 --landmarks bridge {SMALL}"),
+        4,
+        &["names no folds", "data.fold"],
+    );
+}
+
+#[test]
 fn ctrl_c_leaves_a_checkpoint() {
     let bench = Bench::new();
     bench.phantoms();

@@ -184,10 +184,12 @@ fn check_type(key: &str, layer: &str, default: &Value, value: &Value) -> Result<
     // would be rounded without a word.
     let expected = match (default, value) {
         (Value::Float(_), Value::Integer(_) | Value::Float(_))
+        | (Value::Integer(..0), Value::Integer(_))
         | (Value::Integer(_), Value::Integer(0..))
         | (Value::String(_), Value::String(_))
         | (Value::Boolean(_), Value::Boolean(_))
         | (Value::Array(_), Value::Array(_)) => return Ok(()),
+        (Value::Integer(..0), _) => "a whole number",
         (Value::Integer(_), _) => "a whole number, not negative",
         (Value::Float(_), _) => "a number",
         (Value::Boolean(_), _) => "true or false",

@@ -27,9 +27,18 @@ pub struct DataConfig {
     pub train_landmarks: String,
     pub selection_images: String,
     pub selection_landmarks: String,
+    pub fold: i64,
     pub landmarks: Vec<String>,
     pub cache: String,
     pub allow_mixed_spacing: bool,
+}
+
+impl DataConfig {
+    /// The fold that is kept out of training, if one is chosen.
+    #[must_use]
+    pub fn fold(&self) -> Option<u32> {
+        u32::try_from(self.fold).ok()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -218,6 +227,11 @@ pub(super) fn checks(c: &Config) -> Vec<Check> {
 fn services(c: &Config) -> Vec<Check> {
     let (r, a) = (&c.replay, &c.actor);
     vec![
+        Check {
+            key: "data.fold",
+            holds: (-1..=i64::from(u32::MAX)).contains(&c.data.fold),
+            why: format!("must be a fold from 0, or -1 for none, got {}", c.data.fold),
+        },
         one_of(
             "network.preset",
             &c.network.preset,

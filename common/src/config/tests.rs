@@ -42,6 +42,8 @@ fn layers_override_each_other() {
     assert_eq!(c.data.train_images, "a b.txt");
     assert_eq!(c.data.landmarks, ["AC", "13"]);
     assert_eq!(c.run.name, "007", "text stays text");
+    assert_eq!(load(&["data.fold=3"], &[]).unwrap().data.fold(), Some(3));
+    assert_eq!(load(&["data.fold=-1"], &[]).unwrap().data.fold(), None);
     let c = load(&["rules.target={ radius = 2.0 }"], &[]).unwrap();
     assert_eq!(c.rules.target, crate::rules::TargetRule::Radius(2.0));
 }
@@ -65,6 +67,11 @@ fn errors_name_key_layer_and_remedy() {
             &["learner.batch=abc"],
             "must be a whole number, not negative, got \"abc\"",
         ),
+        (
+            &["data.fold=-2"],
+            "\"data.fold\": must be a fold from 0, or -1 for none, got -2",
+        ),
+        (&["data.fold=x"], "must be a whole number, got \"x\""),
         (&["learner.double=1"], "must be true or false, got 1"),
         (
             &["learner.gamma=1.5"],

@@ -3,18 +3,17 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::shown;
+use super::{SourceError, shown};
 use crate::landmark_file::LandmarkError;
-use crate::list_file::ListError;
 use crate::nifti_io::ReadError;
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// With a list file.
+    /// With the list, folder or manifest that names the scans.
     #[error(transparent)]
-    List(#[from] ListError),
+    Source(#[from] SourceError),
     /// With a scan.
     #[error(transparent)]
     Scan(#[from] ReadError),
@@ -81,12 +80,6 @@ pub struct DatasetError {
 impl DatasetError {
     pub(super) fn new(problems: Vec<Problem>) -> Self {
         Self { problems }
-    }
-}
-
-impl From<ListError> for DatasetError {
-    fn from(error: ListError) -> Self {
-        Self::new(vec![error.into()])
     }
 }
 

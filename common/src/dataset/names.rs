@@ -37,13 +37,17 @@ fn name(path: &Path, folders: usize) -> String {
         .map(|part| part.as_os_str().to_string_lossy().into_owned())
         .collect();
     let joined = parts[parts.len().saturating_sub(folders + 1)..].join("_");
-    let lower = joined.to_lowercase();
+    without_ending(&joined).unwrap_or(&joined).to_owned()
+}
+
+/// A scan's path without `.nii` or `.nii.gz`; `None` for other files.
+pub(super) fn without_ending(path: &str) -> Option<&str> {
+    let lower = path.to_lowercase();
     let end = [".nii.gz", ".nii"]
         .into_iter()
-        .find(|end| lower.ends_with(end));
-    // Lower case may have another length in odd alphabets; the extension has not.
-    let length = joined.len() - end.map_or(0, str::len);
-    joined.get(..length).unwrap_or(&joined).to_owned()
+        .find(|end| lower.ends_with(end))?;
+    // Lower case may have another length in odd alphabets; the ending has not.
+    path.get(..path.len() - end.len())
 }
 
 #[cfg(test)]

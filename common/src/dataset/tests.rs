@@ -5,6 +5,7 @@ use std::fs;
 use super::*;
 use crate::geometry::Affine;
 use crate::nifti_io::{ImageRef, SamplesRef, write};
+use crate::preprocess::VolumeChoice;
 
 /// A folder of small scans and lists.
 struct Folder(tempfile::TempDir);
@@ -49,6 +50,8 @@ impl Folder {
             images: self.at("images.txt"),
             landmarks: Some(self.at("landmarks.txt")),
             ids: ids.iter().map(|&id| id.to_owned()).collect(),
+            split: Split::Train,
+            fold: None,
             options: LoadOptions {
                 cache_dir: Some(self.at("cache")),
                 ..LoadOptions::default()
@@ -194,6 +197,56 @@ fn lists_are_checked_together() {
 }
 
 #[test]
+fn a_manifest_gives_training_and_selection_scans() {
+    use crate::config::{Config, Sources};
+    let folder = two();
+    folder.text(
+        "m.csv",
+        "image,landmarks,fold\na.nii.gz,a.csv,0\nb.nii.gz,b.csv,1\n",
+    );
+    let config = |set: &[String]| {
+        let path = folder.at("m.csv").display().to_string();
+        let cache = folder.at("cache").display().to_string();
+        let mut all = vec![
+            format!("data.train_images={path}"),
+            format!("data.cache={cache}"),
+            "data.landmarks=[\"AC\"]".to_owned(),
+        ];
+        all.extend_from_slice(set);
+        let sources = Sources {
+            set: all,
+            ..Sources::default()
+        };
+        Config::load(&sources).unwrap()
+    };
+    let names = |spec: &DatasetSpec| -> Vec<String> {
+        let scans = Dataset::load(spec).unwrap().scans;
+        scans.iter().map(|s| s.name.clone()).collect()
+    };
+    let folds = config(&["data.fold=0".to_owned()]);
+    assert_eq!(names(&DatasetSpec::training(&folds)), ["b"]);
+    assert_eq!(names(&DatasetSpec::selection(&folds).unwrap()), ["a"]);
+    // No fold, no split: all for training, and none to choose by.
+    let whole = config(&[]);
+    assert_eq!(names(&DatasetSpec::training(&whole)).len(), 2);
+    assert_eq!(DatasetSpec::selection(&whole), None);
+    // A source of its own for the selection.
+    let images = folder.at("images.txt").display().to_string();
+    let own = config(&[
+        format!("data.selection_images={images}"),
+        format!(
+            "data.selection_landmarks={}",
+            folder.at("landmarks.txt").display()
+        ),
+    ]);
+    assert_eq!(names(&DatasetSpec::selection(&own).unwrap()).len(), 2);
+    let text = Dataset::load(&DatasetSpec::training(&config(&["data.fold=7".to_owned()])))
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("m.csv' has folds 0, 1"), "{text}");
+}
+
+#[test]
 fn play_needs_no_landmarks() {
     let folder = two();
     let options = LoadOptions {
@@ -227,6 +280,8 @@ fn real(root: &Path, set: &str, ids: &[&str], cache: &Path) -> Dataset {
         images: root.join(set).join("images.txt"),
         landmarks: Some(root.join(set).join("landmarks.txt")),
         ids: ids.iter().map(|&id| id.to_owned()).collect(),
+        split: Split::Train,
+        fold: None,
         options: LoadOptions {
             cache_dir: Some(cache.to_owned()),
             ..LoadOptions::default()
@@ -291,6 +346,8 @@ fn brain_text_and_csv_name_the_same_places() {
             images: list,
             landmarks: Some(landmarks),
             ids: vec!["AC".to_owned(), "PC".to_owned()],
+            split: Split::Train,
+            fold: None,
             options: LoadOptions {
                 cache_dir: Some(dir.path().to_owned()),
                 ..LoadOptions::default()

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Space;
+use super::{Place, Space};
 
 /// Landmarks that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,8 @@ pub enum LandmarkError {
     /// Not a format that is read.
     #[error(
         "landmark file '{}' is {found}; give a CSV with the header name,x_ras_mm,y_ras_mm,z_ras_mm \
-         (or _lps_mm, or _voxel), or lines of x,y,z voxel indices", path.display()
+         (or _lps_mm, or _voxel), lines of x,y,z voxel indices, 3D Slicer's .mrk.json or .fcsv, or \
+         an ASCII VTK PolyData file", path.display()
     )]
     NotLandmarks {
         /// The file.
@@ -32,7 +33,7 @@ pub enum LandmarkError {
     #[error(
         "{}:{line}: the header '{header}' does not say in which space the positions are; accepted are \
          name,x_ras_mm,y_ras_mm,z_ras_mm and name,x_lps_mm,y_lps_mm,z_lps_mm and \
-         name,x_voxel,y_voxel,z_voxel", path.display()
+         name,x_voxel,y_voxel,z_voxel (or label,r,a,s or label,l,p,s)", path.display()
     )]
     Header {
         /// The file.
@@ -42,14 +43,14 @@ pub enum LandmarkError {
         /// The header as it stands there.
         header: String,
     },
-    /// A line that cannot be understood.
-    #[error("{}:{line}: {problem}", path.display())]
-    Line {
+    /// A line or point that cannot be understood.
+    #[error("{}{place}: {problem}", path.display())]
+    Entry {
         /// The file.
         path: PathBuf,
-        /// Its line, from 1.
-        line: u64,
-        /// What is wrong with it.
+        /// Where in it.
+        place: Place,
+        /// What is wrong there.
         problem: String,
     },
     /// An id that the file does not have.
@@ -72,15 +73,15 @@ pub enum LandmarkError {
 /// A landmark that is not in its scan.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{}:{line}: landmark '{label}' at {position:?} ({space}) is outside scan '{scan}': \
+    "{}{place}: landmark '{label}' at {position:?} ({space}) is outside scan '{scan}': \
      voxel [{:.1}, {:.1}, {:.1}] of {dims:?}; check that file and scan belong together and that \
      the space is right", path.display(), voxel[0], voxel[1], voxel[2]
 )]
 pub struct Outside {
     /// The landmark file.
     pub path: PathBuf,
-    /// Its line, from 1.
-    pub line: u64,
+    /// Where in it.
+    pub place: Place,
     /// The scan's name.
     pub scan: String,
     /// The landmark's name or number.

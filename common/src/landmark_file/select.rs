@@ -78,8 +78,13 @@ impl LandmarkFile {
             .map(|name| (distance(&name.to_lowercase(), &wanted), name))
             .filter(|(distance, name)| *distance <= 2 && *distance < name.chars().count())
             .min_by_key(|(distance, _)| *distance);
-        near.map(|(_, name)| format!("; did you mean '{name}'?"))
-            .unwrap_or_default()
+        match near {
+            Some((_, name)) => format!("; did you mean '{name}'?"),
+            None if self.names().next().is_some() && id.parse::<i64>().is_err() => {
+                "; where a scan lacks a landmark, list it without a position".to_owned()
+            }
+            None => String::new(),
+        }
     }
 }
 

@@ -34,8 +34,8 @@ fn csv_says_its_space_in_the_header() {
     ];
     for (point, (name, position, line)) in file.points.iter().zip(expected) {
         assert_eq!(
-            (point.name.as_deref(), point.position, point.line),
-            (name, position, line)
+            (point.name.as_deref(), point.position, point.place),
+            (name, position, Place::Line(line))
         );
         assert_eq!(point.space, Space::RasMm);
     }
@@ -70,8 +70,8 @@ fn line_ends_marks_and_blank_lines_do_not_matter() {
     let csv = "\u{feff}name,x_ras_mm,y_ras_mm,z_ras_mm\r\n\r\nAC,1,2,3\r\n# later\r\n\r\nPC,4,5,6\r\n\r\n";
     let file = parse(csv).unwrap();
     assert_eq!(
-        file.points.iter().map(|p| p.line).collect::<Vec<_>>(),
-        [3, 6]
+        file.points.iter().map(|p| p.place).collect::<Vec<_>>(),
+        [Place::Line(3), Place::Line(6)]
     );
     assert_eq!(file.points[1].position, Some([4.0, 5.0, 6.0]));
     let text = "\u{feff}1,2,3\r\n\r\n4,5,6\r\n\n";
@@ -79,7 +79,7 @@ fn line_ends_marks_and_blank_lines_do_not_matter() {
         positions(text),
         [Some([1.0, 2.0, 3.0]), Some([4.0, 5.0, 6.0])]
     );
-    assert_eq!(parse(text).unwrap().points[1].line, 3);
+    assert_eq!(parse(text).unwrap().points[1].place, Place::Line(3));
 }
 
 #[test]
@@ -121,11 +121,14 @@ fn errors_name_file_and_line() {
         ("1,2,3\n1,,3\n".to_owned(), "a/b.csv:2: '' is not a number"),
         (String::new(), "'a/b.csv' is empty"),
         ("\n \n".to_owned(), "'a/b.csv' is empty"),
+        (header.to_owned(), "is a file without a single point"),
         (
-            "# Markups fiducial file version = 4.6\n".to_owned(),
-            "is a 3D Slicer .fcsv file",
+            format!("{header}AC,\"1,5\",2,3"),
+            "'1,5' is not a number; write a decimal point",
         ),
-        ("{}".to_owned(), "is JSON or XML"),
+        ("{}".to_owned(), "is JSON without a list of 'markups'"),
+        ("[1]".to_owned(), "is a JSON list"),
+        ("<html>".to_owned(), "is XML or HTML"),
     ];
     for (text, expected) in cases {
         let found = parse(&text).unwrap_err().to_string();
@@ -168,7 +171,7 @@ fn ids_are_names_or_numbers_and_never_wrap() {
         ("lm2", "did you mean 'LM2'?"),
         ("LM3", "did you mean 'LM1'?"),
         ("-1", "landmark '-1' is not in"),
-        ("spleen", "names LM1, LM2, 7"),
+        ("spleen", "names LM1, LM2, 7; where a scan lacks a landmark"),
     ] {
         let text = file.select(&ids(&["LM1", id])).unwrap_err().to_string();
         assert!(text.contains(expected), "{text}");

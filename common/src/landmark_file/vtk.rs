@@ -1,0 +1,100 @@
+//! Legacy ASCII VTK polygonal data: the points, RAS mm unless the title says LPS.
+//!
+//! The format knows no space. rl-medical negates x and y of such files to get
+//! ITK's LPS, so what stands in them is RAS. 3D Slicer writes `SPACE=LPS` or
+//! `SPACE=RAS` into the title.
+
+use std::path::Path;
+
+use super::points::{Points, not_landmarks, shortened};
+use super::{LandmarkError, Place, Point, Space};
+
+/// The number types that VTK knows.
+const TYPES: [&str; 11] = [
+    "bit",
+    "unsigned_char",
+    "char",
+    "unsigned_short",
+    "short",
+    "unsigned_int",
+    "int",
+    "unsigned_long",
+    "long",
+    "float",
+    "double",
+];
+
+/// The points of the file's `POINTS`, however they are spread over lines.
+pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
+    let mut lines = (1..).zip(text.lines());
+    let (_version, title) = (lines.next(), lines.next());
+    let space = match title {
+        Some((_, title)) if title.to_ascii_uppercase().contains("SPACE=LPS") => Space::LpsMm,
+        _ => Space::RasMm,
+    };
+    let mut words = lines.flat_map(|(line, content)| {
+        content
+            .split_ascii_whitespace()
+            .map(move |word| (Place::Line(line), word))
+    });
+    let mut points = Points::new(path);
+    match words.next() {
+        Some((_, word)) if word.eq_ignore_ascii_case("ASCII") => {}
+        Some((_, word)) if word.eq_ignore_ascii_case("BINARY") => {
+            return Err(not_landmarks(
+                path,
+                "a binary VTK file (save it as ASCII legacy VTK)",
+            ));
+        }
+        _ => return Err(not_landmarks(path, "a VTK file without ASCII in line 3")),
+    }
+    for (expected, found) in [("DATASET", words.next()), ("POLYDATA", words.next())] {
+        if !found.is_some_and(|(_, word)| word.eq_ignore_ascii_case(expected)) {
+            return Err(not_landmarks(path, "a VTK file, but not of PolyData"));
+        }
+    }
+    let Some((place, count)) = header(&mut words, &points)? else {
+        return Err(not_landmarks(path, "a VTK file without POINTS"));
+    };
+    // The count is the file's word only: memory is taken as points come.
+    for index in 0..count {
+        let mut position = [0.0; 3];
+        let mut at = place;
+        for value in &mut position {
+            let Some((line, word)) = words.next() else {
+                let problem = format!("POINTS says {count}, but the file ends after {index}");
+                return Err(points.bad(place, problem));
+            };
+            at = line;
+            *value = word.parse().map_err(|_| {
+                let word = shortened(word);
+                let problem = format!("'{word}' is not a number (point {index} of {count})");
+                points.bad(line, problem)
+            })?;
+        }
+        points.push(None, position, space, at)?;
+    }
+    Ok(points.into_vec())
+}
+
+/// Finds `POINTS n type`: its place and n.
+fn header<'a>(
+    words: &mut impl Iterator<Item = (Place, &'a str)>,
+    points: &Points<'_>,
+) -> Result<Option<(Place, u64)>, LandmarkError> {
+    let Some((place, _)) = words.find(|(_, word)| word.eq_ignore_ascii_case("POINTS")) else {
+        return Ok(None);
+    };
+    let count = words.next().map_or("", |(_, word)| word);
+    let kind = words.next().map_or("", |(_, word)| word);
+    let known = TYPES.iter().any(|t| t.eq_ignore_ascii_case(kind));
+    match count.parse() {
+        Ok(count) if known => Ok(Some((place, count))),
+        _ => {
+            let (count, kind) = (shortened(count), shortened(kind));
+            let problem =
+                format!("expected POINTS, a count and a type, found 'POINTS {count} {kind}'");
+            Err(points.bad(place, problem))
+        }
+    }
+}
