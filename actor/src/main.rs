@@ -138,12 +138,7 @@ fn scans(config: &Config) -> Result<DatasetSpec, ConfigError> {
         images: PathBuf::from(&data.train_images),
         landmarks: Some(PathBuf::from(&data.train_landmarks)),
         ids: data.landmarks.clone(),
-        options: LoadOptions {
-            choice: config.rules.volume,
-            cache_dir: (!data.cache.is_empty()).then(|| PathBuf::from(&data.cache)),
-            allow_mixed_spacing: data.allow_mixed_spacing,
-            ..LoadOptions::default()
-        },
+        options: LoadOptions::from_config(config),
     })
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use common::config::Config;
 use common::dataset::{Dataset, DatasetSpec, LoadOptions};
-use common::rules::Rules;
 use common::scan::Scan;
 
 use crate::weights::Loaded;
@@ -22,14 +21,15 @@ pub struct ListArgs {
     pub landmarks_files: PathBuf,
 }
 
-/// How scans are loaded under these rules.
-pub fn options(rules: &Rules, config: &Config) -> LoadOptions {
-    LoadOptions {
-        choice: rules.volume,
-        cache_dir: (!config.data.cache.is_empty()).then(|| PathBuf::from(&config.data.cache)),
-        allow_mixed_spacing: config.data.allow_mixed_spacing,
-        ..LoadOptions::default()
+/// How scans are loaded for some weights: the volume and the spacing are those
+/// that they were trained on, whatever the configuration says.
+fn options(loaded: &Loaded, config: &Config) -> LoadOptions {
+    let mut options = LoadOptions::from_config(config);
+    options.recipe.choice = loaded.rules.volume;
+    if let Some(mm) = loaded.resample_mm {
+        options.recipe.resample_mm = (mm != 0.0).then_some(mm);
     }
+    options
 }
 
 /// Loads two list files; `ids` are the landmarks, one agent each.
@@ -55,13 +55,13 @@ pub fn labelled(
     loaded: &Loaded,
     config: &Config,
 ) -> anyhow::Result<Vec<Arc<Scan>>> {
-    let options = options(&loaded.rules, config);
+    let options = options(loaded, config);
     Ok(pair(images, landmarks, &loaded.landmarks, options)?.scans)
 }
 
 /// Scans of which nothing is known.
 pub fn bare(paths: &[PathBuf], loaded: &Loaded, config: &Config) -> anyhow::Result<Vec<Arc<Scan>>> {
-    let options = options(&loaded.rules, config);
+    let options = options(loaded, config);
     Ok(Dataset::from_images(paths, &options)
         .context("load scans")?
         .scans)

@@ -15,12 +15,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::cache::{Preprocessed, VolumeCache};
+use crate::cache::{Preprocessed, Recipe, VolumeCache, VolumeError};
+use crate::config::Config;
 use crate::landmark_file::LandmarkError;
 use crate::list_file::{ListFile, read_pair};
 use crate::manifest::TrainingManifest;
-use crate::nifti_io::{Limits, ReadError};
-use crate::preprocess::VolumeChoice;
 use crate::scan::Scan;
 use landmarks::Wanted;
 
@@ -30,31 +29,35 @@ pub use error::{DatasetError, Problem};
 const SPACING_TOLERANCE: f64 = 0.01;
 
 /// How scans are loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct LoadOptions {
-    /// Which volume to make.
-    pub choice: VolumeChoice,
+    /// What is made of each scan.
+    pub recipe: Recipe,
     /// Where preprocessed volumes are kept; `None` for the user's cache folder.
     pub cache_dir: Option<PathBuf>,
-    /// Most voxels a scan may have.
-    pub max_voxels: u64,
     /// Whether spacings may differ by more than 1 % between scans.
     pub allow_mixed_spacing: bool,
 }
 
-impl Default for LoadOptions {
-    fn default() -> Self {
+impl LoadOptions {
+    /// What a configuration says.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let data = &config.data;
         Self {
-            choice: VolumeChoice::default(),
-            cache_dir: None,
-            max_voxels: Limits::default().max_voxels,
-            allow_mixed_spacing: false,
+            recipe: Recipe {
+                choice: config.rules.volume,
+                resample_mm: data.resample_mm(),
+                limits: data.limits(),
+            },
+            cache_dir: (!data.cache.is_empty()).then(|| PathBuf::from(&data.cache)),
+            allow_mixed_spacing: data.allow_mixed_spacing,
         }
     }
 }
 
 /// What a run trains or is evaluated on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct DatasetSpec {
     /// List file of scans.
     pub images: PathBuf,
@@ -135,18 +138,15 @@ fn load(
     options: &LoadOptions,
 ) -> Result<Dataset, DatasetError> {
     let cache = VolumeCache::new(options.cache_dir.as_deref());
-    let limits = Limits {
-        max_voxels: options.max_voxels,
-    };
     let names = names::unique(paths);
-    let volumes: Vec<Result<Preprocessed, ReadError>> = paths
+    let volumes: Vec<Result<Preprocessed, VolumeError>> = paths
         .par_iter()
-        .map(|path| cache.load(path, options.choice, &limits))
+        .map(|path| cache.load(path, &options.recipe))
         .collect();
     let mut loaded = Vec::with_capacity(paths.len());
     for (number, (result, name)) in volumes.into_iter().zip(names).enumerate() {
         match result {
-            Err(error) => problems.push(Problem::Scan(error)),
+            Err(error) => problems.push(error.into()),
             Ok(volume) => match locate(wanted, number, &name, &volume) {
                 Err(errors) => problems.extend(errors.into_iter().map(Problem::Landmarks)),
                 Ok(landmarks) => loaded.push((scan(name, volume, landmarks), &paths[number])),

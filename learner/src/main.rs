@@ -170,12 +170,7 @@ fn spec(config: &Config) -> DatasetSpec {
         images: PathBuf::from(&config.data.train_images),
         landmarks: path(&config.data.train_landmarks),
         ids: config.data.landmarks.clone(),
-        options: LoadOptions {
-            choice: config.rules.volume,
-            cache_dir: path(&config.data.cache),
-            allow_mixed_spacing: config.data.allow_mixed_spacing,
-            ..LoadOptions::default()
-        },
+        options: LoadOptions::from_config(config),
     }
 }
 

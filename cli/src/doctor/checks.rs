@@ -182,13 +182,13 @@ pub fn data(config: &Config) -> Check {
         return Check::ok(name, format!("none configured; {fix}"));
     }
     let list = Path::new(&config.data.train_images);
-    match first_scan(list) {
+    match first_scan(list, &config.data.limits()) {
         Ok(detail) => Check::ok(name, detail),
         Err(why) => Check::fail(name, why, "mend data.train_images or the file"),
     }
 }
 
-fn first_scan(list: &Path) -> Result<String, String> {
+fn first_scan(list: &Path, limits: &common::nifti_io::Limits) -> Result<String, String> {
     let text = std::fs::read_to_string(list)
         .map_err(|e| format!("cannot read {}: {e}", list.display()))?;
     let first = text
@@ -197,8 +197,7 @@ fn first_scan(list: &Path) -> Result<String, String> {
         .find(|l| !l.is_empty() && !l.starts_with('#'));
     let first = first.ok_or_else(|| format!("{} names no scan", list.display()))?;
     let path = list.parent().unwrap_or(Path::new("")).join(first);
-    let limits = common::nifti_io::Limits::default();
-    let image = common::nifti_io::read(&path, &limits).map_err(|e| e.to_string())?;
+    let image = common::nifti_io::read(&path, limits).map_err(|e| e.to_string())?;
     Ok(format!(
         "{} decodes: {:?} voxels",
         path.display(),

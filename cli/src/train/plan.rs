@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use common::config::Config;
-use common::dataset::Dataset;
+use common::dataset::{Dataset, LoadOptions};
 use common::manifest::hex;
 use common::row::RowShape;
 use common::rules::RULES_VERSION;
@@ -66,7 +66,7 @@ impl Plan {
         resume: bool,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
-        let options = scans::options(&config.rules, &config);
+        let options = LoadOptions::from_config(&config);
         let (images, landmarks) = (
             Path::new(&config.data.train_images),
             Path::new(&config.data.train_landmarks),
@@ -139,7 +139,7 @@ fn selection(config: &Config, training: &Dataset) -> anyhow::Result<Option<Datas
         Path::new(&config.data.selection_images),
         Path::new(&config.data.selection_landmarks),
     );
-    let options = scans::options(&config.rules, config);
+    let options = LoadOptions::from_config(config);
     let selection = scans::pair(images, landmarks, &config.data.landmarks, options)?;
     let trained: HashSet<_> = training.scans.iter().map(|s| s.hash).collect();
     for scan in selection.scans.iter().filter(|s| trained.contains(&s.hash)) {

@@ -122,13 +122,14 @@ impl Config {
         })
     }
 
-    /// The keys that shape rows and windows, as JSON: rules, landmarks, return
+    /// The keys that shape rows and windows, as JSON: rules, landmarks, spacing, return
     /// and grouping, but not the learning rate or the number of actors.
     #[must_use]
     pub fn shared_json(&self) -> String {
         serde_json::json!({
             "rules": self.rules,
             "landmarks": self.data.landmarks,
+            "resample_mm": self.data.resample_mm,
             "kind": self.network.kind,
             "gamma": self.learner.gamma,
             "n_step": self.learner.n_step,
