@@ -29,6 +29,17 @@ fn split(word: &str) -> Result<Split, String> {
     Split::of(word).ok_or_else(|| "give train, selection or test".to_owned())
 }
 
+/// How scans are loaded for some weights: the volume and the spacing are those
+/// that they were trained on, whatever the configuration says.
+fn options(loaded: &Loaded, config: &Config) -> LoadOptions {
+    let mut options = LoadOptions::from_config(config);
+    options.recipe.choice = loaded.rules.volume;
+    if let Some(mm) = loaded.resample_mm {
+        options.recipe.resample_mm = (mm != 0.0).then_some(mm);
+    }
+    options
+}
+
 /// Loads scans with known landmarks.
 pub fn load(spec: &DatasetSpec) -> anyhow::Result<Dataset> {
     Dataset::load(spec).with_context(|| format!("load scans of {}", spec.images.display()))
@@ -54,14 +65,14 @@ pub fn labelled(
         split,
         fold: config.data.fold(),
         ids: loaded.landmarks.clone(),
-        options: LoadOptions::new(loaded.rules.volume, &config.data),
+        options: options(loaded, config),
     };
     Ok(load(&spec)?.scans)
 }
 
 /// Scans of which nothing is known.
 pub fn bare(paths: &[PathBuf], loaded: &Loaded, config: &Config) -> anyhow::Result<Vec<Arc<Scan>>> {
-    let options = LoadOptions::new(loaded.rules.volume, &config.data);
+    let options = options(loaded, config);
     Ok(Dataset::from_images(paths, &options)
         .context("load scans")?
         .scans)

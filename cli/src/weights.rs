@@ -7,7 +7,7 @@ use common::manifest::hex;
 use common::rules::Rules;
 use common::run_folder::RunFolder;
 use learner::checkpoint::inference_weights;
-use learner::trainer::{LANDMARKS_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY};
+use learner::trainer::{LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY};
 use model::Network;
 use model::weights::Weights;
 use serde::Serialize;
@@ -20,6 +20,9 @@ use crate::failure::{Advice, Exit};
 pub struct Loaded {
     pub network: Network,
     pub rules: Rules,
+    /// Spacing in mm that the scans were resampled to, 0 for their own; `None`
+    /// where the file does not say.
+    pub resample_mm: Option<f64>,
     /// One name per agent.
     pub landmarks: Vec<String>,
     pub origin: Origin,
@@ -116,7 +119,9 @@ fn understand(
         weights_version: number(WEIGHTS_VERSION_KEY),
         updates: number(UPDATES_KEY),
     };
+    let resample_mm = text(RESAMPLE_KEY).and_then(|t| t.parse().ok());
     Ok(Loaded {
+        resample_mm,
         network: read.network,
         rules,
         landmarks,

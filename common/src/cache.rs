@@ -18,9 +18,10 @@ use sha2::{Digest, Sha256};
 
 use crate::durable::AtomicFile;
 use crate::geometry::Geometry;
-use crate::manifest::{hex, volume_hash};
+use crate::manifest::volume_hash;
 use crate::nifti_io::{self, Limits, ReadError};
-use crate::preprocess::{PREPROCESS_VERSION, VolumeChoice, preprocess};
+use crate::preprocess::{VolumeChoice, preprocess};
+use crate::resample::{ResampleError, resample};
 use crate::scan::VolumeHash;
 use crate::volume::Volume;
 
@@ -33,6 +34,28 @@ pub struct Preprocessed {
     pub geometry: Geometry,
     /// Hash of the volume.
     pub hash: VolumeHash,
+}
+
+/// What is made of a scan file.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Recipe {
+    /// Which volume.
+    pub choice: VolumeChoice,
+    /// Spacing in mm along every axis; `None` leaves the file's own.
+    pub resample_mm: Option<f64>,
+    /// What the file, and the volume made of it, may ask for.
+    pub limits: Limits,
+}
+
+/// A scan file of which no volume can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It cannot be brought to the spacing asked for.
+    #[error(transparent)]
+    Resample(#[from] ResampleError),
 }
 
 /// A folder of preprocessed volumes.
@@ -57,34 +80,27 @@ impl VolumeCache {
 
     /// The preprocessed volume of a scan file: mapped from the cache, or made
     /// and put there. A cache that cannot be used costs time, nothing else.
-    pub fn load(
-        &self,
-        path: &Path,
-        choice: VolumeChoice,
-        limits: &Limits,
-    ) -> Result<Preprocessed, ReadError> {
+    pub fn load(&self, path: &Path, recipe: &Recipe) -> Result<Preprocessed, VolumeError> {
         let Some(folder) = self
             .folder
             .as_ref()
-            .filter(|_| choice == VolumeChoice::CanonicalU8)
+            .filter(|_| recipe.choice == VolumeChoice::CanonicalU8)
         else {
-            return build(path, choice, limits);
+            return build(path, recipe);
         };
-        let before = stamp(path);
-        let source = hash_file(path).map_err(|error| ReadError::Open {
-            path: path.to_owned(),
-            error,
-        })?;
-        let file = folder.join(format!("{}-v{PREPROCESS_VERSION}-u8.volume", hex(&source)));
+        let files = nifti_io::files_of(path)?;
+        let before = stamps(&files);
+        let source = hash_files(&files)?;
+        let file = folder.join(entry::file_name(&source, recipe.resample_mm));
         match open(&file, &source) {
-            Ok(Some(found)) if voxels(&found) <= limits.max_voxels => return Ok(found),
+            Ok(Some(found)) if voxels(&found) <= recipe.limits.max_voxels => return Ok(found),
             Ok(_) => {}
             Err(reason) => {
                 tracing::warn!(file = %file.display(), %reason, "cached volume is not usable; made again");
             }
         }
-        let built = build(path, choice, limits)?;
-        if before.is_none() || before != stamp(path) {
+        let built = build(path, recipe)?;
+        if before.is_none() || before != stamps(&files) {
             // The file changed while it was read: its hash may not be what was decoded.
             return Ok(built);
         }
@@ -115,9 +131,20 @@ fn voxels(found: &Preprocessed) -> u64 {
     found.geometry.dims.iter().map(|&d| d as u64).product()
 }
 
-fn build(path: &Path, choice: VolumeChoice, limits: &Limits) -> Result<Preprocessed, ReadError> {
-    let image = nifti_io::read(path, limits)?;
-    let (volume, geometry) = preprocess(&image, choice);
+fn build(path: &Path, recipe: &Recipe) -> Result<Preprocessed, VolumeError> {
+    let image = nifti_io::read(path, &recipe.limits)?;
+    let (volume, geometry) = match recipe.resample_mm {
+        None => preprocess(&image, recipe.choice),
+        Some(spacing_mm) => {
+            let file_dims = image.dims();
+            let made = resample(image, spacing_mm, &recipe.limits, path)?;
+            let (volume, mut geometry) = preprocess(&made.image, recipe.choice);
+            let map = &mut geometry.axis_map;
+            map.pitch = map.axes.map(|(axis, _)| made.pitch[axis]);
+            map.file_dims = file_dims;
+            (volume, geometry)
+        }
+    };
     let hash = volume_hash(&volume);
     Ok(Preprocessed {
         volume,
@@ -126,10 +153,31 @@ fn build(path: &Path, choice: VolumeChoice, limits: &Limits) -> Result<Preproces
     })
 }
 
-/// Length and time of change, to notice a file that is replaced while it is read.
-fn stamp(path: &Path) -> Option<(u64, SystemTime)> {
-    let metadata = fs::metadata(path).ok()?;
-    Some((metadata.len(), metadata.modified().ok()?))
+/// Length and time of change of each, to notice files that are replaced while they are read.
+fn stamps(files: &[PathBuf]) -> Option<Vec<(u64, SystemTime)>> {
+    let stamp = |path: &PathBuf| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    };
+    files.iter().map(stamp).collect()
+}
+
+/// SHA-256 of a file, or of the hashes of several.
+fn hash_files(files: &[PathBuf]) -> Result<[u8; 32], ReadError> {
+    let hash = |path: &PathBuf| {
+        hash_file(path).map_err(|error| ReadError::Open {
+            path: path.clone(),
+            error,
+        })
+    };
+    if let [file] = files {
+        return hash(file);
+    }
+    let mut hasher = Sha256::new();
+    for file in files {
+        hasher.update(hash(file)?);
+    }
+    Ok(hasher.finalize().into())
 }
 
 fn hash_file(path: &Path) -> io::Result<[u8; 32]> {

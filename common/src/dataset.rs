@@ -17,10 +17,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::cache::{Preprocessed, VolumeCache};
+use crate::cache::{Preprocessed, Recipe, VolumeCache, VolumeError};
+use crate::config::Config;
 use crate::landmark_file::LandmarkError;
 use crate::manifest::TrainingManifest;
-use crate::nifti_io::{Limits, ReadError};
 use crate::scan::Scan;
 use landmarks::Wanted;
 
@@ -109,18 +109,15 @@ fn load(
     options: &LoadOptions,
 ) -> Result<Dataset, DatasetError> {
     let cache = VolumeCache::new(options.cache_dir.as_deref());
-    let limits = Limits {
-        max_voxels: options.max_voxels,
-    };
     let names = names::unique(paths);
-    let volumes: Vec<Result<Preprocessed, ReadError>> = paths
+    let volumes: Vec<Result<Preprocessed, VolumeError>> = paths
         .par_iter()
-        .map(|path| cache.load(path, options.choice, &limits))
+        .map(|path| cache.load(path, &options.recipe))
         .collect();
     let mut loaded = Vec::with_capacity(paths.len());
     for (number, (result, name)) in volumes.into_iter().zip(names).enumerate() {
         match result {
-            Err(error) => problems.push(Problem::Scan(error)),
+            Err(error) => problems.push(error.into()),
             Ok(volume) => match locate(wanted, number, &name, &volume) {
                 Err(errors) => problems.extend(errors.into_iter().map(Problem::Landmarks)),
                 Ok(landmarks) => loaded.push((scan(name, volume, landmarks), &paths[number])),

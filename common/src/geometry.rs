@@ -45,17 +45,37 @@ impl Affine {
     }
 }
 
-/// Which file axis, and which way along it, each axis of our volume follows.
+/// Which file axis, which way along it and how far apart each axis of our volume follows.
 ///
 /// `axes[i] = (file axis, flipped)`: our index `v[i]` is the file's index
-/// `f[axes[i].0]`, counted from the far end where flipped. A permutation and
-/// flips only: no voxel changes its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `f[axes[i].0]`, counted from the far end where flipped. Unless the scan was
+/// resampled, `pitch` is 1 on each axis: a permutation and flips only, no voxel
+/// changes its value.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AxisMap {
     /// (file axis, flipped) per axis of our volume.
     pub axes: [(usize, bool); 3],
     /// Voxels per axis of the file's grid.
     pub file_dims: [usize; 3],
+    /// Where our voxels lie among the file's, per axis of our volume.
+    pub pitch: [Pitch; 3],
+}
+
+/// Where samples of an axis lie on another sampling of it: number `v` at `first + step · v`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pitch {
+    /// The other sampling's index (fractions allowed) of our first sample.
+    pub first: f64,
+    /// How far on the next one is.
+    pub step: f64,
+}
+
+impl Pitch {
+    /// The same samples.
+    pub const SAME: Self = Self {
+        first: 0.0,
+        step: 1.0,
+    };
 }
 
 impl AxisMap {
@@ -65,6 +85,7 @@ impl AxisMap {
         Self {
             axes: [(0, false), (1, false), (2, false)],
             file_dims: dims,
+            pitch: [Pitch::SAME; 3],
         }
     }
 
@@ -72,8 +93,8 @@ impl AxisMap {
     #[must_use]
     pub fn to_file(&self, ours: [f64; 3]) -> [f64; 3] {
         let mut file = [0.0; 3];
-        for (value, &(axis, flipped)) in ours.into_iter().zip(&self.axes) {
-            file[axis] = self.flip(value, axis, flipped);
+        for ((value, &(axis, flipped)), pitch) in ours.into_iter().zip(&self.axes).zip(self.pitch) {
+            file[axis] = self.flip(pitch.first + pitch.step * value, axis, flipped);
         }
         file
     }
@@ -81,8 +102,10 @@ impl AxisMap {
     /// The file's voxel position → ours.
     #[must_use]
     pub fn from_file(&self, file: [f64; 3]) -> [f64; 3] {
-        self.axes
-            .map(|(axis, flipped)| self.flip(file[axis], axis, flipped))
+        [0, 1, 2].map(|i| {
+            let ((axis, flipped), pitch) = (self.axes[i], self.pitch[i]);
+            (self.flip(file[axis], axis, flipped) - pitch.first) / pitch.step
+        })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
@@ -158,8 +181,17 @@ mod tests {
         let map = AxisMap {
             axes: [(2, true), (0, false), (1, true)],
             file_dims: [10, 20, 30],
+            pitch: [Pitch::SAME; 3],
         };
         assert_eq!(map.to_file([0.0, 0.0, 0.0]), [0.0, 19.0, 29.0]);
         assert_eq!(map.from_file(map.to_file([4.5, 3.0, 2.0])), [4.5, 3.0, 2.0]);
+        // Every other voxel of the file along our x, from its far end but one.
+        let mut coarse = map;
+        coarse.pitch[0] = Pitch {
+            first: 0.5,
+            step: 2.0,
+        };
+        assert_eq!(coarse.to_file([1.0, 0.0, 0.0]), [0.0, 19.0, 26.5]);
+        assert_eq!(coarse.from_file([0.0, 19.0, 26.5]), [1.0, 0.0, 0.0]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Layout:
 //! - [`volume`], [`geometry`], [`scan`]: what a preprocessed scan is.
-//! - [`nifti_io`], [`orientation`], [`preprocess`], [`cache`]: from a scan file to a volume.
+//! - [`nifti_io`], [`orientation`], [`resample`], [`preprocess`], [`cache`]: from a scan file to a volume.
 //! - [`landmark_file`], [`list_file`], [`dataset`]: all scans of a run with their landmarks.
 //! - [`label_map`]: landmarks as spheres to lay over a scan.
 //! - [`manifest`]: what actors and learner compare before they share transitions.
@@ -34,6 +34,7 @@ pub mod phantom;
 pub mod picture;
 pub mod pose;
 pub mod preprocess;
+pub mod resample;
 pub mod row;
 pub mod rules;
 pub mod run_folder;

@@ -1,18 +1,23 @@
-//! NIfTI-1 files: the only place that reads or writes them.
+//! NIfTI files: the only place that reads or writes them.
 //!
-//! The `nifti` crate parses the header's fields. Everything that can go wrong
-//! in odd or hostile files (limits, compression, voxel offset, scaling,
-//! orientation) is checked here before the crate's structs are trusted.
+//! Read are NIfTI-1 and NIfTI-2, as one file or as a `.hdr`/`.img` pair, in
+//! both byte orders, compressed with gzip or not; written is NIfTI-1. Whatever
+//! can go wrong in odd or hostile files (limits, compression, voxel offset,
+//! scaling, orientation) is checked before memory is taken for it.
 
 mod affine;
 mod decode;
 mod error;
+mod fields;
 #[cfg(test)]
 mod fixture;
+mod foreign;
 #[cfg(test)]
 mod golden;
 mod header;
+mod pair;
 mod read;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -23,20 +28,37 @@ use crate::geometry::Affine;
 use crate::volume::VolumeSizeError;
 
 pub use error::{ReadError, WriteError};
-pub use read::{read, read_from};
+pub use pair::{bare_name, files_of};
+pub use read::{read, read_from, read_pair_from};
+pub use stream::Source;
 pub use write::{ImageRef, SamplesRef, write, write_volume};
 
+/// Most voxels along an axis: positions are 16-bit numbers.
+pub const MAX_AXIS: usize = i16::MAX as usize;
+
 /// What a file may ask for before it is refused.
+///
+/// Both are checked before any memory is taken: 1 byte per voxel for unscaled
+/// `uint8`, else 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most voxels a volume may have; checked before any memory is taken.
+    /// Most voxels a volume may have.
     pub max_voxels: u64,
+    /// Most bytes that a byte of a compressed file may become, on average.
+    pub max_expansion: u64,
+}
+
+impl Limits {
+    /// Bytes of content that a compressed file may have in any case: small
+    /// scans may be as empty as they like.
+    pub const FREE_EXPANSION: u64 = 64 << 20;
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_voxels: 1 << 31,
+            max_expansion: 200,
         }
     }
 }

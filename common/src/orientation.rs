@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use crate::geometry::{Affine, AxisMap};
+use crate::geometry::{Affine, AxisMap, Pitch};
 
 /// The permutation and flips after which our x, y, z run most nearly towards
 /// right, anterior and superior.
@@ -42,10 +42,14 @@ pub fn nearest_ras(affine: &Affine, file_dims: [usize; 3]) -> AxisMap {
         }
     }
     let axes = [0, 1, 2].map(|world| (best[world], cosine(world, best[world]) < 0.0));
-    AxisMap { axes, file_dims }
+    AxisMap {
+        axes,
+        file_dims,
+        pitch: [Pitch::SAME; 3],
+    }
 }
 
-/// Voxels per axis after the map.
+/// Voxels per axis after a map that does not resample.
 #[must_use]
 pub fn mapped_dims(map: &AxisMap) -> [usize; 3] {
     map.axes.map(|(axis, _)| map.file_dims[axis])

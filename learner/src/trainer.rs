@@ -20,6 +20,8 @@ use crate::schedule;
 
 /// Metadata key of the rules in a weights file, JSON.
 pub const RULES_KEY: &str = "landmarl.rules";
+/// Metadata key: the spacing in mm that scans are resampled to, `0` where they are not.
+pub const RESAMPLE_KEY: &str = "landmarl.resample_mm";
 /// Metadata key of the landmarks' names, a JSON list in agent order.
 pub const LANDMARKS_KEY: &str = "landmarl.landmarks";
 /// Metadata key of the version of landmarl that wrote the file.
@@ -325,6 +327,7 @@ impl Trainer {
         [
             (RULES_KEY, json(serde_json::json!(self.config.rules))),
             (LANDMARKS_KEY, json(serde_json::json!(self.landmarks))),
+            (RESAMPLE_KEY, self.config.data.resample_mm.to_string()),
             (VERSION_KEY, env!("CARGO_PKG_VERSION").to_owned()),
             (UPDATES_KEY, self.updates.to_string()),
             (WEIGHTS_VERSION_KEY, weights_version.to_string()),

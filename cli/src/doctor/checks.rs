@@ -201,7 +201,7 @@ fn first_scan(config: &Config) -> Result<String, String> {
             }
         })?;
     let first = pairs.first().ok_or("names no scan")?;
-    let limits = common::nifti_io::Limits::default();
+    let limits = config.data.limits();
     let image = common::nifti_io::read(&first.image, &limits).map_err(|e| e.to_string())?;
     let shown = first.image.display();
     if let Some(landmarks) = &first.landmarks {

@@ -81,7 +81,7 @@ fn scans_that_cannot_be_used() {
         (
             "magic.nii",
             vec![b'x'; 400],
-            &["magic.nii", "not a NIfTI-1 file"],
+            &["magic.nii", "not a NIfTI file"],
         ),
         (
             "nan.nii",

@@ -1,4 +1,4 @@
-//! The header of a cached volume. Little-endian, 320 bytes, so that the voxels
+//! The name and the header of a cached volume. Little-endian, 384 bytes, so that the voxels
 //! after it are aligned to 64:
 //!
 //! | at | bytes | |
@@ -11,22 +11,31 @@
 //! | 64 | 96 | affine, row by row |
 //! | 160 | 24 | (file axis, flipped) per axis |
 //! | 184 | 24 | the file's dims |
-//! | 208 | 32 | SHA-256 of the scan file |
-//! | 240 | 32 | hash of the volume |
-//! | 272 | 32 | SHA-256 of the bytes before |
-//! | 304 | 16 | zeros |
+//! | 208 | 48 | (first, step) among the file's voxels per axis |
+//! | 256 | 32 | SHA-256 of the scan file, or of its files' |
+//! | 288 | 32 | hash of the volume |
+//! | 320 | 32 | SHA-256 of the bytes before |
+//! | 352 | 32 | zeros |
 
 use sha2::{Digest, Sha256};
 
-use crate::geometry::{Affine, AxisMap, Geometry};
+use crate::geometry::{Affine, AxisMap, Geometry, Pitch};
+use crate::manifest::hex;
 use crate::orientation::mapped_dims;
 use crate::preprocess::PREPROCESS_VERSION;
 use crate::scan::VolumeHash;
 
-pub(super) const HEADER_LEN: usize = 320;
+pub(super) const HEADER_LEN: usize = 384;
 const MAGIC: [u8; 8] = *b"lmrl-vol";
-const FORMAT_VERSION: u32 = 1;
-const CHECKED: usize = 272;
+const FORMAT_VERSION: u32 = 2;
+const CHECKED: usize = 320;
+
+/// The name says all that the voxels depend on, so that other versions' files lie beside.
+pub(super) fn file_name(source: &[u8; 32], resample_mm: Option<f64>) -> String {
+    let spacing = resample_mm.map(|mm| format!("-{mm}mm")).unwrap_or_default();
+    let (source, format, version) = (hex(source), FORMAT_VERSION, PREPROCESS_VERSION);
+    format!("{source}-f{format}-v{version}-u8{spacing}.volume")
+}
 
 pub(super) fn encode(geometry: &Geometry, hash: &VolumeHash, source: &[u8; 32]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_LEN);
@@ -59,6 +68,10 @@ pub(super) fn encode(geometry: &Geometry, hash: &VolumeHash, source: &[u8; 32]) 
         .file_dims
         .iter()
         .for_each(|&d| bytes.extend((d as u64).to_le_bytes()));
+    for Pitch { first, step } in geometry.axis_map.pitch {
+        bytes.extend(first.to_le_bytes());
+        bytes.extend(step.to_le_bytes());
+    }
     bytes.extend(source);
     bytes.extend(hash);
     let checksum = Sha256::digest(&bytes);
@@ -118,9 +131,16 @@ pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, Volume
         let [index, _, _, _, flipped, ..]: [u8; 8] = take(bytes)?;
         *axis = (usize::from(index), flipped == 1);
     }
+    let file_dims = take_dims(bytes)?;
+    let mut pitch = [Pitch::SAME; 3];
+    for pitch in &mut pitch {
+        let [first, step] = take_numbers(bytes)?;
+        *pitch = Pitch { first, step };
+    }
     let axis_map = AxisMap {
         axes,
-        file_dims: take_dims(bytes)?,
+        file_dims,
+        pitch,
     };
     if &take::<32>(bytes)? != source {
         return Err("it belongs to another scan".to_owned());
@@ -131,7 +151,7 @@ pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, Volume
     order.sort_unstable();
     if voxels != Some(file.len() - HEADER_LEN)
         || order != [0, 1, 2]
-        || mapped_dims(&axis_map) != dims
+        || pitch == [Pitch::SAME; 3] && mapped_dims(&axis_map) != dims
     {
         return Err("its size does not fit its header".to_owned());
     }

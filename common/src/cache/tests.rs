@@ -8,6 +8,10 @@ use crate::nifti_io::{Image, ImageRef, Samples, SamplesRef};
 
 const CHOICE: VolumeChoice = VolumeChoice::CanonicalU8;
 
+fn recipe() -> Recipe {
+    Recipe::default()
+}
+
 fn scan_file(folder: &Path) -> PathBuf {
     let path = folder.join("scan.nii.gz");
     let affine = Affine {
@@ -38,7 +42,7 @@ fn only_file(folder: &Path) -> PathBuf {
 
 fn load(folder: &Path, scan: &Path) -> Preprocessed {
     VolumeCache::new(Some(folder))
-        .load(scan, CHOICE, &Limits::default())
+        .load(scan, &recipe())
         .unwrap()
 }
 
@@ -52,7 +56,7 @@ fn the_cached_volume_is_the_one_that_was_made() {
     let dir = tempfile::tempdir().unwrap();
     let scan = scan_file(dir.path());
     let folder = dir.path().join("cache/volumes");
-    let made = build(&scan, CHOICE, &Limits::default()).unwrap();
+    let made = build(&scan, &recipe()).unwrap();
     same(&load(&folder, &scan), &made);
     let cached = only_file(&folder);
     let written = fs::metadata(&cached).unwrap().modified().unwrap();
@@ -69,14 +73,25 @@ fn the_cached_volume_is_the_one_that_was_made() {
     fs::copy(&scan, &copy).unwrap();
     same(&load(&folder, &copy), &made);
     let floats = VolumeCache::new(Some(&folder))
-        .load(&scan, VolumeChoice::ReferenceF32, &Limits::default())
+        .load(
+            &scan,
+            &Recipe {
+                choice: VolumeChoice::ReferenceF32,
+                ..recipe()
+            },
+        )
         .unwrap();
     assert!(floats.volume.as_u8().is_none());
     only_file(&folder);
     // The limit holds for cached volumes, too.
-    let error = VolumeCache::new(Some(&folder)).load(&scan, CHOICE, &Limits { max_voxels: 209 });
+    let mut small = recipe();
+    small.limits.max_voxels = 209;
+    let error = VolumeCache::new(Some(&folder)).load(&scan, &small);
     assert!(
-        matches!(error, Err(ReadError::TooManyVoxels { .. })),
+        matches!(
+            error,
+            Err(VolumeError::Read(ReadError::TooManyVoxels { .. }))
+        ),
         "{error:?}"
     );
 }
@@ -88,7 +103,7 @@ fn the_map_outlives_its_file() {
     let folder = dir.path().join("cache");
     let mapped = load(&folder, &scan);
     fs::remove_dir_all(&folder).unwrap();
-    same(&mapped, &build(&scan, CHOICE, &Limits::default()).unwrap());
+    same(&mapped, &build(&scan, &recipe()).unwrap());
 }
 
 #[test]
@@ -97,12 +112,12 @@ fn whatever_happens_to_a_cache_file_it_is_made_again() {
     let scan = scan_file(dir.path());
     let folder = dir.path().join("cache");
     // Not mapped: the map's file is damaged below.
-    let made = build(&scan, CHOICE, &Limits::default()).unwrap();
+    let made = build(&scan, &recipe()).unwrap();
     same(&load(&folder, &scan), &made);
     let cached = only_file(&folder);
     let good = fs::read(&cached).unwrap();
-    assert_eq!(good.len(), 320 + 210);
-    let mut broken: Vec<Vec<u8>> = [0, 9, 13, 16, 60, 160, 200, 210, 250, 290, 320, 529]
+    assert_eq!(good.len(), 384 + 210);
+    let mut broken: Vec<Vec<u8>> = [0, 9, 13, 16, 60, 160, 200, 210, 260, 330, 384, 593]
         .map(|at| {
             let mut bytes = good.clone();
             bytes[at] ^= 0x40;
@@ -111,8 +126,8 @@ fn whatever_happens_to_a_cache_file_it_is_made_again() {
         .to_vec();
     broken.extend([
         vec![],
-        good[..319].to_vec(),
-        good[..529].to_vec(),
+        good[..383].to_vec(),
+        good[..593].to_vec(),
         [&good[..], &[0]].concat(),
     ]);
     // A valid header that claims the wrong size.
@@ -139,26 +154,53 @@ fn without_a_usable_folder_work_goes_on() {
     let scan = scan_file(dir.path());
     let taken = dir.path().join("a file");
     fs::write(&taken, "").unwrap();
-    let made = build(&scan, CHOICE, &Limits::default()).unwrap();
+    let made = build(&scan, &recipe()).unwrap();
     let cache = VolumeCache::new(Some(&taken.join("below")));
-    same(
-        &cache.load(&scan, CHOICE, &Limits::default()).unwrap(),
-        &made,
-    );
+    same(&cache.load(&scan, &recipe()).unwrap(), &made);
     assert!(cache.warned.load(Ordering::Relaxed));
     let nowhere = VolumeCache {
         folder: None,
         warned: AtomicBool::new(false),
     };
-    same(
-        &nowhere.load(&scan, CHOICE, &Limits::default()).unwrap(),
-        &made,
-    );
-    assert!(
-        nowhere
-            .load(&dir.path().join("gone"), CHOICE, &Limits::default())
-            .is_err()
-    );
+    same(&nowhere.load(&scan, &recipe()).unwrap(), &made);
+    assert!(nowhere.load(&dir.path().join("gone"), &recipe()).is_err());
+}
+
+#[test]
+fn each_spacing_has_its_own_entry_and_leads_back_to_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache");
+    let cache = VolumeCache::new(Some(&folder));
+    let file = load(&folder, &scan);
+    for (number, mm) in [(2, 0.75), (3, 1.5)] {
+        let resampled = Recipe {
+            resample_mm: Some(mm),
+            ..recipe()
+        };
+        let made = build(&scan, &resampled).unwrap();
+        same(&cache.load(&scan, &resampled).unwrap(), &made);
+        same(&cache.load(&scan, &resampled).unwrap(), &made);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), number);
+        assert_ne!(made.hash, file.hash);
+        let spacing = made.geometry.spacing_mm;
+        assert!(spacing.iter().all(|s| (s - mm).abs() < 1e-9), "{spacing:?}");
+        // One place: in the world, on the file's grid, on its own grid, on the new one.
+        let own = [1.5, 2.0, 4.25];
+        let file_voxel = file.geometry.axis_map.to_file(own);
+        let ours = made.geometry.axis_map.from_file(file_voxel);
+        let worlds = [(&file, own), (&made, ours)].map(|(p, v)| p.geometry.affine.to_world(v));
+        assert!((0..3).all(|i| (worlds[0][i] - worlds[1][i]).abs() < 1e-9));
+        let back = made.geometry.axis_map.to_file(ours);
+        assert!((0..3).all(|i| (back[i] - file_voxel[i]).abs() < 1e-9));
+        assert_eq!(made.geometry.axis_map.file_dims, [5, 6, 7]);
+    }
+    let fine = Recipe {
+        resample_mm: Some(1e-3),
+        ..recipe()
+    };
+    let error = cache.load(&scan, &fine).unwrap_err();
+    assert!(matches!(error, VolumeError::Resample(_)), "{error}");
 }
 
 #[test]

@@ -124,9 +124,9 @@ impl Config {
         })
     }
 
-    /// The keys that shape rows and windows, as JSON: rules, landmarks, return,
-    /// grouping and poses (with the seed that they are drawn from), but not the
-    /// learning rate or the number of actors.
+    /// The keys that shape rows and windows, as JSON: rules, landmarks, spacing,
+    /// return, grouping and poses (with the seed that they are drawn from), but
+    /// not the learning rate or the number of actors.
     #[must_use]
     pub fn shared_json(&self) -> String {
         let posed = self.pose.share > 0.0;
@@ -134,6 +134,7 @@ impl Config {
             "pose": posed.then_some((&self.pose, self.run.seed)),
             "rules": self.rules,
             "landmarks": self.data.landmarks,
+            "resample_mm": self.data.resample_mm,
             "kind": self.network.kind,
             "gamma": self.learner.gamma,
             "n_step": self.learner.n_step,

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Config;
+use crate::nifti_io::Limits;
 use crate::starts::TrainingStarts;
 
 /// `network.kind` where agents hear each other.
@@ -31,9 +32,27 @@ pub struct DataConfig {
     pub landmarks: Vec<String>,
     pub cache: String,
     pub allow_mixed_spacing: bool,
+    pub resample_mm: f64,
+    pub max_voxels: u64,
+    pub max_expansion: u64,
 }
 
 impl DataConfig {
+    /// The spacing that scans are brought to, mm; `None` leaves them.
+    #[must_use]
+    pub fn resample_mm(&self) -> Option<f64> {
+        (self.resample_mm != 0.0).then_some(self.resample_mm)
+    }
+
+    /// What a scan file may ask for.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_voxels: self.max_voxels,
+            max_expansion: self.max_expansion,
+        }
+    }
+
     /// The fold that is kept out of training, if one is chosen.
     #[must_use]
     pub fn fold(&self) -> Option<u32> {
@@ -226,12 +245,14 @@ pub(super) fn checks(c: &Config) -> Vec<Check> {
 
 fn services(c: &Config) -> Vec<Check> {
     let (r, a) = (&c.replay, &c.actor);
+    let spacing = c.data.resample_mm().unwrap_or(1.0);
     vec![
         Check {
             key: "data.fold",
             holds: (-1..=i64::from(u32::MAX)).contains(&c.data.fold),
             why: format!("must be a fold from 0, or -1 for none, got {}", c.data.fold),
         },
+        within("data.resample_mm", spacing, 0.001, 1000.0),
         one_of(
             "network.preset",
             &c.network.preset,
@@ -298,6 +319,8 @@ fn together(c: &Config) -> Vec<Check> {
         ("learner.target_every", l.target_every),
         ("learner.publish_every", l.publish_every),
         ("checkpoint.every", c.checkpoint.every),
+        ("data.max_voxels", c.data.max_voxels),
+        ("data.max_expansion", c.data.max_expansion),
         ("replay.min_rows", r.min_rows),
         ("replay.tolerance", r.tolerance),
     ] {

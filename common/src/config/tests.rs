@@ -78,6 +78,14 @@ fn errors_name_key_layer_and_remedy() {
             "config key \"learner.gamma\": must lie in 0..=0.9999, got 1.5",
         ),
         (
+            &["data.resample_mm=-1.0"],
+            "config key \"data.resample_mm\": must lie in 0.001..=1000, got -1",
+        ),
+        (
+            &["data.max_expansion=0"],
+            "config key \"data.max_expansion\": must be at least 1",
+        ),
+        (
             &["network.kind=comm"],
             "config key \"network.kind\": must be one of collab, commnet, got \"comm\"",
         ),
@@ -168,6 +176,7 @@ fn the_digest_covers_rows_and_windows_only() {
         "rules.history=2",
         "learner.gamma=0.8",
         "data.landmarks=[\"AC\"]",
+        "data.resample_mm=1.0",
     ] {
         assert_ne!(load(&[set], &[]).unwrap().digest(), base, "{set}");
     }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{SourceError, shown};
+use crate::cache::VolumeError;
 use crate::landmark_file::LandmarkError;
-use crate::nifti_io::ReadError;
 
 /// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum Problem {
     Source(#[from] SourceError),
     /// With a scan.
     #[error(transparent)]
-    Scan(#[from] ReadError),
+    Scan(#[from] VolumeError),
     /// With a landmark file, or a landmark in its scan.
     #[error(transparent)]
     Landmarks(#[from] LandmarkError),
@@ -53,8 +53,8 @@ pub enum Problem {
     },
     /// Scans whose voxels differ in size by more than 1 %.
     #[error(
-        "'{}' has spacing {first_mm:.4?} mm, '{}' has {second_mm:.4?} mm; resample the scans to \
-         one spacing, or set allow_mixed_spacing",
+        "'{}' has spacing {first_mm:.4?} mm, '{}' has {second_mm:.4?} mm; set data.resample_mm to \
+         one spacing in mm for all, or data.allow_mixed_spacing = true",
         shown(first),
         shown(second)
     )]

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::nifti_io::bare_name;
+
 /// File names without folder and extension; where several files share one,
 /// as many folder names before it as it takes (`s1/T1.nii` is `s1_T1`).
 pub(super) fn unique(paths: &[PathBuf]) -> Vec<String> {
@@ -37,17 +39,7 @@ fn name(path: &Path, folders: usize) -> String {
         .map(|part| part.as_os_str().to_string_lossy().into_owned())
         .collect();
     let joined = parts[parts.len().saturating_sub(folders + 1)..].join("_");
-    without_ending(&joined).unwrap_or(&joined).to_owned()
-}
-
-/// A scan's path without `.nii` or `.nii.gz`; `None` for other files.
-pub(super) fn without_ending(path: &str) -> Option<&str> {
-    let lower = path.to_lowercase();
-    let end = [".nii.gz", ".nii"]
-        .into_iter()
-        .find(|end| lower.ends_with(end))?;
-    // Lower case may have another length in odd alphabets; the ending has not.
-    path.get(..path.len() - end.len())
+    bare_name(&joined).unwrap_or(&joined).to_owned()
 }
 
 #[cfg(test)]
@@ -56,8 +48,9 @@ mod tests {
 
     #[test]
     fn names_are_short_and_differ() {
-        let cases: [(&[&str], &[&str]); 4] = [
+        let cases: [(&[&str], &[&str]); 5] = [
             (&["/a/x.nii.gz", "b/y.01.NII"], &["x", "y.01"]),
+            (&["u.hdr", "v.IMG.gz", "w.mha"], &["u", "v", "w.mha"]),
             (
                 &["d/s1/T1.nii", "d/s2/T1.nii", "d/other.nii"],
                 &["s1_T1", "s2_T1", "other"],

@@ -3,36 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use super::source::{Source, Split};
-use crate::config::{Config, DataConfig};
-use crate::nifti_io::Limits;
-use crate::preprocess::VolumeChoice;
+use crate::cache::Recipe;
+use crate::config::Config;
 
 /// How scans are loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct LoadOptions {
-    /// Which volume to make.
-    pub choice: VolumeChoice,
+    /// What is made of each scan.
+    pub recipe: Recipe,
     /// Where preprocessed volumes are kept; `None` for the user's cache folder.
     pub cache_dir: Option<PathBuf>,
-    /// Most voxels a scan may have.
-    pub max_voxels: u64,
     /// Whether spacings may differ by more than 1 % between scans.
     pub allow_mixed_spacing: bool,
 }
 
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self {
-            choice: VolumeChoice::default(),
-            cache_dir: None,
-            max_voxels: Limits::default().max_voxels,
-            allow_mixed_spacing: false,
-        }
-    }
-}
-
 /// What a run trains or is evaluated on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct DatasetSpec {
     /// List file of scans, folder or manifest.
     pub images: PathBuf,
@@ -49,14 +35,18 @@ pub struct DatasetSpec {
 }
 
 impl LoadOptions {
-    /// As the settings say, with the volume that the rules ask for.
+    /// What a configuration says.
     #[must_use]
-    pub fn new(choice: VolumeChoice, data: &DataConfig) -> Self {
+    pub fn from_config(config: &Config) -> Self {
+        let data = &config.data;
         Self {
-            choice,
+            recipe: Recipe {
+                choice: config.rules.volume,
+                resample_mm: data.resample_mm(),
+                limits: data.limits(),
+            },
             cache_dir: given(&data.cache),
             allow_mixed_spacing: data.allow_mixed_spacing,
-            ..Self::default()
         }
     }
 }
@@ -71,7 +61,7 @@ impl DatasetSpec {
             split: Split::Train,
             fold: config.data.fold(),
             ids: config.data.landmarks.clone(),
-            options: LoadOptions::new(config.rules.volume, &config.data),
+            options: LoadOptions::from_config(config),
         }
     }
 

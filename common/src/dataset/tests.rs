@@ -150,6 +150,36 @@ fn mixed_spacings_must_be_asked_for() {
         text.contains("spacing [1.0000, 1.0000, 1.0000] mm") && text.contains("c.nii' has [1.0200"),
         "{text}"
     );
+    assert!(text.contains("set data.resample_mm"), "{text}");
+    let mut spec = folder.spec(&["AC"]);
+    spec.options.recipe.resample_mm = Some(0.8);
+    let dataset = Dataset::load(&spec).unwrap();
+    for scan in &dataset.scans {
+        let geometry = &scan.geometry;
+        assert_eq!(geometry.dims.map(|d| d + 1), [6, 7, 9], "{}", scan.name);
+        assert!(geometry.spacing_mm.iter().all(|s| (s - 0.8).abs() < 1e-6));
+        // The landmark is where its file says, in mm.
+        let at = geometry.affine.to_world(scan.landmarks[0].unwrap());
+        let expected = if scan.name == "a" {
+            [1.0, 2.0, 3.0]
+        } else {
+            [3.0, 4.0, 5.0]
+        };
+        assert!((0..3).all(|i| (at[i] - expected[i]).abs() < 1e-9), "{at:?}");
+    }
+    // Voxel files count on the file's own grid.
+    folder.text("b.csv", "x_voxel,y_voxel,z_voxel\n0,4,5\n");
+    folder.text("a.csv", "x_voxel,y_voxel,z_voxel\n0,4,5\n");
+    spec.ids = vec!["0".to_owned()];
+    for scan in Dataset::load(&spec).unwrap().scans {
+        let place = scan.landmarks[0].unwrap();
+        let spacing = if scan.name == "a" { 1.0 } else { 1.02 };
+        let at = scan.geometry.affine.to_world(place);
+        let expected = [3.0, 4.0 * spacing, 5.0 * spacing];
+        assert!((0..3).all(|i| (at[i] - expected[i]).abs() < 1e-6), "{at:?}");
+    }
+    folder.text("a.csv", &format!("{HEADER}AC,1,2,3\n"));
+    folder.text("b.csv", &format!("{HEADER}AC,3,4,5\n"));
     let mut spec = folder.spec(&["AC"]);
     spec.options.allow_mixed_spacing = true;
     assert_eq!(Dataset::load(&spec).unwrap().scans.len(), 2);
@@ -251,7 +281,10 @@ fn play_needs_no_landmarks() {
     let folder = two();
     let options = LoadOptions {
         cache_dir: Some(folder.at("cache")),
-        choice: VolumeChoice::ReferenceF32,
+        recipe: Recipe {
+            choice: VolumeChoice::ReferenceF32,
+            ..Recipe::default()
+        },
         ..LoadOptions::default()
     };
     let dataset = Dataset::from_images(&[folder.at("a.nii.gz")], &options).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::geometry::{Affine, AxisMap};
+use crate::geometry::{Affine, AxisMap, Geometry, Pitch};
 
 fn parse(text: &str) -> Result<LandmarkFile, LandmarkError> {
     LandmarkFile::parse(text.as_bytes(), Path::new("a/b.csv"))
@@ -200,6 +200,7 @@ fn geometry() -> Geometry {
         axis_map: AxisMap {
             axes: [(0, true), (1, false), (2, false)],
             file_dims: [10, 20, 30],
+            pitch: [Pitch::SAME; 3],
         },
     }
 }

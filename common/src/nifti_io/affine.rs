@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use nifti::NiftiHeader;
-
 use super::ReadError;
+use super::fields::Fields;
 use crate::geometry::Affine;
 
 /// Voxels per axis, f64.
@@ -37,7 +36,7 @@ pub(super) fn is_regular(affine: &Affine) -> bool {
 
 /// The sform, else the qform, else the pixdims (placed as nibabel does), checked.
 pub(super) fn from_header(
-    header: &NiftiHeader,
+    header: &Fields,
     dims: [usize; 3],
     path: &Path,
 ) -> Result<Affine, ReadError> {
@@ -61,7 +60,7 @@ pub(super) fn from_header(
     Ok(affine)
 }
 
-fn warn_when_odd(header: &NiftiHeader, affine: &Affine, dims: [usize; 3], path: &Path) {
+fn warn_when_odd(header: &Fields, affine: &Affine, dims: [usize; 3], path: &Path) {
     let scan = path.display();
     if header.sform_code > 0 && header.qform_code > 0 {
         let apart = corner_distance(affine, &qform(header), dims);
@@ -99,20 +98,17 @@ fn corner_distance(a: &Affine, b: &Affine, dims: [usize; 3]) -> f64 {
     largest
 }
 
-fn sform(header: &NiftiHeader) -> Affine {
-    Affine {
-        rows: [header.srow_x, header.srow_y, header.srow_z].map(|row| row.map(f64::from)),
-    }
+fn sform(header: &Fields) -> Affine {
+    Affine { rows: header.srow }
 }
 
-fn zooms(header: &NiftiHeader) -> [f64; 3] {
-    [1, 2, 3].map(|i| f64::from(header.pixdim[i]).abs())
+fn zooms(header: &Fields) -> [f64; 3] {
+    [1, 2, 3].map(|i| header.pixdim[i].abs())
 }
 
 /// Method 2 of the standard (`nifti1.h`): rotation by a unit quaternion, qfac 0 read as 1.
-fn qform(header: &NiftiHeader) -> Affine {
-    let [mut b, mut c, mut d] =
-        [header.quatern_b, header.quatern_c, header.quatern_d].map(f64::from);
+fn qform(header: &Fields) -> Affine {
+    let [mut b, mut c, mut d] = header.quatern;
     let square = b * b + c * c + d * d;
     let mut a = (1.0 - square).max(0.0).sqrt();
     if 1.0 - square < 1e-7 {
@@ -139,7 +135,7 @@ fn qform(header: &NiftiHeader) -> Affine {
     ];
     let [x, y, z] = zooms(header);
     let qfac = if header.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
-    let shift = [header.quatern_x, header.quatern_y, header.quatern_z].map(f64::from);
+    let shift = header.qoffset;
     let row = |i: usize| {
         let r: [f64; 3] = rotation[i];
         [r[0] * x, r[1] * y, r[2] * z * qfac, shift[i]]
@@ -150,7 +146,7 @@ fn qform(header: &NiftiHeader) -> Affine {
 }
 
 /// nibabel's `get_base_affine`: x runs to the left, the origin is the centre.
-fn from_pixdim(header: &NiftiHeader, dims: [usize; 3]) -> Affine {
+fn from_pixdim(header: &Fields, dims: [usize; 3]) -> Affine {
     let [x, y, z] = zooms(header);
     let centre = as_f64(dims).map(|d| (d - 1.0) / 2.0);
     Affine {

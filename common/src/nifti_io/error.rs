@@ -67,8 +67,11 @@ pub enum ReadError {
         /// What there is, in words.
         found: String,
     },
-    /// Not a NIfTI-1 single file.
-    #[error("'{}' is {found}, not a NIfTI-1 file (.nii or .nii.gz); {advice}", path.display())]
+    /// Not NIfTI, or half of it.
+    #[error(
+        "'{}' is {found}, not a NIfTI file (.nii, .nii.gz, or .hdr with .img); {advice}",
+        path.display()
+    )]
     WrongMagic {
         /// The file.
         path: PathBuf,
@@ -76,6 +79,37 @@ pub enum ReadError {
         found: String,
         /// What to do about it.
         advice: &'static str,
+    },
+    /// One file of a pair without the other.
+    #[error(
+        "scan '{}' is half of a NIfTI pair: its {what} is missing (looked for {tried} in the same \
+         folder); put it there, or write both as one .nii.gz", path.display()
+    )]
+    NoPartner {
+        /// The file that is there.
+        path: PathBuf,
+        /// Which one is missing.
+        what: &'static str,
+        /// The names that it could have.
+        tried: String,
+    },
+    /// A compressed file that claims to hold implausibly much.
+    #[error(
+        "scan '{}' has {len} bytes and claims to hold {needed} ({claim}), more than {limit} times \
+         as many; if it is really so empty, unpack it with gunzip or raise data.max_expansion",
+        path.display()
+    )]
+    Expansion {
+        /// The file.
+        path: PathBuf,
+        /// What needs the bytes.
+        claim: String,
+        /// Uncompressed bytes that it claims to have.
+        needed: u64,
+        /// Bytes that it has.
+        len: u64,
+        /// Times that these may be.
+        limit: u64,
     },
     /// A header field makes no sense.
     #[error(
@@ -85,7 +119,7 @@ pub enum ReadError {
     BadHeader {
         /// The file.
         path: PathBuf,
-        /// The field's name in the NIfTI-1 standard.
+        /// The field's name in the standard.
         field: &'static str,
         /// What is wrong with it.
         problem: String,
@@ -109,7 +143,7 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
         /// The dimensions as the header has them.
-        dims: Vec<i16>,
+        dims: Vec<i64>,
     },
     /// Two dimensions, a time series, or several channels.
     #[error(
@@ -120,12 +154,23 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
         /// Its shape.
-        shape: Vec<u16>,
+        shape: Vec<i64>,
+    },
+    /// An axis longer than positions can count.
+    #[error(
+        "scan '{}' has shape {shape:?}; an axis may have 32767 voxels: crop or resample it",
+        path.display()
+    )]
+    AxisTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        shape: Vec<i64>,
     },
     /// More voxels than allowed.
     #[error(
         "scan '{}' claims {dims:?} = {voxels} voxels, the limit is {limit}; \
-         crop or resample it, or raise max_voxels", path.display()
+         crop or resample it, or raise data.max_voxels", path.display()
     )]
     TooManyVoxels {
         /// The file.

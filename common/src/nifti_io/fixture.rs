@@ -1,4 +1,4 @@
-//! Small NIfTI-1 files, built byte by byte, for tests.
+//! Small NIfTI files, built byte by byte, for tests.
 
 use std::io::Write;
 
@@ -9,9 +9,12 @@ use flate2::write::GzEncoder;
 #[derive(Debug, Clone)]
 pub(crate) struct Fixture {
     pub(crate) big_endian: bool,
-    pub(crate) dim: [i16; 8],
+    /// 1 or 2.
+    pub(crate) version: u8,
+    pub(crate) dim: [i64; 8],
     pub(crate) datatype: i16,
     pub(crate) bitpix: i16,
+    /// 0 means the first place allowed.
     pub(crate) vox_offset: f32,
     pub(crate) slope: f32,
     pub(crate) inter: f32,
@@ -29,6 +32,7 @@ impl Fixture {
     pub(crate) fn counting() -> Self {
         Self {
             big_endian: false,
+            version: 1,
             dim: [3, 2, 3, 4, 1, 1, 1, 1],
             datatype: 2,
             bitpix: 8,
@@ -46,42 +50,24 @@ impl Fixture {
         }
     }
 
+    /// The same as NIfTI-2.
+    pub(crate) fn counting2() -> Self {
+        Self {
+            version: 2,
+            vox_offset: 544.0,
+            magic: *b"n+2\0",
+            ..Self::counting()
+        }
+    }
+
+    /// The single file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut header = vec![0; 348];
-        let big = self.big_endian;
-        let mut put = |at: usize, little: &[u8]| {
-            let mut bytes = little.to_vec();
-            if big {
-                bytes.reverse();
-            }
-            header[at..at + bytes.len()].copy_from_slice(&bytes);
-        };
-        put(0, &348_i32.to_le_bytes());
-        for (i, value) in self.dim.iter().enumerate() {
-            put(40 + 2 * i, &value.to_le_bytes());
-        }
-        put(70, &self.datatype.to_le_bytes());
-        put(72, &self.bitpix.to_le_bytes());
-        put(252, &self.codes[0].to_le_bytes());
-        put(254, &self.codes[1].to_le_bytes());
-        let scaling = [self.vox_offset, self.slope, self.inter];
-        let fields: [(usize, &[f32]); 4] = [
-            (76, &self.pixdim),
-            (108, &scaling),
-            (256, &self.quaternion),
-            (280, &self.srow),
-        ];
-        for (start, values) in fields {
-            for (i, value) in values.iter().enumerate() {
-                put(start + 4 * i, &value.to_le_bytes());
-            }
-        }
-        header[344..].copy_from_slice(&self.magic);
-        let mut bytes = header;
+        let mut bytes = self.header();
+        let least = if self.version == 1 { 352.0 } else { 544.0 };
         let start = if self.vox_offset.is_finite() {
-            self.vox_offset.clamp(352.0, 4096.0)
+            self.vox_offset.clamp(least, 4096.0)
         } else {
-            352.0
+            least
         };
         #[expect(
             clippy::cast_possible_truncation,
@@ -91,6 +77,83 @@ impl Fixture {
         bytes.resize(start as usize, 0);
         bytes.extend_from_slice(&self.voxels);
         bytes
+    }
+
+    /// The two files of a pair; the voxels start at 0.
+    pub(crate) fn pair(&self) -> [Vec<u8>; 2] {
+        let header = Self {
+            vox_offset: 0.0,
+            magic: if self.version == 1 {
+                *b"ni1\0"
+            } else {
+                *b"ni2\0"
+            },
+            ..self.clone()
+        };
+        [header.header(), self.voxels.clone()]
+    }
+
+    /// 348 or 540 bytes.
+    pub(crate) fn header(&self) -> Vec<u8> {
+        let two = self.version == 2;
+        let mut header = Header {
+            bytes: vec![0; if two { 540 } else { 348 }],
+            big: self.big_endian,
+        };
+        let scaling = [self.vox_offset, self.slope, self.inter];
+        if two {
+            header.put(0, &540_i32.to_le_bytes());
+            header.bytes[4..8].copy_from_slice(&self.magic);
+            header.bytes[8..12].copy_from_slice(b"\r\n\x1a\n");
+            header.all(16, &self.dim, |v| v.to_le_bytes().to_vec());
+            header.put(12, &self.datatype.to_le_bytes());
+            header.put(14, &self.bitpix.to_le_bytes());
+            #[expect(clippy::cast_possible_truncation, reason = "small or meant to be odd")]
+            header.put(168, &(self.vox_offset as i64).to_le_bytes());
+            let double = |v: &f32| f64::from(*v).to_le_bytes().to_vec();
+            header.all(104, &self.pixdim, double);
+            header.all(176, &scaling[1..], double);
+            header.all(352, &self.quaternion, double);
+            header.all(400, &self.srow, double);
+            header.all(344, &self.codes, |v| i32::from(*v).to_le_bytes().to_vec());
+        } else {
+            header.put(0, &348_i32.to_le_bytes());
+            header.bytes[344..].copy_from_slice(&self.magic);
+            #[expect(clippy::cast_possible_truncation, reason = "as NIfTI-1 holds them")]
+            header.all(40, &self.dim, |v| (*v as i16).to_le_bytes().to_vec());
+            header.put(70, &self.datatype.to_le_bytes());
+            header.put(72, &self.bitpix.to_le_bytes());
+            let single = |v: &f32| v.to_le_bytes().to_vec();
+            header.all(76, &self.pixdim, single);
+            header.all(108, &scaling, single);
+            header.all(256, &self.quaternion, single);
+            header.all(280, &self.srow, single);
+            header.all(252, &self.codes, |v| v.to_le_bytes().to_vec());
+        }
+        header.bytes
+    }
+}
+
+struct Header {
+    bytes: Vec<u8>,
+    big: bool,
+}
+
+impl Header {
+    fn put(&mut self, at: usize, little: &[u8]) {
+        let mut bytes = little.to_vec();
+        if self.big {
+            bytes.reverse();
+        }
+        self.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
+    }
+
+    /// Equally long numbers one after the other.
+    fn all<T>(&mut self, at: usize, values: &[T], little: impl Fn(&T) -> Vec<u8>) {
+        for (i, value) in values.iter().enumerate() {
+            let bytes = little(value);
+            self.put(at + bytes.len() * i, &bytes);
+        }
     }
 }
 

@@ -1,15 +1,15 @@
-//! What the first 348 bytes say, checked before anything is believed.
+//! What a header says, checked before anything is believed.
 
 use std::path::Path;
 
-use nifti::{Endianness, NiftiHeader, NiftiType};
+use super::fields::{Fields, Version};
+use super::foreign;
+use super::{Limits, MAX_AXIS, ReadError};
 
-use super::{Limits, ReadError};
-
-/// Bytes of a NIfTI-1 header.
-pub(super) const HEADER_LEN: usize = 348;
-/// Where voxels start at the earliest: the header and four extension bytes.
-pub(super) const MIN_OFFSET: u64 = 352;
+/// Voxels never lie further into a file than this.
+const MAX_OFFSET: f64 = 4_294_967_296.0;
+/// What stands in bytes 8 to 12 of NIfTI-2.
+const LINE_ENDS: [u8; 4] = *b"\r\n\x1a\n";
 
 /// Types of single numbers; all others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,16 @@ impl Datatype {
     }
 }
 
-/// How the voxels lie in the file.
+/// Where the voxels are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// After the header.
+    Same,
+    /// In the other file of a `.hdr`/`.img` pair.
+    Beside,
+}
+
+/// How the voxels lie in their file.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub(super) dims: [usize; 3],
@@ -53,43 +62,60 @@ impl Layout {
     pub(super) fn voxels(&self) -> usize {
         self.dims.iter().product()
     }
+
+    /// Bytes of voxels; the header's check keeps it in range.
+    pub(super) fn bytes(&self) -> u64 {
+        self.voxels() as u64 * self.datatype.bytes() as u64
+    }
+
+    /// For messages: what the header claims.
+    pub(super) fn claim(&self) -> String {
+        let size = self.datatype.bytes();
+        format!("a grid of {:?} at {size} B per voxel", self.dims)
+    }
 }
 
-/// Parses and checks a header: magic, type, shape, size, offset, scaling.
-pub(super) fn parse(
-    bytes: &[u8],
-    path: &Path,
-    limits: &Limits,
-) -> Result<(NiftiHeader, Layout), ReadError> {
-    if let Some(error) = foreign(bytes, path) {
+/// Which header a file starts with, and where its voxels are; else what it is.
+pub(super) fn identify(bytes: &[u8], path: &Path) -> Result<(Version, bool, Place), ReadError> {
+    let known = Version::claimed(bytes).and_then(|(version, big_endian)| {
+        let magic = version.magic(bytes);
+        let place = version.magics().iter().position(|m| *m == magic)?;
+        let place = [Place::Same, Place::Beside][place];
+        Some((version, big_endian, place))
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    if let Some(error) = foreign::foreign(bytes, path) {
         return Err(error);
     }
-    let header = NiftiHeader::from_reader(bytes).map_err(|_| wrong_magic(bytes, path))?;
-    if &header.magic != nifti::header::MAGIC_CODE_NIP1 {
-        return Err(wrong_magic(bytes, path));
+    if Version::One.magics().contains(&Version::One.magic(bytes)) {
+        let size = bytes.first_chunk().map_or(0, |b| i32::from_le_bytes(*b));
+        return Err(bad(path, "sizeof_hdr", format!("is {size}, not 348")));
     }
-    if header.sizeof_hdr != 348 {
-        return Err(bad(
-            path,
-            "sizeof_hdr",
-            format!("is {}, not 348", header.sizeof_hdr),
-        ));
+    Err(foreign::unknown(bytes, path))
+}
+
+/// Checks a header: type, shape, size, offset, scaling.
+pub(super) fn layout(
+    header: &Fields,
+    place: Place,
+    path: &Path,
+    limits: &Limits,
+) -> Result<Layout, ReadError> {
+    if header.version == Version::Two && ![LINE_ENDS, [0; 4]].contains(&header.line_ends) {
+        let found = header.line_ends.escape_ascii();
+        let problem = format!("ends in \"{found}\", so line ends were converted in a binary file");
+        return Err(bad(path, "magic", problem));
     }
-    let dims = dims(&header, path, limits)?;
-    let datatype = datatype(&header, path)?;
-    let offset = offset(&header, path)?;
-    let scaling = scaling(&header, path)?;
-    let big_endian = header.endianness == Endianness::Big;
-    Ok((
-        header,
-        Layout {
-            dims,
-            datatype,
-            big_endian,
-            offset,
-            scaling,
-        },
-    ))
+    let dims = dims(header, path, limits)?;
+    Ok(Layout {
+        dims,
+        datatype: datatype(header, path)?,
+        big_endian: header.big_endian,
+        offset: offset(header, place, path)?,
+        scaling: scaling(header, path)?,
+    })
 }
 
 fn bad(path: &Path, field: &'static str, problem: String) -> ReadError {
@@ -100,99 +126,50 @@ fn bad(path: &Path, field: &'static str, problem: String) -> ReadError {
     }
 }
 
-fn wrong_magic(bytes: &[u8], path: &Path) -> ReadError {
-    let magic = bytes.get(344..348).unwrap_or_default();
-    ReadError::WrongMagic {
-        path: path.to_owned(),
-        found: format!("something else (magic \"{}\")", magic.escape_ascii()),
-        advice: "check that the list names the right file",
+fn dims(header: &Fields, path: &Path, limits: &Limits) -> Result<[usize; 3], ReadError> {
+    let rank = header.dim[0];
+    let shape = usize::try_from(rank)
+        .ok()
+        .filter(|rank| (1..=7).contains(rank))
+        .map(|rank| &header.dim[1..=rank])
+        .ok_or_else(|| bad(path, "dim[0]", format!("is {rank}, not 1 to 7")))?;
+    let (path, shape_of) = (|| path.to_owned(), || shape.to_vec());
+    if shape.iter().any(|&d| d < 1) {
+        let (path, dims) = (path(), shape_of());
+        return Err(ReadError::ZeroDims { path, dims });
     }
-}
-
-const TO_SINGLE: &str = "write it as one .nii.gz (e.g. `fslchfiletype NIFTI_GZ` or nibabel)";
-const TO_NIFTI: &str = "convert it to .nii.gz (e.g. with 3D Slicer or SimpleITK)";
-const UNPACK: &str = "unpack it, or pack it with gzip";
-
-/// Other formats that people have, told apart by their first bytes.
-pub(super) fn foreign(bytes: &[u8], path: &Path) -> Option<ReadError> {
-    let starts = |prefix: &[u8]| bytes.starts_with(prefix);
-    let size = bytes.get(..4).map(|b| [b[0], b[1], b[2], b[3]]);
-    let is_size = |n: i32| size.is_some_and(|b| b == n.to_le_bytes() || b == n.to_be_bytes());
-    let magic = bytes.get(344..348).unwrap_or_default();
-    let (found, advice) = if is_size(540) && bytes.get(4..7) == Some(b"n+2") {
-        (
-            "a NIfTI-2 file",
-            "convert it to NIfTI-1 (nibabel: Nifti1Image.from_image)",
-        )
-    } else if is_size(540) && bytes.get(4..7) == Some(b"ni2") {
-        ("the header of a NIfTI-2 pair", TO_SINGLE)
-    } else if bytes.get(128..132) == Some(b"DICM") {
-        ("a DICOM file", "convert the series with dcm2niix")
-    } else if magic == b"ni1\0" {
-        ("the header of a NIfTI-1 hdr/img pair", TO_SINGLE)
-    } else if is_size(348) && magic != b"n+1\0" && bytes.len() >= HEADER_LEN {
-        ("an Analyze 7.5 header", TO_SINGLE)
-    } else if starts(b"NRRD000") {
-        ("an NRRD file", TO_NIFTI)
-    } else if starts(b"ObjectType") || starts(b"NDims") {
-        ("a MetaImage file", TO_NIFTI)
-    } else if starts(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        ("compressed with zstd", UNPACK)
-    } else if starts(b"\xfd7zXZ") {
-        ("compressed with xz", UNPACK)
-    } else if starts(b"BZh") {
-        ("compressed with bzip2", UNPACK)
-    } else if starts(b"PK\x03\x04") {
-        ("a zip archive", UNPACK)
-    } else if starts(&[0x1f, 0x8b]) {
-        ("compressed with gzip twice", "unpack it once")
-    } else {
-        return None;
+    let &[x, y, z, ref more @ ..] = shape else {
+        let (path, shape) = (path(), shape_of());
+        return Err(ReadError::NotThreeD { path, shape });
     };
-    Some(ReadError::WrongMagic {
-        path: path.to_owned(),
-        found: found.to_owned(),
-        advice,
-    })
-}
-
-fn dims(header: &NiftiHeader, path: &Path, limits: &Limits) -> Result<[usize; 3], ReadError> {
-    let rank = usize::from(header.dim[0]);
-    if !(1..=7).contains(&rank) {
-        return Err(bad(path, "dim[0]", format!("is {rank}, not 1 to 7")));
+    if more.iter().any(|&d| d != 1) {
+        let (path, shape) = (path(), shape_of());
+        return Err(ReadError::NotThreeD { path, shape });
     }
-    let shape = &header.dim[1..=rank];
-    if shape.iter().any(|&d| d == 0 || d > 32767) {
-        // The standard has signed dimensions; the crate reads them unsigned.
-        let dims = shape.iter().map(|&d| d.cast_signed()).collect();
-        return Err(ReadError::ZeroDims {
-            path: path.to_owned(),
-            dims,
-        });
+    let mut dims = [0; 3];
+    for (to, from) in dims.iter_mut().zip([x, y, z]) {
+        *to = match usize::try_from(from) {
+            Ok(dim) if dim <= MAX_AXIS => dim,
+            _ => {
+                let (path, shape) = (path(), shape_of());
+                return Err(ReadError::AxisTooLong { path, shape });
+            }
+        };
     }
-    if rank < 3 || shape[3..].iter().any(|&d| d != 1) {
-        return Err(ReadError::NotThreeD {
-            path: path.to_owned(),
-            shape: shape.to_vec(),
-        });
-    }
-    let dims = [shape[0], shape[1], shape[2]];
-    // 32767^3 < 2^45: no overflow.
-    let voxels: u64 = dims.iter().map(|&d| u64::from(d)).product();
-    let dims = dims.map(usize::from);
+    // MAX_AXIS^3 < 2^45: no overflow.
+    let voxels = dims.iter().map(|&d| d as u64).product();
     if voxels > limits.max_voxels || usize::try_from(voxels * 8).is_err() {
-        let limit = limits.max_voxels;
         return Err(ReadError::TooManyVoxels {
-            path: path.to_owned(),
+            path: path(),
             dims,
             voxels,
-            limit,
+            limit: limits.max_voxels,
         });
     }
     Ok(dims)
 }
 
-fn datatype(header: &NiftiHeader, path: &Path) -> Result<Datatype, ReadError> {
+fn datatype(header: &Fields, path: &Path) -> Result<Datatype, ReadError> {
     let code = header.datatype;
     let unsupported = |name| {
         Err(ReadError::UnsupportedDatatype {
@@ -201,25 +178,25 @@ fn datatype(header: &NiftiHeader, path: &Path) -> Result<Datatype, ReadError> {
             code,
         })
     };
-    let datatype = match header.data_type() {
-        Ok(NiftiType::Uint8) => Datatype::U8,
-        Ok(NiftiType::Int8) => Datatype::I8,
-        Ok(NiftiType::Uint16) => Datatype::U16,
-        Ok(NiftiType::Int16) => Datatype::I16,
-        Ok(NiftiType::Uint32) => Datatype::U32,
-        Ok(NiftiType::Int32) => Datatype::I32,
-        Ok(NiftiType::Uint64) => Datatype::U64,
-        Ok(NiftiType::Int64) => Datatype::I64,
-        Ok(NiftiType::Float32) => Datatype::F32,
-        Ok(NiftiType::Float64) => Datatype::F64,
-        Ok(NiftiType::Float128) => return unsupported("float128"),
-        Ok(NiftiType::Complex64) => return unsupported("complex64"),
-        Ok(NiftiType::Complex128) => return unsupported("complex128"),
-        Ok(NiftiType::Complex256) => return unsupported("complex256"),
-        Ok(NiftiType::Rgb24) => return unsupported("RGB24"),
-        Ok(NiftiType::Rgba32) => return unsupported("RGBA32"),
-        Err(_) if code == 1 => return unsupported("binary (1 bit)"),
-        Err(_) => return unsupported("unknown"),
+    let datatype = match code {
+        2 => Datatype::U8,
+        4 => Datatype::I16,
+        8 => Datatype::I32,
+        16 => Datatype::F32,
+        64 => Datatype::F64,
+        256 => Datatype::I8,
+        512 => Datatype::U16,
+        768 => Datatype::U32,
+        1024 => Datatype::I64,
+        1280 => Datatype::U64,
+        1 => return unsupported("binary (1 bit)"),
+        32 => return unsupported("complex64"),
+        128 => return unsupported("RGB24"),
+        1536 => return unsupported("float128"),
+        1792 => return unsupported("complex128"),
+        2048 => return unsupported("complex256"),
+        2304 => return unsupported("RGBA32"),
+        _ => return unsupported("unknown"),
     };
     let bits = i16::try_from(datatype.bytes() * 8).unwrap_or(i16::MAX);
     if header.bitpix == bits {
@@ -230,27 +207,35 @@ fn datatype(header: &NiftiHeader, path: &Path) -> Result<Datatype, ReadError> {
     }
 }
 
-fn offset(header: &NiftiHeader, path: &Path) -> Result<u64, ReadError> {
-    let offset = f64::from(header.vox_offset);
+/// Where voxels start: in a file of their own anywhere, else after the header
+/// and four bytes that announce extensions, which 0 means, too.
+fn offset(header: &Fields, place: Place, path: &Path) -> Result<u64, ReadError> {
+    let least = match place {
+        Place::Same => header.version.header_len() as u64 + 4,
+        Place::Beside => 0,
+    };
+    let offset = header.vox_offset;
     if offset == 0.0 {
-        return Ok(MIN_OFFSET);
+        return Ok(least);
     }
-    if !offset.is_finite() || offset.fract() != 0.0 || !(352.0..=4_294_967_296.0).contains(&offset)
-    {
-        let problem = format!("is {offset}, not a whole number of bytes from 352 on");
-        return Err(bad(path, "vox_offset", problem));
+    if offset.fract() == 0.0 && (0.0..=MAX_OFFSET).contains(&offset) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number in 0..=2^32"
+        )]
+        let whole = offset as u64;
+        if whole >= least {
+            return Ok(whole);
+        }
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked above"
-    )]
-    Ok(offset as u64)
+    let problem = format!("is {offset}, not a whole number of bytes from {least} on");
+    Err(bad(path, "vox_offset", problem))
 }
 
 /// A slope of 0, NaN or infinity means no scaling, as in nibabel.
-fn scaling(header: &NiftiHeader, path: &Path) -> Result<Option<(f64, f64)>, ReadError> {
-    let (slope, inter) = (f64::from(header.scl_slope), f64::from(header.scl_inter));
+fn scaling(header: &Fields, path: &Path) -> Result<Option<(f64, f64)>, ReadError> {
+    let (slope, inter) = (header.slope, header.inter);
     if slope == 0.0 || !slope.is_finite() {
         return Ok(None);
     }

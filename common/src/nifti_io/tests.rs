@@ -1,5 +1,10 @@
 //! Tests of `nifti_io`.
 
+mod foreign;
+mod limits;
+mod pairs;
+mod versions;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,13 +15,16 @@ use super::*;
 use crate::geometry::{AxisMap, Geometry};
 use crate::volume::Volume;
 
+fn source<'a>(bytes: &'a [u8], name: &'a str) -> Source<'a, &'a [u8]> {
+    Source {
+        reader: bytes,
+        len: bytes.len() as u64,
+        name: Path::new(name),
+    }
+}
+
 fn read_bytes(bytes: &[u8]) -> Result<Image, ReadError> {
-    read_from(
-        bytes,
-        bytes.len() as u64,
-        Path::new("x.nii"),
-        &Limits::default(),
-    )
+    read_from(source(bytes, "x.nii"), &Limits::default())
 }
 
 fn floats(image: &Image) -> Vec<f32> {
@@ -174,11 +182,6 @@ fn each_broken_file_gets_its_own_sentence() {
     let mut bad_sum = zipped.clone();
     let at = bad_sum.len() - 8;
     bad_sum[at] ^= 1;
-    let noise = |n: usize| vec![b'?'; n];
-    let mut nifti2 = noise(600);
-    nifti2[..8].copy_from_slice(b"\x1c\x02\0\0n+2\0");
-    let mut dicom = noise(600);
-    dicom[128..132].copy_from_slice(b"DICM");
     each_says(vec![
         ("is cut off", zipped[..zipped.len() / 2].to_vec()),
         ("is cut off", zipped[..zipped.len() - 3].to_vec()),
@@ -206,10 +209,7 @@ fn each_broken_file_gets_its_own_sentence() {
             "too short: a grid of [1000, 1000, 1000]",
             gzip(&change(|f| f.dim = [3, 1000, 1000, 1000, 1, 1, 1, 1])),
         ),
-        ("is a NIfTI-2 file", nifti2),
-        ("dcm2niix", dicom),
-        ("something else (magic \"????\")", noise(400)),
-        ("compressed with gzip twice", gzip(&zipped)),
+        ("something else (magic \"????\")", vec![b'?'; 400]),
     ]);
 }
 
@@ -256,8 +256,6 @@ fn each_broken_header_gets_its_own_sentence() {
             "pixdim that maps voxels nowhere",
             change(|f| (f.codes, f.pixdim[2]) = ([0, 0], 0.0)),
         ),
-        ("hdr/img pair", change(|f| f.magic = *b"ni1\0")),
-        ("Analyze 7.5", change(|f| f.magic = *b"\0\0\0\0")),
     ]);
 }
 
@@ -290,7 +288,7 @@ fn missing_files_and_folders_are_named() {
     let text = read(dir.path(), &Limits::default())
         .unwrap_err()
         .to_string();
-    assert!(text.contains("it is a folder"), "{text}");
+    assert!(text.contains("a folder"), "{text}");
 }
 
 #[test]

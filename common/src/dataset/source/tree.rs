@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Entry, SourceError, Split};
-use crate::dataset::names::without_ending;
+use crate::nifti_io::bare_name;
 
 /// How landmark files end, the longer endings first. Beside scans the last
 /// one does not count: BIDS keeps other JSON there.
@@ -117,7 +117,7 @@ fn matched(
     let mut entries = Vec::new();
     for image in walk(images)? {
         let relative = relative(&image, images);
-        let Some(stem) = without_ending(&relative).and_then(&case) else {
+        let Some(stem) = scan_stem(&relative).and_then(&case) else {
             continue;
         };
         let expected = format!(
@@ -156,7 +156,7 @@ fn beside(folder: &Path, split: Option<Split>) -> Result<Found, Vec<SourceError>
     let mut bare = 0_usize;
     for image in files {
         let relative = relative(&image, folder);
-        let Some(stem) = without_ending(&relative) else {
+        let Some(stem) = scan_stem(&relative) else {
             continue;
         };
         match by_stem.remove(stem) {
@@ -176,6 +176,14 @@ fn beside(folder: &Path, split: Option<Split>) -> Result<Found, Vec<SourceError>
         entries,
         stray: Vec::new(),
     })
+}
+
+/// A scan's path without its ending; `None` for other files, and for the voxels
+/// of a `.hdr`/`.img` pair, whose header counts.
+fn scan_stem(path: &str) -> Option<&str> {
+    let stem = bare_name(path)?;
+    let end = path.get(stem.len()..)?.to_ascii_lowercase();
+    (!end.starts_with(".img")).then_some(stem)
 }
 
 /// Landmark files by their path below `root` without ending.

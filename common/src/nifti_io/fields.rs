@@ -1,0 +1,194 @@
+//! The fields of a NIfTI-1 or NIfTI-2 header that are used, as numbers wide
+//! enough for both. Nothing is checked here but which header it is.
+
+/// Bytes of a NIfTI-1 header, and of an Analyze 7.5 one.
+pub(super) const NIFTI1_LEN: usize = 348;
+/// Bytes of a NIfTI-2 header.
+pub(super) const NIFTI2_LEN: usize = 540;
+
+/// Which of the two headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    One,
+    Two,
+}
+
+impl Version {
+    /// What the first four bytes claim, in either byte order; and whether it is the big one.
+    pub(super) fn claimed(start: &[u8]) -> Option<(Self, bool)> {
+        let size = *start.first_chunk::<4>()?;
+        for (version, len) in [(Self::One, 348_i32), (Self::Two, 540)] {
+            if size == len.to_le_bytes() {
+                return Some((version, false));
+            }
+            if size == len.to_be_bytes() {
+                return Some((version, true));
+            }
+        }
+        None
+    }
+
+    pub(super) fn header_len(self) -> usize {
+        match self {
+            Self::One => NIFTI1_LEN,
+            Self::Two => NIFTI2_LEN,
+        }
+    }
+
+    /// The magic of a header whose voxels follow it, and of one beside its voxels.
+    pub(super) fn magics(self) -> [&'static [u8]; 2] {
+        match self {
+            Self::One => [b"n+1\0", b"ni1\0"],
+            Self::Two => [b"n+2\0", b"ni2\0"],
+        }
+    }
+
+    /// Where the magic stands.
+    pub(super) fn magic(self, bytes: &[u8]) -> &[u8] {
+        let at = match self {
+            Self::One => 344,
+            Self::Two => 4,
+        };
+        bytes.get(at..at + 4).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::One => "NIfTI-1",
+            Self::Two => "NIfTI-2",
+        })
+    }
+}
+
+/// A header's fields, by their names in the standard.
+#[derive(Debug, Clone)]
+pub(super) struct Fields {
+    pub(super) version: Version,
+    pub(super) big_endian: bool,
+    pub(super) dim: [i64; 8],
+    pub(super) datatype: i16,
+    pub(super) bitpix: i16,
+    /// `pixdim[0]` is qfac.
+    pub(super) pixdim: [f64; 4],
+    pub(super) vox_offset: f64,
+    pub(super) slope: f64,
+    pub(super) inter: f64,
+    pub(super) qform_code: i32,
+    pub(super) sform_code: i32,
+    /// `quatern_b, c, d`.
+    pub(super) quatern: [f64; 3],
+    /// `qoffset_x, y, z`.
+    pub(super) qoffset: [f64; 3],
+    pub(super) srow: [[f64; 4]; 3],
+    pub(super) xyzt_units: u8,
+    /// Bytes 8 to 12 of NIfTI-2, which line-end conversions damage.
+    pub(super) line_ends: [u8; 4],
+}
+
+impl Fields {
+    /// The fields of a header whose size, byte order and length have been found
+    /// out; `None` when there are fewer bytes.
+    pub(super) fn of(bytes: &[u8], version: Version, big_endian: bool) -> Option<Self> {
+        let bytes = bytes.get(..version.header_len())?;
+        let at = Reader { bytes, big_endian };
+        Some(match version {
+            Version::One => at.nifti1(),
+            Version::Two => at.nifti2(),
+        })
+    }
+}
+
+struct Reader<'a> {
+    /// As long as the version's header.
+    bytes: &'a [u8],
+    big_endian: bool,
+}
+
+impl Reader<'_> {
+    /// `N` bytes in little-endian order.
+    fn number<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut number = [0; N];
+        number.copy_from_slice(&self.bytes[at..at + N]);
+        if self.big_endian {
+            number.reverse();
+        }
+        number
+    }
+
+    fn i16(&self, at: usize) -> i16 {
+        i16::from_le_bytes(self.number(at))
+    }
+
+    fn i32(&self, at: usize) -> i32 {
+        i32::from_le_bytes(self.number(at))
+    }
+
+    fn i64(&self, at: usize) -> i64 {
+        i64::from_le_bytes(self.number(at))
+    }
+
+    fn f32(&self, at: usize) -> f64 {
+        f64::from(f32::from_le_bytes(self.number(at)))
+    }
+
+    fn f64(&self, at: usize) -> f64 {
+        f64::from_le_bytes(self.number(at))
+    }
+
+    fn f32s<const N: usize>(&self, at: usize) -> [f64; N] {
+        std::array::from_fn(|i| self.f32(at + 4 * i))
+    }
+
+    fn f64s<const N: usize>(&self, at: usize) -> [f64; N] {
+        std::array::from_fn(|i| self.f64(at + 8 * i))
+    }
+
+    fn nifti1(&self) -> Fields {
+        Fields {
+            version: Version::One,
+            big_endian: self.big_endian,
+            dim: std::array::from_fn(|i| i64::from(self.i16(40 + 2 * i))),
+            datatype: self.i16(70),
+            bitpix: self.i16(72),
+            pixdim: self.f32s(76),
+            vox_offset: self.f32(108),
+            slope: self.f32(112),
+            inter: self.f32(116),
+            qform_code: i32::from(self.i16(252)),
+            sform_code: i32::from(self.i16(254)),
+            quatern: self.f32s(256),
+            qoffset: self.f32s(268),
+            srow: [280, 296, 312].map(|at| self.f32s(at)),
+            xyzt_units: self.bytes[123],
+            line_ends: [0; 4],
+        }
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "offsets above 2^53 are refused in any case"
+    )]
+    fn nifti2(&self) -> Fields {
+        Fields {
+            version: Version::Two,
+            big_endian: self.big_endian,
+            dim: std::array::from_fn(|i| self.i64(16 + 8 * i)),
+            datatype: self.i16(12),
+            bitpix: self.i16(14),
+            pixdim: self.f64s(104),
+            vox_offset: self.i64(168) as f64,
+            slope: self.f64(176),
+            inter: self.f64(184),
+            qform_code: self.i32(344),
+            sform_code: self.i32(348),
+            quatern: self.f64s(352),
+            qoffset: self.f64s(376),
+            srow: [400, 432, 464].map(|at| self.f64s(at)),
+            // Only the lowest bits of the four bytes are used.
+            xyzt_units: self.i32(500).to_le_bytes()[0],
+            line_ends: [self.bytes[8], self.bytes[9], self.bytes[10], self.bytes[11]],
+        }
+    }
+}

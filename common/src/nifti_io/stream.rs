@@ -1,0 +1,201 @@
+//! The content of a file, uncompressed where it is gzip, and where it stops.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::fields::{NIFTI1_LEN, NIFTI2_LEN, Version};
+use super::foreign;
+use super::{Limits, ReadError};
+
+/// Deflate cannot shrink further than this, so a header that claims more is lying.
+const MAX_GZIP_RATIO: u64 = 1032;
+/// Bytes read at once; a multiple of every voxel size.
+pub(super) const CHUNK: usize = 1 << 18;
+/// Bytes allowed after the voxels of a compressed file, read only to reach its checksum.
+const MAX_TAIL: u64 = 1 << 24;
+
+/// Bytes from anywhere that hold a scan, or one file of a pair.
+#[derive(Debug)]
+pub struct Source<'a, R> {
+    /// Where they come from; gzip is recognised.
+    pub reader: R,
+    /// How many there are, as they are: compressed or not.
+    pub len: u64,
+    /// What errors call them.
+    pub name: &'a Path,
+}
+
+/// The uncompressed content, with its position for messages.
+pub(super) struct Stream<'a> {
+    inner: Box<dyn Read + 'a>,
+    gzip: bool,
+    at: u64,
+    /// Bytes of the file as it is on disk.
+    len: u64,
+    pub(super) path: &'a Path,
+}
+
+impl<'a> Stream<'a> {
+    /// A file's content.
+    pub(super) fn open(path: &'a Path) -> Result<Self, ReadError> {
+        let open = |error| ReadError::Open {
+            path: path.to_owned(),
+            error,
+        };
+        // Asked before it is opened: opening a pipe would wait for its writer.
+        let metadata = std::fs::metadata(path).map_err(open)?;
+        if metadata.is_dir() {
+            return Err(foreign::folder(path));
+        }
+        if !metadata.is_file() {
+            let what = "it is a pipe or a device; copy its content into a file";
+            return Err(open(io::Error::other(what)));
+        }
+        let file = File::open(path).map_err(open)?;
+        Self::new(Source {
+            reader: BufReader::with_capacity(CHUNK, file),
+            len: metadata.len(),
+            name: path,
+        })
+    }
+
+    /// A source's content; its first bytes decide whether it is gzip.
+    pub(super) fn new<R: BufRead + 'a>(mut source: Source<'a, R>) -> Result<Self, ReadError> {
+        let (path, len) = (source.name, source.len);
+        let start = source.reader.fill_buf().map_err(|error| ReadError::Io {
+            path: path.to_owned(),
+            at: 0,
+            error,
+        })?;
+        let gzip = start.starts_with(&[0x1f, 0x8b]);
+        let inner: Box<dyn Read + 'a> = if gzip {
+            Box::new(MultiGzDecoder::new(source.reader))
+        } else {
+            Box::new(source.reader)
+        };
+        Ok(Self {
+            inner,
+            gzip,
+            at: 0,
+            len,
+            path,
+        })
+    }
+
+    /// A whole header of the version that it claims to be; other files' first bytes.
+    pub(super) fn start(&mut self) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; NIFTI2_LEN];
+        let mut got = self.fill(&mut bytes[..NIFTI1_LEN])?;
+        if got == NIFTI1_LEN && matches!(Version::claimed(&bytes), Some((Version::Two, _))) {
+            got += self.fill(&mut bytes[NIFTI1_LEN..])?;
+        }
+        bytes.truncate(got);
+        Ok(bytes)
+    }
+
+    /// Refuses content of `needed` bytes that cannot be there, or expands too far.
+    pub(super) fn check_length(
+        &self,
+        claim: &str,
+        needed: u64,
+        limits: &Limits,
+    ) -> Result<(), ReadError> {
+        let possible = if self.gzip {
+            self.len.saturating_mul(MAX_GZIP_RATIO)
+        } else {
+            self.len
+        };
+        if needed > possible {
+            return Err(self.too_short(claim, needed));
+        }
+        let allowed = Limits::FREE_EXPANSION.max(self.len.saturating_mul(limits.max_expansion));
+        if self.gzip && needed > allowed {
+            return Err(ReadError::Expansion {
+                path: self.path.to_owned(),
+                claim: claim.to_owned(),
+                needed,
+                len: self.len,
+                limit: limits.max_expansion,
+            });
+        }
+        Ok(())
+    }
+
+    /// Reads on until `buffer` is full or the content ends.
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.inner.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(n) => {
+                    filled += n;
+                    self.at += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.io(error)),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Reads up to a position; `claim` needs `needed` bytes in all.
+    pub(super) fn skip_to(&mut self, to: u64, claim: &str, needed: u64) -> Result<(), ReadError> {
+        let mut buffer = [0; 4096];
+        while self.at < to {
+            let left = usize::try_from(to - self.at).unwrap_or(usize::MAX);
+            let part = left.min(buffer.len());
+            if self.fill(&mut buffer[..part])? < part {
+                return Err(self.too_short(claim, needed));
+            }
+        }
+        Ok(())
+    }
+
+    /// The checksum of a gzip stream stands at its end: without it, damage goes unseen.
+    pub(super) fn check_tail(&mut self) -> Result<(), ReadError> {
+        let mut buffer = [0; 4096];
+        let mut tail = 0;
+        while self.gzip && tail <= MAX_TAIL {
+            let got = self.fill(&mut buffer)?;
+            tail += got as u64;
+            if got < buffer.len() {
+                return Ok(());
+            }
+        }
+        if self.gzip {
+            tracing::warn!(scan = %self.path.display(), "much data after the voxels; ignored");
+        }
+        Ok(())
+    }
+
+    fn io(&self, error: io::Error) -> ReadError {
+        let (path, at) = (self.path.to_owned(), self.at);
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof if self.gzip => ReadError::TruncatedGzip { path, at },
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput if self.gzip => {
+                ReadError::CorruptGzip { path, at, error }
+            }
+            _ => ReadError::Io { path, at, error },
+        }
+    }
+
+    pub(super) fn too_short(&self, claim: &str, needed: u64) -> ReadError {
+        let found = if self.gzip {
+            format!(
+                "{} compressed ({} uncompressed were read)",
+                self.len, self.at
+            )
+        } else {
+            self.len.to_string()
+        };
+        ReadError::TooShort {
+            path: self.path.to_owned(),
+            claim: claim.to_owned(),
+            needed,
+            found,
+        }
+    }
+}
