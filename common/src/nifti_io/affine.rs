@@ -69,6 +69,11 @@ fn warn_when_odd(header: &Fields, affine: &Affine, dims: [usize; 3], path: &Path
         }
     }
     let spacing = spacing_mm(affine);
+    let stored = zooms(header);
+    // Programs that look at the voxel sizes alone would see another scan.
+    if (0..3).any(|i| stored[i] > 0.0 && (stored[i] / spacing[i] - 1.0).abs() > 0.01) {
+        tracing::warn!(%scan, ?stored, taken = ?spacing, "pixdim and orientation disagree about the voxel size");
+    }
     let skewed = (0..3).any(|i| {
         let j = (i + 1) % 3;
         let dot: f64 = affine.rows.iter().map(|row| row[i] * row[j]).sum();

@@ -144,3 +144,55 @@ fn the_first_orientation_with_a_code_is_taken() {
         assert_eq!(origin(codes), [1.0, -2.0, -3.0], "{codes:?}");
     }
 }
+
+/// What is logged while a file is read.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn contradictions_are_warned_of_once() {
+    type Edit = fn(&mut Fixture);
+    let logged = |edit: Edit| {
+        let (log, bytes) = (Log::default(), change(edit));
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || read_bytes(&bytes)).unwrap();
+        let bytes = log.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    };
+    // The sform of the fixture, as a quaternion: half a turn about y, and qfac −1.
+    let agree: Edit = |f| {
+        f.codes = [1, 1];
+        f.pixdim = [-1.0, 1.0, 1.0, 1.0];
+        f.quaternion = [0.0, 1.0, 0.0, 10.0, -20.0, 30.0];
+    };
+    assert_eq!(logged(agree), "");
+    let cases: [(Edit, &str); 4] = [
+        (
+            |f| (f.codes, f.quaternion[5]) = ([1, 1], 31.0),
+            "sform and qform disagree",
+        ),
+        (|f| f.codes = [0, 0], "no orientation in the header"),
+        (|f| f.pixdim[2] = 1.5, "disagree about the voxel size"),
+        (|f| f.srow[1] = 0.5, "not at right angles"),
+    ];
+    for (edit, expected) in cases {
+        let text = logged(edit);
+        assert_eq!(text.matches(expected).count(), 1, "{expected} in {text}");
+        assert!(text.contains("x.nii"), "{text}");
+    }
+}
