@@ -17,8 +17,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::cache::{Preprocessed, Recipe, VolumeCache, VolumeError};
-use crate::config::Config;
+use crate::cache::{Preprocessed, VolumeCache, VolumeError};
 use crate::landmark_file::LandmarkError;
 use crate::manifest::TrainingManifest;
 use crate::scan::Scan;

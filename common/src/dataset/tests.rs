@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::cache::Recipe;
 use crate::geometry::Affine;
 use crate::nifti_io::{ImageRef, SamplesRef, write};
 use crate::preprocess::VolumeChoice;

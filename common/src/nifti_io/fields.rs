@@ -1,5 +1,9 @@
 //! The fields of a NIfTI-1 or NIfTI-2 header that are used, as numbers wide
 //! enough for both. Nothing is checked here but which header it is.
+//!
+//! NIfTI-1 is parsed by the `nifti` crate, NIfTI-2, which it does not know, here.
+
+use nifti::NiftiHeader;
 
 /// Bytes of a NIfTI-1 header, and of an Analyze 7.5 one.
 pub(super) const NIFTI1_LEN: usize = 348;
@@ -89,14 +93,14 @@ pub(super) struct Fields {
 
 impl Fields {
     /// The fields of a header whose size, byte order and length have been found
-    /// out; `None` when there are fewer bytes.
+    /// out; `None` when there are fewer bytes, or the magic is another one.
     pub(super) fn of(bytes: &[u8], version: Version, big_endian: bool) -> Option<Self> {
         let bytes = bytes.get(..version.header_len())?;
         let at = Reader { bytes, big_endian };
-        Some(match version {
+        match version {
             Version::One => at.nifti1(),
-            Version::Two => at.nifti2(),
-        })
+            Version::Two => Some(at.nifti2()),
+        }
     }
 }
 
@@ -129,41 +133,45 @@ impl Reader<'_> {
         i64::from_le_bytes(self.number(at))
     }
 
-    fn f32(&self, at: usize) -> f64 {
-        f64::from(f32::from_le_bytes(self.number(at)))
-    }
-
     fn f64(&self, at: usize) -> f64 {
         f64::from_le_bytes(self.number(at))
-    }
-
-    fn f32s<const N: usize>(&self, at: usize) -> [f64; N] {
-        std::array::from_fn(|i| self.f32(at + 4 * i))
     }
 
     fn f64s<const N: usize>(&self, at: usize) -> [f64; N] {
         std::array::from_fn(|i| self.f64(at + 8 * i))
     }
 
-    fn nifti1(&self) -> Fields {
-        Fields {
+    /// Parsed by the `nifti` crate; `None` for a magic that is not NIfTI-1's.
+    ///
+    /// The crate guesses the byte order from `dim[0]`, which may be damaged; ours
+    /// is known from the header's size. So it gets a `dim[0]` that cannot mislead
+    /// it, and what stands there is read apart.
+    fn nifti1(&self) -> Option<Fields> {
+        let mut bytes = self.bytes.to_vec();
+        let three = if self.big_endian { [0, 3] } else { [3, 0] };
+        bytes.get_mut(40..42)?.copy_from_slice(&three);
+        let h = NiftiHeader::from_reader(bytes.as_slice()).ok()?;
+        let wide = |v: [f32; 4]| v.map(f64::from);
+        let mut dim = h.dim.map(|d| i64::from(d.cast_signed()));
+        dim[0] = i64::from(self.i16(40));
+        Some(Fields {
             version: Version::One,
             big_endian: self.big_endian,
-            dim: std::array::from_fn(|i| i64::from(self.i16(40 + 2 * i))),
-            datatype: self.i16(70),
-            bitpix: self.i16(72),
-            pixdim: self.f32s(76),
-            vox_offset: self.f32(108),
-            slope: self.f32(112),
-            inter: self.f32(116),
-            qform_code: i32::from(self.i16(252)),
-            sform_code: i32::from(self.i16(254)),
-            quatern: self.f32s(256),
-            qoffset: self.f32s(268),
-            srow: [280, 296, 312].map(|at| self.f32s(at)),
-            xyzt_units: self.bytes[123],
+            dim,
+            datatype: h.datatype,
+            bitpix: h.bitpix,
+            pixdim: std::array::from_fn(|i| f64::from(h.pixdim[i])),
+            vox_offset: h.vox_offset.into(),
+            slope: h.scl_slope.into(),
+            inter: h.scl_inter.into(),
+            qform_code: h.qform_code.into(),
+            sform_code: h.sform_code.into(),
+            quatern: [h.quatern_b, h.quatern_c, h.quatern_d].map(f64::from),
+            qoffset: [h.quatern_x, h.quatern_y, h.quatern_z].map(f64::from),
+            srow: [h.srow_x, h.srow_y, h.srow_z].map(wide),
+            xyzt_units: h.xyzt_units,
             line_ends: [0; 4],
-        }
+        })
     }
 
     #[expect(
