@@ -74,6 +74,7 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
+    model::memory::keep_freed();
     let Command::Run(args) = Cli::parse().command;
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -35,7 +35,7 @@ pub struct Batch {
     pub agents: usize,
     /// Windows of the states, `[N, H, n, n, n]`, in 0..=1.
     pub state: Vec<f32>,
-    /// Windows of the bootstrap states.
+    /// Windows of the bootstrap states; zero where all of a row's discounts are.
     pub next: Vec<f32>,
     /// Scale index of each state, `[N]`.
     pub scale: Vec<i64>,
@@ -239,6 +239,11 @@ impl Collator {
             let volume = posed.as_ref().unwrap_or(&scan.volume);
             let frames = |of: fn(&AgentStep) -> &[FrameRef]| row.agents.iter().flat_map(of);
             self.render_frames(volume, look, 0, frames(|a| &a.state), &mut scratch, state);
+            if row.agents.iter().all(|a| a.discount == 0.0) {
+                // Nobody looks at what is multiplied by zero.
+                next.fill(0.0);
+                continue;
+            }
             self.render_frames(
                 volume,
                 look,

@@ -70,6 +70,7 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
+    model::memory::keep_freed();
     let cli = Cli::parse();
     let done = tokio::runtime::Runtime::new()
         .context("start the async runtime")

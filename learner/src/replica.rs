@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use common::n_step::combine_priorities;
+use model::gradients::Differentiable;
 use model::{HeadPlan, ModelError, Network, NetworkKind, NetworkSpec};
 use tch::{Device, Kind, Tensor};
 
@@ -54,15 +55,16 @@ impl Replica {
     ) -> Result<Part, ModelError> {
         let device = self.online.device();
         let input = Input::new(batch, rows, self.online.spec(), device)?;
-        let target = tch::no_grad(|| self.bootstrap(&input, double))?;
-        let q = input.forward(&self.online, &input.state, &input.scale)?;
+        let target = tch::no_grad(|| self.targets(&input, double))?;
+        let forward = input.differentiable(&self.online)?;
+        // [N, actions]
+        let q = forward.q().f_flatten(0, -2)?;
         let out = loss::huber(&q, &input.action, &target, &input.active, &input.weight)?;
         // The loss is a mean over this part's active entries; the batch's mean
         // is the parts' means weighted by their counts.
         let active = input.active.f_sum(Kind::Float)?.f_double_value(&[])?;
         let loss = out.loss.f_mul_scalar(active / active_total.max(1.0))?;
-        let parameters = self.online.trainable();
-        let gradients = Tensor::f_run_backward(&[&loss], &parameters, false, false)?;
+        let gradients = forward.gradients(&loss)?;
         let chosen = q
             .detach()
             .f_gather(-1, &input.action.f_unsqueeze(-1)?, false)?;
@@ -74,10 +76,13 @@ impl Replica {
         })
     }
 
-    fn bootstrap(&self, input: &Input, double: bool) -> Result<Tensor, ModelError> {
-        let target = input.forward(&self.target, &input.next, &input.next_scale)?;
+    fn targets(&self, input: &Input, double: bool) -> Result<Tensor, ModelError> {
+        let Some((next, scale)) = &input.next else {
+            return Ok(input.reward.shallow_clone());
+        };
+        let target = input.forward(&self.target, next, scale)?;
         let online = if double {
-            Some(input.forward(&self.online, &input.next, &input.next_scale)?)
+            Some(input.forward(&self.online, next, scale)?)
         } else {
             None
         };
@@ -125,9 +130,9 @@ pub(crate) fn compute_all(
 /// A batch on the device.
 struct Input {
     state: Tensor,
-    next: Tensor,
     scale: Tensor,
-    next_scale: Tensor,
+    /// Bootstrap windows and their scales; `None` where every discount is zero.
+    next: Option<(Tensor, Tensor)>,
     action: Tensor,
     reward: Tensor,
     discount: Tensor,
@@ -162,12 +167,16 @@ impl Input {
         };
         let floats = |v: &[f32]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
         let counts = |v: &[i64]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
+        let bootstraps = batch.discount[entries.clone()].iter().any(|d| *d != 0.0);
+        let next = || -> Result<_, ModelError> {
+            let scale = counts(&batch.next_scale)?.f_view(&lead[..])?;
+            Ok((windows(&batch.next)?.f_view(&shape[..])?, scale))
+        };
         let plan = || HeadPlan::new(&batch.agent[entries.clone()], spec.agents, device);
         Ok(Self {
             state: windows(&batch.state)?.f_view(&shape[..])?,
-            next: windows(&batch.next)?.f_view(&shape[..])?,
             scale: counts(&batch.scale)?.f_view(&lead[..])?,
-            next_scale: counts(&batch.next_scale)?.f_view(&lead[..])?,
+            next: bootstraps.then(next).transpose()?,
             action: counts(&batch.action)?,
             reward: floats(&batch.reward)?,
             discount: floats(&batch.discount)?,
@@ -175,6 +184,14 @@ impl Input {
             weight: floats(&batch.weight)?,
             plan: if groups { None } else { Some(plan()?) },
         })
+    }
+
+    /// Q-values of the states, for gradients.
+    fn differentiable<'a>(&self, network: &'a Network) -> Result<Differentiable<'a>, ModelError> {
+        match &self.plan {
+            Some(plan) => network.differentiable_rows(&self.state, plan, Some(&self.scale)),
+            None => network.differentiable_groups(&self.state, Some(&self.scale)),
+        }
     }
 
     /// Q-values `[N, actions]`.

@@ -119,7 +119,10 @@ fn expected_errors(t: &Trainer, batch: &Batch, double: bool) -> Vec<f32> {
     let argmax = |v: &[f32]| (0..6).max_by(|&a, &b| v[a].total_cmp(&v[b])).unwrap();
     let entry = |i: usize| {
         let best = argmax(if double { &online[i] } else { &target[i] });
-        let y = batch.reward[i] + batch.discount[i] * target[i][best];
+        let y = match batch.discount[i] {
+            0.0 => batch.reward[i],
+            discount => batch.reward[i] + discount * target[i][best],
+        };
         (y - q[i][usize::try_from(batch.action[i]).unwrap()]).abs()
     };
     let group = batch.agents;
@@ -134,7 +137,14 @@ fn expected_errors(t: &Trainer, batch: &Batch, double: bool) -> Vec<f32> {
 
 #[test]
 fn td_errors_are_those_of_the_formula() {
-    for (kind, double) in [("collab", true), ("collab", false), ("commnet", true)] {
+    let cases = [
+        ("collab", true, true),
+        ("collab", false, true),
+        ("collab", true, false),
+        ("commnet", true, true),
+        ("commnet", true, false),
+    ];
+    for (kind, double, bootstraps) in cases {
         let mut c = (*config(kind, 2)).clone();
         (c.learner.double, c.learner.target_every) = (double, 1000);
         let config = Arc::new(c);
@@ -142,6 +152,11 @@ fn td_errors_are_those_of_the_formula() {
         let mut batch = batch(&config, 0);
         // Nobody moved in one row: no error, no priority.
         batch.active[..batch.agents].fill(0.0);
+        if !bootstraps {
+            // Then the bootstrap windows must not matter.
+            batch.discount.fill(0.0);
+            batch.next.fill(f32::NAN);
+        }
         // Online and target must differ for the difference to show.
         for _ in 0..5 {
             t.step(&batch).unwrap();

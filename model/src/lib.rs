@@ -1,22 +1,27 @@
 //! landmarl's networks on libtorch.
 //!
 //! Layout:
-//! - [`device`]: which device, and loading CUDA at run time.
+//! - [`device`]: which device, and loading CUDA at run time; [`memory`]: what is kept between batches.
 //! - [`error`]: what can go wrong.
 //! - [`spec`], [`presets`]: what a network is made of; the named ones.
 //! - [`layout`], [`parameters`], [`init`]: names and shapes of its tensors, the tensors, their first values.
 //! - [`network`]: forward passes (trunk, heads, communication); [`head_plan`]: which sample goes through which head.
+//! - [`gradients`]: forward passes to be differentiated; `conv_grad`, `trunk_grad`: small
+//!   convolutions' gradients on the CPU.
 //! - [`weights`]: networks ↔ safetensors; [`infer`]: recognising published files; [`tensor_file`]: any named tensors.
 //! - [`render`]: windows from volumes that stay on the device.
 
 mod communication;
+mod conv_grad;
 pub mod device;
 pub mod error;
+pub mod gradients;
 pub mod head_plan;
 mod heads;
 pub mod infer;
 pub mod init;
 pub mod layout;
+pub mod memory;
 pub mod network;
 pub mod parameters;
 pub mod presets;
@@ -24,6 +29,7 @@ pub mod render;
 pub mod spec;
 pub mod tensor_file;
 mod trunk;
+mod trunk_grad;
 pub mod weights;
 
 pub use device::DeviceChoice;

@@ -60,6 +60,10 @@ impl Network {
         })
     }
 
+    pub(crate) fn trunk(&self) -> (&Trunk, Compute) {
+        (&self.trunk, self.compute)
+    }
+
     /// What the network is made of.
     #[must_use]
     pub fn spec(&self) -> &NetworkSpec {
@@ -162,9 +166,23 @@ impl Network {
                 format!("{}", plan.agents()),
             ));
         }
-        let batch = as_i64(&[plan.samples()]);
-        self.check_windows(windows, &batch)?;
-        let features = self.features(windows, scale, &batch)?;
+        self.check_windows(windows, &as_i64(&[plan.samples()]))?;
+        self.rows_of(&self.convolve(windows)?, plan, scale)
+    }
+
+    /// The trunk's features `[B, F]` of windows `[B, H, n, n, n]`.
+    fn convolve(&self, windows: &Tensor) -> Result<Tensor> {
+        self.trunk.forward(&self.parameters, windows, self.compute)
+    }
+
+    /// Q-values `[B, actions]` of the trunk's features.
+    pub(crate) fn rows_of(
+        &self,
+        features: &Tensor,
+        plan: &HeadPlan,
+        scale: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let features = self.with_scale(features, scale, &as_i64(&[plan.samples()]))?;
         plan.collect(&self.q_values(&plan.spread(&features)?)?)
     }
 
@@ -181,7 +199,17 @@ impl Network {
             as_i64(&[self.spec.agents])[0],
         ];
         self.check_windows(windows, &batch)?;
-        let features = self.features(&windows.f_flatten(0, 1)?, scale, &batch)?;
+        self.groups_of(&self.convolve(&windows.f_flatten(0, 1)?)?, scale, batch)
+    }
+
+    /// Q-values `[B, A, actions]` of the trunk's features `[B · A, F]`; `batch`: B, A.
+    pub(crate) fn groups_of(
+        &self,
+        features: &Tensor,
+        scale: Option<&Tensor>,
+        batch: [i64; 2],
+    ) -> Result<Tensor> {
+        let features = self.with_scale(features, scale, &batch)?;
         let width = features.size()[1];
         let per_agent = features
             .f_reshape([batch[0], batch[1], width])?
@@ -189,13 +217,15 @@ impl Network {
         Ok(self.q_values(&per_agent)?.f_transpose(0, 1)?)
     }
 
-    /// Windows `[B, H, n, n, n]` → features `[B, F]` with the one-hot scale behind them.
-    fn features(&self, windows: &Tensor, scale: Option<&Tensor>, batch: &[i64]) -> Result<Tensor> {
-        let features = self
-            .trunk
-            .forward(&self.parameters, windows, self.compute)?;
+    /// Features `[B, F]` with the one-hot scale behind them.
+    fn with_scale(
+        &self,
+        features: &Tensor,
+        scale: Option<&Tensor>,
+        batch: &[i64],
+    ) -> Result<Tensor> {
         let Some(scales) = self.spec.scales else {
-            return Ok(features);
+            return Ok(features.shallow_clone());
         };
         let scale = scale
             .ok_or_else(|| input("scale", format!("an index per row, 0..{scales}"), "none"))?;
@@ -206,7 +236,7 @@ impl Network {
         let one_hot = one_hot
             .f_to_device(features.device())?
             .f_to_kind(Kind::Float)?;
-        Ok(Tensor::f_cat(&[features, one_hot], -1)?)
+        Ok(Tensor::f_cat(&[features, &one_hot], -1)?)
     }
 
     /// Features `[A, N, F]` → Q-values `[A, N, actions]`. Dueling streams are
@@ -226,7 +256,7 @@ impl Network {
         }
     }
 
-    fn check_windows(&self, windows: &Tensor, batch: &[i64]) -> Result<()> {
+    pub(crate) fn check_windows(&self, windows: &Tensor, batch: &[i64]) -> Result<()> {
         let n = self.spec.window;
         let mut expected = batch.to_vec();
         expected.extend(as_i64(&[self.spec.history, n, n, n]));

@@ -20,18 +20,21 @@ pub struct Compute {
 /// The shared convolutions, as places in the parameters.
 #[derive(Debug)]
 pub(crate) struct Trunk {
-    layers: Vec<Layer>,
-    activation: Activation,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) activation: Activation,
 }
 
+/// One convolution with what follows it, as places in the parameters.
 #[derive(Debug)]
-struct Layer {
-    conv: ConvSpec,
+pub(crate) struct Layer {
+    pub(crate) conv: ConvSpec,
+    /// Samples per side of the input.
+    pub(crate) side: usize,
     /// Zeros (before, after) each axis.
     padding: (i64, i64),
-    weight: usize,
-    bias: usize,
-    prelu: Option<usize>,
+    pub(crate) weight: usize,
+    pub(crate) bias: usize,
+    pub(crate) prelu: Option<usize>,
 }
 
 impl Trunk {
@@ -56,6 +59,7 @@ impl Trunk {
             let padding = as_i64(&[before, after]);
             layers.push(Layer {
                 conv: *conv,
+                side,
                 padding: (padding[0], padding[1]),
                 weight,
                 bias,
@@ -75,34 +79,53 @@ impl Trunk {
         windows: &Tensor,
         compute: Compute,
     ) -> Result<Tensor> {
-        let kind = if compute.bf16 {
+        let mut x = compute.ready(windows)?;
+        for layer in &self.layers {
+            x = self.layer(layer, p, &x, compute)?;
+        }
+        Ok(x.f_flatten(1, -1)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// One layer's output.
+    pub(crate) fn layer(
+        &self,
+        layer: &Layer,
+        p: &Parameters,
+        x: &Tensor,
+        compute: Compute,
+    ) -> Result<Tensor> {
+        let weight = compute.ready(p.at(layer.weight))?;
+        let bias = p.at(layer.bias).f_to_kind(compute.kind())?;
+        let x = layer.convolve(x, &weight, &bias)?;
+        let slope = layer
+            .prelu
+            .map(|place| p.at(place).f_to_kind(compute.kind()))
+            .transpose()?;
+        let x = activate(&x, self.activation, slope.as_ref())?;
+        if layer.conv.pool {
+            return Ok(x.f_max_pool3d([2, 2, 2], [2, 2, 2], [0, 0, 0], [1, 1, 1], false)?);
+        }
+        Ok(x)
+    }
+}
+
+impl Compute {
+    fn kind(self) -> Kind {
+        if self.bf16 {
             Kind::BFloat16
         } else {
             Kind::Float
-        };
-        let ready = |tensor: &Tensor| -> Result<Tensor> {
-            let tensor = tensor.f_to_kind(kind)?;
-            if compute.channels_last {
-                channels_last(&tensor)
-            } else {
-                Ok(tensor)
-            }
-        };
-        let mut x = ready(windows)?;
-        for layer in &self.layers {
-            let weight = ready(p.at(layer.weight))?;
-            let bias = p.at(layer.bias).f_to_kind(kind)?;
-            x = layer.convolve(&x, &weight, &bias)?;
-            let slope = layer
-                .prelu
-                .map(|place| p.at(place).f_to_kind(kind))
-                .transpose()?;
-            x = activate(&x, self.activation, slope.as_ref())?;
-            if layer.conv.pool {
-                x = x.f_max_pool3d([2, 2, 2], [2, 2, 2], [0, 0, 0], [1, 1, 1], false)?;
-            }
         }
-        Ok(x.f_flatten(1, -1)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// A tensor `[a, c, x, y, z]` as this computes with it.
+    pub(crate) fn ready(self, tensor: &Tensor) -> Result<Tensor> {
+        let tensor = tensor.f_to_kind(self.kind())?;
+        if self.channels_last {
+            channels_last(&tensor)
+        } else {
+            Ok(tensor)
+        }
     }
 }
 

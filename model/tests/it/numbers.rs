@@ -103,6 +103,9 @@ fn assert_like_pytorch(case: &Case, compute: Compute) {
         .sum(Kind::Float)
         .backward();
     let mut checked = 0;
+    // A PReLU's slope sums terms of both signs: CPUs with other vector widths
+    // round it by the largest, not by what is left.
+    let largest = case.gradients.values().map(|g| g.1).fold(0.0, f64::max);
     for (name, grad) in file_gradients(&network) {
         let norm = grad.norm().double_value(&[]);
         let Some(&(along, expected)) = case.gradients.get(&name) else {
@@ -110,15 +113,16 @@ fn assert_like_pytorch(case: &Case, compute: Compute) {
             assert_eq!(norm, 0.0, "{}: {name}", case.name);
             continue;
         };
+        let tolerance = 1e-4 * expected + 1e-7 * largest;
         let direction = Tensor::from_slice(&noise("gradient", grad.numel()));
         let found = (&grad * direction).sum(Kind::Double).double_value(&[]);
         assert!(
-            (norm - expected).abs() <= 1e-4 * expected,
+            (norm - expected).abs() <= tolerance,
             "{}: {name}: norm {norm} for {expected}",
             case.name
         );
         assert!(
-            (found - along).abs() <= 1e-4 * expected,
+            (found - along).abs() <= tolerance,
             "{}: {name}: along {found} for {along}",
             case.name
         );
