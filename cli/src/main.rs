@@ -5,9 +5,12 @@
 //! - [`eval`], [`play`]: greedy walks with finished weights; [`weights`] loads
 //!   them, [`walks`] runs them, [`report`] writes what they say.
 //! - [`phantom`]: made-up scans; [`doctor`]: is this machine ready?
+//! - [`config`]: settings and where they come from; [`completions`]: for shells and `man`.
 //! - [`scans`]: data sets from the command line; [`settings`]: configuration.
 //! - [`console`], [`table`], [`failure`]: what people see.
 
+mod completions;
+mod config;
 mod console;
 mod doctor;
 mod eval;
@@ -25,7 +28,7 @@ mod weights;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use failure::Exit;
 
 /// Finds anatomical landmarks in 3D scans with teams of walking agents.
@@ -54,9 +57,13 @@ enum Command {
     Play(play::Args),
     Phantom(phantom::Args),
     Doctor(doctor::Args),
+    Config(config::Args),
+    Completions(completions::Args),
+    Man(completions::ManArgs),
 }
 
 fn main() -> ExitCode {
+    model::memory::keep_freed();
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Train(args) => train::run(&args),
@@ -64,6 +71,9 @@ fn main() -> ExitCode {
         Command::Play(args) => play::run(&args),
         Command::Phantom(args) => phantom::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => completions::man(&args, Cli::command()),
     };
     let exit = result.unwrap_or_else(|error| {
         console::note(failure::describe(&error).trim_end());

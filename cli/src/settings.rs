@@ -22,11 +22,16 @@ impl ConfigArgs {
         self.load_over(Vec::new(), more)
     }
 
-    /// The same on top of `base` files.
-    pub fn load_over(&self, base: Vec<PathBuf>, more: Vec<String>) -> Result<Config, ConfigError> {
+    /// The layers: `base` files below these options, `more` settings above.
+    pub fn sources(&self, base: Vec<PathBuf>, more: Vec<String>) -> Sources {
         let files = base.into_iter().chain(self.files.clone()).collect();
         let set = self.set.iter().cloned().chain(more).collect();
-        Config::load(&Sources::from_process(files, set))
+        Sources::from_process(files, set)
+    }
+
+    /// The same on top of `base` files.
+    pub fn load_over(&self, base: Vec<PathBuf>, more: Vec<String>) -> Result<Config, ConfigError> {
+        Config::load(&self.sources(base, more))
     }
 }
 

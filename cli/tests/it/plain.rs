@@ -5,7 +5,18 @@ use crate::process::{Bench, json};
 #[test]
 fn every_command_has_help_with_examples() {
     let bench = Bench::new();
-    for command in ["", "train", "eval", "play", "phantom", "doctor"] {
+    let commands = [
+        "",
+        "train",
+        "eval",
+        "play",
+        "phantom",
+        "doctor",
+        "config",
+        "completions",
+        "man",
+    ];
+    for command in commands {
         let text = bench.succeed(&format!("{command} --help")).out;
         let examples = text.split("Examples:").nth(1).unwrap_or_default();
         assert!(
@@ -17,6 +28,83 @@ fn every_command_has_help_with_examples() {
     assert_eq!(
         version.trim(),
         format!("landmarl {}", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn settings_are_shown_with_their_origin_and_checked() {
+    let bench = Bench::new();
+    bench.write("mine.toml", "[learner]\nbatch = 31\n");
+    let line = "config show --origin --config mine.toml --set run.seed=5";
+    let shown = bench.succeed(line).out;
+    let origin = |key: &str| {
+        let line = shown.lines().find(|l| l.starts_with(key)).unwrap();
+        line.split_once('#')
+            .map(|(v, from)| (v.trim().to_owned(), from.trim().to_owned()))
+    };
+    let pair = |value: &str, from: &str| Some((value.to_owned(), from.to_owned()));
+    assert_eq!(origin("batch ="), pair("batch = 31", "mine.toml"));
+    assert_eq!(origin("seed ="), pair("seed = 5", "--set run.seed=5"));
+    assert_eq!(origin("n_step ="), pair("n_step = 1", "default"));
+    // What is shown is a configuration file that means the same.
+    bench.write("shown.toml", &shown);
+    let json = |line: &str| -> serde_json::Value {
+        serde_json::from_str(&bench.succeed(line).out).unwrap()
+    };
+    let values = |v: serde_json::Value| -> Vec<(serde_json::Value, serde_json::Value)> {
+        let all = v.as_array().unwrap().iter();
+        all.map(|s| (s["key"].clone(), s["value"].clone()))
+            .collect()
+    };
+    assert_eq!(
+        values(json("config show --json --config shown.toml")),
+        values(json(
+            "config show --json --config mine.toml --set run.seed=5"
+        ))
+    );
+    bench.succeed("config check --config mine.toml");
+    bench.fail(
+        "config check --set learner.bacth=2",
+        3,
+        &["unknown config key", "did you mean \"learner.batch\"?"],
+    );
+    bench.fail(
+        "config show --set learner.batch=2.5",
+        3,
+        &["learner.batch", "a whole number"],
+    );
+    let schema = json("config schema");
+    assert_eq!(
+        schema["properties"]["replay"]["properties"]["alpha"]["type"],
+        "number"
+    );
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    let bench = Bench::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = bench.succeed(&format!("completions {shell}")).out;
+        assert!(
+            script.contains("phantom") && script.contains("train-landmarks"),
+            "{shell}"
+        );
+    }
+    bench.succeed("man -o pages");
+    for page in [
+        "landmarl.1",
+        "landmarl-train.1",
+        "landmarl-eval.1",
+        "landmarl-config-show.1",
+    ] {
+        let text = std::fs::read_to_string(bench.path("pages").join(page)).unwrap();
+        assert!(text.contains(".TH"), "{page}");
+    }
+    bench.write("file", "");
+    bench.fail(
+        "man -o file/pages",
+        1,
+        &["cannot write manual pages", "--out"],
     );
 }
 

@@ -60,43 +60,26 @@ fn hint(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |n| format!("; did you mean \"{n}\"?"))
 }
 
-/// Reads, checks and merges all layers.
+/// What one file, variable or setting says, checked by itself.
+pub(super) struct Layer {
+    /// For people.
+    pub(super) name: String,
+    text: String,
+    table: Table,
+}
+
+impl Layer {
+    pub(super) fn says(&self, section: &str, key: &str) -> bool {
+        let section = self.table.get(section).and_then(Value::as_table);
+        section.is_some_and(|s| s.contains_key(key))
+    }
+}
+
+/// Merges all layers.
 pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
-    let defaults = parse(DEFAULTS, "the built-in defaults")?;
     let mut builder = config::Config::builder().add_source(source(DEFAULTS));
-    for path in &sources.files {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.display().to_string(),
-            source,
-        })?;
-        let layer = path.display().to_string();
-        check(&defaults, &parse(&text, &layer)?, &layer)?;
-        builder = builder.add_source(source(&text));
-    }
-    for (name, value) in &sources.env {
-        let Some(path) = name.strip_prefix(ENV_PREFIX) else {
-            continue;
-        };
-        let key = path.to_lowercase().replace("__", ".");
-        builder = builder.add_source(source(&setting(
-            &defaults,
-            &key,
-            value,
-            &format!("environment variable {name}"),
-        )?));
-    }
-    for text in &sources.set {
-        let layer = format!("--set {text}");
-        let Some((key, value)) = text.split_once('=') else {
-            let why = "needs the form section.key=value".into();
-            return Err(ConfigError::Syntax { layer, why });
-        };
-        builder = builder.add_source(source(&setting(
-            &defaults,
-            key.trim(),
-            value.trim(),
-            &layer,
-        )?));
+    for layer in layers(sources)? {
+        builder = builder.add_source(source(&layer.text));
     }
     builder
         .build()
@@ -105,6 +88,39 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
             key: "config".into(),
             why: e.to_string(),
         })
+}
+
+/// Reads and checks the layers above the defaults, the lowest first.
+pub(super) fn layers(sources: &Sources) -> Result<Vec<Layer>, ConfigError> {
+    let defaults = parse(DEFAULTS, "the built-in defaults")?;
+    let mut layers = Vec::new();
+    for path in &sources.files {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.display().to_string(),
+            source,
+        })?;
+        let name = path.display().to_string();
+        let table = parse(&text, &name)?;
+        check(&defaults, &table, &name)?;
+        layers.push(Layer { name, text, table });
+    }
+    for (name, value) in &sources.env {
+        let Some(path) = name.strip_prefix(ENV_PREFIX) else {
+            continue;
+        };
+        let key = path.to_lowercase().replace("__", ".");
+        let name = format!("environment variable {name}");
+        layers.push(setting(&defaults, &key, value, name)?);
+    }
+    for text in &sources.set {
+        let layer = format!("--set {text}");
+        let Some((key, value)) = text.split_once('=') else {
+            let why = "needs the form section.key=value".into();
+            return Err(ConfigError::Syntax { layer, why });
+        };
+        layers.push(setting(&defaults, key.trim(), value.trim(), layer)?);
+    }
+    Ok(layers)
 }
 
 fn source(text: &str) -> config::File<config::FileSourceString, config::FileFormat> {
@@ -120,7 +136,7 @@ fn parse(text: &str, layer: &str) -> Result<Table, ConfigError> {
 
 /// One `key = value` as a checked piece of TOML. A value that is not TOML by
 /// itself, or stands where text is expected, is text: paths need no quotes.
-fn setting(defaults: &Table, key: &str, value: &str, layer: &str) -> Result<String, ConfigError> {
+fn setting(defaults: &Table, key: &str, value: &str, name: String) -> Result<Layer, ConfigError> {
     let wants_text = matches!(find(defaults, key), Some(Value::String(_)));
     let text = |v: &str| Value::String(v.to_owned());
     let parsed = match format!("v = {value}")
@@ -137,13 +153,16 @@ fn setting(defaults: &Table, key: &str, value: &str, layer: &str) -> Result<Stri
         tree = Value::Table(Table::from_iter([(part.to_owned(), tree)]));
     }
     let Value::Table(table) = tree else {
-        return Err(unknown(defaults, key, layer));
+        return Err(unknown(defaults, key, &name));
     };
-    check(defaults, &table, layer)?;
-    toml::to_string(&table).map_err(|e| ConfigError::Syntax {
-        layer: layer.into(),
-        why: e.to_string(),
-    })
+    check(defaults, &table, &name)?;
+    match toml::to_string(&table) {
+        Ok(text) => Ok(Layer { name, text, table }),
+        Err(e) => Err(ConfigError::Syntax {
+            layer: name,
+            why: e.to_string(),
+        }),
+    }
 }
 
 fn find<'a>(defaults: &'a Table, key: &str) -> Option<&'a Value> {
@@ -156,7 +175,7 @@ fn find<'a>(defaults: &'a Table, key: &str) -> Option<&'a Value> {
 }
 
 /// Keys whose value has more than one form; serde checks them.
-const FREE_FORM: [&str; 1] = ["rules.target"];
+pub(super) const FREE_FORM: [&str; 1] = ["rules.target"];
 
 fn check(defaults: &Table, layer_table: &Table, layer: &str) -> Result<(), ConfigError> {
     for (section, value) in layer_table {

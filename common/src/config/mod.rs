@@ -6,9 +6,11 @@
 //! and where it was said; then the merged result becomes a [`Config`], whose
 //! ranges are checked by [`Config::validate`].
 
+mod explain;
 mod layer;
 mod sections;
 
+pub use explain::{Setting, schema, settings};
 pub use layer::ConfigError;
 pub use sections::{
     ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig, EvaluationConfig,
