@@ -5,6 +5,7 @@
 //! - [`eval`], [`play`]: greedy walks with finished weights; [`weights`] loads
 //!   them, [`walks`] runs them, [`report`] writes what they say.
 //! - [`phantom`]: made-up scans; [`doctor`]: is this machine ready?
+//! - [`runs`]: what was trained, side by side.
 //! - [`config`]: settings and where they come from; [`completions`]: for shells and `man`.
 //! - [`scans`]: data sets from the command line; [`settings`]: configuration.
 //! - [`console`], [`table`], [`failure`]: what people see.
@@ -19,6 +20,7 @@ mod guess;
 mod phantom;
 mod play;
 mod report;
+mod runs;
 mod scans;
 mod settings;
 mod table;
@@ -57,6 +59,7 @@ enum Command {
     Play(play::Args),
     Phantom(phantom::Args),
     Doctor(doctor::Args),
+    Runs(runs::Args),
     Config(config::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Play(args) => play::run(&args),
         Command::Phantom(args) => phantom::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Runs(args) => runs::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => completions::man(&args, Cli::command()),

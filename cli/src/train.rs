@@ -8,6 +8,8 @@ mod plan;
 mod shards;
 mod validate;
 
+pub use validate::Validation;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;

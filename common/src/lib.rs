@@ -41,6 +41,7 @@ pub mod run_folder;
 pub mod scan;
 pub mod starts;
 pub mod telemetry;
+pub mod tensorboard;
 pub mod trail;
 pub mod volume;
 pub mod walk;

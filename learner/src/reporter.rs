@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::run_folder::rfc3339;
+use common::tensorboard::EventFile;
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
@@ -48,6 +49,8 @@ struct Sources {
     collate: Arc<CollateCounts>,
     train: watch::Receiver<TrainStats>,
     metrics: File,
+    /// `None` once it takes no more.
+    events: Option<EventFile>,
     began: Instant,
     /// (when, updates, environment steps) of the last reports, oldest first:
     /// heartbeats come every few seconds, so rates are taken over several.
@@ -72,6 +75,11 @@ impl Reporter {
             .append(true)
             .open(&path)
             .map_err(|source| LearnerError::Metrics { path, source })?;
+        // Curves are a convenience: a run does without them.
+        let events = EventFile::create(run_dir, "learner", SystemTime::now());
+        if let Err(error) = &events {
+            tracing::warn!(%error, "no event file for TensorBoard; training goes on");
+        }
         let now = Instant::now();
         let updates = train.borrow().updates;
         let sources = Sources {
@@ -81,6 +89,7 @@ impl Reporter {
             collate,
             train,
             metrics,
+            events: events.ok(),
             began: now,
             last: VecDeque::from([(now, updates, 0)]),
         };
@@ -110,6 +119,7 @@ impl Sources {
             ticks += 1;
             if (over || ticks.is_multiple_of(METRICS_EVERY)) && written {
                 written = self.write(&progress);
+                self.draw(&progress);
             }
             self.progress.send_replace(progress.clone());
             if over {
@@ -180,6 +190,18 @@ impl Sources {
         }
     }
 
+    /// A point on each of TensorBoard's curves.
+    fn draw(&mut self, progress: &Progress) {
+        let Some(events) = &mut self.events else {
+            return;
+        };
+        let drawn = events.scalars(progress.updates, SystemTime::now(), &curves(progress));
+        if let Err(error) = drawn {
+            tracing::warn!(%error, "TensorBoard's event file takes no more; training goes on");
+            self.events = None;
+        }
+    }
+
     /// False when the file takes no more; training does not depend on it.
     fn write(&mut self, progress: &Progress) -> bool {
         let time = rfc3339(SystemTime::now());
@@ -196,4 +218,24 @@ impl Sources {
         }
         written.is_ok()
     }
+}
+
+/// What TensorBoard shows of a report; docs/metrics.md says what each means.
+fn curves(p: &Progress) -> Vec<(&'static str, f64)> {
+    #[expect(clippy::cast_precision_loss, reason = "counts shown on a curve")]
+    let count = |n: u64| n as f64;
+    let mut all = vec![
+        ("train/loss", p.loss),
+        ("train/td_mean", p.td_mean),
+        ("train/q_mean", p.q_mean),
+        ("train/grad_norm", p.grad_norm),
+        ("train/lr", p.lr),
+        ("rate/updates_per_s", p.updates_per_s),
+        ("rate/env_steps_per_s", p.env_steps_per_s),
+        ("replay/rows", count(p.rows)),
+        ("replay/samples_per_insert", p.samples_per_insert),
+        ("system/resident_bytes", count(p.resident_bytes)),
+    ];
+    all.extend(p.episode_error.map(|error| ("train/episode_error", error)));
+    all
 }

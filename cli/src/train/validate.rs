@@ -17,6 +17,7 @@ use common::durable::write_atomic;
 use common::run_folder::{RunFolder, rfc3339};
 use common::scan::Scan;
 use common::starts::EvaluationStarts;
+use common::tensorboard::EventFile;
 use model::{DeviceChoice, NetworkKind};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,8 @@ pub struct Validator {
     lines: PathBuf,
     best_file: PathBuf,
     best_mm: Option<f64>,
+    /// TensorBoard's curves; a run does without them.
+    events: Option<EventFile>,
     last: Option<Validation>,
 }
 
@@ -87,6 +90,7 @@ impl Validator {
             lines,
             best_mm: best_mm.filter(|_| best_file.is_file()),
             best_file,
+            events: EventFile::create(folder.path(), "validation", SystemTime::now()).ok(),
             last: before.into_iter().next_back(),
         })
     }
@@ -154,7 +158,27 @@ impl Validator {
             landmarks: summary.landmarks,
         };
         self.note(&validation)?;
+        self.draw(&validation);
         Ok(self.last.insert(validation))
+    }
+
+    fn draw(&mut self, v: &Validation) {
+        let mut curves = vec![
+            ("validation/mean_error_mm", v.mean_error_mm),
+            ("validation/mean_error_voxels", v.mean_error_voxels),
+            ("validation/median_error_mm", v.median_error_mm),
+        ];
+        curves.extend(
+            v.constant_guess_mm
+                .map(|mm| ("validation/constant_guess_mm", mm)),
+        );
+        let Some(events) = &mut self.events else {
+            return;
+        };
+        if let Err(error) = events.scalars(v.updates, SystemTime::now(), &curves) {
+            tracing::warn!(%error, "TensorBoard's event file takes no more; training goes on");
+            self.events = None;
+        }
     }
 
     fn note(&self, v: &Validation) -> anyhow::Result<()> {

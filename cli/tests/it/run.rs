@@ -51,6 +51,17 @@ fn train_eval_play_resume() {
     ] {
         assert!(run.join(file).is_file(), "{file}");
     }
+    for writer in ["learner", "validation"] {
+        let files = std::fs::read_dir(&run).unwrap();
+        let mut names = files.map(|f| f.unwrap().file_name().into_string().unwrap());
+        let curves = names.find(|n| n.starts_with("events.out.tfevents.") && n.ends_with(writer));
+        let curves = std::fs::read(run.join(curves.unwrap())).unwrap();
+        let tag: &[u8] = match writer {
+            "learner" => b"train/loss",
+            _ => b"validation/mean_error_mm",
+        };
+        assert!(curves.windows(tag.len()).any(|w| w == tag), "{writer}");
+    }
     let info = json(&run.join("run.json"));
     assert_eq!(
         info["landmarks"],
@@ -72,6 +83,44 @@ fn train_eval_play_resume() {
     evaluated(&bench);
     played(&bench);
     resumed(&bench, validations.len());
+    listed(&bench);
+}
+
+fn listed(bench: &Bench) {
+    train(
+        bench,
+        "--name two --updates 10 --seed 4 --set learner.lr=0.001",
+    );
+    let list = bench.succeed("runs list --json").out;
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let names: Vec<&str> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["one", "two"]);
+    assert_eq!(
+        (&list[1]["updates"], &list[1]["ended"]),
+        (&10.into(), &true.into())
+    );
+    assert!(list[0]["best_validation_mm"].as_f64().unwrap() > 0.0);
+    let compared = bench.succeed("runs compare runs/one runs/two --json").out;
+    let compared: serde_json::Value = serde_json::from_str(&compared).unwrap();
+    let differing = &compared["differing_settings"];
+    assert_eq!(differing["learner.lr"], serde_json::json!([0.0005, 0.001]));
+    assert!(differing.get("learner.batch").is_none(), "{differing}");
+    let table = bench.succeed("runs compare runs/one runs/two").out;
+    assert!(
+        table.contains("learner.lr") && table.contains("two"),
+        "{table}"
+    );
+    bench.fail(
+        "runs list --dir nowhere",
+        1,
+        &["cannot list the runs of nowhere", "--dir"],
+    );
+    bench.fail("runs compare runs/one runs/gone", 1, &["gone"]);
 }
 
 fn evaluated(bench: &Bench) {
