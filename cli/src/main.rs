@@ -5,7 +5,7 @@
 //! - [`eval`], [`play`]: greedy walks with finished weights; [`weights`] loads
 //!   them, [`walks`] runs them, [`report`] writes what they say.
 //! - [`phantom`]: made-up scans; [`doctor`]: is this machine ready?
-//! - [`runs`]: what was trained, side by side.
+//! - [`data`]: is it right, what is in it, who is trained on; [`runs`]: what was trained.
 //! - [`config`]: settings and where they come from; [`completions`]: for shells and `man`.
 //! - [`scans`]: data sets from the command line; [`settings`]: configuration.
 //! - [`console`], [`table`], [`failure`]: what people see.
@@ -13,6 +13,7 @@
 mod completions;
 mod config;
 mod console;
+mod data;
 mod doctor;
 mod eval;
 mod failure;
@@ -59,6 +60,7 @@ enum Command {
     Play(play::Args),
     Phantom(phantom::Args),
     Doctor(doctor::Args),
+    Data(data::Args),
     Runs(runs::Args),
     Config(config::Args),
     Completions(completions::Args),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Play(args) => play::run(&args),
         Command::Phantom(args) => phantom::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Data(args) => data::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),

@@ -25,7 +25,8 @@ pub struct ListArgs {
     pub split: Split,
 }
 
-fn split(word: &str) -> Result<Split, String> {
+/// A split's word on the command line.
+pub fn split(word: &str) -> Result<Split, String> {
     Split::of(word).ok_or_else(|| "give train, selection or test".to_owned())
 }
 

@@ -4,6 +4,7 @@
 //! preprocessed volume, so the order of the list files does not matter and
 //! two machines with the same data number it alike.
 
+mod doubt;
 mod error;
 mod landmarks;
 mod names;
@@ -23,6 +24,7 @@ use crate::manifest::TrainingManifest;
 use crate::scan::Scan;
 use landmarks::Wanted;
 
+pub use doubt::{Doubt, DoubtKind, Turn};
 pub use error::{DatasetError, Problem};
 pub use source::{Pair, Source, SourceError, Split, is_list};
 pub use spec::{DatasetSpec, LoadOptions};
@@ -65,6 +67,30 @@ impl Dataset {
         load(&images, Some(&wanted), problems, &spec.options)
     }
 
+    /// Everything that is wrong or odd about what the spec names, at once.
+    #[must_use]
+    pub fn survey(spec: &DatasetSpec) -> Survey {
+        let (images, landmarks) = (&spec.images, spec.landmarks.as_deref());
+        let (pairs, errors) = match Source::read(images, landmarks) {
+            Ok(source) => source.survey(spec.split, spec.fold),
+            Err(errors) => (Source::salvage(images, landmarks), errors),
+        };
+        let mut problems: Vec<Problem> = errors.into_iter().map(Problem::Source).collect();
+        let labelled = pairs.iter().filter(|pair| pair.landmarks.is_some());
+        let images: Vec<PathBuf> = pairs.iter().map(|pair| pair.image.clone()).collect();
+        let landmarks: Vec<PathBuf> = labelled.filter_map(|pair| pair.landmarks.clone()).collect();
+        let (wanted, found) = Wanted::read(&landmarks, &spec.ids);
+        problems.extend(found);
+        let wanted = (!landmarks.is_empty()).then_some(&wanted);
+        let (dataset, problems) = gather(&images, wanted, problems, &spec.options);
+        let names = &dataset.landmark_names;
+        Survey {
+            doubts: doubt::doubts(&dataset.scans, &dataset.sources, names),
+            dataset,
+            problems,
+        }
+    }
+
     /// Loads scans of which no landmark is known.
     pub fn from_images(paths: &[PathBuf], options: &LoadOptions) -> Result<Self, DatasetError> {
         load(paths, None, Vec::new(), options)
@@ -75,6 +101,17 @@ impl Dataset {
     pub fn manifest(&self, rules_version: u32) -> TrainingManifest {
         TrainingManifest::new(self.scans.iter().map(AsRef::as_ref), rules_version)
     }
+}
+
+/// What [`Dataset::survey`] finds.
+#[derive(Debug)]
+pub struct Survey {
+    /// The scans without problems of their own.
+    pub dataset: Dataset,
+    /// What keeps the data from being used.
+    pub problems: Vec<Problem>,
+    /// What could be used and is hardly meant.
+    pub doubts: Vec<Doubt>,
 }
 
 /// Mean position (RAS mm) of each agent's landmark over the scans that have
@@ -104,9 +141,28 @@ pub fn mean_landmarks(scans: &[Arc<Scan>]) -> Vec<Option<[f64; 3]>> {
 fn load(
     paths: &[PathBuf],
     wanted: Option<&Wanted>,
-    mut problems: Vec<Problem>,
+    problems: Vec<Problem>,
     options: &LoadOptions,
 ) -> Result<Dataset, DatasetError> {
+    let (dataset, problems) = gather(paths, wanted, problems, options);
+    if !problems.is_empty() {
+        return Err(DatasetError::new(problems));
+    }
+    tracing::info!(
+        scans = dataset.scans.len(),
+        landmarks = dataset.landmark_names.len(),
+        "dataset loaded"
+    );
+    Ok(dataset)
+}
+
+/// The scans that can be loaded, and what is wrong with the others or with all together.
+fn gather(
+    paths: &[PathBuf],
+    wanted: Option<&Wanted>,
+    mut problems: Vec<Problem>,
+    options: &LoadOptions,
+) -> (Dataset, Vec<Problem>) {
     let cache = VolumeCache::new(options.cache_dir.as_deref());
     let names = names::unique(paths);
     let volumes: Vec<Result<Preprocessed, VolumeError>> = paths
@@ -128,9 +184,6 @@ fn load(
     if !options.allow_mixed_spacing {
         problems.extend(mixed_spacing(&loaded));
     }
-    if !problems.is_empty() {
-        return Err(DatasetError::new(problems));
-    }
     let (scans, sources) = loaded
         .into_iter()
         .map(|(scan, path)| (scan, path.clone()))
@@ -141,12 +194,7 @@ fn load(
         sources,
         landmark_names,
     };
-    tracing::info!(
-        scans = dataset.scans.len(),
-        landmarks = dataset.landmark_names.len(),
-        "dataset loaded"
-    );
-    Ok(dataset)
+    (dataset, problems)
 }
 
 fn scan(name: String, loaded: Preprocessed, landmarks: Vec<Option<[f64; 3]>>) -> Arc<Scan> {
@@ -189,23 +237,28 @@ fn duplicates(sorted: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {
         .collect()
 }
 
-/// At most one problem: the two scans that are furthest apart on some axis.
-fn mixed_spacing(loaded: &[(Arc<Scan>, &PathBuf)]) -> Option<Problem> {
-    let at = |entry: &(Arc<Scan>, &PathBuf), axis: usize| entry.0.geometry.spacing_mm[axis];
-    (0..3).find_map(|axis| {
-        let by = |a: &&(Arc<Scan>, &PathBuf), b: &&(Arc<Scan>, &PathBuf)| {
-            at(a, axis).total_cmp(&at(b, axis))
-        };
-        let (finest, coarsest) = (loaded.iter().min_by(by)?, loaded.iter().max_by(by)?);
-        (at(coarsest, axis) > at(finest, axis) * (1.0 + SPACING_TOLERANCE)).then(|| {
-            Problem::MixedSpacing {
-                first: finest.1.clone(),
-                first_mm: finest.0.geometry.spacing_mm,
-                second: coarsest.1.clone(),
-                second_mm: coarsest.0.geometry.spacing_mm,
-            }
-        })
+/// One problem for each scan whose spacing is not the one that most scans have.
+fn mixed_spacing(loaded: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {
+    let alike = |a: &Scan, b: &Scan| {
+        let mut pairs = a.geometry.spacing_mm.iter().zip(b.geometry.spacing_mm);
+        pairs.all(|(a, b)| a.max(b) <= a.min(b) * (1.0 + SPACING_TOLERANCE))
+    };
+    let with = |scan: &Scan| loaded.iter().filter(|(s, _)| alike(scan, s)).count();
+    let counted = loaded.iter().map(|entry| (entry, with(&entry.0)));
+    // The first of those with most company.
+    let best = counted.reduce(|best, next| if next.1 > best.1 { next } else { best });
+    let Some(((usual, first), scans)) = best else {
+        return Vec::new();
+    };
+    let odd = loaded.iter().filter(|(scan, _)| !alike(usual, scan));
+    odd.map(|(scan, path)| Problem::MixedSpacing {
+        scan: (*path).clone(),
+        spacing_mm: scan.geometry.spacing_mm,
+        usual: (*first).clone(),
+        usual_mm: usual.geometry.spacing_mm,
+        scans,
     })
+    .collect()
 }
 
 /// For messages: a path as people wrote it.

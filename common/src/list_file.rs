@@ -116,6 +116,20 @@ pub fn read_pair(images: &Path, landmarks: &Path) -> Result<(ListFile, ListFile)
     Err(errors)
 }
 
+/// What can be paired of two lists that [`read_pair`] refuses: line by line, as
+/// far as both go and both files are there.
+pub(crate) fn salvage_pair(images: &Path, landmarks: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let (Ok(a), Ok(b)) = (read_lines(images), read_lines(landmarks)) else {
+        return Vec::new();
+    };
+    let pairs = a.iter().zip(&b);
+    let found = pairs.filter_map(|((_, image), (_, points))| {
+        let image = found_beside(images, Path::new(image))?;
+        Some((image, found_beside(landmarks, Path::new(points))?))
+    });
+    found.collect()
+}
+
 /// Entries with their line numbers, from 1; at least one.
 fn read_lines(path: &Path) -> Result<Vec<(usize, String)>, ListError> {
     let text = fs::read_to_string(path).map_err(|error| ListError::Read {

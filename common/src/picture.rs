@@ -4,12 +4,14 @@
 mod canvas;
 mod font;
 mod panel;
+mod sheet;
 
 use image::{Rgb, RgbImage};
 
 use crate::volume::Volume;
 use canvas::{Area, fill, slanted_cross, text, text_width, upright_cross};
 use panel::{Markers, Plane, draw_panel};
+pub use sheet::{SHEET_SCANS, SheetItem, render_contact_sheet};
 
 /// Width and height of one slice's panel, pixels.
 pub const PANEL_PIXELS: u32 = 320;

@@ -51,22 +51,24 @@ pub enum Problem {
         /// The other.
         second: PathBuf,
     },
-    /// Scans whose voxels differ in size by more than 1 %.
+    /// A scan whose voxels differ in size from the others' by more than 1 %.
     #[error(
-        "'{}' has spacing {first_mm:.4?} mm, '{}' has {second_mm:.4?} mm; set data.resample_mm to \
-         one spacing in mm for all, or data.allow_mixed_spacing = true",
-        shown(first),
-        shown(second)
+        "'{}' has spacing {spacing_mm:.4?} mm, {scans} of the scans have {usual_mm:.4?} mm (as '{}'); \
+         set data.resample_mm to one spacing in mm for all, or data.allow_mixed_spacing = true",
+        shown(scan),
+        shown(usual)
     )]
     MixedSpacing {
-        /// The finer scan.
-        first: PathBuf,
+        /// The odd one.
+        scan: PathBuf,
         /// Its spacing on our axes.
-        first_mm: [f64; 3],
-        /// The coarser scan.
-        second: PathBuf,
-        /// Its spacing on our axes.
-        second_mm: [f64; 3],
+        spacing_mm: [f64; 3],
+        /// A scan with the spacing that most have.
+        usual: PathBuf,
+        /// That spacing, on our axes.
+        usual_mm: [f64; 3],
+        /// How many scans have it.
+        scans: usize,
     },
 }
 

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::list_file::{ListFile, found_beside, read_pair};
+use crate::list_file::{ListFile, found_beside, read_pair, salvage_pair};
 
 pub use error::SourceError;
 
@@ -124,6 +124,21 @@ impl Source {
         }
     }
 
+    /// What is left of a source that [`Source::read`] refuses: of two lists,
+    /// the lines that go together; else nothing.
+    #[must_use]
+    pub fn salvage(images: &Path, landmarks: Option<&Path>) -> Vec<Pair> {
+        let Some(landmarks) = landmarks.filter(|_| images.is_file()) else {
+            return Vec::new();
+        };
+        let pairs = salvage_pair(images, landmarks).into_iter();
+        let pairs = pairs.map(|(image, landmarks)| Pair {
+            image,
+            landmarks: Some(landmarks),
+        });
+        pairs.collect()
+    }
+
     fn of_tree(path: &Path, found: tree::Found) -> Self {
         Self {
             path: path.to_owned(),
@@ -191,7 +206,21 @@ impl Source {
     /// Every problem is given: a fold or split that is not there, files that
     /// are not there, scans without a landmark file or with several.
     pub fn pairs(&self, split: Split, fold: Option<u32>) -> Result<Vec<Pair>, Vec<SourceError>> {
-        let fold = self.known_fold(split, fold).map_err(|error| vec![error])?;
+        let (pairs, problems) = self.survey(split, fold);
+        if problems.is_empty() {
+            Ok(pairs)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// The same with the pairs that are left when there are problems.
+    #[must_use]
+    pub fn survey(&self, split: Split, fold: Option<u32>) -> (Vec<Pair>, Vec<SourceError>) {
+        let fold = match self.known_fold(split, fold) {
+            Ok(fold) => fold,
+            Err(error) => return (Vec::new(), vec![error]),
+        };
         let splits: Vec<Option<Split>> = self.entries.iter().map(|e| e.split(fold)).collect();
         let named = splits.iter().any(Option::is_some);
         let mut problems = Vec::new();
@@ -216,11 +245,7 @@ impl Source {
             let problem = format!("names no {split} scans; it has {has}");
             problems.push(SourceError::whole(&self.path, problem));
         }
-        if problems.is_empty() {
-            Ok(pairs)
-        } else {
-            Err(problems)
-        }
+        (pairs, problems)
     }
 
     /// The fold, if it is one of the source's. Test scans are in no fold, so

@@ -190,7 +190,11 @@ fn draw_letters(picture: &mut RgbImage, area: Area, plane: Plane, depth: i32) {
     for (letter, at) in places {
         rimmed_text(picture, area, at, size, INK, letter);
     }
-    let label = format!("{} = {depth}", plane.name());
+    let mut label = format!("{} = {depth}", plane.name());
+    if 4 + text_width(&label, 1) > area.width / 2 - 7 {
+        // Small panels: beside the top letter only the axis has room.
+        label = label.split_once(' ').map_or(label.clone(), |l| l.1.into());
+    }
     let room = area.width - text_width(&label, 1);
     rimmed_text(
         picture,
