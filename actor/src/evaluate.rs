@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use common::geometry::distance_mm;
+use common::n_step::AgentMove;
 use common::rules::Rules;
 use common::scan::Scan;
 use common::starts::EvaluationStarts;
@@ -13,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::group::Group;
-use crate::policy::{Policy, PolicyError, View};
+use crate::policy::{Policy, PolicyError, QValues, View};
 
 /// What to walk.
 #[derive(Debug, Clone)]
@@ -34,8 +35,24 @@ pub struct Evaluation<'a> {
     pub seed: u64,
     /// Most observations per forward pass.
     pub batch: usize,
-    /// Whether to keep every position.
+    /// Whether to keep every step.
     pub trajectories: bool,
+}
+
+/// One step of one agent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WalkStep {
+    /// Where it stood (voxel).
+    pub position: [i32; 3],
+    /// Voxels between the samples of its window.
+    pub stride: u8,
+    /// What it did: a number of [`common::walk::ACTIONS`].
+    pub action: u8,
+    /// What it expected of each action.
+    pub q: QValues,
+    /// What it got: the decrease of the distance in the rules' unit, −1 where
+    /// the border blocked it, 0 where its landmark is not known.
+    pub reward: f32,
 }
 
 /// One walk of one agent, from start to answer.
@@ -59,9 +76,9 @@ pub struct WalkResult {
     pub error_mm: Option<f64>,
     /// The same in voxels of our grid (Euclidean).
     pub error_voxels: Option<f64>,
-    /// Every position (voxel) from the start on, where asked for.
+    /// Every step from the start on, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trajectory: Option<Vec<[i32; 3]>>,
+    pub trajectory: Option<Vec<WalkStep>>,
 }
 
 /// How far an evaluation has come.
@@ -90,7 +107,7 @@ struct Running {
     group: Group,
     /// Per agent: the step of its end.
     ended: Vec<Option<u16>>,
-    trajectories: Option<Vec<Vec<[i32; 3]>>>,
+    trajectories: Option<Vec<Vec<WalkStep>>>,
 }
 
 /// Walks everything that is asked for, up to `batch` observations at a time.
@@ -125,8 +142,8 @@ pub fn evaluate(
         for walk in &mut running {
             let (q, others) = rest.split_at(walk.task.agents.len());
             rest = others;
-            walk.group.step(q, None);
-            walk.note();
+            let moves = walk.group.step(q, None);
+            walk.note(&moves, q);
         }
         let before = results.len();
         running.retain(|walk| {
@@ -145,6 +162,17 @@ pub fn evaluate(
     }
     results.sort_by_key(|r| (r.scan, r.start_index, r.agent));
     Ok(results)
+}
+
+fn walk_step(step: &AgentMove, q: QValues) -> Option<WalkStep> {
+    let seen = step.before.frames.last()?;
+    Some(WalkStep {
+        position: seen.position.map(i32::from),
+        stride: seen.stride,
+        action: step.action,
+        q,
+        reward: step.outcome.reward,
+    })
 }
 
 fn tasks(evaluation: &Evaluation<'_>) -> Vec<Task> {
@@ -204,7 +232,7 @@ impl Running {
         );
         let trajectories = evaluation
             .trajectories
-            .then(|| vec![vec![task.start]; task.agents.len()]);
+            .then(|| vec![Vec::new(); task.agents.len()]);
         Self {
             ended: vec![None; task.agents.len()],
             task,
@@ -213,15 +241,15 @@ impl Running {
         }
     }
 
-    /// Records positions and ends after a step.
-    fn note(&mut self) {
+    /// Records a step and the ends that it brought.
+    fn note(&mut self, moves: &[AgentMove], q: &[QValues]) {
         let walk = self.group.walk();
         for i in 0..walk.agents() {
             if self.ended[i].is_some() {
                 continue;
             }
             if let Some(trajectories) = &mut self.trajectories {
-                trajectories[i].push(walk.position(i));
+                trajectories[i].extend(walk_step(&moves[i], q[i]));
             }
             if !walk.active(i) {
                 self.ended[i] = Some(walk.steps());

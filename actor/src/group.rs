@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use common::n_step::AgentMove;
-use common::rules::{Coupling, Rules};
+use common::rules::Rules;
 use common::scan::Scan;
 use common::walk::{Mode, Observation, Outcome, Start, Walk};
 use rand::RngExt;
@@ -16,10 +16,10 @@ use crate::policy::{QValues, View, greedy};
 pub(crate) const COMMNET: &str = "commnet";
 
 /// Whether all agents of a scan walk as one group: where they share a scale
-/// and an end, or a network that mixes them.
+/// and an end, a reward, or a network that mixes them.
 #[must_use]
 pub fn walk_together(rules: &Rules, commnet: bool) -> bool {
-    commnet || rules.coupling == Coupling::Shared
+    commnet || rules.together()
 }
 
 /// How often to ignore the Q-values.

@@ -7,7 +7,7 @@
 //! - [`label_map`]: landmarks as spheres to lay over a scan.
 //! - [`manifest`]: what actors and learner compare before they share transitions.
 //! - [`durable`]: files that are written whole or not at all.
-//! - [`rules`], [`walk`], [`trail`], [`starts`], [`window`]: the environment.
+//! - [`rules`], [`walk`], [`reward`], [`trail`], [`starts`], [`window`]: the environment.
 //! - [`row`], [`columns`], [`n_step`]: transitions, stored and sent by reference.
 //! - [`config`]: every setting, in layers.
 //! - [`consensus`]: one answer from several walks.
@@ -35,6 +35,7 @@ pub mod picture;
 pub mod pose;
 pub mod preprocess;
 pub mod resample;
+pub mod reward;
 pub mod row;
 pub mod rules;
 pub mod run_folder;

@@ -135,7 +135,8 @@ impl NStep {
             if !m.outcome.active {
                 break;
             }
-            reward += discount * m.outcome.reward.clamp(-REWARD_CLIP, REWARD_CLIP);
+            let own = m.outcome.reward.clamp(-REWARD_CLIP, REWARD_CLIP);
+            reward += discount * (own + m.outcome.team);
             discount *= self.gamma;
             after = &m.after;
             if m.outcome.terminal {
@@ -185,6 +186,7 @@ mod tests {
             outcome: Outcome {
                 active,
                 reward,
+                team: 0.0,
                 terminal,
                 blocked: false,
             },

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::preprocess::VolumeChoice;
+use crate::reward::{RewardStrategy, TeamReward};
 use crate::window::WindowRule;
 
 /// Raised whenever a rule or the preprocessing changes what a window, a reward
@@ -91,6 +92,19 @@ pub enum AnswerRule {
     LowestQ,
 }
 
+/// Which position's visits an oscillation is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OscillationRule {
+    /// The newest position was visited so often.
+    #[default]
+    Newest,
+    /// Any of the last positions was (rl-medical). Its list begins, and begins
+    /// again at each scale, filled with (0, 0, 0); as long as that is the most
+    /// frequent entry, as many different entries as visits are asked for too.
+    MostFrequent,
+}
+
 /// Whether a move to index 0 is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -119,6 +133,12 @@ pub struct Rules {
     pub coupling: Coupling,
     /// Unit of the reward.
     pub reward: RewardUnit,
+    /// What is rewarded.
+    #[serde(default)]
+    pub strategy: RewardStrategy,
+    /// What the others' rewards add.
+    #[serde(default)]
+    pub team: TeamReward,
     /// Effect of reaching the target in training.
     pub target: TargetRule,
     /// Meaning of a cut episode.
@@ -127,6 +147,9 @@ pub struct Rules {
     pub answer: AnswerRule,
     /// Reachability of index 0.
     pub border: BorderRule,
+    /// Whose visits an oscillation counts.
+    #[serde(default)]
+    pub oscillation: OscillationRule,
     /// Oscillation: this many visits to one position …
     pub oscillation_visits: usize,
     /// … among this many last positions.
@@ -157,10 +180,13 @@ impl Rules {
             scales: vec![(4, 9).into(), (2, 3).into(), (1, 1).into()],
             coupling: Coupling::Independent,
             reward: RewardUnit::FinestSteps,
+            strategy: RewardStrategy::Own,
+            team: TeamReward::None,
             target: TargetRule::Continue,
             cut: CutRule::Truncate,
             answer: AnswerRule::CycleMean,
             border: BorderRule::Inclusive,
+            oscillation: OscillationRule::Newest,
             oscillation_visits: 4,
             oscillation_window: 20,
             max_steps: 150,
@@ -178,14 +204,25 @@ impl Rules {
             scales: vec![(3, 9).into(), (2, 3).into(), (1, 1).into()],
             coupling: Coupling::Shared,
             reward: RewardUnit::Millimetres,
+            strategy: RewardStrategy::Own,
+            team: TeamReward::None,
             target: TargetRule::LateMillimetres(1.0),
             cut: CutRule::Truncate,
             answer: AnswerRule::LowestQ,
             border: BorderRule::ZeroBlocked,
+            oscillation: OscillationRule::MostFrequent,
             oscillation_visits: 4,
             oscillation_window: 20,
             max_steps: 200,
         }
+    }
+
+    /// Whether the agents of a scan must walk as one group, in step.
+    #[must_use]
+    pub fn together(&self) -> bool {
+        self.coupling == Coupling::Shared
+            || self.strategy.of_others()
+            || self.team != TeamReward::None
     }
 
     /// The step of the finest scale in voxels.

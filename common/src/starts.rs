@@ -94,15 +94,23 @@ impl EvaluationStarts {
             Self::Random { count, margin } => (0..*count)
                 .map(|_| uniform_voxel(dims, *margin, rng))
                 .collect(),
-            Self::Fractions(list) => list.iter().map(|f| fraction_voxel(*f, dims)).collect(),
-            Self::Nineteen => grid(true)
-                .into_iter()
-                .map(|f| fraction_voxel(f, dims))
-                .collect(),
-            Self::TwentySeven => grid(false)
-                .into_iter()
-                .map(|f| fraction_voxel(f, dims))
-                .collect(),
+            _ => {
+                let fractions = self.fractions().unwrap_or_default();
+                fractions.iter().map(|f| fraction_voxel(*f, dims)).collect()
+            }
+        }
+    }
+}
+
+impl EvaluationStarts {
+    /// The starts as fractions of the volume, where they are such.
+    #[must_use]
+    pub fn fractions(&self) -> Option<Vec<[f64; 3]>> {
+        match self {
+            Self::Random { .. } => None,
+            Self::Fractions(list) => Some(list.clone()),
+            Self::Nineteen => Some(grid(true)),
+            Self::TwentySeven => Some(grid(false)),
         }
     }
 }

@@ -3,15 +3,19 @@
 
 use std::collections::VecDeque;
 
-use crate::rules::{AnswerRule, Rules};
+use crate::rules::{AnswerRule, OscillationRule, Rules};
 
 /// The last positions with the largest Q value seen *before* moving there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trail {
     steps: VecDeque<([i32; 3], f32)>,
+    rule: OscillationRule,
     window: usize,
     visits: usize,
 }
+
+/// What rl-medical's list of last positions holds at first.
+const FILLER: [i32; 3] = [0; 3];
 
 /// How many last positions the published code chooses its answer from.
 const LOWEST_Q_OF: usize = 4;
@@ -22,6 +26,7 @@ impl Trail {
     pub fn new(rules: &Rules) -> Self {
         Self {
             steps: VecDeque::with_capacity(rules.oscillation_window),
+            rule: rules.oscillation,
             window: rules.oscillation_window,
             visits: rules.oscillation_visits,
         }
@@ -40,12 +45,33 @@ impl Trail {
         self.steps.clear();
     }
 
-    /// Whether the newest position was seen as often as the rules ask for.
+    /// Whether a position (which, say the rules) was seen as often as they ask for.
     #[must_use]
     pub fn oscillates(&self) -> bool {
-        self.steps.back().is_some_and(|(newest, _)| {
-            self.steps.iter().filter(|(p, _)| p == newest).count() >= self.visits
-        })
+        match self.rule {
+            OscillationRule::Newest => {
+                let newest = self.steps.back();
+                newest.is_some_and(|(newest, _)| self.count(newest) >= self.visits)
+            }
+            OscillationRule::MostFrequent => self.most_frequent_oscillates(),
+        }
+    }
+
+    fn count(&self, position: &[i32; 3]) -> usize {
+        self.steps.iter().filter(|(p, _)| p == position).count()
+    }
+
+    fn most_frequent_oscillates(&self) -> bool {
+        let mut different: Vec<&[i32; 3]> = self.steps.iter().map(|(p, _)| p).collect();
+        different.sort_unstable();
+        different.dedup();
+        different.retain(|p| **p != FILLER);
+        let fillers = self.window - self.steps.len() + self.count(&FILLER);
+        let most = different.iter().map(|p| self.count(p)).max().unwrap_or(0);
+        // Where both are as frequent, the filler is older and comes first.
+        let filler_leads = fillers > 0 && fillers >= most;
+        let entries = different.len() + usize::from(fillers > 0);
+        most >= self.visits && (!filler_leads || entries >= self.visits)
     }
 
     /// Where the landmark is, by the given rule; `None` on an empty trail.
@@ -110,6 +136,28 @@ mod tests {
         long.extend(100..116);
         long.extend([7, 200, 7, 201, 7]);
         assert!(!walk(&long).oscillates());
+    }
+
+    #[test]
+    fn the_published_list_begins_with_fillers() {
+        let published = |points: &[i32]| {
+            let mut t = Trail::new(&Rules::reference());
+            points.iter().for_each(|&x| t.push([x, 5, 5], 0.0));
+            t.oscillates()
+        };
+        // Two positions and the filler are too few entries, until the filler
+        // is no longer the most frequent: 7 visits against 6 of 20.
+        let there_and_back =
+            |steps: usize| (0..steps).map(|i| 1 + (i % 2) as i32).collect::<Vec<_>>();
+        assert!(!published(&there_and_back(13)));
+        assert!(published(&there_and_back(14)));
+        // Three positions and the filler are enough.
+        assert!(published(&[9, 1, 2, 1, 2, 1, 2, 1]));
+        // The newest need not be the frequent one.
+        assert!(published(&[9, 1, 2, 1, 2, 1, 2, 1, 7]));
+        assert!(!published(&[9, 1, 2, 1, 2, 1, 2]));
+        // Blocked from the first step on: one position, alone with the filler.
+        assert!(!published(&[3; 9]) && !published(&[3; 10]) && published(&[3; 11]));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::n_step::REWARD_CLIP;
+use crate::reward::{Moved, TeamReward, rewards};
 use crate::row::FrameRef;
 use crate::rules::{BorderRule, Coupling, CutRule, RewardUnit, Rules, TargetRule};
 use crate::scan::Scan;
@@ -63,9 +65,11 @@ pub enum End {
 pub struct Outcome {
     /// The agent moved in this step (it was not frozen before it).
     pub active: bool,
-    /// Decrease of the distance in the rules' unit, not clipped; −1 when
+    /// What the rules' strategy gives in their unit, not clipped; −1 when
     /// blocked, 0 where no target is known.
     pub reward: f32,
+    /// What the team adds, of clipped rewards.
+    pub team: f32,
     /// The bootstrap value counts nothing: discount 0.
     pub terminal: bool,
     /// The border blocked the move.
@@ -235,11 +239,13 @@ impl Walk {
             return outcomes;
         }
         self.steps += 1;
+        let before: Vec<[i32; 3]> = self.walkers.iter().map(|w| w.position).collect();
         for i in 0..self.walkers.len() {
             if self.walkers[i].end.is_none() {
                 outcomes[i] = self.move_one(i, actions[i], q_max[i]);
             }
         }
+        self.reward(&before, &mut outcomes);
         match self.rules.coupling {
             Coupling::Independent => self.end_each(&outcomes),
             Coupling::Shared => self.end_together(&outcomes),
@@ -291,29 +297,54 @@ impl Walk {
         let w = &mut self.walkers[i];
         w.position = to;
         w.trail.push(to, q_max);
-        if let Some(target) = w.target {
+        if let Some(target) = w.target.filter(|_| self.mode == Mode::Train) {
             let distance = |p: [i32; 3]| self.scan.geometry.distance_mm(p.map(f64::from), target);
-            let (before, after) = (distance(from), distance(to));
             let finest_mm = finest_step_mm(&self.rules, self.scan.geometry.spacing_mm);
-            if self.mode == Mode::Train {
-                outcome.terminal = match self.rules.target {
-                    TargetRule::Continue => false,
-                    TargetRule::Radius(steps) => after <= steps * finest_mm,
-                    TargetRule::LateMillimetres(mm) => before <= mm,
-                };
-            }
-            let unit = match self.rules.reward {
-                RewardUnit::FinestSteps => finest_mm,
-                RewardUnit::Millimetres => 1.0,
+            outcome.terminal = match self.rules.target {
+                TargetRule::Continue => false,
+                TargetRule::Radius(steps) => distance(to) <= steps * finest_mm,
+                TargetRule::LateMillimetres(mm) => distance(from) <= mm,
             };
-            #[expect(clippy::cast_possible_truncation, reason = "a reward of a few units")]
-            let gain = ((before - after) / unit) as f32;
-            outcome.reward = gain;
-        }
-        if blocked {
-            outcome.reward = BLOCKED_REWARD;
         }
         outcome
+    }
+
+    /// Rewards everyone who moved, once all have.
+    fn reward(&self, before: &[[i32; 3]], outcomes: &mut [Outcome]) {
+        let spacing = self.scan.geometry.spacing_mm;
+        let mm = |p: [f64; 3]| std::array::from_fn(|i| p[i] * spacing[i]);
+        let moved = |(w, from): (&Walker, &[i32; 3])| {
+            Some(Moved {
+                from: mm(from.map(f64::from)),
+                to: mm(w.position.map(f64::from)),
+                target: mm(w.target?),
+            })
+        };
+        let moved: Vec<Option<Moved>> = self.walkers.iter().zip(before).map(moved).collect();
+        let unit = match self.rules.reward {
+            RewardUnit::FinestSteps => finest_step_mm(&self.rules, spacing),
+            RewardUnit::Millimetres => 1.0,
+        };
+        let earned = rewards(self.rules.strategy, &moved);
+        for (outcome, earned) in outcomes.iter_mut().zip(earned).filter(|(o, _)| o.active) {
+            #[expect(clippy::cast_possible_truncation, reason = "a reward of a few units")]
+            let earned = (earned / unit) as f32;
+            outcome.reward = if outcome.blocked {
+                BLOCKED_REWARD
+            } else {
+                earned
+            };
+        }
+        if self.rules.team == TeamReward::Mean {
+            let clipped = |o: &Outcome| o.reward.clamp(-REWARD_CLIP, REWARD_CLIP);
+            let all: Vec<f32> = outcomes.iter().filter(|o| o.active).map(clipped).collect();
+            #[expect(clippy::cast_precision_loss, reason = "a handful of agents")]
+            let mean = all.iter().sum::<f32>() / all.len().max(1) as f32;
+            outcomes
+                .iter_mut()
+                .filter(|o| o.active)
+                .for_each(|o| o.team = mean);
+        }
     }
 
     /// Each agent on its own: target, scale switch, oscillation.

@@ -335,3 +335,39 @@ proptest! {
         prop_assert!(w.finished());
     }
 }
+
+#[test]
+fn strategies_see_everybodys_step() {
+    let mut rules = fixed_scale(Rules::reference());
+    rules.strategy = crate::reward::RewardStrategy::LineAndPairsOnly;
+    rules.team = TeamReward::Mean;
+    // Targets on a line along x, 2 mm voxels.
+    let scan = scan(
+        [50; 3],
+        2.0,
+        vec![Some([10.0; 3]), Some([30.0, 10.0, 10.0])],
+    );
+    let mut w = walk(
+        rules,
+        &scan,
+        Mode::Train,
+        &[at([10, 14, 10]), at([30, 1, 10])],
+    );
+    let outcomes = w.step(&[BACKWARD, BACKWARD], &[0.0; 2]);
+    // Agent 0: one voxel nearer to the line: 2 mm. The pair: agent 1 is blocked
+    // at y = 1, so √(20² + 13²) becomes √(20² + 12²) voxels, 20 wanted.
+    let pair = 2.0 * (f64::hypot(20.0, 13.0) - f64::hypot(20.0, 12.0));
+    assert!(
+        (f64::from(outcomes[0].reward) - (2.0 + pair)).abs() < 1e-5,
+        "{outcomes:?}"
+    );
+    assert!(outcomes[1].blocked && outcomes[1].reward == BLOCKED_REWARD);
+    // The team: the mean of 1 (clipped) and −1, for both.
+    assert_eq!([outcomes[0].team, outcomes[1].team], [0.0, 0.0]);
+    let outcomes = w.step(&[BACKWARD, FORWARD], &[0.0; 2]);
+    assert_eq!(
+        [outcomes[0].team, outcomes[1].team],
+        [1.0, 1.0],
+        "{outcomes:?}"
+    );
+}

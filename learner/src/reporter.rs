@@ -159,6 +159,7 @@ impl Sources {
             progress.actors_alive = registry.alive();
             progress.env_steps = registry.env_steps();
             progress.episodes = registry.episodes();
+            shared.episodes.store(progress.episodes, Relaxed);
             progress.dropped_rows = registry.rows_dropped();
             let before = self.progress.borrow().episode_error;
             progress.episode_error = registry.take_episode_error().or(before);

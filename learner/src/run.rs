@@ -171,6 +171,7 @@ impl Parts {
         let store = Arc::new(Store::new(&setup.shards, ledger));
         let stop = Arc::new(AtomicBool::new(false));
         let updates = Arc::new(AtomicU64::new(0));
+        let episodes = Arc::new(AtomicU64::new(0));
         let collate_counts = Arc::new(CollateCounts::default());
         let (publisher, newest) = watch::channel(None);
         let (sink, priority_counts, priority_task) = priorities(hello.clone(), clients.clone());
@@ -186,6 +187,7 @@ impl Parts {
             store: Arc::clone(&store),
             stop: Arc::clone(&stop),
             updates: Arc::clone(&updates),
+            episodes: Arc::clone(&episodes),
             collate_counts: Arc::clone(&collate_counts),
             publisher,
             sink,
@@ -201,6 +203,7 @@ impl Parts {
             lease: Duration::from_secs_f64(config.cluster.lease_s),
             updates_total: config.learner.updates,
             updates,
+            episodes,
             over: AtomicBool::new(false),
             registry: Mutex::new(Registry::new(registry_settings(config))),
             store: Arc::clone(&store),

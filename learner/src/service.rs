@@ -42,6 +42,8 @@ pub struct Shared {
     pub updates_total: u64,
     /// Updates done.
     pub updates: Arc<AtomicU64>,
+    /// Walks that ended, of all actors.
+    pub episodes: Arc<AtomicU64>,
     /// The run is over: actors are told to stop.
     pub over: AtomicBool,
     /// The actors.

@@ -121,6 +121,8 @@ pub struct TrainSetup {
     pub stop: Arc<AtomicBool>,
     /// Updates done, for everyone.
     pub updates: Arc<AtomicU64>,
+    /// Walks that ended, of all actors.
+    pub episodes: Arc<AtomicU64>,
     /// The collate thread's counters.
     pub collate_counts: Arc<CollateCounts>,
     /// Where weights are published.
@@ -314,6 +316,15 @@ impl Run {
                 tracing::info!(
                     updates = self.trainer.updates(),
                     "time limit learner.max_minutes reached"
+                );
+                return Ok(true);
+            }
+            let episodes = self.setup.episodes.load(Ordering::Relaxed);
+            if (1..=episodes).contains(&config.learner.max_episodes) {
+                tracing::info!(
+                    updates = self.trainer.updates(),
+                    episodes,
+                    "learner.max_episodes reached"
                 );
                 return Ok(true);
             }

@@ -44,7 +44,14 @@ fn an_oracle_reaches_every_landmark_from_every_start() {
         assert_eq!(r.error_mm, r.error_voxels, "1 mm voxels");
         assert_eq!(r.end, End::Oscillation);
         let path = r.trajectory.as_ref().unwrap();
-        assert_eq!((path.len(), path[0]), (usize::from(r.steps) + 1, r.start));
+        assert_eq!(
+            (path.len(), path[0].position),
+            (usize::from(r.steps), r.start)
+        );
+        assert!(
+            path.iter()
+                .all(|s| s.q.iter().all(|q| *q <= s.q[usize::from(s.action)]))
+        );
         if let Some(e) = r.error_mm {
             assert!(e <= 0.75, "{r:?}");
         }

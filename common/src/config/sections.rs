@@ -131,6 +131,7 @@ pub struct LearnerConfig {
     pub threads: usize,
     pub updates: u64,
     pub max_minutes: f64,
+    pub max_episodes: u64,
     pub batch: usize,
     pub double: bool,
     pub gamma: f64,
