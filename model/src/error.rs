@@ -37,6 +37,14 @@ pub enum ModelError {
         /// What the reader said.
         reason: String,
     },
+    /// The bytes are no state dict that PyTorch saved, or only a part of one.
+    #[error("not a PyTorch state dict ({size} bytes): {reason}")]
+    NotTorchFile {
+        /// Number of bytes given.
+        size: usize,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// A metadata entry of a weights file that cannot be understood.
     #[error("weights file: metadata {key}: {reason}")]
     Metadata {

@@ -28,6 +28,7 @@ pub mod presets;
 pub mod render;
 pub mod spec;
 pub mod tensor_file;
+pub mod torch_file;
 mod trunk;
 mod trunk_grad;
 pub mod weights;

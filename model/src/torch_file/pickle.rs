@@ -1,0 +1,354 @@
+//! The part of Python's pickle that describes tensors, as data.
+//!
+//! Nothing of a file is ever called: names of Python objects stay names, and
+//! the few calls that PyTorch writes ("rebuild a tensor from …", "an ordered
+//! dictionary") stay descriptions for the reader above. What is
+//! not needed for that is refused. Values lie in one arena and name each other
+//! by number, so that neither depth nor cycles of a hostile file matter.
+
+/// Where a value lies in its [`Pickle`].
+pub(super) type Id = usize;
+
+/// A value of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    /// The stack's mark; never part of another value.
+    Mark,
+    None,
+    Bool(bool),
+    Int(i64),
+    /// An integer of more than eight bytes, little-endian: PyTorch's magic number.
+    Long(Vec<u8>),
+    Float(f64),
+    Text(String),
+    Tuple(Vec<Id>),
+    List(Vec<Id>),
+    /// Keys and values in the order of the file.
+    Dict(Vec<(Id, Id)>),
+    /// `module name` of something of Python's.
+    Name(String),
+    /// What a name would be called with.
+    Call {
+        name: String,
+        arguments: Id,
+    },
+    /// A reference to a storage, by what describes it.
+    Persistent(Id),
+}
+
+/// Values of one pickle, and which of them it stands for.
+#[derive(Debug)]
+pub(super) struct Pickle {
+    values: Vec<Value>,
+    root: Id,
+    /// Bytes that it took.
+    pub(super) length: usize,
+}
+
+/// More values than any state dict has.
+const MAX_VALUES: usize = 1_000_000;
+/// Longest name of anything.
+const MAX_TEXT: usize = 1 << 20;
+
+impl Pickle {
+    /// Reads the pickle at the start of `bytes`.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+        let mut machine = Machine {
+            bytes,
+            at: 0,
+            values: Vec::new(),
+            stack: Vec::new(),
+            memo: std::collections::BTreeMap::new(),
+        };
+        let root = machine.run()?;
+        Ok(Self {
+            length: machine.at,
+            values: machine.values,
+            root,
+        })
+    }
+
+    pub(super) fn root(&self) -> Id {
+        self.root
+    }
+
+    /// Number of values.
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub(super) fn get(&self, id: Id) -> &Value {
+        self.values.get(id).unwrap_or(&Value::None)
+    }
+
+    pub(super) fn text(&self, id: Id) -> Option<&str> {
+        match self.get(id) {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(super) fn size(&self, id: Id) -> Option<usize> {
+        match self.get(id) {
+            Value::Int(number) => usize::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn tuple(&self, id: Id) -> Option<&[Id]> {
+        match self.get(id) {
+            Value::Tuple(items) | Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// A tuple of sizes.
+    pub(super) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
+        self.tuple(id)?
+            .iter()
+            .map(|&item| self.size(item))
+            .collect()
+    }
+
+    /// Entries with text as keys; others are of no use here.
+    pub(super) fn entries(&self, id: Id) -> Option<Vec<(&str, Id)>> {
+        let Value::Dict(entries) = self.get(id) else {
+            return None;
+        };
+        let named = entries.iter();
+        Some(
+            named
+                .filter_map(|&(k, v)| Some((self.text(k)?, v)))
+                .collect(),
+        )
+    }
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    values: Vec<Value>,
+    stack: Vec<Id>,
+    memo: std::collections::BTreeMap<usize, Id>,
+}
+
+impl Machine<'_> {
+    fn run(&mut self) -> Result<Id, String> {
+        loop {
+            let at = self.at;
+            let code = self.take(1)?[0];
+            if code == b'.' {
+                return self.pop();
+            }
+            self.step(code)
+                .map_err(|why| format!("{why} (pickle byte {at})"))?;
+        }
+    }
+
+    fn step(&mut self, code: u8) -> Result<(), String> {
+        match code {
+            // Frames and the protocol's number say nothing that we need.
+            0x80 => self.take(1).map(|_| ()),
+            0x95 => self.take(8).map(|_| ()),
+            b'(' => self.push(Value::Mark),
+            b'0' => self.pop().map(|_| ()),
+            b'N' => self.push(Value::None),
+            0x88 => self.push(Value::Bool(true)),
+            0x89 => self.push(Value::Bool(false)),
+            b'J' | b'K' | b'M' | 0x8a | b'G' => self.number(code),
+            b'X' | 0x8c | b'U' | b'T' => self.characters(code),
+            b'}' => self.push(Value::Dict(Vec::new())),
+            b']' => self.push(Value::List(Vec::new())),
+            b')' => self.push(Value::Tuple(Vec::new())),
+            b't' => {
+                let items = self.marked()?;
+                self.push(Value::Tuple(items))
+            }
+            0x85..=0x87 => {
+                let from = self.stack.len().checked_sub(usize::from(code - 0x84));
+                let items = self
+                    .stack
+                    .split_off(from.ok_or("a tuple of too few values")?);
+                self.push(Value::Tuple(items))
+            }
+            b'q' | b'r' | 0x94 | b'h' | b'j' => self.remember(code),
+            b'a' | b'e' | b's' | b'u' => self.fill(code),
+            b'c' | 0x93 | b'R' | b'b' | b'Q' => self.described(code),
+            other => Err(format!(
+                "instruction {other:#04x} is none that describes tensors"
+            )),
+        }
+    }
+
+    fn number(&mut self, code: u8) -> Result<(), String> {
+        let value = match code {
+            b'K' => Value::Int(i64::from(self.take(1)?[0])),
+            b'M' => Value::Int(i64::from(u16::from_le_bytes(self.array()?))),
+            b'J' => Value::Int(i64::from(i32::from_le_bytes(self.array()?))),
+            b'G' => Value::Float(f64::from_be_bytes(self.array()?)),
+            _ => {
+                let length = usize::from(self.take(1)?[0]);
+                long(self.take(length)?)
+            }
+        };
+        self.push(value)
+    }
+
+    fn characters(&mut self, code: u8) -> Result<(), String> {
+        let length = match code {
+            0x8c | b'U' => usize::from(self.take(1)?[0]),
+            _ => u32::from_le_bytes(self.array()?) as usize,
+        };
+        if length > MAX_TEXT {
+            return Err(format!("a name of {length} bytes"));
+        }
+        let text = String::from_utf8_lossy(self.take(length)?).into_owned();
+        self.push(Value::Text(text))
+    }
+
+    /// Puts a value into the memo, or fetches one.
+    fn remember(&mut self, code: u8) -> Result<(), String> {
+        let key = match code {
+            b'q' | b'h' => usize::from(self.take(1)?[0]),
+            b'r' | b'j' => u32::from_le_bytes(self.array()?) as usize,
+            _ => self.memo.len(),
+        };
+        if matches!(code, b'h' | b'j') {
+            let id = self.memo.get(&key).ok_or("it fetches what it never kept")?;
+            self.stack.push(*id);
+        } else {
+            let top = *self
+                .stack
+                .last()
+                .ok_or("it keeps a value that is not there")?;
+            self.memo.insert(key, top);
+        }
+        Ok(())
+    }
+
+    /// Adds to a list or a dictionary.
+    fn fill(&mut self, code: u8) -> Result<(), String> {
+        let items = match code {
+            b'a' => vec![self.pop()?],
+            b's' => {
+                let value = self.pop()?;
+                vec![self.pop()?, value]
+            }
+            _ => self.marked()?,
+        };
+        let into = *self.stack.last().ok_or("it adds to nothing")?;
+        match self.values.get_mut(into) {
+            Some(Value::List(list)) if matches!(code, b'a' | b'e') => list.extend(items),
+            Some(Value::Dict(entries)) if matches!(code, b's' | b'u') => {
+                if !items.len().is_multiple_of(2) {
+                    return Err("a key without a value".into());
+                }
+                entries.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+            }
+            _ => return Err("it adds to what is neither list nor dictionary".into()),
+        }
+        Ok(())
+    }
+
+    /// Names, calls, states and storages, none of which does anything.
+    fn described(&mut self, code: u8) -> Result<(), String> {
+        match code {
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.push(Value::Name(format!("{module} {name}")))
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                match (&self.values[module], &self.values[name]) {
+                    (Value::Text(module), Value::Text(name)) => {
+                        let name = Value::Name(format!("{module} {name}"));
+                        self.push(name)
+                    }
+                    _ => Err("a name that is not text".into()),
+                }
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Value::Persistent(id))
+            }
+            b'R' => {
+                let (arguments, function) = (self.pop()?, self.pop()?);
+                let Value::Name(name) = &self.values[function] else {
+                    return Err("a call of what is no name".into());
+                };
+                let value = match name.as_str() {
+                    "collections OrderedDict" => Value::Dict(Vec::new()),
+                    _ => Value::Call {
+                        name: name.clone(),
+                        arguments,
+                    },
+                };
+                self.push(value)
+            }
+            // The state of an object: `_metadata` of a state dict. Not needed.
+            _ => self.pop().map(|_| ()),
+        }
+    }
+
+    fn marked(&mut self) -> Result<Vec<Id>, String> {
+        let is_mark = |id: &Id| self.values[*id] == Value::Mark;
+        let mark = self.stack.iter().rposition(is_mark).ok_or("no mark")?;
+        let items = self.stack.split_off(mark + 1);
+        self.stack.pop();
+        Ok(items)
+    }
+
+    fn push(&mut self, value: Value) -> Result<(), String> {
+        if self.values.len() >= MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} values"));
+        }
+        self.stack.push(self.values.len());
+        self.values.push(value);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Id, String> {
+        self.stack
+            .pop()
+            .ok_or_else(|| "it takes from an empty stack".to_owned())
+    }
+
+    fn take(&mut self, count: usize) -> Result<&[u8], String> {
+        let end = self
+            .at
+            .checked_add(count)
+            .filter(|e| *e <= self.bytes.len());
+        let end = end.ok_or("it ends too early")?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let bytes = self.take(N)?;
+        <[u8; N]>::try_from(bytes).map_err(|e| e.to_string())
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let rest = &self.bytes[self.at..];
+        let rest = &rest[..rest.len().min(MAX_TEXT)];
+        let end = rest
+            .iter()
+            .position(|b| *b == b'\n')
+            .ok_or("a name without end")?;
+        let text = String::from_utf8_lossy(&rest[..end]).into_owned();
+        self.at += end + 1;
+        Ok(text)
+    }
+}
+
+/// Two's complement, little-endian, of any length.
+fn long(bytes: &[u8]) -> Value {
+    if bytes.len() > 8 {
+        return Value::Long(bytes.to_vec());
+    }
+    let negative = bytes.last().is_some_and(|b| b & 0x80 != 0);
+    let mut whole = [if negative { 0xff } else { 0 }; 8];
+    whole[..bytes.len()].copy_from_slice(bytes);
+    Value::Int(i64::from_le_bytes(whole))
+}

@@ -1,0 +1,281 @@
+//! State dicts made by hand, sound and damaged.
+
+use std::io::{Cursor, Write as _};
+
+use proptest::prelude::*;
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+use super::*;
+
+/// A pickle being written, as Python's protocol 2.
+struct Pen(Vec<u8>);
+
+impl Pen {
+    fn new() -> Self {
+        Self(vec![0x80, 2])
+    }
+
+    fn text(mut self, text: &str) -> Self {
+        self.0.push(b'X');
+        self.0.extend((text.len() as u32).to_le_bytes());
+        self.0.extend(text.as_bytes());
+        self
+    }
+
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    fn int(mut self, number: i32) -> Self {
+        self.0.push(b'J');
+        self.0.extend(number.to_le_bytes());
+        self
+    }
+
+    fn sizes(self, sizes: &[i32]) -> Self {
+        let marked = sizes.iter().fold(self.raw(b"("), |pen, &n| pen.int(n));
+        marked.raw(b"t")
+    }
+
+    /// `name: tensor` between a mark and `u`.
+    fn tensor(self, name: &str, t: &Laid) -> Self {
+        self.text(name)
+            .raw(b"ctorch._utils\n_rebuild_tensor_v2\n((")
+            .text("storage")
+            .raw(b"ctorch\n")
+            .raw(t.class.as_bytes())
+            .raw(b"\n")
+            .text(t.key)
+            .text("cpu")
+            .int(t.count)
+            .raw(b"tQ")
+            .int(t.offset)
+            .sizes(&t.size)
+            .sizes(&t.stride)
+            .raw(b"\x89ccollections\nOrderedDict\n)RtR")
+    }
+
+    fn end(self) -> Vec<u8> {
+        self.raw(b".").0
+    }
+}
+
+/// A tensor and its storage.
+struct Laid {
+    class: &'static str,
+    key: &'static str,
+    count: i32,
+    offset: i32,
+    size: Vec<i32>,
+    stride: Vec<i32>,
+    bytes: Vec<u8>,
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Two rows of three, transposed in memory, and one number.
+fn two() -> Vec<(&'static str, Laid)> {
+    let weight = Laid {
+        class: "FloatStorage",
+        key: "7",
+        count: 7,
+        offset: 1,
+        size: vec![2, 3],
+        stride: vec![1, 2],
+        bytes: floats(&[9.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0]),
+    };
+    let bias = Laid {
+        class: "HalfStorage",
+        key: "8",
+        count: 2,
+        offset: 0,
+        size: vec![2],
+        stride: vec![1],
+        bytes: vec![0x00, 0xc1, 0x55, 0x35],
+    };
+    vec![("fc.weight", weight), ("fc.bias", bias)]
+}
+
+fn state_dict(pen: Pen, tensors: &[(&str, Laid)]) -> Pen {
+    let pen = pen.raw(b"ccollections\nOrderedDict\n)Rq\x00(");
+    let pen = tensors
+        .iter()
+        .fold(pen, |pen, (name, t)| pen.tensor(name, t));
+    // The state of a state dict: its `_metadata`.
+    pen.raw(b"u}").text("_metadata").raw(b"}sb")
+}
+
+fn legacy(pickle: &[u8], tensors: &[(&str, Laid)]) -> Vec<u8> {
+    let mut bytes =
+        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
+    bytes.extend(pickle);
+    let keys = Pen::new().raw(b"](");
+    let keys = tensors.iter().fold(keys, |pen, (_, t)| pen.text(t.key));
+    bytes.extend(keys.raw(b"e").end());
+    for (_, t) in tensors {
+        bytes.extend(i64::from(t.count).to_le_bytes());
+        bytes.extend(&t.bytes);
+    }
+    bytes
+}
+
+fn zipped(pickle: &[u8], tensors: &[(&str, Laid)]) -> Vec<u8> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut add = |name: &str, bytes: &[u8]| {
+        zip.start_file(format!("made/{name}"), stored).unwrap();
+        zip.write_all(bytes).unwrap();
+    };
+    add("data.pkl", pickle);
+    add("byteorder", b"little");
+    for (_, t) in tensors {
+        add(&format!("data/{}", t.key), &t.bytes);
+    }
+    add("version", b"3\n");
+    zip.finish().unwrap().into_inner()
+}
+
+fn numbers(tensors: &[(String, Tensor)]) -> Vec<(String, Vec<i64>, Vec<f32>)> {
+    let one = |(name, t): &(String, Tensor)| {
+        let values = Vec::<f32>::try_from(t.flatten(0, -1)).unwrap();
+        (name.clone(), t.size(), values)
+    };
+    tensors.iter().map(one).collect()
+}
+
+#[test]
+fn both_formats_give_the_same_tensors() {
+    let tensors = two();
+    let pickle = state_dict(Pen::new(), &tensors).end();
+    let expected = vec![
+        ("fc.bias".to_owned(), vec![2], vec![-2.5, 0.333_251_95]),
+        (
+            "fc.weight".to_owned(),
+            vec![2, 3],
+            vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        ),
+    ];
+    for bytes in [legacy(&pickle, &tensors), zipped(&pickle, &tensors)] {
+        assert_eq!(numbers(&read(&bytes).unwrap()), expected);
+    }
+    // Beside other things, as training scripts save it.
+    let pen = Pen::new()
+        .raw(b"}(")
+        .text("epoch")
+        .int(3)
+        .text("model_state_dict");
+    let nested = state_dict(pen, &tensors).raw(b"u").end();
+    for bytes in [legacy(&nested, &tensors), zipped(&nested, &tensors)] {
+        assert_eq!(numbers(&read(&bytes).unwrap()), expected);
+    }
+}
+
+#[test]
+fn halves_are_exact() {
+    let table = [
+        (0x0000, 0.0),
+        (0x8000, -0.0),
+        (0x3c00, 1.0),
+        (0xc000, -2.0),
+        (0x0001, 5.960_464_5e-8),
+        (0x7bff, 65504.0),
+        (0x7c00, f32::INFINITY),
+    ];
+    for (bits, value) in table {
+        assert_eq!(half(bits).to_bits(), f32::to_bits(value), "{bits:#06x}");
+    }
+    assert!(half(0x7e00).is_nan());
+}
+
+#[test]
+fn what_is_no_state_dict_is_refused_with_the_reason() {
+    let refused = |bytes: &[u8], words: &str| {
+        let told = read(bytes).unwrap_err().to_string();
+        assert!(told.contains(words), "{words} is not in: {told}");
+    };
+    refused(b"", "neither a zip file nor PyTorch's older format");
+    refused(b"PK\x03\x04 and no more", "not a PyTorch state dict");
+    let tensors = two();
+    let pickle = state_dict(Pen::new(), &tensors).end();
+    let whole = legacy(&pickle, &tensors);
+    refused(&whole[..whole.len() - 1], "it is cut off");
+    refused(
+        &legacy(&Pen::new().raw(b"}").end(), &[]),
+        "it holds no state dict",
+    );
+    // Something to be executed stays a name.
+    let call = Pen::new()
+        .raw(b"cos\nsystem\n(")
+        .text("touch /tmp/x")
+        .raw(b"tR")
+        .end();
+    refused(&zipped(&call, &[]), "it holds no state dict");
+    let build = Pen::new().raw(b"(i__main__\nThing\n").end();
+    refused(&zipped(&build, &[]), "instruction 0x69");
+    let with = |change: fn(&mut Laid)| {
+        let mut tensors = two();
+        change(&mut tensors[0].1);
+        zipped(&state_dict(Pen::new(), &tensors).end(), &tensors)
+    };
+    refused(&with(|t| t.offset = 2), "reaches beyond its storage");
+    refused(&with(|t| t.offset = -1), "not described as PyTorch does");
+    refused(
+        &with(|t| t.size = vec![2000, 3000]),
+        "reaches beyond its storage",
+    );
+    refused(&with(|t| t.stride = vec![1]), "reaches beyond its storage");
+    refused(&with(|t| t.class = "LongStorage"), "storage 7 has");
+    refused(
+        &with(|t| t.class = "CharStorage"),
+        "longer than the 7 bytes",
+    );
+    refused(&with(|t| t.key = "8"), "described in two ways");
+    refused(&with(|t| t.count = 9), "storage 7 has 28 of 36 bytes");
+}
+
+#[test]
+fn deep_and_circular_pickles_end() {
+    // A million lists in each other, and a list within itself.
+    let deep = Pen::new()
+        .raw(&b"]".repeat(1_000_000))
+        .raw(&b"a".repeat(999_999))
+        .end();
+    assert!(read(&zipped(&deep, &[])).is_err());
+    let round = Pen::new().raw(b"]q\x00h\x00a").end();
+    assert!(read(&zipped(&round, &[])).is_err());
+    let calls = Pen::new()
+        .raw(b"}")
+        .text("w")
+        .raw(b"ctorch._utils\n_rebuild_parameter\n]q\x01Rh\x01h\x01a0s")
+        .end();
+    assert!(read(&zipped(&calls, &[])).is_err());
+    let many = b"]".repeat(1_000_001);
+    let told = read(&zipped(&many, &[])).unwrap_err().to_string();
+    assert!(told.contains("more than 1000000 values"), "{told}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Damaged files give an error or other numbers, never a panic.
+    #[test]
+    fn damaged_files_are_survived(
+        zip in any::<bool>(),
+        cut in 0.0..1.2_f64,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+    ) {
+        let tensors = two();
+        let pickle = state_dict(Pen::new(), &tensors).end();
+        let mut bytes = if zip { zipped(&pickle, &tensors) } else { legacy(&pickle, &tensors) };
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a part of a small file")]
+        bytes.truncate((bytes.len() as f64 * cut) as usize);
+        let _ = read(&bytes);
+    }
+}
