@@ -73,7 +73,8 @@ Examples:
   landmarl eval --load best.safetensors --images i.txt --landmarks-files l.txt --train-images ti.txt --train-landmarks tl.txt";
 
 pub fn run(args: &Args) -> Outcome {
-    let loaded = weights::load(&args.load, &args.landmarks)?;
+    let mut loaded = weights::load(&args.load, &args.landmarks)?;
+    args.starts.rule(&mut loaded)?;
     let config = config_of(&loaded.origin.file, &args.config)?;
     let starts = args
         .starts
@@ -94,6 +95,12 @@ pub fn run(args: &Args) -> Outcome {
     let failures = failures(&walked, &loaded.landmarks, limit);
 
     let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
+    if let Some(file) = &args.starts.trajectories {
+        report::write_trajectories(file, &walks, &scans, &loaded, &starts)?;
+    }
+    if let Some(file) = &args.starts.results_csv {
+        report::write_results(file, &walks, &scans)?;
+    }
     let predictions = report::predictions(&walked.answers, &scans, &loaded.landmarks);
     report::write_predictions(&out, &predictions)?;
     report::write_exports(

@@ -18,6 +18,8 @@ mod doctor;
 mod eval;
 mod failure;
 mod guess;
+mod import;
+mod original;
 mod phantom;
 mod play;
 mod report;
@@ -29,6 +31,7 @@ mod train;
 mod walks;
 mod weights;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -61,6 +64,7 @@ enum Command {
     Phantom(phantom::Args),
     Doctor(doctor::Args),
     Data(data::Args),
+    Import(import::Args),
     Runs(runs::Args),
     Config(config::Args),
     Completions(completions::Args),
@@ -69,7 +73,13 @@ enum Command {
 
 fn main() -> ExitCode {
     model::memory::keep_freed();
-    let cli = Cli::parse();
+    let cli = match command_line() {
+        Ok(words) => Cli::parse_from(words),
+        Err(error) => {
+            console::note(failure::describe(&error).trim_end());
+            return ExitCode::from(failure::exit_of(&error) as u8);
+        }
+    };
     let result = match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
@@ -77,6 +87,7 @@ fn main() -> ExitCode {
         Command::Phantom(args) => phantom::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Data(args) => data::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),
@@ -87,6 +98,30 @@ fn main() -> ExitCode {
         failure::exit_of(&error)
     });
     ExitCode::from(exit as u8)
+}
+
+/// The words of the command line; those of the original programs translated.
+fn command_line() -> anyhow::Result<Vec<OsString>> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let arguments = words.iter().skip(1).map(|w| w.clone().into_string());
+    let Some(arguments) = arguments.collect::<Result<Vec<_>, _>>().ok() else {
+        return Ok(words);
+    };
+    if !original::is_original(&arguments) {
+        return Ok(words);
+    }
+    let translated = original::translate(&arguments, tch::Cuda::is_available())?;
+    for note in &translated.notes {
+        console::note(&format!("note: {note}"));
+    }
+    console::note(&format!(
+        "running: landmarl {}",
+        translated.arguments.join(" ")
+    ));
+    let program = words.into_iter().take(1);
+    Ok(program
+        .chain(translated.arguments.into_iter().map(OsString::from))
+        .collect())
 }
 
 /// What every command ends with.

@@ -54,7 +54,8 @@ Examples:
   landmarl play --load runs/NAME a.nii.gz b.nii.gz --starts 19 --json";
 
 pub fn run(args: &Args) -> Outcome {
-    let loaded = weights::load(&args.load, &args.landmarks)?;
+    let mut loaded = weights::load(&args.load, &args.landmarks)?;
+    args.starts.rule(&mut loaded)?;
     let config = config_of(&loaded.origin.file, &args.config)?;
     let starts = args
         .starts
@@ -64,6 +65,12 @@ pub fn run(args: &Args) -> Outcome {
     let walked = summarise(&walks, &scans, &loaded.landmarks, &[]);
     let predictions = report::predictions(&walked.answers, &scans, &loaded.landmarks);
     let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
+    if let Some(file) = &args.starts.trajectories {
+        report::write_trajectories(file, &walks, &scans, &loaded, &starts)?;
+    }
+    if let Some(file) = &args.starts.results_csv {
+        report::write_results(file, &walks, &scans)?;
+    }
     report::write_predictions(&out, &predictions)?;
     report::write_exports(
         &out.join("exports"),

@@ -4,13 +4,17 @@
 mod exports;
 mod files;
 mod pictures;
+mod results;
 mod stem;
 mod tables;
+mod trajectories;
 
 pub use exports::{ExportArgs, write_exports};
 pub use files::{Prediction, predictions, write_predictions, write_summary};
 pub use pictures::write_pictures;
+pub use results::write_results;
 pub use tables::{error_table, failure_lines, prediction_table};
+pub use trajectories::write_trajectories;
 
 use serde::Serialize;
 

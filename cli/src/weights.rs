@@ -8,11 +8,13 @@ use common::rules::Rules;
 use common::run_folder::RunFolder;
 use learner::checkpoint::inference_weights;
 use learner::trainer::{LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY};
-use model::Network;
+use model::tensor_file::Metadata;
 use model::weights::Weights;
+use model::{ModelError, Network};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::console;
 use crate::failure::{Advice, Exit};
 
 /// A weights file, read and understood.
@@ -51,8 +53,24 @@ pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
         .hint("training leaves them in <run>/checkpoints/best.safetensors")
     })?;
     let what = || Advice::new(Exit::Data, format!("load weights {}", file.display()));
-    let read = inference_weights(&file)?;
+    let read = if is_torch(&bytes) {
+        from_torch(&bytes).with_context(what)?
+    } else {
+        inference_weights(&file)?
+    };
     understand(&file, &bytes, read, names).with_context(what)
+}
+
+/// Whether PyTorch wrote this: a zip file, or a pickle.
+fn is_torch(bytes: &[u8]) -> bool {
+    // The first eight bytes of a safetensors file are a length: anything.
+    let safetensors = bytes.get(8) == Some(&b'{');
+    !safetensors && (bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 2]))
+}
+
+fn from_torch(bytes: &[u8]) -> Result<Weights, ModelError> {
+    let tensors = model::torch_file::read(bytes)?;
+    model::weights::from_bytes(&model::tensor_file::write(&tensors, &Metadata::new())?)
 }
 
 fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
@@ -78,6 +96,21 @@ fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
     })
 }
 
+/// The landmarks that rl-medical's brain agents are for, in its usual order.
+const USUAL: [&str; 5] = ["13", "14", "0", "1", "2"];
+
+/// What weights that name no landmarks (rl-medical's) are taken to be for.
+fn usual_landmarks(agents: usize) -> Vec<String> {
+    let Some(usual) = USUAL.get(..agents) else {
+        return Vec::new();
+    };
+    console::note(&format!(
+        "the weights name no landmarks: taken as rl-medical's brain landmarks {}; give --landmarks for others",
+        usual.join(", ")
+    ));
+    usual.iter().map(ToString::to_string).collect()
+}
+
 fn understand(
     file: &Path,
     bytes: &[u8],
@@ -101,6 +134,7 @@ fn understand(
         Some(json) => {
             serde_json::from_str(json).with_context(|| format!("metadata {LANDMARKS_KEY}"))?
         }
+        None if names.is_empty() => usual_landmarks(spec.agents),
         None => names.to_vec(),
     };
     if landmarks.len() != spec.agents {

@@ -1,0 +1,347 @@
+//! The command lines of the original programs (`DQN.py --task train …`).
+//!
+//! They are translated into ours, which is printed, and then run. What a flag
+//! asked for and does not get is said, too.
+
+mod flags;
+mod tensorflow;
+
+use std::path::{Path, PathBuf};
+
+use common::list_file::ListFile;
+
+use crate::failure::{Advice, Exit};
+use flags::{Algorithm, FileType, Flags, Model, Task, TeamReward};
+
+/// Our command line for an original one, and what to say about it.
+#[derive(Debug, Default, PartialEq)]
+pub struct Translated {
+    /// Without the program's name.
+    pub arguments: Vec<String>,
+    /// Flags that do less, or something else, than they did.
+    pub notes: Vec<String>,
+}
+
+/// Whether this is a command line of the original programs.
+pub fn is_original(arguments: &[String]) -> bool {
+    let first = arguments.first().is_some_and(|a| a.starts_with("--"));
+    first
+        && arguments
+            .iter()
+            .any(|a| a == "--task" || a.starts_with("--task="))
+}
+
+/// Translates the arguments behind the program's name.
+pub fn translate(arguments: &[String], cuda: bool) -> anyhow::Result<Translated> {
+    use clap::Parser as _;
+    let program = std::iter::once("landmarl".to_owned());
+    let flags = Flags::parse_from(program.chain(arguments.iter().cloned()));
+    let mut out = Translated::default();
+    match flags.task {
+        Task::Train => train(&flags, cuda, &mut out)?,
+        Task::Eval => eval(&flags, &mut out)?,
+        Task::Play => play(&flags, &mut out)?,
+    }
+    out.common(&flags);
+    out.device(&flags, cuda);
+    Ok(out)
+}
+
+impl Translated {
+    fn add(&mut self, arguments: &[&str]) {
+        self.arguments
+            .extend(arguments.iter().map(ToString::to_string));
+    }
+
+    fn set(&mut self, key: &str, value: impl std::fmt::Display) {
+        self.add(&["--set", &format!("{key}={value}")]);
+    }
+
+    fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    fn device(&mut self, flags: &Flags, cuda: bool) {
+        let Some(gpu) = &flags.gpu else {
+            return;
+        };
+        let first = gpu.split(',').next().unwrap_or_default();
+        if cuda {
+            self.add(&["--device", &format!("cuda:{first}")]);
+        } else {
+            self.note(format!(
+                "--gpu {gpu}: there is no GPU that can be used; the CPU is"
+            ));
+            self.add(&["--device", "cpu"]);
+        }
+    }
+
+    /// What no task does.
+    fn common(&mut self, flags: &Flags) {
+        if flags.viz.is_some_and(|v| v > 0.0) {
+            self.note("--viz: no window is opened; pictures are written");
+        }
+        if flags.task == Task::Train && (flags.save_gif || flags.save_video) {
+            self.note("--saveGif, --saveVideo: films are made by --task eval and play");
+        }
+        let unheard = [
+            (
+                flags.scheduler_gamma.is_some(),
+                "--scheduler_gamma",
+                "learner.lr and lr_final say how the rate falls",
+            ),
+            (
+                flags.scheduler_step_size.is_some(),
+                "--scheduler_step_size",
+                "the rate falls over all updates",
+            ),
+            (
+                flags.target_update_freq.is_some(),
+                "--target_update_freq",
+                "learner.target_every counts updates, not episodes",
+            ),
+            (
+                flags.save_freq.is_some(),
+                "--save_freq",
+                "checkpoint.every counts updates, not episodes",
+            ),
+            (
+                flags.delta.is_some(),
+                "--delta",
+                "each actor slot has its own exploration: actor.epsilon_low, epsilon_high",
+            ),
+        ];
+        for (given, flag, instead) in unheard {
+            if given {
+                self.note(format!("{flag} is not honoured: {instead}"));
+            }
+        }
+    }
+}
+
+fn train(flags: &Flags, cuda: bool, out: &mut Translated) -> anyhow::Result<()> {
+    if let Some(load) = &flags.load {
+        let message = format!(
+            "--task train --load {}: training does not begin from weights",
+            load.display()
+        );
+        let hint = "continue a run with `landmarl train --resume RUN`";
+        return Err(Advice::new(Exit::Usage, message).hint(hint).into());
+    }
+    let (images, landmarks) = flags.two_files("--files", &flags.files)?;
+    out.add(&[
+        "train",
+        "--train-images",
+        images,
+        "--train-landmarks",
+        landmarks,
+    ]);
+    if !flags.val_files.is_empty() {
+        let (images, landmarks) = flags.two_files("--val_files", &flags.val_files)?;
+        out.add(&[
+            "--selection-images",
+            images,
+            "--selection-landmarks",
+            landmarks,
+        ]);
+    }
+    out.add(&["--landmarks", &flags.landmarks()?.join(",")]);
+    if let Some(dir) = &flags.log_dir {
+        out.add(&["--run-dir", &dir.display().to_string()]);
+    }
+    if let Some(name) = flags.run_name() {
+        out.add(&["--name", &name]);
+    }
+    if let Some(resume) = &flags.resume {
+        out.add(&["--resume", &resume.display().to_string()]);
+    }
+    network(flags, cuda, out);
+    numbers(flags, out)?;
+    rewards(flags, out)
+}
+
+/// Which network, and at which scales.
+fn network(flags: &Flags, cuda: bool, out: &mut Translated) {
+    let kind = match flags.model() {
+        Model::CommNet => "commnet",
+        Model::Network3d => "collab",
+    };
+    out.set("network.kind", kind);
+    if flags.attention {
+        out.set("network.attention", true);
+    }
+    let (double, dueling) = match flags.algo {
+        Algorithm::Dqn => (false, false),
+        Algorithm::Double => (true, false),
+        Algorithm::Dueling => (false, true),
+        Algorithm::DuelingDouble => (true, true),
+    };
+    out.set("learner.double", double);
+    if dueling {
+        out.set("network.dueling", true);
+    }
+    if cuda {
+        out.set("network.preset", "reference_torch");
+        out.set("rules.window_size", 45);
+        out.set("rules.history", 4);
+        out.set("rules.scales", "[[3,9],[2,3],[1,1]]");
+    } else {
+        out.note("without a GPU the small network for CPUs is trained; --set network.preset=reference_torch is the published one");
+    }
+    if flags.is_torch() && !flags.multiscale {
+        out.note("without --multiscale the search has one scale, steps of one voxel");
+        out.set("rules.scales", "[[1,1]]");
+        out.set("actor.start_near_radius", "[6.0]");
+    }
+}
+
+fn numbers(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
+    let whole = |flag: &str, value: f64| {
+        let fine = value.fract() == 0.0 && (0.0..1e12).contains(&value);
+        let message = format!("{flag} {value}: a whole number is needed");
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked"
+        )]
+        let number = fine.then_some(value as u64);
+        number.ok_or_else(|| Advice::new(Exit::Usage, message))
+    };
+    let counts = [
+        ("--batch_size", flags.batch_size, "learner.batch"),
+        ("--memory_size", flags.memory_size, "replay.capacity"),
+        (
+            "--init_memory_size",
+            flags.init_memory_size,
+            "replay.min_rows",
+        ),
+        (
+            "--steps_per_episode",
+            flags.steps_per_episode,
+            "rules.max_steps",
+        ),
+        ("--max_episodes", flags.max_episodes, "learner.max_episodes"),
+        ("--seed", flags.seed, "run.seed"),
+    ];
+    for (flag, value, key) in counts {
+        if let Some(value) = value {
+            out.set(key, whole(flag, value)?);
+        }
+    }
+    if let Some(gamma) = flags.discount {
+        out.set("learner.gamma", gamma);
+    }
+    if let Some(lr) = flags.lr {
+        out.set("learner.lr", lr);
+    }
+    // Rows sampled per row inserted: a batch every so many steps of each agent.
+    if let Some(every) = flags.train_freq {
+        let batch = flags.batch_size.unwrap_or(128.0);
+        let ratio = (batch / every.max(1.0)).max(0.1);
+        out.set("replay.samples_per_insert", ratio);
+    }
+    Ok(())
+}
+
+fn rewards(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
+    if let Some(number) = flags.reward_strategy {
+        let all = common::reward::RewardStrategy::ALL;
+        let strategy = usize::from(number).checked_sub(1).and_then(|n| all.get(n));
+        let Some(strategy) = strategy else {
+            let message = format!("--reward_strategy {number}: 1 to 6 are known");
+            return Err(Advice::new(Exit::Usage, message).into());
+        };
+        out.set("rules.strategy", serde_json::to_string(strategy)?);
+    }
+    match flags.team_reward {
+        None | Some(TeamReward::None) => {}
+        Some(TeamReward::Mean) => out.set("rules.team", "mean"),
+        Some(TeamReward::Attention) => out.note(
+            "--team_reward attention is not honoured: it learns to change the reward until the loss is small; --team_reward mean is known",
+        ),
+    }
+    Ok(())
+}
+
+fn eval(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
+    let (images, landmarks) = flags.two_files("--files", &flags.files)?;
+    let load = model(flags)?;
+    out.add(&[
+        "eval",
+        "--load",
+        &load,
+        "--images",
+        images,
+        "--landmarks-files",
+        landmarks,
+    ]);
+    walks(flags, out)
+}
+
+fn play(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
+    let [images] = flags.files.as_slice() else {
+        let message = "--task play takes one list: --files IMAGES";
+        return Err(Advice::new(Exit::Usage, message).into());
+    };
+    let load = model(flags)?;
+    let list =
+        ListFile::read(Path::new(images)).map_err(|e| Advice::new(Exit::Data, e.to_string()))?;
+    out.add(&["play", "--load", &load]);
+    for scan in &list.entries {
+        out.add(&[&scan.display().to_string()]);
+    }
+    walks(flags, out)
+}
+
+/// What eval and play have in common.
+fn walks(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
+    if !flags.landmarks.is_empty() || flags.agents.is_some() || flags.file_type.is_some() {
+        out.add(&["--landmarks", &flags.landmarks()?.join(",")]);
+    }
+    if flags.fixed_spawn.is_empty() {
+        out.add(&["--protocol", "19"]);
+    } else if flags.fixed_spawn.len().is_multiple_of(3) {
+        for [x, y, z] in flags.fixed_spawn.as_chunks().0 {
+            out.add(&["--start", &format!("{x},{y},{z}")]);
+        }
+    } else {
+        let message = "--fixed_spawn takes three fractions for each start";
+        return Err(Advice::new(Exit::Usage, message).into());
+    }
+    if let Some(steps) = flags.steps_per_episode {
+        out.add(&["--max-steps", &steps.to_string()]);
+    }
+    let folder = flags
+        .log_dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs"));
+    let name = flags
+        .run_name()
+        .unwrap_or_else(|| format!("{:?}", flags.task).to_lowercase());
+    let folder = folder.join(name);
+    out.add(&["--out", &folder.display().to_string()]);
+    out.add(&[
+        "--results-csv",
+        &folder.join("results.csv").display().to_string(),
+    ]);
+    Ok(())
+}
+
+fn model(flags: &Flags) -> anyhow::Result<String> {
+    let Some(load) = &flags.load else {
+        let task = format!("{:?}", flags.task).to_lowercase();
+        let message = format!("--task {task} needs --load MODEL");
+        return Err(Advice::new(Exit::Usage, message).into());
+    };
+    tensorflow::refuse(load)?;
+    Ok(load.display().to_string())
+}
+
+/// rl-medical's usual landmarks of a kind of scan.
+fn usual(kind: FileType) -> &'static [&'static str] {
+    match kind {
+        FileType::Brain => &["13", "14", "0", "1", "2"],
+        FileType::Cardiac => &["4", "5"],
+        FileType::Fetal => &["10", "11", "12"],
+    }
+}
