@@ -32,6 +32,9 @@ enum Command {
     },
     /// Say whether the settings can work; exit code 3 where they cannot
     Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         config: ConfigArgs,
     },
@@ -59,9 +62,13 @@ pub fn run(args: &Args) -> Outcome {
                 console::data(&as_toml(&settings, *origin))?;
             }
         }
-        Command::Check { config } => {
+        Command::Check { json, config } => {
             config.load(Vec::new())?;
-            console::note("the configuration is valid");
+            if *json {
+                console::data("{\"valid\": true}\n")?;
+            } else {
+                console::note("the configuration is valid");
+            }
         }
         Command::Schema => {
             console::data(&(serde_json::to_string_pretty(&config::schema())? + "\n"))?;

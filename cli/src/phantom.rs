@@ -35,6 +35,9 @@ pub struct Args {
     /// Voxels per axis, such as 64 or 96x112x96
     #[arg(long, value_name = "N[xNxN]")]
     size: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -59,6 +62,14 @@ pub fn run(args: &Args) -> Outcome {
     });
     bar.finish_and_clear();
     let done = done.with_context(|| format!("write phantoms to {}", args.out.display()))?;
+    if args.json {
+        let made = serde_json::json!({
+            "folder": args.out, "phantoms": done.total, "kept": done.kept,
+            "landmarks": LANDMARK_NAMES,
+        });
+        console::data(&(serde_json::to_string_pretty(&made)? + "\n"))?;
+        return Ok(Exit::Done);
+    }
     console::note(&format!(
         "{} phantoms in {} ({} were there already); landmarks: {}",
         done.total,

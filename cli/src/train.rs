@@ -47,7 +47,12 @@ pub fn run(args: &Args) -> Outcome {
             "{dropped} log lines were dropped: the disk was too slow"
         ));
     }
-    console::note(&closing_words(&folder, &config, &ended));
+    if args.json {
+        let told = as_json(&folder, &ended);
+        console::data(&(serde_json::to_string_pretty(&told)? + "\n"))?;
+    } else {
+        console::note(&closing_words(&folder, &config, &ended));
+    }
     Ok(if ended.interrupted {
         Exit::Interrupted
     } else {
@@ -99,6 +104,18 @@ fn start_logs(args: &Args, config: &Config, folder: &RunFolder) -> anyhow::Resul
         options.console_level = (config.log.level == "info").then(|| "warn".to_owned());
     }
     Ok(telemetry::init(&options)?)
+}
+
+fn as_json(folder: &RunFolder, ended: &Ended) -> serde_json::Value {
+    serde_json::json!({
+        "notice": NOTICE,
+        "run": folder.path(),
+        "updates": ended.updates,
+        "interrupted": ended.interrupted,
+        "weights": ended.weights,
+        "best_validation_mm": ended.validation_mm.map(|(best, _)| best),
+        "constant_guess_mm": ended.constant_guess_mm,
+    })
 }
 
 fn closing_words(folder: &RunFolder, config: &Config, ended: &Ended) -> String {

@@ -84,8 +84,10 @@ impl Dataset {
         let wanted = (!landmarks.is_empty()).then_some(&wanted);
         let (dataset, problems) = gather(&images, wanted, problems, &spec.options);
         let names = &dataset.landmark_names;
+        let mut doubts = doubt::doubts(&dataset.scans, &dataset.sources, names);
+        doubts.sort_by(|a, b| a.scan.cmp(&b.scan));
         Survey {
-            doubts: doubt::doubts(&dataset.scans, &dataset.sources, names),
+            doubts,
             dataset,
             problems,
         }

@@ -44,6 +44,9 @@ pub struct Args {
     /// Seed of the division
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -72,13 +75,18 @@ pub fn run(args: &Args) -> Outcome {
     let text = manifest(&pairs, &divided, folder, args.folds.is_some())?;
     write_atomic(&args.out, text.as_bytes())?;
     let count = |split| divided.iter().filter(|d| d.0 == split).count();
-    console::note(&format!(
-        "{}: {} train, {} selection, {} test",
-        args.out.display(),
-        count(Split::Train),
-        count(Split::Selection),
-        count(Split::Test)
-    ));
+    let [train, selection, test] = [Split::Train, Split::Selection, Split::Test].map(count);
+    if args.json {
+        let written = serde_json::json!({
+            "manifest": args.out, "train": train, "selection": selection, "test": test,
+        });
+        console::data(&(serde_json::to_string_pretty(&written)? + "\n"))?;
+    } else {
+        let out = args.out.display();
+        console::note(&format!(
+            "{out}: {train} train, {selection} selection, {test} test"
+        ));
+    }
     Ok(Exit::Done)
 }
 

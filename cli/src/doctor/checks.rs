@@ -185,7 +185,11 @@ pub fn data(config: &Config) -> Check {
     }
     match first_scan(config) {
         Ok(detail) => Check::ok(name, detail),
-        Err(why) => Check::fail(name, why, "mend data.train_images or the file"),
+        Err(why) => Check::fail(
+            name,
+            why,
+            "mend data.train_images or the file; `landmarl data check` looks at all of them",
+        ),
     }
 }
 

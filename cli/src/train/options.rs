@@ -70,6 +70,9 @@ pub struct Args {
     /// Log JSON lines instead of text
     #[arg(long)]
     pub log_json: bool,
+    /// Print how the training ended as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 const EXAMPLES: &str = "\

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use common::nifti_io::{self, ImageRef, Samples, SamplesRef};
 
-use crate::process::Bench;
+use crate::process::{Bench, errors_as_before, same_as_before};
 
 const LANDMARKS: [&str; 5] = [
     "bridge",
@@ -79,6 +79,7 @@ fn a_clean_set_has_no_problem_and_no_doubt() {
         2,
         &["no scans are named", "data.train_images"],
     );
+    errors_as_before("check");
 }
 
 /// Lets a scan's voxels be half as large again.
@@ -174,6 +175,10 @@ fn every_planted_fault_is_found_in_one_run() {
     told(&doubts, ["phantom_0010.nii.gz", "exchanged"]);
     told(&doubts, ["phantom_0011.nii.gz", "axes x and y are swapped"]);
     told(&doubts, ["phantom_0012.nii.gz", "'base_ball' is"]);
+    same_as_before(
+        "data-check",
+        &serde_json::to_string_pretty(&report).unwrap(),
+    );
     // Nothing is said of the sound ones.
     for sound in [
         "landmarks/phantom_0006",
@@ -235,7 +240,10 @@ fn a_split_is_the_same_each_time_and_can_be_used() {
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         assert_eq!(report["scans"], count, "{name}");
     }
-    bench.succeed("data split data/train -o data/folds.csv --test 0.25 --folds 3");
+    let counts =
+        bench.succeed("data split data/train -o data/folds.csv --test 0.25 --folds 3 --json");
+    let counts: serde_json::Value = serde_json::from_str(&counts.out).unwrap();
+    assert_eq!((&counts["train"], &counts["test"]), (&12.into(), &4.into()));
     let folds = "data check data/folds.csv --landmarks bridge --json --set data.fold=1";
     let report = bench.succeed(&format!("{folds} --split selection")).out;
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
@@ -250,4 +258,5 @@ fn a_split_is_the_same_each_time_and_can_be_used() {
         2,
         &["leave nothing to train on"],
     );
+    errors_as_before("split");
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::process::Bench;
+use crate::process::{Bench, errors_as_before};
 
 /// A NIfTI-1 single file of f32 voxels, 348 bytes of header and 4 of extension.
 fn nifti(dims: [i16; 3], voxels: &[f32]) -> Vec<u8> {
@@ -99,6 +99,7 @@ fn scans_that_cannot_be_used() {
         bench.fail(&format!("{TRAIN} --landmarks A"), 4, words);
         nothing_is_left(&bench);
     }
+    errors_as_before("scans");
 }
 
 #[test]
@@ -133,6 +134,7 @@ fn landmarks_and_lists_that_cannot_be_used() {
         &["images.txt", "line 2: gone.nii"],
     );
     nothing_is_left(&bench);
+    errors_as_before("landmarks");
 }
 
 #[test]
@@ -170,6 +172,7 @@ fn settings_and_folders_that_cannot_be_used() {
         &["run name \"a/b\""],
     );
     assert_eq!(bench.run("train --unknown").code, Some(2));
+    errors_as_before("settings");
 }
 
 #[test]
@@ -195,4 +198,5 @@ fn weights_that_cannot_be_used() {
         4,
         &["holds no checkpoints/best.safetensors"],
     );
+    errors_as_before("weights");
 }

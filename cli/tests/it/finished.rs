@@ -1,41 +1,10 @@
 //! `eval` and `play` with weights that know nothing: everything but the accuracy.
 
-use std::collections::BTreeMap;
-
 use common::landmark_file::LandmarkFile;
 use common::nifti_io::{Limits, Samples, read};
-use model::{Network, NetworkSpec, weights};
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
 
-use crate::process::{Bench, json};
-
-/// Small random weights for two landmarks of the phantoms.
-fn random_weights(bench: &Bench, rules: &str) -> Vec<u8> {
-    let mut spec = NetworkSpec::small(2, 1, Some(2));
-    spec.window = 12;
-    let network = Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(1), tch::Device::Cpu).unwrap();
-    let metadata = BTreeMap::from([
-        ("landmarl.rules".to_owned(), rules.to_owned()),
-        (
-            "landmarl.landmarks".to_owned(),
-            r#"["bridge","base_ball"]"#.to_owned(),
-        ),
-        ("landmarl.weights_version".to_owned(), "4".to_owned()),
-        ("landmarl.updates".to_owned(), "80".to_owned()),
-    ]);
-    let bytes = weights::to_bytes(&network, &metadata.into_iter().collect()).unwrap();
-    bench.write("weights.safetensors", &bytes);
-    bytes
-}
-
-fn rules(window: usize) -> String {
-    let mut rules = serde_json::to_value(common::rules::Rules::standard()).unwrap();
-    rules["window_size"] = window.into();
-    rules["scales"] = serde_json::json!([[2, 3], [1, 1]]);
-    rules["max_steps"] = 25.into();
-    rules.to_string()
-}
+use crate::fixtures::{random_weights, rules};
+use crate::process::{Bench, errors_as_before, json};
 
 const EVAL: &str = "eval --load weights.safetensors --images data/test/images.txt \
     --landmarks-files data/test/landmarks.txt --device cpu --starts 2";
@@ -213,6 +182,7 @@ fn a_folder_or_a_manifest_serves_as_well_as_lists() {
         2,
         &["a list of scans alone", "--landmarks-files"],
     );
+    errors_as_before("evaluation");
 }
 
 #[test]
@@ -246,6 +216,7 @@ fn play_needs_no_landmarks() {
         4,
         &["gone.nii.gz"],
     );
+    errors_as_before("play");
 }
 
 #[test]
@@ -276,4 +247,5 @@ fn weights_that_do_not_fit() {
         2,
         &["--starts 0 walks nowhere"],
     );
+    errors_as_before("weights-that-do-not-fit");
 }

@@ -6,8 +6,17 @@ mod cluster;
 mod data;
 mod errors;
 mod finished;
+mod fixtures;
+mod formats;
+mod interop;
 mod lockstep;
+mod original;
 mod plain;
 mod process;
+mod published;
+#[path = "../../../common/tests/python_env/mod.rs"]
+mod python_env;
+mod readme;
 mod run;
 mod services;
+mod snapshots;

@@ -15,6 +15,7 @@ fn every_command_has_help_with_examples() {
         "data",
         "data check",
         "data split",
+        "import",
         "runs",
         "config",
         "completions",
@@ -33,6 +34,19 @@ fn every_command_has_help_with_examples() {
         version.trim(),
         format!("landmarl {}", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[test]
+fn results_come_as_json_where_asked_for() {
+    let bench = Bench::new();
+    let parsed = |line: &str| -> serde_json::Value {
+        serde_json::from_str(&bench.succeed(line).out).unwrap()
+    };
+    let made = parsed("phantom --out d --train 1 --selection 1 --test 0 --size 48x56x48 --json");
+    assert_eq!((&made["phantoms"], &made["kept"]), (&2.into(), &0.into()));
+    let again = parsed("phantom --out d --train 1 --selection 1 --test 0 --size 48x56x48 --json");
+    assert_eq!(again["kept"], 2);
+    assert_eq!(parsed("config check --json")["valid"], true);
 }
 
 #[test]

@@ -1,7 +1,34 @@
 //! Runs the real binary.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+thread_local! {
+    /// What the failures of this test said; each test has a thread of its own.
+    static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Compares with the snapshot of that name.
+///
+/// After a change that is meant: `INSTA_UPDATE=always cargo test -p cli`, and
+/// read the difference.
+pub fn same_as_before(name: &str, text: &str) {
+    insta::with_settings!({
+        snapshot_path => "../snapshots",
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+/// Compares everything that this test's failures said with the snapshot.
+pub fn errors_as_before(name: &str) {
+    let said = SAID.take();
+    assert!(!said.is_empty(), "nothing failed");
+    same_as_before(&format!("errors-{name}"), &said.join("\n"));
+}
 
 /// A folder of its own, and the binary in it.
 pub struct Bench {
@@ -77,6 +104,11 @@ impl Bench {
             assert!(told.contains(word), "\"{word}\" is not in\n{told}");
         }
         assert!(!done.err.contains("panicked"), "{}", done.err);
+        let here = self.dir.path().display().to_string();
+        let told = without_chance(&told.replace(&here, "HERE"));
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let entry = format!("$ landmarl {line}\n{told}exit code {code}\n");
+        SAID.with_borrow_mut(|said| said.push(entry));
         assert_eq!(done.out, "", "data went to standard output beside an error");
         done
     }
@@ -87,6 +119,27 @@ impl Bench {
             "phantom --out data --train 2 --selection 1 --test 1 --size 48x56x48 --seed 3",
         );
     }
+}
+
+/// Times and digests, which differ from run to run or with any setting, as words.
+fn without_chance(told: &str) -> String {
+    let word = |word: &str| {
+        let digits = |word: &str| word.chars().all(|c| c.is_ascii_digit());
+        let hex = word.len() == 12 && word.chars().all(|c| c.is_ascii_hexdigit());
+        let time = word.len() == 17 && word.split('-').count() == 4 && word.split('-').all(digits);
+        match (hex, time) {
+            (true, _) => "DIGEST".to_owned(),
+            (_, true) => "TIME".to_owned(),
+            _ => word.to_owned(),
+        }
+    };
+    let part = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+    told.split_inclusive(part)
+        .map(|piece| {
+            let end = piece.trim_end_matches(part);
+            word(end) + &piece[end.len()..]
+        })
+        .collect()
 }
 
 fn finish(output: Output) -> Done {

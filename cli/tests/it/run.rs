@@ -4,12 +4,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::process::{Bench, json};
+use crate::process::{Bench, errors_as_before, json};
 
 const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
     --selection-images data/selection/images.txt --selection-landmarks data/selection/landmarks.txt \
     --landmarks bridge,base_ball";
-const SMALL: &str = "--run-dir runs --device cpu --actors 1 \
+/// Makes any training a matter of seconds.
+pub const SMALL: &str = "--run-dir runs --device cpu --actors 1 \
     --set rules.window_size=12 --set rules.scales=[[2,3],[1,1]] --set rules.max_steps=30 \
     --set actor.slots=4 --set actor.start_near_radius=[8.0,4.0] --set actor.batch_rows=16 \
     --set actor.batch_wait_ms=20 --set replay.capacity=2000 --set replay.min_rows=64 \
@@ -21,7 +22,7 @@ fn train(bench: &Bench, more: &str) -> crate::process::Done {
     bench.succeed(&format!("train {DATA} {more} {SMALL}"))
 }
 
-fn lines(path: &Path) -> Vec<serde_json::Value> {
+pub fn lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     text.lines()
         .map(|l| serde_json::from_str(l).unwrap())
@@ -84,6 +85,7 @@ fn train_eval_play_resume() {
     played(&bench);
     resumed(&bench, validations.len());
     listed(&bench);
+    errors_as_before("runs");
 }
 
 fn listed(bench: &Bench) {
@@ -218,9 +220,18 @@ fn resumed(bench: &Bench, validations: usize) {
 fn a_folder_names_training_and_selection_scans() {
     let bench = Bench::new();
     bench.phantoms();
-    bench.succeed(&format!(
-        "train --train-images data --landmarks bridge,base_ball --name folder --updates 10 {SMALL}"
+    let done = bench.succeed(&format!(
+        "train --train-images data --landmarks bridge,base_ball --name folder --updates 10 --json {SMALL}"
     ));
+    let told: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(
+        (&told["run"], &told["updates"], &told["interrupted"]),
+        (&"runs/folder".into(), &10.into(), &false.into())
+    );
+    assert!(
+        bench.path(told["weights"].as_str().unwrap()).is_file(),
+        "{told}"
+    );
     let validations = lines(&bench.path("runs/folder/validation.jsonl"));
     assert_eq!(validations.last().unwrap()["updates"], 10);
     bench.fail(
@@ -228,6 +239,7 @@ fn a_folder_names_training_and_selection_scans() {
         4,
         &["names no folds", "data.fold"],
     );
+    errors_as_before("folders");
 }
 
 #[test]

@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Ports that were free a moment ago and are not any more.
 const CLASHES: usize = 5;
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 data.train_images = "data/train/images.txt"
 data.train_landmarks = "data/train/landmarks.txt"
 data.landmarks = ["0", "base_ball"]
@@ -117,7 +117,7 @@ impl Service {
     }
 
     /// Waits until its log has these words; false where its port was taken.
-    fn listens(&mut self, words: &str) -> bool {
+    pub fn listens(&mut self, words: &str) -> bool {
         let begin = Instant::now();
         while !self.log().contains(words) {
             if !self.is_running() {
@@ -144,7 +144,7 @@ impl Drop for Service {
 }
 
 /// An address on which nobody listens at this moment.
-fn free_address() -> String {
+pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }

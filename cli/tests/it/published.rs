@@ -1,0 +1,231 @@
+//! Published agents walk here as they do in the code that they come from.
+//!
+//! The weights, the scans and the walks lie beside the clone; the walks are
+//! those of rl-medical's PyTorch code, which is not ours and not repeated here.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::process::Bench;
+
+/// Q values are equal to this part of the largest of a step.
+const SAME_Q: f64 = 1e-3;
+/// Where the two best are closer than this part, either may be taken.
+const TIE: f64 = 1e-5;
+
+/// The folders beside the clone; `None`, and says so, without them.
+#[expect(
+    clippy::print_stdout,
+    reason = "cargo xtask test looks for skipped tests there"
+)]
+fn shared(test: &str) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    let found = folder
+        .canonicalize()
+        .ok()
+        .filter(|f| f.join("reference").is_dir() && f.join("data/brain").is_dir());
+    if found.is_none() {
+        println!("skipped: {test}: ../shared is absent");
+    }
+    found
+}
+
+fn list(value: &Value) -> &Vec<Value> {
+    value
+        .as_array()
+        .unwrap_or_else(|| panic!("no list: {value}"))
+}
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// Q values of one agent, and whether an action that differs is excused.
+fn same_q(found: &Value, expected: &Value, actions: (&Value, &Value), place: &str) -> bool {
+    let largest = list(expected)
+        .iter()
+        .map(|q| number(q).abs())
+        .fold(0.0, f64::max);
+    for (a, b) in list(found).iter().zip(list(expected)) {
+        let apart = (number(a) - number(b)).abs();
+        assert!(
+            apart <= SAME_Q * largest,
+            "{place}: Q {found} is not {expected}"
+        );
+    }
+    if actions.0 == actions.1 {
+        return true;
+    }
+    let mut best: Vec<f64> = list(expected).iter().map(number).collect();
+    best.sort_by(|a, b| b.total_cmp(a));
+    let tie = (best[0] - best[1]).abs() <= TIE * largest;
+    assert!(
+        tie,
+        "{place}: action {} instead of {}",
+        actions.0, actions.1
+    );
+    false
+}
+
+/// Compares one walk; false where it parts at a tie.
+fn same_walk(found: &Value, expected: &Value) -> bool {
+    let place = format!("{} from {}", expected["scan"], expected["spawn"]);
+    let alone = expected.get("final").is_some();
+    let (at, act, gain) = if alone {
+        ("loc", "action", "reward")
+    } else {
+        ("locations", "actions", "rewards")
+    };
+    assert_eq!(found["start"], expected["start"], "{place}");
+    let steps = list(&found["trajectory"])
+        .iter()
+        .zip(list(&expected["trajectory"]));
+    for (step, (a, b)) in steps.enumerate() {
+        let place = format!("{place}, step {step}");
+        assert_eq!((&a[at], &a["scale"]), (&b[at], &b["scale"]), "{place}");
+        let each = |v: &Value| {
+            if alone {
+                vec![v.clone()]
+            } else {
+                list(v).clone()
+            }
+        };
+        let (qs, wanted) = (each(&a["q"]), each(&b["q"]));
+        let (acts, wanted_acts) = (each(&a[act]), each(&b[act]));
+        for i in 0..wanted.len() {
+            if !same_q(&qs[i], &wanted[i], (&acts[i], &wanted_acts[i]), &place) {
+                return false;
+            }
+        }
+        for (a, b) in each(&a[gain]).iter().zip(each(&b[gain])) {
+            assert!(
+                (number(a) - number(&b)).abs() < 1e-4,
+                "{place}: reward {a} is not {b}"
+            );
+        }
+    }
+    for key in ["steps", "terminated", "final", "finals"] {
+        assert_eq!(found.get(key), expected.get(key), "{place}: {key}");
+    }
+    let errors = |v: &Value| -> Vec<f64> {
+        if alone {
+            vec![number(&v["error_mm"])]
+        } else {
+            list(&v["errors_mm"]).iter().map(number).collect()
+        }
+    };
+    for (a, b) in errors(found).into_iter().zip(errors(expected)) {
+        assert!((a - b).abs() < 1e-6, "{place}: {a} mm is not {b} mm");
+    }
+    true
+}
+
+/// Walks from the spawns of the published walks and compares them all; gives
+/// how many there are and how many of them part at a tie.
+fn compare(
+    shared: &Path,
+    weights: &str,
+    walks: &str,
+    only: Option<&str>,
+    landmarks: &str,
+) -> (usize, usize) {
+    let text = std::fs::read_to_string(shared.join("reference").join(walks)).unwrap();
+    let all: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let all: Vec<&Value> = all
+        .iter()
+        .filter(|w| only.is_none_or(|o| w["weights"] == o))
+        .collect();
+    let mut spawns: Vec<String> = Vec::new();
+    for walk in &all {
+        let spawn: Vec<String> = list(&walk["spawn"])
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let option = format!("--start {}", spawn.join(","));
+        if !spawns.contains(&option) {
+            spawns.push(option);
+        }
+    }
+    let bench = Bench::new();
+    let brain = shared.join("data/brain");
+    bench.succeed(&format!(
+        "eval --load {} --images {}/images.txt --landmarks-files {}/landmarks.txt {landmarks} \
+         --rules reference {} --max-steps 200 --trajectories out.jsonl --out eval --no-pictures \
+         --device cpu --set data.allow_mixed_spacing=true",
+        shared.join("reference").join(weights).display(),
+        brain.display(),
+        brain.display(),
+        spawns.join(" ")
+    ));
+    let text = std::fs::read_to_string(bench.path("out.jsonl")).unwrap();
+    let found: Vec<Value> = text
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(found.len(), all.len());
+    let mut parted = 0;
+    for expected in &all {
+        let same = |f: &&Value| f["scan"] == expected["scan"] && f["spawn"] == expected["spawn"];
+        let found = found.iter().find(same).unwrap();
+        parted += usize::from(!same_walk(found, expected));
+    }
+    (all.len(), parted)
+}
+
+#[test]
+fn the_published_single_agent_walks_as_published() {
+    let test = "the_published_single_agent_walks_as_published";
+    let Some(shared) = shared(test) else { return };
+    let walks = "rl-medical-single-agent-ac-trajectories.json";
+    let weights = "rl-medical-single-agent-ac.safetensors";
+    assert_eq!(
+        compare(&shared, weights, walks, None, "--landmarks 13"),
+        (9, 0)
+    );
+}
+
+#[test]
+fn three_agents_walk_together_as_the_published_code_walks_them() {
+    let test = "three_agents_walk_together_as_the_published_code_walks_them";
+    let Some(shared) = shared(test) else { return };
+    let walks = "rl-medical-three-agents-trajectories.json";
+    for kind in ["collab3", "commnet3"] {
+        let weights = format!("rl-medical-{kind}-made.safetensors");
+        // Without --landmarks: rl-medical's usual order.
+        assert_eq!(
+            compare(&shared, &weights, walks, Some(kind), ""),
+            (6, 0),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn the_published_file_is_imported_without_python() {
+    let test = "the_published_file_is_imported_without_python";
+    let Some(shared) = shared(test) else { return };
+    let bench = Bench::new();
+    let file = shared.join("reference/rl-medical-single-agent-ac.pt");
+    let told = bench.succeed(&format!(
+        "import {} -o ac.safetensors --landmarks 13 --json",
+        file.display()
+    ));
+    let told: Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!(
+        (&told["agents"], &told["parameters"]),
+        (&1.into(), &550_860.into())
+    );
+    let read = |path: &Path| {
+        let bytes = std::fs::read(path).unwrap();
+        model::tensor_file::read(&bytes).unwrap().0
+    };
+    let ours = read(&bench.path("ac.safetensors"));
+    let theirs = read(&shared.join("reference/rl-medical-single-agent-ac.safetensors"));
+    assert_eq!(ours.len(), theirs.len());
+    for ((a, x), (b, y)) in ours.iter().zip(&theirs) {
+        assert!(a == b && x == y, "{a} {b}");
+    }
+}
