@@ -220,8 +220,8 @@ fn shared_agents_switch_and_end_together() {
         Mode::Train,
         &[at([45, 45, 45]), at([20, 20, 20])],
     );
-    // The first oscillates from step 7 on; the second walks along x and z and
-    // then starts to oscillate.
+    // The first goes to and fro between two positions; the second walks along
+    // x and z and then starts to oscillate.
     let first = |i: u16| if i.is_multiple_of(2) { RIGHT } else { LEFT };
     let second = |i: u16| match i {
         0..4 => RIGHT,
@@ -243,9 +243,10 @@ fn shared_agents_switch_and_end_together() {
     }
     // The second's positions from step 4 on: z 29, 20, 29, … after steps 5, 6, …;
     // with z = 20 also after step 4, its fourth visit to z = 20 is step 10. The
-    // first has then seen its own positions five times. Lowest max-Q of the
-    // last four: the oldest for the first (q = i rises), the newest for the second.
-    assert_eq!(switched, Some((10, [54, 45, 45], [56, 20, 20], 1)));
+    // first's two positions and the filler are too few entries until the filler
+    // is outnumbered: after step 14, 7 visits each and 6 fillers. Lowest max-Q of
+    // the last four: the oldest for the first (q = i rises), the newest for the second.
+    assert_eq!(switched, Some((14, [54, 45, 45], [56, 20, 20], 1)));
 }
 
 #[test]

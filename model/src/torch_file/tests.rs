@@ -131,8 +131,12 @@ fn zipped(pickle: &[u8], tensors: &[(&str, Laid)]) -> Vec<u8> {
     };
     add("data.pkl", pickle);
     add("byteorder", b"little");
-    for (_, t) in tensors {
-        add(&format!("data/{}", t.key), &t.bytes);
+    let mut written = Vec::new();
+    for (_, t) in tensors.iter().filter(|(_, t)| !t.bytes.is_empty()) {
+        if !written.contains(&t.key) {
+            add(&format!("data/{}", t.key), &t.bytes);
+            written.push(t.key);
+        }
     }
     add("version", b"3\n");
     zip.finish().unwrap().into_inner()
