@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use common::consensus::{consensus, median};
 use common::scan::Scan;
+use common::statistics::{mean_interval, percentile, share_within, spearman, spearman_interval};
 use common::walk::End;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +22,12 @@ pub struct ErrorStats {
     pub median: f64,
     /// Standard deviation over `count − 1`, as published tables have it; 0 for one error.
     pub std: f64,
+    /// 95th percentile.
+    pub p95: f64,
     /// Largest.
     pub max: f64,
+    /// Shares of those that are at most 1, 2, 3 and 4.
+    pub within: [f64; 4],
 }
 
 impl ErrorStats {
@@ -44,7 +49,9 @@ impl ErrorStats {
             mean,
             median: median(errors.to_vec()),
             std: variance.sqrt(),
+            p95: percentile(errors, 0.95),
             max: errors.iter().copied().fold(0.0, f64::max),
+            within: [1.0, 2.0, 3.0, 4.0].map(|limit| share_within(errors, limit)),
         })
     }
 }
@@ -56,14 +63,57 @@ pub struct Errors {
     pub mm: ErrorStats,
     /// Voxels (Euclidean distance in voxel units).
     pub voxels: ErrorStats,
+    /// Where 95 % of the means in mm lie when scans are drawn anew (bootstrap).
+    pub mean_interval_mm: Option<[f64; 2]>,
 }
 
+/// An error in mm and in voxels, and the scan that it was made in.
+type Known = (usize, f64, f64);
+
 impl Errors {
-    fn of(pairs: &[(f64, f64)]) -> Option<Self> {
-        let (mm, voxels): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+    fn of(known: &[Known]) -> Option<Self> {
+        let (mm, voxels): (Vec<f64>, Vec<f64>) = known.iter().map(|k| (k.1, k.2)).unzip();
         Some(Self {
             mm: ErrorStats::of(&mm)?,
             voxels: ErrorStats::of(&voxels)?,
+            mean_interval_mm: mean_interval(&by_scan(known.iter().map(|k| (k.0, k.1)))),
+        })
+    }
+}
+
+/// What belongs to each scan.
+fn by_scan<T>(all: impl Iterator<Item = (usize, T)>) -> Vec<Vec<T>> {
+    let mut groups = std::collections::BTreeMap::<usize, Vec<T>>::new();
+    for (scan, value) in all {
+        groups.entry(scan).or_default().push(value);
+    }
+    groups.into_values().collect()
+}
+
+/// How well the spread of an answer's walks tells its error.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Confidence {
+    /// Spearman's rank correlation of spread and error: 1 where the spread puts
+    /// errors in order, 0 where it says nothing.
+    pub spearman: f64,
+    /// Its 95 % interval over scans drawn anew.
+    pub interval: Option<[f64; 2]>,
+    /// Answers that it was computed from.
+    pub answers: usize,
+}
+
+impl Confidence {
+    /// `None` with too few answers, or where spreads or errors are all alike.
+    fn of(answers: &[ScanAnswer]) -> Option<Self> {
+        let known = answers.iter().filter(|a| a.walks > 1);
+        let known: Vec<(usize, (f64, f64))> = known
+            .filter_map(|a| Some((a.scan, (a.spread_mm, a.error_mm?))))
+            .collect();
+        let pairs: Vec<(f64, f64)> = known.iter().map(|k| k.1).collect();
+        Some(Self {
+            spearman: spearman(&pairs)?,
+            interval: spearman_interval(&by_scan(known.into_iter())),
+            answers: pairs.len(),
         })
     }
 }
@@ -125,6 +175,8 @@ pub struct Summary {
     pub landmarks: Vec<LandmarkSummary>,
     /// Over all landmarks.
     pub all: LandmarkSummary,
+    /// Whether spreads tell errors.
+    pub confidence: Option<Confidence>,
 }
 
 /// Sums up walks through `scans`; `names` per agent index, `guess` the
@@ -162,6 +214,7 @@ pub fn summarise(
         .collect();
     let all = landmark(walks, &answers, None, "all".into());
     Summary {
+        confidence: Confidence::of(&answers),
         answers,
         landmarks,
         all,
@@ -210,10 +263,10 @@ fn landmark(
     let mine = |a: u16| agent.is_none_or(|only| only == a);
     let walks: Vec<&WalkResult> = walks.iter().filter(|w| mine(w.agent)).collect();
     let answers: Vec<&ScanAnswer> = answers.iter().filter(|a| mine(a.agent)).collect();
-    let errors = |all: Vec<(Option<f64>, Option<f64>)>| {
-        let known: Vec<(f64, f64)> = all
+    let errors = |all: Vec<(usize, Option<f64>, Option<f64>)>| {
+        let known: Vec<Known> = all
             .into_iter()
-            .filter_map(|(mm, voxels)| mm.zip(voxels))
+            .filter_map(|(scan, mm, voxels)| Some((scan, mm?, voxels?)))
             .collect();
         Errors::of(&known)
     };
@@ -222,17 +275,22 @@ fn landmark(
     LandmarkSummary {
         agent,
         name,
-        walks: errors(walks.iter().map(|w| (w.error_mm, w.error_voxels)).collect()),
+        walks: errors(
+            walks
+                .iter()
+                .map(|w| (w.scan, w.error_mm, w.error_voxels))
+                .collect(),
+        ),
         consensus: errors(
             answers
                 .iter()
-                .map(|a| (a.error_mm, a.error_voxels))
+                .map(|a| (a.scan, a.error_mm, a.error_voxels))
                 .collect(),
         ),
         guess: errors(
             answers
                 .iter()
-                .map(|a| (a.guess_error_mm, a.guess_error_voxels))
+                .map(|a| (a.scan, a.guess_error_mm, a.guess_error_voxels))
                 .collect(),
         ),
         converged: share(walks.iter().filter(|w| w.end == End::Oscillation).count()),

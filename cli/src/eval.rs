@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use actor::summary::{Summary as Walked, summarise};
+use actor::summary::{Summary as Summed, summarise};
 use anyhow::Context as _;
 use common::config::Config;
 use common::dataset::Split;
@@ -15,7 +15,8 @@ use crate::Outcome;
 use crate::console;
 use crate::failure::{Advice, Exit};
 use crate::guess::Guess;
-use crate::report::{self, ExportArgs, Failure, NOTICE};
+use crate::outputs::{OutputArgs, Walked};
+use crate::report::{self, Failure, NOTICE, Timing};
 use crate::scans::{self, ListArgs};
 use crate::settings::ConfigArgs;
 use crate::walks::{self, StartArgs};
@@ -57,11 +58,8 @@ pub struct Args {
     /// Print summary.json instead of tables
     #[arg(long)]
     json: bool,
-    /// Draw no pictures
-    #[arg(long)]
-    no_pictures: bool,
     #[command(flatten)]
-    exports: ExportArgs,
+    outputs: OutputArgs,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -87,7 +85,18 @@ pub fn run(args: &Args) -> Outcome {
         &config,
     )?;
     let guess = guess(args, &loaded, &config)?;
-    let walks = walks::walk(&loaded, &scans, &starts, &args.starts)?;
+    let begin = Instant::now();
+    let walks = walks::walk(
+        &loaded,
+        &scans,
+        &starts,
+        &args.starts,
+        args.outputs.films.render.is_some(),
+    )?;
+    let timing = Timing {
+        walk_s: begin.elapsed().as_secs_f64(),
+        steps: walks.iter().map(|w| u64::from(w.steps)).sum(),
+    };
     let walked = summarise(&walks, &scans, &loaded.landmarks, &guess.ras_mm);
     let limit = args
         .failure_mm
@@ -95,40 +104,35 @@ pub fn run(args: &Args) -> Outcome {
     let failures = failures(&walked, &loaded.landmarks, limit);
 
     let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
-    if let Some(file) = &args.starts.trajectories {
-        report::write_trajectories(file, &walks, &scans, &loaded, &starts)?;
-    }
-    if let Some(file) = &args.starts.results_csv {
-        report::write_results(file, &walks, &scans)?;
-    }
-    let predictions = report::predictions(&walked.answers, &scans, &loaded.landmarks);
-    report::write_predictions(&out, &predictions)?;
-    report::write_exports(
-        &out.join("exports"),
-        &walked.answers,
-        &scans,
-        &loaded.landmarks,
-        &args.exports,
-    )?;
-    if !args.no_pictures {
-        report::write_pictures(
-            &out.join("pictures"),
-            &walked.answers,
-            &scans,
-            &loaded.landmarks,
-        )?;
-    }
+    let all = Walked {
+        walks: &walks,
+        answers: &walked.answers,
+        scans: &scans,
+        loaded: &loaded,
+        starts: &starts,
+    };
+    args.outputs.write(&out, &args.starts, all)?;
     let words = format!("{starts:?}").to_lowercase();
+    let answers = walked.answers.clone();
     let summary = summary(
         &loaded,
         &scans,
         walked,
         guess,
-        words,
-        args.starts.seed,
+        (words, args.starts.seed),
+        timing,
         (limit, failures),
     );
     report::write_summary(&out, &summary)?;
+    let walk_errors = walks.iter().filter_map(|w| w.error_mm).collect();
+    report::write_report(
+        &out,
+        &summary,
+        &answers,
+        walk_errors,
+        &scans,
+        &loaded.landmarks,
+    )?;
     print(args, &summary, &out)?;
     Ok(Exit::Done)
 }
@@ -180,7 +184,7 @@ fn finest_mm(scans: &[Arc<Scan>]) -> f64 {
     spacings.fold(f64::INFINITY, f64::min)
 }
 
-fn failures(walked: &Walked, names: &[String], limit_mm: f64) -> Vec<Failure> {
+fn failures(walked: &Summed, names: &[String], limit_mm: f64) -> Vec<Failure> {
     let far = walked.answers.iter().filter_map(|a| {
         let error_mm = a.error_mm.filter(|e| *e > limit_mm)?;
         Some(Failure {
@@ -198,10 +202,10 @@ fn failures(walked: &Walked, names: &[String], limit_mm: f64) -> Vec<Failure> {
 fn summary(
     loaded: &Loaded,
     scans: &[Arc<Scan>],
-    walked: Walked,
+    walked: Summed,
     guess: Guess,
-    starts: String,
-    seed: u64,
+    (starts, seed): (String, u64),
+    timing: Timing,
     (failure_mm, failures): (f64, Vec<Failure>),
 ) -> report::Summary {
     let all = &walked.all;
@@ -212,6 +216,7 @@ fn summary(
         scans: scans.iter().map(|s| s.name.clone()).collect(),
         starts,
         seed,
+        timing,
         mean_error_mm: all.consensus.as_ref().map(|e| e.mm.mean),
         mean_error_voxels: all.consensus.as_ref().map(|e| e.voxels.mean),
         mean_walk_error_mm: all.walks.as_ref().map(|e| e.mm.mean),
@@ -219,6 +224,7 @@ fn summary(
         constant_guess_from: guess.from,
         landmarks: walked.landmarks,
         all: walked.all,
+        confidence: walked.confidence,
         failure_mm,
         failures,
     }
@@ -248,6 +254,18 @@ fn print(args: &Args, summary: &report::Summary, out: &Path) -> anyhow::Result<(
         Some(from) => format!("constant guess: mean landmark positions in {from}"),
         None => "constant guess: unknown; give --train-images and --train-landmarks".to_owned(),
     });
-    console::note(&format!("results are in {}; {NOTICE}", out.display()));
+    if let Some(confidence) = &summary.confidence {
+        let interval = confidence.interval.map_or_else(String::new, |[low, high]| {
+            format!(" (95 % interval {low:.2} to {high:.2})")
+        });
+        console::note(&format!(
+            "spread against error: rank correlation {:.2}{interval} over {} answers",
+            confidence.spearman, confidence.answers
+        ));
+    }
+    console::note(&format!(
+        "results are in {}, all of them in report.html; {NOTICE}",
+        out.display()
+    ));
     Ok(())
 }

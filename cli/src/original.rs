@@ -311,6 +311,11 @@ fn walks(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     if let Some(steps) = flags.steps_per_episode {
         out.add(&["--max-steps", &steps.to_string()]);
     }
+    let kinds = [(flags.save_gif, "gif"), (flags.save_video, "mp4")];
+    let kinds: Vec<&str> = kinds.iter().filter(|k| k.0).map(|k| k.1).collect();
+    if !kinds.is_empty() {
+        out.add(&["--render", "all", "--film", &kinds.join(",")]);
+    }
     let folder = flags
         .log_dir
         .clone()

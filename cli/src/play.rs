@@ -8,7 +8,8 @@ use crate::Outcome;
 use crate::console;
 use crate::eval::{config_of, out_folder};
 use crate::failure::Exit;
-use crate::report::{self, ExportArgs, NOTICE};
+use crate::outputs::{OutputArgs, Walked};
+use crate::report::{self, NOTICE};
 use crate::scans;
 use crate::settings::ConfigArgs;
 use crate::walks::{self, StartArgs};
@@ -39,11 +40,8 @@ pub struct Args {
     /// Print predictions.json instead of a table
     #[arg(long)]
     json: bool,
-    /// Draw no pictures
-    #[arg(long)]
-    no_pictures: bool,
     #[command(flatten)]
-    exports: ExportArgs,
+    outputs: OutputArgs,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -61,32 +59,23 @@ pub fn run(args: &Args) -> Outcome {
         .starts
         .starts(config.evaluation.starts, config.evaluation.margin)?;
     let scans = scans::bare(&args.scans, &loaded, &config)?;
-    let walks = walks::walk(&loaded, &scans, &starts, &args.starts)?;
-    let walked = summarise(&walks, &scans, &loaded.landmarks, &[]);
-    let predictions = report::predictions(&walked.answers, &scans, &loaded.landmarks);
-    let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
-    if let Some(file) = &args.starts.trajectories {
-        report::write_trajectories(file, &walks, &scans, &loaded, &starts)?;
-    }
-    if let Some(file) = &args.starts.results_csv {
-        report::write_results(file, &walks, &scans)?;
-    }
-    report::write_predictions(&out, &predictions)?;
-    report::write_exports(
-        &out.join("exports"),
-        &walked.answers,
+    let walks = walks::walk(
+        &loaded,
         &scans,
-        &loaded.landmarks,
-        &args.exports,
+        &starts,
+        &args.starts,
+        args.outputs.films.render.is_some(),
     )?;
-    if !args.no_pictures {
-        report::write_pictures(
-            &out.join("pictures"),
-            &walked.answers,
-            &scans,
-            &loaded.landmarks,
-        )?;
-    }
+    let walked = summarise(&walks, &scans, &loaded.landmarks, &[]);
+    let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
+    let all = Walked {
+        walks: &walks,
+        answers: &walked.answers,
+        scans: &scans,
+        loaded: &loaded,
+        starts: &starts,
+    };
+    let predictions = args.outputs.write(&out, &args.starts, all)?;
     if args.json {
         let json = serde_json::json!({"notice": NOTICE, "predictions": predictions});
         console::data(&(serde_json::to_string_pretty(&json)? + "\n"))?;

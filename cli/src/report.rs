@@ -1,8 +1,10 @@
 //! What an evaluation leaves behind: tables for people and programs, pictures,
 //! files for other programs.
 
+mod curve;
 mod exports;
 mod files;
+mod html;
 mod pictures;
 mod results;
 mod stem;
@@ -11,8 +13,10 @@ mod trajectories;
 
 pub use exports::{ExportArgs, write_exports};
 pub use files::{Prediction, predictions, write_predictions, write_summary};
+pub use html::write_report;
 pub use pictures::write_pictures;
 pub use results::write_results;
+pub use stem::stem;
 pub use tables::{error_table, failure_lines, prediction_table};
 pub use trajectories::write_trajectories;
 
@@ -32,6 +36,8 @@ pub struct Summary {
     pub scans: Vec<String>,
     pub starts: String,
     pub seed: u64,
+    /// How long the walks took.
+    pub timing: Timing,
     /// Mean over scans and landmarks of the consensus error.
     pub mean_error_mm: Option<f64>,
     pub mean_error_voxels: Option<f64>,
@@ -43,9 +49,19 @@ pub struct Summary {
     pub constant_guess_from: Option<String>,
     pub landmarks: Vec<actor::summary::LandmarkSummary>,
     pub all: actor::summary::LandmarkSummary,
+    /// Whether the spread of the walks tells the error.
+    pub confidence: Option<actor::summary::Confidence>,
     /// Answers farther off than `failure_mm`.
     pub failure_mm: f64,
     pub failures: Vec<Failure>,
+}
+
+/// How long walks took: rendering and networks, not reading scans.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Timing {
+    pub walk_s: f64,
+    /// Steps of all agents.
+    pub steps: u64,
 }
 
 /// One answer that is far off.

@@ -108,6 +108,7 @@ pub fn walk(
     scans: &[Arc<Scan>],
     starts: &EvaluationStarts,
     args: &StartArgs,
+    films: bool,
 ) -> anyhow::Result<Vec<WalkResult>> {
     let samples = match loaded.rules.volume {
         VolumeChoice::CanonicalU8 => Samples::Bytes,
@@ -126,7 +127,7 @@ pub fn walk(
         together: actor::group::walk_together(&rules, commnet),
         seed: args.seed,
         batch: BATCH,
-        trajectories: args.trajectories.is_some(),
+        trajectories: films || args.trajectories.is_some(),
     };
     let bar = console::bar(0, "{bar:40} {pos}/{len} walks, {eta} left");
     let walks = evaluate(&mut policy, &evaluation, |p| {

@@ -10,7 +10,7 @@
 //! - [`rules`], [`walk`], [`reward`], [`trail`], [`starts`], [`window`]: the environment.
 //! - [`row`], [`columns`], [`n_step`]: transitions, stored and sent by reference.
 //! - [`config`]: every setting, in layers.
-//! - [`consensus`]: one answer from several walks.
+//! - [`consensus`]: one answer from several walks; [`statistics`]: what many say.
 //! - [`phantom`]: generated heads with exact landmarks.
 //! - [`picture`]: slices with true and predicted landmarks, as PNG.
 //! - [`telemetry`], [`run_folder`]: logs; where a run keeps its files.
@@ -41,6 +41,7 @@ pub mod rules;
 pub mod run_folder;
 pub mod scan;
 pub mod starts;
+pub mod statistics;
 pub mod telemetry;
 pub mod tensorboard;
 pub mod trail;

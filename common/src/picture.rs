@@ -2,7 +2,9 @@
 //! truth and the prediction, their distance, and their coordinates.
 
 mod canvas;
+pub mod film;
 mod font;
+mod grid;
 mod panel;
 mod sheet;
 
@@ -10,6 +12,7 @@ use image::{Rgb, RgbImage};
 
 use crate::volume::Volume;
 use canvas::{Area, fill, slanted_cross, text, text_width, upright_cross};
+pub use grid::Grid;
 use panel::{Markers, Plane, draw_panel};
 pub use sheet::{SHEET_SCANS, SheetItem, render_contact_sheet};
 
@@ -49,30 +52,30 @@ pub struct PictureItem {
 /// sagittal slice through its truth (without one through its prediction,
 /// without either through the middle of the volume).
 ///
-/// `volume` runs along RAS axes with `spacing_mm` between voxels; all panels
-/// share one scale in mm. Slices are seen the neurological way, the patient's
-/// left on the left, and the picture says so. Markers off the slice are
+/// All panels share one scale in mm. A volume along RAS axes is seen the
+/// neurological way, the patient's left on the left; letters say so of any. Markers off the slice are
 /// projected onto it.
 #[must_use]
 pub fn render_scan_picture(
     volume: &Volume,
-    spacing_mm: [f64; 3],
+    grid: impl Into<Grid>,
     items: &[PictureItem],
     title: &str,
 ) -> RgbImage {
+    let grid = grid.into();
     let row_height = ROW_HEADER + PANEL + GAP;
     let rows = i64::try_from(items.len()).unwrap_or(0);
     let (width, height) = (3 * PANEL + 4 * GAP, HEADER + rows * row_height);
     let mut picture = RgbImage::from_pixel(pixels(width), pixels(height), BACKGROUND);
-    draw_header(&mut picture, title);
+    draw_header(&mut picture, title, grid);
     for (item, number) in items.iter().zip(0_i64..) {
         let top = HEADER + number * row_height;
-        draw_item(&mut picture, volume, spacing_mm, item, top);
+        draw_item(&mut picture, volume, grid, item, top);
     }
     picture
 }
 
-fn draw_header(picture: &mut RgbImage, title: &str) {
+fn draw_header(picture: &mut RgbImage, title: &str, grid: Grid) {
     let all = Area::of(picture);
     fill(
         picture,
@@ -105,7 +108,11 @@ fn draw_header(picture: &mut RgbImage, title: &str) {
         text(picture, all, [x + 20, y], 2, colour, word);
         x += 20 + text_width(word, 2) + 16;
     }
-    let note = "neurological: patient's left (L) on the left";
+    let note = if grid.is_ras() {
+        "neurological: patient's left (L) on the left"
+    } else {
+        "axes of the file: sides as the letters say"
+    };
     text(
         picture,
         all,
@@ -116,13 +123,7 @@ fn draw_header(picture: &mut RgbImage, title: &str) {
     );
 }
 
-fn draw_item(
-    picture: &mut RgbImage,
-    volume: &Volume,
-    spacing_mm: [f64; 3],
-    item: &PictureItem,
-    top: i64,
-) {
+fn draw_item(picture: &mut RgbImage, volume: &Volume, grid: Grid, item: &PictureItem, top: i64) {
     let all = Area::of(picture);
     let error = error_text(item);
     let room = all.width - 3 * GAP - text_width(&error, 2);
@@ -165,7 +166,7 @@ fn draw_item(
             width: PANEL,
             height: PANEL,
         };
-        draw_panel(picture, area, volume, spacing_mm, plane, focus, markers);
+        draw_panel(picture, area, volume, grid, plane, focus, markers);
     }
 }
 

@@ -6,6 +6,7 @@
     reason = "a task runner talks to the person who started it"
 )]
 
+mod bench;
 mod ci;
 mod command;
 mod demo;
@@ -40,7 +41,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask setup                 install libtorch for this user, link it in this clone
   cargo xtask test                  every test of the workspace
   cargo xtask ci --only clippy      one of the checks that CI makes
-  cargo xtask demo --seed 7         train on made-up scans and measure the result";
+  cargo xtask demo --seed 7         train on made-up scans and measure the result
+  cargo xtask bench eval            time per step against a PyTorch loop";
 
 #[derive(Debug, Subcommand)]
 enum Task {
@@ -52,6 +54,8 @@ enum Task {
     Ci(ci::Options),
     /// Make phantom scans, train on them and evaluate on unseen ones
     Demo(demo::Options),
+    /// Measure landmarl against PyTorch loops
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +75,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(options) => return tests_run::run(&workspace, &options),
         Task::Ci(options) => ci::run(&workspace, &options)?,
         Task::Demo(options) => demo::run(&workspace, &options)?,
+        Task::Bench(options) => bench::run(&workspace, &options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use common::dataset::{Dataset, Survey};
-use common::picture::{SHEET_SCANS, SheetItem, render_contact_sheet};
+use common::picture::{Grid, SHEET_SCANS, SheetItem, render_contact_sheet};
 use serde::Serialize;
 
 use super::DataArgs;
@@ -111,7 +111,7 @@ fn draw(survey: &Survey, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
                 SheetItem {
                     name: &scan.name,
                     volume: &scan.volume,
-                    spacing_mm: scan.geometry.spacing_mm,
+                    grid: Grid::of(&scan.geometry),
                     landmarks: &scan.landmarks,
                     doubted: doubted(n),
                 }

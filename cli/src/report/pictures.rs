@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use actor::summary::ScanAnswer;
 use common::durable::write_atomic;
-use common::picture::{PictureItem, render_scan_picture};
+use common::picture::{Grid, PictureItem, render_scan_picture};
 use common::scan::Scan;
 use image::ImageFormat;
 
@@ -31,7 +31,7 @@ pub fn write_pictures(
             continue;
         }
         let title = format!("{} - {NOTICE}", scan.name);
-        let picture = render_scan_picture(&scan.volume, scan.geometry.spacing_mm, &items, &title);
+        let picture = render_scan_picture(&scan.volume, Grid::of(&scan.geometry), &items, &title);
         let mut png = Cursor::new(Vec::new());
         picture.write_to(&mut png, ImageFormat::Png)?;
         let file = folder.join(format!("{}.png", stem(index, scans)));
@@ -40,7 +40,7 @@ pub fn write_pictures(
     Ok(())
 }
 
-fn item(answer: &ScanAnswer, scan: &Scan, names: &[String]) -> PictureItem {
+pub(super) fn item(answer: &ScanAnswer, scan: &Scan, names: &[String]) -> PictureItem {
     let agent = usize::from(answer.agent);
     PictureItem {
         name: names

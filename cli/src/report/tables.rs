@@ -11,14 +11,14 @@ pub fn error_table(landmarks: &[LandmarkSummary], all: &LandmarkSummary) -> Stri
         ("landmark", Align::Left),
         ("scans", Align::Right),
         ("mean mm", Align::Right),
+        ("95 % interval", Align::Right),
         ("median mm", Align::Right),
+        ("95th pct. mm", Align::Right),
         ("max mm", Align::Right),
+        ("within 2 mm", Align::Right),
         ("single walks mm", Align::Right),
         ("mean voxels", Align::Right),
-        ("median voxels", Align::Right),
-        ("max voxels", Align::Right),
         ("constant guess mm", Align::Right),
-        ("in voxels", Align::Right),
         ("converged", Align::Right),
     ]);
     let together = (landmarks.len() > 1).then_some(all);
@@ -34,16 +34,27 @@ fn error_row(l: &LandmarkSummary) -> Vec<String> {
         l.name.clone(),
         l.consensus.as_ref().map_or(0, |c| c.mm.count).to_string(),
         of(&l.consensus, |e| e.mm.mean),
+        interval(l.consensus.as_ref()),
         of(&l.consensus, |e| e.mm.median),
+        of(&l.consensus, |e| e.mm.p95),
         of(&l.consensus, |e| e.mm.max),
+        l.consensus.as_ref().map_or_else(
+            || number(None),
+            |e| format!("{:.0} %", 100.0 * e.mm.within[1]),
+        ),
         of(&l.walks, |e| e.mm.mean),
         of(&l.consensus, |e| e.voxels.mean),
-        of(&l.consensus, |e| e.voxels.median),
-        of(&l.consensus, |e| e.voxels.max),
         of(&l.guess, |e| e.mm.mean),
-        of(&l.guess, |e| e.voxels.mean),
         format!("{:.0} %", 100.0 * l.converged),
     ]
+}
+
+fn interval(errors: Option<&Errors>) -> String {
+    let interval = errors.and_then(|e| e.mean_interval_mm);
+    interval.map_or_else(
+        || number(None),
+        |[low, high]| format!("{low:.2} to {high:.2}"),
+    )
 }
 
 /// One line per far-off answer.

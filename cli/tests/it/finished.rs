@@ -42,6 +42,18 @@ fn an_evaluation_leaves_tables_and_pictures() {
     let picture = std::fs::read(bench.path("eval/pictures/phantom_0001.png")).unwrap();
     assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
 
+    let page = std::fs::read_to_string(bench.path("eval/report.html")).unwrap();
+    for part in [
+        "<table>",
+        "base_ball",
+        "<svg ",
+        "Worst answers",
+        "data:image/png;base64,",
+        "not a medical device",
+    ] {
+        assert!(page.contains(part), "{part} is not in the report");
+    }
+    assert!(bench.path("eval/cumulative.svg").is_file());
     exports_say_what_the_table_says(&bench, "eval");
     let truth = landmarks(&bench, "eval/exports/phantom_0001_truth.mrk.json");
     let given = landmarks(&bench, "data/test/landmarks/phantom_0001.csv");
@@ -58,6 +70,38 @@ fn an_evaluation_leaves_tables_and_pictures() {
         csv
     );
     assert!(!bench.path("again/pictures").exists());
+}
+
+#[test]
+fn films_of_walks_are_written_where_asked_for() {
+    let bench = Bench::new();
+    bench.phantoms();
+    random_weights(&bench, &rules(12));
+    bench.succeed(&format!("{EVAL} --out eval --no-pictures"));
+    assert_eq!(
+        std::fs::read_dir(bench.path("eval/films")).map_or(0, Iterator::count),
+        0
+    );
+    let told = bench.succeed(&format!("{EVAL} --out eval --no-pictures --render worst:1"));
+    assert_eq!(
+        told.err.matches("film: eval/films/phantom_0001_").count(),
+        2,
+        "{}",
+        told.err
+    );
+    bench.succeed(&format!(
+        "{EVAL} --out all --no-pictures --render all --film gif"
+    ));
+    for landmark in ["bridge", "base_ball"] {
+        let film =
+            std::fs::read(bench.path(&format!("all/films/phantom_0001_{landmark}.gif"))).unwrap();
+        assert_eq!(&film[..6], b"GIF89a");
+    }
+    bench.fail(
+        &format!("{EVAL} --render best"),
+        2,
+        &["give all, or worst:5"],
+    );
 }
 
 fn landmarks(bench: &Bench, file: &str) -> LandmarkFile {

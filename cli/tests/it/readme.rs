@@ -12,8 +12,9 @@ use crate::python_env;
 use crate::run::SMALL;
 use crate::services::{CONFIG, Service, free_address};
 
-/// What CI itself runs: `.ci/run` is `cargo xtask ci`.
-const BY_CI: [&str; 4] = [
+/// What CI itself runs (`.ci/run` is `cargo xtask ci`): of the demo, the short one.
+const BY_CI: [&str; 5] = [
+    "cargo xtask demo --seed 1 --out demo/s1",
     "cargo xtask demo",
     "cargo xtask demo --ci",
     "cargo xtask test",
@@ -26,6 +27,14 @@ const PROGRAMS: [&str; 6] = [
     "learner",
     "actor",
     "tensorboard",
+];
+/// Cuts short a training whose flags are the original programs'.
+const SMALL_BY_ENVIRONMENT: &[(&str, &str)] = &[
+    ("LANDMARL__RULES__WINDOW_SIZE", "12"),
+    ("LANDMARL__REPLAY__MIN_ROWS", "200"),
+    ("LANDMARL__REPLAY__TOLERANCE", "2000"),
+    ("LANDMARL__LEARNER__UPDATES", "2"),
+    ("LANDMARL__LEARNER__DEVICE", "cpu"),
 ];
 const START: Duration = Duration::from_secs(60);
 
@@ -73,10 +82,33 @@ fn scans(bench: &Bench) {
         bench.path("new-scan.nii.gz"),
     )
     .unwrap();
+    brain(bench);
     fs::create_dir_all(bench.path("configs")).unwrap();
     for entry in fs::read_dir(root().join("configs")).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), bench.path("configs").join(entry.file_name())).unwrap();
+    }
+}
+
+/// The published weights and scans, where they lie beside the clone.
+fn brain(bench: &Bench) {
+    let shared = root().join("../shared");
+    let weights = shared.join("reference/rl-medical-single-agent-ac.pt");
+    if fs::copy(weights, bench.path("SingleAgent.pt")).is_err() {
+        return;
+    }
+    let Ok(folder) = shared.join("data/brain").canonicalize() else {
+        return;
+    };
+    // One scan is enough to see the commands work.
+    for (list, file) in [
+        ("images", "images/MNI152NLin2009aSym.nii.gz"),
+        ("landmarks", "landmarks/MNI152NLin2009aSym.txt"),
+    ] {
+        bench.write(
+            &format!("brain/{list}.txt"),
+            format!("{}\n", folder.join(file).display()),
+        );
     }
 }
 
@@ -176,6 +208,21 @@ fn run(bench: &Bench, running: &mut Running, command: &str) {
     ) {
         ("cargo", _) => assert!(BY_CI.contains(&command), "no test runs `{command}`"),
         ("tensorboard", _) => tensorboard(bench, arguments),
+        ("landmarl", _) if arguments.contains("brain/") || arguments.contains("SingleAgent") => {
+            if bench.path("brain/images.txt").is_file() {
+                let small = match arguments.contains("--task train") {
+                    true => SMALL_BY_ENVIRONMENT,
+                    false => &[],
+                };
+                let mut typed = bench.command(arguments);
+                typed.envs(small.iter().copied());
+                let done = typed.output().unwrap();
+                let told = String::from_utf8_lossy(&done.stderr);
+                assert!(done.status.success(), "{command}\n{told}");
+            } else {
+                println!("skipped: `{command}` of the README: ../shared is absent");
+            }
+        }
         ("landmarl", _) if arguments.contains("mouse") => {
             if !on_skulls(bench, arguments) {
                 println!("skipped: `{command}` of the README: ../shared/data is absent");

@@ -56,6 +56,45 @@ pub(super) fn text_width(text: &str, size: u32) -> i64 {
     i64::try_from(text.chars().count()).unwrap_or(0) * i64::from(ADVANCE * size)
 }
 
+/// A circle's line.
+pub(super) fn circle(
+    picture: &mut RgbImage,
+    clip: Area,
+    at: [i64; 2],
+    radius: i64,
+    colour: Rgb<u8>,
+) {
+    for (x, y) in square(radius + 1) {
+        let off = x * x + y * y - radius * radius;
+        if off.abs() <= radius {
+            put(picture, clip, at[0] + x, at[1] + y, colour);
+        }
+    }
+}
+
+/// Four fifths of one colour and one of another.
+pub(super) fn mixed(Rgb(below): Rgb<u8>, Rgb(colour): Rgb<u8>) -> Rgb<u8> {
+    let part = |i: usize| (u16::from(below[i]) * 4 + u16::from(colour[i])) / 5;
+    Rgb([0, 1, 2].map(|i| u8::try_from(part(i)).unwrap_or(u8::MAX)))
+}
+
+/// Mixes a fifth of a colour into a disk.
+pub(super) fn tint(picture: &mut RgbImage, clip: Area, at: [i64; 2], radius: i64, colour: Rgb<u8>) {
+    for (x, y) in square(radius).filter(|(x, y)| x * x + y * y <= radius * radius) {
+        let (x, y) = (at[0] + x, at[1] + y);
+        let (Ok(column), Ok(row)) = (u32::try_from(x), u32::try_from(y)) else {
+            continue;
+        };
+        if let Some(below) = picture.get_pixel_checked(column, row).copied() {
+            put(picture, clip, x, y, mixed(below, colour));
+        }
+    }
+}
+
+fn square(radius: i64) -> impl Iterator<Item = (i64, i64)> {
+    (-radius..=radius).flat_map(move |y| (-radius..=radius).map(move |x| (x, y)))
+}
+
 /// Writes a line of text; each dot of the font is `size` pixels wide.
 pub(super) fn text(
     picture: &mut RgbImage,

@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 
 use super::canvas::{Area, fill, line, put, rimmed_text, slanted_cross, text_width, upright_cross};
-use super::{INK, LINE_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR};
+use super::{Grid, INK, LINE_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR};
 use crate::volume::Volume;
 
 /// Which way a volume is cut.
@@ -29,28 +29,11 @@ impl Plane {
     pub(super) const ALL: [Self; 3] = [Self::Axial, Self::Coronal, Self::Sagittal];
 
     /// Volume axes: across the picture (to the right), up the picture, through it.
-    fn axes(self) -> [usize; 3] {
+    pub(super) fn axes(self) -> [usize; 3] {
         match self {
             Self::Axial => [0, 1, 2],
             Self::Coronal => [0, 2, 1],
             Self::Sagittal => [1, 2, 0],
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Axial => "axial z",
-            Self::Coronal => "coronal y",
-            Self::Sagittal => "sagittal x",
-        }
-    }
-
-    /// Letters at the left, right, top and bottom.
-    fn letters(self) -> [&'static str; 4] {
-        match self {
-            Self::Axial => ["L", "R", "A", "P"],
-            Self::Coronal => ["L", "R", "S", "I"],
-            Self::Sagittal => ["P", "A", "S", "I"],
         }
     }
 }
@@ -110,16 +93,16 @@ pub(super) fn draw_panel(
     picture: &mut RgbImage,
     area: Area,
     volume: &Volume,
-    spacing_mm: [f64; 3],
+    grid: Grid,
     plane: Plane,
     focus: [f64; 3],
     markers: Markers,
 ) {
-    let projection = Projection::new(plane, area, volume.dims(), spacing_mm);
+    let projection = Projection::new(plane, area, volume.dims(), grid.spacing_mm);
     fill(picture, area, Rgb([0; 3]));
     let depth = focus[projection.axes[2]].round() as i32;
     draw_slice(picture, area, volume, projection, depth);
-    draw_letters(picture, area, plane, depth);
+    draw_letters(picture, area, (plane, grid), depth);
     let [truth, prediction] = [markers.truth, markers.prediction].map(|m| {
         m.filter(|p| p.iter().all(|v| v.is_finite()))
             .map(|p| projection.to_pixel(p))
@@ -174,13 +157,14 @@ fn bilinear(u: f64, v: f64, at: impl Fn(i32, i32) -> f64) -> f64 {
     low * (1.0 - t) + high * t
 }
 
-fn draw_letters(picture: &mut RgbImage, area: Area, plane: Plane, depth: i32) {
+fn draw_letters(picture: &mut RgbImage, area: Area, (plane, grid): (Plane, Grid), depth: i32) {
     let (size, height) = (2, 14);
     let (middle_x, middle_y) = (
         area.left + area.width / 2 - 5,
         area.top + area.height / 2 - height / 2,
     );
-    let [left, right, top, bottom] = plane.letters();
+    let [across, up, through] = plane.axes();
+    let [[left, right], [bottom, top]] = [grid.letters[across], grid.letters[up]];
     let places = [
         (left, [area.left + 4, middle_y]),
         (right, [area.left + area.width - 14, middle_y]),
@@ -190,7 +174,12 @@ fn draw_letters(picture: &mut RgbImage, area: Area, plane: Plane, depth: i32) {
     for (letter, at) in places {
         rimmed_text(picture, area, at, size, INK, letter);
     }
-    let mut label = format!("{} = {depth}", plane.name());
+    let name = match grid.letters[through] {
+        ["I", "S"] | ["S", "I"] => "axial",
+        ["P", "A"] | ["A", "P"] => "coronal",
+        _ => "sagittal",
+    };
+    let mut label = format!("{name} {} = {depth}", ["x", "y", "z"][through]);
     if 4 + text_width(&label, 1) > area.width / 2 - 7 {
         // Small panels: beside the top letter only the axis has room.
         label = label.split_once(' ').map_or(label.clone(), |l| l.1.into());

@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 
 use super::canvas::{Area, text, upright_cross};
 use super::panel::{Markers, Plane, Projection, draw_panel};
-use super::{BACKGROUND, FAINT, INK, TRUTH_COLOUR, pixels, shortened};
+use super::{BACKGROUND, FAINT, Grid, INK, TRUTH_COLOUR, pixels, shortened};
 use crate::volume::Volume;
 
 /// Scans on one sheet.
@@ -24,10 +24,10 @@ const DOUBTED: Rgb<u8> = Rgb([255, 176, 32]);
 pub struct SheetItem<'a> {
     /// Written above it.
     pub name: &'a str,
-    /// Along RAS axes.
+    /// What is looked through.
     pub volume: &'a Volume,
-    /// Between voxels.
-    pub spacing_mm: [f64; 3],
+    /// Its voxel sizes and directions.
+    pub grid: Grid,
     /// Voxels of the volume; `None` where one is missing.
     pub landmarks: &'a [Option<[f64; 3]>],
     /// Something is odd about it: its name is written in another colour.
@@ -75,16 +75,8 @@ fn draw_cell(sheet: &mut RgbImage, [left, top]: [i64; 2], item: &SheetItem<'_>) 
             truth: None,
             prediction: None,
         };
-        draw_panel(
-            sheet,
-            area,
-            item.volume,
-            item.spacing_mm,
-            plane,
-            focus,
-            none,
-        );
-        let projection = Projection::new(plane, area, item.volume.dims(), item.spacing_mm);
+        draw_panel(sheet, area, item.volume, item.grid, plane, focus, none);
+        let projection = Projection::new(plane, area, item.volume.dims(), item.grid.spacing_mm);
         for place in &known {
             upright_cross(sheet, area, projection.to_pixel(*place), ARM, TRUTH_COLOUR);
         }
@@ -110,7 +102,7 @@ mod tests {
         let item = |landmarks| SheetItem {
             name: "a scan with quite a long name",
             volume: &volume,
-            spacing_mm: [1.0; 3],
+            grid: [1.0; 3].into(),
             landmarks,
             doubted: false,
         };
