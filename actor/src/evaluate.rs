@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::group::Group;
+use crate::memo::Memo;
 use crate::policy::{Policy, PolicyError, QValues, View};
 
 /// What to walk.
@@ -110,8 +111,13 @@ struct Running {
     trajectories: Option<Vec<Vec<WalkStep>>>,
 }
 
-/// Walks everything that is asked for, up to `batch` observations at a time.
-/// Results come in the order of scan, start and agent.
+/// Agents that walk at the same time: many, so that those that meet are seen to.
+const AT_ONCE: usize = 1024;
+
+/// Walks everything that is asked for, up to `batch` observations per forward
+/// pass; what was seen before is not asked again, so a policy must be a function
+/// of scan, agents and observations. Results come in the order of scan, start
+/// and agent.
 ///
 /// # Errors
 /// Whatever the policy says.
@@ -122,7 +128,8 @@ pub fn evaluate(
 ) -> Result<Vec<WalkResult>, PolicyError> {
     let tasks = tasks(evaluation);
     let total = tasks.iter().map(|t| t.agents.len()).sum();
-    let at_once = (evaluation.batch / tasks.first().map_or(1, |t| t.agents.len().max(1))).max(1);
+    let at_once = (AT_ONCE / tasks.first().map_or(1, |t| t.agents.len().max(1))).max(1);
+    let mut memo = Memo::default();
     let mut tasks = tasks.into_iter();
     let mut running: Vec<Running> = Vec::new();
     let mut results = Vec::with_capacity(total);
@@ -136,12 +143,13 @@ pub fn evaluate(
         if running.is_empty() {
             break;
         }
-        let views: Vec<View<'_>> = running.iter().map(|r| r.group.view()).collect();
-        let q_values = policy.q_values(&views)?;
-        let mut rest = q_values.as_slice();
-        for walk in &mut running {
-            let (q, others) = rest.split_at(walk.task.agents.len());
-            rest = others;
+        memo.forget_before(running.iter().map(|r| r.task.scan).min().unwrap_or(0));
+        let views: Vec<(usize, View<'_>)> = running
+            .iter()
+            .map(|r| (r.task.scan, r.group.view()))
+            .collect();
+        let q_values = memo.q_values(policy, &views, evaluation.batch)?;
+        for (walk, q) in running.iter_mut().zip(&q_values) {
             let moves = walk.group.step(q, None);
             walk.note(&moves, q);
         }

@@ -23,6 +23,7 @@ mod feed;
 mod fixture;
 pub mod group;
 mod link;
+mod memo;
 pub mod network_policy;
 mod outbox;
 pub mod placement;

@@ -100,7 +100,7 @@ pub struct Walk {
 }
 
 /// What an agent sees: the last H frames, oldest first, and its scale.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Observation {
     /// H frames, oldest first; those before the episode's first are invalid.
     pub frames: Vec<FrameRef>,

@@ -127,3 +127,36 @@ fn nothing_to_walk_is_no_error() {
     .unwrap();
     assert_eq!(none, []);
 }
+
+/// Counts what it is asked for.
+struct Counting {
+    asked: usize,
+    largest: usize,
+}
+impl Policy for Counting {
+    fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<crate::policy::QValues>, PolicyError> {
+        let observations: usize = views.iter().map(|v| v.observations.len()).sum();
+        self.asked += observations;
+        self.largest = self.largest.max(observations);
+        ByPosition.q_values(views)
+    }
+    fn weights_version(&self) -> u64 {
+        1
+    }
+}
+
+#[test]
+fn what_was_seen_before_is_not_asked_again() {
+    let rules = Arc::new(fixture::config().rules.clone());
+    let scans = [scan_with(&[Some([20.0; 3])]), scan_with(&[Some([9.0; 3])])];
+    let starts = EvaluationStarts::Nineteen;
+    let mut policy = Counting {
+        asked: 0,
+        largest: 0,
+    };
+    let all = evaluation(&scans, &rules, &starts);
+    let results = evaluate(&mut policy, &all, |_| {}).unwrap();
+    let steps: usize = results.iter().map(|r| usize::from(r.steps)).sum();
+    assert!(policy.asked * 2 < steps, "{} of {steps}", policy.asked);
+    assert!(policy.largest <= all.batch, "{}", policy.largest);
+}
