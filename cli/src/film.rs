@@ -87,12 +87,10 @@ pub fn write_films(
     };
     let chosen = choose(which, walks, answers);
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    let bar = console::bar(
-        chosen.len() as u64,
-        "{bar:40} {pos}/{len} films, {eta} left",
-    );
+    let total = chosen.len();
+    let counter = console::counter(total as u64, "films");
     let mut files = Vec::new();
-    for walk in chosen {
+    for (number, walk) in chosen.into_iter().enumerate() {
         let scan = &scans[walk.scan];
         let agent = usize::from(walk.agent);
         let name = loaded.landmarks.get(agent).map_or("?", String::as_str);
@@ -125,9 +123,9 @@ pub fn write_films(
             write_atomic(&file, &bytes)?;
             files.push(file);
         }
-        bar.inc(1);
+        counter.set(number + 1, total);
     }
-    bar.finish_and_clear();
+    counter.finish();
     Ok(files)
 }
 

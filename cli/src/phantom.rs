@@ -56,11 +56,11 @@ pub fn run(args: &Args) -> Outcome {
         test: args.test,
     };
     let total = PhantomSet::ALL.iter().map(|&s| counts.of(s) as u64).sum();
-    let bar = console::bar(total, "{bar:40} {pos}/{len} phantoms, {eta} left");
+    let counter = console::counter(total, "phantoms");
     let done = write_dataset(&args.out, counts, &spec, args.seed, |p| {
-        bar.set_position(p.done as u64);
+        counter.set(p.done, p.total);
     });
-    bar.finish_and_clear();
+    counter.finish();
     let done = done.with_context(|| format!("write phantoms to {}", args.out.display()))?;
     if args.json {
         let made = serde_json::json!({

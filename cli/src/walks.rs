@@ -129,11 +129,10 @@ pub fn walk(
         batch: BATCH,
         trajectories: films || args.trajectories.is_some(),
     };
-    let bar = console::bar(0, "{bar:40} {pos}/{len} walks, {eta} left");
+    let counter = console::counter(0, "walks");
     let walks = evaluate(&mut policy, &evaluation, |p| {
-        bar.set_length(p.total as u64);
-        bar.set_position(p.done as u64);
+        counter.set(p.done, p.total);
     });
-    bar.finish_and_clear();
+    counter.finish();
     Ok(walks?)
 }
