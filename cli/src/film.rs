@@ -4,7 +4,6 @@
 mod gif;
 mod mp4;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -53,15 +52,6 @@ impl FromStr for Which {
             None if text == "all" => Ok(Self::All),
             Some(("worst", n)) if count(n).is_some() => Ok(Self::Worst(count(n).unwrap_or(1))),
             _ => Err("give all, or worst:5 for the five worst".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for Which {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("all"),
-            Self::Worst(n) => write!(f, "worst:{n}"),
         }
     }
 }

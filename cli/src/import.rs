@@ -47,19 +47,16 @@ pub fn run(args: &Args) -> Outcome {
     let shown = args.file.display();
     let data = |why: String| Advice::new(Exit::Data, format!("cannot import {shown}: {why}"));
     let bytes = std::fs::read(&args.file).map_err(|e| data(e.to_string()))?;
-    let tensors = model::torch_file::read(&bytes).map_err(|e| {
-        data(e.to_string())
-            .hint("save a state dict with PyTorch: torch.save(model.state_dict(), \"x.pt\")")
-    })?;
     let mut metadata = Metadata::new();
     let name = args.file.file_name().unwrap_or_default().to_string_lossy();
     let source = format!("{name}, SHA-256 {}", hex(&Sha256::digest(&bytes)));
     metadata.insert(SOURCE_KEY.to_owned(), source);
-    let written =
-        model::tensor_file::write(&tensors, &metadata).map_err(|e| data(e.to_string()))?;
-    let network = model::weights::from_bytes(&written)
-        .map_err(|e| data(e.to_string()).hint("rl-medical's Network3d and CommNet are known"))?
-        .network;
+    let read = model::torch_file::weights(&bytes, &metadata).map_err(|e| {
+        data(e.to_string()).hint(
+            "save a state dict of rl-medical's Network3d or CommNet: torch.save(model.state_dict(), \"x.pt\")",
+        )
+    })?;
+    let network = read.network;
     let agents = network.spec().agents;
     if !args.landmarks.is_empty() {
         if args.landmarks.len() != agents {

@@ -88,7 +88,7 @@ impl Translated {
             (
                 flags.scheduler_gamma.is_some(),
                 "--scheduler_gamma",
-                "learner.lr and lr_final say how the rate falls",
+                "learner.lr_steps says how the rate falls",
             ),
             (
                 flags.scheduler_step_size.is_some(),
@@ -345,7 +345,7 @@ fn model(flags: &Flags) -> anyhow::Result<String> {
 /// rl-medical's usual landmarks of a kind of scan.
 fn usual(kind: FileType) -> &'static [&'static str] {
     match kind {
-        FileType::Brain => &["13", "14", "0", "1", "2"],
+        FileType::Brain => &crate::weights::USUAL,
         FileType::Cardiac => &["4", "5"],
         FileType::Fetal => &["10", "11", "12"],
     }

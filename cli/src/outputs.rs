@@ -52,15 +52,16 @@ impl OutputArgs {
             starts,
         } = walked;
         let names = &loaded.landmarks;
+        let predictions = report::predictions(answers, scans, names);
+        report::write_predictions(out, &predictions)?;
+        report::write_exports(&out.join("exports"), answers, scans, names, &self.exports)?;
+        // Elsewhere, and so last: a path that cannot be written costs no answers.
         if let Some(file) = &args.trajectories {
             report::write_trajectories(file, walks, scans, loaded, starts)?;
         }
         if let Some(file) = &args.results_csv {
             report::write_results(file, walks, scans)?;
         }
-        let predictions = report::predictions(answers, scans, names);
-        report::write_predictions(out, &predictions)?;
-        report::write_exports(&out.join("exports"), answers, scans, names, &self.exports)?;
         if !self.no_pictures {
             report::write_pictures(&out.join("pictures"), answers, scans, names)?;
         }

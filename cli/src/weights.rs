@@ -8,9 +8,9 @@ use common::rules::Rules;
 use common::run_folder::RunFolder;
 use learner::checkpoint::inference_weights;
 use learner::trainer::{LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY};
+use model::Network;
 use model::tensor_file::Metadata;
 use model::weights::Weights;
-use model::{ModelError, Network};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -54,7 +54,7 @@ pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
     })?;
     let what = || Advice::new(Exit::Data, format!("load weights {}", file.display()));
     let read = if is_torch(&bytes) {
-        from_torch(&bytes).with_context(what)?
+        model::torch_file::weights(&bytes, &Metadata::new()).with_context(what)?
     } else {
         inference_weights(&file)?
     };
@@ -66,11 +66,6 @@ fn is_torch(bytes: &[u8]) -> bool {
     // The first eight bytes of a safetensors file are a length: anything.
     let safetensors = bytes.get(8) == Some(&b'{');
     !safetensors && (bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 2]))
-}
-
-fn from_torch(bytes: &[u8]) -> Result<Weights, ModelError> {
-    let tensors = model::torch_file::read(bytes)?;
-    model::weights::from_bytes(&model::tensor_file::write(&tensors, &Metadata::new())?)
 }
 
 fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
@@ -97,7 +92,7 @@ fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
 }
 
 /// The landmarks that rl-medical's brain agents are for, in its usual order.
-const USUAL: [&str; 5] = ["13", "14", "0", "1", "2"];
+pub const USUAL: [&str; 5] = ["13", "14", "0", "1", "2"];
 
 /// What weights that name no landmarks (rl-medical's) are taken to be for.
 fn usual_landmarks(agents: usize) -> Vec<String> {

@@ -8,7 +8,9 @@ mod grid;
 mod panel;
 mod sheet;
 
-use image::{Rgb, RgbImage};
+use std::io::Cursor;
+
+use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::volume::Volume;
 use canvas::{Area, fill, slanted_cross, text, text_width, upright_cross};
@@ -73,6 +75,16 @@ pub fn render_scan_picture(
         draw_item(&mut picture, volume, grid, item, top);
     }
     picture
+}
+
+/// A picture as the bytes of a PNG file.
+///
+/// # Errors
+/// The encoder's.
+pub fn to_png(picture: &RgbImage) -> image::ImageResult<Vec<u8>> {
+    let mut png = Cursor::new(Vec::new());
+    picture.write_to(&mut png, ImageFormat::Png)?;
+    Ok(png.into_inner())
 }
 
 fn draw_header(picture: &mut RgbImage, title: &str, grid: Grid) {

@@ -13,6 +13,8 @@ use tch::Tensor;
 
 use crate::error::{ModelError, Result};
 use crate::init::as_i64;
+use crate::tensor_file::Metadata;
+use crate::weights::Weights;
 use pickle::{Id, Pickle, Value};
 use storage::{Container, Element};
 
@@ -55,6 +57,14 @@ pub fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
     }
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(tensors)
+}
+
+/// The network of a state dict with rl-medical's names, with metadata of the caller's.
+///
+/// # Errors
+/// As [`read`] and [`crate::weights::from_bytes`].
+pub fn weights(bytes: &[u8], metadata: &Metadata) -> Result<Weights> {
+    crate::weights::from_bytes(&crate::tensor_file::write(&read(bytes)?, metadata)?)
 }
 
 /// A tensor as the pickle describes it.

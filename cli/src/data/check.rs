@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use common::dataset::{Dataset, Survey};
-use common::picture::{Grid, SHEET_SCANS, SheetItem, render_contact_sheet};
+use common::durable::write_atomic;
+use common::picture::{Grid, SHEET_SCANS, SheetItem, render_contact_sheet, to_png};
 use serde::Serialize;
 
 use super::DataArgs;
@@ -118,8 +119,7 @@ fn draw(survey: &Survey, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             })
             .collect();
         let path = folder.join(format!("contact-sheet-{:02}.png", page + 1));
-        render_contact_sheet(&items)
-            .save(&path)
+        write_atomic(&path, &to_png(&render_contact_sheet(&items))?)
             .with_context(|| format!("cannot write {}", path.display()))?;
         sheets.push(path);
     }

@@ -130,5 +130,4 @@ fn words_choose_walks() {
             "{bad}"
         );
     }
-    assert_eq!(Which::Worst(3).to_string(), "worst:3");
 }

@@ -1,6 +1,5 @@
 //! One file with everything about an evaluation, to keep and to send.
 
-use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,9 +7,8 @@ use actor::summary::{Errors, LandmarkSummary, ScanAnswer};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::durable::write_atomic;
-use common::picture::{Grid, render_scan_picture};
+use common::picture::{Grid, render_scan_picture, to_png};
 use common::scan::Scan;
-use image::ImageFormat;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::curve::{Series, cumulative_svg};
@@ -206,12 +204,7 @@ fn picture(answer: &ScanAnswer, scans: &[Arc<Scan>], names: &[String]) -> anyhow
     let scan = &scans[answer.scan];
     let shown = item(answer, scan, names);
     let drawn = render_scan_picture(&scan.volume, Grid::of(&scan.geometry), &[shown], &scan.name);
-    let mut png = Cursor::new(Vec::new());
-    drawn.write_to(&mut png, ImageFormat::Png)?;
-    let source = format!(
-        "data:image/png;base64,{}",
-        STANDARD.encode(png.into_inner())
-    );
+    let source = format!("data:image/png;base64,{}", STANDARD.encode(to_png(&drawn)?));
     let text = format!("{}, {}", scan.name, name(answer, names));
     Ok(html! { p { img src=(source) alt=(text); } })
 }

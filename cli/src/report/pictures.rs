@@ -1,14 +1,12 @@
 //! One PNG per scan.
 
-use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
 use actor::summary::ScanAnswer;
 use common::durable::write_atomic;
-use common::picture::{Grid, PictureItem, render_scan_picture};
+use common::picture::{Grid, PictureItem, render_scan_picture, to_png};
 use common::scan::Scan;
-use image::ImageFormat;
 
 use super::NOTICE;
 use super::stem::stem;
@@ -32,10 +30,8 @@ pub fn write_pictures(
         }
         let title = format!("{} - {NOTICE}", scan.name);
         let picture = render_scan_picture(&scan.volume, Grid::of(&scan.geometry), &items, &title);
-        let mut png = Cursor::new(Vec::new());
-        picture.write_to(&mut png, ImageFormat::Png)?;
         let file = folder.join(format!("{}.png", stem(index, scans)));
-        write_atomic(&file, &png.into_inner())?;
+        write_atomic(&file, &to_png(&picture)?)?;
     }
     Ok(())
 }

@@ -17,7 +17,10 @@ fn here() -> &'static Path {
 #[test]
 fn exports_are_where_nibabel_and_simpleitk_see_them() {
     let test = "exports_are_where_nibabel_and_simpleitk_see_them";
-    let Some(python) = python_env::python(test, &here().join("requirements.txt")) else {
+    let Some(python) = python_env::python(
+        test,
+        &here().join("../../../common/tests/interop/requirements.txt"),
+    ) else {
         return;
     };
     let script = here().join("exports.py");

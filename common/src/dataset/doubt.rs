@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::consensus;
 use crate::scan::Scan;
 use crate::volume::Volume;
 
@@ -256,11 +257,11 @@ impl Clouds {
             .clone()
             .map(|n| clouds.fit(n, Turn::NONE).map(|f| f.0))
             .collect();
-        let mut distances: Vec<f64> = numbers
+        let distances: Vec<f64> = numbers
             .flat_map(|n| clouds.distances(n))
             .map(|d| d.1)
             .collect();
-        clouds.usual = median(&mut distances).unwrap_or(0.0);
+        clouds.usual = median(distances).unwrap_or(0.0);
         clouds
     }
 
@@ -296,7 +297,9 @@ impl Clouds {
         }
         let reference: Vec<[f64; 3]> = columns
             .iter_mut()
-            .map(|column| std::array::from_fn(|i| median(&mut column[i]).unwrap_or(0.0)))
+            .map(|column| {
+                std::array::from_fn(|i| median(std::mem::take(&mut column[i])).unwrap_or(0.0))
+            })
             .collect();
         let places: Vec<[f64; 3]> = shared.iter().filter_map(|&l| own[l]).collect();
         let both = about_middle(&places)
@@ -339,8 +342,8 @@ impl Clouds {
             return Vec::new();
         };
         let shift: [f64; 3] = std::array::from_fn(|i| {
-            let mut all: Vec<f64> = pairs.iter().map(|p| p.own[i] - p.others[i]).collect();
-            median(&mut all).unwrap_or(0.0)
+            let all: Vec<f64> = pairs.iter().map(|p| p.own[i] - p.others[i]).collect();
+            median(all).unwrap_or(0.0)
         });
         let distance = |p: &Placed| {
             let square = |i: usize| (p.own[i] - p.others[i] - shift[i]).powi(2);
@@ -354,8 +357,8 @@ impl Clouds {
             return Vec::new();
         };
         let others = self.fits.iter().enumerate().filter(|(n, _)| *n != number);
-        let mut others: Vec<f64> = others.filter_map(|(_, fit)| *fit).collect();
-        let usual = median(&mut others).unwrap_or(0.0);
+        let others: Vec<f64> = others.filter_map(|(_, fit)| *fit).collect();
+        let usual = median(others).unwrap_or(0.0);
         if as_it_is_mm > WORSE * usual {
             let turned = Turn::all().filter_map(|turn| Some((turn, self.fit(number, turn)?.0)));
             let best = turned.min_by(|a, b| a.1.total_cmp(&b.1));
@@ -391,17 +394,9 @@ fn about_middle(points: &[[f64; 3]]) -> Vec<[f64; 3]> {
     moved.collect()
 }
 
-fn median(values: &mut [f64]) -> Option<f64> {
-    if values.is_empty() {
-        return None;
-    }
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    Some(if values.len() % 2 == 1 {
-        values[half]
-    } else {
-        f64::midpoint(values[half - 1], values[half])
-    })
+/// `None` of nothing.
+fn median(values: Vec<f64>) -> Option<f64> {
+    (!values.is_empty()).then(|| consensus::median(values))
 }
 
 #[cfg(test)]
