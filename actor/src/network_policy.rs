@@ -42,7 +42,6 @@ pub struct NetworkPolicy {
     rules: Rules,
     samples: Samples,
     device: Device,
-    compute: Compute,
     network: Option<Network>,
     version: u64,
     bytes: Vec<u8>,
@@ -69,7 +68,6 @@ impl NetworkPolicy {
             rules: rules.clone(),
             samples,
             device,
-            compute: Compute::default(),
             network: None,
             version: 0,
             bytes: Vec::new(),
@@ -86,14 +84,6 @@ impl NetworkPolicy {
         self
     }
 
-    /// Chooses how the trunk of this and all later networks computes.
-    pub fn set_compute(&mut self, compute: Compute) {
-        self.compute = compute;
-        if let Some(network) = &mut self.network {
-            network.set_compute(compute);
-        }
-    }
-
     /// Uses new weights from the next call on.
     ///
     /// # Errors
@@ -102,7 +92,7 @@ impl NetworkPolicy {
     pub fn set_network(&mut self, network: &Network, version: u64) -> Result<(), PolicyError> {
         check(&self.rules, network)?;
         let mut network = network.deep_clone(self.device)?;
-        network.set_compute(self.compute);
+        network.set_compute(Compute::acting(network.spec(), self.device)?);
         self.network = Some(network);
         self.version = version;
         Ok(())

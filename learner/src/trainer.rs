@@ -156,6 +156,7 @@ impl Trainer {
         online.set_compute(Compute {
             bf16: cuda,
             channels_last: true,
+            windows: None,
         });
         let target = online.deep_clone(device)?;
         let replicas = (0..replica_count(&config, device))

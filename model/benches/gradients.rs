@@ -18,6 +18,7 @@ fn gradients(c: &mut Criterion) {
     network.set_compute(Compute {
         bf16: false,
         channels_last: true,
+        windows: None,
     });
     let windows = Tensor::rand([64, 1, 24, 24, 24], (Kind::Float, Device::Cpu));
     let agents: Vec<i64> = (0..64).map(|i| i % 4).collect();

@@ -181,6 +181,7 @@ mod tests {
             network.set_compute(crate::trunk::Compute {
                 bf16: false,
                 channels_last,
+                windows: None,
             });
             let windows = windows(&[5], &spec);
             let plan = HeadPlan::new(&[0, 2, 2, 1, 0], 3, Device::Cpu).unwrap();

@@ -229,6 +229,16 @@ impl NetworkSpec {
         Ok(sides)
     }
 
+    /// Bytes that the largest output of a convolution takes in f32, per window.
+    pub(crate) fn largest_output(&self) -> Result<usize> {
+        let sides = self.feature_sides()?;
+        let outputs = self.conv.iter().zip(sides).map(|(conv, side)| {
+            let side = if conv.pool { 2 * side } else { side };
+            4 * conv.channels * side.pow(3)
+        });
+        Ok(outputs.max().unwrap_or(0))
+    }
+
     /// Numbers per sample that the trunk hands to the heads, the scale included.
     ///
     /// # Errors

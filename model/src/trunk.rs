@@ -1,6 +1,6 @@
 //! The shared convolutions.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::init::as_i64;
@@ -15,7 +15,13 @@ pub struct Compute {
     pub bf16: bool,
     /// Channels next to each other in memory, which suits cuDNN and oneDNN.
     pub channels_last: bool,
+    /// Most windows that pass the trunk together; all of a batch where `None`.
+    pub windows: Option<usize>,
 }
+
+/// Bytes of a layer's output that should not leave the cache before the next
+/// layer reads it: about what a CPU's last level holds.
+const CACHED: usize = 16 << 20;
 
 /// The shared convolutions, as places in the parameters.
 #[derive(Debug)]
@@ -79,6 +85,20 @@ impl Trunk {
         windows: &Tensor,
         compute: Compute,
     ) -> Result<Tensor> {
+        let batch = windows.size().first().copied().unwrap_or(0);
+        let part = compute.windows.and_then(|n| i64::try_from(n.max(1)).ok());
+        let Some(part) = part.filter(|&n| n < batch) else {
+            return self.together(p, windows, compute);
+        };
+        let parts = windows.f_split(part, 0)?;
+        let features: Result<Vec<Tensor>> = parts
+            .iter()
+            .map(|part| self.together(p, part, compute))
+            .collect();
+        Ok(Tensor::f_cat(&features?, 0)?)
+    }
+
+    fn together(&self, p: &Parameters, windows: &Tensor, compute: Compute) -> Result<Tensor> {
         let mut x = compute.ready(windows)?;
         for layer in &self.layers {
             x = self.layer(layer, p, &x, compute)?;
@@ -110,6 +130,24 @@ impl Trunk {
 }
 
 impl Compute {
+    /// What suits forward passes without gradients: on a CPU as many windows at
+    /// once as leave each layer's output in the cache (the published networks'
+    /// first one is 10 MB for a single window), on a GPU all of them.
+    ///
+    /// # Errors
+    /// [`crate::ModelError::Spec`] for a spec that is not valid.
+    pub fn acting(spec: &NetworkSpec, device: Device) -> Result<Self> {
+        let windows = match device {
+            Device::Cpu => Some((CACHED / spec.largest_output()?.max(1)).max(1)),
+            _ => None,
+        };
+        Ok(Self {
+            bf16: false,
+            channels_last: true,
+            windows,
+        })
+    }
+
     fn kind(self) -> Kind {
         if self.bf16 {
             Kind::BFloat16

@@ -142,7 +142,7 @@ fn q_values_and_gradients_are_pytorchs() {
 }
 
 #[test]
-fn channels_last_changes_nothing() {
+fn memory_order_and_parts_change_nothing() {
     for case in numbers()
         .cases
         .iter()
@@ -153,6 +153,7 @@ fn channels_last_changes_nothing() {
             Compute {
                 channels_last: true,
                 bf16: false,
+                windows: Some(2),
             },
         );
     }
@@ -165,6 +166,7 @@ fn bf16_is_close() {
         network.set_compute(Compute {
             bf16: true,
             channels_last: true,
+            windows: None,
         });
         let q = forward(&network, &case.batch);
         assert_eq!(q.kind(), Kind::Float);
