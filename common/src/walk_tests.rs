@@ -147,6 +147,41 @@ fn oscillation_goes_down_the_scales_and_ends_at_the_last_as_a_truncation() {
     );
 }
 
+/// Published searches beside the three scales: one fixed scale, and the
+/// cardiac alternative whose last steps are of two voxels.
+#[test]
+fn other_schedules_walk_their_own_strides_and_steps() {
+    for schedule in [
+        vec![(1, 1)],
+        vec![(3, 1)],
+        vec![(2, 6), (1, 2)],
+        vec![(3, 9), (2, 3), (1, 1)],
+    ] {
+        let mut rules = Rules::reference();
+        rules.scales = schedule.iter().map(|&s| s.into()).collect();
+        let scan = scan([80; 3], 1.0, vec![Some([70.0; 3])]);
+        let mut w = walk(rules, &scan, Mode::Evaluate, &[at([40; 3])]);
+        let mut walked = Vec::new();
+        for i in 0..200 {
+            let stride = w.observation(0).frames.last().unwrap().stride;
+            let before = w.position(0)[0];
+            let scale = w.observation(0).scale;
+            w.step(&[if i % 2 == 0 { RIGHT } else { LEFT }], &[0.0]);
+            if w.finished() {
+                break;
+            }
+            // The step that ends a scale goes back to one of its last four places.
+            if w.observation(0).scale == scale {
+                walked.push((stride, w.position(0)[0].abs_diff(before)));
+            }
+        }
+        assert!(w.finished(), "{schedule:?}: {} steps", w.steps());
+        walked.dedup();
+        let expected: Vec<(u8, u32)> = schedule.iter().map(|&(a, b)| (a, b.into())).collect();
+        assert_eq!(walked, expected);
+    }
+}
+
 #[test]
 fn the_step_cap_truncates_or_ends() {
     let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);

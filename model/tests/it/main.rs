@@ -10,4 +10,5 @@ mod noise;
 mod numbers;
 mod published;
 mod render;
+mod torch_files;
 mod weights;

@@ -1,0 +1,76 @@
+//! State dicts that PyTorch wrote (`reference/make_torch_files.py`).
+
+use model::{NetworkKind, torch_file};
+use tch::Tensor;
+
+const FILES: [(&str, &[u8]); 2] = [
+    ("zip", include_bytes!("../reference/torch_zip.pt")),
+    ("legacy", include_bytes!("../reference/torch_legacy.pt")),
+];
+
+/// Names and shapes in the script's order, in which the numbers count up.
+const SHAPES: [(&str, &[i64]); 20] = [
+    ("conv0.weight", &[2, 4, 5, 5, 5]),
+    ("conv0.bias", &[2]),
+    ("prelu0.weight", &[1]),
+    ("conv1.weight", &[2, 2, 5, 5, 5]),
+    ("conv1.bias", &[2]),
+    ("prelu1.weight", &[1]),
+    ("conv2.weight", &[2, 2, 4, 4, 4]),
+    ("conv2.bias", &[2]),
+    ("prelu2.weight", &[1]),
+    ("conv3.weight", &[2, 2, 3, 3, 3]),
+    ("conv3.bias", &[2]),
+    ("prelu3.weight", &[1]),
+    ("fc1.0.weight", &[3, 16]),
+    ("fc1.0.bias", &[3]),
+    ("prelu4.0.weight", &[1]),
+    ("fc2.0.weight", &[3, 3]),
+    ("fc2.0.bias", &[3]),
+    ("prelu5.0.weight", &[1]),
+    ("fc3.0.weight", &[6, 3]),
+    ("fc3.0.bias", &[6]),
+];
+
+#[test]
+fn files_of_pytorch_hold_what_was_put_in() {
+    for (format, bytes) in FILES {
+        let tensors = torch_file::read(bytes).unwrap();
+        assert_eq!(tensors.len(), SHAPES.len(), "{format}");
+        let mut count = 0;
+        for (name, shape) in SHAPES {
+            let (_, found) = tensors.iter().find(|(n, _)| n == name).unwrap();
+            let numbers = shape.iter().product::<i64>();
+            let expected =
+                Tensor::arange_start(count, count + numbers, (tch::Kind::Float, tch::Device::Cpu))
+                    / 4096;
+            let expected = if name == "fc1.0.weight" {
+                // A transposed view of 16 x 3.
+                expected.reshape([shape[1], shape[0]]).tr().contiguous()
+            } else {
+                expected.reshape(shape)
+            };
+            assert_eq!(found.size(), shape, "{format} {name}");
+            assert!(found.equal(&expected), "{format} {name}");
+            count += numbers;
+        }
+    }
+}
+
+#[test]
+fn the_network_is_recognised() {
+    for (format, bytes) in FILES {
+        let spec = torch_file::weights(bytes, &Default::default())
+            .unwrap()
+            .network
+            .spec()
+            .clone();
+        assert_eq!(
+            (spec.kind, spec.agents),
+            (NetworkKind::Collab, 1),
+            "{format}"
+        );
+        assert_eq!(spec.hidden, [3, 3]);
+        assert!(spec.conv.iter().all(|c| c.channels == 2));
+    }
+}
