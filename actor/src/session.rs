@@ -58,6 +58,7 @@ impl Session {
                 open: insert_open(hello.clone(), joined.writer, config.replay.ack),
                 patience: joined.lease,
                 outbox: Outbox::new(batching(config, hello.shape)),
+                overload: config.replay.overload,
                 rows,
                 phase: phases.clone(),
                 counters: Arc::clone(counters),

@@ -5,13 +5,14 @@
 //! batches beyond the backlog are dropped, so that the other shards go on being
 //! fed. A shard that is there and acknowledges nothing is *blocked* (its limiter
 //! waits for the learner): then no more rows are taken, the channel fills, and
-//! the rollout waits.
+//! the rollout waits; unless `replay.overload` says that it goes on and the
+//! oldest rows are dropped.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
-use common::config::AckConfig;
+use common::config::{AckConfig, OverloadConfig};
 use common::row::Row;
 use proto::channel::{AddressError, connect_lazy, replay_client};
 use proto::insert::{AckLevel, InsertOpen, InsertReply};
@@ -78,6 +79,8 @@ pub(crate) struct Uplink {
     /// learner's run before our heartbeat does.
     pub(crate) patience: Duration,
     pub(crate) outbox: Outbox,
+    /// Whether rows are taken from the rollout although the shard is blocked.
+    pub(crate) overload: OverloadConfig,
     pub(crate) rows: mpsc::Receiver<Chunk>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) counters: Arc<Counters>,
@@ -185,9 +188,10 @@ impl Uplink {
         away_from: Instant,
         closed: &mut bool,
     ) -> Turn {
+        let first = self.open.clone();
         let opening = async {
             sleep(wait).await;
-            open(client.clone(), self.open.clone()).await
+            open(client.clone(), first).await
         };
         tokio::pin!(opening);
         loop {
@@ -209,15 +213,18 @@ impl Uplink {
                 () = give_up(phase) => return Turn::Finished,
                 changed = self.phase.changed() => if changed.is_err() { return Turn::Finished },
             }
-            let dropped = if away { self.outbox.trim() } else { 0 };
-            if dropped > 0 {
-                self.counters.dropped(dropped);
-                tracing::debug!(
-                    shard = self.shard,
-                    dropped,
-                    "dropped the oldest rows for a shard that is away"
-                );
+            if away {
+                self.trim("dropped the oldest rows for a shard that is away");
             }
+        }
+    }
+
+    /// Drops what is beyond the backlog.
+    fn trim(&mut self, why: &'static str) {
+        let dropped = self.outbox.trim();
+        if dropped > 0 {
+            self.counters.dropped(dropped);
+            tracing::debug!(shard = self.shard, dropped, "{why}");
         }
     }
 
@@ -242,7 +249,9 @@ impl Uplink {
             }
             let phase = *self.phase.borrow_and_update();
             let due = self.outbox.due();
-            let accepting = !*closed && (self.outbox.unsent() < WAITING_MAX || phase != Phase::Run);
+            let dropping = self.overload == OverloadConfig::DropOldest;
+            let room = dropping || self.outbox.unsent() < WAITING_MAX;
+            let accepting = !*closed && (room || phase != Phase::Run);
             tokio::select! {
                 reply = stream.replies.message() => match received(reply) {
                     Ok(reply) => {
@@ -259,6 +268,9 @@ impl Uplink {
                 () = until(due), if due.is_some() => self.outbox.seal(),
                 () = give_up(phase) => return Turn::Finished,
                 changed = self.phase.changed() => if changed.is_err() { return Turn::Finished },
+            }
+            if dropping && phase == Phase::Run {
+                self.trim("dropped the oldest rows for a shard that takes none");
             }
         }
     }

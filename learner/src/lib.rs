@@ -29,6 +29,7 @@ pub mod run;
 pub mod sampler;
 pub mod schedule;
 pub mod service;
+mod standstill;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -19,6 +19,7 @@ use crate::priorities::PriorityCounts;
 use crate::progress::{Progress, resident_bytes};
 use crate::run::LearnerError;
 use crate::service::Shared;
+use crate::standstill::Standstill;
 use crate::train_thread::TrainStats;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -51,6 +52,7 @@ struct Sources {
     metrics: File,
     /// `None` once it takes no more.
     events: Option<EventFile>,
+    standstill: Standstill,
     began: Instant,
     /// (when, updates, environment steps) of the last reports, oldest first:
     /// heartbeats come every few seconds, so rates are taken over several.
@@ -92,6 +94,7 @@ impl Reporter {
             events: events.ok(),
             began: now,
             last: VecDeque::from([(now, updates, 0)]),
+            standstill: Standstill::new(),
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(sources.report_until(stopped));
@@ -172,7 +175,26 @@ impl Sources {
             progress.limiter = l.why_blocked().unwrap_or_else(|| "open".into());
         });
         self.rates(&mut progress);
+        self.warn(&progress);
         progress
+    }
+
+    /// Rows that neither come nor go are told with the limiter's numbers.
+    fn warn(&mut self, progress: &Progress) {
+        let (inserted, sampled) = (progress.inserted, progress.sampled);
+        if let Some(stood) = self.standstill.see(inserted, sampled, self.began.elapsed()) {
+            tracing::warn!(
+                seconds = stood.as_secs(),
+                inserted,
+                sampled,
+                rows = progress.rows,
+                actors_alive = progress.actors_alive,
+                shards_alive = progress.shards_alive,
+                limiter = progress.limiter,
+                "no row was inserted or sampled: look at the actors if sampling waits, \
+                 at the shards' status (`replay-server status`) if inserting does"
+            );
+        }
     }
 
     fn rates(&mut self, progress: &mut Progress) {

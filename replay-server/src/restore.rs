@@ -10,15 +10,25 @@ use crate::journal::snapshot::Snapshot;
 use crate::journal::{JournalConfig, JournalError};
 use crate::shard::Shard;
 use proto::hello::Hello;
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
 
-/// A shard with the rows of its journal, and the log that goes on from there.
-pub fn restore(
-    config: ShardConfig,
-    journal: &JournalConfig,
-) -> Result<(Shard, Log<RealDisk>, Recovered), ShardError> {
+/// A shard with the rows of its journal.
+#[derive(Debug)]
+pub struct Restored {
+    /// The shard.
+    pub shard: Shard,
+    /// The log that goes on from there.
+    pub log: Log<RealDisk>,
+    /// Keeps others out of the folder for as long as it is open.
+    pub lock: File,
+}
+
+/// A shard with the rows of its journal.
+pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored, ShardError> {
     let folder = &journal.folder;
     fs::create_dir_all(folder).map_err(JournalError::disk("create", folder))?;
+    let lock = lock(folder)?;
     let (number, writers_max) = (config.shard, config.writers_max);
     let mut filling = Filling {
         shard: Shard::new(config)?,
@@ -49,7 +59,21 @@ pub fn restore(
     };
     let hello: Option<Hello> = shard.hello().cloned();
     let log = Log::new(RealDisk, journal.clone(), start, hello);
-    Ok((shard, log, found))
+    Ok(Restored { shard, log, lock })
+}
+
+/// Two shards that write to one folder would destroy each other's rows.
+fn lock(folder: &Path) -> Result<File, JournalError> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(JournalError::disk("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::Foreign {
+            folder: folder.to_owned(),
+            why: "is in use by another shard that runs".to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(JournalError::disk("lock", &path)(error)),
+    }
 }
 
 /// Rows on their way into a shard that was made for them.

@@ -12,11 +12,12 @@ use crate::error::ShardError;
 use crate::journal::JournalError;
 use crate::journal::log::Entry;
 use crate::journal::thread::{Journal, Room};
-use crate::restore::restore;
+use crate::restore::{Restored, restore};
 use crate::shard::{CheckedBatch, Insertion, Place, Shard};
 use proto::hello::Hello;
 use proto::insert::Writer;
 use proto::shard_status::ShardStatus;
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -47,6 +48,8 @@ pub struct Taken {
 pub struct SharedShard {
     shard: Mutex<Shard>,
     journal: Option<Journal>,
+    /// Keeps others out of the journal's folder.
+    _lock: Option<File>,
     /// Held while a snapshot is taken.
     snapshot: tokio::sync::Mutex<()>,
     started: Instant,
@@ -59,16 +62,17 @@ pub struct SharedShard {
 impl SharedShard {
     /// A shard with the rows of its journal, or an empty one. Blocks while it reads.
     pub fn new(config: ShardConfig) -> Result<Self, ShardError> {
-        let (shard, journal) = match config.journal.clone() {
-            None => (Shard::new(config)?, None),
+        let (shard, journal, lock) = match config.journal.clone() {
+            None => (Shard::new(config)?, None, None),
             Some(settings) => {
-                let (shard, log, _) = restore(config, &settings)?;
-                (shard, Some(Journal::start(log, &settings)?))
+                let Restored { shard, log, lock } = restore(config, &settings)?;
+                (shard, Some(Journal::start(log, &settings)?), Some(lock))
             }
         };
         Ok(Self {
             shard: Mutex::new(shard),
             journal,
+            _lock: lock,
             snapshot: tokio::sync::Mutex::new(()),
             started: Instant::now(),
             first: tokio::sync::Mutex::new(()),

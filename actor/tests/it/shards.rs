@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actor::Ending;
 use actor::placement::shard_of;
+use common::config::OverloadConfig;
 use proto::insert::Writer;
 use tonic::Status;
 
@@ -113,6 +114,26 @@ async fn a_blocked_shard_stops_the_rollout_and_loses_nothing() {
     assert_eq!((summary.counts.rows_dropped, summary.rows_unsent), (0, 0));
     assert_eq!(summary.counts.rows_acked, summary.counts.rows_made);
     shards.iter().for_each(assert_numbered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drop_oldest_lets_the_rollout_go_on_where_a_shard_blocks() {
+    let (shards, servers) = shards::<1>(50);
+    let (_learner, server) = learner(&servers);
+    let mut config = config();
+    config.replay.overload = OverloadConfig::DropOldest;
+    let actor = Running::start(&server.address, config);
+    until("dropped rows", || actor.counters.read().rows_dropped > 300).await;
+    assert!(shards[0].rows() <= 50);
+    shards[0].allow(PLENTY);
+    until("rows again", || shards[0].rows() > 300).await;
+    let summary = actor.stop().await.unwrap();
+    let c = summary.counts;
+    assert_eq!(
+        (c.rows_made, summary.rows_unsent),
+        (c.rows_acked + c.rows_dropped, 0)
+    );
+    assert_numbered(&shards[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

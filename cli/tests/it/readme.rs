@@ -170,7 +170,10 @@ fn on_skulls(bench: &Bench, arguments: &str) -> bool {
     } else {
         "--starts 1 --no-pictures".to_owned()
     };
-    bench.succeed(&format!("{} {cut}", line.replace("--starts 8", "")));
+    bench.succeed(&format!(
+        "{} {cut}",
+        line.replace("--starts 8", "").replace("--protocol 19", "")
+    ));
     true
 }
 
@@ -248,8 +251,8 @@ fn run(bench: &Bench, running: &mut Running, command: &str) {
         ("landmarl", _) => {
             bench.succeed(arguments);
         }
-        ("learner", "status") => {
-            let mut asked = Service::start(bench, program, "status", &running.line(arguments));
+        ("learner" | "replay-server", "status" | "snapshot" | "verify") => {
+            let mut asked = Service::start(bench, program, "asked", &running.line(arguments));
             assert_eq!(asked.ended(START), Some(0), "{}", asked.log());
         }
         _ => running.start(bench, program, arguments),

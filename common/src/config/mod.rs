@@ -14,8 +14,8 @@ pub use explain::{Setting, schema, settings};
 pub use layer::ConfigError;
 pub use sections::{
     AckConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig,
-    EvaluationConfig, LearnerConfig, LogConfig, NetworkConfig, PoseConfig, ReplayConfig, RunConfig,
-    SelectorConfig, ValidationConfig,
+    EvaluationConfig, LearnerConfig, LogConfig, NetworkConfig, OverloadConfig, PoseConfig,
+    ReplayConfig, RunConfig, SelectorConfig, ValidationConfig,
 };
 
 use std::path::PathBuf;

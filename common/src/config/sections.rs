@@ -78,6 +78,14 @@ pub enum SelectorConfig {
     Prioritised,
 }
 
+/// What actors do while the shards take no rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OverloadConfig {
+    Block,
+    DropOldest,
+}
+
 /// When a shard acknowledges rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -102,6 +110,7 @@ pub struct ReplayConfig {
     pub min_rows: u64,
     pub journal: bool,
     pub ack: AckConfig,
+    pub overload: OverloadConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -138,6 +138,12 @@ async fn anothers_journal_is_refused_and_left_alone() {
     let (mut stream, _) = shard.open(1).await;
     stream.insert(batch(1, 0, 10)).await;
     shard.stop().await.unwrap();
+    let first = Shard::start(config(folder.path(), 6)).await;
+    first.until(|s| s.summary.rows == 10).await;
+    let second = Shard::start(config(folder.path(), 7)).await.ended().await;
+    let error = second.unwrap_err().to_string();
+    assert!(error.contains("is in use by another shard"), "{error}");
+    first.stop().await.unwrap();
     let number = ShardConfig {
         shard: 4,
         ..config(folder.path(), 6)
@@ -158,5 +164,47 @@ async fn anothers_journal_is_refused_and_left_alone() {
     assert!(error.to_string().contains("\"another\""), "{error}");
     let shard = Shard::start(config(folder.path(), 6)).await;
     assert_eq!(shard.status().await.summary.rows, 10);
+    shard.stop().await.unwrap();
+}
+
+/// A folder that format 1 wrote, priorities included. `LANDMARL_REGEN=1` makes
+/// it anew; a change of the format gets a folder of its own beside it.
+#[tokio::test]
+async fn yesterdays_journal_opens() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-v1");
+    if std::env::var_os("LANDMARL_REGEN").is_some() {
+        let shard = Shard::start(config(&kept, 5)).await;
+        let life = credit(&shard, 500).await;
+        let (mut stream, _) = shard.open(1).await;
+        for i in 0..4 {
+            stream.insert(batch(i + 1, 5 * i as u32, 5)).await;
+        }
+        let priorities = (0..10).map(|slot| SlotPriority {
+            slot,
+            generation: 0,
+            td_error: slot as f32,
+        });
+        shard.update(life, priorities.collect()).await.unwrap();
+        shard.stop().await.unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(&kept).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let shard = Shard::start(config(folder.path(), 6)).await;
+    let status = shard.status().await;
+    assert_eq!(status.summary.rows, 20);
+    assert_eq!(status.run_id.as_deref(), Some("test"));
+    // (min(|TD|, 10) + 0.01)^0.6: 0 to 9, then ten rows as they came, with 1.
+    let weight = |td: f64| (td + 0.01).powf(0.6);
+    let mass = (0..10).map(|td| weight(f64::from(td))).sum::<f64>() + 10.0 * weight(1.0);
+    assert!(
+        (status.summary.mass - mass).abs() < 1e-9 * mass,
+        "{}",
+        status.summary.mass
+    );
+    let (_, first) = shard.open(1).await;
+    assert_eq!(first.acked, 4);
     shard.stop().await.unwrap();
 }

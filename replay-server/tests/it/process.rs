@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_replay-server");
 
-fn output(args: &[&str]) -> Output {
+pub fn output(args: &[&str]) -> Output {
     Command::new(BINARY).args(args).output().unwrap()
 }
 
@@ -159,4 +159,40 @@ fn what_cannot_work_is_refused_at_the_start() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
         assert!(error.contains(text), "{args:?}: {error}");
     }
+}
+
+#[test]
+fn verify_says_what_is_there_and_what_is_damaged() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-v1");
+    let sound = output(&["verify", kept.to_str().unwrap()]);
+    assert!(sound.status.success(), "{}", stderr(&sound));
+    let text = String::from_utf8_lossy(&sound.stdout).into_owned();
+    assert!(
+        text.starts_with("shard 0 of run test\nrows      20 from 0 on, in 4 batches"),
+        "{text}"
+    );
+    assert!(text.contains("priorities of the rows below 20"), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = "00000000000000000000.rows";
+    let mut bytes = std::fs::read(kept.join(file)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(folder.path().join(file), bytes).unwrap();
+    let damaged = output(&["verify", folder.path().to_str().unwrap()]);
+    assert_eq!(damaged.status.code(), Some(1));
+    let (text, error) = (
+        String::from_utf8_lossy(&damaged.stdout).into_owned(),
+        stderr(&damaged),
+    );
+    assert!(
+        text.contains("5 were lost") && text.contains("is damaged from byte"),
+        "{text}"
+    );
+    assert!(error.contains("restore the folder from a copy"), "{error}");
+    let none = output(&["verify", "/nowhere/at/all"]);
+    assert!(
+        stderr(&none).contains("cannot read '/nowhere/at/all'"),
+        "{}",
+        stderr(&none)
+    );
 }
