@@ -5,6 +5,7 @@
 mod cluster;
 mod data;
 mod errors;
+mod estimator;
 mod finished;
 mod fixtures;
 mod formats;

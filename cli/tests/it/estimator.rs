@@ -1,0 +1,304 @@
+//! Importance weights over shards of unequal and changing mass: the weighted
+//! mean of draws is the mean of all rows, however stale the masses were.
+//!
+//! With β = 1 a draw of row i weighs 1 / (N·q_i), so the mean of f·w over draws
+//! has the expected value Σ f(i) / N exactly, for every proposal q that is above
+//! zero everywhere. Each phase below holds the mean of thousands of draws against
+//! that value, in units of its standard error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::columns::{read_rows, to_columns};
+use common::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
+use learner::ledger::{Ledger, Limits};
+use learner::sampler::{SampledRows, Sampler};
+use learner::store::Store;
+use proto::hello::Hello;
+use proto::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, Writer};
+use proto::retry::{CALL_DEADLINE, unary};
+use proto::update::{PriorityUpdate, SlotPriority};
+use proto::wire::replay_client::ReplayClient;
+use proto::{channel, listen, wire};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use replay_server::ShardConfig;
+use replay_server::selector::Selector;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+const SHAPE: RowShape = RowShape {
+    agents: 1,
+    history: 1,
+};
+const BATCH: usize = 32;
+/// Batches of a phase that count, and that are drawn before them: some were on
+/// their way when the phase began.
+const COUNTED: usize = 1500;
+const BEFORE: usize = 30;
+/// Rows that a shard holds.
+const CAPACITY: usize = 400;
+
+fn hello() -> Hello {
+    Hello {
+        run_id: "estimator".into(),
+        manifest: [1; 32],
+        config_digest: [2; 32],
+        shape: SHAPE,
+    }
+}
+
+/// What is averaged: something of the row that goes with its priority.
+fn value(episode: u32) -> f64 {
+    f64::from(episode % 97)
+}
+
+fn row(episode: u32) -> Row {
+    let frames = vec![FrameRef::default()];
+    Row {
+        header: RowHeader {
+            episode,
+            ..RowHeader::default()
+        },
+        agents: vec![AgentStep {
+            state: frames.clone(),
+            next: frames,
+            ..AgentStep::default()
+        }],
+    }
+}
+
+/// A shard and what it holds.
+struct Shard {
+    number: u32,
+    address: String,
+    client: ReplayClient<Channel>,
+    stop: oneshot::Sender<()>,
+    /// Episodes of its rows, oldest first.
+    rows: Vec<u32>,
+    sequence: u64,
+}
+
+impl Shard {
+    async fn start(number: u32, incarnation: u64, listener: TcpListener) -> Self {
+        let config = ShardConfig {
+            shard: number,
+            incarnation,
+            capacity: CAPACITY,
+            selector: Selector::prioritised(0.8, 0.05, 100.0).unwrap(),
+            seed: 3,
+            ..ShardConfig::default()
+        };
+        let address = listener.local_addr().unwrap().to_string();
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(replay_server::run(config, listener, async {
+            let _ = stopped.await;
+        }));
+        Self {
+            number,
+            client: channel::replay_client(channel::connect_lazy(&address).unwrap()),
+            address,
+            stop,
+            rows: Vec::new(),
+            sequence: 0,
+        }
+    }
+
+    /// Stores rows, as an actor does.
+    async fn insert(&mut self, episodes: std::ops::Range<u32>) {
+        let (requests, receiver) = mpsc::channel(4);
+        let first = InsertOpen {
+            hello: hello(),
+            writer: Writer {
+                actor: 1,
+                incarnation: 1,
+            },
+            ack: AckLevel::Memory,
+        };
+        requests.send(first.into()).await.unwrap();
+        self.sequence += 1;
+        let mut packed = Vec::new();
+        let (new, errors): (Vec<u32>, Vec<f32>) = episodes.map(|e| (e, e as f32 % 13.0)).unzip();
+        new.iter().for_each(|e| row(*e).write_to(&mut packed));
+        let batch = InsertBatch {
+            sequence: self.sequence,
+            rows: new.len(),
+            columns: to_columns(&packed, SHAPE).into(),
+            priorities: errors,
+        };
+        requests.send(batch.into()).await.unwrap();
+        let replies = self.client.insert(ReceiverStream::new(receiver)).await;
+        let mut replies = replies.unwrap().into_inner();
+        let mut acked = 0;
+        while acked < self.sequence {
+            let reply = replies.message().await.unwrap().unwrap();
+            acked = InsertReply::try_from(reply).unwrap().acked;
+        }
+        self.rows.extend(new);
+        let gone = self.rows.len().saturating_sub(CAPACITY);
+        self.rows.drain(..gone);
+    }
+
+    /// New priorities for drawn rows, as a learner sends them.
+    async fn update(&mut self, drawn: &SampledRows, rng: &mut ChaCha8Rng) {
+        let own = drawn.parts.iter().flat_map(|p| &p.keys);
+        let own = own.filter(|k| k.shard == self.number);
+        let incarnation = own.clone().next().map(|k| k.incarnation);
+        let update = PriorityUpdate {
+            hello: hello(),
+            shard_incarnation: incarnation.unwrap_or(0),
+            priorities: own
+                .map(|k| SlotPriority {
+                    slot: k.slot,
+                    generation: k.generation,
+                    td_error: rng.random_range(0.0..20.0),
+                })
+                .collect(),
+        };
+        if !update.priorities.is_empty() {
+            let client = &mut self.client;
+            let request = wire::UpdateRequest::from(update);
+            let _ = unary(request, CALL_DEADLINE, |r| client.update_priorities(r)).await;
+        }
+    }
+}
+
+fn mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
+    values.clone().sum::<f64>() / values.count() as f64
+}
+
+/// Draws until enough batches came; `busy` is done after each.
+async fn phase(
+    what: &str,
+    shards: &mut [Option<Shard>],
+    batches: &mut mpsc::Receiver<SampledRows>,
+    mut rng: Option<&mut ChaCha8Rng>,
+) {
+    let rows = shards.iter().flatten().flat_map(|s| &s.rows);
+    let exact = mean(rows.map(|e| value(*e)));
+    let mut estimates = Vec::new();
+    for i in 0..BEFORE + COUNTED {
+        let drawn = batches.recv().await.unwrap();
+        assert!(drawn.rows() > 0);
+        if i >= BEFORE {
+            let episodes = drawn.parts.iter().flat_map(|part| {
+                let rows = read_rows(&part.columns, part.rows, SHAPE).unwrap();
+                rows.into_iter().map(|r| r.header.episode)
+            });
+            let weighted = episodes.zip(&drawn.scaled).map(|(e, nq)| value(e) / nq);
+            estimates.push(weighted.sum::<f64>() / drawn.rows() as f64);
+        }
+        if let Some(rng) = rng.as_deref_mut() {
+            for shard in shards.iter_mut().flatten() {
+                shard.update(&drawn, rng).await;
+            }
+        }
+    }
+    let found = mean(estimates.iter().copied());
+    let variance = mean(estimates.iter().map(|e| (e - found).powi(2)));
+    let error = (variance / estimates.len() as f64).sqrt();
+    println!(
+        "{what}: mean {found:.3} ± {error:.3}, exactly {exact:.3}: {:+.2} standard errors",
+        (found - exact) / error
+    );
+    assert!(error < 0.05 * exact, "{what}: {error} tells nothing");
+    assert!(
+        (found - exact).abs() < 4.0 * error,
+        "{what}: {found} for {exact}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
+    let mut shards = Vec::new();
+    for number in 0..3 {
+        let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false);
+        shards.push(Some(Shard::start(number, 1, listener.await.unwrap()).await));
+    }
+    let addresses: Vec<_> = shards.iter().flatten().map(|s| s.address.clone()).collect();
+    let clients = shards.iter().flatten().map(|s| s.client.clone()).collect();
+    let limits = Limits {
+        samples_per_insert: 1000.0,
+        tolerance: 1_000_000,
+        min_rows: 100,
+        batch: BATCH as u64,
+        batch_rows: 500,
+        shards: 3,
+    };
+    let store = Arc::new(Store::new(&addresses, Ledger::new(limits).unwrap()));
+    let sampler = Sampler::new(store.clone(), clients, hello(), BATCH);
+    let (out, mut batches) = mpsc::channel(1);
+    tokio::spawn(sampler.run(1, 5, out));
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    for (shard, episodes) in shards
+        .iter_mut()
+        .flatten()
+        .zip([0..300, 300..350, 350..370])
+    {
+        shard.insert(episodes).await;
+    }
+    store_hears(&store, 370).await;
+    phase("unequal", &mut shards, &mut batches, None).await;
+    // Masses run away under the sampler's feet.
+    phase(
+        "updated all the time",
+        &mut shards,
+        &mut batches,
+        Some(&mut rng),
+    )
+    .await;
+    shards[0].as_mut().unwrap().insert(1000..1350).await;
+    shards[2].as_mut().unwrap().insert(1350..1500).await;
+    store_hears(&store, 400 + 50 + 170).await;
+    phase(
+        "grown, rows evicted",
+        &mut shards,
+        &mut batches,
+        Some(&mut rng),
+    )
+    .await;
+    let dead = shards[0].take().unwrap();
+    let _ = dead.stop.send(());
+    store_hears(&store, 50 + 170).await;
+    phase(
+        "the largest is dead",
+        &mut shards,
+        &mut batches,
+        Some(&mut rng),
+    )
+    .await;
+    let address = dead.address.parse().unwrap();
+    let listener = loop {
+        match listen::bind(address, false).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let mut back = Shard::start(0, 2, listener).await;
+    store_hears(&store, 50 + 170).await;
+    back.insert(2000..2090).await;
+    shards[0] = Some(back);
+    store_hears(&store, 90 + 50 + 170).await;
+    phase(
+        "back, with other rows",
+        &mut shards,
+        &mut batches,
+        Some(&mut rng),
+    )
+    .await;
+}
+
+/// Waits until the learner knows of so many rows.
+async fn store_hears(store: &Store, rows: u64) {
+    let begun = std::time::Instant::now();
+    while store.with_ledger(|l| l.rows()) != rows {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "{:?} for {rows}",
+            store.with_ledger(|l| l.rows())
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
