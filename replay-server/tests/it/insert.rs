@@ -169,3 +169,32 @@ async fn stopping_ends_streams_even_those_that_wait() {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
     }
 }
+
+/// It sends and sends and never takes an acknowledgement: what it may hold here
+/// is bounded by HTTP/2's windows, and others are served as if it were not there.
+#[tokio::test]
+async fn a_writer_that_reads_nothing_harms_nobody() {
+    let shard = Shard::with_credit(1 << 40).await;
+    let (mut silent, _) = shard.open(1).await;
+    let sending = async {
+        for sequence in 1..=20_000 {
+            silent.send(batch(sequence, 0, 1)).await;
+        }
+    };
+    let sent = tokio::time::timeout(Duration::from_secs(2), sending).await;
+    let (mut stream, _) = shard.open(2).await;
+    for sequence in 1..=20 {
+        assert_eq!(stream.insert(batch(sequence, 0, 30)).await, sequence);
+    }
+    assert_eq!(shard.sample(100).await.rows, 100);
+    let before = shard.status().await.summary.inserted;
+    drop(silent);
+    // Unread acknowledgements are dropped with the stream.
+    assert_eq!(stream.insert(batch(21, 0, 30)).await, 21);
+    assert!(
+        before >= 600,
+        "{before} rows, all sent in time: {}",
+        sent.is_ok()
+    );
+    shard.stop().await.unwrap();
+}

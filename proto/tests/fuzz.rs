@@ -1,0 +1,196 @@
+//! Hostile bytes at every door: whatever a peer sends, decoding it ends in a
+//! value or in an error.
+//!
+//! The targets take bytes, so that a fuzzer can drive them as well; here they
+//! get valid messages with some bytes changed, cut or added, and plain noise.
+
+use bytes::Bytes;
+use common::row::RowShape;
+use proptest::prelude::*;
+use prost::Message;
+use proto::hello::Hello;
+use proto::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, InsertRequest, Writer};
+use proto::learner_status::LearnerStatus;
+use proto::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
+use proto::shard_status::ShardStatus;
+use proto::update::{PriorityUpdate, SlotPriority};
+use proto::wire;
+
+/// Decodes a message and converts it; both may refuse.
+fn target<W, T>(bytes: &[u8])
+where
+    W: Message + Default,
+    T: TryFrom<W>,
+{
+    if let Ok(message) = W::decode(bytes) {
+        let _ = T::try_from(message);
+    }
+}
+
+const TARGETS: [(&str, fn(&[u8])); 13] = [
+    ("Hello", target::<wire::Hello, Hello>),
+    (
+        "InsertRequest",
+        target::<wire::InsertRequest, InsertRequest>,
+    ),
+    ("InsertReply", target::<wire::InsertReply, InsertReply>),
+    (
+        "SampleRequest",
+        target::<wire::SampleRequest, SampleRequest>,
+    ),
+    ("SampleReply", target::<wire::SampleReply, SampledBatch>),
+    (
+        "UpdateRequest",
+        target::<wire::UpdateRequest, PriorityUpdate>,
+    ),
+    ("ShardStatus", target::<wire::ShardStatus, ShardStatus>),
+    (
+        "LearnerStatus",
+        target::<wire::LearnerStatus, LearnerStatus>,
+    ),
+    (
+        "JoinRequest",
+        target::<wire::JoinRequest, proto::join::JoinRequest>,
+    ),
+    (
+        "JoinReply",
+        target::<wire::JoinReply, proto::join::JoinReply>,
+    ),
+    (
+        "Heartbeat",
+        target::<wire::HeartbeatRequest, proto::heartbeat::Heartbeat>,
+    ),
+    (
+        "WatchRequest",
+        target::<wire::WatchRequest, proto::weights::WatchRequest>,
+    ),
+    (
+        "WeightsChunk",
+        target::<wire::WeightsChunk, proto::weights::WeightsChunk>,
+    ),
+];
+
+fn hello() -> Hello {
+    Hello {
+        run_id: "fuzz".into(),
+        manifest: [1; 32],
+        config_digest: [2; 32],
+        shape: RowShape {
+            agents: 1,
+            history: 1,
+        },
+    }
+}
+
+fn summary() -> ShardSummary {
+    ShardSummary {
+        shard: 1,
+        shard_incarnation: 2,
+        rows: 3,
+        mass: 4.0,
+        inserted: 5,
+        sampled: 6,
+        insert_blocked_s: 0.5,
+        writers_waiting: 1,
+    }
+}
+
+/// Messages as honest peers send them.
+fn seeds() -> Vec<Vec<u8>> {
+    let open = InsertOpen {
+        hello: hello(),
+        writer: Writer {
+            actor: 1,
+            incarnation: 2,
+        },
+        ack: AckLevel::Durable,
+    };
+    let batch = InsertBatch {
+        sequence: 7,
+        rows: 2,
+        columns: Bytes::from(vec![1; 113]),
+        priorities: vec![0.5, 1.5],
+    };
+    let key = RowKey {
+        shard: 1,
+        incarnation: 2,
+        slot: 3,
+        generation: 4,
+    };
+    let drawn = SampledBatch {
+        rows: 1,
+        columns: Bytes::from(vec![1; 57]),
+        keys: vec![key],
+        probabilities: vec![0.25],
+        summary: summary(),
+    };
+    let update = PriorityUpdate {
+        hello: hello(),
+        shard_incarnation: 2,
+        priorities: vec![SlotPriority {
+            slot: 1,
+            generation: 0,
+            td_error: 0.5,
+        }],
+    };
+    let request = SampleRequest {
+        hello: hello(),
+        rows: 4,
+        insert_limit: 9,
+        shard_incarnation: 2,
+    };
+    vec![
+        wire::InsertRequest::from(open).encode_to_vec(),
+        wire::InsertRequest::from(batch).encode_to_vec(),
+        wire::SampleReply::from(drawn).encode_to_vec(),
+        wire::UpdateRequest::from(update).encode_to_vec(),
+        wire::SampleRequest::from(request).encode_to_vec(),
+        wire::Hello::from(hello()).encode_to_vec(),
+        wire::WeightsChunk {
+            version: 1,
+            total_bytes: u64::MAX,
+            sha256: Bytes::from(vec![3; 32]),
+            offset: 0,
+            data: Bytes::from(vec![4; 100]),
+            updates: 5,
+        }
+        .encode_to_vec(),
+    ]
+}
+
+#[test]
+fn honest_messages_are_read() {
+    for bytes in &seeds()[..2] {
+        let message = wire::InsertRequest::decode(&bytes[..]).unwrap();
+        assert!(InsertRequest::try_from(message).is_ok());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn changed_messages_are_survived(
+        seed in 0_usize..7,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+        more in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let mut bytes = seeds().swap_remove(seed);
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        for (_, target) in TARGETS {
+            target(&bytes);
+            target(&bytes[..cut.index(bytes.len())]);
+        }
+        bytes.extend(more);
+        TARGETS.iter().for_each(|(_, target)| target(&bytes));
+    }
+
+    #[test]
+    fn noise_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        TARGETS.iter().for_each(|(_, target)| target(&bytes));
+    }
+}
