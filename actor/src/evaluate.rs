@@ -69,6 +69,8 @@ pub struct WalkResult {
     pub start: [i32; 3],
     /// Where it says its landmark is (voxel).
     pub answer: [f64; 3],
+    /// Where its coarser scales ended (voxel), coarsest first.
+    pub stops: Vec<[f64; 3]>,
     /// Why it stopped.
     pub end: End,
     /// Steps until then.
@@ -276,6 +278,7 @@ impl Running {
                 start_index: self.task.start_index,
                 start: self.task.start,
                 answer,
+                stops: self.group.walk().stops(i).to_vec(),
                 end: end.unwrap_or(End::Cap),
                 steps: self.ended[i].unwrap_or_else(|| self.group.walk().steps()),
                 error_mm: target.map(|t| scan.geometry.distance_mm(answer, t)),

@@ -55,7 +55,7 @@ impl Session {
             let uplink = Uplink {
                 shard,
                 address: address.clone(),
-                open: insert_open(hello.clone(), joined.writer),
+                open: insert_open(hello.clone(), joined.writer, config.replay.ack),
                 patience: joined.lease,
                 outbox: Outbox::new(batching(config, hello.shape)),
                 rows,

@@ -129,7 +129,7 @@ pub struct ScanAnswer {
     pub agent: u16,
     /// What its walks agree on (voxel).
     pub position: [f64; 3],
-    /// Median distance (mm) of the walks to it: small when they agree.
+    /// Mean distance (mm) to it of where the walks ended each of their scales.
     pub spread_mm: f64,
     /// Walks that it was averaged from …
     pub inliers: usize,
@@ -228,12 +228,10 @@ fn answer(
     agent: u16,
     guess: Option<[f64; 3]>,
 ) -> Option<ScanAnswer> {
-    let said: Vec<[f64; 3]> = walks
-        .iter()
-        .filter(|w| w.scan == index && w.agent == agent)
-        .map(|w| w.answer)
-        .collect();
-    let agreed = consensus(&said, scan.geometry.spacing_mm)?;
+    let own = walks.iter().filter(|w| w.scan == index && w.agent == agent);
+    let said: Vec<[f64; 3]> = own.clone().map(|w| w.answer).collect();
+    let stops: Vec<[f64; 3]> = own.flat_map(|w| w.stops.iter().copied()).collect();
+    let agreed = consensus(&said, &stops, scan.geometry.spacing_mm)?;
     let target = scan.landmarks.get(usize::from(agent)).copied().flatten();
     let guess = guess.and_then(|world| scan.geometry.affine.to_voxel(world));
     let mm = |p| target.map(|t| scan.geometry.distance_mm(p, t));
@@ -312,6 +310,7 @@ mod tests {
             start_index: 0,
             start: [0; 3],
             answer,
+            stops: Vec::new(),
             end: End::Oscillation,
             steps: 10,
             error_mm: Some(error * 2.0),

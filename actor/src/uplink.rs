@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
+use common::config::AckConfig;
 use common::row::Row;
 use proto::channel::{AddressError, connect_lazy, replay_client};
 use proto::insert::{AckLevel, InsertOpen, InsertReply};
@@ -335,10 +336,17 @@ fn is_refusal(code: Code) -> bool {
 }
 
 /// The first message of every stream of one life of the actor.
-pub(crate) fn insert_open(hello: proto::hello::Hello, writer: proto::insert::Writer) -> InsertOpen {
+pub(crate) fn insert_open(
+    hello: proto::hello::Hello,
+    writer: proto::insert::Writer,
+    ack: AckConfig,
+) -> InsertOpen {
     InsertOpen {
         hello,
         writer,
-        ack: AckLevel::Memory,
+        ack: match ack {
+            AckConfig::Memory => AckLevel::Memory,
+            AckConfig::Durable => AckLevel::Durable,
+        },
     }
 }

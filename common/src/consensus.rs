@@ -7,7 +7,8 @@ use crate::geometry::distance_mm;
 pub struct Consensus {
     /// Voxel position in our volume.
     pub position: [f64; 3],
-    /// Median distance (mm) of the walks' answers to it: small when they agree.
+    /// Mean distance (mm) to it of all places where walks ended a scale, their
+    /// answers among them: small when walks agree on every scale.
     pub spread_mm: f64,
     /// Answers that the position was averaged from.
     pub inliers: usize,
@@ -18,11 +19,20 @@ pub struct Consensus {
 const OUTLIER_FACTOR: f64 = 3.0;
 
 /// Per-axis median of the answers (voxel), then the mean of those near it.
+/// `stops`: where coarser scales ended.
 ///
 /// `None` without answers. One walk that went astray moves a mean by its whole
 /// error over n; it moves this by nothing.
+///
+/// The position is robust, the spread is not: who strayed is what tells that
+/// something is hard to find. Walks that meet early end in one place and so say
+/// little; that is why the scales before count.
 #[must_use]
-pub fn consensus(answers: &[[f64; 3]], spacing_mm: [f64; 3]) -> Option<Consensus> {
+pub fn consensus(
+    answers: &[[f64; 3]],
+    stops: &[[f64; 3]],
+    spacing_mm: [f64; 3],
+) -> Option<Consensus> {
     if answers.is_empty() {
         return None;
     }
@@ -41,15 +51,13 @@ pub fn consensus(answers: &[[f64; 3]], spacing_mm: [f64; 3]) -> Option<Consensus
         .filter(|(_, d)| **d <= limit)
         .map(|(a, _)| *a)
         .collect();
-    #[expect(clippy::cast_precision_loss, reason = "a handful of walks")]
     let count = near.len() as f64;
     let position = [0, 1, 2].map(|axis| near.iter().map(|a| a[axis]).sum::<f64>() / count);
-    let spread_mm = median(
-        answers
-            .iter()
-            .map(|a| distance_mm(*a, position, spacing_mm))
-            .collect(),
-    );
+    let ends = answers.iter().chain(stops);
+    let away: Vec<f64> = ends
+        .map(|p| distance_mm(*p, position, spacing_mm))
+        .collect();
+    let spread_mm = away.iter().sum::<f64>() / away.len() as f64;
     Some(Consensus {
         position,
         spread_mm,
@@ -76,17 +84,25 @@ mod tests {
     #[test]
     fn one_stray_walk_changes_nothing() {
         let mut answers = vec![[10.0, 20.0, 30.0], [10.5, 20.0, 30.0], [9.5, 20.0, 30.0]];
-        let calm = consensus(&answers, [2.0; 3]).unwrap();
+        let calm = consensus(&answers, &[], [2.0; 3]).unwrap();
         assert_eq!(
             (calm.position, calm.spread_mm, calm.inliers),
-            ([10.0, 20.0, 30.0], 1.0, 3)
+            ([10.0, 20.0, 30.0], 2.0 / 3.0, 3)
         );
         answers.push([90.0, 0.0, 0.0]);
-        let c = consensus(&answers, [2.0; 3]).unwrap();
+        let c = consensus(&answers, &[], [2.0; 3]).unwrap();
         assert_eq!((c.position, c.inliers), ([10.0, 20.0, 30.0], 3));
-        assert!(consensus(&[], [1.0; 3]).is_none());
+        // The stray counts in the spread, and so does where scales ended.
+        let stray = distance_mm([90.0, 0.0, 0.0], c.position, [2.0; 3]);
+        assert_eq!(c.spread_mm, (0.0 + 1.0 + 1.0 + stray) / 4.0);
+        let stops = [[10.0, 20.0, 34.0], [10.0, 23.0, 30.0]];
+        let c = consensus(&answers[..3], &stops, [2.0; 3]).unwrap();
+        assert_eq!(c.spread_mm, (0.0 + 1.0 + 1.0 + 8.0 + 6.0) / 5.0);
+        assert!(consensus(&[], &[], [1.0; 3]).is_none());
         assert_eq!(
-            consensus(&[[1.0, 2.0, 3.0]], [1.0; 3]).unwrap().position,
+            consensus(&[[1.0, 2.0, 3.0]], &[], [1.0; 3])
+                .unwrap()
+                .position,
             [1.0, 2.0, 3.0]
         );
     }

@@ -230,6 +230,12 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
+    /// Rows that the run's own shards keep.
+    #[must_use]
+    pub fn replay(&self) -> PathBuf {
+        self.path.join("replay")
+    }
+
     /// `evaluations/`.
     #[must_use]
     pub fn evaluations(&self) -> PathBuf {

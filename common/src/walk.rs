@@ -86,6 +86,8 @@ struct Walker {
     trail: Trail,
     end: Option<End>,
     answer: [f64; 3],
+    /// Where its scales but the last ended.
+    stops: Vec<[f64; 3]>,
 }
 
 /// A group of agents on one scan, from start to end.
@@ -206,6 +208,13 @@ impl Walk {
         } else {
             (w.position.map(f64::from), None)
         }
+    }
+
+    /// Where the `i`-th agent's coarser scales ended (voxel), coarsest first:
+    /// what it would have answered there.
+    #[must_use]
+    pub fn stops(&self, i: usize) -> &[[f64; 3]] {
+        &self.walkers[i].stops
     }
 
     /// The action that a perfect player would choose: the largest decrease of
@@ -387,6 +396,7 @@ impl Walk {
             .unwrap_or_else(|| w.position.map(f64::from));
         if usize::from(w.scale) + 1 < rules.scales.len() {
             w.scale += 1;
+            w.stops.push(answer);
             w.trail.clear();
             w.position = nearest_voxel(answer, dims);
         } else {
@@ -420,6 +430,7 @@ impl Walker {
             trail: Trail::new(rules),
             end,
             answer: start.position.map(f64::from),
+            stops: Vec::new(),
         };
         walker.push_frame(rules);
         walker

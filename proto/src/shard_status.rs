@@ -25,6 +25,57 @@ pub struct ShardStatus {
     pub version: String,
     /// The run it belongs to; none before the first hello.
     pub run_id: Option<String>,
+    /// The number of the next row, over all lives: the journal's position.
+    pub next_row: u64,
+    /// What the journal does; none where rows are kept in memory only.
+    pub journal: Option<JournalStatus>,
+}
+
+/// What a shard's journal does.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JournalStatus {
+    /// Rows with lower numbers are on the disk.
+    pub durable: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Groups brought to the disk.
+    pub commits: u64,
+    /// Seconds that they took in all.
+    pub busy_s: f64,
+    /// Seconds of the longest of them.
+    pub longest_s: f64,
+    /// Why the disk refuses, while it does.
+    pub failing: Option<String>,
+}
+
+impl From<JournalStatus> for wire::JournalStatus {
+    fn from(status: JournalStatus) -> Self {
+        Self {
+            durable: status.durable,
+            segments: status.segments,
+            bytes: status.bytes,
+            commits: status.commits,
+            busy_s: status.busy_s,
+            longest_s: status.longest_s,
+            failing: status.failing.unwrap_or_default(),
+        }
+    }
+}
+
+impl From<wire::JournalStatus> for JournalStatus {
+    fn from(status: wire::JournalStatus) -> Self {
+        Self {
+            durable: status.durable,
+            segments: status.segments,
+            bytes: status.bytes,
+            commits: status.commits,
+            busy_s: status.busy_s,
+            longest_s: status.longest_s,
+            failing: Some(status.failing).filter(|text| !text.is_empty()),
+        }
+    }
 }
 
 impl From<ShardStatus> for wire::ShardStatus {
@@ -39,6 +90,8 @@ impl From<ShardStatus> for wire::ShardStatus {
             refused_batches: status.refused_batches,
             version: status.version,
             run_id: status.run_id.unwrap_or_default(),
+            next_row: status.next_row,
+            journal: status.journal.map(Into::into),
         }
     }
 }
@@ -57,6 +110,8 @@ impl TryFrom<wire::ShardStatus> for ShardStatus {
             refused_batches: status.refused_batches,
             version: status.version,
             run_id: Some(status.run_id).filter(|id| !id.is_empty()),
+            next_row: status.next_row,
+            journal: status.journal.map(Into::into),
         })
     }
 }
@@ -78,6 +133,16 @@ mod tests {
                 stale_updates: 3,
                 refused_batches: 4,
                 version: "0.1.0".into(),
+                next_row: 77,
+                journal: run_id.clone().map(|failing| JournalStatus {
+                    durable: 70,
+                    segments: 2,
+                    bytes: 9000,
+                    commits: 5,
+                    busy_s: 0.5,
+                    longest_s: 0.25,
+                    failing: Some(failing),
+                }),
                 run_id,
             };
             assert_eq!(

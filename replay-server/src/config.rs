@@ -1,6 +1,7 @@
 //! What a shard is told at its start.
 
 use crate::error::ShardError;
+use crate::journal::JournalConfig;
 use crate::selector::Selector;
 use crate::table::Table;
 use common::row::RowShape;
@@ -32,6 +33,8 @@ pub struct ShardConfig {
     pub memory_max: u64,
     /// Writers whose last batch is remembered.
     pub writers_max: usize,
+    /// Where rows are kept on disk; `None`: in memory only.
+    pub journal: Option<JournalConfig>,
 }
 
 impl Default for ShardConfig {
@@ -49,6 +52,7 @@ impl Default for ShardConfig {
             hello: None,
             memory_max: 16 << 30,
             writers_max: 4096,
+            journal: None,
         }
     }
 }

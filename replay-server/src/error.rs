@@ -1,6 +1,7 @@
 //! Everything that a shard refuses or fails at.
 
 use crate::batch::BatchError;
+use crate::journal::JournalError;
 use crate::selector::SelectorError;
 use crate::table::TableError;
 use proto::error::ProtocolError;
@@ -64,11 +65,15 @@ pub enum ShardError {
         /// Rows that fit.
         fit: usize,
     },
-    /// A promise that this version cannot give.
+    /// A promise that this shard cannot give.
     #[error(
-        "this shard keeps rows in memory only; durable acknowledgements need a journal, which this version does not have"
+        "this shard keeps rows in memory only; for durable acknowledgements start it with --journal FOLDER, \
+         or ask for memory acknowledgements"
     )]
     Durable,
+    /// The journal cannot be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// Nobody has said yet what the rows look like.
     #[error("no hello came before the rows")]
     NoHello,
@@ -96,6 +101,7 @@ impl From<ShardError> for Status {
             ShardError::Selector(_)
             | ShardError::Capacity { .. }
             | ShardError::Poisoned
+            | ShardError::Journal(_)
             | ShardError::Serve(_) => Self::internal(text),
         }
     }

@@ -1,12 +1,14 @@
 //! One writer's stream: batches in, acknowledgements out.
 //!
 //! Batches are stored one after another. While one waits for credit the next is
-//! not read, HTTP/2 flow control fills up, and the writer waits too.
+//! not read, HTTP/2 flow control fills up, and the writer waits too. Batches
+//! whose writer asked for durable acknowledgements are stored meanwhile: only
+//! their acknowledgement waits for the disk.
 
 use crate::batch;
 use crate::error::ShardError;
 use crate::shard::CheckedBatch;
-use crate::shared::SharedShard;
+use crate::shared::{Acked, SharedShard};
 use proto::insert::{AckLevel, INSERT_WINDOW, InsertBatch, InsertOpen, InsertReply, InsertRequest};
 use proto::wire;
 use std::sync::Arc;
@@ -24,8 +26,9 @@ pub async fn serve(
     replies: Replies,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let (stored, acks) = mpsc::channel(INSERT_WINDOW as usize);
     let ended = tokio::select! {
-        ended = read(&shard, requests, &replies) => ended,
+        ended = async { tokio::try_join!(read(&shard, requests, stored), acknowledge(&shard, acks, &replies)) } => ended.map(drop),
         // Without this a writer that went away while it waits for credit would keep its place.
         () = replies.closed() => Ok(()),
         _ = stopping.wait_for(|stop| *stop) => Err(Status::unavailable("this shard is shutting down")),
@@ -36,18 +39,26 @@ pub async fn serve(
     }
 }
 
+/// An acknowledgement to give.
+struct Ack {
+    acked: Acked,
+    /// Not before it is on the disk.
+    durable: bool,
+}
+
+/// Stores what comes; ends when the writer ends or nobody listens any more.
 async fn read(
     shard: &SharedShard,
     mut requests: Streaming<wire::InsertRequest>,
-    replies: &Replies,
+    stored: mpsc::Sender<Ack>,
 ) -> Result<(), Status> {
     let Some(first) = requests.message().await? else {
         return Ok(());
     };
     let open = open(shard, first)?;
-    let acked = shard.with(|shard, _| shard.acked(open.writer))?;
-    let mut going_on = reply(shard, replies, acked).await?;
-    while going_on {
+    let durable = open.ack == AckLevel::Durable;
+    let mut acked = shard.acked(open.writer)?;
+    while stored.send(Ack { acked, durable }).await.is_ok() {
         let Some(message) = requests.message().await? else {
             break;
         };
@@ -60,8 +71,30 @@ async fn read(
                 return Err(error.into());
             }
         };
-        let acked = shard.insert(&batch).await?;
-        going_on = reply(shard, replies, acked).await?;
+        acked = shard.insert(batch, durable).await?;
+    }
+    Ok(())
+}
+
+/// Gives acknowledgements in the order of the batches.
+async fn acknowledge(
+    shard: &SharedShard,
+    mut acks: mpsc::Receiver<Ack>,
+    replies: &Replies,
+) -> Result<(), Status> {
+    let shard_incarnation = shard.with(|shard, _| shard.config().incarnation)?;
+    while let Some(Ack { acked, durable }) = acks.recv().await {
+        if durable {
+            shard.durable(acked.end).await?;
+        }
+        let reply = InsertReply {
+            acked: acked.sequence,
+            window: INSERT_WINDOW,
+            shard_incarnation,
+        };
+        if replies.send(Ok(reply.into())).await.is_err() {
+            break;
+        }
     }
     Ok(())
 }
@@ -72,10 +105,10 @@ fn open(shard: &SharedShard, message: wire::InsertRequest) -> Result<InsertOpen,
             "an insert stream begins with an open, not with a batch",
         ));
     };
-    shard.with(|shard, _| shard.join(&open.hello))??;
+    shard.join(&open.hello)?;
     match open.ack {
-        AckLevel::Memory => Ok(open),
-        AckLevel::Durable => Err(ShardError::Durable),
+        AckLevel::Durable if !shard.keeps() => Err(ShardError::Durable),
+        AckLevel::Durable | AckLevel::Memory => Ok(open),
     }
 }
 
@@ -95,15 +128,4 @@ fn check(open: &InsertOpen, message: wire::InsertRequest) -> Result<CheckedBatch
         packed,
         td_errors: priorities,
     })
-}
-
-/// Sends an acknowledgement; false when nobody listens any more.
-async fn reply(shard: &SharedShard, replies: &Replies, acked: u64) -> Result<bool, ShardError> {
-    let shard_incarnation = shard.with(|shard, now| shard.summary(now).shard_incarnation)?;
-    let reply = InsertReply {
-        acked,
-        window: INSERT_WINDOW,
-        shard_incarnation,
-    };
-    Ok(replies.send(Ok(reply.into())).await.is_ok())
 }

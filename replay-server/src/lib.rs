@@ -6,6 +6,8 @@
 //! - [`credit`], [`waiting`]: the shard's side of the limiter.
 //! - [`writers`]: batches sent twice, and batches that never came.
 //! - [`shard`], [`config`], [`error`]: these under one owner.
+//! - [`journal`], [`restore`]: rows on disk, and back.
+//! - [`report`], [`verify`]: for people.
 //! - [`batch`]: what comes from outside, checked.
 //! - [`shared`], [`service`], [`insert_stream`], [`mod@run`]: the async rim.
 
@@ -14,6 +16,9 @@ pub mod config;
 pub mod credit;
 pub mod error;
 pub mod insert_stream;
+pub mod journal;
+pub mod report;
+pub mod restore;
 pub mod run;
 pub mod selector;
 pub mod service;
@@ -21,9 +26,11 @@ pub mod shard;
 pub mod shared;
 pub mod sum_tree;
 pub mod table;
+pub mod verify;
 pub mod waiting;
 pub mod writers;
 
 pub use config::ShardConfig;
 pub use error::ShardError;
+pub use journal::JournalConfig;
 pub use run::run;

@@ -7,10 +7,14 @@ use proto::retry::{CALL_DEADLINE, unary};
 use proto::shard_status::ShardStatus;
 use proto::{channel, health, listen, wire};
 use replay_server::selector::Selector;
-use replay_server::{ShardConfig, run};
+use replay_server::{JournalConfig, ShardConfig, report, run, verify};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A snapshot waits for the disk.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// landmarl's replay shard.
 #[derive(Debug, Parser)]
@@ -35,6 +39,21 @@ enum Command {
         /// host:port
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
         address: String,
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the shard at ADDRESS save its priorities beside its rows now.
+    Snapshot {
+        /// host:port
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
+        address: String,
+    },
+    /// Read a stopped shard's journal and say what is in it; exit with 1 if it is damaged.
+    Verify {
+        /// The folder that `serve --journal` was given.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
         /// As one JSON object.
         #[arg(long)]
         json: bool,
@@ -73,6 +92,21 @@ struct ServeArgs {
     /// Megabytes that the table may take.
     #[arg(long, value_name = "MB", default_value_t = 16_384)]
     memory_max_mb: u64,
+    /// Keep rows on disk in this folder, so that a restart has them again [default: in memory only]
+    #[arg(long, value_name = "FOLDER")]
+    journal: Option<PathBuf>,
+    /// Megabytes after which a segment of the journal is followed by a new one.
+    #[arg(long, value_name = "MB", default_value_t = 8, requires = "journal",
+          value_parser = clap::value_parser!(u64).range(1..=1024))]
+    segment_mb: u64,
+    /// Milliseconds after which rows acknowledged in memory are on disk.
+    #[arg(long, value_name = "MS", default_value_t = 200, requires = "journal",
+          value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    sync_ms: u64,
+    /// Seconds between two snapshots of the priorities.
+    #[arg(long, value_name = "S", default_value_t = 300, requires = "journal",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    snapshot_s: u64,
     /// error, warn, info, debug, trace, or a filter such as "info,replay_server=debug".
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: String,
@@ -114,6 +148,12 @@ impl ServeArgs {
             selector,
             seed: self.seed,
             memory_max: self.memory_max_mb.saturating_mul(1_000_000),
+            journal: self.journal.as_deref().map(|folder| JournalConfig {
+                segment_bytes: self.segment_mb << 20,
+                sync_every: Duration::from_millis(self.sync_ms),
+                snapshot_every: Duration::from_secs(self.snapshot_s),
+                ..JournalConfig::new(folder)
+            }),
             ..ShardConfig::default()
         })
     }
@@ -129,6 +169,8 @@ fn main() -> ExitCode {
                     Command::Serve(args) => serve(args).await,
                     Command::Health { address } => Ok(health::check(&address).await?),
                     Command::Status { address, json } => status(&address, json).await,
+                    Command::Snapshot { address } => snapshot(&address).await,
+                    Command::Verify { folder, json } => verify_folder(&folder, json),
                 }
             })
         });
@@ -178,10 +220,40 @@ async fn status(address: &str, json: bool) -> anyhow::Result<()> {
     .map_err(|status| anyhow::anyhow!("{address} does not answer: {}", status.message()))?;
     let status = ShardStatus::try_from(reply)?;
     tell(&if json {
-        as_json(&status).to_string()
+        report::as_json(&status).to_string()
     } else {
-        as_text(&status)
+        report::as_text(&status)
     });
+    Ok(())
+}
+
+async fn snapshot(address: &str) -> anyhow::Result<()> {
+    let mut client = channel::replay_client(channel::connect_lazy(address)?);
+    let reply = unary(wire::SnapshotRequest {}, SNAPSHOT_DEADLINE, |request| {
+        client.snapshot(request)
+    })
+    .await
+    .map_err(|status| anyhow::anyhow!("{address}: {}", status.message()))?;
+    tell(&format!(
+        "priorities of the rows below {} saved, {} bytes",
+        reply.row, reply.bytes
+    ));
+    Ok(())
+}
+
+fn verify_folder(folder: &Path, json: bool) -> anyhow::Result<()> {
+    let found = verify::verify(folder)?;
+    tell(&if json {
+        found.as_json().to_string()
+    } else {
+        found.as_text()
+    });
+    anyhow::ensure!(
+        found.is_sound(),
+        "the journal in '{}' is damaged: serving goes on with what is left of it; \
+         restore the folder from a copy if the lost rows matter",
+        folder.display()
+    );
     Ok(())
 }
 
@@ -191,52 +263,4 @@ async fn status(address: &str, json: bool) -> anyhow::Result<()> {
 )]
 fn tell(text: &str) {
     println!("{text}");
-}
-
-fn as_json(status: &ShardStatus) -> serde_json::Value {
-    let summary = &status.summary;
-    serde_json::json!({
-        "shard": summary.shard,
-        "shard_incarnation": summary.shard_incarnation,
-        "run_id": status.run_id,
-        "rows": summary.rows,
-        "capacity": status.capacity,
-        "mass": summary.mass,
-        "inserted": summary.inserted,
-        "insert_limit": status.insert_limit,
-        "sampled": summary.sampled,
-        "insert_blocked_s": summary.insert_blocked_s,
-        "writers_waiting": summary.writers_waiting,
-        "duplicates": status.duplicates,
-        "gaps": status.gaps,
-        "stale_updates": status.stale_updates,
-        "refused_batches": status.refused_batches,
-        "version": status.version,
-    })
-}
-
-fn as_text(status: &ShardStatus) -> String {
-    let summary = &status.summary;
-    format!(
-        "shard {} of run {} (version {})\n\
-         rows      {} of {}, mass {:.3}\n\
-         inserted  {} of {} allowed; {} writers wait, {:.1} s waited in all\n\
-         sampled   {}\n\
-         refused   {} batches; {} sent twice, {} never came; {} updates came too late",
-        summary.shard,
-        status.run_id.as_deref().unwrap_or("(none yet)"),
-        status.version,
-        summary.rows,
-        status.capacity,
-        summary.mass,
-        summary.inserted,
-        status.insert_limit,
-        summary.writers_waiting,
-        summary.insert_blocked_s,
-        summary.sampled,
-        status.refused_batches,
-        status.duplicates,
-        status.gaps,
-        status.stale_updates,
-    )
 }

@@ -3,13 +3,17 @@
 use crate::config::ShardConfig;
 use crate::error::ShardError;
 use crate::service::ReplayService;
-use crate::shared::SharedShard;
+use crate::shared::{SharedShard, Taken};
 use proto::{channel, serve, wire};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
+
+/// The last snapshot waits for the disk no longer than this.
+const SNAPSHOT_GRACE: Duration = Duration::from_secs(5);
 
 /// Serves one shard on `listener` until `shutdown`; then insert streams end
 /// with `UNAVAILABLE`, so that writers keep what is not acknowledged.
@@ -18,7 +22,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ShardError> {
-    let shard = Arc::new(SharedShard::new(config.clone())?);
+    let every = config.journal.as_ref().map(|j| j.snapshot_every);
+    let settings = config.clone();
+    let shard = tokio::task::spawn_blocking(move || SharedShard::new(settings)).await;
+    let shard = Arc::new(shard.map_err(|_| ShardError::Poisoned)??);
     let (stop, stopping) = watch::channel(false);
     let routes = Routes::new(channel::replay_server(ReplayService::new(
         shard.clone(),
@@ -33,13 +40,19 @@ pub async fn run(
         tracing::info!(shard = config.shard, "replay shard stops");
         let _ = stop.send(true);
     };
-    serve::run_server(
+    let saving = every.map(|every| tokio::spawn(save(shard.clone(), every)));
+    let served = serve::run_server(
         listener,
         routes,
         &[wire::replay_server::SERVICE_NAME],
         shutdown,
     )
-    .await?;
+    .await;
+    if let Some(saving) = saving {
+        saving.abort();
+        drain(&shard).await?;
+    }
+    served?;
     let summary = shard.with(|shard, now| shard.summary(now))?;
     tracing::info!(
         shard = config.shard,
@@ -49,4 +62,33 @@ pub async fn run(
         "replay shard stopped"
     );
     Ok(())
+}
+
+/// Saves the priorities now and then.
+async fn save(shard: Arc<SharedShard>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        match shard.snapshot().await {
+            Ok(Some(Taken { row, bytes })) => tracing::debug!(row, bytes, "priorities saved"),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "priorities cannot be saved; the snapshot before stays");
+            }
+        }
+    }
+}
+
+/// Rows to the disk first, then their priorities, which can be done without.
+async fn drain(shard: &Arc<SharedShard>) -> Result<(), ShardError> {
+    let last = match tokio::time::timeout(SNAPSHOT_GRACE, shard.snapshot()).await {
+        Ok(taken) => taken.map(drop),
+        Err(_) => Ok(()),
+    };
+    let stopping = shard.clone();
+    let stopped = tokio::task::spawn_blocking(move || stopping.stop()).await;
+    stopped.map_err(|_| ShardError::Poisoned)??;
+    last.or_else(|error| {
+        tracing::warn!(%error, "priorities could not be saved at the stop");
+        Ok(())
+    })
 }

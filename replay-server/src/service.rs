@@ -2,7 +2,7 @@
 
 use crate::error::ShardError;
 use crate::insert_stream;
-use crate::shared::SharedShard;
+use crate::shared::{SharedShard, Taken};
 use crate::table::{Sampled, Update};
 use common::columns;
 use common::row::RowShape;
@@ -46,7 +46,7 @@ impl ReplayService {
                 fit,
             });
         }
-        self.shard.with(|shard, _| shard.join(&request.hello))??;
+        self.shard.join(&request.hello)?;
         self.shard
             .grant(request.shard_incarnation, request.insert_limit)?;
         let (sampled, summary) = self
@@ -65,7 +65,7 @@ impl ReplayService {
                 td_error: p.td_error,
             })
             .collect();
-        self.shard.with(|shard, _| shard.join(&update.hello))??;
+        self.shard.join(&update.hello)?;
         let updated = self
             .shard
             .with(|shard, _| shard.update(update.shard_incarnation, &updates))??;
@@ -135,7 +135,24 @@ impl wire::replay_server::Replay for ReplayService {
         &self,
         _request: Request<wire::ShardStatusRequest>,
     ) -> Result<Response<wire::ShardStatus>, Status> {
-        let status = self.shard.with(|shard, now| shard.status(now))?;
-        Ok(Response::new(status.into()))
+        Ok(Response::new(self.shard.status()?.into()))
+    }
+
+    async fn snapshot(
+        &self,
+        _request: Request<wire::SnapshotRequest>,
+    ) -> Result<Response<wire::SnapshotReply>, Status> {
+        if !self.shard.keeps() {
+            return Err(ShardError::Durable.into());
+        }
+        let taken = self
+            .shard
+            .snapshot()
+            .await?
+            .unwrap_or(Taken { row: 0, bytes: 0 });
+        Ok(Response::new(wire::SnapshotReply {
+            row: taken.row,
+            bytes: taken.bytes,
+        }))
     }
 }

@@ -1,12 +1,13 @@
 //! One shard: table, limiter and writers under one owner, without sockets,
 //! clock or threads. Time comes as an argument, as time since the start.
 //!
-//! A journal, when there is one, stands beside the table: it records what
-//! [`Shard::insert`] stores and [`Shard::update`] changes, and refills both.
+//! A journal, when there is one, stands beside the table ([`crate::shared`]):
+//! it takes what [`Shard::insert`] stores, and [`crate::restore`] puts it back.
 
 use crate::config::ShardConfig;
 use crate::credit::Credit;
 use crate::error::ShardError;
+use crate::journal::snapshot::Snapshot;
 use crate::table::{Sampled, Table, Update, Updated};
 use crate::waiting::Waiting;
 use crate::writers::Writers;
@@ -39,6 +40,8 @@ pub enum Insertion {
     Stored {
         /// The writer's last stored batch.
         acked: u64,
+        /// Number of the batch's first row: rows are counted over all lives.
+        first_row: u64,
     },
     /// It was stored before.
     Duplicate {
@@ -70,6 +73,8 @@ pub struct Shard {
     waiting: Waiting,
     rng: ChaCha8Rng,
     counters: Counters,
+    /// The number of the next row, over all lives.
+    next_row: u64,
 }
 
 #[derive(Debug)]
@@ -100,6 +105,7 @@ impl Shard {
             waiting: Waiting::default(),
             rng,
             counters: Counters::default(),
+            next_row: 0,
             config,
         };
         if let Some(hello) = shard.config.hello.clone() {
@@ -149,9 +155,72 @@ impl Shard {
         open.table.insert(&batch.packed, &batch.td_errors)?;
         self.credit.spend(batch.td_errors.len() as u64);
         self.counters.gaps += self.writers.stored(batch.writer, batch.sequence);
+        let first_row = self.next_row;
+        self.next_row += batch.td_errors.len() as u64;
         Ok(Insertion::Stored {
             acked: batch.sequence,
+            first_row,
         })
+    }
+
+    /// The number of the next row, over all lives of the shard.
+    #[must_use]
+    pub fn next_row(&self) -> u64 {
+        self.next_row
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &ShardConfig {
+        &self.config
+    }
+
+    /// Goes on where an earlier life ended: writers known then, the number of
+    /// the next row, and an incarnation above that life's.
+    pub(crate) fn go_on(&mut self, writers: Writers, next_row: u64, incarnation: u64) {
+        self.writers = writers;
+        self.next_row = next_row;
+        let above = incarnation.saturating_add(1);
+        self.config.incarnation = self.config.incarnation.max(above);
+    }
+
+    /// Rows in the table.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.table.len())
+    }
+
+    /// The table, once there is one.
+    pub(crate) fn table(&mut self) -> Result<&mut Table, ShardError> {
+        let open = self.open.as_mut().ok_or(ShardError::NoHello)?;
+        Ok(&mut open.table)
+    }
+
+    /// Priorities and draws at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let table = self.open.as_ref().map(|open| &open.table);
+        Snapshot {
+            selector: self.config.selector,
+            end: self.next_row,
+            random: self.rng.get_word_pos(),
+            weights: table.map(Table::weights).unwrap_or_default(),
+        }
+    }
+
+    /// Puts priorities and draws back, as far as their rows are here.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot) -> Result<(), ShardError> {
+        let next_row = self.next_row;
+        let table = self.table()?;
+        // Numbers of the oldest row here and of the oldest with a priority there.
+        let here = next_row.saturating_sub(table.slots() as u64);
+        let there = snapshot.end.saturating_sub(snapshot.weights.len() as u64);
+        let skip = usize::try_from(here.saturating_sub(there)).unwrap_or(usize::MAX);
+        let first = usize::try_from(there.saturating_sub(here)).unwrap_or(usize::MAX);
+        let weights = snapshot.weights.get(skip..).unwrap_or_default();
+        table.reweigh(first, weights)?;
+        self.rng.set_word_pos(snapshot.random);
+        Ok(())
     }
 
     /// The last batch stored from a writer; 0 before the first.
@@ -239,6 +308,8 @@ impl Shard {
             refused_batches: self.counters.refused_batches,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             run_id: self.hello().map(|hello| hello.run_id.clone()),
+            next_row: self.next_row,
+            journal: None,
         }
     }
 

@@ -97,7 +97,10 @@ fn batches_wait_for_credit_and_repeats_do_not() {
     assert!(shard.grant(9, 4));
     assert_eq!(
         shard.insert(&batch(1, 1, 3), Place::Arriving).unwrap(),
-        Insertion::Stored { acked: 1 }
+        Insertion::Stored {
+            acked: 1,
+            first_row: 0
+        }
     );
     assert_eq!(
         shard.insert(&batch(1, 2, 3), Place::Arriving).unwrap(),
@@ -137,12 +140,18 @@ fn nobody_overtakes_a_batch_that_waits() {
     shard.grant(9, 4);
     assert_eq!(
         shard.insert(&large, Place::First).unwrap(),
-        Insertion::Stored { acked: 1 }
+        Insertion::Stored {
+            acked: 1,
+            first_row: 0
+        }
     );
     shard.leave_wait(NOW);
     assert_eq!(
         shard.insert(&batch(2, 1, 1), Place::Arriving).unwrap(),
-        Insertion::Stored { acked: 1 }
+        Insertion::Stored {
+            acked: 1,
+            first_row: 3
+        }
     );
 }
 

@@ -4,22 +4,51 @@
 //! (decoding, checking, turning rows into columns) happens outside, what is left
 //! inside is copying rows and summing priorities, and nobody awaits while
 //! holding it. A batch that waits for credit waits outside too, so that a closed
-//! limiter never holds a sample up.
+//! limiter never holds a sample up. Nor does the disk: the journal takes batches
+//! in the order of the table and writes them on its own thread.
 
 use crate::config::ShardConfig;
 use crate::error::ShardError;
+use crate::journal::JournalError;
+use crate::journal::log::Entry;
+use crate::journal::thread::{Journal, Room};
+use crate::restore::restore;
 use crate::shard::{CheckedBatch, Insertion, Place, Shard};
-use std::sync::Mutex;
+use proto::hello::Hello;
+use proto::insert::Writer;
+use proto::shard_status::ShardStatus;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// After so long without credit the log says why.
 const LONG_WAIT: Duration = Duration::from_secs(30);
 
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acked {
+    /// The last batch stored from its writer.
+    pub sequence: u64,
+    /// Once the rows below this number are on the disk, so is the batch.
+    pub end: u64,
+}
+
+/// A snapshot that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The number behind that of its last row: the journal's position.
+    pub row: u64,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
 /// A shard with its clock and the queue of those who wait for credit.
 #[derive(Debug)]
 pub struct SharedShard {
     shard: Mutex<Shard>,
+    journal: Option<Journal>,
+    /// Held while a snapshot is taken.
+    snapshot: tokio::sync::Mutex<()>,
     started: Instant,
     /// Held by the first of those who wait; the others queue for it, in order.
     first: tokio::sync::Mutex<()>,
@@ -28,10 +57,19 @@ pub struct SharedShard {
 }
 
 impl SharedShard {
-    /// An empty shard.
+    /// A shard with the rows of its journal, or an empty one. Blocks while it reads.
     pub fn new(config: ShardConfig) -> Result<Self, ShardError> {
+        let (shard, journal) = match config.journal.clone() {
+            None => (Shard::new(config)?, None),
+            Some(settings) => {
+                let (shard, log, _) = restore(config, &settings)?;
+                (shard, Some(Journal::start(log, &settings)?))
+            }
+        };
         Ok(Self {
-            shard: Mutex::new(Shard::new(config)?),
+            shard: Mutex::new(shard),
+            journal,
+            snapshot: tokio::sync::Mutex::new(()),
             started: Instant::now(),
             first: tokio::sync::Mutex::new(()),
             granted: Notify::new(),
@@ -53,16 +91,61 @@ impl SharedShard {
         Ok(())
     }
 
-    /// Stores a batch as soon as the limiter allows all its rows; the last
-    /// batch stored from its writer. Dropping the future gives up the wait.
-    pub async fn insert(&self, batch: &CheckedBatch) -> Result<u64, ShardError> {
-        if let Some(acked) = self.try_insert(batch, Place::Arriving)? {
+    /// Lets a caller in that belongs to this shard's run; the first decides which that is.
+    pub fn join(&self, hello: &Hello) -> Result<(), ShardError> {
+        self.with(|shard, _| {
+            let first = shard.hello().is_none();
+            shard.join(hello)?;
+            match &self.journal {
+                Some(journal) if first => Ok(journal.join(hello)?),
+                _ => Ok(()),
+            }
+        })?
+    }
+
+    /// Whether rows are kept on disk.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// What the writer has stored, for an answer to a stream that begins.
+    pub fn acked(&self, writer: Writer) -> Result<Acked, ShardError> {
+        self.with(|shard, _| Acked {
+            sequence: shard.acked(writer),
+            end: shard.next_row(),
+        })
+    }
+
+    /// Returns once all rows below this number are on the disk; at once
+    /// without a journal.
+    pub async fn durable(&self, row: u64) -> Result<(), ShardError> {
+        match &self.journal {
+            Some(journal) => Ok(journal.durable(row).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores a batch as soon as the limiter and the journal have room for all
+    /// its rows. `urgent`: somebody will wait until it is on the disk. Dropping
+    /// the future gives up the wait.
+    pub async fn insert(&self, batch: CheckedBatch, urgent: bool) -> Result<Acked, ShardError> {
+        let room = match &self.journal {
+            Some(journal) => Some(journal.room(batch.packed.len()).await?),
+            None => None,
+        };
+        let mut coming = Coming {
+            batch: Arc::new(batch),
+            urgent,
+            room,
+        };
+        if let Some(acked) = self.try_insert(&mut coming, Place::Arriving)? {
             return Ok(acked);
         }
         let _wait = Wait::enter(self)?;
         let _first = self.first.lock().await;
         loop {
-            if let Some(acked) = self.try_insert(batch, Place::First)? {
+            if let Some(acked) = self.try_insert(&mut coming, Place::First)? {
                 return Ok(acked);
             }
             // Credit granted since then left a permit: the wake-up cannot be missed.
@@ -70,16 +153,71 @@ impl SharedShard {
                 .await
                 .is_err()
             {
-                self.explain_wait(batch)?;
+                self.explain_wait(&coming.batch)?;
             }
         }
     }
 
-    fn try_insert(&self, batch: &CheckedBatch, place: Place) -> Result<Option<u64>, ShardError> {
-        match self.with(|shard, _| shard.insert(batch, place))?? {
-            Insertion::Stored { acked } | Insertion::Duplicate { acked } => Ok(Some(acked)),
-            Insertion::NoCredit => Ok(None),
+    fn try_insert(&self, coming: &mut Coming, place: Place) -> Result<Option<Acked>, ShardError> {
+        self.with(|shard, _| {
+            Ok(match shard.insert(&coming.batch, place)? {
+                Insertion::NoCredit => None,
+                Insertion::Duplicate { acked } => Some(Acked {
+                    sequence: acked,
+                    end: shard.next_row(),
+                }),
+                Insertion::Stored { acked, first_row } => {
+                    // Under the same lock, so that the journal's order is the table's.
+                    if let (Some(journal), Some(room)) = (&self.journal, coming.room.take()) {
+                        let entry = Entry {
+                            first_row,
+                            batch: coming.batch.clone(),
+                        };
+                        journal.append(entry, coming.urgent, room)?;
+                    }
+                    Some(Acked {
+                        sequence: acked,
+                        end: shard.next_row(),
+                    })
+                }
+            })
+        })?
+    }
+
+    /// Saves the priorities; none without a journal or before the first row's shape is known.
+    pub async fn snapshot(&self) -> Result<Option<Taken>, ShardError> {
+        let Some(journal) = &self.journal else {
+            return Ok(None);
+        };
+        let _one = self.snapshot.lock().await;
+        let (snapshot, folder) = self.with(|shard, _| {
+            let folder = shard.config().journal.as_ref().map(|j| j.folder.clone());
+            (shard.snapshot(), folder)
+        })?;
+        let Some(folder) = folder.filter(|_| !snapshot.weights.is_empty()) else {
+            return Ok(None);
+        };
+        // Never of rows that a crash could take: their numbers would be given again.
+        journal.durable(snapshot.end).await?;
+        let row = snapshot.end;
+        let written = tokio::task::spawn_blocking(move || snapshot.write(&folder)).await;
+        let bytes = written.map_err(|_| JournalError::Gone)??;
+        Ok(Some(Taken { row, bytes }))
+    }
+
+    /// Brings everything to the disk, and takes no more. Blocks.
+    pub fn stop(&self) -> Result<(), ShardError> {
+        match &self.journal {
+            Some(journal) => Ok(journal.stop()?),
+            None => Ok(()),
         }
+    }
+
+    /// What the shard and its journal tell people.
+    pub fn status(&self) -> Result<ShardStatus, ShardError> {
+        let mut status = self.with(|shard, now| shard.status(now))?;
+        status.journal = self.journal.as_ref().map(Journal::status);
+        Ok(status)
     }
 
     fn explain_wait(&self, batch: &CheckedBatch) -> Result<(), ShardError> {
@@ -94,6 +232,13 @@ impl SharedShard {
         );
         Ok(())
     }
+}
+
+/// A batch on its way into the table and the journal.
+struct Coming {
+    batch: Arc<CheckedBatch>,
+    urgent: bool,
+    room: Option<Room>,
 }
 
 /// Counts a writer as waiting for as long as it lives.

@@ -49,6 +49,8 @@ pub struct Table {
     len: usize,
     /// The slot to fill next: the oldest once the table is full.
     next: usize,
+    /// Slots among them whose row is lost; their priority is zero.
+    empty: usize,
 }
 
 /// Rows drawn with replacement, one entry of each list per row.
@@ -106,19 +108,20 @@ impl Table {
             tree: SumTree::new(capacity),
             len: 0,
             next: 0,
+            empty: 0,
         }
     }
 
     /// Rows held.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.len - self.empty
     }
 
     /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Sum of all priorities, after the exponent.
@@ -151,21 +154,79 @@ impl Table {
             .enumerate()
             .map(|(row, &e)| (slot_of(row), self.selector.weight(e)))
             .collect();
+        if self.empty > 0 {
+            let first = weights.iter().take(self.capacity);
+            let refilled = first.filter(|&&(slot, _)| self.is_lost(slot));
+            self.empty -= refilled.count();
+        }
         self.tree.set_many(&weights)?;
         for (row, bytes) in packed.chunks_exact(self.row_bytes).enumerate() {
-            self.store(weights[row].0, bytes);
+            self.occupy(weights[row].0);
+            self.slab[weights[row].0 * self.row_bytes..][..self.row_bytes].copy_from_slice(bytes);
         }
         Ok(())
     }
 
-    fn store(&mut self, slot: usize, bytes: &[u8]) {
+    /// The next slot gets another row.
+    fn occupy(&mut self, slot: usize) {
         if slot < self.len {
             self.generations[slot] = self.generations[slot].wrapping_add(1);
         } else {
             self.len = slot + 1;
         }
-        self.slab[slot * self.row_bytes..][..self.row_bytes].copy_from_slice(bytes);
         self.next = (slot + 1) % self.capacity;
+    }
+
+    /// Every row has a priority above zero.
+    fn is_lost(&self, slot: usize) -> bool {
+        slot < self.len && self.tree.get(slot) <= 0.0
+    }
+
+    /// Leaves the place of so many rows empty: they are lost, and those that
+    /// follow keep their distance to those before.
+    pub fn skip(&mut self, rows: u64) -> Result<(), TableError> {
+        let rows = usize::try_from(rows)
+            .unwrap_or(usize::MAX)
+            .min(self.capacity);
+        for _ in 0..rows {
+            let slot = self.next;
+            self.empty += usize::from(!self.is_lost(slot));
+            self.tree.set(slot, 0.0)?;
+            self.occupy(slot);
+        }
+        Ok(())
+    }
+
+    /// What the tree holds for every row, oldest first; zero for lost ones.
+    #[must_use]
+    pub fn weights(&self) -> Vec<f64> {
+        let weights = (0..self.len).map(|age| self.tree.get(self.slot(age)));
+        weights.collect()
+    }
+
+    /// Puts back what the tree held for the rows from the `first`-oldest on.
+    pub fn reweigh(&mut self, first: usize, weights: &[f64]) -> Result<(), TableError> {
+        let known = (first..self.len)
+            .map(|age| self.slot(age))
+            .zip(weights.iter().copied())
+            .filter(|&(slot, weight)| weight > 0.0 && !self.is_lost(slot));
+        let known: Vec<_> = known.collect();
+        Ok(self.tree.set_many(&known)?)
+    }
+
+    /// Slots in use, those of lost rows too.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.len
+    }
+
+    /// Where the `age`-oldest row lies.
+    fn slot(&self, age: usize) -> usize {
+        if self.len < self.capacity {
+            age
+        } else {
+            (self.next + age) % self.capacity
+        }
     }
 
     /// Draws `rows` rows with replacement; none from an empty table.
@@ -208,7 +269,8 @@ impl Table {
                 });
             }
             let slot = update.slot as usize;
-            if slot < self.len && self.generations[slot] == update.generation {
+            let held = slot < self.len && !self.is_lost(slot);
+            if held && self.generations[slot] == update.generation {
                 weights.push((slot, self.selector.weight(update.td_error)));
             }
         }

@@ -5,7 +5,7 @@ use proto::insert::Writer;
 use std::collections::HashMap;
 
 /// The last sequence number of every writer heard lately.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Writers {
     /// Entries kept; beyond it the writer not heard for longest is forgotten.
     max: usize,
@@ -36,6 +36,17 @@ impl Writers {
     #[must_use]
     pub fn last(&self, writer: Writer) -> u64 {
         self.last.get(&writer).map_or(0, |last| last.sequence)
+    }
+
+    /// Every writer with the last sequence number stored from it, the one not
+    /// heard for longest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Writer, u64)> {
+        let mut all: Vec<_> = self.last.iter().map(|(&w, &last)| (w, last)).collect();
+        all.sort_unstable_by_key(|(_, last)| last.turn);
+        all.into_iter()
+            .map(|(w, last)| (w, last.sequence))
+            .collect()
     }
 
     /// Whether the batch was stored before.

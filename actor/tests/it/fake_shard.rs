@@ -162,4 +162,11 @@ impl Replay for FakeShard {
     ) -> Result<Response<wire::ShardStatus>, Status> {
         Err(Status::unimplemented("not for actors"))
     }
+
+    async fn snapshot(
+        &self,
+        _: Request<wire::SnapshotRequest>,
+    ) -> Result<Response<wire::SnapshotReply>, Status> {
+        Err(Status::unimplemented("not for actors"))
+    }
 }

@@ -36,7 +36,7 @@ pub struct Prediction {
     pub scan: String,
     pub landmark: String,
     pub predicted: Place,
-    /// Median distance (mm) of the walks to their consensus: small when they agree.
+    /// Mean distance (mm) to the consensus of where the walks ended each of their scales.
     pub spread_mm: f64,
     pub walks: usize,
     pub inliers: usize,

@@ -104,7 +104,12 @@ impl Cluster {
         let (stop_shards, shards_stop) = watch::channel(false);
         let (mut shards, mut actors) = (JoinSet::new(), JoinSet::new());
         let mut addresses = Vec::new();
-        for config in configs(&plan.config, &plan.hello, plan.incarnation) {
+        for config in configs(
+            &plan.config,
+            &plan.hello,
+            plan.incarnation,
+            &plan.folder.replay(),
+        ) {
             let (listener, address) = loopback()?;
             addresses.push(address);
             shards.spawn(serve(config, listener, stopped(shards_stop.clone())));

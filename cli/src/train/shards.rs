@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
+use std::path::Path;
 
 use common::config::{Config, SelectorConfig};
 use proto::hello::Hello;
-use replay_server::ShardConfig;
 use replay_server::selector::Selector;
+use replay_server::{JournalConfig, ShardConfig};
 use tokio::net::TcpListener;
 
 use crate::failure::{Advice, Exit};
@@ -27,8 +28,14 @@ pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
     Ok(bound.map_err(refused)?)
 }
 
-/// What each shard is told: the capacity is shared evenly.
-pub fn configs(config: &Config, hello: &Hello, incarnation: u64) -> Vec<ShardConfig> {
+/// What each shard is told: the capacity is shared evenly, rows are kept in
+/// `folder` where the configuration says so.
+pub fn configs(
+    config: &Config,
+    hello: &Hello,
+    incarnation: u64,
+    folder: &Path,
+) -> Vec<ShardConfig> {
     let replay = &config.replay;
     let selector = match replay.selector {
         SelectorConfig::Uniform => Selector::Uniform,
@@ -45,6 +52,9 @@ pub fn configs(config: &Config, hello: &Hello, incarnation: u64) -> Vec<ShardCon
         selector,
         seed: config.run.seed,
         hello: Some(hello.clone()),
+        journal: replay
+            .journal
+            .then(|| JournalConfig::new(&folder.join(format!("shard-{shard}")))),
         ..ShardConfig::default()
     };
     (0..).take(replay.shards).map(one).collect()
@@ -78,12 +88,20 @@ mod tests {
                 history: 1,
             },
         };
-        let all = configs(&config, &hello, 5);
+        let all = configs(&config, &hello, 5, Path::new("kept"));
         let told: Vec<_> = all
             .iter()
             .map(|c| (c.shard, c.incarnation, c.capacity))
             .collect();
         assert_eq!(told, [(0, 5, 34), (1, 5, 34), (2, 5, 34)]);
         all.iter().for_each(|c| c.check().unwrap());
+        let folders: Vec<_> = all
+            .iter()
+            .map(|c| c.journal.clone().unwrap().folder)
+            .collect();
+        assert_eq!(folders[1], Path::new("kept/shard-1"));
+        config.replay.journal = false;
+        let all = configs(&config, &hello, 5, Path::new("kept"));
+        assert!(all.iter().all(|c| c.journal.is_none()));
     }
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::learner_status::{ActorStatus, LearnerStatus};
+use proto::learner_status::{ActorStatus, LearnerStatus, ShardLink};
 use serde_json::Value;
 
 use crate::process::Bench;
@@ -91,27 +91,48 @@ impl Pace {
 #[test]
 fn a_shard_that_dies_and_comes_back_empty_neither_bursts_nor_blocks() {
     let _alone = alone();
-    let mut cluster = Cluster::start(2, CAPACITY, "");
+    let cluster = Cluster::start(2, CAPACITY, "");
+    let back = shard_dies_and_comes_back(cluster, CAPACITY as u64, 300);
+    assert!(back < CAPACITY as u64, "{back} rows came from nowhere");
+}
+
+/// One of four, which keeps its rows; the others can do without it.
+#[test]
+fn a_shard_that_dies_and_comes_back_with_its_rows_neither_bursts_nor_blocks() {
+    let _alone = alone();
+    let cluster = Cluster::start_keeping(4, 150, "--set replay.ack=durable");
+    let back = shard_dies_and_comes_back(cluster, 150, 100);
+    assert_eq!(
+        back, 150,
+        "what was acknowledged as durable is there at once"
+    );
+}
+
+/// Rows of shard 1 when it was first seen again. `beyond`: updates that must
+/// come while it is away, more than the credit that was left.
+fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -> u64 {
+    let shards = cluster.shards.len();
     let _actor = cluster.actor("");
+    let rows = |l: &ShardLink| l.summary.map_or(0, |s| s.rows);
     let begin = cluster.until("full shards", PATIENCE, |s| {
-        let rows = |l: &proto::learner_status::ShardLink| l.summary.map_or(0, |s| s.rows);
-        training(s) && s.shards.iter().all(|l| rows(l) == CAPACITY as u64)
+        training(s) && s.shards.iter().all(|l| rows(l) == capacity)
     });
     cluster.kill_shard(1);
     let mut pace = Pace::new(begin.updates);
-    // Far more than the credit that was left: (2 · 200 rows · 5 samples) / 16 = 125 updates.
     let away = cluster.until("updates without the shard", PATIENCE, |s| {
         pace.see(s);
-        s.updates > begin.updates + 300 && !s.shards[1].alive
+        s.updates > begin.updates + beyond && !s.shards[1].alive
     });
-    cluster.restart_shard(1, CAPACITY);
+    cluster.restart_shard(1);
+    let seen = cluster.until("the shard", PATIENCE, |s| {
+        pace.see(s);
+        s.shards[1].alive
+    });
     let back = cluster.until("rows in the new shard", PATIENCE, |s| {
         pace.see(s);
         let shard = &s.shards[1];
-        shard.alive
-            && shard
-                .summary
-                .is_some_and(|s| s.rows >= 200 && s.sampled > 0)
+        let used = |s: proto::sample::ShardSummary| s.rows >= capacity * 2 / 3 && s.sampled > 0;
+        shard.alive && shard.summary.is_some_and(used)
     });
     assert!(back.updates >= away.updates);
     cluster.until("updates with the new shard", PATIENCE, |s| {
@@ -125,14 +146,16 @@ fn a_shard_that_dies_and_comes_back_empty_neither_bursts_nor_blocks() {
 
     cluster.learner.terminate();
     assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
-    check_limiter(&cluster.metrics());
+    check_limiter(&cluster.metrics(), shards, capacity);
+    rows(&seen.shards[1])
 }
 
 /// The algebra of `learner::ledger` on every line of metrics.
-fn check_limiter(lines: &[Value]) {
+#[expect(clippy::cast_precision_loss, reason = "a few hundred")]
+fn check_limiter(lines: &[Value], shards: usize, capacity: u64) {
     // As in services.rs: SPI, tolerance, min_rows, batches in flight, one batch per shard.
     let (spi, tolerance, min_rows) = (5.0, 200.0, 400.0);
-    let (in_flight, least) = (4.0 * 16.0, 2.0 * 16.0);
+    let (in_flight, least) = (4.0 * 16.0, shards as f64 * 16.0);
     let number = |line: &Value, key: &str| line[key].as_f64().unwrap();
     for (i, line) in lines.iter().enumerate() {
         let sampled = number(line, "sampled");
@@ -152,15 +175,14 @@ fn check_limiter(lines: &[Value]) {
             "a burst of inserts: {line}"
         );
         let refilled = number(line, "inserted") - charged;
-        // What two full shards lack without one.
-        #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
-        let lack = min_rows - CAPACITY as f64;
+        // What full shards lack without one.
+        let lack = (min_rows - (shards as u64 - 1) as f64 * capacity as f64).max(0.0);
         assert!(refilled <= lack + least, "{refilled} refilled: {line}");
     }
     let last = &lines[lines.len() - 1];
     assert_eq!(
         (&last["over"], &last["shards_alive"]),
-        (&Value::Bool(true), &Value::from(2))
+        (&Value::Bool(true), &Value::from(shards))
     );
 }
 

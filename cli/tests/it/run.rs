@@ -179,9 +179,28 @@ fn played(bench: &Bench) {
     assert!(bench.path("found/pictures/phantom_0001.png").is_file());
 }
 
+/// Rows that the run's first shard keeps, and the number of its next one.
+fn kept(run: &Path) -> (u64, u64) {
+    let kept = replay_server::verify::verify(&run.join("replay/shard-0")).unwrap();
+    assert!(kept.is_sound(), "{}", kept.as_text());
+    let kept = kept.as_json();
+    assert_eq!(kept["snapshot_row"], kept["next_row"], "{kept}");
+    (
+        kept["rows"].as_u64().unwrap(),
+        kept["next_row"].as_u64().unwrap(),
+    )
+}
+
 fn resumed(bench: &Bench, validations: usize) {
-    train(bench, "--resume runs/one --updates 50");
     let run = bench.path("runs/one");
+    let before = kept(&run);
+    train(bench, "--resume runs/one --updates 50");
+    let after = kept(&run);
+    assert!(before.0 > 0 && before.0 == before.1, "{before:?}");
+    assert!(
+        after.0 > before.0 && after.0 == after.1,
+        "{after:?}: the rows went on"
+    );
     let all = lines(&run.join("validation.jsonl"));
     assert!(all.len() > validations);
     assert!(

@@ -156,6 +156,8 @@ pub struct Cluster {
     /// `None` where a shard is away.
     pub shards: Vec<Option<Service>>,
     addresses: Vec<String>,
+    /// Arguments of every shard.
+    serve: String,
     more: String,
     actors: usize,
     /// Last, so that the processes in it are gone when it goes.
@@ -165,6 +167,19 @@ pub struct Cluster {
 impl Cluster {
     /// Starts shards of `capacity` rows each, and a learner with these settings besides.
     pub fn start(shards: usize, capacity: usize, more: &str) -> Self {
+        Self::start_with(shards, format!("--capacity {capacity}"), more)
+    }
+
+    /// The same with shards that keep their rows.
+    pub fn start_keeping(shards: usize, capacity: usize, more: &str) -> Self {
+        Self::start_with(
+            shards,
+            format!("--capacity {capacity} --journal kept-SHARD"),
+            more,
+        )
+    }
+
+    fn start_with(shards: usize, serve: String, more: &str) -> Self {
         let bench = Bench::new();
         bench.write("cluster.toml", CONFIG);
         let size = "--train 2 --selection 0 --test 0 --size 48x56x48";
@@ -172,7 +187,7 @@ impl Cluster {
         let (addresses, shards): (Vec<_>, Vec<_>) = (0..shards)
             .map(|number| {
                 let (address, shard) = at_free_address(|address| {
-                    let shard = start_shard(&bench, number, capacity, address);
+                    let shard = start_shard(&bench, number, &serve, address);
                     (shard, "replay shard listens")
                 });
                 (address, Some(shard))
@@ -188,6 +203,7 @@ impl Cluster {
             address,
             shards,
             addresses,
+            serve,
             more: more.to_owned(),
             actors: 0,
             bench,
@@ -209,10 +225,10 @@ impl Cluster {
         self.shards[number].take().unwrap().kill();
     }
 
-    /// Starts a shard again where it was, with nothing in it.
-    pub fn restart_shard(&mut self, number: usize, capacity: usize) {
+    /// Starts a shard again where it was, with what it keeps.
+    pub fn restart_shard(&mut self, number: usize) {
         for _ in 0..CLASHES {
-            let mut shard = start_shard(&self.bench, number, capacity, &self.addresses[number]);
+            let mut shard = start_shard(&self.bench, number, &self.serve, &self.addresses[number]);
             if shard.listens("replay shard listens") {
                 self.shards[number] = Some(shard);
                 return;
@@ -294,8 +310,9 @@ fn at_free_address(mut start: impl FnMut(&str) -> (Service, &'static str)) -> (S
     panic!("no port stays free for a moment");
 }
 
-fn start_shard(bench: &Bench, number: usize, capacity: usize, address: &str) -> Service {
-    let line = format!("serve --listen {address} --shard {number} --capacity {capacity}");
+fn start_shard(bench: &Bench, number: usize, serve: &str, address: &str) -> Service {
+    let own = serve.replace("SHARD", &number.to_string());
+    let line = format!("serve --listen {address} --shard {number} {own}");
     Service::start(bench, "replay-server", &format!("shard-{number}"), &line)
 }
 

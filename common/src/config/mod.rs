@@ -13,9 +13,9 @@ mod sections;
 pub use explain::{Setting, schema, settings};
 pub use layer::ConfigError;
 pub use sections::{
-    ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig, EvaluationConfig,
-    LearnerConfig, LogConfig, NetworkConfig, PoseConfig, ReplayConfig, RunConfig, SelectorConfig,
-    ValidationConfig,
+    AckConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig,
+    EvaluationConfig, LearnerConfig, LogConfig, NetworkConfig, PoseConfig, ReplayConfig, RunConfig,
+    SelectorConfig, ValidationConfig,
 };
 
 use std::path::PathBuf;

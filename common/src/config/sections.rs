@@ -78,6 +78,14 @@ pub enum SelectorConfig {
     Prioritised,
 }
 
+/// When a shard acknowledges rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AckConfig {
+    Memory,
+    Durable,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayConfig {
@@ -92,6 +100,8 @@ pub struct ReplayConfig {
     pub samples_per_insert: f64,
     pub tolerance: u64,
     pub min_rows: u64,
+    pub journal: bool,
+    pub ack: AckConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -208,4 +208,11 @@ impl Replay for Shard {
     ) -> Result<Response<wire::ShardStatus>, Status> {
         Err(Status::unimplemented("nobody asks"))
     }
+
+    async fn snapshot(
+        &self,
+        _: Request<wire::SnapshotRequest>,
+    ) -> Result<Response<wire::SnapshotReply>, Status> {
+        Err(Status::unimplemented("not for this learner"))
+    }
 }

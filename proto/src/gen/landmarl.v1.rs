@@ -181,6 +181,45 @@ pub struct ShardStatus {
     pub version: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub run_id: ::prost::alloc::string::String,
+    /// The number of the next row, over all lives: the journal's position.
+    #[prost(uint64, tag = "10")]
+    pub next_row: u64,
+    /// Only of a shard that keeps its rows on disk.
+    #[prost(message, optional, tag = "11")]
+    pub journal: ::core::option::Option<JournalStatus>,
+}
+/// What a journal does.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JournalStatus {
+    /// Rows with lower numbers are on the disk.
+    #[prost(uint64, tag = "1")]
+    pub durable: u64,
+    /// Segments, and bytes of them.
+    #[prost(uint64, tag = "2")]
+    pub segments: u64,
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// Groups brought to the disk, seconds that they took in all, the longest.
+    #[prost(uint64, tag = "4")]
+    pub commits: u64,
+    #[prost(double, tag = "5")]
+    pub busy_s: f64,
+    #[prost(double, tag = "6")]
+    pub longest_s: f64,
+    /// Why the disk refuses; empty while it does not.
+    #[prost(string, tag = "7")]
+    pub failing: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotReply {
+    /// Rows with lower numbers have their priorities saved; 0 while there are none.
+    #[prost(uint64, tag = "1")]
+    pub row: u64,
+    /// Bytes written.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -400,6 +439,29 @@ pub mod replay_client {
             req.extensions_mut().insert(GrpcMethod::new("landmarl.v1.Replay", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Saves the priorities beside the rows, and says up to which row. Refused
+        /// with FAILED_PRECONDITION by a shard without a journal. Deadline 60 s.
+        pub async fn snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::SnapshotReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/landmarl.v1.Replay/Snapshot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("landmarl.v1.Replay", "Snapshot"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -449,6 +511,12 @@ pub mod replay_server {
             &self,
             request: tonic::Request<super::ShardStatusRequest>,
         ) -> std::result::Result<tonic::Response<super::ShardStatus>, tonic::Status>;
+        /// Saves the priorities beside the rows, and says up to which row. Refused
+        /// with FAILED_PRECONDITION by a shard without a journal. Deadline 60 s.
+        async fn snapshot(
+            &self,
+            request: tonic::Request<super::SnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::SnapshotReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ReplayServer<T> {
@@ -688,6 +756,49 @@ pub mod replay_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/landmarl.v1.Replay/Snapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct SnapshotSvc<T: Replay>(pub Arc<T>);
+                    impl<T: Replay> tonic::server::UnaryService<super::SnapshotRequest>
+                    for SnapshotSvc<T> {
+                        type Response = super::SnapshotReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SnapshotRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Replay>::snapshot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SnapshotSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

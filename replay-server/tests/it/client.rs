@@ -123,6 +123,14 @@ impl Shard {
             .unwrap()
     }
 
+    /// Why it ended by itself.
+    pub async fn ended(self) -> Result<(), ShardError> {
+        tokio::time::timeout(PATIENCE, self.served)
+            .await
+            .expect("the shard ends")
+            .unwrap()
+    }
+
     pub fn client(&self) -> ReplayClient<Channel> {
         self.client.clone()
     }

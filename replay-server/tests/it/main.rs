@@ -4,6 +4,8 @@
 
 mod client;
 mod insert;
+mod journal;
+mod kill;
 mod process;
 mod refuse;
 mod sample;

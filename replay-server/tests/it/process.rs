@@ -2,6 +2,7 @@
 
 use proto::listen;
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_replay-server");
@@ -15,27 +16,36 @@ fn stderr(output: &Output) -> String {
 }
 
 /// A running server that ends with the test.
-struct Server {
+pub struct Server {
     child: Child,
-    address: String,
+    pub address: String,
     /// Kept open: a server that cannot write its log would fail.
     _log: BufReader<std::process::ChildStderr>,
 }
 
 impl Server {
     fn start() -> Self {
-        let args = [
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
+        Self::serve(&["--capacity", "100", "--shard", "3"])
+    }
+
+    /// A shard that keeps its rows.
+    pub fn keeping(folder: &Path, capacity: u64) -> Self {
+        let (folder, capacity) = (folder.to_str().unwrap(), capacity.to_string());
+        Self::serve(&[
             "--capacity",
-            "100",
-            "--shard",
-            "3",
-            "--log-format",
-            "json",
-        ];
+            &capacity,
+            "--journal",
+            folder,
+            "--segment-mb",
+            "1",
+            "--log",
+            "replay_server::run=info",
+        ])
+    }
+
+    fn serve(args: &[&str]) -> Self {
         let mut child = Command::new(BINARY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(args)
             .stderr(Stdio::piped())
             .spawn()

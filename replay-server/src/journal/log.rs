@@ -1,0 +1,237 @@
+//! Group commits: batches into segments, in order, each group written and
+//! brought to the disk as one.
+//!
+//! A group that fails is tried again into a new segment. A file whose sync
+//! failed is never written again: the system may have dropped what it could not
+//! write and report success the next time (PostgreSQL's "fsyncgate", 2018).
+
+use super::disk::Disk;
+use super::segment::{self, Head};
+use super::{JournalConfig, JournalError};
+use crate::shard::CheckedBatch;
+use crate::writers::Writers;
+use proto::hello::Hello;
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A batch on its way to the disk.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Number of its first row.
+    pub first_row: u64,
+    /// The batch.
+    pub batch: Arc<CheckedBatch>,
+}
+
+impl Entry {
+    /// The number behind that of its last row.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.first_row + self.batch.td_errors.len() as u64
+    }
+}
+
+/// A segment that holds rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// The file.
+    pub path: PathBuf,
+    /// The number behind that of its last row.
+    pub end: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// What a log goes on from.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The shard's number in the run.
+    pub shard: u32,
+    /// This life of the shard.
+    pub incarnation: u64,
+    /// Rows that the table holds: older ones need no disk.
+    pub capacity: u64,
+    /// The number of the next row.
+    pub next_row: u64,
+    /// Segments that are there, oldest first.
+    pub segments: Vec<Segment>,
+    /// The last batch of every writer.
+    pub writers: Writers,
+}
+
+struct Open<F> {
+    file: F,
+    /// Bytes that are on the disk for certain.
+    durable: u64,
+}
+
+/// The segments of one shard.
+pub struct Log<D: Disk> {
+    disk: D,
+    config: JournalConfig,
+    start: Start,
+    hello: Option<Hello>,
+    segments: VecDeque<Segment>,
+    /// The last of them, unless it was given up.
+    open: Option<Open<D::File>>,
+    /// Kept between groups.
+    buffer: Vec<u8>,
+}
+
+impl<D: Disk> fmt::Debug for Log<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("folder", &self.config.folder)
+            .field("durable", &self.durable())
+            .field("segments", &self.segments.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// A log that goes on in a new segment.
+    pub fn new(disk: D, config: JournalConfig, start: Start, hello: Option<Hello>) -> Self {
+        Self {
+            disk,
+            config,
+            segments: start.segments.iter().cloned().collect(),
+            start,
+            hello,
+            open: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Takes note of the run, which every segment names.
+    pub fn join(&mut self, hello: Hello) {
+        self.hello.get_or_insert(hello);
+    }
+
+    /// Rows with lower numbers are on the disk.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.start.next_row
+    }
+
+    #[cfg(test)]
+    pub(super) fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// Segments and the bytes in them.
+    #[must_use]
+    pub fn size(&self) -> (usize, u64) {
+        let bytes = self.segments.iter().map(|s| s.bytes).sum();
+        (self.segments.len(), bytes)
+    }
+
+    /// Brings batches to the disk that follow each other and what is there.
+    /// All or none: after an error the same batches can be given again.
+    pub fn commit(&mut self, group: &[Entry]) -> Result<(), JournalError> {
+        let Some(last) = group.last() else {
+            return Ok(());
+        };
+        self.buffer.clear();
+        let full = |s: &Segment| s.bytes >= self.config.segment_bytes;
+        let fresh = self.open.is_none() || self.segments.back().is_none_or(full);
+        if fresh {
+            self.begin()?;
+        }
+        for entry in group {
+            segment::append_batch(&mut self.buffer, entry.first_row, &entry.batch);
+        }
+        if let Err(error) = self.write(fresh) {
+            self.give_up();
+            return Err(error);
+        }
+        let written = self.buffer.len() as u64;
+        if let (Some(open), Some(segment)) = (&mut self.open, self.segments.back_mut()) {
+            open.durable += written;
+            segment.bytes = open.durable;
+            segment.end = last.end();
+        }
+        self.start.next_row = last.end();
+        for entry in group {
+            let batch = &entry.batch;
+            self.start.writers.stored(batch.writer, batch.sequence);
+        }
+        self.evict();
+        Ok(())
+    }
+
+    /// Opens the next segment; its head is written with the first group.
+    fn begin(&mut self) -> Result<(), JournalError> {
+        let Some(hello) = self.hello.clone() else {
+            return Err(JournalError::Gone);
+        };
+        let head = Head {
+            shard: self.start.shard,
+            incarnation: self.start.incarnation,
+            first_row: self.start.next_row,
+            hello,
+            writers: self.start.writers.all(),
+        };
+        let path = segment::path(&self.config.folder, head.first_row);
+        let file = self
+            .disk
+            .create(&path)
+            .map_err(JournalError::disk("create", &path))?;
+        segment::append_head(&mut self.buffer, &head);
+        // One that was given up before anything in it was durable had this name too.
+        self.segments.retain(|s| s.path != path);
+        self.segments.push_back(Segment {
+            path,
+            end: head.first_row,
+            bytes: 0,
+        });
+        self.open = Some(Open { file, durable: 0 });
+        Ok(())
+    }
+
+    fn write(&mut self, fresh: bool) -> Result<(), JournalError> {
+        let (Some(open), Some(segment)) = (&mut self.open, self.segments.back()) else {
+            return Err(JournalError::Gone);
+        };
+        let path = &segment.path;
+        self.disk
+            .write(&mut open.file, &self.buffer)
+            .map_err(JournalError::disk("write", path))?;
+        self.disk
+            .sync(&open.file)
+            .map_err(JournalError::disk("sync", path))?;
+        if fresh {
+            let folder = &self.config.folder;
+            self.disk
+                .sync_folder(folder)
+                .map_err(JournalError::disk("sync", folder))?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a file that failed. What is behind its durable part frees its
+    /// space if it can; if not, the next segment begins before it and counts.
+    fn give_up(&mut self) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        let cut = self.disk.cut(&open.file, open.durable);
+        if let (Err(error), Some(segment)) = (cut, self.segments.back()) {
+            tracing::debug!(file = %segment.path.display(), %error, "the end of a failed segment stays");
+        }
+    }
+
+    /// Removes segments all of whose rows have left the table.
+    fn evict(&mut self) {
+        let oldest = self.durable().saturating_sub(self.start.capacity);
+        while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.end <= oldest) {
+            let Some(segment) = self.segments.pop_front() else {
+                break;
+            };
+            if let Err(error) = self.disk.remove(&segment.path) {
+                tracing::warn!(file = %segment.path.display(), %error, "a segment that is no longer needed stays");
+            }
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Journals against cuts, flipped bits and disks that refuse.
+
+use super::disk::{Disk, RealDisk};
+use super::log::{Entry, Log, Start};
+use super::recover::{Mode, Recovered, Sink, recover};
+use super::segment::{self, Head, Stored};
+use super::{JournalConfig, JournalError};
+use crate::shard::CheckedBatch;
+use crate::writers::Writers;
+use common::row::RowShape;
+use proptest::prelude::*;
+use proto::hello::Hello;
+use proto::insert::Writer;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const SHAPE: RowShape = RowShape {
+    agents: 1,
+    history: 1,
+};
+
+fn hello() -> Hello {
+    Hello {
+        run_id: "journal".into(),
+        manifest: [3; 32],
+        config_digest: [4; 32],
+        shape: SHAPE,
+    }
+}
+
+fn start(capacity: u64) -> Start {
+    Start {
+        shard: 2,
+        incarnation: 7,
+        capacity,
+        next_row: 0,
+        segments: Vec::new(),
+        writers: Writers::new(100),
+    }
+}
+
+/// Batch number `n` of writer `n % 2`; its rows hold their own numbers.
+fn entry(n: u64, first_row: u64, rows: usize) -> Entry {
+    let numbers = (first_row..).take(rows);
+    let packed = numbers.clone().flat_map(|row| {
+        let mut bytes = vec![0; SHAPE.bytes()];
+        bytes[..8].copy_from_slice(&row.to_le_bytes());
+        bytes
+    });
+    let batch = CheckedBatch {
+        writer: Writer {
+            actor: u16::from(n % 2 == 1),
+            incarnation: 1,
+        },
+        sequence: n / 2 + 1,
+        packed: packed.collect(),
+        td_errors: numbers.map(|row| row as f32).collect(),
+    };
+    Entry {
+        first_row,
+        batch: Arc::new(batch),
+    }
+}
+
+/// Batches of 1, 2, 3, 1, 2, 3, … rows.
+fn entries(count: u64) -> Vec<Entry> {
+    let mut row = 0;
+    let one = |n: u64| {
+        let entry = entry(n, row, (n % 3) as usize + 1);
+        row = entry.end();
+        entry
+    };
+    (0..count).map(one).collect()
+}
+
+fn config(folder: &Path, segment_bytes: u64) -> JournalConfig {
+    JournalConfig {
+        segment_bytes,
+        ..JournalConfig::new(folder)
+    }
+}
+
+fn log(folder: &Path, segment_bytes: u64, capacity: u64) -> Log<RealDisk> {
+    let config = config(folder, segment_bytes);
+    Log::new(RealDisk, config, start(capacity), Some(hello()))
+}
+
+/// Numbers of the rows that came back; `None` in a lost row's place.
+#[derive(Default)]
+struct Rows(Vec<Option<u64>>);
+
+impl Sink for Rows {
+    fn open(&mut self, head: &Head) -> Result<(), JournalError> {
+        assert_eq!((head.shard, head.incarnation), (2, 7));
+        assert_eq!(head.hello, hello());
+        Ok(())
+    }
+
+    fn rows(&mut self, batch: &Stored<'_>) -> Result<(), JournalError> {
+        let rows = batch.packed.chunks_exact(SHAPE.bytes());
+        for ((row, number), error) in rows.zip(batch.first_row..).zip(batch.td_errors()) {
+            assert_eq!(row[..8], number.to_le_bytes(), "a row is what it was");
+            assert_eq!(error, number as f32);
+            self.0.push(Some(number));
+        }
+        Ok(())
+    }
+
+    fn hole(&mut self, rows: u64) -> Result<(), JournalError> {
+        self.0.extend((0..rows).map(|_| None));
+        Ok(())
+    }
+}
+
+fn read(folder: &Path, mode: Mode) -> (Rows, Recovered) {
+    let mut rows = Rows::default();
+    let found = recover(folder, Some(2), mode, 100, &mut rows).unwrap();
+    (rows, found)
+}
+
+fn numbers(rows: std::ops::Range<u64>) -> Vec<Option<u64>> {
+    rows.map(Some).collect()
+}
+
+#[test]
+fn what_was_committed_comes_back_over_segments_and_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = entries(60);
+    let mut log = log(folder.path(), 2000, 1000);
+    for group in all[..40].chunks(3) {
+        log.commit(group).unwrap();
+    }
+    assert_eq!(log.durable(), 79);
+    drop(log);
+    let (rows, found) = read(folder.path(), Mode::Look);
+    assert_eq!(rows.0, numbers(0..79));
+    assert!(found.segments.len() > 2 && found.damage.is_empty());
+    assert_eq!((found.torn_bytes, found.lost_rows), (0, 0));
+    let writer = |actor| Writer {
+        actor,
+        incarnation: 1,
+    };
+    assert_eq!([0, 1].map(|a| found.writers.last(writer(a))), [20, 20]);
+    // The next life goes on in a segment of its own.
+    let next = Start {
+        next_row: found.next_row,
+        segments: found.segments,
+        writers: found.writers,
+        ..start(1000)
+    };
+    let settings = config(folder.path(), 2000);
+    let mut log = Log::new(RealDisk, settings, next, Some(hello()));
+    log.commit(&all[40..]).unwrap();
+    let (rows, found) = read(folder.path(), Mode::Look);
+    assert_eq!(rows.0, numbers(0..120));
+    assert_eq!(found.writers.last(writer(1)), 30);
+}
+
+#[test]
+fn segments_go_once_their_rows_left_the_table_and_repeats_are_still_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = log(folder.path(), 1000, 30);
+    for entry in entries(200) {
+        log.commit(&[entry]).unwrap();
+        let on_disk: u64 = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|f| f.unwrap().metadata().unwrap().len())
+            .sum();
+        // 30 rows of 60 bytes with heads of batches and segments, and two segments' overhang.
+        assert!(on_disk < 30 * 100 + 2 * 1500, "{on_disk} bytes");
+    }
+    let (rows, found) = read(folder.path(), Mode::Look);
+    let first = rows.0[0].unwrap();
+    assert!(first <= 399 - 30 && first > 399 - 100, "{first}");
+    assert_eq!(rows.0, numbers(first..399));
+    assert_eq!(found.first_row, first);
+    let silent = Writer {
+        actor: 0,
+        incarnation: 1,
+    };
+    assert!(found.writers.is_duplicate(silent, 1), "its segment is gone");
+}
+
+/// A crash while writing: whatever is left of the last group, what was
+/// committed before is there and nothing else is.
+#[test]
+fn every_cut_of_the_end_leaves_whole_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = log(folder.path(), 1 << 20, 1000);
+    log.commit(&entries(6)).unwrap();
+    drop(log);
+    let path = segment::path(folder.path(), 0);
+    let bytes = fs::read(&path).unwrap();
+    for length in 0..=bytes.len() {
+        fs::write(&path, &bytes[..length]).unwrap();
+        let (rows, found) = read(folder.path(), Mode::Repair);
+        let expected = [0, 1, 3, 6, 7, 9, 12];
+        assert!(expected.contains(&rows.0.len()), "{length}: {:?}", rows.0);
+        assert_eq!(rows.0, numbers(0..rows.0.len() as u64));
+        assert!(found.damage.is_empty(), "{:?}", found.damage);
+        assert_eq!(found.lost_rows, 0);
+        // Repaired: a second look finds nothing torn.
+        let (again, found) = read(folder.path(), Mode::Look);
+        assert_eq!((again.0, found.torn_bytes), (rows.0, 0));
+        fs::remove_file(&path).ok();
+    }
+}
+
+#[test]
+fn others_folders_and_formats_are_refused_or_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = entries(30);
+    let mut log = log(folder.path(), 500, 1000);
+    for entry in &all {
+        log.commit(std::slice::from_ref(entry)).unwrap();
+    }
+    let mut rows = Rows::default();
+    let error = recover(folder.path(), Some(3), Mode::Repair, 9, &mut rows).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("is that of shard 2, not of shard 3"),
+        "{error}"
+    );
+    // A format of the future in the middle: the rest comes back, and it is told.
+    let (_, found) = read(folder.path(), Mode::Look);
+    let victim = &found.segments[1].path;
+    let mut bytes = fs::read(victim).unwrap();
+    bytes[6] = 9;
+    fs::write(victim, bytes).unwrap();
+    let (rows, found) = read(folder.path(), Mode::Repair);
+    assert!(
+        found.damage[0].contains("has format 9"),
+        "{:?}",
+        found.damage
+    );
+    let lost = rows.0.iter().filter(|r| r.is_none()).count() as u64;
+    assert!(lost > 0 && lost == found.lost_rows);
+    assert_eq!(found.next_row, 60);
+    assert!(victim.with_extension("damaged").exists() && !victim.exists());
+}
+
+/// Fails each of the first operations of a kind, then works; what fails in the
+/// middle of a write leaves half of it.
+struct Failing {
+    writes: AtomicU32,
+    syncs: AtomicU32,
+    cuts_work: bool,
+}
+
+impl Failing {
+    fn fails(left: &AtomicU32) -> bool {
+        let less = |n: u32| n.checked_sub(1);
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+}
+
+impl Disk for Failing {
+    type File = fs::File;
+
+    fn create(&self, path: &Path) -> io::Result<fs::File> {
+        RealDisk.create(path)
+    }
+
+    fn write(&self, file: &mut fs::File, bytes: &[u8]) -> io::Result<()> {
+        if Self::fails(&self.writes) {
+            RealDisk.write(file, &bytes[..bytes.len() / 2])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        RealDisk.write(file, bytes)
+    }
+
+    fn sync(&self, file: &fs::File) -> io::Result<()> {
+        if Self::fails(&self.syncs) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        RealDisk.sync(file)
+    }
+
+    fn cut(&self, file: &fs::File, length: u64) -> io::Result<()> {
+        if self.cuts_work {
+            RealDisk.cut(file, length)
+        } else {
+            Err(io::Error::from_raw_os_error(5))
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        RealDisk.sync_folder(folder)
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_loses_nothing_once_it_takes_again() {
+    for (writes, syncs, cuts_work) in [
+        (1, 0, true),
+        (3, 0, false),
+        (0, 1, true),
+        (0, 4, false),
+        (2, 2, false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Failing {
+            writes: AtomicU32::new(0),
+            syncs: AtomicU32::new(0),
+            cuts_work,
+        };
+        let settings = config(folder.path(), 900);
+        let mut log = Log::new(disk, settings, start(1000), Some(hello()));
+        let mut failed = 0;
+        for (i, group) in entries(60).chunks(4).enumerate() {
+            if i % 3 == 1 {
+                log.disk().writes.store(writes, Ordering::Relaxed);
+                log.disk().syncs.store(syncs, Ordering::Relaxed);
+            }
+            while let Err(error) = log.commit(group) {
+                failed += 1;
+                assert!(matches!(error, JournalError::Disk { .. }), "{error}");
+                // As if the machine died right here: what was durable is there.
+                let (rows, found) = read(folder.path(), Mode::Look);
+                let durable = log.durable();
+                assert!(
+                    rows.0.len() as u64 >= durable,
+                    "{} of {durable}",
+                    rows.0.len()
+                );
+                assert_eq!(rows.0[..durable as usize], numbers(0..durable));
+                assert_eq!((found.lost_rows, found.damage.len()), (0, 0));
+            }
+        }
+        assert!(failed >= 5, "{failed} failures");
+        let (rows, found) = read(folder.path(), Mode::Repair);
+        assert_eq!(rows.0, numbers(0..120), "{writes} {syncs} {cuts_work}");
+        assert_eq!((found.lost_rows, found.damage), (0, Vec::new()));
+    }
+}
+
+fn flipped(place: f64, bit: u8) -> (Rows, Recovered, bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = log(folder.path(), 900, 1000);
+    for group in entries(40).chunks(3) {
+        log.commit(group).unwrap();
+    }
+    drop(log);
+    let mut files: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
+    files.sort();
+    let sizes: Vec<usize> = files
+        .iter()
+        .map(|f| fs::metadata(f).unwrap().len() as usize)
+        .collect();
+    let mut at = ((sizes.iter().sum::<usize>() - 1) as f64 * place) as usize;
+    let mut file = 0;
+    while at >= sizes[file] {
+        at -= sizes[file];
+        file += 1;
+    }
+    let mut bytes = fs::read(&files[file]).unwrap();
+    bytes[at] ^= 1 << bit;
+    fs::write(&files[file], bytes).unwrap();
+    let (rows, found) = read(folder.path(), Mode::Repair);
+    (rows, found, file + 1 == files.len())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A flipped bit costs the batch that it hit, or its segment's head; no
+    /// row comes back other than it was, and none in another's place.
+    #[test]
+    fn a_flipped_bit_costs_little_and_is_told(place in 0.0..1.0_f64, bit in 0..8_u8) {
+        let (rows, found, last) = flipped(place, bit);
+        for (number, row) in (found.first_row..).zip(&rows.0) {
+            prop_assert!(row.is_none_or(|row| row == number));
+        }
+        let lost = 79 - rows.0.iter().flatten().count();
+        prop_assert!(lost <= 16, "{} rows lost", lost);
+        let told = !found.damage.is_empty() || found.torn_bytes > 0;
+        prop_assert!(told || (lost == 0 && last));
+    }
+
+    /// Whatever a folder holds, reading it ends, and without a panic.
+    #[test]
+    fn arbitrary_bytes_are_survived(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        magic in any::<bool>(),
+        at in 0_usize..300,
+    ) {
+        let mut file = if magic { segment::MAGIC.to_vec() } else { Vec::new() };
+        file.extend(bytes);
+        let _ = segment::head(&file);
+        let _ = segment::batch(&file, at, SHAPE.bytes());
+        let _ = segment::resume(&file, at, None);
+        let _ = super::snapshot::Snapshot::from_bytes(&file);
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(segment::path(folder.path(), 0), &file).unwrap();
+        let (rows, _) = read(folder.path(), Mode::Repair);
+        prop_assert!(rows.0.is_empty());
+    }
+}

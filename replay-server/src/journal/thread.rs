@@ -1,0 +1,283 @@
+//! The log on a thread of its own: batches come in the order of the table,
+//! whoever wants to know when they are on the disk watches.
+//!
+//! Everything that is on its way is bounded by bytes ([`Journal::room`]). While
+//! the disk refuses, batches stay in memory and are tried again, inserts wait,
+//! and draws go on.
+
+use super::disk::Disk;
+use super::log::{Entry, Log};
+use super::{JournalConfig, JournalError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use proto::hello::Hello;
+use proto::shard_status::JournalStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// Bytes of one group, about.
+const GROUP_BYTES: usize = 4 << 20;
+/// A disk that refused is asked again after so long.
+const RETRY: Duration = Duration::from_millis(500);
+/// While the disk refuses the log says so this often.
+const COMPLAIN: Duration = Duration::from_secs(30);
+/// At the stop a disk that refuses gets so long.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Room on the way to the disk, given back when the batch is there.
+#[derive(Debug)]
+pub struct Room(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+enum Message {
+    Hello(Hello),
+    Batch {
+        entry: Entry,
+        urgent: bool,
+        room: Room,
+    },
+    /// Somebody waits for what came before.
+    Urge,
+    Stop,
+}
+
+/// A shard's journal.
+#[derive(Debug)]
+pub struct Journal {
+    sender: Sender<Message>,
+    durable: watch::Receiver<u64>,
+    room: Arc<Semaphore>,
+    queue_bytes: u32,
+    status: Arc<Mutex<JournalStatus>>,
+    thread: Mutex<Option<JoinHandle<Result<(), JournalError>>>>,
+}
+
+impl Journal {
+    /// Starts the thread.
+    pub fn start<D: Disk>(log: Log<D>, config: &JournalConfig) -> Result<Self, JournalError> {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let (told, durable) = watch::channel(log.durable());
+        let status = Arc::new(Mutex::new(JournalStatus::default()));
+        let mut writer = Writer {
+            log,
+            told,
+            status: status.clone(),
+            sync_every: config.sync_every,
+            complained: None,
+        };
+        writer.tell(None);
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run(&receiver))
+            .map_err(JournalError::disk("start a thread for", &config.folder))?;
+        Ok(Self {
+            sender,
+            durable,
+            room: Arc::new(Semaphore::new(config.queue_bytes as usize)),
+            queue_bytes: config.queue_bytes,
+            status,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Waits for room for so many bytes.
+    pub async fn room(&self, bytes: usize) -> Result<Room, JournalError> {
+        // A batch larger than everything goes alone.
+        let bytes = u32::try_from(bytes)
+            .unwrap_or(u32::MAX)
+            .min(self.queue_bytes);
+        let permit = self.room.clone().acquire_many_owned(bytes).await;
+        permit.map(Room).map_err(|_| JournalError::Gone)
+    }
+
+    /// Names the run, once it is known.
+    pub fn join(&self, hello: &Hello) -> Result<(), JournalError> {
+        self.send(Message::Hello(hello.clone()))
+    }
+
+    /// Takes a batch that follows the one before. `urgent`: somebody waits for it.
+    pub fn append(&self, entry: Entry, urgent: bool, room: Room) -> Result<(), JournalError> {
+        self.send(Message::Batch {
+            entry,
+            urgent,
+            room,
+        })
+    }
+
+    /// Returns once all rows with lower numbers are on the disk.
+    pub async fn durable(&self, row: u64) -> Result<(), JournalError> {
+        let mut durable = self.durable.clone();
+        if *durable.borrow() >= row {
+            return Ok(());
+        }
+        self.send(Message::Urge)?;
+        let reached = durable.wait_for(|&durable| durable >= row).await;
+        reached.map(drop).map_err(|_| JournalError::Gone)
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn status(&self) -> JournalStatus {
+        self.status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Brings everything to the disk and ends the thread. Blocks.
+    pub fn stop(&self) -> Result<(), JournalError> {
+        // A thread that is gone has said why, and says it again below.
+        let _ = self.send(Message::Stop);
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        thread.map_or(Ok(()), |thread| {
+            thread.join().unwrap_or(Err(JournalError::Gone))
+        })
+    }
+
+    fn send(&self, message: Message) -> Result<(), JournalError> {
+        self.sender.send(message).map_err(|_| JournalError::Gone)
+    }
+}
+
+struct Writer<D: Disk> {
+    log: Log<D>,
+    told: watch::Sender<u64>,
+    status: Arc<Mutex<JournalStatus>>,
+    sync_every: Duration,
+    complained: Option<Instant>,
+}
+
+/// Batches that go to the disk together.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    rooms: Vec<Room>,
+    bytes: usize,
+    /// Go without waiting for more.
+    urgent: bool,
+    stop: bool,
+}
+
+impl<D: Disk> Writer<D> {
+    fn run(mut self, receiver: &Receiver<Message>) -> Result<(), JournalError> {
+        loop {
+            let mut group = Group::default();
+            self.gather(&mut group, receiver);
+            self.commit(&mut group, receiver)?;
+            if group.stop {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for a batch, and for more until somebody waits, the time is over
+    /// or there are enough.
+    fn gather(&mut self, group: &mut Group, receiver: &Receiver<Message>) {
+        let mut due: Option<Instant> = None;
+        while !group.stop && group.bytes < GROUP_BYTES {
+            let message = match due {
+                _ if group.urgent => receiver.try_recv().ok(),
+                Some(due) => match receiver.recv_deadline(due) {
+                    Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
+                    other => other.ok(),
+                },
+                None => Some(receiver.recv().unwrap_or(Message::Stop)),
+            };
+            match message {
+                Some(message) => self.take(group, message),
+                None => return,
+            }
+            if !group.entries.is_empty() && due.is_none() {
+                due = Some(Instant::now() + self.sync_every);
+            }
+        }
+    }
+
+    fn take(&mut self, group: &mut Group, message: Message) {
+        match message {
+            Message::Hello(hello) => self.log.join(hello),
+            Message::Urge => group.urgent = true,
+            Message::Stop => group.stop = true,
+            Message::Batch {
+                entry,
+                urgent,
+                room,
+            } => {
+                group.bytes += entry.batch.packed.len();
+                group.urgent |= urgent;
+                group.entries.push(entry);
+                group.rooms.push(room);
+            }
+        }
+    }
+
+    /// Tries until the group is on the disk, or until a stop has waited enough.
+    fn commit(
+        &mut self,
+        group: &mut Group,
+        receiver: &Receiver<Message>,
+    ) -> Result<(), JournalError> {
+        let mut give_up = group.stop.then(|| Instant::now() + STOP_GRACE);
+        loop {
+            let begun = Instant::now();
+            let Err(error) = self.log.commit(&group.entries) else {
+                if !group.entries.is_empty() {
+                    self.committed(begun.elapsed());
+                }
+                return Ok(());
+            };
+            self.tell(Some(&error));
+            if give_up.is_some_and(|end| Instant::now() >= end) {
+                let rows = group
+                    .entries
+                    .iter()
+                    .map(|e| e.batch.td_errors.len())
+                    .sum::<usize>();
+                tracing::error!(rows, %error, "rows could not be brought to the disk before the stop; none of them was acknowledged as durable");
+                return Err(error);
+            }
+            // More batches join, up to the bound of what may be on its way.
+            let again = Instant::now() + RETRY;
+            while let Ok(message) = receiver.recv_deadline(again) {
+                self.take(group, message);
+            }
+            if group.stop && give_up.is_none() {
+                give_up = Some(Instant::now() + STOP_GRACE);
+            }
+        }
+    }
+
+    fn committed(&mut self, took: Duration) {
+        if self.complained.take().is_some() {
+            tracing::info!("the disk takes rows again");
+        }
+        {
+            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            status.commits += 1;
+            status.busy_s += took.as_secs_f64();
+            status.longest_s = status.longest_s.max(took.as_secs_f64());
+        }
+        self.tell(None);
+        self.told.send_replace(self.log.durable());
+    }
+
+    fn tell(&mut self, error: Option<&JournalError>) {
+        let (segments, bytes) = self.log.size();
+        {
+            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            status.durable = self.log.durable();
+            (status.segments, status.bytes) = (segments as u64, bytes);
+            status.failing = error.map(ToString::to_string);
+        }
+        if let Some(error) = error
+            && self.complained.is_none_or(|at| at.elapsed() > COMPLAIN)
+        {
+            self.complained = Some(Instant::now());
+            tracing::error!(%error, "rows cannot be brought to the disk; inserts wait, draws go on");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A look at a stopped shard's journal, changing nothing.
+
+use crate::journal::JournalError;
+use crate::journal::recover::{Mode, Recovered, Sink, recover};
+use crate::journal::segment::{Head, Stored};
+use crate::journal::snapshot::{self, Snapshot};
+use std::path::Path;
+
+/// What a journal holds.
+#[derive(Debug)]
+pub struct Verified {
+    found: Recovered,
+    shard: Option<u32>,
+    /// The row that the snapshot reaches, or what is wrong with it.
+    snapshot: Option<Result<u64, String>>,
+}
+
+/// Reads every byte of a shard's folder.
+pub fn verify(folder: &Path) -> Result<Verified, JournalError> {
+    let mut look = Look(None);
+    let found = recover(folder, None, Mode::Look, usize::MAX, &mut look)?;
+    let path = snapshot::path(folder);
+    let snapshot = match std::fs::read(&path) {
+        Ok(bytes) => Some(Snapshot::from_bytes(&bytes).map(|s| s.end)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(JournalError::disk("read", &path)(error)),
+    };
+    Ok(Verified {
+        found,
+        shard: look.0,
+        snapshot,
+    })
+}
+
+/// Keeps the shard's number.
+struct Look(Option<u32>);
+
+impl Sink for Look {
+    fn open(&mut self, head: &Head) -> Result<(), JournalError> {
+        self.0 = Some(head.shard);
+        Ok(())
+    }
+
+    fn rows(&mut self, _batch: &Stored<'_>) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    fn hole(&mut self, _rows: u64) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+impl Verified {
+    /// Whether nothing was lost but what no acknowledgement promised.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let snapshot = self.snapshot.as_ref().is_none_or(Result::is_ok);
+        self.found.damage.is_empty() && self.found.lost_rows == 0 && snapshot
+    }
+
+    fn rows(&self) -> u64 {
+        self.found.next_row - self.found.first_row - self.found.lost_rows
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn as_json(&self) -> serde_json::Value {
+        let found = &self.found;
+        serde_json::json!({
+            "shard": self.shard,
+            "run_id": found.hello.as_ref().map(|hello| &hello.run_id),
+            "sound": self.is_sound(),
+            "rows": self.rows(),
+            "first_row": found.first_row,
+            "next_row": found.next_row,
+            "segments": found.segments.len(),
+            "bytes": found.segments.iter().map(|s| s.bytes).sum::<u64>(),
+            "batches": found.batches,
+            "writers": found.writers.all().len(),
+            "lost_rows": found.lost_rows,
+            "torn_bytes": found.torn_bytes,
+            "snapshot_row": self.snapshot.as_ref().and_then(|s| s.as_ref().ok()),
+            "damage": self.damage(),
+        })
+    }
+
+    fn damage(&self) -> Vec<String> {
+        let snapshot = self.snapshot.as_ref().and_then(|s| s.as_ref().err());
+        let snapshot = snapshot.map(|why| format!("the snapshot of the priorities {why}"));
+        self.found.damage.iter().cloned().chain(snapshot).collect()
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn as_text(&self) -> String {
+        let found = &self.found;
+        let Some((hello, shard)) = found.hello.as_ref().zip(self.shard) else {
+            let mut text = "no rows here".to_owned();
+            for damage in self.damage() {
+                text += &format!("\ndamage    {damage}");
+            }
+            return text;
+        };
+        let mut text = format!(
+            "shard {shard} of run {}\n\
+             rows      {} from {} on, in {} batches of {} writers; {} were lost\n\
+             segments  {}, {:.1} MB; {} torn bytes at the end",
+            hello.run_id,
+            self.rows(),
+            found.first_row,
+            found.batches,
+            found.writers.all().len(),
+            found.lost_rows,
+            found.segments.len(),
+            found.segments.iter().map(|s| s.bytes).sum::<u64>() as f64 / 1e6,
+            found.torn_bytes,
+        );
+        text += &match &self.snapshot {
+            Some(Ok(row)) => format!("\nsnapshot  priorities of the rows below {row}"),
+            _ => "\nsnapshot  none: rows have the priorities that they came with".to_owned(),
+        };
+        for damage in self.damage() {
+            text += &format!("\ndamage    {damage}");
+        }
+        text
+    }
+}

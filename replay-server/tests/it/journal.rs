@@ -1,0 +1,162 @@
+//! Shards that keep their rows, stopped and started again in this process.
+
+use crate::client::{Shard, batch, hello, open};
+use proto::insert::{AckLevel, InsertOpen};
+use proto::sample::SampleRequest;
+use proto::update::SlotPriority;
+use replay_server::{JournalConfig, ShardConfig};
+use std::path::Path;
+use std::time::Duration;
+
+const CAPACITY: usize = 1000;
+
+fn config(folder: &Path, incarnation: u64) -> ShardConfig {
+    ShardConfig {
+        incarnation,
+        capacity: CAPACITY,
+        journal: Some(JournalConfig::new(folder)),
+        ..Default::default()
+    }
+}
+
+/// The incarnation that the shard gave itself, and credit for it.
+async fn credit(shard: &Shard, insert_limit: u64) -> u64 {
+    let request = |shard_incarnation| SampleRequest {
+        hello: hello(),
+        rows: 0,
+        insert_limit,
+        shard_incarnation,
+    };
+    let summary = shard.sample_as(request(0)).await.unwrap().summary;
+    shard
+        .sample_as(request(summary.shard_incarnation))
+        .await
+        .unwrap();
+    summary.shard_incarnation
+}
+
+fn durable(actor: u16) -> InsertOpen {
+    InsertOpen {
+        ack: AckLevel::Durable,
+        ..open(actor)
+    }
+}
+
+#[tokio::test]
+async fn a_restart_has_rows_priorities_draws_and_writers_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = Shard::start(config(folder.path(), 5)).await;
+    let alone = Shard::start(ShardConfig {
+        journal: None,
+        ..config(folder.path(), 5)
+    })
+    .await;
+    for shard in [&kept, &alone] {
+        let life = credit(shard, 500).await;
+        let (mut stream, first) = shard.open(1).await;
+        assert_eq!(first.acked, 0);
+        for i in 0..10 {
+            assert_eq!(stream.insert(batch(i + 1, 30 * i as u32, 30)).await, i + 1);
+        }
+        let priorities = (0..200).map(|slot| SlotPriority {
+            slot,
+            generation: 0,
+            td_error: slot as f32 / 20.0,
+        });
+        let updated = shard.update(life, priorities.collect()).await.unwrap();
+        assert_eq!(updated.applied, 200);
+        shard.sample(64).await;
+    }
+    kept.stop().await.unwrap();
+    let kept = Shard::start(config(folder.path(), 4)).await;
+    let life = credit(&kept, 100).await;
+    assert_eq!(life, 6, "above the life before, whatever the clock says");
+    let status = kept.status().await;
+    assert_eq!((status.summary.rows, status.next_row), (300, 300));
+    assert_eq!(status.journal.unwrap().durable, 300);
+    assert_eq!(status.summary.mass, alone.status().await.summary.mass);
+    // The draws go on where they were, over the same priorities.
+    let (a, b) = (kept.sample(256).await, alone.sample(256).await);
+    assert_eq!(a.columns, b.columns);
+    assert_eq!(a.probabilities, b.probabilities);
+    // A batch sent again, because its acknowledgement was lost.
+    let (mut stream, first) = kept.open(1).await;
+    assert_eq!(first.acked, 10);
+    assert_eq!(stream.insert(batch(10, 270, 30)).await, 10);
+    assert_eq!(stream.insert(batch(11, 300, 30)).await, 11);
+    let status = kept.status().await;
+    assert_eq!((status.summary.rows, status.duplicates), (330, 1));
+    kept.stop().await.unwrap();
+    alone.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn durable_acknowledgements_are_given_once_rows_are_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let patient = JournalConfig {
+        sync_every: Duration::from_secs(3600),
+        ..JournalConfig::new(folder.path())
+    };
+    let shard = Shard::start(ShardConfig {
+        journal: Some(patient),
+        ..config(folder.path(), 5)
+    })
+    .await;
+    credit(&shard, 500).await;
+    let (mut memory, _) = shard.open(1).await;
+    assert_eq!(memory.insert(batch(1, 0, 10)).await, 1);
+    assert_eq!(
+        shard.status().await.journal.unwrap().durable,
+        0,
+        "in memory only"
+    );
+    let mut stream = shard.stream().await;
+    stream.send(durable(2)).await;
+    assert_eq!(stream.reply().await.unwrap().acked, 0);
+    assert_eq!(stream.insert(batch(1, 10, 10)).await, 1);
+    let journal = shard.status().await.journal.unwrap();
+    assert_eq!(journal.durable, 20, "whoever came before is there too");
+    assert!(journal.commits >= 1 && journal.bytes > 0 && journal.failing.is_none());
+    shard.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_journal_durable_is_refused_with_what_to_do() {
+    let shard = Shard::with_credit(10).await;
+    let mut stream = shard.stream().await;
+    stream.send(durable(1)).await;
+    let error = stream.reply().await.unwrap_err();
+    assert!(error.message().contains("--journal"), "{error}");
+    shard.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn anothers_journal_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = Shard::start(config(folder.path(), 5)).await;
+    credit(&shard, 500).await;
+    let (mut stream, _) = shard.open(1).await;
+    stream.insert(batch(1, 0, 10)).await;
+    shard.stop().await.unwrap();
+    let number = ShardConfig {
+        shard: 4,
+        ..config(folder.path(), 6)
+    };
+    let error = Shard::start(number).await.ended().await.unwrap_err();
+    assert!(
+        error.to_string().contains("of shard 0, not of shard 4"),
+        "{error}"
+    );
+    let run = ShardConfig {
+        hello: Some(proto::hello::Hello {
+            run_id: "another".into(),
+            ..hello()
+        }),
+        ..config(folder.path(), 6)
+    };
+    let error = Shard::start(run).await.ended().await.unwrap_err();
+    assert!(error.to_string().contains("\"another\""), "{error}");
+    let shard = Shard::start(config(folder.path(), 6)).await;
+    assert_eq!(shard.status().await.summary.rows, 10);
+    shard.stop().await.unwrap();
+}
