@@ -136,7 +136,6 @@ impl SumTree {
         while level < self.first {
             for (node, mass) in nodes.iter_mut().zip(&mut masses) {
                 let (left, right) = (self.nodes[2 * *node], self.nodes[2 * *node + 1]);
-                // Without a branch: which way a draw goes cannot be predicted.
                 let goes_left = (right <= 0.0) | ((left > 0.0) & (*mass < left));
                 *mass -= if goes_left { 0.0 } else { left };
                 *node = 2 * *node + usize::from(!goes_left);

@@ -39,7 +39,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Ack::Memory)]
     pub ack: Ack,
     /// This client's number among all clients: its writer id, and the seed of its rows.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=4000))]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16))]
     pub client: u16,
     /// Requests in flight: batches per insert stream, at most its window; calls otherwise.
     #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
@@ -70,12 +70,18 @@ impl Arguments {
         }
     }
 
-    /// Requests in flight.
+    /// Calls in flight of a client that samples or updates.
     pub fn in_flight(&self) -> usize {
+        self.in_flight.unwrap_or(CALLS_IN_FLIGHT)
+    }
+
+    /// Batches in flight per insert stream.
+    pub fn insert_window(&self) -> usize {
         let window = INSERT_WINDOW as usize;
         match self.operation {
-            Operation::Fill | Operation::Insert => self.in_flight.unwrap_or(window).min(window),
-            _ => self.in_flight.unwrap_or(CALLS_IN_FLIGHT),
+            // There `--in-flight` is about the calls.
+            Operation::Mixed => window,
+            _ => self.in_flight.unwrap_or(window).min(window),
         }
     }
 }
@@ -91,7 +97,7 @@ pub enum Operation {
     Sample,
     /// Send new priorities of rows drawn before the clock started.
     Update,
-    /// Draw a batch, update its priorities, insert as many rows; again and again.
+    /// Draw batches and update their priorities, and insert as many rows beside that.
     Mixed,
 }
 

@@ -15,9 +15,6 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-/// Streams that one client may have per shard: each has a writer id of its own.
-pub const STREAMS_MAX: u16 = 16;
-
 /// An insert stream to one shard.
 pub struct Stream {
     session: Arc<Session>,
@@ -30,14 +27,10 @@ pub struct Stream {
     sent: VecDeque<(u64, Instant, usize)>,
 }
 
-/// Opens stream number `number` of this client to every shard.
-pub async fn open(
-    session: &Arc<Session>,
-    arguments: &Arguments,
-    number: u16,
-) -> Result<Vec<Stream>> {
+/// Opens a stream to every shard.
+pub async fn open(session: &Arc<Session>, arguments: &Arguments) -> Result<Vec<Stream>> {
     let writer = Writer {
-        actor: arguments.client * STREAMS_MAX + number,
+        actor: arguments.client,
         incarnation: 1,
     };
     let mut streams = Vec::new();
@@ -59,7 +52,8 @@ impl Stream {
             writer,
             ack: arguments.ack.level(),
         };
-        let (requests, receiver) = mpsc::channel(arguments.in_flight());
+        let window = arguments.insert_window();
+        let (requests, receiver) = mpsc::channel(window);
         requests.send(open.into()).await?;
         let mut client = session.shards[shard].client.clone();
         let replies = client
@@ -79,7 +73,7 @@ impl Stream {
         let first = stream.reply().await?;
         // The same writer may have written before: its numbers go on.
         stream.sequence = first.acked;
-        stream.window = arguments.in_flight().min(first.window as usize);
+        stream.window = window.min(first.window as usize);
         Ok(stream)
     }
 
@@ -95,11 +89,11 @@ impl Stream {
         InsertReply::try_from(message).context("an acknowledgement is none")
     }
 
-    /// Sends one batch; its latency counts from here.
-    pub async fn send(&mut self, pool: &Pool, rows: usize) -> Result<()> {
+    /// Sends one batch; its latency counts from `since`.
+    pub async fn send(&mut self, pool: &Pool, rows: usize, since: Instant) -> Result<()> {
         self.sequence += 1;
         let batch = pool.batch(self.sequence);
-        self.sent.push_back((self.sequence, Instant::now(), rows));
+        self.sent.push_back((self.sequence, since, rows));
         if self.requests.send(batch.into()).await.is_err() {
             // The reason is in the replies.
             self.reply().await?;
@@ -120,6 +114,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether another batch may be sent.
+    pub fn has_room(&self) -> bool {
+        self.sent.len() < self.window
+    }
+
     /// Whether everything sent is acknowledged.
     pub fn is_idle(&self) -> bool {
         self.sent.is_empty()
@@ -134,8 +133,8 @@ impl Stream {
         mut more: impl FnMut() -> bool,
     ) -> Result<()> {
         loop {
-            while self.sent.len() < self.window && more() {
-                self.send(pool, rows).await?;
+            while self.has_room() && more() {
+                self.send(pool, rows, Instant::now()).await?;
             }
             if self.is_idle() {
                 return Ok(());
@@ -183,7 +182,7 @@ pub async fn fill(
                 batches = batches.saturating_sub(1);
                 batches > 0
             };
-            stream.send(&pool, rows).await?;
+            stream.send(&pool, rows, Instant::now()).await?;
             stream.write(&pool, rows, &mut recorder, more).await?;
             Ok::<_, anyhow::Error>(recorder)
         });

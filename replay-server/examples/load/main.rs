@@ -54,12 +54,12 @@ async fn run(arguments: Arguments) -> Result<String> {
     let pool = Arc::new(Pool::new(&arguments));
     let parts = match arguments.operation {
         Operation::Fill => {
-            let writers = insert::open(&session, &arguments, 0).await?;
+            let writers = insert::open(&session, &arguments).await?;
             start(&arguments).await?;
             vec![("insert", insert::fill(writers, &pool, &arguments).await?)]
         }
         Operation::Insert => {
-            let writers = insert::open(&session, &arguments, 0).await?;
+            let writers = insert::open(&session, &arguments).await?;
             let span = start(&arguments).await?;
             vec![(
                 "insert",
@@ -79,9 +79,9 @@ async fn run(arguments: Arguments) -> Result<String> {
             )]
         }
         Operation::Mixed => {
-            let workers = mixed::open(&session, &arguments).await?;
+            let writers = insert::open(&session, &arguments).await?;
             let span = start(&arguments).await?;
-            mixed::run(workers, &session, &pool, &arguments, span).await?
+            mixed::run(writers, &session, &pool, &arguments, span).await?
         }
     };
     Ok(report(&arguments, &parts))
@@ -115,7 +115,6 @@ fn report(arguments: &Arguments, parts: &[(&'static str, Recorder)]) -> String {
         "client": arguments.client,
         "shards": arguments.shards.len(),
         "batch": arguments.batch,
-        "in_flight": arguments.in_flight(),
         "rate": arguments.rate,
         "processor_s": processor_s,
         "parts": parts,

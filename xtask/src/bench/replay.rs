@@ -33,7 +33,7 @@ use shards::Shards;
 /// acknowledgement level, with Reverb and cpprb beside it.
 ///
 /// The shards hold `--rows` rows together, are filled first, and then do one
-/// operation at a time; `mixed` is a sample, an update and an insert in turn,
+/// operation at a time; `mixed` draws and updates batches and inserts as many,
 /// as fast as it goes and then at half that rate.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -35,7 +35,7 @@ pub enum Operation {
     Sample,
     /// New priorities.
     Update,
-    /// A sample, an update and an insert in turn.
+    /// Samples, their updates, and as many inserts.
     Mixed,
     /// The same at half the rate.
     MixedHalf,
