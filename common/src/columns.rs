@@ -6,6 +6,10 @@
 
 use crate::row::{ROW_VERSION, Row, RowError, RowShape};
 
+/// Rows that are turned before the next ones: so few that they and their part of
+/// the columns stay in the first cache level while field after field is copied.
+const BLOCK_ROWS: usize = 128;
+
 /// Bytes that are not a batch of rows.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ColumnsError {
@@ -44,14 +48,46 @@ pub enum ColumnsError {
 pub fn to_columns(packed: &[u8], shape: RowShape) -> Vec<u8> {
     let size = shape.bytes();
     assert_eq!(packed.len() % size, 0, "packed rows are whole rows");
-    let mut out = Vec::with_capacity(packed.len() + 1);
-    out.push(ROW_VERSION);
-    for (offset, width) in shape.fields() {
-        for row in packed.chunks_exact(size) {
-            out.extend_from_slice(&row[offset..offset + width]);
+    let mut out = vec![0; packed.len() + 1];
+    out[0] = ROW_VERSION;
+    let (fields, rows) = (shape.fields(), packed.len() / size);
+    for (block, packed) in packed.chunks(BLOCK_ROWS * size).enumerate() {
+        for &(offset, width) in &fields {
+            let start = 1 + offset * rows + block * BLOCK_ROWS * width;
+            let column = &mut out[start..][..packed.len() / size * width];
+            // Each width by itself: a copy of known length is an instruction, any other a call.
+            match width {
+                1 => gather(packed, size, offset, 1, column),
+                2 => gather(packed, size, offset, 2, column),
+                4 => gather(packed, size, offset, 4, column),
+                6 => gather(packed, size, offset, 6, column),
+                _ => gather(packed, size, offset, width, column),
+            }
         }
     }
     out
+}
+
+/// One field of some rows → their part of its column.
+#[inline(always)]
+fn gather(packed: &[u8], size: usize, offset: usize, width: usize, column: &mut [u8]) {
+    for (value, row) in column
+        .chunks_exact_mut(width)
+        .zip(packed.chunks_exact(size))
+    {
+        value.copy_from_slice(&row[offset..offset + width]);
+    }
+}
+
+/// [`gather`] backwards.
+#[inline(always)]
+fn scatter(packed: &mut [u8], size: usize, offset: usize, width: usize, column: &[u8]) {
+    for (value, row) in column
+        .chunks_exact(width)
+        .zip(packed.chunks_exact_mut(size))
+    {
+        row[offset..offset + width].copy_from_slice(value);
+    }
 }
 
 /// Columns → packed rows; checks version and length, not the fields
@@ -72,16 +108,19 @@ pub fn from_columns(columns: &[u8], rows: usize, shape: RowShape) -> Result<Vec<
         }
     }
     let mut packed = vec![0; rows * size];
-    let mut column = &columns[1..];
-    for (offset, width) in shape.fields() {
-        let (values, rest) = column.split_at(rows * width);
-        for (row, value) in packed
-            .chunks_exact_mut(size)
-            .zip(values.chunks_exact(width))
-        {
-            row[offset..offset + width].copy_from_slice(value);
+    let fields = shape.fields();
+    for (block, packed) in packed.chunks_mut(BLOCK_ROWS * size).enumerate() {
+        for &(offset, width) in &fields {
+            let start = 1 + offset * rows + block * BLOCK_ROWS * width;
+            let column = &columns[start..][..packed.len() / size * width];
+            match width {
+                1 => scatter(packed, size, offset, 1, column),
+                2 => scatter(packed, size, offset, 2, column),
+                4 => scatter(packed, size, offset, 4, column),
+                6 => scatter(packed, size, offset, 6, column),
+                _ => scatter(packed, size, offset, width, column),
+            }
         }
-        column = rest;
     }
     Ok(packed)
 }
@@ -117,6 +156,35 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..400), rows in 0_usize..10, shape in any_shape(),
         ) {
             let _ = read_rows(&bytes, rows, shape);
+        }
+    }
+
+    #[test]
+    fn batches_of_several_blocks_are_field_after_field() {
+        let shape = RowShape {
+            agents: 1,
+            history: 2,
+        };
+        for rows in [
+            BLOCK_ROWS - 1,
+            BLOCK_ROWS,
+            BLOCK_ROWS + 1,
+            3 * BLOCK_ROWS + 7,
+        ] {
+            let packed: Vec<u8> = (0..rows * shape.bytes())
+                .map(|byte| (byte * 31 % 251) as u8)
+                .collect();
+            let mut plain = vec![ROW_VERSION];
+            for (offset, width) in shape.fields() {
+                for row in packed.chunks_exact(shape.bytes()) {
+                    plain.extend_from_slice(&row[offset..offset + width]);
+                }
+            }
+            assert!(to_columns(&packed, shape) == plain, "{rows} rows");
+            assert!(
+                from_columns(&plain, rows, shape).unwrap() == packed,
+                "{rows} rows"
+            );
         }
     }
 

@@ -196,8 +196,9 @@ impl Row {
         }
     }
 
-    /// Reads a row of a known shape, refusing what no actor writes.
-    pub fn read(bytes: &[u8], shape: RowShape) -> Result<Self, RowError> {
+    /// Refuses bytes that are no row of this shape, or hold what no actor
+    /// writes. Allocates nothing: a shard checks every row that it is sent.
+    pub fn check(bytes: &[u8], shape: RowShape) -> Result<(), RowError> {
         if bytes.len() != shape.bytes() {
             return Err(RowError::Length {
                 agents: shape.agents,
@@ -206,6 +207,15 @@ impl Row {
                 found: bytes.len(),
             });
         }
+        bytes[HEADER_BYTES..]
+            .chunks_exact(shape.agent_bytes())
+            .enumerate()
+            .try_for_each(|(place, agent)| check_agent(agent, place))
+    }
+
+    /// Reads a row of a known shape, refusing what [`Row::check`] refuses.
+    pub fn read(bytes: &[u8], shape: RowShape) -> Result<Self, RowError> {
+        Self::check(bytes, shape)?;
         let mut r = Reader(bytes);
         let header = RowHeader {
             scan: r.u16(),
@@ -217,14 +227,14 @@ impl Row {
             step: r.u16(),
             weights_version: r.u48(),
         };
-        let agents = (0..usize::from(shape.agents))
-            .map(|i| read_agent(&mut r, i, shape.history))
-            .collect::<Result<_, _>>()?;
+        let agents = (0..shape.agents)
+            .map(|_| read_agent(&mut r, shape.history))
+            .collect();
         Ok(Self { header, agents })
     }
 }
 
-fn read_agent(r: &mut Reader<'_>, place: usize, history: u8) -> Result<AgentStep, RowError> {
+fn check_agent(bytes: &[u8], place: usize) -> Result<(), RowError> {
     let fail = |field, value: String| {
         Err(RowError::Field {
             field,
@@ -232,8 +242,9 @@ fn read_agent(r: &mut Reader<'_>, place: usize, history: u8) -> Result<AgentStep
             value,
         })
     };
-    let agent = r.u16();
-    let [scale, next_scale, action, active] = r.take::<4>();
+    let mut r = Reader(bytes);
+    r.u16();
+    let [_, _, action, active] = r.take::<4>();
     let (reward, discount) = (r.f32(), r.f32());
     if action >= 6 {
         return fail("action", action.to_string());
@@ -247,39 +258,40 @@ fn read_agent(r: &mut Reader<'_>, place: usize, history: u8) -> Result<AgentStep
     if !(0.0..=1.0).contains(&discount) {
         return fail("discount", discount.to_string());
     }
-    let state = read_frames(r, place, history)?;
-    let next = read_frames(r, place, history)?;
-    Ok(AgentStep {
+    for [.., stride, valid] in r.0.as_chunks::<FRAME_BYTES>().0 {
+        if *valid > 1 || (*valid == 1 && *stride == 0) {
+            return fail("frame", format!("stride {stride}, valid {valid}"));
+        }
+    }
+    Ok(())
+}
+
+fn read_agent(r: &mut Reader<'_>, history: u8) -> AgentStep {
+    let agent = r.u16();
+    let [scale, next_scale, action, active] = r.take::<4>();
+    AgentStep {
         agent,
         scale,
         next_scale,
         action,
         active: active == 1,
-        reward,
-        discount,
-        state,
-        next,
-    })
+        reward: r.f32(),
+        discount: r.f32(),
+        state: read_frames(r, history),
+        next: read_frames(r, history),
+    }
 }
 
-fn read_frames(r: &mut Reader<'_>, place: usize, history: u8) -> Result<Vec<FrameRef>, RowError> {
+fn read_frames(r: &mut Reader<'_>, history: u8) -> Vec<FrameRef> {
     (0..history)
         .map(|_| {
             let position = [r.i16(), r.i16(), r.i16()];
             let [stride, valid] = r.take::<2>();
-            if valid > 1 || (valid == 1 && stride == 0) {
-                let value = format!("stride {stride}, valid {valid}");
-                return Err(RowError::Field {
-                    field: "frame",
-                    agent: place,
-                    value,
-                });
-            }
-            Ok(FrameRef {
+            FrameRef {
                 position,
                 stride,
                 valid: valid == 1,
-            })
+            }
         })
         .collect()
 }

@@ -34,7 +34,7 @@ pub fn unpack(batch: &InsertBatch, shape: RowShape) -> Result<Vec<u8>, BatchErro
     let packed = columns::from_columns(&batch.columns, batch.rows, shape)
         .map_err(|why| BatchError::Columns { sequence, why })?;
     for (row, bytes) in packed.chunks_exact(shape.bytes()).enumerate() {
-        Row::read(bytes, shape).map_err(|why| BatchError::Row { sequence, row, why })?;
+        Row::check(bytes, shape).map_err(|why| BatchError::Row { sequence, row, why })?;
     }
     Ok(packed)
 }

@@ -231,29 +231,30 @@ impl Table {
 
     /// Draws `rows` rows with replacement; none from an empty table.
     pub fn sample<R: Rng>(&self, rows: usize, rng: &mut R) -> Sampled {
-        let mut sampled = Sampled {
-            slots: Vec::with_capacity(rows),
-            generations: Vec::with_capacity(rows),
-            probabilities: Vec::with_capacity(rows),
-            packed: Vec::with_capacity(rows * self.row_bytes),
-        };
         let total = self.tree.total();
-        for mass in self.selector.draws(rows, total, rng) {
-            let Some(slot) = self.tree.find(mass) else {
-                break;
-            };
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "a table has at most u32::MAX slots"
-            )]
-            sampled.slots.push(slot as u32);
-            sampled.generations.push(self.generations[slot]);
-            sampled.probabilities.push(self.tree.get(slot) / total);
-            sampled
-                .packed
-                .extend_from_slice(&self.slab[slot * self.row_bytes..][..self.row_bytes]);
+        if total <= 0.0 {
+            return Sampled::default();
         }
-        sampled
+        let draws = self.selector.draws(rows, total, rng).collect();
+        let found = self.tree.find_many(draws);
+        let mut packed = Vec::with_capacity(found.len() * self.row_bytes);
+        for &slot in &found {
+            packed.extend_from_slice(&self.slab[slot * self.row_bytes..][..self.row_bytes]);
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a table has at most u32::MAX slots"
+        )]
+        let slots = found.iter().map(|&slot| slot as u32).collect();
+        Sampled {
+            slots,
+            generations: found.iter().map(|&slot| self.generations[slot]).collect(),
+            probabilities: found
+                .iter()
+                .map(|&slot| self.tree.get(slot) / total)
+                .collect(),
+            packed,
+        }
     }
 
     /// Sets new priorities; of several for one row the last counts. Rows that

@@ -1,4 +1,6 @@
-//! Whole-system figures, as ratios to a loop that anyone would write in PyTorch.
+//! Whole-system figures, as ratios to what others would use instead.
+
+mod replay;
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ use crate::command;
 use crate::libtorch;
 use crate::workspace::Workspace;
 
-/// Measure landmarl against PyTorch loops, both in one run.
+/// Measure landmarl against what others would use, both in one run.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
@@ -21,12 +23,15 @@ pub struct Options {
 
 const EXAMPLES: &str = "Examples:
   cargo xtask bench eval --python venv/bin/python
+  cargo xtask bench replay
   cargo xtask bench eval --starts 3 --data ../shared/data/brain --weights ../shared/reference/rl-medical-single-agent-ac.safetensors";
 
 #[derive(Debug, Subcommand)]
 enum What {
     /// Walks of a published agent: time per step of `landmarl eval` and of bench/eval_loop.py
     Eval(Eval),
+    /// The replay service, in processes of its own, against Reverb and cpprb
+    Replay(replay::Options),
 }
 
 #[derive(Debug, Args)]
@@ -71,8 +76,10 @@ struct Loop {
 
 /// `cargo xtask bench`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let What::Eval(options) = &options.what;
-    eval(workspace, options)
+    match &options.what {
+        What::Eval(options) => eval(workspace, options),
+        What::Replay(options) => replay::run(workspace, options),
+    }
 }
 
 fn eval(workspace: &Workspace, options: &Eval) -> Result<()> {

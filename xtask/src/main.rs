@@ -42,7 +42,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask test                  every test of the workspace
   cargo xtask ci --only clippy      one of the checks that CI makes
   cargo xtask demo --seed 7         train on made-up scans and measure the result
-  cargo xtask bench eval            time per step against a PyTorch loop";
+  cargo xtask bench eval            time per step against a PyTorch loop
+  cargo xtask bench replay          rows per second of the replay service, against its peers";
 
 #[derive(Debug, Subcommand)]
 enum Task {
@@ -54,7 +55,7 @@ enum Task {
     Ci(ci::Options),
     /// Make phantom scans, train on them and evaluate on unseen ones
     Demo(demo::Options),
-    /// Measure landmarl against PyTorch loops
+    /// Measure landmarl against what others would use
     Bench(bench::Options),
 }
 
