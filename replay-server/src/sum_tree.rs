@@ -74,6 +74,12 @@ impl SumTree {
         }
     }
 
+    /// The priorities of all slots.
+    #[must_use]
+    pub fn leaves(&self) -> &[f64] {
+        &self.nodes[self.first..][..self.slots]
+    }
+
     /// Sets one priority.
     pub fn set(&mut self, slot: usize, value: f64) -> Result<(), TreeError> {
         self.set_many(&[(slot, value)])

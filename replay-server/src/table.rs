@@ -200,8 +200,9 @@ impl Table {
     /// What the tree holds for every row, oldest first; zero for lost ones.
     #[must_use]
     pub fn weights(&self) -> Vec<f64> {
-        let weights = (0..self.len).map(|age| self.tree.get(self.slot(age)));
-        weights.collect()
+        // Two runs of memory: a snapshot copies a million of them under the shard's lock.
+        let (young, old) = self.tree.leaves()[..self.len].split_at(self.slot(0));
+        [old, young].concat()
     }
 
     /// Puts back what the tree held for the rows from the `first`-oldest on.
