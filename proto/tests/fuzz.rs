@@ -27,7 +27,10 @@ where
     }
 }
 
-const TARGETS: [(&str, fn(&[u8])); 13] = [
+/// Takes bytes, returns, does not panic.
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 13] = [
     ("Hello", target::<wire::Hello, Hello>),
     (
         "InsertRequest",

@@ -169,7 +169,9 @@ fn mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
     values.clone().sum::<f64>() / values.count() as f64
 }
 
-/// Draws until enough batches came; `busy` is done after each.
+/// Draws until enough batches came and holds their mean against the exact one;
+/// with `rng`, drawn rows get new priorities all the time.
+#[expect(clippy::print_stdout, reason = "the figures are worth reading")]
 async fn phase(
     what: &str,
     shards: &mut [Option<Shard>],
