@@ -271,14 +271,7 @@ async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
         Some(&mut rng),
     )
     .await;
-    let address = dead.address.parse().unwrap();
-    let listener = loop {
-        match listen::bind(address, false).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    };
-    let mut back = Shard::start(0, 2, listener).await;
+    let mut back = Shard::start(0, 2, listen_again(&dead.address).await).await;
     store_hears(&store, 50 + 170).await;
     back.insert(2000..2090).await;
     shards[0] = Some(back);
@@ -290,6 +283,17 @@ async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
         Some(&mut rng),
     )
     .await;
+}
+
+/// Listens where a shard stopped a moment ago.
+async fn listen_again(address: &str) -> TcpListener {
+    let address = address.parse().unwrap();
+    loop {
+        match listen::bind(address, false).await {
+            Ok(listener) => return listener,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 /// Waits until the learner knows of so many rows.

@@ -59,6 +59,24 @@ async fn until(address: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> se
     }
 }
 
+/// 64 batches of 100 rows of 80 bytes: half a megabyte, on a disk with a fifth of one.
+async fn too_much() -> (
+    mpsc::Sender<wire::InsertRequest>,
+    mpsc::Receiver<wire::InsertRequest>,
+) {
+    let (requests, receiver) = mpsc::channel(100);
+    let first = InsertOpen {
+        ack: AckLevel::Durable,
+        ..open(1)
+    };
+    requests.send(first.into()).await.unwrap();
+    for i in 0..64 {
+        let batch = batch(i + 1, 100 * i as u32, 100);
+        requests.send(batch.into()).await.unwrap();
+    }
+    (requests, receiver)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_blocks_inserts_until_there_is_room() {
     let Some(disk) = Small::mount() else {
@@ -79,17 +97,7 @@ async fn a_full_disk_blocks_inserts_until_there_is_room() {
     let life = client.sample(ask(draw(0, 0))).await.unwrap().into_inner();
     let life = life.summary.unwrap().shard_incarnation;
     client.sample(ask(draw(0, life))).await.unwrap();
-    // 64 batches of 100 rows of 80 bytes: half a megabyte, on a disk with a fifth of one.
-    let (requests, receiver) = mpsc::channel(100);
-    let first = InsertOpen {
-        ack: AckLevel::Durable,
-        ..open(1)
-    };
-    requests.send(first.into()).await.unwrap();
-    for i in 0..64 {
-        let batch = batch(i + 1, 100 * i as u32, 100);
-        requests.send(batch.into()).await.unwrap();
-    }
+    let (_requests, receiver) = too_much().await;
     let replies = client.insert(ReceiverStream::new(receiver)).await.unwrap();
     let mut replies = replies.into_inner();
     let stuck = until(&server.address, |s| !s["journal"]["failing"].is_null()).await;
