@@ -216,8 +216,8 @@ async fn phase(
 async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
     let mut shards = Vec::new();
     for number in 0..3 {
-        let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false);
-        shards.push(Some(Shard::start(number, 1, listener.await.unwrap()).await));
+        let listener = listen_again("127.0.0.1:0").await;
+        shards.push(Some(Shard::start(number, 1, listener).await));
     }
     let addresses: Vec<_> = shards.iter().flatten().map(|s| s.address.clone()).collect();
     let clients = shards.iter().flatten().map(|s| s.client.clone()).collect();
@@ -285,7 +285,7 @@ async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
     .await;
 }
 
-/// Listens where a shard stopped a moment ago.
+/// Listens, also where a shard stopped a moment ago.
 async fn listen_again(address: &str) -> TcpListener {
     let address = address.parse().unwrap();
     loop {
