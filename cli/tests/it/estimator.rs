@@ -221,15 +221,7 @@ async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
     }
     let addresses: Vec<_> = shards.iter().flatten().map(|s| s.address.clone()).collect();
     let clients = shards.iter().flatten().map(|s| s.client.clone()).collect();
-    let limits = Limits {
-        samples_per_insert: 1000.0,
-        tolerance: 1_000_000,
-        min_rows: 100,
-        batch: BATCH as u64,
-        batch_rows: 500,
-        shards: 3,
-    };
-    let store = Arc::new(Store::new(&addresses, Ledger::new(limits).unwrap()));
+    let store = Arc::new(Store::new(&addresses, Ledger::new(wide()).unwrap()));
     let sampler = Sampler::new(store.clone(), clients, hello(), BATCH);
     let (out, mut batches) = mpsc::channel(1);
     tokio::spawn(sampler.run(1, 5, out));
@@ -283,6 +275,18 @@ async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
         Some(&mut rng),
     )
     .await;
+}
+
+/// A limiter that never blocks.
+fn wide() -> Limits {
+    Limits {
+        samples_per_insert: 1000.0,
+        tolerance: 1_000_000,
+        min_rows: 100,
+        batch: BATCH as u64,
+        batch_rows: 500,
+        shards: 3,
+    }
 }
 
 /// Listens, also where a shard stopped a moment ago.

@@ -18,6 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Bytes of one group, about.
 const GROUP_BYTES: usize = 4 << 20;
+/// Between the ends of two groups at least: what comes meanwhile goes together,
+/// since each sync costs the system about as much whatever it brings.
+const PAUSE: Duration = Duration::from_millis(2);
 /// A disk that refused is asked again after so long.
 const RETRY: Duration = Duration::from_millis(500);
 /// While the disk refuses the log says so this often.
@@ -63,6 +66,7 @@ impl Journal {
             told,
             status: status.clone(),
             sync_every: config.sync_every,
+            committed: Instant::now(),
             complained: None,
         };
         writer.tell(None);
@@ -148,6 +152,8 @@ struct Writer<D: Disk> {
     told: watch::Sender<u64>,
     status: Arc<Mutex<JournalStatus>>,
     sync_every: Duration,
+    /// When the last group was on the disk.
+    committed: Instant,
     complained: Option<Instant>,
 }
 
@@ -179,8 +185,10 @@ impl<D: Disk> Writer<D> {
     fn gather(&mut self, group: &mut Group, receiver: &Receiver<Message>) {
         let mut due: Option<Instant> = None;
         while !group.stop && group.bytes < GROUP_BYTES {
+            if group.urgent {
+                due = Some(self.committed + PAUSE);
+            }
             let message = match due {
-                _ if group.urgent => receiver.try_recv().ok(),
                 Some(due) => match receiver.recv_deadline(due) {
                     Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
                     other => other.ok(),
@@ -252,6 +260,7 @@ impl<D: Disk> Writer<D> {
     }
 
     fn committed(&mut self, took: Duration) {
+        self.committed = Instant::now();
         if self.complained.take().is_some() {
             tracing::info!("the disk takes rows again");
         }
