@@ -50,8 +50,9 @@ pub struct SharedShard {
     journal: Option<Journal>,
     /// Keeps others out of the journal's folder.
     _lock: Option<File>,
-    /// Held while a snapshot is taken.
-    snapshot: tokio::sync::Mutex<()>,
+    /// Held while a snapshot is taken, by the thread that writes it too: a task
+    /// that is given up must not replace a later snapshot by its own.
+    snapshot: Arc<tokio::sync::Mutex<()>>,
     started: Instant,
     /// Held by the first of those who wait; the others queue for it, in order.
     first: tokio::sync::Mutex<()>,
@@ -73,7 +74,7 @@ impl SharedShard {
             shard: Mutex::new(shard),
             journal,
             _lock: lock,
-            snapshot: tokio::sync::Mutex::new(()),
+            snapshot: Arc::default(),
             started: Instant::now(),
             first: tokio::sync::Mutex::new(()),
             granted: Notify::new(),
@@ -193,7 +194,7 @@ impl SharedShard {
         let Some(journal) = &self.journal else {
             return Ok(None);
         };
-        let _one = self.snapshot.lock().await;
+        let one = self.snapshot.clone().lock_owned().await;
         let (snapshot, folder) = self.with(|shard, _| {
             let folder = shard.config().journal.as_ref().map(|j| j.folder.clone());
             (shard.snapshot(), folder)
@@ -204,8 +205,11 @@ impl SharedShard {
         // Never of rows that a crash could take: their numbers would be given again.
         journal.durable(snapshot.end).await?;
         let row = snapshot.end;
-        let written = tokio::task::spawn_blocking(move || snapshot.write(&folder)).await;
-        let bytes = written.map_err(|_| JournalError::Gone)??;
+        let written = tokio::task::spawn_blocking(move || {
+            let _one = one;
+            snapshot.write(&folder)
+        });
+        let bytes = written.await.map_err(|_| JournalError::Gone)??;
         Ok(Some(Taken { row, bytes }))
     }
 
