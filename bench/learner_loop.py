@@ -74,23 +74,22 @@ class Memory:
         self.reward = rng.uniform(-1, 1, (agents, size)).astype(np.float32)
         self.over = np.broadcast_to(np.arange(size) % EPISODE == EPISODE - 1, (agents, size))
 
-    def one(self, agent, at):
-        """Both stacks of the step from frame at + 3 to at + 4; no frame of an earlier episode."""
-        state = self.frames[agent, at:at + HISTORY]
+    def stack(self, agent, at):
+        """Frames at to at + 3, those of an earlier episode dark."""
+        frames = self.frames[agent, at:at + HISTORY]
         ended = np.flatnonzero(self.over[agent, at:at + HISTORY - 1])
         if ended.size:
-            state = state.copy()
-            state[:ended[-1] + 1] = 0
-        return state, self.frames[agent, at + 1:at + HISTORY + 1]
+            frames = frames.copy()
+            frames[:ended[-1] + 1] = 0
+        return frames
 
     def sample(self, rng, steps):
         agents, size = self.frames.shape[:2]
         states, following = [], []
         places = rng.integers(0, size - HISTORY, steps)
         for at in places:
-            pairs = [self.one(agent, at) for agent in range(agents)]
-            states.append([pair[0] for pair in pairs])
-            following.append([pair[1] for pair in pairs])
+            states.append([self.stack(agent, at) for agent in range(agents)])
+            following.append([self.stack(agent, at + 1) for agent in range(agents)])
         newest = places + HISTORY - 1
         return (np.array(states), np.array(following), self.action[:, newest].T,
                 self.reward[:, newest].T, self.over[:, newest].T)

@@ -1,0 +1,151 @@
+//! Everything that is to be seen on a GPU: built here, run by `bench/gpu.sh`,
+//! which needs no Rust, here or on the machine that has one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::workspace::Workspace;
+use crate::{command, libtorch};
+
+/// What `bench/gpu.sh` starts, and where a release build leaves it.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("landmarl", "release/landmarl"),
+    ("updates", "release/examples/updates"),
+    ("device_check", "release/examples/device_check"),
+];
+const BUILDS: [&str; 2] = [
+    "build --release --locked -p cli",
+    "build --release --locked -p learner --example updates --example device_check",
+];
+
+/// Checks, speed and training on a GPU with bench/gpu.sh, or a folder to carry
+/// to a GPU machine that has no Rust.
+///
+/// The binaries are those for CPUs; they load the CUDA part of libtorch from
+/// the folder of Python's torch.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// Only make DIR, with bin/, bench/ and configs/
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "out", "python", "parts"])]
+    pack: Option<PathBuf>,
+    /// Folder with mouse/train and mouse/val
+    #[arg(long, default_value = "../shared/data", value_name = "DIR")]
+    data: PathBuf,
+    /// Folder for logs and results (gpu/out in cargo's build folder unless given)
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A Python with the CUDA build of torch 2.11, and numpy
+    #[arg(long, default_value = "python3", value_name = "FILE")]
+    python: PathBuf,
+    /// checks, speed, train; all unless given
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
+}
+
+const EXAMPLES: &str = "Examples:
+  cargo xtask bench gpu --python venv/bin/python
+  cargo xtask bench gpu --python venv/bin/python checks speed
+  cargo xtask bench gpu --pack carry      then, there: carry/bench/gpu.sh carry/bin DATA_DIR OUT_DIR
+
+bench/gpu.sh without arguments lists the variables that it heeds, such as MINUTES of training.";
+
+/// `cargo xtask bench gpu`.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    libtorch::ensure(workspace)?;
+    for line in BUILDS {
+        command::run(&mut workspace.cargo(line))?;
+    }
+    let target = workspace.target_folder()?;
+    if let Some(folder) = &options.pack {
+        let folder = std::path::absolute(folder)?;
+        copy_programs(workspace, &target, &folder.join("bin"))?;
+        for part in ["bench", "configs"] {
+            copy_files(&workspace.root().join(part), &folder.join(part))?;
+        }
+        println!("packed: {}", folder.display());
+        return Ok(());
+    }
+    let bin = target.join("gpu/bin");
+    copy_programs(workspace, &target, &bin)?;
+    let out = options.out.clone();
+    let mut script = workspace.command("bash");
+    script
+        .env("PYTHON", &options.python)
+        .arg(workspace.root().join("bench/gpu.sh"))
+        .arg(bin)
+        .arg(&options.data)
+        .arg(out.unwrap_or_else(|| target.join("gpu/out")))
+        .args(&options.parts);
+    command::run(&mut script)
+}
+
+/// Copies without debug information, which is most of their size; with it where
+/// there is no tool to strip them.
+fn copy_programs(workspace: &Workspace, target: &Path, bin: &Path) -> Result<()> {
+    fs::create_dir_all(bin).with_context(|| format!("{} cannot be made", bin.display()))?;
+    for (name, built) in PROGRAMS {
+        let (from, to) = (target.join(built), bin.join(name));
+        copy(&from, &to)?;
+        let mut strip = workspace.command("strip");
+        if let Err(error) = command::read(strip.arg(&to)) {
+            println!("{name} keeps its debug information: {error:#}");
+        }
+    }
+    Ok(())
+}
+
+/// The files of a folder, without folders in it.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("{} cannot be made", to.display()))?;
+    let entries =
+        fs::read_dir(from).with_context(|| format!("{} cannot be listed", from.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// With its permissions.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)
+        .with_context(|| format!("{} is not copied to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn packed_files_keep_what_they_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("a/to"));
+        fs::create_dir_all(from.join("inner")).unwrap();
+        fs::write(from.join("gpu.sh"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(from.join("gpu.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        copy_files(&from, &to).unwrap();
+        let mode = fs::metadata(to.join("gpu.sh"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o755);
+        assert!(!to.join("inner").exists());
+    }
+
+    #[test]
+    fn a_program_that_was_not_built_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::find().unwrap();
+        let target = folder.path();
+        let error = copy_programs(&workspace, target, &target.join("bin")).unwrap_err();
+        assert!(error.to_string().contains("release/landmarl"), "{error}");
+    }
+}
