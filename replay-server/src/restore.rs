@@ -131,14 +131,14 @@ fn reweigh(
     let Some(snapshot) = Snapshot::read(&journal.folder)? else {
         return Ok(());
     };
-    if found.hello.is_none() || snapshot.end > found.next_row {
+    if found.hello.is_none() || snapshot.outline.end > found.next_row {
         tracing::warn!(
             "the snapshot is newer than the rows: they get the priorities that they came with"
         );
         return Ok(());
     }
-    if snapshot.selector != shard.config().selector {
-        tracing::warn!(was = ?snapshot.selector, is = ?shard.config().selector, "the selector changed: rows get the priorities that they came with");
+    if snapshot.outline.selector != shard.config().selector {
+        tracing::warn!(was = ?snapshot.outline.selector, is = ?shard.config().selector, "the selector changed: rows get the priorities that they came with");
         return Ok(());
     }
     shard.restore(&snapshot)

@@ -7,7 +7,7 @@
 use crate::config::ShardConfig;
 use crate::credit::Credit;
 use crate::error::ShardError;
-use crate::journal::snapshot::Snapshot;
+use crate::journal::snapshot::{Outline, Snapshot};
 use crate::table::{Sampled, Table, Update, Updated};
 use crate::waiting::Waiting;
 use crate::writers::Writers;
@@ -18,6 +18,7 @@ use proto::sample::ShardSummary;
 use proto::shard_status::ShardStatus;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+use std::ops::Range;
 use std::time::Duration;
 
 /// One batch, checked.
@@ -196,16 +197,29 @@ impl Shard {
         Ok(&mut open.table)
     }
 
-    /// Priorities and draws at this moment.
+    /// What a snapshot of this moment begins with.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn outline(&self) -> Outline {
         let table = self.open.as_ref().map(|open| &open.table);
-        Snapshot {
+        Outline {
             selector: self.config.selector,
             end: self.next_row,
             random: self.rng.get_word_pos(),
-            weights: table.map(Table::weights).unwrap_or_default(),
+            rows: table.map_or(0, |table| table.slots() as u64),
         }
+    }
+
+    /// Appends what the tree holds for the rows with these numbers: zero for
+    /// those that are lost or have left the table.
+    pub fn weights(&self, rows: Range<u64>, out: &mut Vec<f64>) {
+        let Some(Open { table, .. }) = &self.open else {
+            return;
+        };
+        let oldest = self.next_row.saturating_sub(table.slots() as u64);
+        let gone = rows.end.min(oldest).saturating_sub(rows.start);
+        out.extend((0..gone).map(|_| 0.0));
+        let age = |row: u64| usize::try_from(row.saturating_sub(oldest)).unwrap_or(usize::MAX);
+        table.weights(age(rows.start)..age(rows.end), out);
     }
 
     /// Puts priorities and draws back, as far as their rows are here.
@@ -214,12 +228,12 @@ impl Shard {
         let table = self.table()?;
         // Numbers of the oldest row here and of the oldest with a priority there.
         let here = next_row.saturating_sub(table.slots() as u64);
-        let there = snapshot.end.saturating_sub(snapshot.weights.len() as u64);
+        let there = snapshot.outline.end.saturating_sub(snapshot.outline.rows);
         let skip = usize::try_from(here.saturating_sub(there)).unwrap_or(usize::MAX);
         let first = usize::try_from(there.saturating_sub(here)).unwrap_or(usize::MAX);
         let weights = snapshot.weights.get(skip..).unwrap_or_default();
         table.reweigh(first, weights)?;
-        self.rng.set_word_pos(snapshot.random);
+        self.rng.set_word_pos(snapshot.outline.random);
         Ok(())
     }
 

@@ -230,3 +230,28 @@ fn shards_of_one_seed_draw_differently_and_each_repeats_itself() {
     assert_eq!(draw(0), draw(0));
     assert_ne!(draw(0), draw(1));
 }
+
+/// A snapshot asks for rows that may be gone when their turn comes.
+#[test]
+fn weights_are_told_by_number_and_rows_that_left_have_none() {
+    let mut shard = shard();
+    let weights = |shard: &Shard, rows| {
+        let mut out = Vec::new();
+        shard.weights(rows, &mut out);
+        out
+    };
+    assert!(weights(&shard, 0..3).is_empty());
+    assert_eq!(shard.outline().rows, 0);
+    shard.join(&hello()).unwrap();
+    shard.grant(9, 100);
+    shard.insert(&batch(1, 1, 6), Place::Arriving).unwrap();
+    let outline = shard.outline();
+    assert_eq!((outline.end, outline.rows), (6, 6));
+    assert_eq!(weights(&shard, 0..6), [1.0; 6]);
+    shard.insert(&batch(1, 2, 5), Place::Arriving).unwrap();
+    let outline = shard.outline();
+    assert_eq!((outline.end, outline.rows), (11, 8));
+    assert_eq!(weights(&shard, 0..6), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+    assert_eq!(weights(&shard, 0..2), [0.0; 2]);
+    assert_eq!(weights(&shard, 9..11), [1.0; 2]);
+}

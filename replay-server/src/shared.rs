@@ -11,6 +11,7 @@ use crate::config::ShardConfig;
 use crate::error::ShardError;
 use crate::journal::JournalError;
 use crate::journal::log::Entry;
+use crate::journal::snapshot::{self, Pieces};
 use crate::journal::thread::{Journal, Room};
 use crate::restore::{Restored, restore};
 use crate::shard::{CheckedBatch, Insertion, Place, Shard};
@@ -52,7 +53,7 @@ pub struct SharedShard {
     _lock: Option<File>,
     /// Held while a snapshot is taken, by the thread that writes it too: a task
     /// that is given up must not replace a later snapshot by its own.
-    snapshot: Arc<tokio::sync::Mutex<()>>,
+    snapshot: Arc<tokio::sync::Mutex<Pieces>>,
     started: Instant,
     /// Held by the first of those who wait; the others queue for it, in order.
     first: tokio::sync::Mutex<()>,
@@ -190,26 +191,29 @@ impl SharedShard {
     }
 
     /// Saves the priorities; none without a journal or before the first row's shape is known.
-    pub async fn snapshot(&self) -> Result<Option<Taken>, ShardError> {
+    pub async fn snapshot(self: &Arc<Self>) -> Result<Option<Taken>, ShardError> {
         let Some(journal) = &self.journal else {
             return Ok(None);
         };
-        let one = self.snapshot.clone().lock_owned().await;
-        let (snapshot, folder) = self.with(|shard, _| {
+        let mut pieces = self.snapshot.clone().lock_owned().await;
+        let (outline, folder) = self.with(|shard, _| {
             let folder = shard.config().journal.as_ref().map(|j| j.folder.clone());
-            (shard.snapshot(), folder)
+            (shard.outline(), folder)
         })?;
-        let Some(folder) = folder.filter(|_| !snapshot.weights.is_empty()) else {
+        let Some(folder) = folder.filter(|_| outline.rows > 0) else {
             return Ok(None);
         };
         // Never of rows that a crash could take: their numbers would be given again.
-        journal.durable(snapshot.end).await?;
-        let row = snapshot.end;
+        journal.durable(outline.end).await?;
+        let shared = self.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let _one = one;
-            snapshot.write(&folder)
+            // Piece by piece, so that nobody waits for the shard longer than one takes.
+            snapshot::write(&folder, &outline, &mut pieces, |rows, out| {
+                shared.with(|shard, _| shard.weights(rows, out))
+            })
         });
         let bytes = written.await.map_err(|_| JournalError::Gone)??;
+        let row = outline.end;
         Ok(Some(Taken { row, bytes }))
     }
 

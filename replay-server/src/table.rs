@@ -7,6 +7,7 @@
 use crate::selector::Selector;
 use crate::sum_tree::{SumTree, TreeError};
 use rand::Rng;
+use std::ops::Range;
 
 /// A batch that the table cannot take.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -197,12 +198,15 @@ impl Table {
         Ok(())
     }
 
-    /// What the tree holds for every row, oldest first; zero for lost ones.
-    #[must_use]
-    pub fn weights(&self) -> Vec<f64> {
-        // Two runs of memory: a snapshot copies a million of them under the shard's lock.
+    /// Appends what the tree holds for the rows of these ages, the oldest's being
+    /// 0; zero for lost ones.
+    pub fn weights(&self, ages: Range<usize>, out: &mut Vec<f64>) {
+        // Two runs of memory: a snapshot copies many under the shard's lock.
         let (young, old) = self.tree.leaves()[..self.len].split_at(self.slot(0));
-        [old, young].concat()
+        let (from, to) = (ages.start.min(self.len), ages.end.min(self.len));
+        let both = old.len();
+        out.extend_from_slice(&old[from.min(both)..to.min(both)]);
+        out.extend_from_slice(&young[from.max(both) - both..to.max(both) - both]);
     }
 
     /// Puts back what the tree held for the rows from the `first`-oldest on.

@@ -229,20 +229,29 @@ proptest! {
     }
 }
 
+/// Of every row, asked for two at a time.
+fn weights(table: &Table) -> Vec<f64> {
+    let mut out = Vec::new();
+    for age in (0..table.slots()).step_by(2) {
+        table.weights(age..age + 2, &mut out);
+    }
+    out
+}
+
 #[test]
 fn weights_come_oldest_first_and_go_back_and_lost_rows_have_none() {
     let mut table = Table::new(4, 2, Selector::prioritised(1.0, 1.0, 100.0).unwrap());
-    assert!(table.weights().is_empty());
+    assert!(weights(&table).is_empty());
     table.insert(&[0; 6], &[0.0, 1.0, 2.0]).unwrap();
-    assert_eq!(table.weights(), [1.0, 2.0, 3.0]);
+    assert_eq!(weights(&table), [1.0, 2.0, 3.0]);
     table.insert(&[0; 6], &[3.0, 4.0, 5.0]).unwrap();
-    assert_eq!(table.weights(), [3.0, 4.0, 5.0, 6.0]);
+    assert_eq!(weights(&table), [3.0, 4.0, 5.0, 6.0]);
     table.reweigh(1, &[40.0, 50.0]).unwrap();
-    assert_eq!(table.weights(), [3.0, 40.0, 50.0, 6.0]);
+    assert_eq!(weights(&table), [3.0, 40.0, 50.0, 6.0]);
     assert_eq!(table.mass(), 99.0);
     table.skip(2).unwrap();
     assert_eq!((table.len(), table.slots()), (2, 4));
-    assert_eq!(table.weights(), [50.0, 6.0, 0.0, 0.0]);
+    assert_eq!(weights(&table), [50.0, 6.0, 0.0, 0.0]);
     // A lost row gets no priority, from nobody.
     table.reweigh(0, &[7.0; 4]).unwrap();
     let lost = Update {
@@ -252,7 +261,7 @@ fn weights_come_oldest_first_and_go_back_and_lost_rows_have_none() {
     };
     let updated = table.update(&[lost]).unwrap();
     assert_eq!((updated.applied, updated.stale), (0, 1));
-    assert_eq!(table.weights(), [7.0, 7.0, 0.0, 0.0]);
+    assert_eq!(weights(&table), [7.0, 7.0, 0.0, 0.0]);
     table.insert(&[0; 8], &[0.0; 4]).unwrap();
     assert_eq!((table.len(), table.mass()), (4, 4.0));
 }

@@ -21,7 +21,7 @@ pub fn verify(folder: &Path) -> Result<Verified, JournalError> {
     let found = recover(folder, None, Mode::Look, usize::MAX, &mut look)?;
     let path = snapshot::path(folder);
     let snapshot = match std::fs::read(&path) {
-        Ok(bytes) => Some(Snapshot::from_bytes(&bytes).map(|s| s.end)),
+        Ok(bytes) => Some(Snapshot::from_bytes(&bytes).map(|s| s.outline.end)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(JournalError::disk("read", &path)(error)),
     };

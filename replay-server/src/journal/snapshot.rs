@@ -1,4 +1,8 @@
-//! The index as of one moment: priorities and the state of the draws.
+//! The index: priorities and the state of the draws.
+//!
+//! Written in pieces of a bounded size while the shard goes on: each row's
+//! priority is what it was when its piece was copied, and a row that left the
+//! table before has none. Of a shard at rest that is one moment.
 //!
 //! Priorities change too often for the segments to follow. Without a snapshot
 //! rows have the priority that they came with, which costs some learning and
@@ -7,9 +11,10 @@
 use super::JournalError;
 use super::frame::{self, Cursor, Next};
 use crate::selector::Selector;
-use common::durable;
+use common::durable::AtomicFile;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The first bytes; the last but one is the format's version.
@@ -21,17 +26,42 @@ const END: u8 = 3;
 /// Weights of one frame.
 const CHUNK: usize = 1 << 16;
 
-/// Priorities of the rows `end - weights.len() .. end`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
+/// What a snapshot says besides the priorities.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outline {
     /// How the weights were made; others mean nothing to another selector.
     pub selector: Selector,
     /// The number behind that of the last row.
     pub end: u64,
     /// Where the random numbers of the draws stand.
     pub random: u128,
-    /// What the tree holds for each row, oldest first.
+    /// Rows with a priority: those numbered `end - rows .. end`.
+    pub rows: u64,
+}
+
+/// A snapshot as it is read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Everything else.
+    pub outline: Outline,
+    /// What the tree held for each row, oldest first.
     pub weights: Vec<f64>,
+}
+
+/// What a snapshot is written through, one piece after another: kept from one to
+/// the next, because an allocator that gets and gives megabytes now and then
+/// keeps them all.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    weights: Vec<f64>,
+    frame: Vec<u8>,
+}
+
+impl Pieces {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
+        self.weights.capacity() * size_of::<f64>() + self.frame.capacity()
+    }
 }
 
 /// The snapshot's place in a shard's folder.
@@ -40,40 +70,84 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join("priorities.snapshot")
 }
 
-impl Snapshot {
-    /// As the bytes of a file.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(8 * self.weights.len() + 4096);
-        out.extend_from_slice(&MAGIC);
-        frame::append(&mut out, HEAD, |out| {
-            let (kind, numbers) = match self.selector {
-                Selector::Uniform => (0, [0.0; 3]),
-                Selector::Prioritised {
-                    alpha,
-                    epsilon,
-                    max,
-                } => (1, [alpha, epsilon, max]),
-            };
-            out.push(kind);
-            for number in numbers {
-                out.extend_from_slice(&number.to_le_bytes());
-            }
-            out.extend_from_slice(&self.end.to_le_bytes());
-            out.extend_from_slice(&self.random.to_le_bytes());
-            out.extend_from_slice(&(self.weights.len() as u64).to_le_bytes());
-        });
-        for chunk in self.weights.chunks(CHUNK) {
-            frame::append(&mut out, WEIGHTS, |out| {
-                for weight in chunk {
-                    out.extend_from_slice(&weight.to_le_bytes());
-                }
-            });
-        }
-        frame::append(&mut out, END, |_| {});
-        out
-    }
+/// Replaces the folder's snapshot; its bytes. `weigh` appends the weights of the
+/// rows with these numbers, and is asked for one piece after another.
+pub fn write<E: From<JournalError>>(
+    folder: &Path,
+    outline: &Outline,
+    pieces: &mut Pieces,
+    weigh: impl FnMut(Range<u64>, &mut Vec<f64>) -> Result<(), E>,
+) -> Result<u64, E> {
+    let path = path(folder);
+    let mut file = AtomicFile::create(&path).map_err(JournalError::from)?;
+    let bytes = write_to(&mut file, outline, pieces, weigh, |error| {
+        JournalError::disk("write", &path)(error).into()
+    })?;
+    file.commit().map_err(JournalError::from)?;
+    Ok(bytes)
+}
 
+fn write_to<E>(
+    out: &mut impl io::Write,
+    outline: &Outline,
+    pieces: &mut Pieces,
+    mut weigh: impl FnMut(Range<u64>, &mut Vec<f64>) -> Result<(), E>,
+    failed: impl Fn(io::Error) -> E,
+) -> Result<u64, E> {
+    let Pieces { weights, frame } = pieces;
+    let mut bytes = 0;
+    let mut put = |frame: &mut Vec<u8>| {
+        bytes += frame.len() as u64;
+        out.write_all(frame).map_err(&failed)?;
+        frame.clear();
+        Ok(())
+    };
+    frame.clear();
+    frame.extend_from_slice(&MAGIC);
+    append_head(frame, outline);
+    put(frame)?;
+    let first = outline.end.saturating_sub(outline.rows);
+    for start in (first..outline.end).step_by(CHUNK) {
+        let rows = CHUNK.min(usize::try_from(outline.end - start).unwrap_or(CHUNK));
+        weights.clear();
+        weights.reserve_exact(rows);
+        weigh(start..start + rows as u64, weights)?;
+        // The head has promised so many.
+        weights.resize(rows, 0.0);
+        frame.reserve_exact(frame::HEAD_BYTES + size_of::<f64>() * rows);
+        frame::append(frame, WEIGHTS, |out| {
+            for weight in &*weights {
+                out.extend_from_slice(&weight.to_le_bytes());
+            }
+        });
+        put(frame)?;
+    }
+    frame::append(frame, END, |_| {});
+    put(frame)?;
+    Ok(bytes)
+}
+
+fn append_head(out: &mut Vec<u8>, outline: &Outline) {
+    frame::append(out, HEAD, |out| {
+        let (kind, numbers) = match outline.selector {
+            Selector::Uniform => (0, [0.0; 3]),
+            Selector::Prioritised {
+                alpha,
+                epsilon,
+                max,
+            } => (1, [alpha, epsilon, max]),
+        };
+        out.push(kind);
+        for number in numbers {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&outline.end.to_le_bytes());
+        out.extend_from_slice(&outline.random.to_le_bytes());
+        out.extend_from_slice(&outline.rows.to_le_bytes());
+    });
+}
+
+impl Snapshot {
     /// Reads a file's bytes; what is wrong with them otherwise.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         if bytes.get(..MAGIC.len()) != Some(&MAGIC[..]) {
@@ -88,27 +162,24 @@ impl Snapshot {
             }
             _ => Err(damaged()),
         };
-        let (mut snapshot, count) = read_head(Cursor(next(HEAD)?)).ok_or_else(damaged)?;
-        while (snapshot.weights.len() as u64) < count {
+        let outline = read_head(Cursor(next(HEAD)?)).ok_or_else(damaged)?;
+        let mut weights = Vec::new();
+        while (weights.len() as u64) < outline.rows {
             let (numbers, rest) = next(WEIGHTS)?.as_chunks();
             if numbers.is_empty() || !rest.is_empty() {
                 return Err(damaged());
             }
-            let weights = numbers.iter().map(|b| f64::from_le_bytes(*b));
-            snapshot.weights.extend(weights);
+            weights.extend(numbers.iter().map(|b| f64::from_le_bytes(*b)));
         }
         next(END)?;
-        let sound = snapshot.weights.len() as u64 == count
-            && count <= snapshot.end
-            && snapshot.weights.iter().all(|w| w.is_finite() && *w >= 0.0);
-        if sound { Ok(snapshot) } else { Err(damaged()) }
-    }
-
-    /// Replaces the folder's snapshot; its bytes.
-    pub fn write(&self, folder: &Path) -> Result<u64, JournalError> {
-        let bytes = self.to_bytes();
-        durable::write_atomic(&path(folder), &bytes)?;
-        Ok(bytes.len() as u64)
+        let sound = weights.len() as u64 == outline.rows
+            && outline.rows <= outline.end
+            && weights.iter().all(|w| w.is_finite() && *w >= 0.0);
+        if sound {
+            Ok(Self { outline, weights })
+        } else {
+            Err(damaged())
+        }
     }
 
     /// The folder's snapshot; none where there is none. A damaged one is told.
@@ -130,8 +201,7 @@ impl Snapshot {
     }
 }
 
-/// Everything but the weights, and how many those are.
-fn read_head(mut c: Cursor<'_>) -> Option<(Snapshot, u64)> {
+fn read_head(mut c: Cursor<'_>) -> Option<Outline> {
     let [kind] = c.array()?;
     let (alpha, epsilon, max) = (c.f64()?, c.f64()?, c.f64()?);
     let selector = match kind {
@@ -143,63 +213,15 @@ fn read_head(mut c: Cursor<'_>) -> Option<(Snapshot, u64)> {
         },
         _ => return None,
     };
-    let (end, random) = (c.u64()?, u128::from_le_bytes(c.array()?));
-    let count = c.u64()?;
-    let snapshot = Snapshot {
+    let outline = Outline {
         selector,
-        end,
-        random,
-        weights: Vec::new(),
+        end: c.u64()?,
+        random: u128::from_le_bytes(c.array()?),
+        rows: c.u64()?,
     };
-    c.0.is_empty().then_some((snapshot, count))
+    c.0.is_empty().then_some(outline)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn snapshot(rows: usize) -> Snapshot {
-        Snapshot {
-            selector: Selector::Prioritised {
-                alpha: 0.6,
-                epsilon: 0.01,
-                max: 10.0,
-            },
-            end: 1000 + rows as u64,
-            random: 1 << 70,
-            weights: (0..rows).map(|i| i as f64 / 7.0).collect(),
-        }
-    }
-
-    #[test]
-    fn snapshots_come_back_and_replace_each_other() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Snapshot::read(folder.path()).unwrap(), None);
-        for rows in [0, 1, CHUNK, CHUNK + 1] {
-            let snapshot = snapshot(rows);
-            snapshot.write(folder.path()).unwrap();
-            assert_eq!(Snapshot::read(folder.path()).unwrap(), Some(snapshot));
-        }
-        fs::write(path(folder.path()), b"lmprio\x02\n").unwrap();
-        assert_eq!(Snapshot::read(folder.path()).unwrap(), None);
-    }
-
-    #[test]
-    fn no_cut_is_taken_for_a_snapshot() {
-        let bytes = snapshot(3).to_bytes();
-        for length in 0..bytes.len() {
-            assert!(Snapshot::from_bytes(&bytes[..length]).is_err(), "{length}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_changed_bit_is_noticed(place in 0_usize..200, bit in 0..8_u8) {
-            let mut bytes = snapshot(20).to_bytes();
-            let place = place % bytes.len();
-            bytes[place] ^= 1_u8 << bit;
-            prop_assert!(Snapshot::from_bytes(&bytes).is_err());
-        }
-    }
-}
+#[path = "snapshot_tests.rs"]
+mod tests;
