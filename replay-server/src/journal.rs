@@ -6,6 +6,7 @@
 //! - [`recover`]: segments back into rows, whatever a crash left of them.
 //! - [`snapshot`]: priorities, which the segments do not follow.
 //! - [`thread`]: the log on a thread of its own.
+//! - [`sweep`]: files that nobody needs any more, removed on another.
 
 pub mod disk;
 pub mod frame;
@@ -13,6 +14,7 @@ pub mod log;
 pub mod recover;
 pub mod segment;
 pub mod snapshot;
+pub mod sweep;
 pub mod thread;
 
 use std::path::{Path, PathBuf};

@@ -45,16 +45,19 @@ pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored,
     if let Some(refused) = filling.refused.take() {
         return Err(refused);
     }
-    let (mut shard, found) = (filling.shard, found?);
+    let (mut shard, mut found) = (filling.shard, found?);
+    let capacity = shard.config().capacity as u64;
+    let stale = found.settle(found.next_row.saturating_sub(capacity));
     shard.go_on(found.writers.clone(), found.next_row, found.incarnation);
     reweigh(&mut shard, journal, &found)?;
     tell(&shard, journal, &found);
     let start = Start {
         shard: number,
         incarnation: shard.config().incarnation,
-        capacity: shard.config().capacity as u64,
+        capacity,
         next_row: found.next_row,
         segments: found.segments.clone(),
+        stale,
         writers: found.writers.clone(),
     };
     let hello: Option<Hello> = shard.hello().cloned();

@@ -10,6 +10,7 @@
 use crate::config::ShardConfig;
 use crate::error::ShardError;
 use crate::journal::JournalError;
+use crate::journal::disk::RealDisk;
 use crate::journal::log::Entry;
 use crate::journal::snapshot::{self, Pieces};
 use crate::journal::thread::{Journal, Room};
@@ -68,7 +69,11 @@ impl SharedShard {
             None => (Shard::new(config)?, None, None),
             Some(settings) => {
                 let Restored { shard, log, lock } = restore(config, &settings)?;
-                (shard, Some(Journal::start(log, &settings)?), Some(lock))
+                (
+                    shard,
+                    Some(Journal::start(log, RealDisk, &settings)?),
+                    Some(lock),
+                )
             }
         };
         Ok(Self {

@@ -10,6 +10,8 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Verified {
     found: Recovered,
+    /// Segments that should be gone.
+    stale: usize,
     shard: Option<u32>,
     /// The row that the snapshot reaches, or what is wrong with it.
     snapshot: Option<Result<u64, String>>,
@@ -18,17 +20,21 @@ pub struct Verified {
 /// Reads every byte of a shard's folder.
 pub fn verify(folder: &Path) -> Result<Verified, JournalError> {
     let mut look = Look(None);
-    let found = recover(folder, None, Mode::Look, usize::MAX, &mut look)?;
+    let mut found = recover(folder, None, Mode::Look, usize::MAX, &mut look)?;
     let path = snapshot::path(folder);
     let snapshot = match std::fs::read(&path) {
-        Ok(bytes) => Some(Snapshot::from_bytes(&bytes).map(|s| s.outline.end)),
+        Ok(bytes) => Some(Snapshot::from_bytes(&bytes).map(|s| s.outline)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(JournalError::disk("read", &path)(error)),
     };
+    // The oldest row that the table held when it was written, at most.
+    let oldest = snapshot.as_ref().and_then(|s| s.as_ref().ok());
+    let oldest = oldest.map_or(0, |outline| outline.end - outline.rows);
     Ok(Verified {
+        stale: found.settle(oldest).len(),
         found,
         shard: look.0,
-        snapshot,
+        snapshot: snapshot.map(|s| s.map(|outline| outline.end)),
     })
 }
 
@@ -74,6 +80,7 @@ impl Verified {
             "first_row": found.first_row,
             "next_row": found.next_row,
             "segments": found.segments.len(),
+            "stale_segments": self.stale,
             "bytes": found.segments.iter().map(|s| s.bytes).sum::<u64>(),
             "batches": found.batches,
             "writers": found.writers.all().len(),
@@ -119,6 +126,12 @@ impl Verified {
             Some(Ok(row)) => format!("\nsnapshot  priorities of the rows below {row}"),
             _ => "\nsnapshot  none: rows have the priorities that they came with".to_owned(),
         };
+        if self.stale > 0 {
+            text += &format!(
+                "\nstale     {} segments that could not be removed in time; the next start removes them",
+                self.stale
+            );
+        }
         for damage in self.damage() {
             text += &format!("\ndamage    {damage}");
         }

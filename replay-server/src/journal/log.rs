@@ -16,6 +16,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Bytes that are written at once, about; a group may be many times as long.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// A batch on its way to the disk.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -57,6 +60,8 @@ pub struct Start {
     pub next_row: u64,
     /// Segments that are there, oldest first.
     pub segments: Vec<Segment>,
+    /// Files of segments that should be gone.
+    pub stale: Vec<PathBuf>,
     /// The last batch of every writer.
     pub writers: Writers,
 }
@@ -76,6 +81,8 @@ pub struct Log<D: Disk> {
     segments: VecDeque<Segment>,
     /// The last of them, unless it was given up.
     open: Option<Open<D::File>>,
+    /// Files of segments all of whose rows have left the table.
+    stale: Vec<PathBuf>,
     /// Kept between groups.
     buffer: Vec<u8>,
 }
@@ -92,10 +99,11 @@ impl<D: Disk> fmt::Debug for Log<D> {
 
 impl<D: Disk> Log<D> {
     /// A log that goes on in a new segment.
-    pub fn new(disk: D, config: JournalConfig, start: Start, hello: Option<Hello>) -> Self {
+    pub fn new(disk: D, config: JournalConfig, mut start: Start, hello: Option<Hello>) -> Self {
         Self {
             disk,
             config,
+            stale: std::mem::take(&mut start.stale),
             segments: start.segments.iter().cloned().collect(),
             start,
             hello,
@@ -115,9 +123,20 @@ impl<D: Disk> Log<D> {
         self.start.next_row
     }
 
+    /// Files that nobody needs any more, for somebody else to remove: that takes
+    /// the system many times as long as a small group.
+    pub fn take_stale(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.stale)
+    }
+
     #[cfg(test)]
     pub(super) fn disk(&self) -> &D {
         &self.disk
+    }
+
+    #[cfg(test)]
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Segments and the bytes in them.
@@ -139,14 +158,10 @@ impl<D: Disk> Log<D> {
         if fresh {
             self.begin()?;
         }
-        for entry in group {
-            segment::append_batch(&mut self.buffer, entry.first_row, &entry.batch);
-        }
-        if let Err(error) = self.write(fresh) {
-            self.give_up();
-            return Err(error);
-        }
-        let written = self.buffer.len() as u64;
+        let written = self.write(group, fresh).inspect_err(|_| self.give_up());
+        // A batch alone can be longer than a piece.
+        self.buffer.shrink_to(2 * PIECE_BYTES);
+        let written = written?;
         if let (Some(open), Some(segment)) = (&mut self.open, self.segments.back_mut()) {
             open.durable += written;
             segment.bytes = open.durable;
@@ -190,14 +205,25 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    fn write(&mut self, fresh: bool) -> Result<(), JournalError> {
+    /// Writes what the buffer holds and a group behind it, piece by piece, and
+    /// syncs all of it at once; its bytes.
+    fn write(&mut self, group: &[Entry], fresh: bool) -> Result<u64, JournalError> {
         let (Some(open), Some(segment)) = (&mut self.open, self.segments.back()) else {
             return Err(JournalError::Gone);
         };
         let path = &segment.path;
-        self.disk
-            .write(&mut open.file, &self.buffer)
-            .map_err(JournalError::disk("write", path))?;
+        let (mut written, last) = (0, group.len().saturating_sub(1));
+        for (i, entry) in group.iter().enumerate() {
+            segment::append_batch(&mut self.buffer, entry.first_row, &entry.batch);
+            if i < last && self.buffer.len() < PIECE_BYTES {
+                continue;
+            }
+            self.disk
+                .write(&mut open.file, &self.buffer)
+                .map_err(JournalError::disk("write", path))?;
+            written += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
         self.disk
             .sync(&open.file)
             .map_err(JournalError::disk("sync", path))?;
@@ -207,7 +233,7 @@ impl<D: Disk> Log<D> {
                 .sync_folder(folder)
                 .map_err(JournalError::disk("sync", folder))?;
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Leaves a file that failed. What is behind its durable part frees its
@@ -222,16 +248,12 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Removes segments all of whose rows have left the table.
+    /// Gives up segments all of whose rows have left the table.
     fn evict(&mut self) {
         let oldest = self.durable().saturating_sub(self.start.capacity);
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.end <= oldest) {
-            let Some(segment) = self.segments.pop_front() else {
-                break;
-            };
-            if let Err(error) = self.disk.remove(&segment.path) {
-                tracing::warn!(file = %segment.path.display(), %error, "a segment that is no longer needed stays");
-            }
+            self.stale
+                .extend(self.segments.pop_front().map(|segment| segment.path));
         }
     }
 }

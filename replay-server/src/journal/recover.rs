@@ -36,6 +36,8 @@ pub struct Recovered {
     pub next_row: u64,
     /// Segments, oldest first.
     pub segments: Vec<Segment>,
+    /// Rows that are missing between two whole segments.
+    pub gaps: Vec<Gap>,
     /// The last batch of every writer.
     pub writers: Writers,
     /// Batches read.
@@ -46,6 +48,18 @@ pub struct Recovered {
     pub torn_bytes: u64,
     /// What is wrong, a sentence each; a torn end is nothing wrong.
     pub damage: Vec<String>,
+}
+
+/// Rows that are missing between two whole segments: a segment is lost, or those
+/// before should be gone like those that are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// Segments before it.
+    pub behind: usize,
+    /// The first missing row.
+    pub first_row: u64,
+    /// The number behind that of the last missing row.
+    pub end: u64,
 }
 
 /// Whether files are put in order or only looked at.
@@ -72,19 +86,29 @@ pub fn recover(
         first_row: 0,
         next_row: 0,
         segments: Vec::new(),
+        gaps: Vec::new(),
         writers: Writers::new(writers_max),
         batches: 0,
         lost_rows: 0,
         torn_bytes: 0,
         damage: Vec::new(),
     };
+    let mut whole = false;
     for (i, (first_row, path)) in files.iter().enumerate() {
+        let damaged = found.damage.len();
         let bytes = fs::read(path).map_err(JournalError::disk("read", path))?;
         let next = files.get(i + 1).map(|(row, _)| *row);
         let parsed = segment::head(&bytes);
         match parsed {
             Ok((head, at)) if head.first_row == *first_row => {
                 found.admit(folder, shard, &head, sink)?;
+                if whole && *first_row > found.next_row {
+                    found.gaps.push(Gap {
+                        behind: found.segments.len(),
+                        first_row: found.next_row,
+                        end: *first_row,
+                    });
+                }
                 let end = found.read(path, &bytes, at, next, sink)?;
                 if next.is_none() && end < bytes.len() as u64 && mode == Mode::Repair {
                     cut(path, end)?;
@@ -111,11 +135,39 @@ pub fn recover(
                 }
             }
         }
+        whole = found.damage.len() == damaged;
     }
     Ok(found)
 }
 
 impl Recovered {
+    /// Tells segments that should be gone from damage, once it is known that
+    /// nobody needs rows below `oldest`: the files of segments behind which even
+    /// later rows were removed. A gap above is damage.
+    pub fn settle(&mut self, oldest: u64) -> Vec<PathBuf> {
+        let gaps = std::mem::take(&mut self.gaps);
+        let (old, lost): (Vec<Gap>, Vec<Gap>) = gaps.iter().partition(|gap| gap.end <= oldest);
+        self.lost_rows -= old.iter().map(|gap| gap.end - gap.first_row).sum::<u64>();
+        for Gap {
+            behind,
+            first_row,
+            end,
+        } in lost
+        {
+            let next = self.segments.get(behind).map(|s| s.path.display());
+            let next = next.map_or_else(String::new, |path| format!(" before '{path}'"));
+            let last = end - 1;
+            let why = format!("rows {first_row} to {last} are missing{next}: a segment is gone");
+            self.damage.push(why);
+        }
+        let Some(last) = old.last() else {
+            return Vec::new();
+        };
+        self.first_row = last.end;
+        let left = self.segments.drain(..last.behind);
+        left.map(|segment| segment.path).collect()
+    }
+
     /// Checks that a segment belongs to the others and to this shard.
     fn admit(
         &mut self,

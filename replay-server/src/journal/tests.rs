@@ -4,6 +4,7 @@ use super::disk::{Disk, RealDisk};
 use super::log::{Entry, Log, Start};
 use super::recover::{Mode, Recovered, Sink, recover};
 use super::segment::{self, Head, Stored};
+use super::sweep::Sweeper;
 use super::{JournalConfig, JournalError};
 use crate::shard::CheckedBatch;
 use crate::writers::Writers;
@@ -38,6 +39,7 @@ fn start(capacity: u64) -> Start {
         capacity,
         next_row: 0,
         segments: Vec::new(),
+        stale: Vec::new(),
         writers: Writers::new(100),
     }
 }
@@ -165,6 +167,7 @@ fn segments_go_once_their_rows_left_the_table_and_repeats_are_still_known() {
     let mut log = log(folder.path(), 1000, 30);
     for entry in entries(200) {
         log.commit(&[entry]).unwrap();
+        Sweeper::new(RealDisk).sweep(log.take_stale());
         let on_disk: u64 = fs::read_dir(folder.path())
             .unwrap()
             .map(|f| f.unwrap().metadata().unwrap().len())
@@ -240,6 +243,72 @@ fn others_folders_and_formats_are_refused_or_set_aside() {
     assert!(lost > 0 && lost == found.lost_rows);
     assert_eq!(found.next_row, 60);
     assert!(victim.with_extension("damaged").exists() && !victim.exists());
+}
+
+/// A segment whose removal failed, while those behind it went.
+#[test]
+fn a_segment_that_should_be_gone_is_told_from_one_that_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = log(folder.path(), 1000, 30);
+    let first = segment::path(folder.path(), 0);
+    for entry in entries(200) {
+        log.commit(&[entry]).unwrap();
+        let stale = log.take_stale().into_iter().filter(|path| *path != first);
+        Sweeper::new(RealDisk).sweep(stale.collect());
+    }
+    let (_, mut found) = read(folder.path(), Mode::Look);
+    assert!(found.lost_rows > 0 && found.damage.is_empty());
+    let gap = found.gaps[0];
+    assert_eq!((found.gaps.len(), gap.behind), (1, 1));
+    // Nobody needs rows below 399 - 30: the table has no room for them.
+    let segments = found.segments.len();
+    assert_eq!(found.settle(369), std::slice::from_ref(&first));
+    assert_eq!((found.lost_rows, found.damage.len()), (0, 0));
+    assert_eq!(found.first_row, gap.end);
+    assert_eq!(found.segments.len(), segments - 1);
+    assert_eq!(
+        found.segments[0].path,
+        segment::path(folder.path(), gap.end)
+    );
+    // A table with more room would need what is missing.
+    let (_, mut found) = read(folder.path(), Mode::Look);
+    assert!(found.settle(gap.end - 1).is_empty());
+    assert_eq!(found.lost_rows, gap.end - gap.first_row);
+    let told = format!("rows {} to {} are missing", gap.first_row, gap.end - 1);
+    assert!(found.damage[0].starts_with(&told), "{:?}", found.damage);
+    assert_eq!(found.segments.len(), segments);
+}
+
+#[test]
+fn files_that_cannot_be_removed_are_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("b"), b"").unwrap();
+    let mut sweeper = Sweeper::new(RealDisk);
+    sweeper.sweep(vec![path("a"), path("b")]);
+    assert!(!path("b").exists());
+    fs::write(path("a"), b"").unwrap();
+    sweeper.sweep(Vec::new());
+    assert!(!path("a").exists());
+}
+
+/// What waited in memory while the disk refused is written piece by piece.
+#[test]
+fn a_large_group_takes_no_more_memory_than_a_piece() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = log(folder.path(), 1 << 30, 1 << 30);
+    let group: Vec<Entry> = (0..40).map(|n| entry(n, 4000 * n, 4000)).collect();
+    log.commit(&group).unwrap();
+    assert_eq!(
+        log.size(),
+        (
+            1,
+            fs::metadata(segment::path(folder.path(), 0)).unwrap().len()
+        )
+    );
+    assert!(log.size().1 > 9 << 20 && log.buffer_bytes() <= 2 << 20);
+    let (rows, _) = read(folder.path(), Mode::Look);
+    assert!(rows.0 == numbers(0..160_000), "{} rows", rows.0.len());
 }
 
 /// Fails each of the first operations of a kind, then works; what fails in the

@@ -7,10 +7,12 @@
 
 use super::disk::Disk;
 use super::log::{Entry, Log};
+use super::sweep::Sweeper;
 use super::{JournalConfig, JournalError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use proto::hello::Hello;
 use proto::shard_status::JournalStatus;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -56,13 +58,25 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Starts the thread.
-    pub fn start<D: Disk>(log: Log<D>, config: &JournalConfig) -> Result<Self, JournalError> {
+    /// Starts the thread, and the one that removes what `disk` need not hold any more.
+    pub fn start<D: Disk>(
+        log: Log<D>,
+        disk: D,
+        config: &JournalConfig,
+    ) -> Result<Self, JournalError> {
+        let refused = || JournalError::disk("start a thread for", &config.folder);
+        let (sweep, stale) = crossbeam_channel::unbounded();
+        let mut sweeper = Sweeper::new(disk);
+        let sweeping = std::thread::Builder::new()
+            .name("journal-sweep".into())
+            .spawn(move || stale.iter().for_each(|files| sweeper.sweep(files)))
+            .map_err(refused())?;
         let (sender, receiver) = crossbeam_channel::unbounded();
         let (told, durable) = watch::channel(log.durable());
         let status = Arc::new(Mutex::new(JournalStatus::default()));
         let mut writer = Writer {
             log,
+            sweep,
             told,
             status: status.clone(),
             sync_every: config.sync_every,
@@ -70,10 +84,15 @@ impl Journal {
             complained: None,
         };
         writer.tell(None);
+        writer.sweep();
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || writer.run(&receiver))
-            .map_err(JournalError::disk("start a thread for", &config.folder))?;
+            .spawn(move || {
+                let done = writer.run(&receiver);
+                sweeping.join().map_err(|_| JournalError::Gone)?;
+                done
+            })
+            .map_err(refused())?;
         Ok(Self {
             sender,
             durable,
@@ -149,6 +168,8 @@ impl Journal {
 
 struct Writer<D: Disk> {
     log: Log<D>,
+    /// Files that nobody needs any more.
+    sweep: Sender<Vec<PathBuf>>,
     told: watch::Sender<u64>,
     status: Arc<Mutex<JournalStatus>>,
     sync_every: Duration,
@@ -272,6 +293,15 @@ impl<D: Disk> Writer<D> {
         }
         self.tell(None);
         self.told.send_replace(self.log.durable());
+        self.sweep();
+    }
+
+    fn sweep(&mut self) {
+        let stale = self.log.take_stale();
+        if !stale.is_empty() {
+            // Without that thread files stay until the next start, which removes them.
+            let _ = self.sweep.send(stale);
+        }
     }
 
     fn tell(&mut self, error: Option<&JournalError>) {

@@ -208,3 +208,39 @@ async fn yesterdays_journal_opens() {
     assert_eq!(first.acked, 4);
     shard.stop().await.unwrap();
 }
+
+/// The disk refused to remove it, or the machine stopped before.
+#[tokio::test]
+async fn a_segment_that_should_be_gone_goes_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = |incarnation| ShardConfig {
+        capacity: 100,
+        journal: Some(JournalConfig {
+            segment_bytes: 4000,
+            ..JournalConfig::new(folder.path())
+        }),
+        ..config(folder.path(), incarnation)
+    };
+    let first = folder.path().join(format!("{:020}.rows", 0));
+    let shard = Shard::start(small(5)).await;
+    credit(&shard, 2000).await;
+    let mut stream = shard.stream().await;
+    stream.send(durable(1)).await;
+    stream.reply().await.unwrap();
+    stream.insert(batch(1, 0, 50)).await;
+    let kept = std::fs::read(&first).unwrap();
+    for i in 1..20 {
+        stream.insert(batch(i + 1, 50 * i as u32, 50)).await;
+    }
+    shard.stop().await.unwrap();
+    assert!(!first.exists(), "a stop leaves nothing to remove");
+    std::fs::write(&first, kept).unwrap();
+    let found = replay_server::verify::verify(folder.path()).unwrap();
+    assert!(found.is_sound(), "{}", found.as_text());
+    assert_eq!(found.as_json()["stale_segments"], 1);
+    let shard = Shard::start(small(6)).await;
+    let status = shard.status().await;
+    assert_eq!((status.summary.rows, status.next_row), (100, 1000));
+    shard.stop().await.unwrap();
+    assert!(!first.exists());
+}
