@@ -21,9 +21,6 @@ const EXAMPLES: &str = "Examples:
   learner run --config my.toml --set cluster.learner=0.0.0.0:7400 --set cluster.insecure=true --run-dir runs/a --resume
   learner status --address 127.0.0.1:7400 --json";
 
-/// Exit code of a process that a second signal ended.
-const INTERRUPTED: i32 = 130;
-
 /// landmarl's learner: samples from the shards, trains, broadcasts weights.
 #[derive(Debug, Parser)]
 #[command(name = "learner", version, about, after_help = EXAMPLES)]
@@ -141,7 +138,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         resume: args.resume,
         progress,
     };
-    let summary = learner::run(setup, listener, stop_signal()).await?;
+    let summary = learner::run(setup, listener, listen::stop_signal_or_exit()).await?;
     tracing::info!(
         updates = summary.updates,
         stopped_early = summary.stopped_early,
@@ -149,20 +146,6 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         "training ended"
     );
     Ok(())
-}
-
-/// The first signal ends the run, the second one the process.
-async fn stop_signal() {
-    if let Err(error) = listen::stop_signal().await {
-        tracing::error!(%error, "cannot wait for signals; stopping");
-        return;
-    }
-    tokio::spawn(async {
-        if listen::stop_signal().await.is_ok() {
-            #[expect(clippy::exit, reason = "whoever asks twice wants no checkpoint")]
-            std::process::exit(INTERRUPTED);
-        }
-    });
 }
 
 async fn status(address: &str, json: bool) -> anyhow::Result<()> {

@@ -4,6 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
 
+/// Exit code of a process that a second signal ended.
+pub const INTERRUPTED: i32 = 130;
+
 /// Why a service cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -47,21 +50,74 @@ pub async fn bind(address: SocketAddr, insecure: bool) -> Result<TcpListener, Li
         })
 }
 
-/// Ends with Ctrl-C or SIGTERM.
+/// Ctrl-C and SIGTERM, from now on.
 #[cfg(unix)]
-pub async fn stop_signal() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed,
-        _ = terminate.recv() => Ok(()),
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::select! {
+            _ = self.interrupt.recv() => Ok(()),
+            _ = self.terminate.recv() => Ok(()),
+        }
     }
 }
 
-/// Ends with Ctrl-C.
+/// Ctrl-C.
 #[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::signal::ctrl_c().await
+    }
+}
+
+/// Ends with Ctrl-C or SIGTERM.
 pub async fn stop_signal() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
+    Signals::new()?.next().await
+}
+
+/// Ends with Ctrl-C or SIGTERM; another one after that ends the process at
+/// once, with exit code [`INTERRUPTED`]: whoever asks twice will not wait.
+pub async fn stop_signal_or_exit() {
+    let mut signals = match first_signal().await {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "cannot wait for signals; stopping");
+            return;
+        }
+    };
+    tokio::spawn(async move {
+        if signals.next().await.is_ok() {
+            #[expect(clippy::exit, reason = "nothing is left to be done in order")]
+            std::process::exit(INTERRUPTED);
+        }
+    });
+}
+
+/// What hears the second signal has been listening since before the first.
+async fn first_signal() -> io::Result<Signals> {
+    let mut signals = Signals::new()?;
+    signals.next().await?;
+    Ok(signals)
 }
 
 #[cfg(test)]

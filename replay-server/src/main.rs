@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve one shard until Ctrl-C or SIGTERM.
+    /// Serve one shard until Ctrl-C or SIGTERM; a second one does not wait for the disk.
     Serve(ServeArgs),
     /// Exit with 0 if the shard at ADDRESS serves.
     Health {
@@ -203,12 +203,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let _log = telemetry::init(&options)?;
     let config = args.config()?;
     let listener = listen::bind(args.listen, args.insecure).await?;
-    let stop = async {
-        if let Err(error) = listen::stop_signal().await {
-            tracing::error!(%error, "cannot wait for signals; stopping");
-        }
-    };
-    Ok(run(config, listener, stop).await?)
+    Ok(run(config, listener, listen::stop_signal_or_exit()).await?)
 }
 
 async fn status(address: &str, json: bool) -> anyhow::Result<()> {

@@ -1,9 +1,12 @@
 //! The built binary, as people and containers start it.
 
-use proto::listen;
+use proto::{channel, listen};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_replay-server");
 
@@ -20,7 +23,7 @@ pub struct Server {
     child: Child,
     pub address: String,
     /// Kept open: a server that cannot write its log would fail.
-    _log: BufReader<std::process::ChildStderr>,
+    log: BufReader<std::process::ChildStderr>,
 }
 
 impl Server {
@@ -62,7 +65,22 @@ impl Server {
         Self {
             child,
             address,
-            _log: log,
+            log,
+        }
+    }
+
+    fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(killed.unwrap().success());
+    }
+
+    /// Reads the log up to a line with this text.
+    fn until_logged(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "the log ended");
         }
     }
 }
@@ -89,11 +107,7 @@ fn serves_answers_health_and_status_and_stops_on_sigterm() {
     assert!(status["run_id"].is_null());
     let text = output(&["status", "--address", &server.address]);
     assert!(String::from_utf8_lossy(&text.stdout).starts_with("shard 3 of run (none yet)"));
-    let killed = Command::new("kill")
-        .args(["-TERM", &server.child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(killed.success());
+    server.terminate();
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     let gone = output(&["health", "--address", &server.address]);
     assert_eq!(gone.status.code(), Some(1));
@@ -102,6 +116,28 @@ fn serves_answers_health_and_status_and_stops_on_sigterm() {
         "{}",
         stderr(&gone)
     );
+}
+
+/// A call that never ends keeps the first signal's stop waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::start();
+    let channel = channel::connect_lazy(&server.address).unwrap();
+    let watched = HealthClient::new(channel)
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap();
+    server.terminate();
+    server.until_logged("replay shard stops");
+    assert_eq!(server.child.try_wait().unwrap(), None);
+    let begun = Instant::now();
+    server.terminate();
+    assert_eq!(
+        server.child.wait().unwrap().code(),
+        Some(listen::INTERRUPTED)
+    );
+    assert!(begun.elapsed() < proto::serve::DRAIN_GRACE);
+    drop(watched);
 }
 
 #[tokio::test]
