@@ -139,7 +139,7 @@ impl fmt::Display for Difference {
             Self::Run { server, client } => write!(
                 f,
                 "runs differ: the server belongs to run {server:?}, the client to run {client:?}: \
-                 give both one run id, or restart the server for the other run"
+                 give both one run id, or start a server for the other run"
             ),
             Self::Manifest { server, client } => write!(
                 f,

@@ -8,6 +8,7 @@ use proto::error::ProtocolError;
 use proto::hello::HelloMismatch;
 use proto::sample::SAMPLE_ROWS_MAX;
 use proto::serve::ServeError;
+use std::path::PathBuf;
 use tonic::Status;
 
 /// Why a shard does not start, or does not do what it was asked.
@@ -40,6 +41,17 @@ pub enum ShardError {
     /// The caller does not belong to this shard's run.
     #[error(transparent)]
     Hello(#[from] HelloMismatch),
+    /// Nor will it after a restart: the rows that the shard keeps are of another run.
+    #[error(
+        "{mismatch}; the rows that this shard keeps in '{}' decide that, so restarting it does not help: \
+         serve the other run with another --journal folder, or move that one away", folder.display()
+    )]
+    Kept {
+        /// The journal's folder.
+        folder: PathBuf,
+        /// What differs.
+        mismatch: HelloMismatch,
+    },
     /// The message is not what the contract says.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
@@ -95,9 +107,10 @@ impl From<ShardError> for Status {
             | ShardError::Table(_)
             | ShardError::Order(_)
             | ShardError::SampleTooLarge { .. } => Self::invalid_argument(text),
-            ShardError::Memory { .. } | ShardError::Durable | ShardError::NoHello => {
-                Self::failed_precondition(text)
-            }
+            ShardError::Memory { .. }
+            | ShardError::Kept { .. }
+            | ShardError::Durable
+            | ShardError::NoHello => Self::failed_precondition(text),
             ShardError::Selector(_)
             | ShardError::Capacity { .. }
             | ShardError::Poisoned

@@ -12,7 +12,7 @@ use crate::table::{Sampled, Table, Update, Updated};
 use crate::waiting::Waiting;
 use crate::writers::Writers;
 use common::row::RowShape;
-use proto::hello::Hello;
+use proto::hello::{Hello, HelloMismatch};
 use proto::insert::Writer;
 use proto::sample::ShardSummary;
 use proto::shard_status::ShardStatus;
@@ -119,7 +119,10 @@ impl Shard {
     /// which run that is, unless the config did.
     pub fn join(&mut self, hello: &Hello) -> Result<(), ShardError> {
         if let Some(open) = &self.open {
-            return Ok(open.hello.check(hello)?);
+            return open
+                .hello
+                .check(hello)
+                .map_err(|mismatch| self.refusal(mismatch));
         }
         self.config.check_memory(hello.shape)?;
         let table = Table::new(
@@ -132,6 +135,17 @@ impl Shard {
             table,
         });
         Ok(())
+    }
+
+    /// Rows on disk outlive the shard, and so does the run that they are of.
+    fn refusal(&self, mismatch: HelloMismatch) -> ShardError {
+        match &self.config.journal {
+            Some(journal) if self.next_row > 0 => ShardError::Kept {
+                folder: journal.folder.clone(),
+                mismatch,
+            },
+            _ => mismatch.into(),
+        }
     }
 
     /// The run and its rows, once somebody said.

@@ -244,3 +244,41 @@ async fn a_segment_that_should_be_gone_goes_at_the_next_start() {
     shard.stop().await.unwrap();
     assert!(!first.exists());
 }
+
+/// A client of another run hears where the rows are that stand against it.
+#[tokio::test]
+async fn rows_of_another_run_are_named_with_their_folder_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = Shard::start(config(folder.path(), 5)).await;
+    credit(&shard, 500).await;
+    let other = || SampleRequest {
+        hello: proto::hello::Hello {
+            run_id: "another".into(),
+            ..hello()
+        },
+        rows: 0,
+        insert_limit: 0,
+        shard_incarnation: 0,
+    };
+    let error = shard.sample_as(other()).await.unwrap_err();
+    assert!(
+        !error.message().contains("--journal"),
+        "no rows yet: {error}"
+    );
+    let (mut stream, _) = shard.open(1).await;
+    stream.insert(batch(1, 0, 10)).await;
+    shard.stop().await.unwrap();
+    let shard = Shard::start(config(folder.path(), 6)).await;
+    let error = shard.sample_as(other()).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+    let path = folder.path().display().to_string();
+    for part in [
+        "\"another\"",
+        &path,
+        "restarting it does not help",
+        "--journal",
+    ] {
+        assert!(error.message().contains(part), "{error}");
+    }
+    shard.stop().await.unwrap();
+}
