@@ -29,6 +29,13 @@ pub struct ShardStatus {
     pub next_row: u64,
     /// What the journal does; none where rows are kept in memory only.
     pub journal: Option<JournalStatus>,
+    /// Seconds since the oldest row came, up to a 256th of the table too many;
+    /// of rows from before this life: since its start.
+    pub oldest_row_s: f64,
+    /// Open insert streams.
+    pub insert_streams: u64,
+    /// Batches that are stored and not yet acknowledged.
+    pub unacknowledged: u64,
 }
 
 /// What a shard's journal does.
@@ -48,6 +55,10 @@ pub struct JournalStatus {
     pub longest_s: f64,
     /// Why the disk refuses, while it does.
     pub failing: Option<String>,
+    /// Bytes of rows on their way to the disk.
+    pub queued_bytes: u64,
+    /// How many may be before inserts wait.
+    pub queued_bytes_max: u64,
 }
 
 impl From<JournalStatus> for wire::JournalStatus {
@@ -60,6 +71,8 @@ impl From<JournalStatus> for wire::JournalStatus {
             busy_s: status.busy_s,
             longest_s: status.longest_s,
             failing: status.failing.unwrap_or_default(),
+            queued_bytes: status.queued_bytes,
+            queued_bytes_max: status.queued_bytes_max,
         }
     }
 }
@@ -74,6 +87,8 @@ impl From<wire::JournalStatus> for JournalStatus {
             busy_s: status.busy_s,
             longest_s: status.longest_s,
             failing: Some(status.failing).filter(|text| !text.is_empty()),
+            queued_bytes: status.queued_bytes,
+            queued_bytes_max: status.queued_bytes_max,
         }
     }
 }
@@ -92,6 +107,9 @@ impl From<ShardStatus> for wire::ShardStatus {
             run_id: status.run_id.unwrap_or_default(),
             next_row: status.next_row,
             journal: status.journal.map(Into::into),
+            oldest_row_s: status.oldest_row_s,
+            insert_streams: status.insert_streams,
+            unacknowledged: status.unacknowledged,
         }
     }
 }
@@ -112,6 +130,9 @@ impl TryFrom<wire::ShardStatus> for ShardStatus {
             run_id: Some(status.run_id).filter(|id| !id.is_empty()),
             next_row: status.next_row,
             journal: status.journal.map(Into::into),
+            oldest_row_s: status.oldest_row_s,
+            insert_streams: status.insert_streams,
+            unacknowledged: status.unacknowledged,
         })
     }
 }
@@ -142,7 +163,12 @@ mod tests {
                     busy_s: 0.5,
                     longest_s: 0.25,
                     failing: Some(failing),
+                    queued_bytes: 300,
+                    queued_bytes_max: 1000,
                 }),
+                oldest_row_s: 7.5,
+                insert_streams: 2,
+                unacknowledged: 6,
                 run_id,
             };
             assert_eq!(

@@ -6,6 +6,7 @@
 //! their acknowledgement waits for the disk.
 
 use crate::batch;
+use crate::counted::Counted;
 use crate::error::ShardError;
 use crate::shard::CheckedBatch;
 use crate::shared::{Acked, SharedShard};
@@ -26,6 +27,7 @@ pub async fn serve(
     replies: Replies,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let _counted = shard.stream();
     let (stored, acks) = mpsc::channel(INSERT_WINDOW as usize);
     let ended = tokio::select! {
         ended = async { tokio::try_join!(read(&shard, requests, stored), acknowledge(&shard, acks, &replies)) } => ended.map(drop),
@@ -44,6 +46,7 @@ struct Ack {
     acked: Acked,
     /// Not before it is on the disk.
     durable: bool,
+    counted: Counted,
 }
 
 /// Stores what comes; ends when the writer ends or nobody listens any more.
@@ -58,7 +61,16 @@ async fn read(
     let open = open(shard, first)?;
     let durable = open.ack == AckLevel::Durable;
     let mut acked = shard.acked(open.writer)?;
-    while stored.send(Ack { acked, durable }).await.is_ok() {
+    loop {
+        let counted = shard.unacknowledged();
+        let ack = Ack {
+            acked,
+            durable,
+            counted,
+        };
+        if stored.send(ack).await.is_err() {
+            break;
+        }
         let Some(message) = requests.message().await? else {
             break;
         };
@@ -83,7 +95,12 @@ async fn acknowledge(
     replies: &Replies,
 ) -> Result<(), Status> {
     let shard_incarnation = shard.with(|shard, _| shard.config().incarnation)?;
-    while let Some(Ack { acked, durable }) = acks.recv().await {
+    while let Some(ack) = acks.recv().await {
+        let Ack {
+            acked,
+            durable,
+            counted,
+        } = ack;
         if durable {
             shard.durable(acked.end).await?;
         }
@@ -95,6 +112,7 @@ async fn acknowledge(
         if replies.send(Ok(reply.into())).await.is_err() {
             break;
         }
+        drop(counted);
     }
     Ok(())
 }

@@ -5,14 +5,17 @@
 //! - [`sum_tree`], [`selector`], [`table`]: rows and their priorities.
 //! - [`credit`], [`waiting`]: the shard's side of the limiter.
 //! - [`writers`]: batches sent twice, and batches that never came.
+//! - [`ages`], [`counted`]: how old, how many.
 //! - [`shard`], [`config`], [`error`]: these under one owner.
 //! - [`journal`], [`restore`]: rows on disk, and back.
 //! - [`report`], [`verify`]: for people.
 //! - [`batch`]: what comes from outside, checked.
 //! - [`shared`], [`service`], [`insert_stream`], [`mod@run`]: the async rim.
 
+pub mod ages;
 pub mod batch;
 pub mod config;
+pub mod counted;
 pub mod credit;
 pub mod error;
 pub mod insert_stream;

@@ -24,6 +24,9 @@ pub fn as_json(status: &ShardStatus) -> serde_json::Value {
         "refused_batches": status.refused_batches,
         "version": status.version,
         "next_row": status.next_row,
+        "oldest_row_s": status.oldest_row_s,
+        "insert_streams": status.insert_streams,
+        "unacknowledged": status.unacknowledged,
         "journal": status.journal.as_ref().map(|journal| serde_json::json!({
             "durable": journal.durable,
             "segments": journal.segments,
@@ -31,6 +34,8 @@ pub fn as_json(status: &ShardStatus) -> serde_json::Value {
             "commits": journal.commits,
             "busy_s": journal.busy_s,
             "longest_s": journal.longest_s,
+            "queued_bytes": journal.queued_bytes,
+            "queued_bytes_max": journal.queued_bytes_max,
             "failing": journal.failing,
         })),
     })
@@ -42,9 +47,10 @@ pub fn as_text(status: &ShardStatus) -> String {
     let summary = &status.summary;
     format!(
         "shard {} of run {} (version {})\n\
-         rows      {} of {}, mass {:.3}\n\
+         rows      {} of {}, mass {:.3}; the oldest came {:.1} s ago\n\
          inserted  {} of {} allowed; {} writers wait, {:.1} s waited in all\n\
          sampled   {}\n\
+         streams   {} open; {} batches stored and not yet acknowledged\n\
          refused   {} batches; {} sent twice, {} never came; {} updates came too late",
         summary.shard,
         status.run_id.as_deref().unwrap_or("(none yet)"),
@@ -52,11 +58,14 @@ pub fn as_text(status: &ShardStatus) -> String {
         summary.rows,
         status.capacity,
         summary.mass,
+        status.oldest_row_s,
         summary.inserted,
         status.insert_limit,
         summary.writers_waiting,
         summary.insert_blocked_s,
         summary.sampled,
+        status.insert_streams,
+        status.unacknowledged,
         status.refused_batches,
         status.duplicates,
         status.gaps,
@@ -70,10 +79,12 @@ fn journal_text(status: &ShardStatus) -> String {
     };
     let failing = journal.failing.as_deref();
     format!(
-        "\njournal   rows below {} of {} are on disk; {} segments, {:.1} MB; \
+        "\njournal   rows below {} of {} are on disk, {:.1} of at most {:.1} MB on their way; {} segments, {:.1} MB; \
          {} commits, {:.1} ms each, {:.1} ms the longest{}",
         journal.durable,
         status.next_row,
+        journal.queued_bytes as f64 / 1e6,
+        journal.queued_bytes_max as f64 / 1e6,
         journal.segments,
         journal.bytes as f64 / 1e6,
         journal.commits,

@@ -4,6 +4,7 @@
 //! A journal, when there is one, stands beside the table ([`crate::shared`]):
 //! it takes what [`Shard::insert`] stores, and [`crate::restore`] puts it back.
 
+use crate::ages::Ages;
 use crate::config::ShardConfig;
 use crate::credit::Credit;
 use crate::error::ShardError;
@@ -72,6 +73,7 @@ pub struct Shard {
     writers: Writers,
     credit: Credit,
     waiting: Waiting,
+    ages: Ages,
     rng: ChaCha8Rng,
     counters: Counters,
     /// The number of the next row, over all lives.
@@ -104,6 +106,7 @@ impl Shard {
             writers: Writers::new(config.writers_max),
             credit: Credit::default(),
             waiting: Waiting::default(),
+            ages: Ages::new(config.capacity as u64),
             rng,
             counters: Counters::default(),
             next_row: 0,
@@ -155,7 +158,12 @@ impl Shard {
     }
 
     /// Stores a batch, if it is new and the limiter allows all of it.
-    pub fn insert(&mut self, batch: &CheckedBatch, place: Place) -> Result<Insertion, ShardError> {
+    pub fn insert(
+        &mut self,
+        batch: &CheckedBatch,
+        place: Place,
+        now: Duration,
+    ) -> Result<Insertion, ShardError> {
         let open = self.open.as_mut().ok_or(ShardError::NoHello)?;
         if self.writers.is_duplicate(batch.writer, batch.sequence) {
             self.counters.duplicates += 1;
@@ -172,6 +180,8 @@ impl Shard {
         self.counters.gaps += self.writers.stored(batch.writer, batch.sequence);
         let first_row = self.next_row;
         self.next_row += batch.td_errors.len() as u64;
+        let oldest = self.next_row.saturating_sub(open.table.slots() as u64);
+        self.ages.came(first_row, oldest, now);
         Ok(Insertion::Stored {
             acked: batch.sequence,
             first_row,
@@ -195,6 +205,11 @@ impl Shard {
     pub(crate) fn go_on(&mut self, writers: Writers, next_row: u64, incarnation: u64) {
         self.writers = writers;
         self.next_row = next_row;
+        let slots = self.open.as_ref().map_or(0, |open| open.table.slots());
+        if slots > 0 {
+            let oldest = next_row.saturating_sub(slots as u64);
+            self.ages.came(oldest, oldest, Duration::ZERO);
+        }
         let above = incarnation.saturating_add(1);
         self.config.incarnation = self.config.incarnation.max(above);
     }
@@ -338,6 +353,9 @@ impl Shard {
             run_id: self.hello().map(|hello| hello.run_id.clone()),
             next_row: self.next_row,
             journal: None,
+            oldest_row_s: self.ages.oldest(now).as_secs_f64(),
+            insert_streams: 0,
+            unacknowledged: 0,
         }
     }
 

@@ -48,7 +48,7 @@ fn the_first_hello_decides_and_the_config_before_it() {
         ..hello()
     };
     assert!(matches!(
-        shard.insert(&batch(1, 1, 1), Place::Arriving),
+        shard.insert(&batch(1, 1, 1), Place::Arriving, NOW),
         Err(ShardError::NoHello)
     ));
     shard.join(&hello()).unwrap();
@@ -90,24 +90,24 @@ fn batches_wait_for_credit_and_repeats_do_not() {
     let mut shard = shard();
     shard.join(&hello()).unwrap();
     assert_eq!(
-        shard.insert(&batch(1, 1, 3), Place::Arriving).unwrap(),
+        shard.insert(&batch(1, 1, 3), Place::Arriving, NOW).unwrap(),
         Insertion::NoCredit
     );
     assert!(!shard.grant(8, 100), "credit for another life");
     assert!(shard.grant(9, 4));
     assert_eq!(
-        shard.insert(&batch(1, 1, 3), Place::Arriving).unwrap(),
+        shard.insert(&batch(1, 1, 3), Place::Arriving, NOW).unwrap(),
         Insertion::Stored {
             acked: 1,
             first_row: 0
         }
     );
     assert_eq!(
-        shard.insert(&batch(1, 2, 3), Place::Arriving).unwrap(),
+        shard.insert(&batch(1, 2, 3), Place::Arriving, NOW).unwrap(),
         Insertion::NoCredit
     );
     assert_eq!(
-        shard.insert(&batch(1, 1, 3), Place::Arriving).unwrap(),
+        shard.insert(&batch(1, 1, 3), Place::Arriving, NOW).unwrap(),
         Insertion::Duplicate { acked: 1 }
     );
     let status = shard.status(NOW);
@@ -129,17 +129,17 @@ fn nobody_overtakes_a_batch_that_waits() {
     shard.grant(9, 2);
     let large = batch(1, 1, 3);
     assert_eq!(
-        shard.insert(&large, Place::Arriving).unwrap(),
+        shard.insert(&large, Place::Arriving, NOW).unwrap(),
         Insertion::NoCredit
     );
     shard.enter_wait(NOW);
     assert_eq!(
-        shard.insert(&batch(2, 1, 1), Place::Arriving).unwrap(),
+        shard.insert(&batch(2, 1, 1), Place::Arriving, NOW).unwrap(),
         Insertion::NoCredit
     );
     shard.grant(9, 4);
     assert_eq!(
-        shard.insert(&large, Place::First).unwrap(),
+        shard.insert(&large, Place::First, NOW).unwrap(),
         Insertion::Stored {
             acked: 1,
             first_row: 0
@@ -147,7 +147,7 @@ fn nobody_overtakes_a_batch_that_waits() {
     );
     shard.leave_wait(NOW);
     assert_eq!(
-        shard.insert(&batch(2, 1, 1), Place::Arriving).unwrap(),
+        shard.insert(&batch(2, 1, 1), Place::Arriving, NOW).unwrap(),
         Insertion::Stored {
             acked: 1,
             first_row: 3
@@ -163,7 +163,7 @@ fn a_batch_that_fails_costs_no_credit_and_no_sequence_number() {
     let mut bad = batch(1, 1, 2);
     bad.td_errors[1] = f32::NAN;
     assert!(matches!(
-        shard.insert(&bad, Place::Arriving),
+        shard.insert(&bad, Place::Arriving, NOW),
         Err(ShardError::Table(_))
     ));
     assert_eq!(
@@ -177,7 +177,7 @@ fn gaps_stale_updates_and_samples_are_counted() {
     let mut shard = shard();
     shard.join(&hello()).unwrap();
     shard.grant(9, 100);
-    shard.insert(&batch(1, 4, 2), Place::Arriving).unwrap();
+    shard.insert(&batch(1, 4, 2), Place::Arriving, NOW).unwrap();
     assert_eq!(shard.sample(5).slots.len(), 5);
     let update = [
         Update {
@@ -224,7 +224,9 @@ fn shards_of_one_seed_draw_differently_and_each_repeats_itself() {
         })
         .unwrap();
         shard.grant(1, 64);
-        shard.insert(&batch(1, 1, 64), Place::Arriving).unwrap();
+        shard
+            .insert(&batch(1, 1, 64), Place::Arriving, NOW)
+            .unwrap();
         shard.sample(32).slots
     };
     assert_eq!(draw(0), draw(0));
@@ -244,11 +246,11 @@ fn weights_are_told_by_number_and_rows_that_left_have_none() {
     assert_eq!(shard.outline().rows, 0);
     shard.join(&hello()).unwrap();
     shard.grant(9, 100);
-    shard.insert(&batch(1, 1, 6), Place::Arriving).unwrap();
+    shard.insert(&batch(1, 1, 6), Place::Arriving, NOW).unwrap();
     let outline = shard.outline();
     assert_eq!((outline.end, outline.rows), (6, 6));
     assert_eq!(weights(&shard, 0..6), [1.0; 6]);
-    shard.insert(&batch(1, 2, 5), Place::Arriving).unwrap();
+    shard.insert(&batch(1, 2, 5), Place::Arriving, NOW).unwrap();
     let outline = shard.outline();
     assert_eq!((outline.end, outline.rows), (11, 8));
     assert_eq!(weights(&shard, 0..6), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);

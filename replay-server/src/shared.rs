@@ -8,6 +8,7 @@
 //! in the order of the table and writes them on its own thread.
 
 use crate::config::ShardConfig;
+use crate::counted::{Count, Counted};
 use crate::error::ShardError;
 use crate::journal::JournalError;
 use crate::journal::disk::RealDisk;
@@ -56,6 +57,10 @@ pub struct SharedShard {
     /// that is given up must not replace a later snapshot by its own.
     snapshot: Arc<tokio::sync::Mutex<Pieces>>,
     started: Instant,
+    /// Insert streams.
+    streams: Count,
+    /// Batches whose acknowledgement is on its way.
+    unacknowledged: Count,
     /// Held by the first of those who wait; the others queue for it, in order.
     first: tokio::sync::Mutex<()>,
     /// Wakes the first when there is more credit.
@@ -82,6 +87,8 @@ impl SharedShard {
             _lock: lock,
             snapshot: Arc::default(),
             started: Instant::now(),
+            streams: Count::default(),
+            unacknowledged: Count::default(),
             first: tokio::sync::Mutex::new(()),
             granted: Notify::new(),
         })
@@ -170,8 +177,8 @@ impl SharedShard {
     }
 
     fn try_insert(&self, coming: &mut Coming, place: Place) -> Result<Option<Acked>, ShardError> {
-        self.with(|shard, _| {
-            Ok(match shard.insert(&coming.batch, place)? {
+        self.with(|shard, now| {
+            Ok(match shard.insert(&coming.batch, place, now)? {
                 Insertion::NoCredit => None,
                 Insertion::Duplicate { acked } => Some(Acked {
                     sequence: acked,
@@ -230,10 +237,24 @@ impl SharedShard {
         }
     }
 
+    /// Counts an insert stream.
+    #[must_use]
+    pub fn stream(&self) -> Counted {
+        self.streams.one()
+    }
+
+    /// Counts a batch until it is acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self) -> Counted {
+        self.unacknowledged.one()
+    }
+
     /// What the shard and its journal tell people.
     pub fn status(&self) -> Result<ShardStatus, ShardError> {
         let mut status = self.with(|shard, now| shard.status(now))?;
         status.journal = self.journal.as_ref().map(Journal::status);
+        status.insert_streams = self.streams.get();
+        status.unacknowledged = self.unacknowledged.get();
         Ok(status)
     }
 

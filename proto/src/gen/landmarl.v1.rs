@@ -187,6 +187,15 @@ pub struct ShardStatus {
     /// Only of a shard that keeps its rows on disk.
     #[prost(message, optional, tag = "11")]
     pub journal: ::core::option::Option<JournalStatus>,
+    /// Seconds since the oldest row came, up to a 256th of the table too many; of rows from before
+    /// this life: since its start.
+    #[prost(double, tag = "12")]
+    pub oldest_row_s: f64,
+    /// Open insert streams, and batches of theirs that are stored and not yet acknowledged.
+    #[prost(uint64, tag = "13")]
+    pub insert_streams: u64,
+    #[prost(uint64, tag = "14")]
+    pub unacknowledged: u64,
 }
 /// What a journal does.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -209,6 +218,11 @@ pub struct JournalStatus {
     /// Why the disk refuses; empty while it does not.
     #[prost(string, tag = "7")]
     pub failing: ::prost::alloc::string::String,
+    /// Bytes of rows on their way to the disk, and how many may be before inserts wait.
+    #[prost(uint64, tag = "8")]
+    pub queued_bytes: u64,
+    #[prost(uint64, tag = "9")]
+    pub queued_bytes_max: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotRequest {}

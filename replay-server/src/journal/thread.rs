@@ -141,10 +141,12 @@ impl Journal {
     /// What it does.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
-        self.status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let status = self.status.lock();
+        let mut status = status.unwrap_or_else(PoisonError::into_inner).clone();
+        let room = self.room.available_permits() as u64;
+        status.queued_bytes_max = self.queue_bytes.into();
+        status.queued_bytes = status.queued_bytes_max.saturating_sub(room);
+        status
     }
 
     /// Brings everything to the disk and ends the thread. Blocks.

@@ -1,6 +1,6 @@
 //! Shards that keep their rows, stopped and started again in this process.
 
-use crate::client::{Shard, batch, hello, open};
+use crate::client::{SHAPE, Shard, batch, hello, open};
 use proto::insert::{AckLevel, InsertOpen};
 use proto::sample::SampleRequest;
 use proto::update::SlotPriority;
@@ -105,11 +105,11 @@ async fn durable_acknowledgements_are_given_once_rows_are_on_disk() {
     credit(&shard, 500).await;
     let (mut memory, _) = shard.open(1).await;
     assert_eq!(memory.insert(batch(1, 0, 10)).await, 1);
-    assert_eq!(
-        shard.status().await.journal.unwrap().durable,
-        0,
-        "in memory only"
-    );
+    let status = shard.until(|s| s.unacknowledged == 0).await;
+    assert_eq!(status.insert_streams, 1);
+    let journal = status.journal.unwrap();
+    assert_eq!(journal.durable, 0, "in memory only");
+    assert_eq!(journal.queued_bytes, 10 * SHAPE.bytes() as u64);
     let mut stream = shard.stream().await;
     stream.send(durable(2)).await;
     assert_eq!(stream.reply().await.unwrap().acked, 0);
@@ -117,6 +117,10 @@ async fn durable_acknowledgements_are_given_once_rows_are_on_disk() {
     let journal = shard.status().await.journal.unwrap();
     assert_eq!(journal.durable, 20, "whoever came before is there too");
     assert!(journal.commits >= 1 && journal.bytes > 0 && journal.failing.is_none());
+    assert_eq!(
+        (journal.queued_bytes, journal.queued_bytes_max),
+        (0, 32 << 20)
+    );
     shard.stop().await.unwrap();
 }
 

@@ -1,0 +1,81 @@
+//! When rows came: how old is the oldest?
+//!
+//! A mark for each 256th of a table, not a time for each row.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+const MARKS: u64 = 256;
+
+/// When the rows of a table came; time is given, as time since start.
+#[derive(Debug, Clone)]
+pub struct Ages {
+    /// Rows between two marks.
+    step: u64,
+    /// Rows with this number and above came then or later.
+    marks: VecDeque<(u64, Duration)>,
+}
+
+impl Ages {
+    /// Of a table with room for so many rows.
+    #[must_use]
+    pub fn new(capacity: u64) -> Self {
+        Self {
+            step: (capacity / MARKS).max(1),
+            marks: VecDeque::new(),
+        }
+    }
+
+    /// Rows from the number `first` on came now; those below `oldest` are gone.
+    pub fn came(&mut self, first: u64, oldest: u64, now: Duration) {
+        let enough = |&(row, _): &(u64, Duration)| first >= row.saturating_add(self.step);
+        if self.marks.back().is_none_or(enough) {
+            self.marks.push_back((first, now));
+        }
+        while self.marks.get(1).is_some_and(|&(row, _)| row <= oldest) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// Time since the oldest row came, at most; zero while there is none.
+    #[must_use]
+    pub fn oldest(&self, now: Duration) -> Duration {
+        let came = self.marks.front().map_or(now, |&(_, came)| came);
+        now.saturating_sub(came)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_is_that_of_the_oldest_row_and_marks_are_bounded() {
+        let s = Duration::from_secs;
+        let mut ages = Ages::new(1000);
+        assert_eq!(ages.oldest(s(5)), s(0));
+        // A row per second, a thousand of them kept.
+        for row in 0_u64..5000 {
+            ages.came(row, (row + 1).saturating_sub(1000), s(row));
+            let exact = row.min(999);
+            let told = ages.oldest(s(row)).as_secs();
+            assert!(
+                (exact..exact + 4).contains(&told),
+                "{told} s, not {exact} s"
+            );
+            assert!(ages.marks.len() <= 340, "{}", ages.marks.len());
+        }
+        assert!(
+            ages.oldest(s(6000)) >= s(2000),
+            "it grows while nothing comes"
+        );
+    }
+
+    #[test]
+    fn of_a_batch_larger_than_the_table_all_rows_came_at_once() {
+        let mut ages = Ages::new(2);
+        ages.came(0, 0, Duration::from_secs(1));
+        ages.came(2, 5, Duration::from_secs(3));
+        assert_eq!(ages.oldest(Duration::from_secs(4)), Duration::from_secs(1));
+    }
+}
