@@ -7,7 +7,8 @@ One shard with a journal and a million rows, filled first. Then draws, updates o
 and durable inserts, each at `--rate` rows per second in batches of 256, from one client process
 that is started anew every `--every` seconds. Leaves OUT.csv (per interval: seconds since the
 start, resident MB of the shard, MB of its journal, rows per second, p50, p99 and p99.9 in ms of a
-draw and of an insert) and OUT.svg. Needs Python 3.9 and nothing else.
+draw and of an insert, per cent of the machine's time that was used and that a hypervisor took for
+others) and OUT.svg. Needs Python 3.9 and nothing else.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import tempfile
 import time
 
 FIELDS = ["seconds", "resident_mb", "journal_mb", "rows_per_s", "sample_p50_ms", "sample_p99_ms",
-          "sample_p999_ms", "insert_p50_ms", "insert_p99_ms", "insert_p999_ms"]
+          "sample_p999_ms", "insert_p50_ms", "insert_p99_ms", "insert_p999_ms", "busy_pct", "stolen_pct"]
 
 
 def resident_mb(pid):
@@ -31,9 +32,16 @@ def resident_mb(pid):
     raise RuntimeError("the shard is gone")
 
 
-def start_shard(binary, folder, rows):
+def machine():
+    """Ticks of all processors since the boot: all, used, taken by the hypervisor (proc(5))."""
+    user, nice, system, idle, wait, irq, softirq, stolen = map(int, open("/proc/stat").readline().split()[1:9])
+    used = user + nice + system + irq + softirq
+    return used + idle + wait + stolen, used, stolen
+
+
+def start_shard(binary, folder, rows, snapshot_s):
     command = [binary, "serve", "--listen", "127.0.0.1:0", "--capacity", str(rows), "--journal", folder,
-               "--log-format", "json"]
+               "--snapshot-s", str(snapshot_s), "--log-format", "json"]
     shard = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in shard.stderr:
         at = line.find("127.0.0.1:")
@@ -49,14 +57,17 @@ def load(binary, address, *more):
 
 
 def interval(options, shard, address, folder, begun):
+    before = machine()
     parts = load(options.load, address, "--operation", "mixed", "--rate", str(options.rate), "--seconds",
                  str(options.every))
+    ticks, used, stolen = (after - first for after, first in zip(machine(), before))
     sample, insert = parts["sample"], parts["insert"]
     journal = sum(f.stat().st_size for f in pathlib.Path(folder).iterdir())
     figures = [round(time.monotonic() - begun, 1), round(resident_mb(shard.pid), 1), round(journal / 1e6, 1),
                round(sample["rows"] / sample["seconds"])]
     for operation in (sample, insert):
         figures += [operation[key] for key in ("p50_ms", "p99_ms", "p999_ms")]
+    figures += [round(100 * used / ticks, 1), round(100 * stolen / ticks, 1)]
     return dict(zip(FIELDS, figures))
 
 
@@ -102,12 +113,13 @@ def main():
     options.add_argument("--every", type=float, default=10, help="seconds of an interval")
     options.add_argument("--rate", type=float, default=180_000, help="rows per second of each operation")
     options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--snapshot-s", type=int, default=300, help="seconds between two snapshots of the priorities")
     options.add_argument("--server", default="target/release/replay-server")
     options.add_argument("--load", default="target/release/examples/load")
     options.add_argument("--out", default="replay-soak")
     options = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        shard, address = start_shard(options.server, folder, options.rows)
+        shard, address = start_shard(options.server, folder, options.rows, options.snapshot_s)
         try:
             load(options.load, address, "--operation", "fill", "--rows", str(options.rows))
             begun, rows = time.monotonic(), []
