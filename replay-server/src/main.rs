@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::config::{Config, ConfigError, SelectorConfig, Sources};
 use common::telemetry;
 use proto::retry::{CALL_DEADLINE, unary};
 use proto::shard_status::ShardStatus;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Rows of a shard that no configuration speaks of.
+const ALONE_ROWS: usize = 200_000;
 /// A snapshot waits for the disk.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -71,24 +74,27 @@ struct ServeArgs {
     /// The shard's number in the run.
     #[arg(long, default_value_t = 0)]
     shard: u32,
-    /// Rows that this shard holds; the oldest make room.
-    #[arg(long, default_value_t = 200_000)]
-    capacity: usize,
-    /// How rows are drawn.
-    #[arg(long, value_enum, default_value_t = SelectorName::Prioritised)]
-    selector: SelectorName,
-    /// Exponent of |TD error|: 0 draws all alike.
-    #[arg(long, default_value_t = 0.6)]
-    alpha: f64,
-    /// Added to |TD error|, so that no row is lost for ever.
-    #[arg(long, default_value_t = 0.01)]
-    epsilon: f64,
-    /// |TD error| counts up to here.
-    #[arg(long, default_value_t = 10.0)]
-    priority_max: f64,
-    /// Seed of the draws.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// TOML files of the run, later ones win: what of the settings below no flag says.
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Rows that this shard holds; the oldest make room [default: 200000; from files: replay.capacity over replay.shards]
+    #[arg(long)]
+    capacity: Option<usize>,
+    /// How rows are drawn [default: prioritised; from files: replay.selector]
+    #[arg(long, value_enum)]
+    selector: Option<SelectorName>,
+    /// Exponent of |TD error|: 0 draws all alike [default: 0.6; from files: replay.alpha]
+    #[arg(long)]
+    alpha: Option<f64>,
+    /// Added to |TD error|, so that no row is lost for ever [default: 0.01; from files: replay.epsilon]
+    #[arg(long)]
+    epsilon: Option<f64>,
+    /// |TD error| counts up to here [default: 10; from files: replay.priority_max]
+    #[arg(long)]
+    priority_max: Option<f64>,
+    /// Seed of the draws [default: 0; from files: run.seed]
+    #[arg(long)]
+    seed: Option<u64>,
     /// Megabytes that the table may take.
     #[arg(long, value_name = "MB", default_value_t = 16_384)]
     memory_max_mb: u64,
@@ -107,9 +113,10 @@ struct ServeArgs {
     #[arg(long, value_name = "S", default_value_t = 300, requires = "journal",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     snapshot_s: u64,
-    /// error, warn, info, debug, trace, or a filter such as "info,replay_server=debug".
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log: String,
+    /// error, warn, info, debug, trace, or a filter such as "info,replay_server=debug"
+    /// [default: info; from files: log.level]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
     /// Look of the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
@@ -130,12 +137,14 @@ enum LogFormat {
 }
 
 impl ServeArgs {
-    fn config(&self) -> anyhow::Result<ShardConfig> {
-        let selector = match self.selector {
+    fn config(&self, base: &Base) -> anyhow::Result<ShardConfig> {
+        let selector = match self.selector.unwrap_or(base.selector) {
             SelectorName::Uniform => Selector::Uniform,
-            SelectorName::Prioritised => {
-                Selector::prioritised(self.alpha, self.epsilon, self.priority_max)?
-            }
+            SelectorName::Prioritised => Selector::prioritised(
+                self.alpha.unwrap_or(base.alpha),
+                self.epsilon.unwrap_or(base.epsilon),
+                self.priority_max.unwrap_or(base.priority_max),
+            )?,
         };
         // The clock rises between two lives of a shard, which is all that is asked of an incarnation.
         let now = SystemTime::now()
@@ -144,9 +153,9 @@ impl ServeArgs {
         Ok(ShardConfig {
             shard: self.shard,
             incarnation: u64::try_from(now.as_nanos()).context("the clock stands after 2500")?,
-            capacity: self.capacity,
+            capacity: self.capacity.unwrap_or(base.capacity),
             selector,
-            seed: self.seed,
+            seed: self.seed.unwrap_or(base.seed),
             memory_max: self.memory_max_mb.saturating_mul(1_000_000),
             journal: self.journal.as_deref().map(|folder| JournalConfig {
                 segment_bytes: self.segment_mb << 20,
@@ -155,6 +164,47 @@ impl ServeArgs {
                 ..JournalConfig::new(folder)
             }),
             ..ShardConfig::default()
+        })
+    }
+}
+
+/// What holds where no flag says otherwise.
+struct Base {
+    capacity: usize,
+    selector: SelectorName,
+    alpha: f64,
+    epsilon: f64,
+    priority_max: f64,
+    seed: u64,
+    log: String,
+}
+
+impl Base {
+    /// That of a run with these files, which shares its rows among its shards;
+    /// without files that of a shard by itself.
+    fn load(files: Vec<PathBuf>) -> Result<Self, ConfigError> {
+        let alone = files.is_empty();
+        let config = if alone {
+            Config::defaults()?
+        } else {
+            Config::load(&Sources::from_process(files, Vec::new()))?
+        };
+        let replay = config.replay;
+        Ok(Self {
+            capacity: if alone {
+                ALONE_ROWS
+            } else {
+                replay.capacity.div_ceil(replay.shards)
+            },
+            selector: match replay.selector {
+                SelectorConfig::Uniform => SelectorName::Uniform,
+                SelectorConfig::Prioritised => SelectorName::Prioritised,
+            },
+            alpha: replay.alpha,
+            epsilon: replay.epsilon,
+            priority_max: replay.priority_max,
+            seed: if alone { 0 } else { config.run.seed },
+            log: config.log.level,
         })
     }
 }
@@ -178,7 +228,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            // The same number as the other services'.
+            if error.is::<ConfigError>() {
+                ExitCode::from(3)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -192,16 +247,17 @@ fn complain(error: &anyhow::Error) {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    let base = Base::load(args.config.clone())?;
     let options = telemetry::Options {
         format: match args.log_format {
             LogFormat::Auto => telemetry::Format::Auto,
             LogFormat::Text => telemetry::Format::Text,
             LogFormat::Json => telemetry::Format::Json,
         },
-        ..telemetry::Options::new("replay-server", &args.log)
+        ..telemetry::Options::new("replay-server", args.log.as_deref().unwrap_or(&base.log))
     };
     let _log = telemetry::init(&options)?;
-    let config = args.config()?;
+    let config = args.config(&base)?;
     let listener = listen::bind(args.listen, args.insecure).await?;
     Ok(run(config, listener, listen::stop_signal_or_exit()).await?)
 }

@@ -22,6 +22,8 @@ fn stderr(output: &Output) -> String {
 pub struct Server {
     child: Child,
     pub address: String,
+    /// The first line of its log: its settings.
+    first: String,
     /// Kept open: a server that cannot write its log would fail.
     log: BufReader<std::process::ChildStderr>,
 }
@@ -65,6 +67,7 @@ impl Server {
         Self {
             child,
             address,
+            first: text,
             log,
         }
     }
@@ -156,6 +159,45 @@ async fn a_port_in_use_is_named_with_what_to_do() {
         "{error}"
     );
     assert!(error.contains("--listen"), "{error}");
+}
+
+#[test]
+fn settings_come_from_files_and_flags_win() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.toml");
+    let text = "[replay]\nshards = 4\ncapacity = 1002\nmin_rows = 10\nalpha = 0.5\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let capacity = |args: &[&str]| {
+        let server = Server::serve(args);
+        let status = output(&["status", "--address", &server.address, "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        status["capacity"].as_u64().unwrap()
+    };
+    assert_eq!(capacity(&["--config", file]), 251);
+    assert_eq!(capacity(&["--config", file, "--capacity", "7"]), 7);
+    assert_eq!(capacity(&[]), 200_000);
+    let mut server = Server::serve(&["--config", file, "--epsilon", "0.25"]);
+    assert!(
+        server.first.contains("alpha: 0.5, epsilon: 0.25, max: 10"),
+        "{}",
+        server.first
+    );
+    server.terminate();
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    let wrong = output(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--config",
+        "/nowhere.toml",
+    ]);
+    assert_eq!(wrong.status.code(), Some(3));
+    assert!(
+        stderr(&wrong).contains("/nowhere.toml"),
+        "{}",
+        stderr(&wrong)
+    );
 }
 
 #[test]
