@@ -18,7 +18,7 @@ use crate::config::PoseConfig;
 use crate::geometry::{Affine, Geometry};
 
 /// Binary digits behind the point.
-pub(crate) const FRACTION: u32 = 16;
+pub const FRACTION: u32 = 16;
 /// One voxel.
 const ONE: f64 = 65_536.0;
 
@@ -113,7 +113,15 @@ impl Pose {
         self.fixed(posed).map(|v| v >> FRACTION)
     }
 
-    /// The same in 1/65536 voxels, before the fraction is cut off.
+    /// The map in 1/65536 voxels, for renderers on a device: rows of scan axis ←
+    /// posed axes, and the offset. The scan's voxel is the sum shifted right by
+    /// [`FRACTION`] binary digits.
+    #[must_use]
+    pub fn fixed_point(&self) -> ([[i64; 3]; 3], [i64; 3]) {
+        (self.matrix, self.offset)
+    }
+
+    /// The same as [`Pose::voxel`] in 1/65536 voxels, before the fraction is cut off.
     pub(crate) fn fixed(&self, posed: [i32; 3]) -> [i64; 3] {
         std::array::from_fn(|i| {
             let row = &self.matrix[i];

@@ -3,6 +3,7 @@
 //! [`common::window::axis_samples`] alone, so every window is bit-equal to the
 //! CPU renderer's.
 
+use common::pose::{FRACTION, Pose};
 use common::volume::{Volume, Voxels};
 use common::window::{OUTSIDE, WindowRule, axis_samples};
 use tch::{Device, Kind, Tensor};
@@ -24,6 +25,8 @@ pub struct FrameAt {
     pub stride: u8,
     /// An invalid frame (before an episode's first) is all zero.
     pub valid: bool,
+    /// The pose that the scan is seen in.
+    pub pose: Option<Pose>,
 }
 
 /// The volumes of many scans in one tensor of bytes on a device.
@@ -104,30 +107,117 @@ impl DeviceScans {
     }
 
     fn render_chunk(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tensor> {
+        if frames.iter().all(|f| f.pose.is_none()) {
+            return self.render_plain(rule, n, frames);
+        }
+        let device = self.voxels.device();
+        let size = as_i64(&[frames.len(), n, n, n]);
+        let mut out = Tensor::f_empty(&size, (Kind::Uint8, device))?;
+        for posed in [false, true] {
+            let (places, chosen): (Vec<i64>, Vec<FrameAt>) = (0..)
+                .zip(frames)
+                .filter(|(_, f)| f.pose.is_some() == posed)
+                .unzip();
+            // A posed sample's index takes several times the memory of a plain one's.
+            let most = if posed { CHUNK / 8 } else { CHUNK };
+            let most = (most / n.pow(3).max(1)).max(1);
+            for (places, chosen) in places.chunks(most).zip(chosen.chunks(most)) {
+                let windows = if posed {
+                    self.render_posed(rule, n, chosen)?
+                } else {
+                    self.render_plain(rule, n, chosen)?
+                };
+                let places = Tensor::f_from_slice(places)?.f_to_device(device)?;
+                out = out.f_index_copy_(0, &places, &windows)?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn render_plain(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tensor> {
         let tables = self.tables(rule, n, frames)?;
         let device = self.voxels.device();
         let shape = as_i64(&[frames.len(), 3, n]);
         let offsets = Tensor::f_from_slice(&tables.offsets)?
             .f_reshape(&shape)?
             .f_to_device(device)?;
-        let (x, y, z) = per_axis(&offsets)?;
+        // Half the memory to write and read where 32 bits are enough.
+        let small = i32::try_from(self.voxels.numel()).is_ok();
+        let kind = if small { Kind::Int } else { Kind::Int64 };
+        let (x, y, z) = per_axis(&offsets.f_to_kind(kind)?)?;
         let index = x.f_add(&y)?.f_add(&z)?;
         let samples = self.voxels.f_index_select(0, &index.f_flatten(0, -1)?)?;
-        let mut samples = samples.f_reshape(as_i64(&[frames.len(), n, n, n]))?;
-        if tables.some_outside {
-            let inside = Tensor::f_from_slice(&tables.inside)?
-                .f_reshape(&shape)?
-                .f_to_device(device)?;
-            let (x, y, z) = per_axis(&inside)?;
-            samples = samples.f_mul_(&x)?.f_mul_(&y)?.f_mul_(&z)?;
+        let samples = samples.f_reshape(as_i64(&[frames.len(), n, n, n]))?;
+        tables.cut(samples, &shape)
+    }
+
+    /// Each sample inside the posed grid shows the scan's voxel that
+    /// [`Pose::voxel`] names, in the same whole-number arithmetic.
+    fn render_posed(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tensor> {
+        let device = self.voxels.device();
+        let tables = self.tables(rule, n, frames)?;
+        let shape = as_i64(&[frames.len(), 3, n]);
+        let on_device = |values: &[i64], shape: &[i64]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?
+                .f_reshape(shape)?
+                .f_to_device(device)?)
+        };
+        let places = on_device(&tables.places, &shape)?;
+        let (x, y, z) = per_axis(&places)?;
+        let starts: Vec<i64> = frames.iter().map(|f| self.start(f.scan)).collect();
+        let mut index = on_device(&starts, &as_i64(&[frames.len(), 1, 1, 1]))?;
+        let mut inside: Option<Tensor> = None;
+        for axis in 0..3 {
+            let numbers = self.pose_numbers(frames, axis);
+            let numbers = on_device(&numbers, &as_i64(&[frames.len(), 6, 1, 1, 1]))?;
+            let number = |i: i64| numbers.f_select(1, i);
+            let row = x.f_mul(&number(0)?)?.f_add(&y.f_mul(&number(1)?)?)?;
+            let row = row.f_add(&number(3)?)?;
+            let voxel = row.f_add(&z.f_mul(&number(2)?)?)?;
+            let voxel = voxel.f_bitwise_right_shift_tensor_scalar(i64::from(FRACTION))?;
+            let here = voxel
+                .f_ge(0)?
+                .f_logical_and(&voxel.f_lt_tensor(&number(5)?)?)?;
+            index = index.f_add(&voxel.f_mul(&here)?.f_mul(&number(4)?)?)?;
+            inside = Some(match inside {
+                Some(inside) => inside.f_logical_and(&here)?,
+                None => here,
+            });
         }
-        Ok(samples)
+        let mut samples = self.voxels.f_index_select(0, &index.f_flatten(0, -1)?)?;
+        samples = samples.f_reshape(as_i64(&[frames.len(), n, n, n]))?;
+        if let Some(inside) = inside {
+            samples = samples.f_mul_(&inside)?;
+        }
+        tables.cut(samples, &shape)
+    }
+
+    /// Per frame six numbers: the pose's row of this axis, its offset, what a
+    /// voxel along the axis adds to an index, and the scan's size.
+    fn pose_numbers(&self, frames: &[FrameAt], axis: usize) -> Vec<i64> {
+        let mut numbers = Vec::with_capacity(6 * frames.len());
+        for frame in frames {
+            let dims = self.volumes.get(frame.scan).map_or([0; 3], |v| v.1);
+            let steps = [dims[1] * dims[2], dims[2], 1];
+            let pose = frame.pose.map(|p| p.fixed_point());
+            let (matrix, offset) = pose.unwrap_or(([[0; 3]; 3], [0; 3]));
+            numbers.extend(matrix[axis]);
+            numbers.push(offset[axis]);
+            numbers.extend(as_i64(&[steps[axis], dims[axis]]));
+        }
+        numbers
+    }
+
+    fn start(&self, scan: usize) -> i64 {
+        let start = self.volumes.get(scan).map_or(0, |v| v.0);
+        i64::try_from(start).unwrap_or(0)
     }
 
     fn tables(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tables> {
         let mut tables = Tables {
             offsets: Vec::with_capacity(frames.len() * 3 * n),
             inside: Vec::with_capacity(frames.len() * 3 * n),
+            places: Vec::new(),
             some_outside: false,
         };
         let mut samples = vec![OUTSIDE; n];
@@ -162,6 +252,9 @@ impl DeviceScans {
                 }
                 let base = if axis == 0 { start } else { 0 };
                 tables.push(&samples, base, steps[axis]);
+                if frame.pose.is_some() {
+                    tables.places.extend(samples.iter().map(|&s| i64::from(s)));
+                }
             }
         }
         Ok(tables)
@@ -173,6 +266,8 @@ impl DeviceScans {
 struct Tables {
     offsets: Vec<i64>,
     inside: Vec<u8>,
+    /// The samples' voxels in the posed grid, for frames with a pose.
+    places: Vec<i64>,
     some_outside: bool,
 }
 
@@ -185,6 +280,18 @@ impl Tables {
             let offset = base + inside.unwrap_or(0) * step;
             self.offsets.push(i64::try_from(offset).unwrap_or(0));
         }
+    }
+
+    /// Zeroes the samples that lie outside; `shape`: `[B, 3, n]`.
+    fn cut(&self, mut samples: Tensor, shape: &[i64]) -> Result<Tensor> {
+        if !self.some_outside {
+            return Ok(samples);
+        }
+        let inside = Tensor::f_from_slice(&self.inside)?
+            .f_reshape(shape)?
+            .f_to_device(samples.device())?;
+        let (x, y, z) = per_axis(&inside)?;
+        Ok(samples.f_mul_(&x)?.f_mul_(&y)?.f_mul_(&z)?)
     }
 }
 

@@ -1,5 +1,8 @@
 //! Windows cut on tensors against the CPU renderer and a naive loop.
 
+use common::config::PoseConfig;
+use common::geometry::{Affine, AxisMap, Geometry};
+use common::pose::{Pose, Poses};
 use common::volume::Volume;
 use common::window::{self, WindowRule};
 use model::render::to_unit;
@@ -51,7 +54,26 @@ fn frame(scans: usize) -> impl Strategy<Value = FrameAt> {
             position,
             stride,
             valid,
+            pose: None,
         })
+}
+
+/// A pose of a grid of 1 mm voxels; number 0 is none.
+fn pose(dims: [usize; 3], number: u32) -> Option<Pose> {
+    let config = PoseConfig {
+        share: 1.0,
+        rotation_degrees: 40.0,
+        scaling: 0.3,
+        flip: 0.5,
+    };
+    let rows = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
+    let geometry = Geometry {
+        dims,
+        spacing_mm: [1.0; 3],
+        affine: Affine { rows },
+        axis_map: AxisMap::identity(dims),
+    };
+    Poses::new(&config, 3).get(number, &geometry)
 }
 
 proptest! {
@@ -61,12 +83,17 @@ proptest! {
         frames in prop::collection::vec(frame(1), 0..6),
         pick in prop::collection::vec(any::<prop::sample::Index>(), 6),
         n in 1_usize..10,
+        poses in any::<u32>(),
     ) {
         let volumes: Vec<_> = dims.iter().enumerate().map(|(i, &d)| volume(d, i * 7)).collect();
         let frames: Vec<_> = frames
             .into_iter()
             .zip(&pick)
-            .map(|(f, p)| FrameAt { scan: p.index(volumes.len()), ..f })
+            .enumerate()
+            .map(|(i, (f, p))| {
+                let scan = p.index(volumes.len());
+                FrameAt { scan, pose: pose(volumes[scan].dims(), (poses >> i) % 4), ..f }
+            })
             .collect();
         let scans = DeviceScans::new(&volumes, Device::Cpu).unwrap();
         for rule in [WindowRule::Centred, WindowRule::Reference] {
@@ -75,7 +102,11 @@ proptest! {
             prop_assert_eq!(found.size(), [frames.len() as i64, side, side, side]);
             let found = bytes(&found);
             for (f, found) in frames.iter().zip(found.chunks(n.pow(3))) {
-                let volume = &volumes[f.scan];
+                let volume = f.pose.map_or_else(
+                    || volumes[f.scan].clone(),
+                    |pose| volumes[f.scan].posed(pose),
+                );
+                let volume = &volume;
                 let mut expected = vec![0; n.pow(3)];
                 if f.valid {
                     window::render(volume, rule, n, f.position, f.stride, &mut expected);
@@ -101,6 +132,7 @@ fn the_reference_rule_shifts_and_pads_as_published() {
             position: [0, 0, z],
             stride,
             valid: true,
+            pose: None,
         };
         let window = scans.render(WindowRule::Reference, 5, &[frame]).unwrap();
         // x and y have one voxel: the one line that is not zero everywhere.
@@ -128,6 +160,7 @@ fn float_volumes_are_truncated() {
         position: [0, 0, 2],
         stride: 1,
         valid: true,
+        pose: None,
     };
     let window = scans.render(WindowRule::Centred, 4, &[frame]).unwrap();
     assert_eq!(bytes(&window.get(0).get(2).get(2)), [0, 254, 255, 3]);
@@ -148,6 +181,7 @@ fn many_frames_are_rendered_in_pieces() {
             position: [i * 3, 10, 40],
             stride: 1,
             valid: true,
+            pose: None,
         })
         .collect();
     let found = scans.render(WindowRule::Centred, n, &frames).unwrap();
@@ -173,6 +207,7 @@ fn frames_of_nothing_are_refused() {
         position: [0; 3],
         stride: 1,
         valid: true,
+        pose: None,
     };
     for bad in [
         FrameAt { scan: 1, ..frame },
