@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use common::config::Config;
 use common::scan::Scan;
-use tch::Device;
+use model::DeviceChoice;
 use tokio::sync::oneshot;
 
 use crate::counters::Counters;
@@ -79,7 +79,10 @@ fn act(
     counters: &Counters,
 ) -> Result<(), ActorError> {
     let start = Instant::now();
-    let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, Device::Cpu);
+    let choice: DeviceChoice = config.actor.device.parse().map_err(ActorError::Device)?;
+    let device = choice.resolve();
+    let bf16 = model::device::wants_bf16(&config.actor.precision, device);
+    let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, device).with_bf16(bf16);
     let mut policy = policy.with_clock(move || start.elapsed());
     let mut current: Option<(Arc<Life>, Rollout)> = None;
     let mut held: Option<Arc<Published>> = None;

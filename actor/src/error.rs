@@ -39,6 +39,9 @@ pub enum ActorError {
         /// Why.
         source: model::ModelError,
     },
+    /// `actor.device`.
+    #[error("config key \"actor.device\": {0}")]
+    Device(model::ModelError),
     /// The manifest cannot be written down.
     #[error("the training manifest cannot be sent: {0}")]
     Manifest(#[from] serde_json::Error),

@@ -42,6 +42,7 @@ pub struct NetworkPolicy {
     rules: Rules,
     samples: Samples,
     device: Device,
+    bf16: bool,
     network: Option<Network>,
     version: u64,
     bytes: Vec<u8>,
@@ -68,6 +69,7 @@ impl NetworkPolicy {
             rules: rules.clone(),
             samples,
             device,
+            bf16: false,
             network: None,
             version: 0,
             bytes: Vec::new(),
@@ -84,6 +86,13 @@ impl NetworkPolicy {
         self
     }
 
+    /// Convolutions in bfloat16 from the next weights on; heads stay f32.
+    #[must_use]
+    pub fn with_bf16(mut self, bf16: bool) -> Self {
+        self.bf16 = bf16;
+        self
+    }
+
     /// Uses new weights from the next call on.
     ///
     /// # Errors
@@ -92,7 +101,10 @@ impl NetworkPolicy {
     pub fn set_network(&mut self, network: &Network, version: u64) -> Result<(), PolicyError> {
         check(&self.rules, network)?;
         let mut network = network.deep_clone(self.device)?;
-        network.set_compute(Compute::acting(network.spec(), self.device)?);
+        network.set_compute(Compute {
+            bf16: self.bf16,
+            ..Compute::acting(network.spec(), self.device)?
+        });
         self.network = Some(network);
         self.version = version;
         Ok(())

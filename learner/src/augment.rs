@@ -13,7 +13,7 @@ use rand::Rng;
 const NOISE_STARTS: usize = 1 << 16;
 
 /// Draws looks and paints frames with them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Augmenter {
     config: AugmentConfig,
     /// Normals times σ; empty where there is no noise.
@@ -75,12 +75,32 @@ impl Augmenter {
             }
             return;
         }
-        let starts = (self.noise.len() - bytes.len()) as u64;
-        let start = usize::try_from(scramble(look.noise_seed ^ frame) % starts).unwrap_or(0);
+        let start = self.noise_start(look, frame, bytes.len());
         let noise = &self.noise[start..start + bytes.len()];
         for ((to, &byte), n) in out.iter_mut().zip(bytes).zip(noise) {
             *to = (table[usize::from(byte)] + n).clamp(0.0, 1.0);
         }
+    }
+
+    /// The normals times σ that noise is a stretch of; empty where there is none.
+    #[must_use]
+    pub fn noise(&self) -> &[f32] {
+        &self.noise
+    }
+
+    /// Where in [`Augmenter::noise`] the noise of a row's frame begins.
+    #[must_use]
+    pub fn noise_start(&self, look: &Look, frame: u64, samples: usize) -> usize {
+        let starts = self.noise.len().saturating_sub(samples).max(1) as u64;
+        usize::try_from(scramble(look.noise_seed ^ frame) % starts).unwrap_or(0)
+    }
+}
+
+impl Look {
+    /// What each byte becomes, before the noise.
+    #[must_use]
+    pub fn table(&self) -> &[f32; 256] {
+        &self.table
     }
 }
 

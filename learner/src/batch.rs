@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use common::config::Config;
 use common::pose::Poses;
-use common::row::{AgentStep, FrameRef, Row};
+use common::row::{AgentStep, Row};
 use common::scan::Scan;
-use common::volume::Volume;
 use common::window::{WindowRule, render};
+use model::FrameAt;
 use proto::sample::RowKey;
 use rand::Rng;
 
-use crate::augment::{Augmenter, Look};
+use crate::augment::Augmenter;
+use crate::frames::{ABSENT, FrameList};
 
 /// A row on its way from a shard into a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +34,10 @@ pub struct Batch {
     pub rows: usize,
     /// G.
     pub agents: usize,
-    /// Windows of the states, `[N, H, n, n, n]`, in 0..=1.
+    /// What the windows are made of.
+    pub frames: FrameList,
+    /// Windows of the states, `[N, H, n, n, n]`, in 0..=1; empty where a device
+    /// renders them from [`Batch::frames`].
     pub state: Vec<f32>,
     /// Windows of the bootstrap states; zero where all of a row's discounts are.
     pub next: Vec<f32>,
@@ -89,7 +93,7 @@ pub struct Collator {
     poses: Poses,
     augmenter: Augmenter,
     threads: usize,
-    looks: Vec<Look>,
+    renders: bool,
 }
 
 impl Collator {
@@ -115,8 +119,15 @@ impl Collator {
             poses: Poses::new(&config.pose, config.run.seed),
             augmenter,
             threads: threads.max(1),
-            looks: Vec::new(),
+            renders: true,
         }
+    }
+
+    /// Leaves rendering to the device that trains; see [`Batch::frames`].
+    #[must_use]
+    pub fn without_windows(mut self) -> Self {
+        self.renders = false;
+        self
     }
 
     /// Refuses a row that names what is not there.
@@ -172,6 +183,7 @@ impl Collator {
     }
 
     /// Fills `batch` with these rows, each with its own look drawn from `rng`.
+    /// A frame that a row's states share is rendered once.
     ///
     /// # Errors
     /// As [`Collator::check`]; then the batch is not usable.
@@ -182,29 +194,34 @@ impl Collator {
         rng: &mut impl Rng,
     ) -> Result<(), BatchError> {
         batch.clear(rows.len(), self.group);
-        self.looks.clear();
         for sampled in rows {
             self.check(sampled)?;
-            sampled
-                .row
-                .agents
-                .iter()
-                .for_each(|a| batch.push(a, sampled.weight));
+            let row = &sampled.row;
+            for agent in &row.agents {
+                batch.push(agent, sampled.weight);
+            }
             batch.keys.push(sampled.key);
-            self.looks.push(self.augmenter.draw(rng));
+            let scan = &self.scans[usize::from(row.header.scan)];
+            let pose = self.poses.get(row.header.pose, &scan.geometry);
+            batch.frames.push(row, pose, self.augmenter.draw(rng));
         }
-        let per_row = self.group * self.history * self.size.pow(3);
-        batch.state.resize(rows.len() * per_row, 0.0);
-        batch.next.resize(rows.len() * per_row, 0.0);
-        self.render_all(rows, &mut batch.state, &mut batch.next, per_row);
+        if self.renders {
+            let per_row = self.group * self.history * self.size.pow(3);
+            batch.state.resize(rows.len() * per_row, 0.0);
+            batch.next.resize(rows.len() * per_row, 0.0);
+            self.render_all(&batch.frames, &mut batch.state, &mut batch.next, per_row);
+        } else {
+            batch.state.clear();
+            batch.next.clear();
+        }
         Ok(())
     }
 
-    /// Looks are drawn before: the picture does not depend on who renders it.
-    fn render_all(&self, rows: &[SampledRow], state: &mut [f32], next: &mut [f32], per_row: usize) {
-        let share = rows.len().div_ceil(self.threads).max(1);
-        if share >= rows.len() {
-            self.render_rows(0..rows.len(), rows, state, next, per_row);
+    /// Looks were drawn before: the picture does not depend on who renders it.
+    fn render_all(&self, list: &FrameList, state: &mut [f32], next: &mut [f32], per_row: usize) {
+        let share = list.rows().div_ceil(self.threads).max(1);
+        if share >= list.rows() {
+            self.render_rows(0..list.rows(), list, state, next, per_row);
             return;
         }
         std::thread::scope(|scope| {
@@ -212,8 +229,8 @@ impl Collator {
                 .chunks_mut(share * per_row)
                 .zip(next.chunks_mut(share * per_row));
             for (i, (state, next)) in parts.enumerate() {
-                let range = i * share..((i + 1) * share).min(rows.len());
-                scope.spawn(move || self.render_rows(range, rows, state, next, per_row));
+                let range = i * share..((i + 1) * share).min(list.rows());
+                scope.spawn(move || self.render_rows(range, list, state, next, per_row));
             }
         });
     }
@@ -221,74 +238,87 @@ impl Collator {
     fn render_rows(
         &self,
         range: Range<usize>,
-        rows: &[SampledRow],
+        list: &FrameList,
         state: &mut [f32],
         next: &mut [f32],
         per_row: usize,
     ) {
-        let mut scratch = vec![0; self.size.pow(3)];
-        let parts = state
+        let samples = self.size.pow(3);
+        let mut scratch = vec![0; samples];
+        let places = self.group * self.history;
+        let windows = state
             .chunks_exact_mut(per_row)
             .zip(next.chunks_exact_mut(per_row));
-        for (i, (state, next)) in range.zip(parts) {
-            let row = &rows[i].row;
-            let look = &self.looks[i];
-            let scan = &self.scans[usize::from(row.header.scan)];
-            let pose = self.poses.get(row.header.pose, &scan.geometry);
-            let posed = pose.map(|pose| scan.volume.posed(pose));
-            let volume = posed.as_ref().unwrap_or(&scan.volume);
-            let frames = |of: fn(&AgentStep) -> &[FrameRef]| row.agents.iter().flat_map(of);
-            self.render_frames(volume, look, 0, frames(|a| &a.state), &mut scratch, state);
-            if row.agents.iter().all(|a| a.discount == 0.0) {
-                // Nobody looks at what is multiplied by zero.
-                next.fill(0.0);
-                continue;
+        for (row, (state, next)) in range.zip(windows) {
+            let of_row = row * places..(row + 1) * places;
+            let wanted = [&list.state[of_row.clone()], &list.next[of_row]];
+            let mut halves = [state, next];
+            // Where each frame was painted; they are numbered by first use.
+            let mut homes: Vec<(usize, usize)> = Vec::with_capacity(2 * places);
+            for (half, wanted) in wanted.into_iter().enumerate() {
+                for (place, &frame) in wanted.iter().enumerate() {
+                    let at = place * samples..(place + 1) * samples;
+                    if frame == ABSENT {
+                        halves[half][at].fill(0.0);
+                    } else if let Some(&home) = homes.get(frame as usize) {
+                        copy_window(&mut halves, home, (half, place), samples);
+                    } else {
+                        let out = &mut halves[half][at];
+                        self.paint(list, row, homes.len(), &mut scratch, out);
+                        homes.push((half, place));
+                    }
+                }
             }
-            self.render_frames(
-                volume,
-                look,
-                1 << 32,
-                frames(|a| &a.next),
-                &mut scratch,
-                next,
-            );
         }
     }
 
-    fn render_frames<'a>(
+    /// Renders frame number `frame` of a row.
+    fn paint(
         &self,
-        volume: &Volume,
-        look: &Look,
-        first: u64,
-        frames: impl Iterator<Item = &'a FrameRef>,
+        list: &FrameList,
+        row: usize,
+        frame: usize,
         scratch: &mut [u8],
         out: &mut [f32],
     ) {
-        for ((number, frame), out) in (first..)
-            .zip(frames)
-            .zip(out.chunks_exact_mut(scratch.len()))
-        {
-            if frame.valid {
-                let position = frame.position.map(i32::from);
-                render(
-                    volume,
-                    self.window,
-                    self.size,
-                    position,
-                    frame.stride,
-                    scratch,
-                );
-                self.augmenter.paint(look, number, scratch, out);
-            } else {
-                out.fill(0.0);
-            }
-        }
+        let place = list.first[row] + frame;
+        let FrameAt {
+            scan,
+            position,
+            stride,
+            pose,
+            ..
+        } = list.frames[place];
+        let volume = &self.scans[scan].volume;
+        let posed = pose.map(|pose| volume.posed(pose));
+        let volume = posed.as_ref().unwrap_or(volume);
+        render(volume, self.window, self.size, position, stride, scratch);
+        self.augmenter
+            .paint(&list.looks[row], list.numbers[place], scratch, out);
+    }
+}
+
+/// Copies a window of the state (half 0) or the bootstrap state (half 1) to
+/// another place of either.
+fn copy_window(
+    halves: &mut [&mut [f32]; 2],
+    (from_half, from): (usize, usize),
+    (to_half, to): (usize, usize),
+    samples: usize,
+) {
+    let [from, to] = [from, to].map(|place| place * samples..(place + 1) * samples);
+    let [state, next] = halves;
+    match (from_half, to_half) {
+        (0, 0) => state.copy_within(from, to.start),
+        (0, _) => next[to].copy_from_slice(&state[from]),
+        _ => next.copy_within(from, to.start),
     }
 }
 
 impl Batch {
     fn clear(&mut self, rows: usize, agents: usize) {
         (self.rows, self.agents) = (rows, agents);
+        self.frames.clear();
         for column in [
             &mut self.scale,
             &mut self.next_scale,

@@ -2,8 +2,9 @@
 //!
 //! Layout:
 //! - [`schedule`], [`loss`], [`adam`], `average`, [`trainer`]: one training update, as functions and
-//!   tensors; `replica` computes the parts of a batch side by side.
-//! - [`augment`], [`batch`], [`collate`]: sampled rows → windows.
+//!   tensors; `replica` computes a part of a batch, `replicas` all of them side by side, `nccl` sums over GPUs.
+//! - [`augment`], [`frames`], [`batch`], [`collate`]: sampled rows → windows; [`device_windows`]: the
+//!   same on the device that trains.
 //! - [`ledger`], [`registry`]: who may insert and sample how much; who acts.
 //! - [`checkpoint`], [`checkpoint_folder`]: the trainer's state on disk.
 //! - [`store`], [`sampler`], [`priorities`]: the shards, what comes from them and goes back.
@@ -18,12 +19,16 @@ pub mod broadcast;
 pub mod checkpoint;
 pub mod checkpoint_folder;
 pub mod collate;
+pub mod device_windows;
+pub mod frames;
 pub mod ledger;
 pub mod loss;
+pub mod nccl;
 pub mod priorities;
 pub mod progress;
 pub mod registry;
 mod replica;
+mod replicas;
 pub mod reporter;
 pub mod run;
 pub mod sampler;

@@ -9,10 +9,11 @@ use std::ops::Range;
 
 use common::n_step::combine_priorities;
 use model::gradients::Differentiable;
-use model::{HeadPlan, ModelError, Network, NetworkKind, NetworkSpec};
+use model::{HeadPlan, ModelError, Network, NetworkKind};
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::Batch;
+use crate::device_windows::{DeviceWindows, Windows};
 use crate::loss;
 
 /// Networks that share their numbers with the trainer's.
@@ -20,6 +21,8 @@ use crate::loss;
 pub(crate) struct Replica {
     pub(crate) online: Network,
     pub(crate) target: Network,
+    /// Renders batches that come without windows.
+    pub(crate) windows: Option<DeviceWindows>,
 }
 
 /// What the rows of one part give.
@@ -53,8 +56,7 @@ impl Replica {
         active_total: f64,
         double: bool,
     ) -> Result<Part, ModelError> {
-        let device = self.online.device();
-        let input = Input::new(batch, rows, self.online.spec(), device)?;
+        let input = Input::new(batch, rows, self)?;
         let target = tch::no_grad(|| self.targets(&input, double))?;
         let forward = input.differentiable(&self.online)?;
         // [N, actions]
@@ -62,7 +64,9 @@ impl Replica {
         let out = loss::huber(&q, &input.action, &target, &input.active, &input.weight)?;
         // The loss is a mean over this part's active entries; the batch's mean
         // is the parts' means weighted by their counts.
-        let active = input.active.f_sum(Kind::Float)?.f_double_value(&[])?;
+        // Counted here: a number read from a GPU would be waited for.
+        let entries = rows.start * batch.agents..rows.end * batch.agents;
+        let active: f64 = batch.active[entries].iter().map(|a| f64::from(*a)).sum();
         let loss = out.loss.f_mul_scalar(active / active_total.max(1.0))?;
         let gradients = forward.gradients(&loss)?;
         let chosen = q
@@ -73,6 +77,29 @@ impl Replica {
             gradients,
             td_errors: row_errors(&out.td, batch, rows)?,
             q_sum: chosen.f_sum(Kind::Float)?.f_double_value(&[])?,
+        })
+    }
+
+    /// Windows of some rows on the device: those that came with the batch, or
+    /// rendered there.
+    fn windows(
+        &self,
+        batch: &Batch,
+        rows: &Range<usize>,
+        bootstraps: bool,
+    ) -> Result<Windows, ModelError> {
+        let device = self.online.device();
+        if let Some(own) = self.windows.as_ref().filter(|_| batch.state.is_empty()) {
+            let kind = self.online.window_kind();
+            return own.render(&batch.frames, rows, batch.agents, kind, bootstraps);
+        }
+        let spec = self.online.spec();
+        let each = batch.agents * spec.history * spec.window.pow(3);
+        let part = rows.start * each..rows.end * each;
+        let windows = |v: &[f32]| Tensor::f_from_slice(&v[part.clone()])?.f_to_device(device);
+        Ok(Windows {
+            state: windows(&batch.state)?,
+            next: bootstraps.then(|| windows(&batch.next)).transpose()?,
         })
     }
 
@@ -143,13 +170,9 @@ struct Input {
 }
 
 impl Input {
-    fn new(
-        batch: &Batch,
-        rows: &Range<usize>,
-        spec: &NetworkSpec,
-        device: Device,
-    ) -> Result<Self, ModelError> {
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    fn new(batch: &Batch, rows: &Range<usize>, replica: &Replica) -> Result<Self, ModelError> {
+        let spec = replica.online.spec();
+        let device = replica.online.device();
         let groups = spec.kind == NetworkKind::Commnet;
         let entries = rows.start * batch.agents..rows.end * batch.agents;
         let lead = if groups {
@@ -160,23 +183,19 @@ impl Input {
         let n = count(spec.window);
         let mut shape = lead.clone();
         shape.extend([count(spec.history), n, n, n]);
-        let each = spec.history * spec.window.pow(3);
-        let windows = |v: &[f32]| {
-            let part = &v[entries.start * each..entries.end * each];
-            Tensor::f_from_slice(part)?.f_to_device(device)
-        };
         let floats = |v: &[f32]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
         let counts = |v: &[i64]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
         let bootstraps = batch.discount[entries.clone()].iter().any(|d| *d != 0.0);
-        let next = || -> Result<_, ModelError> {
+        let windows = replica.windows(batch, rows, bootstraps)?;
+        let next = |windows: Tensor| -> Result<_, ModelError> {
             let scale = counts(&batch.next_scale)?.f_view(&lead[..])?;
-            Ok((windows(&batch.next)?.f_view(&shape[..])?, scale))
+            Ok((windows.f_view(&shape[..])?, scale))
         };
         let plan = || HeadPlan::new(&batch.agent[entries.clone()], spec.agents, device);
         Ok(Self {
-            state: windows(&batch.state)?.f_view(&shape[..])?,
+            state: windows.state.f_view(&shape[..])?,
             scale: counts(&batch.scale)?.f_view(&lead[..])?,
-            next: bootstraps.then(next).transpose()?,
+            next: windows.next.map(next).transpose()?,
             action: counts(&batch.action)?,
             reward: floats(&batch.reward)?,
             discount: floats(&batch.discount)?,
@@ -208,6 +227,10 @@ impl Input {
                 .f_flatten(0, 1)?),
         }
     }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// |td| of some rows' entries → one number per row.
@@ -249,6 +272,7 @@ mod tests {
             let replica = || Replica {
                 online: trainer.online().share().unwrap(),
                 target: trainer.target().share().unwrap(),
+                windows: None,
             };
             let one = compute_all(&mut [replica()], &batch, true).unwrap();
             let two = compute_all(&mut [replica(), replica()], &batch, true).unwrap();

@@ -138,3 +138,11 @@ pub(crate) fn batch(config: &Config, i: u32) -> Batch {
     collator.fill(&rows, &mut batch, &mut rng).unwrap();
     batch
 }
+
+/// A row's look without augmentation.
+pub(crate) fn look() -> crate::augment::Look {
+    let mut off = Config::defaults().unwrap().augment;
+    off.enabled = false;
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    Augmenter::new(&off, 8, &mut rng).draw(&mut rng)
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::config::Config;
+use common::config::{Config, SelectorConfig};
 use common::dataset::Dataset;
 use common::manifest::TrainingManifest;
 use common::row::RowShape;
@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use model::DeviceChoice;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use tch::Device;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::augment::Augmenter;
@@ -79,9 +80,9 @@ pub enum TrainThreadError {
     /// The manifest.
     #[error("cannot write the manifest as JSON: {0}")]
     Manifest(#[from] serde_json::Error),
-    /// `learner.device`.
-    #[error("config key \"learner.device\": {0}")]
-    Device(String),
+    /// `learner.device` or `learner.devices`.
+    #[error("config key \"learner.{0}\": {1}")]
+    Device(&'static str, String),
     /// The collate thread died.
     #[error("the collate thread died; its last words are in the log")]
     Collate,
@@ -178,7 +179,8 @@ impl TrainSetup {
             let _ = free_in.send(Batch::default());
         }
         let (ready_in, batches) = bounded(READY);
-        let collate = self.collate();
+        let devices = devices(&self.config)?;
+        let (collate, augmenter) = self.collate(&devices);
         std::thread::Builder::new()
             .name("collate".into())
             .spawn(move || collate.run(sampled, &free, &ready_in))
@@ -189,61 +191,67 @@ impl TrainSetup {
         std::thread::Builder::new()
             .name("train".into())
             .spawn(move || {
-                let result = self.train(&batches, &free_in, &stats_in, started);
+                let begun = Run::begin(self, &devices, &augmenter);
+                let result =
+                    begun.and_then(|run| run.train(&batches, &free_in, &stats_in, started));
                 let _ = ended.send(result);
             })
             .map_err(|_| LearnerError::Thread("train"))?;
         Ok((TrainHandle { ready, stats }, done))
     }
 
-    fn collate(&self) -> Collate {
+    /// On GPUs the windows are left to them, and so is the augmenter given back.
+    fn collate(&self, devices: &[Device]) -> (Collate, Augmenter) {
         let config = &self.config;
         let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed);
         rng.set_stream(AUGMENT_STREAM);
         let samples = config.rules.window_size.pow(3);
         let augmenter = Augmenter::new(&config.augment, samples, &mut rng);
-        Collate {
-            collator: Collator::new(
-                self.dataset.scans.clone(),
-                config,
-                usize::from(self.shape.agents),
-                augmenter,
-                1,
-            ),
+        let mut collator = Collator::new(
+            self.dataset.scans.clone(),
+            config,
+            usize::from(self.shape.agents),
+            augmenter.clone(),
+            1,
+        );
+        if devices.iter().any(|d| d.is_cuda()) {
+            collator = collator.without_windows();
+        }
+        let collate = Collate {
+            collator,
             shape: self.shape,
             replay: config.replay.clone(),
             updates: Arc::clone(&self.updates),
             updates_total: config.learner.updates,
             rng,
             counts: Arc::clone(&self.collate_counts),
+        };
+        (collate, augmenter)
+    }
+}
+
+/// The devices that share each batch. GPUs that are asked for and not there
+/// have been complained of; they are left out where others are.
+fn devices(config: &Config) -> Result<Vec<Device>, TrainThreadError> {
+    let l = &config.learner;
+    let (key, names) = match l.devices.as_slice() {
+        [] => ("device", std::slice::from_ref(&l.device)),
+        several => ("devices", several),
+    };
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let choice: DeviceChoice = name
+            .parse()
+            .map_err(|e| TrainThreadError::Device(key, format!("{e}")))?;
+        let device = choice.resolve();
+        if device != Device::Cpu || choice == DeviceChoice::Cpu {
+            found.push(device);
         }
     }
-
-    fn train(
-        self,
-        batches: &Receiver<Ready>,
-        free: &Sender<Batch>,
-        stats: &watch::Sender<TrainStats>,
-        started: oneshot::Sender<()>,
-    ) -> Result<TrainSummary, TrainThreadError> {
-        let mut run = Run::begin(self)?;
-        run.publish()?;
-        // A resumed run is nowhere seen at update 0.
-        stats.send_replace(run.stats.clone());
-        let _ = started.send(());
-        let finished = run.updates(batches, free, stats)?;
-        run.publish()?;
-        stats.send_replace(run.stats.clone());
-        let folder = run.setup.run_dir.clone();
-        let checkpoint = run
-            .checkpoint()?
-            .ok_or(TrainThreadError::FinalCheckpoint(folder))?;
-        Ok(TrainSummary {
-            updates: run.trainer.updates(),
-            checkpoint,
-            finished,
-        })
+    if found.is_empty() {
+        found.push(Device::Cpu);
     }
+    Ok(found)
 }
 
 /// The thread's own state.
@@ -256,17 +264,24 @@ struct Run {
 }
 
 impl Run {
-    fn begin(setup: TrainSetup) -> Result<Self, TrainThreadError> {
+    fn begin(
+        setup: TrainSetup,
+        devices: &[Device],
+        augmenter: &Augmenter,
+    ) -> Result<Self, TrainThreadError> {
         let config = Arc::clone(&setup.config);
         // Replicas are threads of their own; see there.
         model::device::set_threads(1);
-        let choice: DeviceChoice = config
-            .learner
-            .device
-            .parse()
-            .map_err(|e| TrainThreadError::Device(format!("{e}")))?;
         let landmarks = setup.dataset.landmark_names.clone();
-        let mut trainer = Trainer::new(Arc::clone(&config), landmarks, choice.resolve())?;
+        let mut trainer = Trainer::on(Arc::clone(&config), landmarks, devices)?;
+        if devices.iter().any(|d| d.is_cuda()) {
+            trainer.hold_scans(&setup.dataset.scans, augmenter)?;
+        }
+        tracing::info!(
+            ?devices,
+            precision = config.learner.precision,
+            "training on"
+        );
         let manifest_json = serde_json::to_string(&setup.manifest)?;
         let folder = setup.run_dir.join("checkpoints");
         let checkpoints = CheckpointFolder::new(&folder, config.checkpoint.keep);
@@ -292,6 +307,31 @@ impl Run {
             checkpoints,
             manifest_json,
             stats,
+        })
+    }
+
+    fn train(
+        mut self,
+        batches: &Receiver<Ready>,
+        free: &Sender<Batch>,
+        stats: &watch::Sender<TrainStats>,
+        started: oneshot::Sender<()>,
+    ) -> Result<TrainSummary, TrainThreadError> {
+        self.publish()?;
+        // A resumed run is nowhere seen at update 0.
+        stats.send_replace(self.stats.clone());
+        let _ = started.send(());
+        let finished = self.updates(batches, free, stats)?;
+        self.publish()?;
+        stats.send_replace(self.stats.clone());
+        let folder = self.setup.run_dir.clone();
+        let checkpoint = self
+            .checkpoint()?
+            .ok_or(TrainThreadError::FinalCheckpoint(folder))?;
+        Ok(TrainSummary {
+            updates: self.trainer.updates(),
+            checkpoint,
+            finished,
         })
     }
 
@@ -354,11 +394,15 @@ impl Run {
         let updates = self.trainer.updates();
         self.setup.updates.store(updates, Ordering::Relaxed);
         let keys = std::mem::take(&mut batch.keys);
-        self.setup.sink.push(
-            keys.into_iter()
-                .zip(report.td_errors.iter().copied())
-                .collect(),
-        );
+        // Uniform draws ask for no priorities: hundreds of thousands a second
+        // would only keep shards from answering.
+        if self.setup.config.replay.selector == SelectorConfig::Prioritised {
+            self.setup.sink.push(
+                keys.into_iter()
+                    .zip(report.td_errors.iter().copied())
+                    .collect(),
+            );
+        }
         self.note(&report, limited);
         let config = &self.setup.config;
         let due = |every: u64| updates.is_multiple_of(every);

@@ -2,10 +2,10 @@
 //!
 //! Equal seeds and equal batches give equal bits (on one libtorch thread).
 
-use std::num::NonZero;
 use std::sync::Arc;
 
 use common::config::Config;
+use common::scan::Scan;
 use model::weights;
 use model::{Compute, ModelError, Network, NetworkKind, NetworkSpec, Parameters};
 use rand_chacha::ChaCha8Rng;
@@ -13,9 +13,10 @@ use rand_chacha::rand_core::SeedableRng as _;
 use tch::{Device, Kind};
 
 use crate::adam::{Adam, AdamError};
+use crate::augment::Augmenter;
 use crate::average::Average;
 use crate::batch::Batch;
-use crate::replica::{self, Replica};
+use crate::replicas::{Replicas, ReplicasError};
 use crate::schedule;
 
 /// Metadata key of the rules in a weights file, JSON.
@@ -45,6 +46,9 @@ pub enum TrainError {
     /// libtorch or the network.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Devices that cannot work together.
+    #[error(transparent)]
+    Replicas(#[from] ReplicasError),
 }
 
 impl From<tch::TchError> for TrainError {
@@ -115,15 +119,6 @@ pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, Model
     Ok(spec)
 }
 
-/// Replicas on a device: on CPUs `learner.threads` (0: one per core), on a GPU one.
-fn replica_count(config: &Config, device: Device) -> usize {
-    match (device, config.learner.threads) {
-        (Device::Cpu, 0) => std::thread::available_parallelism().map_or(1, NonZero::get),
-        (Device::Cpu, n) => n,
-        _ => 1,
-    }
-}
-
 /// Networks, optimizer and the number of updates done.
 #[derive(Debug)]
 pub struct Trainer {
@@ -133,7 +128,7 @@ pub struct Trainer {
     online: Network,
     target: Network,
     average: Average,
-    replicas: Vec<Replica>,
+    replicas: Replicas,
     adam: Adam,
     updates: u64,
     rng: ChaCha8Rng,
@@ -148,25 +143,32 @@ impl Trainer {
         config: Arc<Config>,
         landmarks: Vec<String>,
         device: Device,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<Self, TrainError> {
+        Self::on(config, landmarks, &[device])
+    }
+
+    /// The same on several devices that share each batch; weights and moments
+    /// live on the first.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], and when the devices cannot work together.
+    pub fn on(
+        config: Arc<Config>,
+        landmarks: Vec<String>,
+        devices: &[Device],
+    ) -> Result<Self, TrainError> {
+        let device = devices.first().copied().unwrap_or(Device::Cpu);
         let spec = network_spec(&config, landmarks.len())?;
         let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed);
         let mut online = Network::new(&spec, &mut rng, device)?;
-        let cuda = device.is_cuda();
         online.set_compute(Compute {
-            bf16: cuda,
+            bf16: model::device::wants_bf16(&config.learner.precision, device),
             channels_last: true,
             windows: None,
+            blocked: device.is_cuda(),
         });
         let target = online.deep_clone(device)?;
-        let replicas = (0..replica_count(&config, device))
-            .map(|_| {
-                Ok(Replica {
-                    online: online.share()?,
-                    target: target.share()?,
-                })
-            })
-            .collect::<Result<_, ModelError>>()?;
+        let replicas = Replicas::new(&online, &target, devices, config.learner.threads)?;
         let average = Average::new(online.parameters(), config.learner.average)?;
         let adam = Adam::new(online.parameters(), &config.learner)
             .map_err(|e| ModelError::Spec(format!("optimizer: {e}")))?;
@@ -182,6 +184,21 @@ impl Trainer {
             updates: 0,
             rng,
         })
+    }
+
+    /// Copies the scans of the manifest to the devices: batches may come
+    /// without windows from then on.
+    ///
+    /// # Errors
+    /// When a device has no memory for them.
+    pub fn hold_scans(
+        &mut self,
+        scans: &[Arc<Scan>],
+        augmenter: &Augmenter,
+    ) -> Result<(), TrainError> {
+        Ok(self
+            .replicas
+            .hold_scans(scans, &self.config.rules, augmenter)?)
     }
 
     /// The network that is trained.
@@ -252,6 +269,8 @@ impl Trainer {
         self.online.copy_from(&online)?;
         self.target.copy_from(&target)?;
         self.average.restore(parts.average)?;
+        self.replicas.follow_online(&self.online)?;
+        self.replicas.follow_target(&self.target)?;
         self.updates = parts.updates;
         self.rng = parts.rng.clone();
         Ok(())
@@ -265,18 +284,7 @@ impl Trainer {
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
         let lr = schedule::learning_rate(&self.config.learner, self.updates);
         let double = self.config.learner.double;
-        let mut parts = replica::compute_all(&mut self.replicas, batch, double)?.into_iter();
-        let mut sum = parts
-            .next()
-            .ok_or_else(|| ModelError::Spec("a trainer without replicas".into()))?;
-        for part in parts {
-            sum.loss += part.loss;
-            sum.q_sum += part.q_sum;
-            sum.td_errors.extend(part.td_errors);
-            for (total, more) in sum.gradients.iter_mut().zip(&part.gradients) {
-                let _ = total.f_add_(more)?;
-            }
-        }
+        let sum = self.replicas.compute(batch, double)?;
         let parameters = self.online.trainable();
         let stepped = self.adam.step(&parameters, &sum.gradients, lr);
         let update = self.updates + 1;
@@ -288,7 +296,9 @@ impl Trainer {
             .is_multiple_of(self.config.learner.target_every)
         {
             self.target.copy_from(&self.online)?;
+            self.replicas.follow_target(&self.target)?;
         }
+        self.replicas.follow_online(&self.online)?;
         #[expect(clippy::cast_precision_loss, reason = "entries of a batch")]
         let entries = (batch.rows * batch.agents).max(1) as f64;
         Ok(StepReport {

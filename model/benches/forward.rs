@@ -39,6 +39,7 @@ fn forward(c: &mut Criterion) {
                     bf16: false,
                     channels_last,
                     windows: Some(at_once),
+                    blocked: false,
                 };
                 (order, compute)
             }));

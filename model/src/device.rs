@@ -123,6 +123,19 @@ pub fn cuda() -> &'static std::result::Result<usize, String> {
     })
 }
 
+/// Whether convolutions compute in bfloat16 under a `precision` setting:
+/// `"bf16"`, or `"auto"` on a GPU.
+#[must_use]
+pub fn wants_bf16(precision: &str, device: Device) -> bool {
+    precision == "bf16" || (precision == "auto" && device.is_cuda())
+}
+
+/// Lets cuDNN try its algorithms for every new shape of a convolution and keep
+/// the fastest: for work whose shapes stay the same. Concerns the whole process.
+pub fn tune_convolutions(on: bool) {
+    Cuda::cudnn_set_benchmark(on);
+}
+
 /// Sets the number of threads that one libtorch operation uses in this process.
 pub fn set_threads(n: usize) {
     tch::set_num_threads(i32::try_from(n.max(1)).unwrap_or(1));

@@ -147,7 +147,9 @@ mod tests {
             spec.window,
         ]));
         let count: i64 = size.iter().product();
-        let values: Vec<f32> = (0..count).map(|i| (i * 31 % 97) as f32 / 97.0).collect();
+        let values: Vec<f32> = (0..count)
+            .map(|i| ((i * i % 99_991 * 31 + i * 7919) % 100_003) as f32 / 100_003.0)
+            .collect();
         Tensor::from_slice(&values).view(&size[..])
     }
 
@@ -159,6 +161,10 @@ mod tests {
     }
 
     fn same(name: &str, own: &[Tensor], libtorch: &[Tensor], network: &Network) {
+        near(1e-5, name, own, libtorch, network);
+    }
+
+    fn near(bound: f64, name: &str, own: &[Tensor], libtorch: &[Tensor], network: &Network) {
         assert_eq!(own.len(), libtorch.len(), "{name}");
         for ((a, b), (parameter, _)) in own.iter().zip(libtorch).zip(network.parameters().iter()) {
             assert_eq!(a.size(), b.size(), "{name} {parameter}");
@@ -166,7 +172,7 @@ mod tests {
             let norm = b.norm().double_value(&[]);
             assert!(norm > 0.0, "{name} {parameter}: nothing to compare");
             assert!(
-                difference < 1e-5 * norm,
+                difference < bound * norm,
                 "{name} {parameter}: {difference} of {norm}"
             );
         }
@@ -182,6 +188,7 @@ mod tests {
                 bf16: false,
                 channels_last,
                 windows: None,
+                blocked: false,
             });
             let windows = windows(&[5], &spec);
             let plan = HeadPlan::new(&[0, 2, 2, 1, 0], 3, Device::Cpu).unwrap();
@@ -242,6 +249,54 @@ mod tests {
             &libtorch,
             &network,
         );
+    }
+
+    #[test]
+    fn blocks_change_neither_values_nor_gradients() {
+        let mut torch = NetworkSpec::reference_torch(NetworkKind::Collab, 2);
+        let mut tf = NetworkSpec::reference_tf(2);
+        // Odd and even numbers of outputs, equal and unequal padding.
+        (torch.window, tf.window, tf.history) = (37, 18, 2);
+        let mut smaller = torch.clone();
+        smaller.window = 38;
+        for (spec, slope) in [
+            (torch.clone(), 0.25),
+            (torch, -0.3),
+            (smaller, 0.25),
+            (tf, 0.1),
+        ] {
+            let mut network = network(&spec);
+            let slopes = network.parameters().iter().filter(|(_, p)| p.numel() == 1);
+            tch::no_grad(|| slopes.for_each(|(_, p)| drop(p.shallow_clone().fill_(slope))));
+            let windows = windows(&[3], &spec);
+            let plan = HeadPlan::new(&[0, 1, 1], 2, Device::Cpu).unwrap();
+            let mut answers = Vec::new();
+            for blocked in [false, true] {
+                network.set_compute(crate::trunk::Compute {
+                    channels_last: true,
+                    blocked,
+                    ..Default::default()
+                });
+                let acted = tch::no_grad(|| network.forward_rows(&windows, &plan, None).unwrap());
+                let forward = network.differentiable_rows(&windows, &plan, None).unwrap();
+                let q = forward.q().detach();
+                assert!(acted.allclose(&q, 1e-6, 1e-7, false));
+                let loss = loss(forward.q());
+                answers.push((q, forward.gradients(&loss).unwrap()));
+            }
+            let (plain, blocked) = (&answers[0], &answers[1]);
+            let apart = (&blocked.0 - &plain.0).norm() / plain.0.norm();
+            let apart = apart.double_value(&[]);
+            assert!(apart < 1e-5, "{slope} {}: {apart}", spec.window);
+            // Where two of a block are equal but for rounding, either may be the largest.
+            near(
+                1e-3,
+                &format!("blocked {slope} {}", spec.window),
+                &blocked.1,
+                &plain.1,
+                &network,
+            );
+        }
     }
 
     #[test]

@@ -6,11 +6,13 @@
 //! - [`spec`], [`presets`]: what a network is made of; the named ones.
 //! - [`layout`], [`parameters`], [`init`]: names and shapes of its tensors, the tensors, their first values.
 //! - [`network`]: forward passes (trunk, heads, communication); [`head_plan`]: which sample goes through which head.
+//! - `blocked`: pooled convolutions as GPUs like them.
 //! - [`gradients`]: forward passes to be differentiated; `conv_grad`, `trunk_grad`: small
 //!   convolutions' gradients on the CPU.
 //! - [`weights`]: networks ↔ safetensors; [`infer`]: recognising published files; [`tensor_file`]: any named tensors.
 //! - [`render`]: windows from volumes that stay on the device.
 
+mod blocked;
 mod communication;
 mod conv_grad;
 pub mod device;

@@ -94,6 +94,12 @@ impl Network {
         self.compute = compute;
     }
 
+    /// The kind of number that windows need not be converted from.
+    #[must_use]
+    pub fn window_kind(&self) -> Kind {
+        self.compute.kind()
+    }
+
     /// Copies all numbers of another network into this one (the target's
     /// update); no gradient is recorded.
     ///
@@ -260,12 +266,13 @@ impl Network {
         let n = self.spec.window;
         let mut expected = batch.to_vec();
         expected.extend(as_i64(&[self.spec.history, n, n, n]));
-        if windows.size() == expected && windows.f_kind()? == Kind::Float {
+        let kind = windows.f_kind()?;
+        if windows.size() == expected && (kind == Kind::Float || kind == self.window_kind()) {
             return Ok(());
         }
         Err(input(
             "windows",
-            format!("Float {expected:?}"),
+            format!("{:?} {expected:?}", self.window_kind()),
             shape_of(windows),
         ))
     }

@@ -1,7 +1,10 @@
 //! The shared convolutions.
 
+use std::cell::OnceCell;
+
 use tch::{Device, Kind, Tensor};
 
+use crate::blocked;
 use crate::error::Result;
 use crate::init::as_i64;
 use crate::layout::{Layout, Role};
@@ -17,6 +20,8 @@ pub struct Compute {
     pub channels_last: bool,
     /// Most windows that pass the trunk together; all of a batch where `None`.
     pub windows: Option<usize>,
+    /// Pooled convolutions block by block (`blocked`), which suits GPUs.
+    pub blocked: bool,
 }
 
 /// Bytes of a layer's output that should not leave the cache before the next
@@ -37,10 +42,12 @@ pub(crate) struct Layer {
     /// Samples per side of the input.
     pub(crate) side: usize,
     /// Zeros (before, after) each axis.
-    padding: (i64, i64),
+    pub(crate) padding: (i64, i64),
     pub(crate) weight: usize,
     pub(crate) bias: usize,
     pub(crate) prelu: Option<usize>,
+    /// Of `blocked`, once it was needed.
+    pub(crate) block_places: OnceCell<Tensor>,
 }
 
 impl Trunk {
@@ -70,6 +77,7 @@ impl Trunk {
                 weight,
                 bias,
                 prelu,
+                block_places: OnceCell::new(),
             });
         }
         Ok(Self {
@@ -99,7 +107,13 @@ impl Trunk {
     }
 
     fn together(&self, p: &Parameters, windows: &Tensor, compute: Compute) -> Result<Tensor> {
-        let mut x = compute.ready(windows)?;
+        let mut x = match self.layers.first() {
+            // Blocks are put in order from either layout.
+            Some(first) if compute.blocked && blocked::is_for(first) => {
+                windows.f_to_kind(compute.kind())?
+            }
+            _ => compute.ready(windows)?,
+        };
         for layer in &self.layers {
             x = self.layer(layer, p, &x, compute)?;
         }
@@ -114,13 +128,17 @@ impl Trunk {
         x: &Tensor,
         compute: Compute,
     ) -> Result<Tensor> {
-        let weight = compute.ready(p.at(layer.weight))?;
-        let bias = p.at(layer.bias).f_to_kind(compute.kind())?;
-        let x = layer.convolve(x, &weight, &bias)?;
         let slope = layer
             .prelu
             .map(|place| p.at(place).f_to_kind(compute.kind()))
             .transpose()?;
+        let (weight, bias) = (p.at(layer.weight), p.at(layer.bias));
+        if compute.blocked && blocked::is_for(layer) {
+            let (parameters, kind) = ([weight, bias], compute.kind());
+            return blocked::layer(layer, x, parameters, slope.as_ref(), self.activation, kind);
+        }
+        let (weight, bias) = (compute.ready(weight)?, bias.f_to_kind(compute.kind())?);
+        let x = layer.convolve(x, &weight, &bias)?;
         let x = activate(&x, self.activation, slope.as_ref())?;
         if layer.conv.pool {
             return Ok(x.f_max_pool3d([2, 2, 2], [2, 2, 2], [0, 0, 0], [1, 1, 1], false)?);
@@ -145,10 +163,11 @@ impl Compute {
             bf16: false,
             channels_last: true,
             windows,
+            blocked: device != Device::Cpu,
         })
     }
 
-    fn kind(self) -> Kind {
+    pub(crate) fn kind(self) -> Kind {
         if self.bf16 {
             Kind::BFloat16
         } else {

@@ -64,6 +64,15 @@ pub struct Args {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, help_heading = "Run")]
     device: Option<DeviceChoice>,
+    /// GPUs that share each batch, such as 0,1
+    #[arg(
+        long,
+        value_name = "N,N",
+        value_delimiter = ',',
+        help_heading = "Run",
+        conflicts_with = "device"
+    )]
+    gpu: Option<Vec<usize>>,
     /// Seed of every random number
     #[arg(long, help_heading = "Run")]
     seed: Option<u64>,
@@ -80,6 +89,7 @@ Examples:
   landmarl train --config configs/mouse-small.toml --minutes 10
   landmarl train --train-images t/images.txt --train-landmarks t/landmarks.txt --landmarks AC,PC --set learner.lr=3e-4 --name first
   landmarl train --train-images manifest.csv --fold 0 --landmarks AC,PC
+  landmarl train --config configs/mouse.toml --gpu 0,1
   landmarl train --resume runs/first --updates 12000
   landmarl train --resume";
 
@@ -115,6 +125,11 @@ impl Args {
         RunFolder::create(Path::new(&config.run.dir), &config.run.name, now)
     }
 
+    fn first_gpu(&self) -> Option<String> {
+        let first = self.gpu.as_ref().and_then(|all| all.first());
+        first.map(|n| format!("cuda:{n}"))
+    }
+
     fn settings(&self) -> Vec<String> {
         let path = |key, value: &Option<PathBuf>| {
             setting(key, value.as_ref().map(|p| p.to_string_lossy()).as_deref())
@@ -138,10 +153,21 @@ impl Args {
             number_setting("learner.max_minutes", self.minutes),
             number_setting("actor.count", self.actors),
             setting("learner.device", self.device.map(String::from).as_deref()),
+            setting("actor.device", self.device.map(String::from).as_deref()),
+            // One device takes the place of those that a resumed run had.
+            self.device.map(|_| "learner.devices=[]".to_owned()),
+            self.gpu.as_deref().map(gpus),
+            setting("actor.device", self.first_gpu().as_deref()),
             number_setting("run.seed", self.seed),
         ];
         all.into_iter().flatten().collect()
     }
+}
+
+/// `learner.devices` for these GPUs.
+fn gpus(numbers: &[usize]) -> String {
+    let names: Vec<String> = numbers.iter().map(|n| format!("cuda:{n}")).collect();
+    format!("learner.devices={}", serde_json::Value::from(names))
 }
 
 fn open_named(dir: &Path, name: &Path) -> Result<RunFolder, RunFolderError> {

@@ -119,6 +119,8 @@ pub struct ActorConfig {
     pub count: usize,
     pub slots: usize,
     pub threads: usize,
+    pub device: String,
+    pub precision: String,
     pub epsilon_start: f64,
     pub epsilon_decay: f64,
     pub epsilon_low: f64,
@@ -147,6 +149,8 @@ impl ActorConfig {
 #[serde(deny_unknown_fields)]
 pub struct LearnerConfig {
     pub device: String,
+    pub devices: Vec<String>,
+    pub precision: String,
     pub threads: usize,
     pub updates: u64,
     pub max_minutes: f64,
@@ -255,6 +259,8 @@ fn count(key: &'static str, value: usize, high: usize) -> Check {
     within(key, value as f64, 1.0, high as f64)
 }
 
+const PRECISIONS: &[&str] = &["auto", "f32", "bf16"];
+
 /// All checks, in the order of the file, then those of several keys together.
 pub(super) fn checks(c: &Config) -> Vec<Check> {
     let mut all = services(c);
@@ -278,6 +284,8 @@ fn services(c: &Config) -> Vec<Check> {
             &c.network.preset,
             &["small", "reference_torch", "reference_tf"],
         ),
+        one_of("learner.precision", &c.learner.precision, PRECISIONS),
+        one_of("actor.precision", &c.actor.precision, PRECISIONS),
         one_of("network.kind", &c.network.kind, &["collab", KIND_COMMNET]),
         count("replay.shards", r.shards, 256),
         count("replay.capacity", r.capacity, 1 << 31),

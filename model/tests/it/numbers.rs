@@ -148,14 +148,24 @@ fn memory_order_and_parts_change_nothing() {
         .iter()
         .filter(|c| c.spec.window == 24 || c.name == "commnet")
     {
-        assert_like_pytorch(
-            case,
-            Compute {
-                channels_last: true,
-                bf16: false,
-                windows: Some(2),
-            },
-        );
+        let compute = Compute {
+            channels_last: true,
+            windows: Some(2),
+            ..Compute::default()
+        };
+        assert_like_pytorch(case, compute);
+    }
+}
+
+#[test]
+fn blocks_change_nothing() {
+    for case in &numbers().cases {
+        let compute = Compute {
+            blocked: true,
+            channels_last: true,
+            ..Compute::default()
+        };
+        assert_like_pytorch(case, compute);
     }
 }
 
@@ -166,7 +176,7 @@ fn bf16_is_close() {
         network.set_compute(Compute {
             bf16: true,
             channels_last: true,
-            windows: None,
+            ..Compute::default()
         });
         let q = forward(&network, &case.batch);
         assert_eq!(q.kind(), Kind::Float);
