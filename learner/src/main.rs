@@ -61,9 +61,16 @@ struct RunArgs {
     /// Where metrics and checkpoints go
     #[arg(long, value_name = "DIR")]
     run_dir: PathBuf,
-    /// Go on from the newest good checkpoint of the run folder
-    #[arg(long)]
-    resume: bool,
+    /// Go on from the newest good checkpoint of the run folder, if there is one
+    #[arg(long, value_name = "auto", num_args = 0..=1, default_missing_value = "auto")]
+    resume: Option<Resume>,
+}
+
+/// Which checkpoint to go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Resume {
+    /// The newest good one.
+    Auto,
 }
 
 fn main() -> ExitCode {
@@ -135,7 +142,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         dataset,
         run_id,
         run_dir: args.run_dir,
-        resume: args.resume,
+        resume: args.resume.is_some(),
         progress,
     };
     let summary = learner::run(setup, listener, listen::stop_signal_or_exit()).await?;

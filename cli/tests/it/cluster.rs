@@ -309,6 +309,45 @@ fn a_learner_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it() {
     }
 }
 
+#[test]
+fn a_killed_learner_goes_on_within_seconds_and_no_row_is_lost() {
+    let _alone = alone();
+    let every = 50;
+    let more = format!("--set replay.ack=durable --set checkpoint.every={every}");
+    let mut cluster = Cluster::start_keeping(2, CAPACITY, &more);
+    let mut actor = cluster.actor("");
+    let before = cluster.until("several checkpoints", PATIENCE, |s| s.updates > 5 * every);
+    let stored = |s: &LearnerStatus| -> Vec<(u64, u64)> {
+        let summaries = s.shards.iter().filter_map(|l| l.summary);
+        summaries.map(|s| (s.inserted, s.rows)).collect()
+    };
+    cluster.learner.die();
+    let killed = Instant::now();
+
+    cluster.resume();
+    let resumed = said(&cluster.learner, "resumed")["updates"]
+        .as_u64()
+        .unwrap();
+    // The newest checkpoint may have been in the making.
+    assert!(resumed + 2 * every > before.updates, "{resumed} {before:?}");
+    let after = cluster.until("an update", Duration::from_secs(30), |s| {
+        s.updates > resumed && s.actors.iter().any(acts)
+    });
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert!(actor.is_running(), "{}", actor.log());
+    let (before, after) = (stored(&before), stored(&after));
+    assert_eq!((before.len(), after.len()), (2, 2));
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after >= before, "{before:?} became {after:?}");
+    }
+    cluster.more_updates(200, PATIENCE);
+    assert!(!cluster.learner.log().contains("shard lost"));
+    cluster.learner.terminate();
+    assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
+    println!("the killed learner went on from update {resumed} after {took:?}");
+}
+
 /// The line of its log with this message.
 fn said(service: &Service, message: &str) -> Value {
     let log = service.log();

@@ -91,6 +91,12 @@ impl Service {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// SIGKILL, without waiting for what it leaves undone.
+    pub fn die(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -240,7 +246,7 @@ impl Cluster {
 
     /// Starts the learner again, where it was, from its last checkpoint.
     pub fn resume(&mut self) {
-        let line = learner_line(&self.address, &self.addresses, &self.more) + " --resume";
+        let line = learner_line(&self.address, &self.addresses, &self.more) + " --resume auto";
         self.learner = Service::start(&self.bench, "learner", "resumed", &line);
         assert!(self.learner.listens("resumed"), "{}", self.learner.log());
     }
