@@ -1,5 +1,6 @@
 //! Whole-system figures, as ratios to what others would use instead.
 
+mod actor;
 mod gpu;
 mod learner;
 mod replay;
@@ -26,6 +27,7 @@ pub struct Options {
 const EXAMPLES: &str = "Examples:
   cargo xtask bench eval --python venv/bin/python
   cargo xtask bench replay
+  cargo xtask bench actor --python venv/bin/python
   cargo xtask bench learner --python venv/bin/python
   cargo xtask bench gpu --pack carry
   cargo xtask bench eval --starts 3 --data ../shared/data/brain --weights ../shared/reference/rl-medical-single-agent-ac.safetensors";
@@ -36,6 +38,8 @@ enum What {
     Eval(Eval),
     /// The replay service, in processes of its own, against Reverb and cpprb
     Replay(replay::Options),
+    /// Environment steps, and acted windows of the paper's network against bench/learner_loop.py
+    Actor(actor::Options),
     /// Training updates of the paper's network: ours and those of bench/learner_loop.py
     Learner(learner::Options),
     /// All that is to be seen on a GPU, here or packed for a machine without Rust
@@ -87,6 +91,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     match &options.what {
         What::Eval(options) => eval(workspace, options),
         What::Replay(options) => replay::run(workspace, options),
+        What::Actor(options) => actor::run(workspace, options),
         What::Learner(options) => learner::run(workspace, options),
         What::Gpu(options) => gpu::run(workspace, options),
     }

@@ -15,7 +15,8 @@ use clap::{Args, ValueEnum};
 use crate::workspace::Workspace;
 use crate::{command, libtorch};
 
-use record::{Line, Precision, Run, Side};
+pub use record::Precision;
+use record::{Line, Run, Side};
 
 /// Both sides: `bench/learner_loop.py` knows no other number by default.
 const AGENTS: u32 = 2;
