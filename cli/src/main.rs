@@ -10,6 +10,7 @@
 //! - [`scans`]: data sets from the command line; [`settings`]: configuration.
 //! - [`console`], [`table`], [`failure`]: what people see.
 
+mod checkpoint;
 mod completions;
 mod config;
 mod console;
@@ -68,6 +69,7 @@ enum Command {
     Data(data::Args),
     Import(import::Args),
     Runs(runs::Args),
+    Checkpoint(checkpoint::Args),
     Config(config::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
         Command::Data(args) => data::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Runs(args) => runs::run(&args),
+        Command::Checkpoint(args) => checkpoint::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => completions::man(&args, Cli::command()),

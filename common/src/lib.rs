@@ -42,6 +42,7 @@ pub mod run_folder;
 pub mod scan;
 pub mod starts;
 pub mod statistics;
+mod strided;
 pub mod telemetry;
 pub mod tensorboard;
 pub mod trail;

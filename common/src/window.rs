@@ -5,9 +5,11 @@
 //! definition; the tensor renderer of the `model` crate uses [`axis_samples`]
 //! and is held bit-equal to it.
 
+use pulp::{Arch, Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
 use crate::pose::{FRACTION, Pose};
+use crate::strided::{Bytes, Converted, Lines, Source};
 use crate::volume::{Volume, Voxels};
 
 /// How the samples of a window lie around a position.
@@ -98,20 +100,25 @@ pub fn render(
     stride: u8,
     out: &mut [u8],
 ) {
+    let at = (position, stride);
     match volume.voxels() {
-        Voxels::U8(bytes) => {
-            let bytes: &[u8] = (**bytes).as_ref();
-            render_with(volume, rule, n, position, stride, out, 0, |i| bytes[i]);
-        }
+        // What a training run does all day: with the vectors that this CPU has.
+        Voxels::U8(bytes) => Arch::new().dispatch(RenderBytes {
+            volume,
+            rule,
+            n,
+            at,
+            out,
+            source: Bytes((**bytes).as_ref()),
+        }),
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "values lie in 0..=255; truncation is the published behaviour"
         )]
         Voxels::F32(values) => {
-            render_with(volume, rule, n, position, stride, out, 0, |i| {
-                values[i] as u8
-            });
+            let source = Converted(values.as_slice(), |v: f32| v as u8);
+            render_with(volume, rule, n, at, out, 0, source);
         }
     }
 }
@@ -128,32 +135,55 @@ pub fn render_f32(
     stride: u8,
     out: &mut [f32],
 ) {
+    let at = (position, stride);
     match volume.voxels() {
         Voxels::U8(bytes) => {
-            let bytes: &[u8] = (**bytes).as_ref();
-            render_with(volume, rule, n, position, stride, out, 0.0, |i| {
-                f32::from(bytes[i])
-            });
+            let source = Converted((**bytes).as_ref(), |b: u8| f32::from(b));
+            render_with(volume, rule, n, at, out, 0.0, source);
         }
         Voxels::F32(values) => {
-            render_with(volume, rule, n, position, stride, out, 0.0, |i| values[i]);
+            let source = Converted(values.as_slice(), |v: f32| v);
+            render_with(volume, rule, n, at, out, 0.0, source);
         }
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "private; the public forms above name a volume"
-)]
+/// [`render_with`] for bytes, compiled for each kind of CPU.
+struct RenderBytes<'a> {
+    volume: &'a Volume,
+    rule: WindowRule,
+    n: usize,
+    at: ([i32; 3], u8),
+    out: &'a mut [u8],
+    source: Bytes<'a>,
+}
+
+impl WithSimd for RenderBytes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        render_with(
+            self.volume,
+            self.rule,
+            self.n,
+            self.at,
+            self.out,
+            0,
+            self.source,
+        );
+    }
+}
+
+#[inline(always)]
 fn render_with<T: Copy>(
     volume: &Volume,
     rule: WindowRule,
     n: usize,
-    position: [i32; 3],
-    stride: u8,
+    (position, stride): ([i32; 3], u8),
     out: &mut [T],
     zero: T,
-    read: impl Fn(usize) -> T,
+    source: impl Source<T>,
 ) {
     assert_eq!(
         out.len(),
@@ -177,7 +207,7 @@ fn render_with<T: Copy>(
     let zs = &zs[..n];
     if let Some(pose) = volume.pose() {
         let tables = [&xs[..n], &ys[..n], zs];
-        return render_posed(dims, pose, tables, stride, out, zero, read);
+        return render_posed(dims, pose, tables, stride, out, zero, |i| source.at(i));
     }
     // The samples inside form one run along z: everything around it is zero.
     let run_start = zs.iter().position(|&z| z != OUTSIDE).unwrap_or(n);
@@ -185,25 +215,23 @@ fn render_with<T: Copy>(
         .iter()
         .rposition(|&z| z != OUTSIDE)
         .map_or(run_start, |i| i + 1);
-    let mut rows = out.chunks_exact_mut(n);
-    for &x in &xs[..n] {
-        for &y in &ys[..n] {
-            let Some(row) = rows.next() else { return };
-            let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else {
-                row.fill(zero);
-                continue;
-            };
-            row[..run_start].fill(zero);
-            row[run_end..].fill(zero);
-            if run_start == run_end {
-                continue;
-            }
-            let base = (x * dims[1] + y) * dims[2] + index(zs[run_start]);
-            for (i, sample) in row[run_start..run_end].iter_mut().enumerate() {
-                *sample = read(base + i * usize::from(stride));
-            }
-        }
+    let inside = |table: &[i32]| table.iter().all(|&i| i != OUTSIDE);
+    let whole = inside(&xs[..n]) && inside(&ys[..n]) && run_end - run_start == n;
+    if !whole {
+        out.fill(zero);
     }
+    if run_start == run_end {
+        return;
+    }
+    let lines = Lines {
+        xs: &xs[..n],
+        ys: &ys[..n],
+        steps: [dims[1] * dims[2], dims[2]],
+        first: index(zs[run_start]),
+        run: run_start..run_end,
+        stride: usize::from(stride),
+    };
+    source.fill(&lines, out);
 }
 
 /// The samples of a posed volume: each lies inside the posed grid (by its tables)

@@ -10,6 +10,7 @@
 //! - [`gradients`]: forward passes to be differentiated; `conv_grad`, `trunk_grad`: small
 //!   convolutions' gradients on the CPU.
 //! - [`weights`]: networks ↔ safetensors; [`infer`]: recognising published files; [`tensor_file`]: any named tensors.
+//! - [`script`]: networks for Python.
 //! - [`render`]: windows from volumes that stay on the device.
 
 mod blocked;
@@ -28,6 +29,7 @@ pub mod network;
 pub mod parameters;
 pub mod presets;
 pub mod render;
+pub mod script;
 pub mod spec;
 pub mod tensor_file;
 pub mod torch_file;

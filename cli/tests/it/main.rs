@@ -2,6 +2,7 @@
 //! and a whole small run.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod checkpoints;
 mod cluster;
 mod data;
 mod errors;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::checkpoints;
 use crate::process::{Bench, errors_as_before, json};
 
 const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
@@ -85,6 +86,7 @@ fn train_eval_play_resume() {
     played(&bench);
     resumed(&bench, validations.len());
     listed(&bench);
+    checkpoints::listed_verified_exported(&bench);
     errors_as_before("runs");
 }
 

@@ -1,0 +1,156 @@
+//! Every `stride`-th of a row of numbers: what a window's lines along z are.
+//!
+//! A window of 45³ is 2,025 such lines. Bytes of strides 1 to 4 become shuffles of
+//! vectors where the caller was compiled for a CPU that has them.
+
+use std::ops::Range;
+
+/// The lines along z of a window, as far as they lie inside a volume.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    /// Voxels along x and y of each line; negative outside.
+    pub(crate) xs: &'a [i32],
+    pub(crate) ys: &'a [i32],
+    /// What a voxel along x and along y adds to an index.
+    pub(crate) steps: [usize; 2],
+    /// Index along z of the first sample inside, and which samples are.
+    pub(crate) first: usize,
+    pub(crate) run: Range<usize>,
+    pub(crate) stride: usize,
+}
+
+impl Lines<'_> {
+    /// Index of the first voxel of each line and the samples to write.
+    #[inline(always)]
+    fn each<T>(&self, out: &mut [T], mut line: impl FnMut(usize, &mut [T])) {
+        let n = self.ys.len();
+        for (&x, plane) in self.xs.iter().zip(out.chunks_exact_mut(n * n)) {
+            let Ok(x) = usize::try_from(x) else { continue };
+            let plane_at = x * self.steps[0] + self.first;
+            for (&y, row) in self.ys.iter().zip(plane.chunks_exact_mut(n)) {
+                if let Ok(y) = usize::try_from(y) {
+                    line(plane_at + y * self.steps[1], &mut row[self.run.clone()]);
+                }
+            }
+        }
+    }
+}
+
+/// Where a window's samples come from.
+pub(crate) trait Source<T: Copy>: Copy {
+    /// The sample of one voxel.
+    fn at(self, index: usize) -> T;
+
+    /// Writes the samples of all lines; what lies outside stays as it is.
+    #[inline(always)]
+    fn fill(self, lines: &Lines<'_>, out: &mut [T]) {
+        lines.each(out, |base, row| {
+            for (i, sample) in row.iter_mut().enumerate() {
+                *sample = self.at(base + i * lines.stride);
+            }
+        });
+    }
+}
+
+/// Bytes as bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+
+impl Source<u8> for Bytes<'_> {
+    fn at(self, index: usize) -> u8 {
+        self.0[index]
+    }
+
+    #[inline(always)]
+    fn fill(self, lines: &Lines<'_>, out: &mut [u8]) {
+        let Some(last) = lines.run.len().checked_sub(1) else {
+            return;
+        };
+        let reach = last * lines.stride;
+        let from = |base: usize| &self.0[base..=base + reach];
+        match lines.stride {
+            1 => lines.each(out, |base, row| copy(from(base), row)),
+            2 => lines.each(out, |base, row| every::<2>(from(base), row)),
+            3 => lines.each(out, |base, row| every::<3>(from(base), row)),
+            4 => lines.each(out, |base, row| every::<4>(from(base), row)),
+            stride => lines.each(out, |base, row| {
+                for (sample, chunk) in row.iter_mut().zip(from(base).chunks(stride)) {
+                    *sample = chunk[0];
+                }
+            }),
+        }
+    }
+}
+
+/// Some dozen bytes, for which calling the library costs more than copying.
+#[inline(always)]
+fn copy(from: &[u8], out: &mut [u8]) {
+    let (blocks, rest) = out.as_chunks_mut::<16>();
+    let (sources, source_rest) = from.as_chunks::<16>();
+    for (to, from) in blocks.iter_mut().zip(sources) {
+        *to = *from;
+    }
+    for (to, from) in rest.iter_mut().zip(source_rest) {
+        *to = *from;
+    }
+}
+
+/// Chunks of a known size become shuffles.
+#[inline(always)]
+fn every<const STRIDE: usize>(from: &[u8], out: &mut [u8]) {
+    let (chunks, rest) = from.as_chunks::<STRIDE>();
+    for (sample, chunk) in out.iter_mut().zip(chunks) {
+        *sample = chunk[0];
+    }
+    if let (Some(sample), Some(byte)) = (out.last_mut(), rest.first()) {
+        *sample = *byte;
+    }
+}
+
+/// Numbers of another kind, each converted.
+#[derive(Clone, Copy)]
+pub(crate) struct Converted<'a, S, F>(pub(crate) &'a [S], pub(crate) F);
+
+impl<S: Copy, T: Copy, F: Fn(S) -> T + Copy> Source<T> for Converted<'_, S, F> {
+    fn at(self, index: usize) -> T {
+        (self.1)(self.0[index])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn lines_are_every_strideth_byte(
+            stride in 1_usize..9,
+            n in 1_usize..50,
+            begin in 0_usize..50,
+            end in 0_usize..50,
+            first in 0_usize..7,
+        ) {
+            let run = begin.min(n)..end.clamp(begin.min(n), n);
+            let steps = [3000, 500];
+            let voxels: Vec<u8> = (0..9000_usize).map(|i| (i * 31 % 251) as u8).collect();
+            let (xs, ys) = (vec![0, -1, 2], vec![1; n]);
+            let lines = Lines { xs: &xs, ys: &ys, steps, first, run: run.clone(), stride };
+            let mut expected = vec![7; 3 * n * n];
+            for (plane, x) in [(0, 0), (2, 2)] {
+                for row in 0..n {
+                    for z in run.clone() {
+                        let from = x * steps[0] + steps[1] + first + (z - run.start) * stride;
+                        expected[(plane * n + row) * n + z] = voxels[from];
+                    }
+                }
+            }
+            let mut found = vec![7; 3 * n * n];
+            Bytes(&voxels).fill(&lines, &mut found);
+            prop_assert!(found == expected);
+            let mut slow = vec![7; 3 * n * n];
+            Converted(&voxels, |b: u8| b).fill(&lines, &mut slow);
+            prop_assert!(slow == expected);
+        }
+    }
+}
