@@ -82,16 +82,22 @@ impl Source<u8> for Bytes<'_> {
     }
 }
 
-/// Some dozen bytes, for which calling the library costs more than copying.
+/// Bytes at a time: a vector of every CPU.
+const BLOCK: usize = 16;
+
+/// Some dozen bytes, for which calling the library costs more than copying. The
+/// last block overlaps the one before.
 #[inline(always)]
 fn copy(from: &[u8], out: &mut [u8]) {
-    let (blocks, rest) = out.as_chunks_mut::<16>();
-    let (sources, source_rest) = from.as_chunks::<16>();
-    for (to, from) in blocks.iter_mut().zip(sources) {
+    let blocks = from.as_chunks::<BLOCK>().0;
+    for (to, from) in out.as_chunks_mut::<BLOCK>().0.iter_mut().zip(blocks) {
         *to = *from;
     }
-    for (to, from) in rest.iter_mut().zip(source_rest) {
+    let last = from.last_chunk::<BLOCK>();
+    if let (Some(to), Some(from)) = (out.last_chunk_mut::<BLOCK>(), last) {
         *to = *from;
+    } else {
+        out.copy_from_slice(from);
     }
 }
 
