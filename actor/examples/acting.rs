@@ -99,6 +99,12 @@ fn environment(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_j
 fn network(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_json::Value> {
     let config = config(options, "[[3,9],[2,3],[1,1]]")?;
     let device = options.device.resolve();
+    let named = matches!(options.device, DeviceChoice::Cuda(_));
+    anyhow::ensure!(
+        device.is_cuda() || !named,
+        "{} is not there",
+        options.device
+    );
     model::device::set_threads(options.threads);
     let spec = NetworkSpec::reference_torch(NetworkKind::Collab, options.agents);
     let network = Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(3), device)?;

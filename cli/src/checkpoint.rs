@@ -31,7 +31,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Read files whole and compare them with the SHA-256 inside; exit code 4 if one is damaged
+    /// Read files whole: checkpoints against the SHA-256 inside, weights (which hold none) for numbers; exit code 4 if one is damaged
     Verify {
         /// A run's folder, a folder of such files, or files
         #[arg(required = true, value_name = "PATH")]
@@ -102,7 +102,11 @@ fn show(found: &[files::File], json: bool) -> anyhow::Result<()> {
             number(file.weights_version),
             format!("{megabytes:.1}"),
             file.sha256.chars().take(12).collect(),
-            file.damage.clone().unwrap_or_else(|| "whole".to_owned()),
+            match (&file.damage, file.checked) {
+                (Some(damage), _) => damage.clone(),
+                (None, true) => "whole".to_owned(),
+                (None, false) => "readable, no digest inside".to_owned(),
+            },
         ]);
     }
     console::data(&table.render())?;

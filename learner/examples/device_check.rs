@@ -47,6 +47,9 @@ fn main() -> ExitCode {
     if device == Device::Cpu && options.device != DeviceChoice::Cpu {
         let why = model::device::cuda().as_ref().err();
         println!("no GPU: {}", why.map_or("none of this number", |w| w));
+        if options.device != DeviceChoice::Auto {
+            return ExitCode::FAILURE;
+        }
     }
     println!("device {device:?}");
     let checks: [(&str, Check); 7] = [

@@ -57,6 +57,12 @@ struct Options {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let device = options.device.resolve();
+    let named = matches!(options.device, DeviceChoice::Cuda(_));
+    anyhow::ensure!(
+        device.is_cuda() || !named,
+        "{} is not there",
+        options.device
+    );
     model::device::set_threads(1);
     model::device::tune_convolutions(options.tune && device.is_cuda());
     let config = Arc::new(config(&options)?);

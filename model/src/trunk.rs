@@ -28,6 +28,9 @@ pub struct Compute {
 /// layer reads it: about what a CPU's last level holds.
 const CACHED: usize = 16 << 20;
 
+/// The same on a GPU: what actors may take of a memory that a learner needs.
+const BESIDE: usize = 1 << 30;
+
 /// The shared convolutions, as places in the parameters.
 #[derive(Debug)]
 pub(crate) struct Trunk {
@@ -150,19 +153,21 @@ impl Trunk {
 impl Compute {
     /// What suits forward passes without gradients: on a CPU as many windows at
     /// once as leave each layer's output in the cache (the published networks'
-    /// first one is 10 MB for a single window), on a GPU all of them.
+    /// first one is 10 MB for a single window), on a GPU as many as take a
+    /// gigabyte there.
     ///
     /// # Errors
     /// [`crate::ModelError::Spec`] for a spec that is not valid.
     pub fn acting(spec: &NetworkSpec, device: Device) -> Result<Self> {
-        let windows = match device {
-            Device::Cpu => Some((CACHED / spec.largest_output()?.max(1)).max(1)),
-            _ => None,
+        let room = if device == Device::Cpu {
+            CACHED
+        } else {
+            BESIDE
         };
         Ok(Self {
             bf16: false,
             channels_last: true,
-            windows,
+            windows: Some((room / spec.largest_output()?.max(1)).max(1)),
             blocked: device != Device::Cpu,
         })
     }

@@ -1,5 +1,5 @@
-//! The model card of an export (Mitchell et al. 2019): what it is, what it was
-//! trained on, how wrong it is, and what it is not for.
+//! The model card of an export (Mitchell et al. 2019): what it is, how it was
+//! trained, how wrong it is, and what it is not for.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -45,7 +45,7 @@ pub fn card(loaded: &Loaded, from: &Path) -> anyhow::Result<String> {
         "\nAll of them, as JSON, and the network's layers stand in the metadata of model.safetensors.\n"
     )?;
     training(&mut text, loaded, run.as_ref())?;
-    evaluations(&mut text, run.as_ref())?;
+    evaluations(&mut text, run.as_ref(), &loaded.origin.sha256)?;
     writeln!(text, "## Limits\n")?;
     writeln!(
         text,
@@ -135,8 +135,8 @@ fn training(text: &mut String, loaded: &Loaded, run: Option<&RunFolder>) -> anyh
     Ok(())
 }
 
-/// The newest evaluation of the run.
-fn evaluations(text: &mut String, run: Option<&RunFolder>) -> anyhow::Result<()> {
+/// The newest evaluation of the run that was made with these very weights.
+fn evaluations(text: &mut String, run: Option<&RunFolder>, sha256: &str) -> anyhow::Result<()> {
     writeln!(text, "## Errors\n")?;
     let newest = run.and_then(|run| {
         let folders = fs::read_dir(run.evaluations()).ok()?;
@@ -144,13 +144,14 @@ fn evaluations(text: &mut String, run: Option<&RunFolder>) -> anyhow::Result<()>
         folders.sort();
         folders.iter().rev().find_map(|folder| {
             let bytes = fs::read(folder.join("summary.json")).ok()?;
-            serde_json::from_slice::<Value>(&bytes).ok()
+            let summary = serde_json::from_slice::<Value>(&bytes).ok()?;
+            (summary["weights"]["sha256"] == sha256).then_some(summary)
         })
     });
     let Some(summary) = newest else {
         writeln!(
             text,
-            "Not measured here: no evaluation lay in the run's folder (`landmarl eval --load RUN …`).\n"
+            "Not measured here: no evaluation of these weights lay in the run's folder (`landmarl eval --load RUN …`).\n"
         )?;
         return Ok(());
     };

@@ -29,12 +29,13 @@ pub fn run(args: &Args) -> Outcome {
     let loaded = weights::load(&args.from, &[])?;
     empty(&args.out)?;
     let files = ["model.safetensors", "model.ts", "README.md"].map(|name| args.out.join(name));
-    let [safetensors, script, readme] = &files;
-    let metadata = metadata_of(&loaded)?;
-    let bytes = model::weights::to_bytes(&loaded.network, &metadata)?;
-    write_atomic(safetensors, &bytes)?;
-    model::script::save(&loaded.network, script)?;
-    write_atomic(readme, card::card(&loaded, &args.from)?.as_bytes())?;
+    if let Err(error) = write(&loaded, &args.from, &files) {
+        // Half an export would only be in the way of the next try.
+        for file in &files {
+            let _ = fs::remove_file(file);
+        }
+        return Err(error);
+    }
     if args.json {
         let line = serde_json::json!({ "from": loaded.origin, "files": files });
         console::data(&(serde_json::to_string_pretty(&line)? + "\n"))?;
@@ -47,6 +48,15 @@ pub fn run(args: &Args) -> Outcome {
         ));
     }
     Ok(Exit::Done)
+}
+
+fn write(loaded: &Loaded, from: &Path, files: &[PathBuf; 3]) -> anyhow::Result<()> {
+    let [safetensors, script, readme] = files;
+    let bytes = model::weights::to_bytes(&loaded.network, &metadata_of(loaded)?)?;
+    write_atomic(safetensors, &bytes)?;
+    model::script::save(&loaded.network, script)?;
+    write_atomic(readme, card::card(loaded, from)?.as_bytes())?;
+    Ok(())
 }
 
 /// The keys by which landmarl knows what the weights are for.

@@ -44,6 +44,8 @@ pub struct File {
     pub bytes: u64,
     /// Of the whole file, hexadecimal.
     pub sha256: String,
+    /// The file holds a digest of itself, which fits.
+    pub checked: bool,
     /// Why it cannot be used.
     pub damage: Option<String>,
 }
@@ -90,6 +92,7 @@ pub fn read(path: &Path) -> File {
         weights_version: None,
         bytes: 0,
         sha256: String::new(),
+        checked: false,
         damage: None,
     };
     let bytes = match fs::read(path) {
@@ -106,11 +109,15 @@ pub fn read(path: &Path) -> File {
         let number = |key: &str| weights.metadata.get(key).and_then(|v| v.parse().ok());
         file.kind = Kind::Weights;
         (file.updates, file.weights_version) = (number(UPDATES_KEY), number(WEIGHTS_VERSION_KEY));
+        let mut numbers = weights.network.parameters().iter();
+        if let Some((name, _)) = numbers.find(|(_, t)| t.isfinite().all().int64_value(&[]) == 0) {
+            file.damage = Some(format!("{name} holds numbers that are none"));
+        }
         return file;
     }
     match Checkpoint::from_bytes(&bytes, &path.display().to_string()) {
         Ok(checkpoint) => {
-            file.kind = Kind::Checkpoint;
+            (file.kind, file.checked) = (Kind::Checkpoint, true);
             file.updates = Some(checkpoint.record.updates);
             file.weights_version = Some(checkpoint.record.weights_version);
         }

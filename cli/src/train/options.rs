@@ -157,6 +157,8 @@ impl Args {
             // One device takes the place of those that a resumed run had.
             self.device.map(|_| "learner.devices=[]".to_owned()),
             self.gpu.as_deref().map(gpus),
+            // Evaluations beside training go to the first of them.
+            setting("learner.device", self.first_gpu().as_deref()),
             setting("actor.device", self.first_gpu().as_deref()),
             number_setting("run.seed", self.seed),
         ];

@@ -251,6 +251,16 @@ fn one_of(key: &'static str, value: &str, allowed: &[&str]) -> Check {
     }
 }
 
+fn device(key: &'static str, name: &str) -> Check {
+    let number = name.strip_prefix("cuda:");
+    let number = number.is_some_and(|n| n.parse::<u16>().is_ok() && !n.starts_with('+'));
+    Check {
+        key,
+        holds: number || matches!(name, "cpu" | "cuda" | "auto"),
+        why: format!("must be cpu, cuda, cuda:N or auto, got \"{name}\""),
+    }
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "counts compared with small bounds"
@@ -264,6 +274,12 @@ const PRECISIONS: &[&str] = &["auto", "f32", "bf16"];
 /// All checks, in the order of the file, then those of several keys together.
 pub(super) fn checks(c: &Config) -> Vec<Check> {
     let mut all = services(c);
+    all.extend(
+        c.learner
+            .devices
+            .iter()
+            .map(|name| device("learner.devices", name)),
+    );
     all.extend(training(c));
     all.extend(together(c));
     all
@@ -286,6 +302,8 @@ fn services(c: &Config) -> Vec<Check> {
         ),
         one_of("learner.precision", &c.learner.precision, PRECISIONS),
         one_of("actor.precision", &c.actor.precision, PRECISIONS),
+        device("actor.device", &c.actor.device),
+        device("learner.device", &c.learner.device),
         one_of("network.kind", &c.network.kind, &["collab", KIND_COMMNET]),
         count("replay.shards", r.shards, 256),
         count("replay.capacity", r.capacity, 1 << 31),

@@ -147,7 +147,9 @@ impl Recovered {
     pub fn settle(&mut self, oldest: u64) -> Vec<PathBuf> {
         let gaps = std::mem::take(&mut self.gaps);
         let (old, lost): (Vec<Gap>, Vec<Gap>) = gaps.iter().partition(|gap| gap.end <= oldest);
-        self.lost_rows -= old.iter().map(|gap| gap.end - gap.first_row).sum::<u64>();
+        // Rows behind a gap count as lost only once one of them was read.
+        let never_lost: u64 = old.iter().map(|gap| gap.end - gap.first_row).sum();
+        self.lost_rows = self.lost_rows.saturating_sub(never_lost);
         for Gap {
             behind,
             first_row,
