@@ -66,12 +66,6 @@ impl DeviceWindows {
         })
     }
 
-    /// Bytes of scans held on the device.
-    #[must_use]
-    pub fn size_bytes(&self) -> usize {
-        self.scans.size_bytes()
-    }
-
     /// The windows of the rows `rows` of `agents` entries each, as numbers of
     /// `kind`. `bootstraps`: whether the bootstrap states are wanted.
     ///
