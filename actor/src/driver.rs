@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::config::Config;
 use common::scan::Scan;
@@ -32,7 +32,12 @@ impl Driver {
         counters: Arc<Counters>,
     ) -> Result<Self, ActorError> {
         let (tell, ended) = oneshot::channel();
+        let span = tracing::Span::current();
         let body = move || {
+            let _in = span.enter();
+            if let Err(error) = common::machine::give_way(config.actor.nice) {
+                tracing::debug!(%error, nice = config.actor.nice, "priority left as it is");
+            }
             // Per thread, because several actors may live in one process.
             model::device::set_threads(config.actor.threads);
             let result = act(&config, &scans, &feed, &counters);
@@ -46,6 +51,11 @@ impl Driver {
             thread: Some(thread),
             ended,
         })
+    }
+
+    /// Whether the thread is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Waits for the end of the thread; a panic in it is an error. May be
@@ -87,10 +97,12 @@ fn act(
     let mut current: Option<(Arc<Life>, Rollout)> = None;
     let mut held: Option<Arc<Published>> = None;
     let mut over = None;
-    while let Some((life, weights)) = feed.next(over.as_ref()) {
+    while let Some((life, weights)) = counters.starved(|| feed.next(over.as_ref(), counters)) {
         over = None;
+        let mut new = None;
         if held.as_ref().is_none_or(|h| !Arc::ptr_eq(h, &weights)) {
             take(&mut policy, &weights, counters)?;
+            new = Some((Arc::clone(&weights), since(&weights)));
             held = Some(weights);
         }
         let (life, rollout) = match &mut current {
@@ -101,10 +113,20 @@ fn act(
                 (&*life, rollout)
             }
         };
-        let report = rollout.step(
-            &mut policy,
-            exploration::progress(config, counters.updates()),
-        )?;
+        let progress = exploration::progress(config, counters.updates());
+        counters.set_exploration(explores(config, &life.exploration, progress));
+        let report = rollout.step(&mut policy, progress)?;
+        if let Some((weights, taken)) = new {
+            let acted = since(&weights);
+            counters.acted(acted);
+            let [taken_ms, acted_ms] = [taken, acted].map(|d| d.as_secs_f64() * 1e3);
+            tracing::debug!(
+                version = weights.version,
+                taken_ms,
+                acted_ms,
+                "first step with new weights"
+            );
+        }
         counters.stepped(
             report.env_steps,
             report.walks,
@@ -119,6 +141,19 @@ fn act(
     Ok(())
 }
 
+/// Since these weights were published, by the learner's clock and ours.
+fn since(weights: &Published) -> Duration {
+    let at = UNIX_EPOCH + Duration::from_micros(weights.published_us);
+    SystemTime::now().duration_since(at).unwrap_or_default()
+}
+
+/// Mean probability of a random action over all slots.
+fn explores(config: &Config, last: &[f32], progress: f64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "at most 65536 slots")]
+    let mean = last.iter().map(|e| f64::from(*e)).sum::<f64>() / last.len().max(1) as f64;
+    exploration::epsilon(config.actor.epsilon_start, mean, progress)
+}
+
 fn take(
     policy: &mut NetworkPolicy,
     weights: &Published,
@@ -129,7 +164,7 @@ fn take(
     let network = read
         .map_err(|source| ActorError::Weights { version, source })?
         .network;
-    policy.set_network(&network, version)?;
+    policy.take_network(network, version)?;
     counters.new_weights(version);
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use common::scan::Scan;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 /// The scans of a run do not show what its agents look for.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub enum EpisodesError {
 }
 
 /// Deals everything once in random order, then shuffles anew.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Deck {
     cards: Vec<u16>,
     dealt: usize,
@@ -43,6 +44,16 @@ impl Deck {
     fn new(cards: Vec<u16>) -> Self {
         let dealt = cards.len();
         Self { cards, dealt }
+    }
+
+    /// Whether both hold the same cards, in whatever order.
+    fn same_cards(&self, other: &Self) -> bool {
+        let sorted = |deck: &Self| {
+            let mut cards = deck.cards.clone();
+            cards.sort_unstable();
+            cards
+        };
+        sorted(self) == sorted(other) && self.dealt <= self.cards.len()
     }
 
     fn deal(&mut self, rng: &mut ChaCha8Rng) -> u16 {
@@ -65,7 +76,7 @@ pub(crate) struct Assignment {
 }
 
 /// Deals assignments to all slots of an actor.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Episodes {
     rng: ChaCha8Rng,
     agents: Deck,
@@ -125,6 +136,18 @@ impl Episodes {
             scans: decks,
             together,
         })
+    }
+
+    /// Whether both deal the same agents and scans.
+    pub(crate) fn same_decks(&self, other: &Self) -> bool {
+        self.together == other.together
+            && self.agents.same_cards(&other.agents)
+            && self.scans.len() == other.scans.len()
+            && self
+                .scans
+                .iter()
+                .zip(&other.scans)
+                .all(|(a, b)| a.same_cards(b))
     }
 
     pub(crate) fn next(&mut self) -> Assignment {

@@ -42,6 +42,9 @@ pub enum ActorError {
     /// `actor.device`.
     #[error("config key \"actor.device\": {0}")]
     Device(model::ModelError),
+    /// The walks of an evaluation, or what is kept of it.
+    #[error("evaluation failed: {0}")]
+    Evaluation(String),
     /// The manifest cannot be written down.
     #[error("the training manifest cannot be sent: {0}")]
     Manifest(#[from] serde_json::Error),

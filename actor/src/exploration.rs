@@ -24,6 +24,14 @@ pub fn epsilon(first: f64, last: f64, progress: f64) -> f64 {
     first + (last - first) * progress.clamp(0.0, 1.0)
 }
 
+/// Mean over slots with these last values.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "slot counts are far below 2^52")]
+pub fn mean(first: f64, last: &[f32], progress: f64) -> f64 {
+    let sum: f64 = last.iter().copied().map(f64::from).sum();
+    epsilon(first, sum / last.len().max(1) as f64, progress)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +46,8 @@ mod tests {
             let e = epsilon(1.0, 0.1, progress(&config, updates));
             assert!((e - expected).abs() < 1e-12, "{updates}: {e}");
         }
+        let mean = mean(1.0, &[0.0, 0.5], 0.5);
+        assert!((mean - 0.625).abs() < 1e-12, "{mean}");
         config.actor.epsilon_decay = 0.0;
         assert_eq!(progress(&config, 0), 1.0);
     }

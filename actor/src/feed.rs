@@ -2,6 +2,7 @@
 //! writes, the newest weights, and when to stop.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use proto::insert::Writer;
 use tokio::sync::mpsc::Sender;
@@ -53,11 +54,28 @@ impl Life {
     }
 }
 
+/// How often to say that the weights are outdated still.
+const SAY_STALE_EVERY: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Default)]
 struct State {
     life: Option<Arc<Life>>,
     weights: Option<Arc<Published>>,
+    /// When the weights were last known to be the newest.
+    newest_at: Option<Instant>,
     stop: bool,
+}
+
+impl State {
+    /// The weights and since when nobody said that they are the newest, where
+    /// that is longer ago than it may be.
+    fn stale(&self, bound: Option<Duration>) -> Option<(u64, Duration)> {
+        let age = self.newest_at?.elapsed();
+        let weights = self.weights.as_ref()?;
+        bound
+            .is_some_and(|bound| age > bound)
+            .then_some((weights.version, age))
+    }
 }
 
 /// Newest wins: what is not picked up in time is replaced.
@@ -65,9 +83,20 @@ struct State {
 pub(crate) struct Feed {
     state: Mutex<State>,
     changed: Condvar,
+    /// `actor.max_staleness`.
+    max_staleness: Option<Duration>,
 }
 
 impl Feed {
+    /// Weights are handed out until nobody has said for `max_staleness` that
+    /// they are the newest.
+    pub(crate) fn new(max_staleness: Option<Duration>) -> Self {
+        Self {
+            max_staleness,
+            ..Self::default()
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,7 +107,19 @@ impl Feed {
     }
 
     pub(crate) fn publish(&self, weights: Published) {
-        self.change(|s| s.weights = Some(Arc::new(weights)));
+        self.change(|s| {
+            s.weights = Some(Arc::new(weights));
+            s.newest_at = Some(Instant::now());
+        });
+    }
+
+    /// The learner said that this version is the newest.
+    pub(crate) fn newest_is(&self, version: u64) {
+        self.change(|s| {
+            if s.weights.as_ref().is_some_and(|w| w.version == version) {
+                s.newest_at = Some(Instant::now());
+            }
+        });
     }
 
     pub(crate) fn begin(&self, life: Life) {
@@ -95,13 +136,39 @@ impl Feed {
         });
     }
 
-    /// The life and the weights to act with now. Waits until there are both and
-    /// the life is another than `over`; `None` when it is time to stop.
-    pub(crate) fn next(&self, over: Option<&Arc<Life>>) -> Option<(Arc<Life>, Arc<Published>)> {
+    /// The life and the weights to act with now. Waits until there are both,
+    /// the weights are no older than they may be, and the life is another than
+    /// `over`; `None` when it is time to stop.
+    pub(crate) fn next(
+        &self,
+        over: Option<&Arc<Life>>,
+        counters: &Counters,
+    ) -> Option<(Arc<Life>, Arc<Published>)> {
         let mut state = self.lock();
+        let mut waited = false;
         loop {
             if state.stop {
                 return None;
+            }
+            if let Some((version, age)) = state.stale(self.max_staleness) {
+                counters.set_stale(true);
+                waited = true;
+                tracing::warn!(
+                    version,
+                    age_s = age.as_secs(),
+                    "weights are outdated, or the learner is away: no steps until newer ones come (actor.max_staleness)"
+                );
+                let wait = self
+                    .changed
+                    .wait_timeout_while(state, SAY_STALE_EVERY, |s| {
+                        !s.stop && s.stale(self.max_staleness).is_some()
+                    });
+                state = wait.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            if std::mem::take(&mut waited) {
+                counters.set_stale(false);
+                tracing::info!("weights are the newest again: going on");
             }
             let life = state
                 .life
@@ -131,6 +198,7 @@ impl Drop for StopOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::heartbeat::ActorState;
 
     fn life(actor: u16) -> Life {
         Life {
@@ -147,6 +215,7 @@ mod tests {
         Published {
             version,
             updates: 0,
+            published_us: 0,
             bytes: vec![],
         }
     }
@@ -156,22 +225,66 @@ mod tests {
         let feed = Arc::new(Feed::default());
         let waiting = std::thread::spawn({
             let feed = Arc::clone(&feed);
-            move || feed.next(None).map(|(l, w)| (l.writer.actor, w.version))
+            move || {
+                feed.next(None, &Counters::default())
+                    .map(|(l, w)| (l.writer.actor, w.version))
+            }
         });
         feed.begin(life(4));
         feed.publish(weights(1));
         assert_eq!(waiting.join().unwrap(), Some((4, 1)));
         feed.publish(weights(2));
         feed.publish(weights(3));
-        let (first, newest) = feed.next(None).unwrap();
+        let (first, newest) = feed.next(None, &Counters::default()).unwrap();
         assert_eq!(newest.version, 3);
         let next = std::thread::spawn({
             let (feed, first) = (Arc::clone(&feed), Arc::clone(&first));
-            move || feed.next(Some(&first)).map(|(l, _)| l.writer.actor)
+            move || {
+                feed.next(Some(&first), &Counters::default())
+                    .map(|(l, _)| l.writer.actor)
+            }
         });
         feed.begin(life(5));
         assert_eq!(next.join().unwrap(), Some(5));
         feed.stop();
-        assert!(feed.next(None).is_none());
+        assert!(feed.next(None, &Counters::default()).is_none());
+    }
+    #[test]
+    fn outdated_weights_are_kept_back_until_they_are_the_newest_again() {
+        let bound = Duration::from_millis(200);
+        let (feed, counters) = (
+            Arc::new(Feed::new(Some(bound))),
+            Arc::new(Counters::default()),
+        );
+        feed.begin(life(4));
+        feed.publish(weights(1));
+        counters.new_weights(1);
+        let version =
+            |feed: &Feed, counters: &Counters| feed.next(None, counters).map(|(_, w)| w.version);
+        assert_eq!(version(&feed, &counters), Some(1));
+        std::thread::sleep(bound * 2);
+        let wait = || {
+            let (feed, counters) = (Arc::clone(&feed), Arc::clone(&counters));
+            let waiting = std::thread::spawn(move || version(&feed, &counters));
+            std::thread::sleep(bound / 2);
+            waiting
+        };
+        let waiting = wait();
+        assert_eq!(counters.read().state, ActorState::Stale);
+        // Another version is the newest: these are still outdated.
+        feed.newest_is(2);
+        std::thread::sleep(bound / 4);
+        assert!(!waiting.is_finished());
+        feed.newest_is(1);
+        assert_eq!(waiting.join().unwrap(), Some(1));
+        assert_eq!(counters.read().state, ActorState::Acting);
+        std::thread::sleep(bound * 2);
+        let waiting = wait();
+        feed.publish(weights(2));
+        assert_eq!(waiting.join().unwrap(), Some(2));
+        std::thread::sleep(bound * 2);
+        let waiting = wait();
+        feed.stop();
+        assert_eq!(waiting.join().unwrap(), None);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use common::n_step::AgentMove;
 use common::rules::Rules;
 use common::scan::Scan;
-use common::walk::{Mode, Observation, Outcome, Start, Walk};
+use common::walk::{Mode, Observation, Outcome, Start, Walk, WalkState};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -59,6 +59,23 @@ impl Group {
             agents,
             observations,
         }
+    }
+
+    /// The group whose walk stood like that; `None` where it cannot have.
+    pub(crate) fn from_state(
+        rules: &Arc<Rules>,
+        scan: Arc<Scan>,
+        mode: Mode,
+        state: WalkState,
+    ) -> Option<Self> {
+        let agents = state.ids();
+        let walk = Walk::from_state(Arc::clone(rules), scan, mode, state)?;
+        let observations = (0..agents.len()).map(|i| walk.observation(i)).collect();
+        Some(Self {
+            walk,
+            agents,
+            observations,
+        })
     }
 
     pub(crate) fn walk(&self) -> &Walk {

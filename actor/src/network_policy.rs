@@ -99,8 +99,20 @@ impl NetworkPolicy {
     /// [`PolicyError::Unfit`] for a network made for other rules; the weights
     /// before stay in use.
     pub fn set_network(&mut self, network: &Network, version: u64) -> Result<(), PolicyError> {
-        check(&self.rules, network)?;
-        let mut network = network.deep_clone(self.device)?;
+        self.take_network(network.deep_clone(self.device)?, version)
+    }
+
+    /// The same without a copy, where it lies on the policy's device.
+    ///
+    /// # Errors
+    /// As [`NetworkPolicy::set_network`].
+    pub fn take_network(&mut self, network: Network, version: u64) -> Result<(), PolicyError> {
+        check(&self.rules, &network)?;
+        let mut network = if network.device() == self.device {
+            network
+        } else {
+            network.deep_clone(self.device)?
+        };
         network.set_compute(Compute {
             bf16: self.bf16,
             ..Compute::acting(network.spec(), self.device)?

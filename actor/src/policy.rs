@@ -30,6 +30,9 @@ pub enum PolicyError {
     /// No weights were given yet.
     #[error("the policy has no weights yet")]
     NoWeights,
+    /// It was told to stop.
+    #[error("stopped before the last walk ended")]
+    Stopped,
     /// A network that was made for other rules.
     #[error(
         "the weights are for another set-up: {field} is {found} in the network and {expected} in the configuration"

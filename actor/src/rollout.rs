@@ -1,5 +1,7 @@
 //! Training episodes in many slots at once, one batched forward pass per step.
 
+mod state;
+
 use std::sync::Arc;
 
 use common::config::Config;
@@ -16,6 +18,7 @@ use crate::group::{COMMNET, walk_together};
 use crate::policy::{Policy, PolicyError, View};
 pub use crate::slot::EpisodeEnd;
 use crate::slot::{Slot, SlotRules};
+pub use state::RolloutState;
 
 /// What one step of all slots gave.
 #[derive(Debug, Default)]
@@ -44,6 +47,9 @@ pub enum RolloutError {
         /// Values given.
         found: usize,
     },
+    /// A state that no rollout of this configuration and these scans can have.
+    #[error("the saved walks are not of this run: {0}")]
+    State(String),
     /// More than a row's numbers can name.
     #[error("{count} {what} are more than the {} that a row can name", u16::MAX)]
     TooMany {

@@ -15,6 +15,8 @@ use common::scan::Scan;
 use proto::hello::Hello;
 use proto::insert::Writer;
 use proto::join::{JoinReply, JoinRequest};
+use proto::security::Security;
+use tracing::Instrument as _;
 
 use crate::counters::{Counters, Reading};
 use crate::driver::Driver;
@@ -32,6 +34,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const LET_GO: Duration = Duration::from_millis(200);
 /// How long the rollout may take for the step that it is in.
 const LAST_STEP: Duration = Duration::from_secs(30);
+/// How often to look whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Time between two lines of progress in the log.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
@@ -47,6 +51,8 @@ pub struct ActorSetup {
     pub learner: String,
     /// The run to join; `None` for whatever the learner runs.
     pub run_id: Option<String>,
+    /// Who we are.
+    pub security: Security,
     /// Where to count; keep a clone to watch the actor from outside.
     pub counters: Arc<Counters>,
 }
@@ -84,10 +90,20 @@ pub async fn run(
     setup: ActorSetup,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<ActorSummary, ActorError> {
+    // Several actors may log into one file. Of the highest level, so that
+    // whatever is logged is logged with it.
+    let span = tracing::error_span!("acting", actor = tracing::field::Empty);
+    join_and_act(setup, shutdown).instrument(span).await
+}
+
+async fn join_and_act(
+    setup: ActorSetup,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<ActorSummary, ActorError> {
     let mut shutdown = pin!(shutdown);
     let scans = numbered(&setup.dataset);
     let request = join_request(&setup, &scans)?;
-    let link = Link::new(&setup.learner)?;
+    let link = Link::new(&setup.learner, setup.security.clone())?;
     let joined = tokio::select! {
         joined = link.join(&request) => joined?,
         () = &mut shutdown => {
@@ -96,8 +112,13 @@ pub async fn run(
         }
     };
     let mut acting = Acting::start(setup, request, link, joined, scans)?;
-    let ending = acting.until_end(shutdown).await?;
-    acting.finish(ending).await
+    match acting.until_end(shutdown).await {
+        Ok(ending) => acting.finish(ending).await,
+        Err(error) => {
+            acting.halt().await;
+            Err(error)
+        }
+    }
 }
 
 /// An actor that has joined. Dropping it stops everything.
@@ -121,7 +142,8 @@ impl Acting {
         joined: JoinReply,
         scans: Vec<Arc<Scan>>,
     ) -> Result<Self, ActorError> {
-        let feed = Arc::new(Feed::default());
+        let bound = max_staleness(&setup.config, joined.lease);
+        let feed = Arc::new(Feed::new(bound));
         let stop = StopOnDrop(Arc::clone(&feed));
         let hello = request.hello.clone();
         let session = Session::start(&setup.config, &link, hello, &joined, &feed, &setup.counters);
@@ -187,6 +209,16 @@ impl Acting {
         counters.dropped(old.end(Phase::Abandon).await);
     }
 
+    /// Stops the rollout and waits for it: a process that ends while a thread
+    /// computes in libtorch may crash instead.
+    async fn halt(&self) {
+        self.feed.stop();
+        let begin = Instant::now();
+        while !self.driver.is_gone() && begin.elapsed() < LAST_STEP {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Stops the rollout, then sends what it left, as far as that is still wanted.
     async fn finish(mut self, ending: Ending) -> Result<ActorSummary, ActorError> {
         self.feed.stop();
@@ -205,6 +237,11 @@ impl Acting {
                     "the rollout does not end its step; leaving it behind"
                 );
             }
+        }
+        if ending == Ending::Shutdown {
+            self.link
+                .leave(self.joined.writer, &self.setup.counters)
+                .await;
         }
         let counts = self.setup.counters.read();
         tracing::info!(
@@ -229,6 +266,13 @@ fn too_early(ended: Result<(), ActorError>) -> ActorError {
     ended
         .err()
         .unwrap_or_else(|| ActorError::Panicked("it ended before its time".into()))
+}
+
+/// How old weights may be. Heartbeats tell that they are the newest, so no less
+/// than a lease, in which there are some.
+fn max_staleness(config: &Config, lease: Duration) -> Option<Duration> {
+    let bound = config.actor.max_staleness;
+    (bound > 0.0).then(|| Duration::from_secs_f64(bound).max(lease))
 }
 
 /// The scans in the order of the manifest: by content.
@@ -259,21 +303,21 @@ fn join_request(setup: &ActorSetup, scans: &[Arc<Scan>]) -> Result<JoinRequest, 
     Ok(JoinRequest {
         hello,
         slots: config.actor.slots,
-        host: host(),
+        host: host(&config.log.instance),
         manifest_json: Bytes::from(serde_json::to_vec(&manifest)?),
         config_json: Bytes::from(config.shared_json()),
     })
 }
 
-/// Host and process, for people.
-fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = if name.trim().is_empty() {
-        "unknown"
+/// Host, and this process there: by its name in the logs where it has one, which
+/// its next life bears too, else by its number.
+pub(crate) fn host(instance: &str) -> String {
+    let host = common::run_folder::host_name();
+    if instance.is_empty() {
+        format!("{host}/{}", std::process::id())
     } else {
-        name.trim()
-    };
-    format!("{name}/{}", std::process::id())
+        format!("{host}/{instance}")
+    }
 }
 
 /// One line every few seconds.
@@ -311,6 +355,7 @@ impl Progress {
             rows_dropped = now.rows_dropped,
             weights_version = now.weights_version,
             weights_age_s = now.weights_age.map(|age| age.as_secs()),
+            weights_latency_ms = now.weights_latency.map(|d| d.as_millis()),
             blocked_s = format_args!(
                 "{:.1}",
                 now.blocked.saturating_sub(before.blocked).as_secs_f64()

@@ -10,6 +10,7 @@ use proto::hello::Hello;
 use proto::join::JoinReply;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::counters::Counters;
 use crate::error::ActorError;
@@ -55,6 +56,7 @@ impl Session {
             let uplink = Uplink {
                 shard,
                 address: address.clone(),
+                security: link.security().clone(),
                 open: insert_open(hello.clone(), joined.writer, config.replay.ack),
                 patience: joined.lease,
                 outbox: Outbox::new(batching(config, hello.shape)),
@@ -63,19 +65,16 @@ impl Session {
                 phase: phases.clone(),
                 counters: Arc::clone(counters),
             };
-            uplinks.spawn(uplink.run());
+            uplinks.spawn(uplink.run().in_current_span());
         }
         let mut watching = JoinSet::new();
-        watching.spawn(weights::watch(
-            link.client(),
-            hello,
-            Arc::clone(feed),
-            Arc::clone(counters),
-        ));
+        let newest = weights::watch(link.client(), hello, Arc::clone(feed), Arc::clone(counters));
+        watching.spawn(newest.in_current_span());
         let mut beats = JoinSet::new();
-        let (own_link, own_joined, own_counters) =
-            (link.clone(), joined.clone(), Arc::clone(counters));
-        beats.spawn(async move { own_link.beat(&own_joined, own_counters).await });
+        let (own_link, own_joined) = (link.clone(), joined.clone());
+        let (own_counters, own_feed) = (Arc::clone(counters), Arc::clone(feed));
+        let beat = async move { own_link.beat(&own_joined, own_counters, own_feed).await };
+        beats.spawn(beat.in_current_span());
         feed.begin(Life {
             writer: joined.writer,
             exploration: joined.exploration.clone(),

@@ -12,8 +12,9 @@ use common::row::{Row, RowHeader};
 use common::rules::{Coupling, Rules};
 use common::scan::Scan;
 use common::starts::TrainingStarts;
-use common::walk::{End, Mode, Start, finest_step_mm};
+use common::walk::{End, Mode, Start, WalkState, finest_step_mm};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::episodes::Assignment;
 use crate::group::{Explore, Group};
@@ -57,10 +58,20 @@ const SAME_SCALE_DRAWS: usize = 64;
 const POSE_DRAWS: usize = 8;
 
 /// A row and the places of its agents in the group.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Waiting {
     open: OpenRow,
     first: usize,
+}
+
+/// Everything about a slot but what configuration and scans say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SlotState {
+    header: RowHeader,
+    rng: ChaCha8Rng,
+    walk: WalkState,
+    returns: Vec<NStep>,
+    waiting: Vec<Waiting>,
 }
 
 #[derive(Debug)]
@@ -96,6 +107,47 @@ impl Slot {
         (slot.header.scan, slot.header.pose) = (first.scan, pose);
         slot.reset_returns(common);
         slot
+    }
+
+    /// The slot as it stands.
+    pub(crate) fn state(&self) -> SlotState {
+        SlotState {
+            header: self.header,
+            rng: self.rng.clone(),
+            walk: self.group.walk().state(),
+            returns: self.returns.clone(),
+            waiting: self.waiting.clone(),
+        }
+    }
+
+    /// Takes over how a slot stood; `None`, and no change, where a slot of this
+    /// run cannot have.
+    pub(crate) fn restore(
+        &mut self,
+        common: &SlotRules,
+        state: SlotState,
+        scans: &[Arc<Scan>],
+    ) -> Option<()> {
+        let header = state.header;
+        let scan = scans.get(usize::from(header.scan))?;
+        let scan = match common.poses.get(header.pose, &scan.geometry) {
+            Some(pose) => Arc::new(scan.posed(pose)),
+            None => Arc::clone(scan),
+        };
+        let group = Group::from_state(&common.rules, scan, Mode::Train, state.walk)?;
+        let agents = group.agents().len();
+        let groups = if common.rows_together { 1 } else { agents };
+        let own = |h: &RowHeader| (h.actor, h.incarnation, h.slot);
+        let fits = own(&header) == own(&self.header)
+            && state.returns.len() == groups
+            && state.waiting.iter().all(|w| w.first < agents);
+        fits.then(|| {
+            self.header = header;
+            self.rng = state.rng;
+            self.group = group;
+            self.returns = state.returns;
+            self.waiting = state.waiting;
+        })
     }
 
     pub(crate) fn view(&self) -> View<'_> {

@@ -14,18 +14,19 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff};
 use common::config::{AckConfig, OverloadConfig};
 use common::row::Row;
-use proto::channel::{AddressError, connect_lazy, replay_client};
+use proto::channel::{AddressError, Channel, replay_client};
 use proto::insert::{AckLevel, InsertOpen, InsertReply};
-use proto::retry::{CALL_DEADLINE, backoff};
+use proto::retry::{CALL_DEADLINE, backoff, reason};
+use proto::security::{Role, Security};
 use proto::wire;
 use proto::wire::replay_client::ReplayClient;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::counters::Counters;
+use crate::link::Away;
 use crate::outbox::Outbox;
 
 /// Rows of one step for one shard, with their priorities.
@@ -74,6 +75,7 @@ pub(crate) enum UplinkError {
 pub(crate) struct Uplink {
     pub(crate) shard: usize,
     pub(crate) address: String,
+    pub(crate) security: Security,
     pub(crate) open: InsertOpen,
     /// A refusal counts only after so long: a shard may know a restarted
     /// learner's run before our heartbeat does.
@@ -96,6 +98,7 @@ struct Stream {
 struct Trouble {
     waits: ExponentialBackoff,
     refused_since: Option<Instant>,
+    away: Away,
 }
 
 impl Default for Trouble {
@@ -103,6 +106,7 @@ impl Default for Trouble {
         Self {
             waits: backoff(usize::MAX).build(),
             refused_since: None,
+            away: Away::default(),
         }
     }
 }
@@ -118,7 +122,7 @@ impl Uplink {
     /// Runs until nothing is left to send, or it is told to stop. Returns the
     /// rows that were not acknowledged.
     pub(crate) async fn run(mut self) -> Result<usize, UplinkError> {
-        let client = replay_client(connect_lazy(&self.address)?);
+        let client = replay_client(self.security.connect(&self.address, Role::Replay)?);
         let mut trouble = Trouble::default();
         let mut closed = false;
         let mut wait = Duration::ZERO;
@@ -132,7 +136,7 @@ impl Uplink {
                     match self.online(stream, &mut closed, &mut trouble).await {
                         Turn::Lost(status) => {
                             away_from = Instant::now() + GRACE;
-                            tracing::warn!(shard = self.shard, address = %self.address, code = ?status.code(), reason = status.message(), "lost shard; its rows wait");
+                            tracing::warn!(shard = self.shard, address = %self.address, code = ?status.code(), reason = reason(&status), "lost shard; its rows wait");
                             self.judge(&status, &mut trouble)?;
                         }
                         Turn::Finished | Turn::Opened(_) => return Ok(self.left()),
@@ -156,7 +160,13 @@ impl Uplink {
     fn judge(&self, status: &Status, trouble: &mut Trouble) -> Result<(), UplinkError> {
         if !is_refusal(status.code()) {
             trouble.refused_since = None;
-            tracing::debug!(shard = self.shard, code = ?status.code(), reason = status.message(), "shard is away");
+            if let Some(away) = trouble.away.due() {
+                tracing::warn!(
+                    shard = self.shard, address = %self.address, away_s = away.as_secs(),
+                    code = ?status.code(), reason = reason(status),
+                    "the shard does not answer; trying again"
+                );
+            }
             return Ok(());
         }
         tracing::warn!(

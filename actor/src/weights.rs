@@ -1,139 +1,20 @@
-//! The learner's newest weights: chunks of a stream put together and checked,
-//! and the task that watches.
+//! The learner's newest weights: the task that watches.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
+pub use proto::assembly::{Assembly, AssemblyError, Published};
+use proto::channel::Channel;
 use proto::hello::Hello;
 use proto::retry::{CALL_DEADLINE, backoff};
 use proto::weights::{WatchRequest, WeightsChunk};
 use proto::wire::learner_client::LearnerClient;
-use sha2::{Digest, Sha256};
 use tokio::time::sleep;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use crate::counters::Counters;
 use crate::feed::Feed;
-
-/// Weights as published: a safetensors file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// Their version.
-    pub version: u64,
-    /// The learner's updates when they were published.
-    pub updates: u64,
-    /// The file.
-    pub bytes: Vec<u8>,
-}
-
-/// Chunks that do not make a whole.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum AssemblyError {
-    /// A chunk is missing or repeated.
-    #[error(
-        "weights version {version}: a chunk at byte {found} came where byte {expected} follows"
-    )]
-    Offset {
-        /// Version of the chunk.
-        version: u64,
-        /// The next byte.
-        expected: u64,
-        /// The chunk's first byte.
-        found: u64,
-    },
-    /// Chunks of one version disagree about the whole.
-    #[error("weights version {version}: its chunks name different wholes")]
-    Whole {
-        /// Version of the chunk.
-        version: u64,
-    },
-    /// The bytes are not those that were sent.
-    #[error("weights version {version}: the bytes received have another SHA-256 than those sent")]
-    Hash {
-        /// Version of the whole.
-        version: u64,
-    },
-}
-
-/// Puts the chunks of one version after another together.
-#[derive(Debug, Default)]
-pub struct Assembly {
-    whole: Option<Whole>,
-    bytes: Vec<u8>,
-}
-
-/// What every chunk of a version repeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Whole {
-    version: u64,
-    total_bytes: u64,
-    sha256: [u8; 32],
-    updates: u64,
-}
-
-impl Assembly {
-    /// Adds the next chunk; gives the weights when they are complete. A new
-    /// version may begin at any time: the one before is then forgotten.
-    ///
-    /// # Errors
-    /// When the chunk does not follow, or the whole is not what was announced;
-    /// the assembly is empty then.
-    pub fn push(&mut self, chunk: WeightsChunk) -> Result<Option<Published>, AssemblyError> {
-        let result = self.add(chunk);
-        if result.is_err() {
-            *self = Self::default();
-        }
-        result
-    }
-
-    fn add(&mut self, chunk: WeightsChunk) -> Result<Option<Published>, AssemblyError> {
-        let last = chunk.is_last();
-        let WeightsChunk {
-            version,
-            total_bytes,
-            sha256,
-            offset,
-            data,
-            updates,
-        } = chunk;
-        let whole = Whole {
-            version,
-            total_bytes,
-            sha256,
-            updates,
-        };
-        if self.whole.is_none_or(|w| w.version != version) {
-            self.bytes.clear();
-        } else if self.whole != Some(whole) {
-            return Err(AssemblyError::Whole { version });
-        }
-        self.whole = Some(whole);
-        let expected = self.bytes.len() as u64;
-        if offset != expected {
-            return Err(AssemblyError::Offset {
-                version,
-                expected,
-                found: offset,
-            });
-        }
-        self.bytes.extend(data);
-        if !last {
-            return Ok(None);
-        }
-        let bytes = std::mem::take(&mut self.bytes);
-        self.whole = None;
-        if Sha256::digest(&bytes).as_slice() != sha256 {
-            return Err(AssemblyError::Hash { version });
-        }
-        Ok(Some(Published {
-            version,
-            updates,
-            bytes,
-        }))
-    }
-}
 
 /// Watches for weights, again and again; ends only when it is dropped. A new
 /// life of the actor takes whatever comes first, because a learner that resumed
@@ -148,7 +29,20 @@ pub(crate) async fn watch(
     let mut waits = backoff(usize::MAX).build();
     loop {
         let before = newest;
-        let ended = follow(&mut client, &hello, &mut newest, &feed, &counters).await;
+        let request = WatchRequest {
+            hello: hello.clone(),
+            newer_than: newest,
+            bf16: false,
+            untrained_first: false,
+        };
+        let ended = receive(&mut client, request, |weights| {
+            let (version, bytes) = (weights.version, weights.bytes.len());
+            tracing::debug!(version, bytes, "new weights");
+            newest = version;
+            counters.set_updates(weights.updates);
+            feed.publish(weights);
+        })
+        .await;
         tracing::debug!(code = ?ended.code(), reason = ended.message(), "weights stream ended; watching again");
         if newest > before {
             waits = backoff(usize::MAX).build();
@@ -157,32 +51,19 @@ pub(crate) async fn watch(
     }
 }
 
-async fn follow(
+/// Hands each whole version of one stream to `each`; why the stream ended.
+pub async fn receive(
     client: &mut LearnerClient<Channel>,
-    hello: &Hello,
-    newest: &mut u64,
-    feed: &Feed,
-    counters: &Counters,
+    request: WatchRequest,
+    mut each: impl FnMut(Published),
 ) -> Status {
-    let request = WatchRequest {
-        hello: hello.clone(),
-        newer_than: *newest,
-        bf16: false,
-    };
-    let opened = match tokio::time::timeout(
-        OPEN_DEADLINE,
-        client.watch_weights(proto::wire::WatchRequest::from(request)),
-    )
-    .await
-    {
-        Ok(opened) => opened,
+    let opened = client.watch_weights(proto::wire::WatchRequest::from(request));
+    let mut stream = match tokio::time::timeout(OPEN_DEADLINE, opened).await {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => return status,
         Err(_) => {
             return Status::deadline_exceeded("no answer to the opening of the weights stream");
         }
-    };
-    let mut stream = match opened {
-        Ok(response) => response.into_inner(),
-        Err(status) => return status,
     };
     let mut assembly = Assembly::default();
     loop {
@@ -197,16 +78,7 @@ async fn follow(
         };
         match whole {
             Ok(None) => {}
-            Ok(Some(weights)) => {
-                tracing::debug!(
-                    version = weights.version,
-                    bytes = weights.bytes.len(),
-                    "new weights"
-                );
-                *newest = weights.version;
-                counters.set_updates(weights.updates);
-                feed.publish(weights);
-            }
+            Ok(Some(weights)) => each(weights),
             Err(error) => {
                 tracing::warn!(%error, "asking for the weights again");
                 return Status::data_loss(error.to_string());
@@ -217,79 +89,3 @@ async fn follow(
 
 /// A learner that has no weights yet may answer late, but not never.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chunks(version: u64, bytes: &[u8], size: usize) -> Vec<WeightsChunk> {
-        let sha256 = Sha256::digest(bytes).into();
-        let piece = |(i, data): (usize, &[u8])| WeightsChunk {
-            version,
-            total_bytes: bytes.len() as u64,
-            sha256,
-            offset: (i * size) as u64,
-            data: data.to_vec().into(),
-            updates: version * 20,
-        };
-        bytes.chunks(size).enumerate().map(piece).collect()
-    }
-
-    fn all(
-        assembly: &mut Assembly,
-        chunks: Vec<WeightsChunk>,
-    ) -> Result<Vec<Published>, AssemblyError> {
-        let mut done = Vec::new();
-        for chunk in chunks {
-            done.extend(assembly.push(chunk)?);
-        }
-        Ok(done)
-    }
-
-    #[test]
-    fn versions_come_together_one_after_another() {
-        let mut a = Assembly::default();
-        let mut stream = chunks(1, b"first version", 5);
-        stream.extend(
-            chunks(2, b"second, forgotten in the middle", 7)
-                .into_iter()
-                .take(2),
-        );
-        stream.extend(chunks(5, b"fifth", 9));
-        let done = all(&mut a, stream).unwrap();
-        let expected = |version, bytes: &[u8]| Published {
-            version,
-            updates: version * 20,
-            bytes: bytes.to_vec(),
-        };
-        assert_eq!(done, [expected(1, b"first version"), expected(5, b"fifth")]);
-    }
-
-    #[test]
-    fn gaps_changes_and_wrong_bytes_are_refused_and_forgotten() {
-        let mut a = Assembly::default();
-        let mut gap = chunks(3, b"some weights", 4);
-        gap.remove(1);
-        assert_eq!(
-            all(&mut a, gap).unwrap_err(),
-            AssemblyError::Offset {
-                version: 3,
-                expected: 4,
-                found: 8
-            }
-        );
-        let mut other = chunks(3, b"some weights", 4);
-        other[1].sha256[0] ^= 1;
-        assert_eq!(
-            all(&mut a, other).unwrap_err(),
-            AssemblyError::Whole { version: 3 }
-        );
-        let mut flipped = chunks(3, b"some weights", 4);
-        flipped[2].data = b"hats".to_vec().into();
-        assert_eq!(
-            all(&mut a, flipped).unwrap_err(),
-            AssemblyError::Hash { version: 3 }
-        );
-        assert_eq!(all(&mut a, chunks(3, b"some weights", 4)).unwrap().len(), 1);
-    }
-}

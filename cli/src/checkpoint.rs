@@ -1,9 +1,11 @@
-//! `landmarl checkpoint`: what a run left, whether it is whole, and weights for
-//! other programs.
+//! `landmarl checkpoint`: what a run left, whether it is whole, weights for other
+//! programs, and files of a learner that still runs.
 
 mod card;
 mod export;
 mod files;
+mod pull;
+mod remote;
 
 use std::path::PathBuf;
 
@@ -12,7 +14,7 @@ use crate::console;
 use crate::failure::Exit;
 use crate::table::{Align, Table};
 
-/// List, verify or export the checkpoints of a run.
+/// List, pull, verify or export the checkpoints of a run.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -27,10 +29,17 @@ enum Command {
         /// A run's folder, or a folder of such files
         #[arg(default_value = "runs", value_name = "RUN")]
         run: PathBuf,
+        /// Those of the learner that runs at host:port instead
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "run")]
+        from: Option<String>,
+        /// Configuration file that names certificates and token; repeatable, later ones win
+        #[arg(long, value_name = "FILE", requires = "from")]
+        config: Vec<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    Pull(pull::Args),
     /// Read files whole: checkpoints against the SHA-256 inside, weights (which hold none) for numbers; exit code 4 if one is damaged
     Verify {
         /// A run's folder, a folder of such files, or files
@@ -47,6 +56,8 @@ enum Command {
 const EXAMPLES: &str = "\
 Examples:
   landmarl checkpoint list runs/first
+  landmarl checkpoint list --from learner:7400
+  landmarl checkpoint pull --from learner:7400 best
   landmarl checkpoint verify runs/first --json
   landmarl checkpoint export runs/first --out agents
 
@@ -55,7 +66,16 @@ Python, afterwards:
 
 pub fn run(args: &Args) -> Outcome {
     match &args.command {
-        Command::List { run, json } => {
+        Command::List {
+            from: Some(address),
+            config,
+            json,
+            ..
+        } => {
+            remote::list(address, &remote::security(config)?, *json)?;
+            Ok(Exit::Done)
+        }
+        Command::List { run, json, .. } => {
             let found = files::of_folder(run)?;
             show(&found, *json)?;
             Ok(Exit::Done)
@@ -74,6 +94,7 @@ pub fn run(args: &Args) -> Outcome {
             Ok(if damaged { Exit::Data } else { Exit::Done })
         }
         Command::Export(args) => export::run(args),
+        Command::Pull(args) => pull::run(args),
     }
 }
 

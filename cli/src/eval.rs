@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use actor::guess::Guess;
 use actor::summary::{Summary as Summed, summarise};
 use anyhow::Context as _;
 use common::config::Config;
@@ -14,7 +15,6 @@ use common::scan::Scan;
 use crate::Outcome;
 use crate::console;
 use crate::failure::{Advice, Exit};
-use crate::guess::Guess;
 use crate::outputs::{OutputArgs, Walked};
 use crate::report::{self, Failure, NOTICE, Timing};
 use crate::scans::{self, ListArgs};

@@ -8,7 +8,9 @@ use common::run_folder::RunFolderError;
 use common::telemetry::TelemetryError;
 use learner::LearnerError;
 use learner::checkpoint::CheckpointError;
+use learner::status_text::StatusError;
 use learner::train_thread::TrainThreadError;
+use proto::security::SecurityError;
 
 /// What the shell gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +72,13 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
             return Some(advice.exit);
         }
         if cause.is::<ConfigError>()
+            || cause.is::<SecurityError>()
             || matches!(cause.downcast_ref(), Some(TelemetryError::Filter { .. }))
         {
             return Some(Exit::Config);
+        }
+        if cause.is::<StatusError>() {
+            return Some(Exit::Unreachable);
         }
         match cause.downcast_ref::<RunFolderError>() {
             Some(RunFolderError::Name { .. }) => return Some(Exit::Usage),

@@ -5,11 +5,15 @@
 //! - [`eval`], [`play`]: greedy walks with finished weights; [`weights`] loads
 //!   them, [`walks`] runs them, [`report`] writes what they say.
 //! - [`phantom`]: made-up scans; [`doctor`]: is this machine ready?
-//! - [`data`]: is it right, what is in it, who is trained on; [`runs`]: what was trained.
+//! - [`data`]: is it right, what is in it, who is trained on; [`runs`]: what was trained;
+//!   [`logs`]: what was said meanwhile.
+//! - [`certs`]: authority, certificates and token of a cluster.
+//! - [`status`]: a running learner; [`checkpoint`]: what it has written.
 //! - [`config`]: settings and where they come from; [`completions`]: for shells and `man`.
 //! - [`scans`]: data sets from the command line; [`settings`]: configuration.
 //! - [`console`], [`table`], [`failure`]: what people see.
 
+mod certs;
 mod checkpoint;
 mod completions;
 mod config;
@@ -19,8 +23,8 @@ mod doctor;
 mod eval;
 mod failure;
 mod film;
-mod guess;
 mod import;
+mod logs;
 mod original;
 mod outputs;
 mod phantom;
@@ -29,6 +33,7 @@ mod report;
 mod runs;
 mod scans;
 mod settings;
+mod status;
 mod table;
 mod train;
 mod walks;
@@ -68,9 +73,12 @@ enum Command {
     Doctor(doctor::Args),
     Data(data::Args),
     Import(import::Args),
+    Logs(logs::Args),
     Runs(runs::Args),
     Checkpoint(checkpoint::Args),
+    Status(status::Args),
     Config(config::Args),
+    Certs(certs::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
 }
@@ -92,9 +100,12 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Checkpoint(args) => checkpoint::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Certs(args) => certs::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),
         Command::Man(args) => completions::man(&args, Cli::command()),
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use actor::validate::Validation;
 use common::run_folder::RunFolder;
 use serde::{Deserialize, Serialize};
 use toml::{Table as Toml, Value};
@@ -12,7 +13,6 @@ use crate::Outcome;
 use crate::console;
 use crate::failure::{Advice, Exit};
 use crate::table::{Align, Table, number};
-use crate::train::Validation;
 
 /// List the runs of a folder, or compare some of them.
 #[derive(Debug, clap::Args)]

@@ -3,12 +3,10 @@
 mod cluster;
 mod display;
 mod follow;
+mod lockstep;
 mod options;
 mod plan;
 mod shards;
-mod validate;
-
-pub use validate::Validation;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +26,10 @@ use cluster::Ended;
 use plan::Plan;
 
 pub fn run(args: &Args) -> Outcome {
-    let (config, resumed) = args.settle()?;
+    let (mut config, resumed) = args.settle()?;
+    if config.run.lockstep {
+        lockstep::settle(&mut config)?;
+    }
     plan::check_data_settings(&config)?;
     let now = SystemTime::now();
     let (folder, fresh) = match resumed {
@@ -40,7 +41,11 @@ pub fn run(args: &Args) -> Outcome {
     fresh.keep();
     console::note(&plan.words());
     let config = Arc::clone(&plan.config);
-    let ended = cluster::train(plan)?;
+    let ended = if config.run.lockstep {
+        lockstep::train(plan)?
+    } else {
+        cluster::train(plan, &guard.control())?
+    };
     if guard.dropped_lines() > 0 {
         let dropped = guard.dropped_lines();
         console::note(&format!(
@@ -93,7 +98,7 @@ fn fresh_folder(
 
 /// Everything goes to the file; a person sees warnings beside the progress.
 fn start_logs(args: &Args, config: &Config, folder: &RunFolder) -> anyhow::Result<Guard> {
-    let mut options = telemetry::Options::new("landmarl", &config.log.level);
+    let mut options = telemetry::Options::of("landmarl", &config.log);
     options.run = folder.name();
     options.folder = Some(folder.logs());
     options.console = console::log_lines();

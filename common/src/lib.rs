@@ -26,6 +26,7 @@ pub mod geometry;
 pub mod label_map;
 pub mod landmark_file;
 pub mod list_file;
+pub mod machine;
 pub mod manifest;
 pub mod n_step;
 pub mod nifti_io;

@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::row::{AgentStep, FrameRef, Row, RowHeader};
 use crate::walk::{Observation, Outcome};
 
@@ -15,7 +17,7 @@ use crate::walk::{Observation, Outcome};
 pub const REWARD_CLIP: f32 = 1.0;
 
 /// One agent's share of one step, before it becomes part of a row.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AgentMove {
     /// Index of the agent.
     pub agent: u16,
@@ -32,7 +34,7 @@ pub struct AgentMove {
 }
 
 /// A row that still needs the bootstrap state's Q for its priority.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenRow {
     /// The row, complete.
     pub row: Row,
@@ -77,7 +79,7 @@ pub fn combine_priorities(errors: impl Iterator<Item = f32>) -> f32 {
 
 /// Collects the steps of one row group (one agent, or all of a walk) and hands
 /// out rows as soon as their return is complete.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NStep {
     n: usize,
     gamma: f32,

@@ -72,6 +72,14 @@ pub struct Moved {
     pub target: [f64; 3],
 }
 
+impl Moved {
+    /// Decrease of the distance to the landmark, mm: [`RewardStrategy::Own`].
+    #[must_use]
+    pub fn nearer(&self) -> f64 {
+        distance(self.from, self.target) - distance(self.to, self.target)
+    }
+}
+
 /// The reward (mm) of each agent's step; 0 for an agent without a landmark.
 #[must_use]
 pub fn rewards(strategy: RewardStrategy, agents: &[Option<Moved>]) -> Vec<f64> {
@@ -85,7 +93,7 @@ pub fn rewards(strategy: RewardStrategy, agents: &[Option<Moved>]) -> Vec<f64> {
             all.filter(move |(n, _)| *n != number)
                 .filter_map(|(_, a)| *a)
         };
-        let nearer = distance(own.from, own.target) - distance(own.to, own.target);
+        let nearer = own.nearer();
         let to_line = line.map_or(0.0, |l| from_line(own.from, l) - from_line(own.to, l));
         let pairs = || mean(others().map(|other| pair_term(own, &other)));
         match strategy {

@@ -68,7 +68,7 @@ impl RowShape {
 }
 
 /// Names one rendered window: where, how coarse, or nothing at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct FrameRef {
     /// Voxel position in our volume (x, y, z).
     pub position: [i16; 3],
@@ -79,7 +79,7 @@ pub struct FrameRef {
 }
 
 /// One agent's part of a row.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct AgentStep {
     /// Index of the agent (its landmark, its head).
     pub agent: u16,
@@ -102,7 +102,7 @@ pub struct AgentStep {
 }
 
 /// Where a row comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RowHeader {
     /// Number of the scan in the training manifest.
     pub scan: u16,
@@ -123,7 +123,7 @@ pub struct RowHeader {
 }
 
 /// One transition of a group of agents.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Row {
     /// Where it comes from.
     pub header: RowHeader,

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub use dates::{folder_time, rfc3339};
+pub use dates::{folder_time, rfc3339, unix_nanos};
 
 use serde::{Deserialize, Serialize};
 

@@ -28,18 +28,24 @@ impl Scan {
     /// stays. A landmark that leaves the volume is `None` then.
     #[must_use]
     pub fn posed(&self, pose: Pose) -> Self {
+        Self {
+            name: self.name.clone(),
+            volume: self.volume.posed(pose),
+            geometry: self.geometry.clone(),
+            landmarks: self.posed_landmarks(pose),
+            hash: self.hash,
+        }
+    }
+
+    /// The landmarks of [`Scan::posed`].
+    #[must_use]
+    pub fn posed_landmarks(&self, pose: Pose) -> Vec<Option<[f64; 3]>> {
         let inside = |p: &[f64; 3]| {
             #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
             let within = |(&v, &n): (&f64, &usize)| v > -0.5 && v < n as f64 - 0.5;
             p.iter().zip(&self.geometry.dims).all(within)
         };
         let place = |p: &Option<[f64; 3]>| pose.position((*p)?).filter(inside);
-        Self {
-            name: self.name.clone(),
-            volume: self.volume.posed(pose),
-            geometry: self.geometry.clone(),
-            landmarks: self.landmarks.iter().map(place).collect(),
-            hash: self.hash,
-        }
+        self.landmarks.iter().map(place).collect()
     }
 }

@@ -2,26 +2,38 @@
 //! copy in the run folder.
 //!
 //! A JSON line holds `time` (RFC 3339, UTC), `level`, `target`, `service`,
-//! `run`, `message`, the event's fields, and `span` with the fields of all
-//! spans around it.
+//! `instance`, `run`, `message`, the event's fields, and `span` with the fields
+//! of all spans around it. Lines that repeat are held back (`repeats`), files
+//! are bounded (`file`), and the level can change while the process runs
+//! ([`Control`]).
 
+mod control;
+mod file;
 mod json;
+mod repeats;
+
+pub use control::{Control, name_run};
+pub use file::{FILE_BYTES, KEPT, numbered};
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tracing::Level;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
-use json::JsonLayer;
+use crate::config::LogConfig;
+use crate::run_folder::host_name;
+use file::{Bounds, LogFile, Name};
+use json::{JsonLayer, Labels};
+use repeats::Repeats;
 
 /// Lines waiting for the disk; more are dropped and counted, because a slow
 /// disk must not stop training.
@@ -87,8 +99,11 @@ impl<'a> MakeWriter<'a> for Console {
 pub struct Options {
     /// Name of this process in every line: `learner`, `actor`, `landmarl`, …
     pub service: String,
-    /// Name of the run in every line; empty where there is none.
+    /// Name of the run in every line; empty where there is none, or none yet
+    /// (see [`name_run`]).
     pub run: String,
+    /// Tells processes of one service apart; empty for the host's name.
+    pub instance: String,
     /// `log.level` of the configuration.
     pub level: String,
     /// Another level for standard error, for a command that shows its progress
@@ -96,7 +111,8 @@ pub struct Options {
     pub console_level: Option<String>,
     /// Look of standard error.
     pub format: Format,
-    /// `<run>/logs`: a copy of each line is appended to `<service>.jsonl` there.
+    /// `<run>/logs`: a copy of each line is appended to
+    /// `<service>-<instance>.jsonl` there.
     pub folder: Option<PathBuf>,
     /// Where lines for people go.
     pub console: Console,
@@ -109,11 +125,40 @@ impl Options {
         Self {
             service: service.to_owned(),
             run: String::new(),
+            instance: String::new(),
             level: level.to_owned(),
             console_level: None,
             format: Format::Auto,
             folder: None,
             console: Console::stderr(),
+        }
+    }
+
+    /// The same with the folder and the instance of the configuration.
+    #[must_use]
+    pub fn of(service: &str, config: &LogConfig) -> Self {
+        let folder = Some(&config.folder).filter(|f| !f.is_empty());
+        Self {
+            instance: config.instance.clone(),
+            folder: folder.map(PathBuf::from),
+            ..Self::new(service, &config.level)
+        }
+    }
+
+    fn instance(&self) -> String {
+        if self.instance.is_empty() {
+            host_name()
+        } else {
+            self.instance.clone()
+        }
+    }
+
+    /// Whether people read standard error.
+    fn is_text(&self) -> bool {
+        match self.format {
+            Format::Auto => io::stderr().is_terminal(),
+            Format::Text => true,
+            Format::Json => false,
         }
     }
 }
@@ -133,32 +178,42 @@ pub enum TelemetryError {
         why: String,
     },
     /// The log file cannot be opened.
-    #[error("cannot write logs to {}: {source}; choose another run folder with run.dir", path.display())]
+    #[error("cannot write logs to {}: {source}; choose another folder (log.folder, or run.dir for a run's own)", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+    /// The thread that tells what was held back cannot be started.
+    #[error("cannot start a thread for the log")]
+    Thread(#[source] io::Error),
     /// Somebody set up logging before.
     #[error("logging is set up already in this process")]
     Twice,
 }
 
-/// Keeps the log file open; dropped last, it writes what is still waiting.
+/// Keeps the log going; dropped last, it writes what is still waiting.
 #[derive(Debug)]
 #[must_use = "lines that wait for the disk are lost when this is dropped at once"]
 pub struct Guard {
-    file: Option<(WorkerGuard, ErrorCounter)>,
+    control: Control,
+    /// Dropped before the file, so that its last words are written.
+    _teller: control::Teller,
+    _file: Option<WorkerGuard>,
 }
 
 impl Guard {
-    /// Lines that were dropped because the disk was too slow.
+    /// Lines that were dropped because the disk was too slow, full or gone.
     #[must_use]
-    pub fn dropped_lines(&self) -> usize {
-        self.file
-            .as_ref()
-            .map_or(0, |(_, counter)| counter.dropped_lines())
+    pub fn dropped_lines(&self) -> u64 {
+        self.control.dropped_lines()
+    }
+
+    /// Changes the level while the process runs, and tells about the log.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 }
 
@@ -168,51 +223,118 @@ impl Guard {
 /// When the level is no filter, the log file cannot be opened, or logging is
 /// set up already.
 pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
-    let level = options.console_level.as_ref().unwrap_or(&options.level);
-    let console = console_layer(options).with_filter(filter(level)?);
-    let file_filter = filter(&options.level)?;
-    let labels = json::Labels {
-        service: options.service.clone(),
-        run: options.run.clone(),
-    };
-    let (file_layer, file) = match &options.folder {
-        None => (None, None),
-        Some(folder) => {
-            let path = folder.join(format!("{}.jsonl", options.service));
-            let opened = std::fs::create_dir_all(folder)
-                .and_then(|()| OpenOptions::new().create(true).append(true).open(&path));
-            let file = opened.map_err(|source| TelemetryError::File { path, source })?;
-            let (writer, guard) = NonBlockingBuilder::default()
-                .buffered_lines_limit(FILE_LINES_MAX)
-                .finish(file);
-            let counter = writer.error_counter();
-            (
-                Some(JsonLayer::new(labels, writer).with_filter(file_filter)),
-                Some((guard, counter)),
-            )
-        }
-    };
+    let console_level = options.console_level.as_ref().unwrap_or(&options.level);
+    let (console_filter, console_handle) = reload::Layer::new(filter(console_level)?);
+    let (file_filter, file_handle) = reload::Layer::new(filter(&options.level)?);
+    let opened = options
+        .folder
+        .as_ref()
+        .map(|f| open(options, f))
+        .transpose()?;
+    let instance = opened.as_ref().map(|(_, claim)| claim.instance.clone());
+    let labels = Arc::new(Labels::new(
+        &options.service,
+        &instance.unwrap_or_else(|| options.instance()),
+        &options.run,
+    ));
+    let refused = Arc::new(AtomicU64::new(0));
+    let file = opened.map(|(name, claim)| {
+        let complain = complaints(options, &labels);
+        let own = Arc::clone(&labels);
+        let line = Box::new(move |message: &str| own.warning(message));
+        let counted = Arc::clone(&refused);
+        write_behind(LogFile::new(
+            name,
+            claim,
+            Bounds::default(),
+            complain,
+            line,
+            counted,
+        ))
+    });
+    let (console_repeats, file_repeats) = (Repeats::default(), Repeats::default());
+    let told = if file.is_some() {
+        &file_repeats
+    } else {
+        &console_repeats
+    }
+    .clone();
+    let slow = file.as_ref().map(|(writer, _)| writer.error_counter());
+    let (writer, worker) = file.unzip();
+    let file_layer = writer.map(|writer| {
+        let layer = JsonLayer::new(Arc::clone(&labels), writer);
+        file_repeats.around(layer).with_filter(file_filter)
+    });
+    let console = console_repeats.around(console_layer(options, &labels));
     tracing_subscriber::registry()
         .with(file_layer)
-        .with(console)
+        .with(console.with_filter(console_filter))
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
-    Ok(Guard { file })
+    // A command that shows its progress itself keeps its quiet console.
+    let console_handle = options.console_level.is_none().then_some(console_handle);
+    let reload = move |new: &dyn Fn() -> Option<EnvFilter>| {
+        // Without a file its filter is gone, and that is no failure.
+        let _ = new().map(|filter| file_handle.reload(filter));
+        let console = console_handle.as_ref().zip(new());
+        let _ = console.map(|(handle, filter)| handle.reload(filter));
+    };
+    let control = Control::new(&options.level, reload, labels, refused, slow, told.clone());
+    Ok(Guard {
+        _teller: control::Teller::start(told)?,
+        control,
+        _file: worker,
+    })
+}
+
+/// Makes the folder, and takes a file in it.
+fn open(
+    options: &Options,
+    folder: &std::path::Path,
+) -> Result<(Name, file::Claim), TelemetryError> {
+    let name = Name {
+        folder: folder.to_owned(),
+        service: options.service.clone(),
+        instance: options.instance(),
+    };
+    let claimed = std::fs::create_dir_all(folder).and_then(|()| name.claim());
+    let claim = claimed.map_err(|source| TelemetryError::File {
+        path: name.first(),
+        source,
+    })?;
+    Ok((name, claim))
+}
+
+/// A thread writes; training never waits for a disk.
+fn write_behind(file: LogFile) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(FILE_LINES_MAX)
+        .finish(file)
+}
+
+/// What the file has to say about itself goes to standard error.
+fn complaints(options: &Options, labels: &Arc<Labels>) -> file::Complain {
+    let (text, labels) = (options.is_text(), Arc::clone(labels));
+    let console = options.console.clone();
+    Box::new(move |message| {
+        let line = if text {
+            format!("WARN {message}\n")
+        } else {
+            labels.warning(message)
+        };
+        // There is nobody left to tell that logging fails.
+        let _ = console.clone().write_all(line.as_bytes());
+    })
 }
 
 type Boxed<S> = Box<dyn tracing_subscriber::Layer<S> + Send + Sync>;
 
-fn console_layer<S>(options: &Options) -> Boxed<S>
+fn console_layer<S>(options: &Options, labels: &Arc<Labels>) -> Boxed<S>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    let terminal = io::stderr().is_terminal();
-    let text = match options.format {
-        Format::Auto => terminal,
-        Format::Text => true,
-        Format::Json => false,
-    };
-    if text {
+    if options.is_text() {
+        let terminal = io::stderr().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         tracing_subscriber::fmt::layer()
             .with_writer(options.console.clone())
@@ -220,11 +342,7 @@ where
             .with_target(false)
             .boxed()
     } else {
-        let labels = json::Labels {
-            service: options.service.clone(),
-            run: options.run.clone(),
-        };
-        JsonLayer::new(labels, options.console.clone()).boxed()
+        JsonLayer::new(Arc::clone(labels), options.console.clone()).boxed()
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::rules::{AnswerRule, OscillationRule, Rules};
 
 /// The last positions with the largest Q value seen *before* moving there.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trail {
     steps: VecDeque<([i32; 3], f32)>,
     rule: OscillationRule,
@@ -38,6 +40,13 @@ impl Trail {
             self.steps.pop_front();
         }
         self.steps.push_back((position, q_max));
+    }
+
+    /// Whether `other` asks for oscillation in the same way.
+    #[must_use]
+    pub fn same_test(&self, other: &Self) -> bool {
+        let test = |t: &Self| (t.rule, t.window, t.visits);
+        test(self) == test(other) && self.steps.len() <= self.window
     }
 
     /// Forgets everything (at a scale switch).

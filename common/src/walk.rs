@@ -4,15 +4,23 @@
 //! are rendered elsewhere from the [`FrameRef`]s that [`Walk::observation`]
 //! names; start positions come from [`crate::starts`].
 
+mod state;
+mod step;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::n_step::REWARD_CLIP;
 use crate::reward::{Moved, TeamReward, rewards};
 use crate::row::FrameRef;
-use crate::rules::{BorderRule, Coupling, CutRule, RewardUnit, Rules, TargetRule};
+use crate::rules::{Coupling, CutRule, Rules, TargetRule};
 use crate::scan::Scan;
 use crate::trail::Trail;
+
+pub use state::WalkState;
+pub use step::step_rewards;
 
 /// The six moves as (x, y, z) directions, numbered as in rl-medical:
 /// up z+, forward y+, right x+, left x−, backward y−, down z−.
@@ -47,7 +55,7 @@ pub struct Start {
 }
 
 /// Why an agent stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// It oscillated at the last scale.
@@ -61,7 +69,7 @@ pub enum End {
 }
 
 /// What one step did to one agent.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// The agent moved in this step (it was not frozen before it).
     pub active: bool,
@@ -76,7 +84,7 @@ pub struct Outcome {
     pub blocked: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Walker {
     id: u16,
     target: Option<[f64; 3]>,
@@ -102,7 +110,7 @@ pub struct Walk {
 }
 
 /// What an agent sees: the last H frames, oldest first, and its scale.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Observation {
     /// H frames, oldest first; those before the episode's first are invalid.
     pub frames: Vec<FrameRef>,
@@ -272,27 +280,8 @@ impl Walk {
     }
 
     fn moved(&self, i: usize, action: u8) -> ([i32; 3], bool) {
-        let w = &self.walkers[i];
-        let step = i32::from(self.rules.scales[usize::from(w.scale)].step);
-        let direction = ACTIONS[usize::from(action) % ACTIONS.len()];
-        let mut to = w.position;
-        for axis in 0..3 {
-            to[axis] += direction[axis] * step;
-        }
-        let lowest = match self.rules.border {
-            BorderRule::Inclusive => 0,
-            BorderRule::ZeroBlocked => 1,
-        };
-        // Only the moved axis is tested: an agent may stand on index 0 by its start.
-        let blocked = (0..3).any(|axis| {
-            let dim = i32::try_from(self.scan.geometry.dims[axis]).unwrap_or(i32::MAX);
-            direction[axis] < 0 && to[axis] < lowest || direction[axis] > 0 && to[axis] >= dim
-        });
-        if blocked {
-            (w.position, true)
-        } else {
-            (to, false)
-        }
+        let (w, dims) = (&self.walkers[i], self.scan.geometry.dims);
+        step::moved(&self.rules, dims, w.position, w.scale, action)
     }
 
     fn move_one(&mut self, i: usize, action: u8, q_max: f32) -> Outcome {
@@ -330,10 +319,7 @@ impl Walk {
             })
         };
         let moved: Vec<Option<Moved>> = self.walkers.iter().zip(before).map(moved).collect();
-        let unit = match self.rules.reward {
-            RewardUnit::FinestSteps => finest_step_mm(&self.rules, spacing),
-            RewardUnit::Millimetres => 1.0,
-        };
+        let unit = step::reward_unit_mm(&self.rules, spacing);
         let earned = rewards(self.rules.strategy, &moved);
         for (outcome, earned) in outcomes.iter_mut().zip(earned).filter(|(o, _)| o.active) {
             #[expect(clippy::cast_possible_truncation, reason = "a reward of a few units")]

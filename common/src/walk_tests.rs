@@ -407,3 +407,45 @@ fn strategies_see_everybodys_step() {
         "{outcomes:?}"
     );
 }
+
+#[test]
+fn a_walk_goes_on_from_its_state_as_if_nothing_had_been() {
+    let s = scan([40; 3], 1.0, vec![Some([30.0, 12.0, 9.5]), Some([20.0; 3])]);
+    let starts = [[5, 6, 7], [21, 19, 20]].map(|position| Start { position, scale: 0 });
+    let action = |w: &Walk, i| w.best_action(i).unwrap_or(0);
+    let q = |step: u16| [0.1 * f32::from(step), -1.0 / 3.0];
+    for stop in [0, 1, 7, 15, 40] {
+        let mut never_stopped = walk(Rules::standard(), &s, Mode::Train, &starts);
+        for step in 0..stop {
+            let actions = [action(&never_stopped, 0), action(&never_stopped, 1)];
+            never_stopped.step(&actions, &q(step));
+        }
+        let json = serde_json::to_string(&never_stopped.state()).unwrap();
+        let state: WalkState = serde_json::from_str(&json).unwrap();
+        assert_eq!(state.ids(), [0, 1]);
+        let rules = Arc::new(Rules::standard());
+        let again = Walk::from_state(
+            Arc::clone(&rules),
+            Arc::clone(&s),
+            Mode::Train,
+            state.clone(),
+        );
+        let mut again = again.unwrap();
+        for step in stop..90 {
+            let actions = [action(&again, 0), action(&again, 1)];
+            assert_eq!(
+                again.step(&actions, &q(step)),
+                never_stopped.step(&actions, &q(step)),
+                "stopped at {stop}, step {step}"
+            );
+            assert_eq!(again.observation(1), never_stopped.observation(1));
+            assert_eq!(again.answer(0), never_stopped.answer(0));
+        }
+        assert!(again.finished());
+        let smaller = scan([6; 3], 1.0, vec![Some([30.0, 12.0, 9.5]), Some([20.0; 3])]);
+        let elsewhere = Walk::from_state(rules, smaller, Mode::Train, state.clone());
+        assert!(elsewhere.is_none(), "it stands outside of this scan");
+        let other = Arc::new(Rules::reference());
+        assert!(Walk::from_state(other, Arc::clone(&s), Mode::Train, state).is_none());
+    }
+}

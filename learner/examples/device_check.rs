@@ -179,6 +179,7 @@ fn both(device: Device, bf16: bool) -> anyhow::Result<(Tensor, Tensor, f64)> {
         channels_last: true,
         windows: None,
         blocked: device.is_cuda(),
+        fused: false,
     });
     let range = (cpu.max() - cpu.min()).double_value(&[]);
     Ok((cpu, q(&network)?, range))

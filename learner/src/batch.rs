@@ -14,6 +14,7 @@ use rand::Rng;
 
 use crate::augment::Augmenter;
 use crate::frames::{ABSENT, FrameList};
+use crate::lessons::{Lessons, Teacher};
 
 /// A row on its way from a shard into a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,8 @@ pub struct Batch {
     pub weight: Vec<f32>,
     /// Where each row's new priority belongs, `[B]`.
     pub keys: Vec<RowKey>,
+    /// What the rows teach besides.
+    pub lessons: Lessons,
 }
 
 /// A row that no actor of this run can have made.
@@ -92,6 +95,7 @@ pub struct Collator {
     group: usize,
     poses: Poses,
     augmenter: Augmenter,
+    teacher: Option<Teacher>,
     threads: usize,
     renders: bool,
 }
@@ -118,6 +122,7 @@ impl Collator {
             group,
             poses: Poses::new(&config.pose, config.run.seed),
             augmenter,
+            teacher: Teacher::new(config),
             threads: threads.max(1),
             renders: true,
         }
@@ -203,6 +208,14 @@ impl Collator {
             batch.keys.push(sampled.key);
             let scan = &self.scans[usize::from(row.header.scan)];
             let pose = self.poses.get(row.header.pose, &scan.geometry);
+            if let Some(teacher) = &self.teacher {
+                let posed = pose.map(|pose| scan.posed_landmarks(pose));
+                let targets = posed.as_ref().unwrap_or(&scan.landmarks);
+                let (geometry, lessons) = (&scan.geometry, &mut batch.lessons);
+                for agent in &row.agents {
+                    teacher.teach(agent, targets, geometry, sampled.weight, lessons);
+                }
+            }
             batch.frames.push(row, pose, self.augmenter.draw(rng));
         }
         if self.renders {
@@ -336,6 +349,7 @@ impl Batch {
             column.clear();
         }
         self.keys.clear();
+        self.lessons.clear();
     }
 
     fn push(&mut self, a: &AgentStep, weight: f32) {

@@ -2,6 +2,7 @@
 //! skipped by whoever is slow, nothing queues.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use proto::weights::{CHUNK_BYTES_MAX, WeightsChunk};
@@ -19,19 +20,39 @@ pub struct Published {
     pub bytes: Bytes,
     /// Of `bytes`.
     pub sha256: [u8; 32],
+    /// When that was: microseconds since 1970.
+    pub published_us: u64,
 }
 
 impl Published {
-    /// Hashes the bytes.
+    /// Published now; hashes the bytes.
     #[must_use]
     pub fn new(version: u64, updates: u64, bytes: Vec<u8>) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let us = since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        Self::at(us, version, updates, bytes)
+    }
+
+    /// Published at that time (microseconds since 1970); hashes the bytes.
+    #[must_use]
+    pub fn at(published_us: u64, version: u64, updates: u64, bytes: Vec<u8>) -> Self {
         let sha256 = Sha256::digest(&bytes).into();
         Self {
             version,
             updates,
             bytes: bytes.into(),
             sha256,
+            published_us,
         }
+    }
+
+    /// Seconds since it was published.
+    #[must_use]
+    pub fn age_s(&self) -> f64 {
+        let at = UNIX_EPOCH + Duration::from_micros(self.published_us);
+        SystemTime::now()
+            .duration_since(at)
+            .map_or(0.0, |age| age.as_secs_f64())
     }
 
     /// The version in pieces of at most 1 MiB, without a copy.
@@ -47,6 +68,7 @@ impl Published {
                     offset: offset as u64,
                     data: self.bytes.slice(offset..end),
                     updates: self.updates,
+                    published_us: self.published_us,
                 }
             })
     }
@@ -57,23 +79,26 @@ pub type Publisher = watch::Sender<Option<Arc<Published>>>;
 /// Where the newest version is seen.
 pub type Newest = watch::Receiver<Option<Arc<Published>>>;
 
-/// Sends every version above `newer_than` that is the newest when its turn
-/// comes, until the watcher or the publisher is gone.
-///
-/// `half` turns a version into its bf16 form.
+/// Turns a version into its bf16 form.
+pub type Half = fn(&Published) -> Option<Published>;
+
+/// Sends `first`, if there is one, then every version above that and
+/// `newer_than` that is the newest when its turn comes, until the watcher or
+/// the publisher is gone.
 pub async fn stream(
     mut newest: Newest,
+    mut first: Option<Arc<Published>>,
     mut newer_than: u64,
-    half: Option<fn(&Published) -> Option<Published>>,
+    half: Option<Half>,
     out: mpsc::Sender<WeightsChunk>,
 ) {
     loop {
-        let next = newest
-            .wait_for(|p| p.as_ref().is_some_and(|p| p.version > newer_than))
-            .await
-            .map(|p| p.clone());
-        let Ok(Some(published)) = next else { return };
-        newer_than = published.version;
+        let next = match first.take() {
+            Some(first) => Some(first),
+            None => next(&mut newest, newer_than).await,
+        };
+        let Some(published) = next else { return };
+        newer_than = newer_than.max(published.version);
         let published = match half {
             Some(half) => halved(half, published).await,
             None => published,
@@ -86,8 +111,13 @@ pub async fn stream(
     }
 }
 
+async fn next(newest: &mut Newest, newer_than: u64) -> Option<Arc<Published>> {
+    let newer = |p: &Option<Arc<Published>>| p.as_ref().is_some_and(|p| p.version > newer_than);
+    newest.wait_for(newer).await.ok()?.clone()
+}
+
 /// Conversion takes milliseconds of a core: not on the executor.
-async fn halved(half: fn(&Published) -> Option<Published>, full: Arc<Published>) -> Arc<Published> {
+async fn halved(half: Half, full: Arc<Published>) -> Arc<Published> {
     let same = Arc::clone(&full);
     let converted = tokio::task::spawn_blocking(move || half(&full)).await;
     converted.ok().flatten().map_or(same, Arc::new)
@@ -114,7 +144,7 @@ mod tests {
     async fn a_slow_watcher_skips_versions() {
         let (publisher, newest) = watch::channel(None);
         let (out, mut seen) = mpsc::channel(1);
-        let task = tokio::spawn(stream(newest, 0, None, out));
+        let task = tokio::spawn(stream(newest, None, 0, None, out));
         let publish = |version| {
             let p = Published::new(version, 0, vec![version as u8; 10]);
             publisher.send_replace(Some(Arc::new(p)));
@@ -132,7 +162,16 @@ mod tests {
         }
         assert!(versions.len() < 10, "{versions:?}");
         assert!(versions.windows(2).all(|w| w[0] < w[1]));
+        let (again, mut late) = mpsc::channel(4);
+        let first = Arc::new(Published::at(7, 1, 0, vec![1; 10]));
+        let late_task = tokio::spawn(stream(publisher.subscribe(), Some(first), 0, None, again));
+        let (first, second) = (late.recv().await.unwrap(), late.recv().await.unwrap());
+        assert_eq!(
+            (first.version, first.published_us, second.version),
+            (1, 7, 99)
+        );
         drop(publisher);
+        late_task.await.unwrap();
         task.await.unwrap();
         assert!(
             seen.recv().await.is_none(),

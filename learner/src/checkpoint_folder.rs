@@ -196,15 +196,17 @@ fn file_name(updates: u64) -> String {
     format!("update-{updates:08}.safetensors")
 }
 
+/// The updates in the name of a numbered checkpoint.
+pub(crate) fn number(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix("update-")?
+        .strip_suffix(".safetensors")?
+        .parse()
+        .ok()
+}
+
 /// Numbered checkpoints, newest first.
 fn list(dir: &Path) -> Vec<PathBuf> {
-    let number = |path: &Path| -> Option<u64> {
-        let name = path.file_name()?.to_str()?;
-        name.strip_prefix("update-")?
-            .strip_suffix(".safetensors")?
-            .parse()
-            .ok()
-    };
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found: Vec<(u64, PathBuf)> = entries
         .filter_map(|e| Some((number(&e.path())?, e.path())))

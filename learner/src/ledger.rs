@@ -356,6 +356,15 @@ impl Ledger {
             .or_else(|| self.inserting_blocked())
     }
 
+    /// Whether sampling a batch and inserting a row are blocked.
+    #[must_use]
+    pub fn blocked(&self) -> (bool, bool) {
+        (
+            self.sampling_blocked(self.limits.batch).is_some(),
+            self.inserting_blocked().is_some(),
+        )
+    }
+
     /// Why `rows` cannot be sampled now.
     #[must_use]
     pub fn sampling_blocked(&self, rows: u64) -> Option<String> {

@@ -64,6 +64,16 @@ pub fn huber(
     Ok(Loss { loss, td })
 }
 
+/// The loss of Q-values `[N, A, actions]` whose rewards are known: Σ w · huber.
+/// `reward` and `weight` as `q`.
+///
+/// # Errors
+/// libtorch's, for shapes that do not fit.
+pub fn known(q: &Tensor, reward: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let each = q.f_huber_loss(reward, Reduction::None, DELTA)?;
+    Ok(each.f_mul(weight)?.f_sum(Kind::Float)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +125,15 @@ mod tests {
         // [-0.1666667, 0.1666667, 0.0208333, 0]
         let expected = [-0.5 / 3.0, 0.0, 0.0, 0.5 / 3.0, 0.0625 / 3.0, 0.0, 0.0, 0.0];
         near(&q.grad(), &expected);
+    }
+
+    #[test]
+    fn known_rewards_by_hand() {
+        let q = Tensor::from_slice(&[0.5_f32, -1.0, 2.0, 9.0]).view([1, 2, 2]);
+        let reward = Tensor::from_slice(&[1.0_f32, -1.0, 0.0, 0.0]).view([1, 2, 2]);
+        let weight = Tensor::from_slice(&[0.5_f32, 1.0, 0.25, 0.0]).view([1, 2, 2]);
+        // 0.5 · 0.5²/2 + 0 + 0.25 · (2 − 0.5)
+        near(&known(&q, &reward, &weight).unwrap(), &[0.4375]);
     }
 
     #[test]

@@ -1,24 +1,31 @@
 //! `learner`: trains, and asks after one that does.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
 use common::dataset::{Dataset, DatasetError, DatasetSpec};
+use common::manifest::hex;
+use common::rules::RULES_VERSION;
+use common::run_folder::{RunFolder, RunInfo, host_name, rfc3339};
 use common::telemetry;
-use learner::{LearnerSetup, Progress};
-use proto::learner_status::LearnerStatus;
-use proto::retry::{CALL_DEADLINE, unary};
-use proto::{channel, health, listen, wire};
+use learner::checkpoint_files::CheckpointFiles;
+use learner::checkpoint_http;
+use learner::metrics::LearnerMetrics;
+use learner::{LearnerSetup, Progress, status_text};
+use proto::metrics::{Metrics, Process};
+use proto::security::{Role, Security, SecurityError};
+use proto::{health, http, listen};
 use tokio::sync::watch;
 
 const EXAMPLES: &str = "Examples:
   learner run --config configs/mouse-small.toml --run-dir runs/mouse
-  learner run --config my.toml --set cluster.learner=0.0.0.0:7400 --set cluster.insecure=true --run-dir runs/a --resume
+  learner run --config my.toml --listen 0.0.0.0:7400 --set cluster.insecure=true --run-dir runs/a --resume
   learner status --address 127.0.0.1:7400 --json";
 
 /// landmarl's learner: samples from the shards, trains, broadcasts weights.
@@ -34,20 +41,36 @@ enum Command {
     /// Train until the last update, Ctrl-C or SIGTERM.
     Run(RunArgs),
     /// Exit with 0 if the learner at ADDRESS serves.
-    Health {
-        /// host:port
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
-        address: String,
-    },
-    /// Print what the learner at ADDRESS does.
+    Health(Ask),
+    /// Print what the learner at ADDRESS does, as `landmarl status` does.
     Status {
-        /// host:port
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
-        address: String,
+        #[command(flatten)]
+        ask: Ask,
         /// As one JSON object.
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Whom to ask, and how to prove who asks.
+#[derive(Debug, Args)]
+struct Ask {
+    /// host:port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
+    address: String,
+    /// TOML files, later ones win: cluster.ca, cert, key and token_file count
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// One setting, wins over files and LANDMARL__SECTION__KEY
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Ask {
+    fn security(&self) -> anyhow::Result<Security> {
+        let sources = Sources::from_process(self.config.clone(), self.set.clone());
+        Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +84,9 @@ struct RunArgs {
     /// Where metrics and checkpoints go
     #[arg(long, value_name = "DIR")]
     run_dir: PathBuf,
+    /// Where to listen, instead of cluster.listen and cluster.learner
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
     /// Go on from the newest good checkpoint of the run folder, if there is one
     #[arg(long, value_name = "auto", num_args = 0..=1, default_missing_value = "auto")]
     resume: Option<Resume>,
@@ -82,8 +108,10 @@ fn main() -> ExitCode {
             runtime.block_on(async {
                 match cli.command {
                     Command::Run(args) => run(args).await,
-                    Command::Health { address } => Ok(health::check(&address).await?),
-                    Command::Status { address, json } => status(&address, json).await,
+                    Command::Health(ask) => {
+                        Ok(health::check(&ask.address, &ask.security()?, Role::Learner).await?)
+                    }
+                    Command::Status { ask, json } => status(&ask, json).await,
                 }
             })
         });
@@ -98,7 +126,7 @@ fn main() -> ExitCode {
 
 /// 3 for configuration, 4 for data, 1 for the rest.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<ConfigError>() {
+    if error.is::<ConfigError>() || error.is::<SecurityError>() {
         ExitCode::from(3)
     } else if error.is::<DatasetError>() {
         ExitCode::from(4)
@@ -117,13 +145,17 @@ fn complain(error: &anyhow::Error) {
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut config = Config::load(&Sources::from_process(args.config, args.set))?;
-    let _log = telemetry::init(&telemetry::Options::new("learner", &config.log.level))?;
-    let address: SocketAddr = config
-        .cluster
-        .learner
-        .parse()
-        .with_context(|| format!("cluster.learner = \"{}\"", config.cluster.learner))?;
-    let listener = listen::bind(address, config.cluster.insecure).await?;
+    let name = args.run_dir.file_name();
+    let run_id = name.map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
+    let log = telemetry::init(&telemetry::Options {
+        run: run_id.clone(),
+        ..telemetry::Options::of("learner", &config.log)
+    })?;
+    let address = listening(args.listen.as_deref(), &config)?;
+    let security = Security::from_config(&config.cluster)?;
+    let open = config.cluster.insecure || security.has_tls();
+    let listener = listen::bind(address, open).await?;
+    let web = http::bind(&config.http.listen, &security, config.cluster.insecure).await?;
     std::fs::create_dir_all(&args.run_dir).with_context(|| {
         format!(
             "cannot create the run folder {}; name another with --run-dir",
@@ -133,16 +165,28 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let dataset = Arc::new(Dataset::load(&DatasetSpec::training(&config))?);
     // Names as everybody resolves them, so that all digests agree.
     config.data.landmarks.clone_from(&dataset.landmark_names);
-    let name = args.run_dir.file_name();
-    let run_id = name.map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
-    let (progress, _seen) = watch::channel(Progress::default());
+    config.run.name.clone_from(&run_id);
+    describe(&args.run_dir, args.resume.is_some(), &config, &dataset)?;
+    let (progress, seen) = watch::channel(Progress::default());
+    let metrics = Metrics::default();
+    metrics.add(LearnerMetrics::new(seen));
+    metrics.add(Process::new("learner", Some(log.control())).writes_to("run", &args.run_dir));
+    let checkpoints = Arc::new(CheckpointFiles::new(&args.run_dir.join("checkpoints")));
+    let _web = http::spawn(
+        web,
+        http::standard(metrics, log.control())
+            .merge(checkpoint_http::router(Arc::clone(&checkpoints))),
+        &security,
+    );
     let setup = LearnerSetup {
         shards: config.cluster.shards.clone(),
         config: Arc::new(config),
         dataset,
         run_id,
         run_dir: args.run_dir,
+        checkpoints,
         resume: args.resume.is_some(),
+        security: security.clone(),
         progress,
     };
     let summary = learner::run(setup, listener, listen::stop_signal_or_exit()).await?;
@@ -155,18 +199,67 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn status(address: &str, json: bool) -> anyhow::Result<()> {
-    let mut client = channel::learner_client(channel::connect_lazy(address)?);
-    let reply = unary(wire::LearnerStatusRequest {}, CALL_DEADLINE, |request| {
-        client.status(request)
-    })
-    .await
-    .map_err(|status| anyhow::anyhow!("{address} does not answer: {}", status.message()))?;
-    let status = LearnerStatus::try_from(reply)?;
-    tell(&if json {
-        as_json(&status).to_string()
+/// Writes `config.toml` and `run.json`, so that other commands know the run.
+fn describe(
+    run_dir: &Path,
+    resume: bool,
+    config: &Config,
+    dataset: &Dataset,
+) -> anyhow::Result<()> {
+    let mut info = RunInfo {
+        run_id: config.run.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        command: std::env::args().collect(),
+        seed: config.run.seed,
+        manifest: hex(&dataset.manifest(RULES_VERSION).digest()),
+        config_digest: hex(&config.digest()),
+        landmarks: config.data.landmarks.clone(),
+        started: rfc3339(SystemTime::now()),
+        resumed: Vec::new(),
+        host: host_name(),
+    };
+    let there = run_dir.join("run.json").is_file();
+    let folder = if there {
+        RunFolder::open(run_dir)?
     } else {
-        as_text(&status)
+        let around = run_dir.parent().unwrap_or(Path::new("."));
+        RunFolder::create(around, &config.run.name, SystemTime::now())?
+    };
+    if there && resume {
+        info = folder.check_resume(&info)?;
+    }
+    Ok(folder.describe(config, &info)?)
+}
+
+/// Where to listen: what the command line says, else cluster.listen, else
+/// cluster.learner, which may be a name that others know.
+fn listening(flag: Option<&str>, config: &Config) -> Result<SocketAddr, ConfigError> {
+    let cluster = &config.cluster;
+    let (key, text, hint) = match flag {
+        Some(text) => ("cluster.listen", text, "as in --listen 0.0.0.0:7400"),
+        None if !cluster.listen.is_empty() => (
+            "cluster.listen",
+            cluster.listen.as_str(),
+            "as in 0.0.0.0:7400",
+        ),
+        None => (
+            "cluster.learner",
+            cluster.learner.as_str(),
+            "so say where to listen: --listen 0.0.0.0:7400, or cluster.listen",
+        ),
+    };
+    text.parse().map_err(|_| ConfigError::Value {
+        key: key.into(),
+        why: format!("\"{text}\" is no IP address with a port, {hint}"),
+    })
+}
+
+async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
+    let status = status_text::ask(&ask.address, &ask.security()?, "").await?;
+    tell(&if json {
+        status_text::as_json(&status).to_string()
+    } else {
+        status_text::as_text(&status)
     });
     Ok(())
 }
@@ -179,49 +272,28 @@ fn tell(text: &str) {
     println!("{text}");
 }
 
-fn as_json(s: &LearnerStatus) -> serde_json::Value {
-    let actors = s.actors.iter().map(|a| {
-        serde_json::json!({
-            "actor": a.writer.actor, "incarnation": a.writer.incarnation, "host": a.host, "alive": a.alive,
-            "heartbeat_age_s": a.heartbeat_age_s, "env_steps": a.env_steps, "weights_version": a.weights_version,
-        })
-    });
-    let shards = s.shards.iter().map(|l| {
-        serde_json::json!({
-            "address": l.address, "alive": l.alive,
-            "rows": l.summary.map(|s| s.rows), "inserted": l.summary.map(|s| s.inserted),
-        })
-    });
-    serde_json::json!({
-        "run": s.run_id, "updates": s.updates, "updates_total": s.updates_total,
-        "weights_version": s.weights_version, "samples_per_insert": s.samples_per_insert,
-        "limiter": s.limiter, "version": s.version,
-        "actors": actors.collect::<Vec<_>>(), "shards": shards.collect::<Vec<_>>(),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn as_text(s: &LearnerStatus) -> String {
-    let mut lines = vec![
-        format!(
-            "run {}: {} of {} updates, weights version {}",
-            s.run_id, s.updates, s.updates_total, s.weights_version
-        ),
-        format!(
-            "samples per insert {:.2}, limiter {}",
-            s.samples_per_insert, s.limiter
-        ),
-    ];
-    for a in &s.actors {
-        let state = if a.alive { "alive" } else { "lost" };
-        lines.push(format!(
-            "actor {} ({}): {state}, {} steps, weights version {}, heard of {:.1} s ago",
-            a.writer.actor, a.host, a.env_steps, a.weights_version, a.heartbeat_age_s
-        ));
+    #[test]
+    fn names_are_for_others_and_listening_needs_an_address() {
+        let mut config = Config::defaults().unwrap();
+        let told = |flag, config: &Config| listening(flag, config).map_err(|e| e.to_string());
+        assert_eq!(told(None, &config).unwrap().to_string(), "127.0.0.1:7400");
+        config.cluster.learner = "learner:7400".into();
+        let error = told(None, &config).unwrap_err();
+        assert!(
+            error.contains("cluster.learner") && error.contains("--listen 0.0.0.0:7400"),
+            "{error}"
+        );
+        config.cluster.listen = "0.0.0.0:7401".into();
+        assert_eq!(told(None, &config).unwrap().port(), 7401);
+        assert_eq!(told(Some("[::1]:5"), &config).unwrap().port(), 5);
+        assert!(
+            told(Some("here"), &config)
+                .unwrap_err()
+                .contains("\"here\"")
+        );
     }
-    for (i, l) in s.shards.iter().enumerate() {
-        let state = if l.alive { "alive" } else { "lost" };
-        let rows = l.summary.map_or(0, |s| s.rows);
-        lines.push(format!("shard {i} ({}): {state}, {rows} rows", l.address));
-    }
-    lines.join("\n")
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use proto::channel::Channel;
 use proto::hello::Hello;
 use proto::retry::{CALL_DEADLINE, retry, unary};
 use proto::sample::RowKey;
@@ -11,7 +12,6 @@ use proto::update::{PriorityUpdate, SlotPriority, UpdateReply};
 use proto::wire::replay_client::ReplayClient;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 /// Batches of priorities that may wait; more are dropped and counted.
 const QUEUE: usize = 64;

@@ -39,12 +39,23 @@ pub struct Progress {
     pub samples_per_insert: f64,
     /// Why a side waits, or "open".
     pub limiter: String,
+    /// Sampling, inserting: whether the limiter or missing rows hold it back now.
+    #[serde(skip)]
+    pub blocked: (bool, bool),
     /// Actors whose lease holds.
     pub actors_alive: usize,
+    /// Actor ids whose lease has expired and that nobody has taken again.
+    pub actors_lost: usize,
+    /// Actors that there should be.
+    #[serde(skip)]
+    pub actors_expected: usize,
     /// Shards that answer.
     pub shards_alive: usize,
     /// Shards of the run.
     pub shards: usize,
+    /// Whether each of them answers, in the order of their numbers.
+    #[serde(skip)]
+    pub shards_up: Vec<bool>,
     /// Version of the newest weights.
     pub weights_version: u64,
     /// Seconds that the train thread waited for batches.
@@ -57,6 +68,22 @@ pub struct Progress {
     pub updates_per_s: f64,
     /// Environment steps per second lately.
     pub env_steps_per_s: f64,
+    /// New priorities that reached their row.
+    #[serde(skip)]
+    pub applied_priorities: u64,
+    /// Part of the time, lately, that the train thread waited for batches.
+    pub train_wait_share: f64,
+    /// Part of the time, lately, that requests for batches were held back by the limiter.
+    pub limited_share: f64,
+    /// Part of the time, lately, that the collate thread worked.
+    pub collate_share: f64,
+    /// Part of the time, lately, that living actors waited for the shards.
+    pub actors_blocked_share: f64,
+    /// Seconds since the first update of this process.
+    pub training_s: Option<f64>,
+    /// Rows that actors sent, by how many versions their weights were behind
+    /// the newest: at most 1, 3, 10, 30, and more.
+    pub rows_by_weights_age: [u64; 5],
     /// New priorities that came too late for their row.
     pub stale_priorities: u64,
     /// New priorities dropped on the way.
@@ -71,15 +98,4 @@ pub struct Progress {
     pub resident_bytes: u64,
     /// The run is over.
     pub over: bool,
-}
-
-/// Resident memory of this process in bytes, from the kernel; 0 where it does
-/// not say.
-#[must_use]
-pub fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    text.lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
-        .and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024)
 }

@@ -2,20 +2,30 @@
 //!
 //! Time is the caller's: a duration since any fixed moment.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use proto::heartbeat::Heartbeat;
+use proto::heartbeat::{ActorState, Heartbeat};
 use proto::insert::Writer;
+use proto::learner_status::{ActorStatus, WEIGHTS_AGE_BOUNDS};
+
+/// An actor's rates are taken over its last so many heartbeats.
+const BEATS: usize = 8;
 
 /// One life of one actor, as long as it is the last one under its id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Actor {
     /// Id and life.
     pub writer: Writer,
-    /// Host and process, for people.
+    /// Host, and process or instance there, for people.
     pub host: String,
     /// Whether the lease holds.
     pub alive: bool,
+    /// Whether nobody misses it: it said that it leaves, or its next life has
+    /// joined under another id.
+    pub left: bool,
+    /// When it joined.
+    pub joined: Duration,
     /// When it was heard of last.
     pub seen: Duration,
     /// Environment steps of this life.
@@ -26,8 +36,113 @@ pub struct Actor {
     pub rows_dropped: u64,
     /// The weights that it acts with.
     pub weights_version: u64,
+    /// Seconds since those arrived there.
+    pub weights_age_s: f64,
+    /// What it does.
+    pub state: ActorState,
+    /// Mean probability of a random action.
+    pub exploration: f64,
+    /// From a publication to the end of the first step with it, as last told.
+    pub weights_latency_s: f64,
+    /// Lives under this id before this one.
+    pub restarts: u32,
+    rows_sent: u64,
+    /// Seconds that it waited for shards in this life.
+    blocked_s: f64,
+    /// (when, steps, seconds blocked) of the last heartbeats, oldest first.
+    beats: VecDeque<(Duration, u64, f64)>,
     /// Whether it was told that the run is over.
     told_to_stop: bool,
+    /// The former life under this id that was turned away last: said once.
+    turned_away: Option<u32>,
+}
+
+impl Actor {
+    fn new(writer: Writer, host: &str, now: Duration, restarts: u32) -> Self {
+        Self {
+            writer,
+            host: host.to_owned(),
+            alive: true,
+            left: false,
+            joined: now,
+            seen: now,
+            env_steps: 0,
+            episodes: 0,
+            rows_dropped: 0,
+            weights_version: 0,
+            weights_age_s: 0.0,
+            state: ActorState::Starting,
+            exploration: 0.0,
+            weights_latency_s: 0.0,
+            restarts,
+            rows_sent: 0,
+            blocked_s: 0.0,
+            beats: VecDeque::from([(now, 0, 0.0)]),
+            told_to_stop: false,
+            turned_away: None,
+        }
+    }
+
+    /// Environment steps per second, and the part of the time that it waited
+    /// for shards, over the last heartbeats.
+    #[must_use]
+    pub fn pace(&self) -> (f64, f64) {
+        let (Some(first), Some(last)) = (self.beats.front(), self.beats.back()) else {
+            return (0.0, 0.0);
+        };
+        let seconds = last.0.saturating_sub(first.0).as_secs_f64();
+        if !self.alive || seconds <= 0.0 {
+            return (0.0, 0.0);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "steps of some seconds")]
+        let steps = last.1.saturating_sub(first.1) as f64;
+        let blocked = (last.2 - first.2) / seconds;
+        (steps / seconds, blocked.clamp(0.0, 1.0))
+    }
+
+    /// Whether it is gone without a word.
+    fn is_lost(&self) -> bool {
+        !self.alive && !self.left
+    }
+
+    fn note(&mut self, now: Duration, beat: &Heartbeat) {
+        self.seen = now;
+        self.env_steps = self.env_steps.max(beat.env_steps);
+        self.episodes = self.episodes.max(beat.episodes);
+        self.rows_dropped = self.rows_dropped.max(beat.rows_dropped);
+        self.weights_version = beat.weights_version;
+        self.weights_age_s = beat.weights_age_s;
+        self.state = beat.state;
+        self.exploration = beat.exploration;
+        self.weights_latency_s = beat.weights_latency_s;
+        self.blocked_s += beat.blocked_s;
+        self.beats.push_back((now, self.env_steps, self.blocked_s));
+        if self.beats.len() > BEATS {
+            self.beats.pop_front();
+        }
+    }
+
+    /// As the learner's status tells it.
+    #[must_use]
+    pub fn status(&self, now: Duration) -> ActorStatus {
+        let (env_steps_per_s, blocked_share) = self.pace();
+        ActorStatus {
+            writer: self.writer,
+            host: self.host.clone(),
+            alive: self.alive,
+            heartbeat_age_s: now.saturating_sub(self.seen).as_secs_f64(),
+            env_steps: self.env_steps,
+            weights_version: self.weights_version,
+            env_steps_per_s,
+            weights_age_s: self.weights_age_s,
+            state: self.state,
+            exploration: self.exploration,
+            weights_latency_s: self.weights_latency_s,
+            blocked_share,
+            restarts: self.restarts,
+            rows_dropped: self.rows_dropped,
+        }
+    }
 }
 
 /// What a new life of an actor gets.
@@ -67,6 +182,7 @@ pub struct Registry {
     past_steps: u64,
     past_episodes: u64,
     past_dropped: u64,
+    rows_by_weights_age: [u64; WEIGHTS_AGE_BOUNDS.len() + 1],
     error_sum: f64,
     error_count: u64,
 }
@@ -81,21 +197,22 @@ impl Registry {
             past_steps: 0,
             past_episodes: 0,
             past_dropped: 0,
+            rows_by_weights_age: [0; WEIGHTS_AGE_BOUNDS.len() + 1],
             error_sum: 0.0,
             error_count: 0,
         }
     }
 
-    /// A new life: under the lowest id whose lease has expired, else a new id.
+    /// A new life: in the place of an actor that was lost, else of one that
+    /// left, else under a new id.
     ///
     /// # Errors
     /// [`FullError`] when no id is left.
     pub fn join(&mut self, now: Duration, slots: usize, host: &str) -> Result<Joined, FullError> {
         self.expire(now);
-        let place = self
-            .actors
-            .iter()
-            .position(|a| !a.alive)
+        let first = |wanted: fn(&Actor) -> bool| self.actors.iter().position(wanted);
+        let place = first(Actor::is_lost)
+            .or_else(|| first(|a| a.left))
             .unwrap_or(self.actors.len());
         let id = u16::try_from(place).map_err(|_| FullError)?;
         let incarnation = self
@@ -104,21 +221,14 @@ impl Registry {
             .map_or(self.settings.first_incarnation, |a| {
                 a.writer.incarnation.saturating_add(1)
             });
-        let actor = Actor {
-            writer: Writer {
-                actor: id,
-                incarnation,
-            },
-            host: host.to_owned(),
-            alive: true,
-            seen: now,
-            env_steps: 0,
-            episodes: 0,
-            rows_dropped: 0,
-            weights_version: 0,
-            told_to_stop: false,
+        let writer = Writer {
+            actor: id,
+            incarnation,
         };
-        let writer = actor.writer;
+        // Who left does not come again: this is another one.
+        let before = self.actors.get(place).filter(|a| !a.left);
+        let restarts = before.map_or(0, |a| a.restarts.saturating_add(1));
+        let actor = Actor::new(writer, host, now, restarts);
         tracing::info!(actor = id, incarnation, host, slots, "actor joined");
         if let Some(before) = self.actors.get_mut(place) {
             self.past_steps += before.env_steps;
@@ -135,22 +245,54 @@ impl Registry {
     }
 
     /// Takes note of a sign of life; false where the sender must join again:
-    /// its lease has expired, or its id has a new life.
-    pub fn heartbeat(&mut self, now: Duration, heartbeat: &Heartbeat, stop: bool) -> bool {
+    /// its lease has expired, or its id has a new life. `newest`: the version
+    /// of the newest weights.
+    pub fn heartbeat(
+        &mut self,
+        now: Duration,
+        heartbeat: &Heartbeat,
+        newest: u64,
+        stop: bool,
+    ) -> bool {
         self.expire(now);
         let place = usize::from(heartbeat.writer.actor);
         let Some(actor) = self.actors.get_mut(place) else {
             return false;
         };
-        if !actor.alive || actor.writer != heartbeat.writer {
+        if actor.writer != heartbeat.writer {
+            let Writer {
+                actor: id,
+                incarnation,
+            } = heartbeat.writer;
+            if actor.turned_away.replace(incarnation) != Some(incarnation) {
+                let newest = actor.writer.incarnation;
+                tracing::warn!(
+                    actor = id,
+                    incarnation,
+                    newest,
+                    "heartbeat of another life refused"
+                );
+            }
             return false;
         }
-        actor.seen = now;
-        actor.env_steps = actor.env_steps.max(heartbeat.env_steps);
-        actor.episodes = actor.episodes.max(heartbeat.episodes);
-        actor.rows_dropped = actor.rows_dropped.max(heartbeat.rows_dropped);
-        actor.weights_version = heartbeat.weights_version;
+        if !actor.alive {
+            return false;
+        }
+        let behind = newest.saturating_sub(heartbeat.weights_version);
+        let bucket = WEIGHTS_AGE_BOUNDS.partition_point(|bound| *bound < behind);
+        self.rows_by_weights_age[bucket] += heartbeat.rows_sent.saturating_sub(actor.rows_sent);
+        actor.rows_sent = actor.rows_sent.max(heartbeat.rows_sent);
         actor.told_to_stop |= stop;
+        actor.note(now, heartbeat);
+        if heartbeat.state == ActorState::Left {
+            (actor.alive, actor.left) = (false, true);
+            tracing::info!(
+                actor = heartbeat.writer.actor,
+                incarnation = heartbeat.writer.incarnation,
+                host = actor.host,
+                "actor left"
+            );
+        }
         if heartbeat.episode_errors > 0 {
             #[expect(
                 clippy::cast_precision_loss,
@@ -165,17 +307,32 @@ impl Registry {
 
     /// Gives up actors whose lease has expired and says so in the log.
     pub fn expire(&mut self, now: Duration) {
-        for actor in self.actors.iter_mut().filter(|a| a.alive) {
-            let silent = now.saturating_sub(actor.seen);
-            if silent > self.settings.lease {
-                actor.alive = false;
-                tracing::warn!(
-                    actor = actor.writer.actor,
-                    incarnation = actor.writer.incarnation,
-                    host = actor.host,
-                    silent_s = silent.as_secs_f64(),
-                    "actor lost: no sign of life within its lease"
-                );
+        let lease = self.settings.lease;
+        let over = |a: &Actor| a.alive && now.saturating_sub(a.seen) > lease;
+        while let Some(actor) = self.actors.iter_mut().find(|a| over(a)) {
+            actor.alive = false;
+            let lost = actor.clone();
+            // Restarted within its lease: its next life, nobody's yet, got an id of its own.
+            let next = |a: &Actor| {
+                a.alive && a.restarts == 0 && a.joined > lost.seen && a.host == lost.host
+            };
+            let replaced = self.actors.iter_mut().find(|a| next(a)).map(|next| {
+                next.restarts = lost.restarts.saturating_add(1);
+                next.writer.actor
+            });
+            tracing::warn!(
+                actor = lost.writer.actor,
+                incarnation = lost.writer.incarnation,
+                host = lost.host,
+                silent_s = now.saturating_sub(lost.seen).as_secs_f64(),
+                replaced,
+                "actor lost: no sign of life within its lease"
+            );
+            if replaced.is_some() {
+                let place = usize::from(lost.writer.actor);
+                if let Some(actor) = self.actors.get_mut(place) {
+                    actor.left = true;
+                }
             }
         }
     }
@@ -190,6 +347,19 @@ impl Registry {
     #[must_use]
     pub fn alive(&self) -> usize {
         self.actors.iter().filter(|a| a.alive).count()
+    }
+
+    /// Actors whose lease has expired and whose place nobody has taken.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.actors.iter().filter(|a| a.is_lost()).count()
+    }
+
+    /// Actors that there should be where nobody said how many: all that have
+    /// joined and not left.
+    #[must_use]
+    pub fn present(&self) -> usize {
+        self.alive() + self.lost()
     }
 
     /// Whether every living actor has heard that the run is over.
@@ -217,6 +387,24 @@ impl Registry {
     #[must_use]
     pub fn rows_dropped(&self) -> u64 {
         self.past_dropped + self.actors.iter().map(|a| a.rows_dropped).sum::<u64>()
+    }
+
+    /// Rows sent, by how many versions the weights of their actor were behind
+    /// the newest at its next heartbeat: up to each of [`WEIGHTS_AGE_BOUNDS`],
+    /// and beyond.
+    #[must_use]
+    pub fn rows_by_weights_age(&self) -> [u64; WEIGHTS_AGE_BOUNDS.len() + 1] {
+        self.rows_by_weights_age
+    }
+
+    /// Part of the time, lately, that living actors waited for the shards.
+    #[must_use]
+    pub fn blocked_share(&self) -> f64 {
+        let alive = self.actors.iter().filter(|a| a.alive);
+        let shares: Vec<f64> = alive.map(|a| a.pace().1).collect();
+        #[expect(clippy::cast_precision_loss, reason = "a number of actors")]
+        let count = shares.len().max(1) as f64;
+        shares.iter().sum::<f64>() / count
     }
 
     /// Mean error (finest steps) of the training episodes that ended since the
@@ -262,130 +450,5 @@ fn epsilon(settings: &Settings, index: usize) -> f32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const S: fn(u64) -> Duration = Duration::from_secs;
-
-    fn settings() -> Settings {
-        Settings {
-            lease: S(10),
-            epsilon_low: 0.02,
-            epsilon_high: 0.3,
-            first_incarnation: 100,
-        }
-    }
-
-    fn beat(writer: Writer, env_steps: u64) -> Heartbeat {
-        Heartbeat {
-            writer,
-            env_steps,
-            episodes: env_steps / 10,
-            rows_sent: 0,
-            rows_dropped: 1,
-            weights_version: 3,
-            blocked_s: 0.0,
-            episode_error: 4.0,
-            episode_errors: 1,
-        }
-    }
-
-    #[test]
-    fn ids_are_reused_and_lives_rise() {
-        let mut r = Registry::new(settings());
-        let a = r.join(S(0), 4, "a").unwrap().writer;
-        let b = r.join(S(1), 4, "b").unwrap().writer;
-        assert_eq!(
-            (a.actor, a.incarnation, b.actor, b.incarnation),
-            (0, 100, 1, 100)
-        );
-        assert!(r.heartbeat(S(9), &beat(b, 50), false));
-        // a's lease ends after 10 s; b's goes on.
-        r.expire(S(11));
-        assert_eq!(
-            (r.alive(), r.actors()[0].alive, r.actors()[1].alive),
-            (1, false, true)
-        );
-        assert!(
-            !r.heartbeat(S(12), &beat(a, 70), false),
-            "its lease has expired"
-        );
-        let c = r.join(S(12), 4, "c").unwrap().writer;
-        assert_eq!((c.actor, c.incarnation), (0, 101));
-        assert!(!r.heartbeat(S(12), &beat(a, 70), false), "a life before");
-        assert!(r.heartbeat(S(12), &beat(c, 5), false));
-        assert!(!r.heartbeat(
-            S(12),
-            &beat(
-                Writer {
-                    actor: 9,
-                    incarnation: 1
-                },
-                0
-            ),
-            false
-        ));
-        assert_eq!(r.env_steps(), 55);
-    }
-
-    #[test]
-    fn counters_survive_the_lives_that_made_them() {
-        let mut r = Registry::new(settings());
-        let a = r.join(S(0), 1, "a").unwrap().writer;
-        assert!(r.heartbeat(S(1), &beat(a, 100), false));
-        // An overtaken heartbeat does not count back.
-        assert!(r.heartbeat(S(1), &beat(a, 90), false));
-        let b = r.join(S(20), 1, "b").unwrap().writer;
-        assert!(r.heartbeat(S(21), &beat(b, 30), false));
-        assert_eq!(
-            (r.env_steps(), r.episodes(), r.rows_dropped()),
-            (130, 13, 2)
-        );
-        assert_eq!(
-            (r.take_episode_error(), r.take_episode_error()),
-            (Some(4.0), None)
-        );
-        assert!(!r.all_told_to_stop());
-        assert!(r.heartbeat(S(22), &beat(b, 30), true));
-        assert!(r.all_told_to_stop());
-    }
-
-    #[test]
-    fn exploration_lies_between_its_ends() {
-        let mut r = Registry::new(settings());
-        let slots = r.join(S(0), 32, "a").unwrap().exploration;
-        assert_eq!(slots.len(), 32);
-        assert!(slots.iter().all(|e| (0.02..=0.3).contains(e)));
-        let flat = Settings {
-            epsilon_low: 0.1,
-            epsilon_high: 0.1,
-            ..settings()
-        };
-        assert!((epsilon(&flat, 7) - 0.1).abs() < 1e-6);
-        let from_zero = Settings {
-            epsilon_low: 0.0,
-            ..settings()
-        };
-        assert!((0..100).all(|i| (0.0..=0.3).contains(&epsilon(&from_zero, i))));
-    }
-
-    proptest! {
-        /// However many actors with however many slots: cut into quarters of the
-        /// (geometric) range, each quarter has its part of the slots.
-        #[test]
-        fn any_number_of_actors_is_well_spread(actors in 1_usize..20, slots in 1_usize..40) {
-            let mut r = Registry::new(settings());
-            let all: Vec<f32> =
-                (0..actors).flat_map(|_| r.join(S(0), slots, "").unwrap().exploration).collect();
-            let mut quarters = [0_usize; 4];
-            for e in &all {
-                let share = (e / 0.02).ln() / (0.3_f32 / 0.02).ln();
-                quarters[((share * 4.0) as usize).min(3)] += 1;
-            }
-            for q in quarters {
-                prop_assert!(q.abs_diff(all.len() / 4) <= 2 + all.len() / 20, "{quarters:?}");
-            }
-        }
-    }
-}
+#[path = "registry_tests.rs"]
+mod tests;

@@ -59,15 +59,19 @@ impl Replica {
         let input = Input::new(batch, rows, self)?;
         let target = tch::no_grad(|| self.targets(&input, double))?;
         let forward = input.differentiable(&self.online)?;
-        // [N, actions]
-        let q = forward.q().f_flatten(0, -2)?;
+        let q = input.own(forward.q())?;
         let out = loss::huber(&q, &input.action, &target, &input.active, &input.weight)?;
         // The loss is a mean over this part's active entries; the batch's mean
         // is the parts' means weighted by their counts.
         // Counted here: a number read from a GPU would be waited for.
         let entries = rows.start * batch.agents..rows.end * batch.agents;
         let active: f64 = batch.active[entries].iter().map(|a| f64::from(*a)).sum();
-        let loss = out.loss.f_mul_scalar(active / active_total.max(1.0))?;
+        let loss = match &input.lessons {
+            Some((reward, weight)) => {
+                loss::known(forward.q(), reward, weight)?.f_div_scalar(active_total.max(1.0))?
+            }
+            None => out.loss.f_mul_scalar(active / active_total.max(1.0))?,
+        };
         let gradients = forward.gradients(&loss)?;
         let chosen = q
             .detach()
@@ -160,6 +164,7 @@ struct Input {
     scale: Tensor,
     /// Bootstrap windows and their scales; `None` where every discount is zero.
     next: Option<(Tensor, Tensor)>,
+    agent: Tensor,
     action: Tensor,
     reward: Tensor,
     discount: Tensor,
@@ -167,6 +172,8 @@ struct Input {
     weight: Tensor,
     /// `None` where all agents of a group go through the network together.
     plan: Option<HeadPlan>,
+    /// Rewards and weights `[N, A, actions]`, where rows teach more than their own.
+    lessons: Option<(Tensor, Tensor)>,
 }
 
 impl Input {
@@ -185,13 +192,32 @@ impl Input {
         shape.extend([count(spec.history), n, n, n]);
         let floats = |v: &[f32]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
         let counts = |v: &[i64]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
-        let bootstraps = batch.discount[entries.clone()].iter().any(|d| *d != 0.0);
+        let teaches = !batch.lessons.reward.is_empty();
+        let discounts = &batch.discount[entries.clone()];
+        let bootstraps = !teaches && discounts.iter().any(|d| *d != 0.0);
         let windows = replica.windows(batch, rows, bootstraps)?;
         let next = |windows: Tensor| -> Result<_, ModelError> {
             let scale = counts(&batch.next_scale)?.f_view(&lead[..])?;
             Ok((windows.f_view(&shape[..])?, scale))
         };
-        let plan = || HeadPlan::new(&batch.agent[entries.clone()], spec.agents, device);
+        let plan = || {
+            if teaches {
+                return Ok(HeadPlan::all(entries.len(), spec.agents));
+            }
+            HeadPlan::new(&batch.agent[entries.clone()], spec.agents, device)
+        };
+        let each = spec.agents * spec.actions;
+        let of_all = |v: &[f32]| -> Result<Tensor, ModelError> {
+            let part = Tensor::f_from_slice(&v[entries.start * each..entries.end * each])?;
+            let size = [entries.len(), spec.agents, spec.actions].map(count);
+            Ok(part.f_view(size)?.f_to_device(device)?)
+        };
+        let lessons = if teaches {
+            let lessons = &batch.lessons;
+            Some((of_all(&lessons.reward)?, of_all(&lessons.weight)?))
+        } else {
+            None
+        };
         Ok(Self {
             state: windows.state.f_view(&shape[..])?,
             scale: counts(&batch.scale)?.f_view(&lead[..])?,
@@ -202,7 +228,20 @@ impl Input {
             active: floats(&batch.active)?,
             weight: floats(&batch.weight)?,
             plan: if groups { None } else { Some(plan()?) },
+            agent: counts(&batch.agent)?,
+            lessons,
         })
+    }
+
+    /// Q-values `[N, actions]` of each entry's own agent.
+    fn own(&self, q: &Tensor) -> Result<Tensor, ModelError> {
+        if self.lessons.is_none() {
+            return Ok(q.f_flatten(0, -2)?);
+        }
+        let size = q.size();
+        let agent = self.agent.f_view([-1, 1, 1])?;
+        let agent = agent.f_expand([-1, 1, size[2]], false)?;
+        Ok(q.f_gather(1, &agent, false)?.f_squeeze_dim(1)?)
     }
 
     /// Q-values of the states, for gradients.
@@ -253,7 +292,12 @@ fn row_errors(td: &Tensor, batch: &Batch, rows: &Range<usize>) -> Result<Vec<f32
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use common::config::GoalsConfig;
+
     use super::*;
+    use crate::lessons::{Lessons, STEPS};
     use crate::testing::{batch, config, trainer};
 
     #[test]
@@ -264,9 +308,54 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_teach_only_their_own_step_are_ordinary_rows() {
+        let mut changed = (*config("collab", 2)).clone();
+        changed.learner.gamma = 0.0;
+        let config = Arc::new(changed);
+        let trainer = trainer(&config);
+        let mut batch = batch(&config, 1);
+        batch.discount.fill(0.0);
+        let mut replica = [Replica {
+            online: trainer.online().share().unwrap(),
+            target: trainer.target().share().unwrap(),
+            windows: None,
+        }];
+        let plain = compute_all(&mut replica, &batch, true).unwrap();
+        let mut lessons = Lessons::default();
+        for entry in 0..batch.rows {
+            for place in 0..2 * STEPS as i64 {
+                let own = batch.agent[entry] * STEPS as i64 + batch.action[entry] == place;
+                let weight = batch.weight[entry] * batch.active[entry];
+                lessons.weight.push(if own { weight } else { 0.0 });
+                lessons
+                    .reward
+                    .push(if own { batch.reward[entry] } else { 7.0 });
+            }
+        }
+        batch.lessons = lessons;
+        let taught = compute_all(&mut replica, &batch, true).unwrap();
+        assert!((plain[0].loss - taught[0].loss).abs() < 1e-6);
+        assert_eq!(plain[0].td_errors.len(), taught[0].td_errors.len());
+        for (a, b) in plain[0].td_errors.iter().zip(&taught[0].td_errors) {
+            assert!((a - b).abs() < 1e-6);
+        }
+        assert!((plain[0].q_sum - taught[0].q_sum).abs() < 1e-5);
+        for (a, b) in plain[0].gradients.iter().zip(&taught[0].gradients) {
+            let difference = (a - b).abs().max().double_value(&[]);
+            assert!(difference < 1e-6, "{difference}");
+        }
+    }
+
+    #[test]
     fn two_replicas_give_the_gradients_of_one() {
-        for kind in ["collab", "commnet"] {
-            let config = config(kind, 2);
+        for (kind, goals) in [
+            ("collab", GoalsConfig::Own),
+            ("commnet", GoalsConfig::Own),
+            ("collab", GoalsConfig::All),
+        ] {
+            let mut changed = (*config(kind, 2)).clone();
+            changed.learner.goals = goals;
+            let config = Arc::new(changed);
             let trainer = trainer(&config);
             let batch = batch(&config, 1);
             let replica = || Replica {

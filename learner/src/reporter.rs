@@ -2,21 +2,18 @@
 //! seconds for the run folder.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use common::run_folder::rfc3339;
-use common::tensorboard::EventFile;
-use serde::Serialize;
+use common::machine::resident_bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::collate::CollateCounts;
 use crate::priorities::PriorityCounts;
-use crate::progress::{Progress, resident_bytes};
+use crate::progress::Progress;
+use crate::recorder::Recorder;
 use crate::run::LearnerError;
 use crate::service::Shared;
 use crate::standstill::Standstill;
@@ -35,28 +32,44 @@ pub struct Reporter {
     task: tokio::task::JoinHandle<Progress>,
 }
 
-/// A line of metrics.jsonl.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    #[serde(flatten)]
-    progress: &'a Progress,
-}
-
 struct Sources {
     progress: watch::Sender<Progress>,
     shared: Arc<Shared>,
     priorities: Arc<PriorityCounts>,
     collate: Arc<CollateCounts>,
     train: watch::Receiver<TrainStats>,
-    metrics: File,
-    /// `None` once it takes no more.
-    events: Option<EventFile>,
+    recorder: Recorder,
     standstill: Standstill,
     began: Instant,
-    /// (when, updates, environment steps) of the last reports, oldest first:
-    /// heartbeats come every few seconds, so rates are taken over several.
-    last: VecDeque<(Instant, u64, u64)>,
+    /// The last reports, oldest first: heartbeats come every few seconds, so
+    /// rates are taken over several.
+    last: VecDeque<Mark>,
+    /// Requests for batches at a time.
+    prefetch: usize,
+}
+
+/// What rates are taken of.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Instant,
+    updates: u64,
+    env_steps: u64,
+    train_wait_s: f64,
+    limited_s: f64,
+    collate_busy_s: f64,
+}
+
+impl Mark {
+    fn of(at: Instant, p: &Progress) -> Self {
+        Self {
+            at,
+            updates: p.updates,
+            env_steps: p.env_steps,
+            train_wait_s: p.train_wait_s,
+            limited_s: p.limited_s,
+            collate_busy_s: p.collate_busy_s,
+        }
+    }
 }
 
 impl Reporter {
@@ -70,30 +83,24 @@ impl Reporter {
         shared: &Arc<Shared>,
         (priorities, collate): (Arc<PriorityCounts>, Arc<CollateCounts>),
         train: watch::Receiver<TrainStats>,
+        prefetch: usize,
     ) -> Result<Self, LearnerError> {
-        let path: PathBuf = run_dir.join("metrics.jsonl");
-        let metrics = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|source| LearnerError::Metrics { path, source })?;
-        // Curves are a convenience: a run does without them.
-        let events = EventFile::create(run_dir, "learner", SystemTime::now());
-        if let Err(error) = &events {
-            tracing::warn!(%error, "no event file for TensorBoard; training goes on");
-        }
+        let recorder = Recorder::open(run_dir)?;
         let now = Instant::now();
-        let updates = train.borrow().updates;
+        let begin = Progress {
+            updates: train.borrow().updates,
+            ..Progress::default()
+        };
         let sources = Sources {
             progress,
             shared: Arc::clone(shared),
             priorities,
             collate,
             train,
-            metrics,
-            events: events.ok(),
+            recorder,
             began: now,
-            last: VecDeque::from([(now, updates, 0)]),
+            last: VecDeque::from([Mark::of(now, &begin)]),
+            prefetch,
             standstill: Standstill::new(),
         };
         let (stop, stopped) = oneshot::channel();
@@ -111,7 +118,6 @@ impl Reporter {
 impl Sources {
     async fn report_until(mut self, mut stopped: oneshot::Receiver<()>) -> Progress {
         let mut ticks = 0_u32;
-        let mut written = true;
         loop {
             let over = tokio::select! {
                 _ = &mut stopped => true,
@@ -120,9 +126,8 @@ impl Sources {
             let mut progress = self.measure();
             progress.over = over;
             ticks += 1;
-            if (over || ticks.is_multiple_of(METRICS_EVERY)) && written {
-                written = self.write(&progress);
-                self.draw(&progress);
+            if over || ticks.is_multiple_of(METRICS_EVERY) {
+                self.recorder.record(&progress);
             }
             self.progress.send_replace(progress.clone());
             if over {
@@ -145,13 +150,16 @@ impl Sources {
             lr: train.lr,
             beta: train.beta,
             train_wait_s: train.wait_s,
+            training_s: train.first_update.map(|at| at.elapsed().as_secs_f64()),
             limited_s: train.limited_s,
             failed_checkpoints: train.failed_checkpoints,
             weights_version: train.weights_version,
             shards_alive: shared.store.alive(),
             shards: shared.store.shards(),
+            shards_up: shared.store.links().iter().map(|l| l.alive).collect(),
             collate_busy_s: Duration::from_micros(self.collate.busy_us.load(Relaxed)).as_secs_f64(),
             refused_rows: self.collate.refused_rows.load(Relaxed),
+            applied_priorities: self.priorities.applied.load(Relaxed),
             stale_priorities: self.priorities.stale.load(Relaxed),
             dropped_priorities: self.priorities.dropped.load(Relaxed),
             resident_bytes: resident_bytes(),
@@ -160,10 +168,14 @@ impl Sources {
         {
             let mut registry = shared.registry();
             progress.actors_alive = registry.alive();
+            progress.actors_lost = registry.lost();
+            progress.actors_expected = shared.expected(&registry);
             progress.env_steps = registry.env_steps();
             progress.episodes = registry.episodes();
             shared.episodes.store(progress.episodes, Relaxed);
             progress.dropped_rows = registry.rows_dropped();
+            progress.rows_by_weights_age = registry.rows_by_weights_age();
+            progress.actors_blocked_share = registry.blocked_share();
             let before = self.progress.borrow().episode_error;
             progress.episode_error = registry.take_episode_error().or(before);
         }
@@ -173,6 +185,7 @@ impl Sources {
             progress.sampled = l.sampled();
             progress.samples_per_insert = l.samples_per_insert();
             progress.limiter = l.why_blocked().unwrap_or_else(|| "open".into());
+            progress.blocked = l.blocked();
         });
         self.rates(&mut progress);
         self.warn(&progress);
@@ -198,67 +211,23 @@ impl Sources {
     }
 
     fn rates(&mut self, progress: &mut Progress) {
-        let now = Instant::now();
-        if let Some((then, updates, env_steps)) = self.last.front() {
-            let seconds = now.duration_since(*then).as_secs_f64().max(1e-3);
+        let now = Mark::of(Instant::now(), progress);
+        if let Some(then) = self.last.front() {
+            let seconds = now.at.duration_since(then.at).as_secs_f64().max(1e-3);
             #[expect(clippy::cast_precision_loss, reason = "counts within seconds")]
             let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
-            progress.updates_per_s = rate(progress.updates, *updates);
-            progress.env_steps_per_s = rate(progress.env_steps, *env_steps);
+            progress.updates_per_s = rate(now.updates, then.updates);
+            progress.env_steps_per_s = rate(now.env_steps, then.env_steps);
+            let share = |new: f64, old: f64| ((new - old) / seconds).clamp(0.0, 1.0);
+            progress.train_wait_share = share(now.train_wait_s, then.train_wait_s);
+            progress.collate_share = share(now.collate_busy_s, then.collate_busy_s);
+            #[expect(clippy::cast_precision_loss, reason = "a few requests")]
+            let requests = self.prefetch.max(1) as f64;
+            progress.limited_share = share(now.limited_s / requests, then.limited_s / requests);
         }
-        self.last
-            .push_back((now, progress.updates, progress.env_steps));
+        self.last.push_back(now);
         if self.last.len() > RATE_REPORTS {
             self.last.pop_front();
         }
     }
-
-    /// A point on each of TensorBoard's curves.
-    fn draw(&mut self, progress: &Progress) {
-        let Some(events) = &mut self.events else {
-            return;
-        };
-        let drawn = events.scalars(progress.updates, SystemTime::now(), &curves(progress));
-        if let Err(error) = drawn {
-            tracing::warn!(%error, "TensorBoard's event file takes no more; training goes on");
-            self.events = None;
-        }
-    }
-
-    /// False when the file takes no more; training does not depend on it.
-    fn write(&mut self, progress: &Progress) -> bool {
-        let time = rfc3339(SystemTime::now());
-        let line = match serde_json::to_string(&Line { time, progress }) {
-            Ok(line) => line,
-            Err(error) => {
-                tracing::warn!(%error, "metrics cannot be written as JSON");
-                return false;
-            }
-        };
-        let written = writeln!(self.metrics, "{line}");
-        if let Err(error) = &written {
-            tracing::error!(%error, "metrics.jsonl takes no more lines; training goes on");
-        }
-        written.is_ok()
-    }
-}
-
-/// What TensorBoard shows of a report; docs/metrics.md says what each means.
-fn curves(p: &Progress) -> Vec<(&'static str, f64)> {
-    #[expect(clippy::cast_precision_loss, reason = "counts shown on a curve")]
-    let count = |n: u64| n as f64;
-    let mut all = vec![
-        ("train/loss", p.loss),
-        ("train/td_mean", p.td_mean),
-        ("train/q_mean", p.q_mean),
-        ("train/grad_norm", p.grad_norm),
-        ("train/lr", p.lr),
-        ("rate/updates_per_s", p.updates_per_s),
-        ("rate/env_steps_per_s", p.env_steps_per_s),
-        ("replay/rows", count(p.rows)),
-        ("replay/samples_per_insert", p.samples_per_insert),
-        ("system/resident_bytes", count(p.resident_bytes)),
-    ];
-    all.extend(p.episode_error.map(|error| ("train/episode_error", error)));
-    all
 }

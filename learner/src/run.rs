@@ -8,19 +8,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::config::Config;
 use common::dataset::Dataset;
+use common::manifest::TrainingManifest;
 use common::row::RowShape;
 use common::rules::RULES_VERSION;
-use proto::channel;
+use proto::channel::{self, Channel};
 use proto::hello::Hello;
+use proto::security::{Role, Security};
 use proto::wire::replay_client::ReplayClient;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tonic::transport::Channel;
 
-use crate::broadcast::Published;
+use crate::broadcast::{Newest, Published};
+use crate::checkpoint_files::CheckpointFiles;
 use crate::collate::CollateCounts;
+use crate::evaluations::Evaluations;
 use crate::ledger::{Ledger, LedgerError, Limits};
 use crate::priorities::priorities;
 use crate::progress::Progress;
@@ -33,6 +36,8 @@ use crate::train_thread::{Done, TrainSetup, TrainSummary, TrainThreadError};
 
 /// How long actors are given to hear that the run is over.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How long evaluators are given for the last weights of a run that ended by itself.
+const LAST_EVALUATION: Duration = Duration::from_secs(120);
 /// How often leases are looked at.
 const LEASES_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,10 +52,15 @@ pub struct LearnerSetup {
     pub run_id: String,
     /// Where metrics and checkpoints go; exists.
     pub run_dir: PathBuf,
+    /// Its checkpoints for whoever pulls them; HTTP shares them, so that each
+    /// digest is computed once.
+    pub checkpoints: Arc<CheckpointFiles>,
     /// Shard addresses as actors and learner reach them.
     pub shards: Vec<String>,
     /// Go on from the newest good checkpoint of the run folder.
     pub resume: bool,
+    /// Who is let in, and who we are to the shards.
+    pub security: Security,
     /// Where progress is seen.
     pub progress: watch::Sender<Progress>,
 }
@@ -108,7 +118,12 @@ pub async fn run(
 ) -> Result<LearnerSummary, LearnerError> {
     let parts = Parts::start(&setup).await?;
     let (close, closed) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, Arc::clone(&parts.shared), closed));
+    let server = tokio::spawn(serve(
+        listener,
+        setup.security.clone(),
+        Arc::clone(&parts.shared),
+        closed,
+    ));
     let Parts {
         shared,
         stop,
@@ -126,6 +141,10 @@ pub async fn run(
         }
     };
     let summary = summary.map_err(|_| LearnerError::Thread("train"))?;
+    if summary.as_ref().is_ok_and(|s| s.finished) {
+        let last = shared.newest.borrow().as_ref().map_or(0, |p| p.version);
+        shared.last_version.store(last, Ordering::Relaxed);
+    }
     shared.over.store(true, Ordering::Relaxed);
     farewell(&shared).await;
     let progress = reporter.finish().await;
@@ -167,7 +186,7 @@ impl Parts {
             config_digest: config.digest(),
             shape: row_shape(config),
         };
-        let clients = clients(&setup.shards)?;
+        let clients = clients(&setup.shards, &setup.security)?;
         let store = Arc::new(Store::new(&setup.shards, ledger));
         let stop = Arc::new(AtomicBool::new(false));
         let updates = Arc::new(AtomicU64::new(0));
@@ -195,21 +214,8 @@ impl Parts {
         .start(sampled)?;
         // Until the weights are there nobody is let in: a refusal to resume comes first.
         train.ready(&mut done).await?;
-        let shared = Arc::new(Shared {
-            hello: hello.clone(),
-            manifest,
-            config_json: config.shared_json(),
-            shards: setup.shards.clone(),
-            lease: Duration::from_secs_f64(config.cluster.lease_s),
-            updates_total: config.learner.updates,
-            updates,
-            episodes,
-            over: AtomicBool::new(false),
-            registry: Mutex::new(Registry::new(registry_settings(config))),
-            store: Arc::clone(&store),
-            newest,
-            began: Instant::now(),
-        });
+        let counts = (Arc::clone(&updates), Arc::clone(&episodes));
+        let shared = shared(setup, hello.clone(), manifest, &store, newest, counts);
         let sampler = Sampler::new(store, clients, hello, config.learner.batch);
         let mut tasks = JoinSet::new();
         tasks.spawn(sampler.run(config.learner.prefetch, config.run.seed, sampled_in));
@@ -218,7 +224,14 @@ impl Parts {
         let progress = setup.progress.clone();
         let counts = (priority_counts, collate_counts);
         let stats = train.stats();
-        let reporter = Reporter::start(&setup.run_dir, progress, &shared, counts, stats)?;
+        let reporter = Reporter::start(
+            &setup.run_dir,
+            progress,
+            &shared,
+            counts,
+            stats,
+            config.learner.prefetch,
+        )?;
         Ok(Self {
             shared,
             stop,
@@ -227,6 +240,42 @@ impl Parts {
             tasks,
         })
     }
+}
+
+/// What the service tells, of a learner that has its first weights.
+fn shared(
+    setup: &LearnerSetup,
+    hello: Hello,
+    manifest: TrainingManifest,
+    store: &Arc<Store>,
+    newest: Newest,
+    (updates, episodes): (Arc<AtomicU64>, Arc<AtomicU64>),
+) -> Arc<Shared> {
+    let config = &setup.config;
+    let untrained = newest.borrow().clone().filter(|p| p.updates == 0);
+    Arc::new(Shared {
+        untrained: untrained.filter(|_| config.validation.every > 0),
+        hello,
+        manifest,
+        config_json: config.shared_json(),
+        shards: setup.shards.clone(),
+        lease: Duration::from_secs_f64(config.cluster.lease_s),
+        updates_total: config.learner.updates,
+        updates,
+        episodes,
+        over: AtomicBool::new(false),
+        registry: Mutex::new(Registry::new(registry_settings(config))),
+        store: Arc::clone(store),
+        newest,
+        began: Instant::now(),
+        actors_expected: config.actors_expected(),
+        max_minutes: config.learner.max_minutes,
+        min_rows: config.replay.min_rows,
+        evaluations: Mutex::new(Evaluations::new(&setup.run_dir)),
+        checkpoints: Arc::clone(&setup.checkpoints),
+        progress: setup.progress.subscribe(),
+        last_version: AtomicU64::new(0),
+    })
 }
 
 fn row_shape(config: &Config) -> RowShape {
@@ -238,10 +287,11 @@ fn row_shape(config: &Config) -> RowShape {
 
 fn clients(
     addresses: &[String],
+    security: &Security,
 ) -> Result<Vec<ReplayClient<Channel>>, proto::channel::AddressError> {
     addresses
         .iter()
-        .map(|a| Ok(channel::replay_client(channel::connect_lazy(a)?)))
+        .map(|a| Ok(channel::replay_client(security.connect(a, Role::Replay)?)))
         .collect()
 }
 
@@ -259,22 +309,29 @@ fn registry_settings(config: &Config) -> Settings {
 
 async fn serve(
     listener: TcpListener,
+    security: Security,
     shared: Arc<Shared>,
     closed: oneshot::Receiver<()>,
 ) -> Result<(), proto::serve::ServeError> {
     let service = LearnerService::new(shared, half_precision);
     let routes = Routes::new(channel::learner_server(service));
-    proto::serve::run_server(listener, routes, &["landmarl.v1.Learner"], async {
+    let closed = async {
         let _ = closed.await;
-    })
-    .await
+    };
+    proto::serve::run_server(listener, security, routes, &["landmarl.v1.Learner"], closed).await
 }
 
 /// The same weights in bf16; `None` (and f32 is sent) where that fails.
 fn half_precision(published: &Published) -> Option<Published> {
     let weights = model::weights::from_bytes(&published.bytes).ok()?;
     let bytes = model::weights::to_bytes_bf16(&weights.network, &weights.metadata).ok()?;
-    Some(Published::new(published.version, published.updates, bytes))
+    let Published {
+        version,
+        updates,
+        published_us,
+        ..
+    } = *published;
+    Some(Published::at(published_us, version, updates, bytes))
 }
 
 async fn watch_leases(shared: Arc<Shared>) {
@@ -285,10 +342,31 @@ async fn watch_leases(shared: Arc<Shared>) {
     }
 }
 
-/// Waits until every living actor has heard that the run is over.
-async fn farewell(shared: &Shared) {
+/// Waits until every living actor has heard that the run is over, and, where
+/// it ended by itself, until every evaluator has told of the last weights.
+async fn farewell(shared: &Arc<Shared>) {
     let begin = Instant::now();
     while begin.elapsed() < FAREWELL && !shared.registry().all_told_to_stop() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let last = shared.newest.borrow().clone();
+    let Some(last) = last.filter(|_| shared.last_version.load(Ordering::Relaxed) > 0) else {
+        return;
+    };
+    // Evaluations are locked while one goes to the disk: no task waits for that.
+    let awaited = || {
+        let (shared, last) = (Arc::clone(shared), Arc::clone(&last));
+        let look = move || shared.evaluations().awaited(shared.now(), &last);
+        async { tokio::task::spawn_blocking(look).await.unwrap_or(false) }
+    };
+    if awaited().await {
+        tracing::info!(
+            version = last.version,
+            updates = last.updates,
+            "waiting for the evaluation of the last weights"
+        );
+    }
+    while begin.elapsed() < LAST_EVALUATION && awaited().await {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -8,15 +8,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::channel::Channel;
 use proto::hello::Hello;
-use proto::retry::{CALL_DEADLINE, unary};
+use proto::retry::{CALL_DEADLINE, reason, unary};
 use proto::sample::{SampleRequest, SampledBatch};
 use proto::wire::replay_client::ReplayClient;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 
 use crate::store::{Allocation, Store};
 
@@ -172,7 +172,7 @@ impl Sampler {
         let mut client = self.clients.get(shard)?.clone();
         let reply = unary(request.into(), within, |r| client.sample(r)).await;
         let answer = reply
-            .map_err(|status| status.message().to_owned())
+            .map_err(|status| reason(&status))
             .and_then(|reply| SampledBatch::try_from(reply).map_err(|e| e.to_string()));
         match answer {
             Ok(mut batch) => {

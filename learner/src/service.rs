@@ -6,23 +6,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::manifest::TrainingManifest;
+use proto::assembly::Assembly;
+use proto::checkpoints::{CheckpointList, PullCheckpoint};
+use proto::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
 use proto::heartbeat::{Heartbeat, HeartbeatReply};
 use proto::hello::{Difference, Hello};
 use proto::join::{JoinReply, JoinRequest};
-use proto::learner_status::{ActorStatus, LearnerStatus};
-use proto::weights::WatchRequest;
+use proto::weights::{WatchRequest, WeightsChunk};
 use proto::wire;
 use proto::wire::learner_server::Learner;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::broadcast::{self, Newest, Published};
+use crate::broadcast::{self, Half, Newest, Published};
+use crate::checkpoint_files::{CheckpointFiles, FilesError};
+use crate::checkpoint_stream;
+use crate::evaluations::{Evaluations, KeepError};
+use crate::progress::Progress;
 use crate::registry::Registry;
+use crate::status;
 use crate::store::Store;
 
-/// Chunks on their way to one watcher.
+/// Chunks on their way to one receiver.
 const CHUNKS_IN_FLIGHT: usize = 2;
 
 /// What the service tells about the run.
@@ -52,8 +60,24 @@ pub struct Shared {
     pub store: Arc<Store>,
     /// The newest weights.
     pub newest: Newest,
+    /// The first weights, where nothing was learned in them.
+    pub untrained: Option<Arc<Published>>,
     /// When the registry's time began.
     pub began: Instant,
+    /// Actors that there should be; `None`: all that have joined and not left.
+    pub actors_expected: Option<usize>,
+    /// Time limit of the training; 0 for none.
+    pub max_minutes: f64,
+    /// Rows before the first update.
+    pub min_rows: u64,
+    /// What evaluators found.
+    pub evaluations: Mutex<Evaluations>,
+    /// Files to pull.
+    pub checkpoints: Arc<CheckpointFiles>,
+    /// The last report.
+    pub progress: watch::Receiver<Progress>,
+    /// The last weights of a run that is over; 0 while it goes on.
+    pub last_version: AtomicU64,
 }
 
 impl Shared {
@@ -63,10 +87,25 @@ impl Shared {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The evaluations. Locked while a line or the best weights go to the disk:
+    /// only for threads that may wait.
+    pub fn evaluations(&self) -> MutexGuard<'_, Evaluations> {
+        // Each change is whole before the next begins.
+        self.evaluations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The registry's time.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// Actors that there should be.
+    #[must_use]
+    pub fn expected(&self, registry: &Registry) -> usize {
+        self.actors_expected.unwrap_or_else(|| registry.present())
     }
 
     fn weights_version(&self) -> u64 {
@@ -75,26 +114,40 @@ impl Shared {
 
     /// Refuses whoever trains something else, naming what differs.
     fn agree(&self, request: &JoinRequest) -> Result<(), Status> {
-        let Err(mismatch) = self.hello.check(&request.hello) else {
+        self.same(&request.hello, &request.manifest_json, &request.config_json)
+            .map_err(|sentence| {
+                tracing::warn!(host = request.host, why = sentence, "actor refused");
+                Status::failed_precondition(sentence)
+            })
+    }
+
+    /// Refuses an evaluator with other settings; its scans may be others.
+    fn may_evaluate(&self, beat: &EvaluatorBeat) -> Result<(), Status> {
+        let hello = Hello {
+            manifest: self.hello.manifest,
+            ..beat.hello.clone()
+        };
+        self.same(&hello, &[], &beat.config_json)
+            .map_err(|sentence| {
+                tracing::warn!(host = beat.host, why = sentence, "evaluator refused");
+                Status::failed_precondition(sentence)
+            })
+    }
+
+    /// What differs, as a sentence.
+    fn same(&self, hello: &Hello, manifest: &[u8], config: &[u8]) -> Result<(), String> {
+        let Err(mismatch) = self.hello.check(hello) else {
             return Ok(());
         };
-        let mut sentences = Vec::new();
-        for difference in &mismatch.differences {
-            sentences.push(match difference {
-                Difference::Manifest { .. } => {
-                    manifest_sentence(&self.manifest, &request.manifest_json)
-                        .unwrap_or_else(|| difference.to_string())
-                }
-                Difference::Config { .. } => {
-                    config_sentence(&self.config_json, &request.config_json)
-                        .unwrap_or_else(|| difference.to_string())
-                }
-                other => other.to_string(),
-            });
-        }
-        let sentence = sentences.join("; ");
-        tracing::warn!(host = request.host, why = sentence, "actor refused");
-        Err(Status::failed_precondition(sentence))
+        let sentences = mismatch.differences.iter().map(|difference| {
+            let told = match difference {
+                Difference::Manifest { .. } => manifest_sentence(&self.manifest, manifest),
+                Difference::Config { .. } => config_sentence(&self.config_json, config),
+                _ => None,
+            };
+            told.unwrap_or_else(|| difference.to_string())
+        });
+        Err(sentences.collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -134,17 +187,18 @@ fn config_sentence(ours: &str, theirs: &[u8]) -> Option<String> {
 #[derive(Debug, Clone)]
 pub struct LearnerService {
     shared: Arc<Shared>,
-    half: fn(&Published) -> Option<Published>,
+    half: Half,
 }
 
 impl LearnerService {
     /// A service over the shared state; `half` turns weights into bf16.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, half: fn(&Published) -> Option<Published>) -> Self {
+    pub fn new(shared: Arc<Shared>, half: Half) -> Self {
         Self { shared, half }
     }
 }
 
+type CheckpointsStream = Pin<Box<dyn Stream<Item = Result<wire::CheckpointChunk, Status>> + Send>>;
 type WeightsStream = Pin<Box<dyn Stream<Item = Result<wire::WeightsChunk, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -181,11 +235,15 @@ impl Learner for LearnerService {
         let heartbeat = Heartbeat::try_from(request.into_inner())?;
         let shared = &self.shared;
         let stop = shared.over.load(Ordering::Relaxed);
-        let known = shared.registry().heartbeat(shared.now(), &heartbeat, stop);
+        let newest = shared.weights_version();
+        let known = shared
+            .registry()
+            .heartbeat(shared.now(), &heartbeat, newest, stop);
         let reply = HeartbeatReply {
             rejoin: !known,
             stop,
             updates: shared.updates.load(Ordering::Relaxed),
+            weights_version: newest,
         };
         Ok(Response::new(reply.into()))
     }
@@ -204,41 +262,127 @@ impl Learner for LearnerService {
         let (out, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let half = request.bf16.then_some(self.half);
         let newest = self.shared.newest.clone();
-        tokio::spawn(broadcast::stream(newest, request.newer_than, half, out));
+        let first = self.shared.untrained.clone();
+        let first = first.filter(|_| request.untrained_first && request.newer_than == 0);
+        tokio::spawn(broadcast::stream(
+            newest,
+            first,
+            request.newer_than,
+            half,
+            out,
+        ));
         let chunks = ReceiverStream::new(chunks).map(|c| Ok(c.into()));
         Ok(Response::new(Box::pin(chunks)))
     }
 
     async fn status(
         &self,
-        _: Request<wire::LearnerStatusRequest>,
+        request: Request<wire::LearnerStatusRequest>,
     ) -> Result<Response<wire::LearnerStatus>, Status> {
-        let shared = &self.shared;
-        let now = shared.now();
-        let actors = shared.registry().actors().to_vec();
-        let actors = actors.into_iter().map(|a| ActorStatus {
-            writer: a.writer,
-            host: a.host,
-            alive: a.alive,
-            heartbeat_age_s: now.saturating_sub(a.seen).as_secs_f64(),
-            env_steps: a.env_steps,
-            weights_version: a.weights_version,
-        });
-        let (samples_per_insert, why) = shared
-            .store
-            .with_ledger(|l| (l.samples_per_insert(), l.why_blocked()));
-        let status = LearnerStatus {
-            run_id: shared.hello.run_id.clone(),
-            updates: shared.updates.load(Ordering::Relaxed),
-            updates_total: shared.updates_total,
-            weights_version: shared.weights_version(),
-            actors: actors.collect(),
-            shards: shared.store.links(),
-            samples_per_insert,
-            limiter: why.unwrap_or_else(|| "open".into()),
-            version: env!("CARGO_PKG_VERSION").into(),
-        };
+        let (shared, host) = (Arc::clone(&self.shared), request.into_inner().host);
+        let status = blocking(move || status::status(&shared, &host)).await?;
         Ok(Response::new(status.into()))
+    }
+
+    async fn evaluator_beat(
+        &self,
+        request: Request<wire::EvaluatorBeatRequest>,
+    ) -> Result<Response<wire::EvaluatorBeatReply>, Status> {
+        let beat = EvaluatorBeat::try_from(request.into_inner())?;
+        self.shared.may_evaluate(&beat)?;
+        let shared = Arc::clone(&self.shared);
+        // It may write to a slow disk.
+        let keep = move || {
+            let mut evaluations = shared.evaluations();
+            let wanted = evaluations.beat(shared.now(), &beat);
+            (wanted, evaluations.last())
+        };
+        let (kept, last) = blocking(keep).await?;
+        let reply = EvaluatorBeatReply {
+            run_id: self.shared.hello.run_id.clone(),
+            stop: self.shared.over.load(Ordering::Relaxed),
+            wanted: kept.map_err(|e| refusal(&e))?,
+            last_version: Some(self.shared.last_version.load(Ordering::Relaxed)).filter(|v| *v > 0),
+            last_updates: last.map(|e| e.updates),
+        };
+        Ok(Response::new(reply.into()))
+    }
+
+    async fn keep_best(
+        &self,
+        request: Request<Streaming<wire::WeightsChunk>>,
+    ) -> Result<Response<wire::KeepBestReply>, Status> {
+        let mut chunks = request.into_inner();
+        let mut assembly = Assembly::default();
+        while let Some(chunk) = chunks.message().await? {
+            let whole = assembly
+                .push(WeightsChunk::try_from(chunk)?)
+                .map_err(|e| Status::data_loss(e.to_string()))?;
+            if let Some(weights) = whole {
+                let shared = Arc::clone(&self.shared);
+                let keep = move || {
+                    shared
+                        .evaluations()
+                        .keep_best(weights.version, &weights.bytes)
+                };
+                blocking(keep).await?.map_err(|e| refusal(&e))?;
+                return Ok(Response::new(wire::KeepBestReply {}));
+            }
+        }
+        Err(Status::data_loss(
+            "the weights ended before their last byte",
+        ))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        _: Request<wire::ListCheckpointsRequest>,
+    ) -> Result<Response<wire::CheckpointList>, Status> {
+        let files = Arc::clone(&self.shared.checkpoints);
+        let list = CheckpointList {
+            run_id: self.shared.hello.run_id.clone(),
+            checkpoints: blocking(move || files.list()).await?,
+        };
+        Ok(Response::new(list.into()))
+    }
+
+    type PullCheckpointStream = CheckpointsStream;
+
+    async fn pull_checkpoint(
+        &self,
+        request: Request<wire::PullCheckpointRequest>,
+    ) -> Result<Response<CheckpointsStream>, Status> {
+        let request = PullCheckpoint::try_from(request.into_inner())?;
+        let files = Arc::clone(&self.shared.checkpoints);
+        let opened = blocking(move || checkpoint_stream::open(&files, &request)).await?;
+        let (opened, offset) = opened.map_err(|error| match error {
+            FilesError::NotFound { .. } => Status::not_found(error.to_string()),
+            FilesError::Read { .. } => Status::data_loss(error.to_string()),
+        })?;
+        let (out, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
+        tokio::task::spawn_blocking(move || checkpoint_stream::send(opened, offset, &out));
+        let chunks = ReceiverStream::new(chunks).map(|c| c.map(Into::into));
+        Ok(Response::new(Box::pin(chunks)))
+    }
+}
+
+/// Work that waits for a disk, off the executor.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    spawn_blocking(work)
+        .await
+        .map_err(|_| Status::internal("a task of the learner failed; its log says why"))
+}
+
+fn refusal(error: &KeepError) -> Status {
+    match error {
+        KeepError::NotWanted(_) => Status::failed_precondition(error.to_string()),
+        KeepError::Line(_) => Status::invalid_argument(error.to_string()),
+        KeepError::Write { .. } | KeepError::Best(_) => {
+            tracing::error!(%error, "an evaluation is not kept");
+            Status::unavailable(error.to_string())
+        }
     }
 }
 

@@ -2,12 +2,16 @@
 //! one lock that is never held across a wait.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use proto::learner_status::ShardLink;
 use proto::sample::ShardSummary;
 use tokio::sync::Notify;
 
 use crate::ledger::{Ledger, Report};
+
+/// A shard that stays away is told of again this often.
+const SAY_AWAY_EVERY: Duration = Duration::from_secs(30);
 
 /// One shard as last heard of.
 #[derive(Debug, Clone)]
@@ -16,8 +20,13 @@ struct Link {
     alive: bool,
     /// Whether it was ever heard of: the first answer is no return.
     met: bool,
-    /// Whether its silence was already said.
-    complained: bool,
+    /// When it answered last; at first, when the learner began.
+    heard: Instant,
+    /// When its silence was said last.
+    complained: Option<Instant>,
+    /// Why the last call failed.
+    why: String,
+    restarts: u32,
     summary: Option<ShardSummary>,
 }
 
@@ -54,7 +63,10 @@ impl Store {
             address: address.clone(),
             alive: false,
             met: false,
-            complained: false,
+            heard: Instant::now(),
+            complained: None,
+            why: String::new(),
+            restarts: 0,
             summary: None,
         };
         let links = addresses.iter().map(link).collect();
@@ -100,6 +112,9 @@ impl Store {
             address: l.address.clone(),
             alive: l.alive,
             summary: l.summary,
+            silent_s: l.heard.elapsed().as_secs_f64(),
+            why: l.why.clone(),
+            restarts: l.restarts,
         };
         state.links.iter().map(link).collect()
     }
@@ -136,7 +151,10 @@ impl Store {
                     "shard found"
                 );
             }
-            (link.alive, link.met, link.complained) = (true, true, false);
+            link.restarts += u32::from(renewed);
+            (link.alive, link.met, link.complained) = (true, true, None);
+            link.heard = Instant::now();
+            link.why.clear();
             link.summary = Some(summary);
             state.ledger.observe(
                 shard,
@@ -150,21 +168,46 @@ impl Store {
         self.changed.notify_waiters();
     }
 
-    /// Takes note of a call that failed; said once until the shard answers again.
+    /// Takes note of a call that failed; said at once, and now and then until
+    /// the shard answers again.
     pub fn lost(&self, shard: usize, why: &str) {
         let mut state = self.lock();
         let Some(link) = state.links.get_mut(shard) else {
             return;
         };
-        if !link.complained {
-            link.complained = true;
-            let address = &link.address;
-            tracing::warn!(
-                shard,
-                address,
-                why,
-                "shard lost: training goes on with the others"
-            );
+        why.clone_into(&mut link.why);
+        let said = link.complained;
+        if said.is_none_or(|at| at.elapsed() >= SAY_AWAY_EVERY) {
+            link.complained = Some(Instant::now());
+            let (address, silent_s) = (&link.address, link.heard.elapsed().as_secs());
+            match (link.met, said) {
+                (false, _) => {
+                    tracing::warn!(
+                        shard,
+                        address,
+                        silent_s,
+                        why,
+                        "shard not found yet; trying again"
+                    );
+                }
+                (true, None) => {
+                    tracing::warn!(
+                        shard,
+                        address,
+                        why,
+                        "shard lost: training goes on with the others"
+                    );
+                }
+                (true, Some(_)) => {
+                    tracing::warn!(
+                        shard,
+                        address,
+                        silent_s,
+                        why,
+                        "shard still away; trying again"
+                    );
+                }
+            }
         }
         if link.alive {
             link.alive = false;

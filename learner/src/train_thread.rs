@@ -60,6 +60,8 @@ pub struct TrainStats {
     pub weights_version: u64,
     /// Checkpoints that could not be written.
     pub failed_checkpoints: u64,
+    /// When the first update of this process began.
+    pub first_update: Option<Instant>,
 }
 
 /// Why training ended early.
@@ -345,12 +347,11 @@ impl Run {
         let config = Arc::clone(&self.setup.config);
         let limit = (config.learner.max_minutes > 0.0)
             .then(|| Duration::from_secs_f64(config.learner.max_minutes * 60.0));
-        let mut first_update: Option<Instant> = None;
         while self.trainer.updates() < config.learner.updates {
             if self.setup.stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            if let (Some(limit), Some(first)) = (limit, first_update)
+            if let (Some(limit), Some(first)) = (limit, self.stats.first_update)
                 && first.elapsed() >= limit
             {
                 tracing::info!(
@@ -373,7 +374,7 @@ impl Run {
             self.stats.wait_s += begin.elapsed().as_secs_f64();
             match ready {
                 Ok(ready) => {
-                    first_update.get_or_insert_with(Instant::now);
+                    self.stats.first_update.get_or_insert_with(Instant::now);
                     let batch = self.update(ready)?;
                     let _ = free.send(batch);
                     stats.send_replace(self.stats.clone());

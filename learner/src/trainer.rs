@@ -100,7 +100,7 @@ pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, Model
         "reference_tf" => NetworkSpec::reference_tf(agents),
         _ => NetworkSpec::small(agents, rules.history, None),
     };
-    let spec = NetworkSpec {
+    let mut spec = NetworkSpec {
         kind,
         history: rules.history,
         window: rules.window_size,
@@ -109,13 +109,20 @@ pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, Model
         attention: network.attention,
         ..preset
     };
-    spec.validate().map_err(|e| {
+    if !network.hidden.is_empty() {
+        spec.hidden.clone_from(&network.hidden);
+    }
+    let explain = |e: ModelError| {
         let preset = &network.preset;
         ModelError::Spec(format!(
             "network.preset = \"{preset}\" with rules.window_size = {}: {e}",
-            spec.window
+            rules.window_size
         ))
-    })?;
+    };
+    if network.shared > 0 {
+        spec.share(network.shared).map_err(explain)?;
+    }
+    spec.validate().map_err(explain)?;
     Ok(spec)
 }
 
@@ -166,6 +173,7 @@ impl Trainer {
             channels_last: true,
             windows: None,
             blocked: device.is_cuda(),
+            fused: false,
         });
         let target = online.deep_clone(device)?;
         let replicas = Replicas::new(&online, &target, devices, config.learner.threads)?;

@@ -13,6 +13,20 @@ fn presets_take_rules_and_options_from_the_configuration() {
         (spec.agents, spec.window, spec.history, spec.scales),
         (3, 8, 1, Some(3))
     );
+    (c.network.shared, c.network.hidden) = (40, vec![20]);
+    let shared = network_spec(&c, 3).unwrap();
+    assert_eq!(
+        (shared.features().unwrap(), &shared.hidden),
+        (43, &vec![20])
+    );
+    assert_eq!(shared.conv[..3], spec.conv);
+    c.network.shared = 4096;
+    let text = network_spec(&c, 3).unwrap_err().to_string();
+    assert!(
+        text.contains("channels is 4096, expected 1 to 2048"),
+        "{text}"
+    );
+    (c.network.shared, c.network.hidden) = (0, Vec::new());
     c.network.scale_input = false;
     c.network.kind = "commnet".into();
     (c.network.dueling, c.network.attention) = (true, true);

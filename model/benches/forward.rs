@@ -40,6 +40,7 @@ fn forward(c: &mut Criterion) {
                     channels_last,
                     windows: Some(at_once),
                     blocked: false,
+                    fused: false,
                 };
                 (order, compute)
             }));

@@ -20,6 +20,7 @@ fn gradients(c: &mut Criterion) {
         channels_last: true,
         windows: None,
         blocked: false,
+        fused: false,
     });
     let windows = Tensor::rand([64, 1, 24, 24, 24], (Kind::Float, Device::Cpu));
     let agents: Vec<i64> = (0..64).map(|i| i % 4).collect();

@@ -180,15 +180,25 @@ mod tests {
 
     #[test]
     fn rows_have_libtorchs_gradients_whatever_the_history_and_memory_order() {
-        for (history, window, channels_last) in [(1, 24, true), (4, 13, false), (2, 8, true)] {
+        for (history, window, channels_last, shared) in [
+            (1, 24, true, 0),
+            (4, 13, false, 0),
+            (2, 8, true, 0),
+            (1, 24, true, 40),
+            (2, 13, false, 7),
+        ] {
             let mut spec = NetworkSpec::small(3, history, Some(2));
             spec.window = window;
+            if shared > 0 {
+                spec.share(shared).unwrap();
+            }
             let mut network = network(&spec);
             network.set_compute(crate::trunk::Compute {
                 bf16: false,
                 channels_last,
                 windows: None,
                 blocked: false,
+                fused: false,
             });
             let windows = windows(&[5], &spec);
             let plan = HeadPlan::new(&[0, 2, 2, 1, 0], 3, Device::Cpu).unwrap();

@@ -10,11 +10,22 @@ use crate::error::{ModelError, Result};
 pub struct HeadPlan {
     agents: usize,
     samples: usize,
-    groups: Option<Groups>,
+    groups: Groups,
+}
+
+/// Where samples stand.
+#[derive(Debug)]
+enum Groups {
+    /// All with the only agent.
+    One,
+    /// Each with its agent.
+    Each(Places),
+    /// All with every agent.
+    All,
 }
 
 #[derive(Debug)]
-struct Groups {
+struct Places {
     /// `[A · largest]`: which sample stands in each place; padding repeats sample 0.
     gather: Tensor,
     /// `[B]`: the place of each sample.
@@ -40,15 +51,26 @@ impl HeadPlan {
                 .push(sample);
         }
         let groups = if agents == 1 {
-            None
+            Groups::One
         } else {
-            Some(Groups::new(&members, agent.len(), device)?)
+            Groups::Each(Places::new(&members, agent.len(), device)?)
         };
         Ok(Self {
             agents,
             samples: agent.len(),
             groups,
         })
+    }
+
+    /// A plan that sends every sample through the heads of all agents: answers
+    /// are `[B, A, outputs]` then.
+    #[must_use]
+    pub fn all(samples: usize, agents: usize) -> Self {
+        Self {
+            agents,
+            samples,
+            groups: Groups::All,
+        }
     }
 
     /// Number of samples.
@@ -65,29 +87,31 @@ impl HeadPlan {
 
     /// Features `[B, F]` → `[A, largest group, F]`.
     pub(crate) fn spread(&self, features: &Tensor) -> Result<Tensor> {
-        let Some(groups) = &self.groups else {
-            return Ok(features.f_unsqueeze(0)?);
-        };
         let agents = i64::try_from(self.agents).unwrap_or(i64::MAX);
-        let width = features.size()[1];
-        let places = groups.gather.size()[0] / agents;
-        Ok(features
-            .f_index_select(0, &groups.gather)?
-            .f_reshape([agents, places, width])?)
+        let alone = features.f_unsqueeze(0)?;
+        match &self.groups {
+            Groups::One => Ok(alone),
+            Groups::All => Ok(alone.f_expand([agents, -1, -1], false)?),
+            Groups::Each(places) => Ok(features
+                .f_index_select(0, &places.gather)?
+                .f_unflatten(0, [agents, -1])?),
+        }
     }
 
-    /// Answers `[A, largest group, outputs]` → `[B, outputs]` in the batch's order.
+    /// Answers `[A, largest group, outputs]` → `[B, outputs]` in the batch's
+    /// order, or `[B, A, outputs]` of [`HeadPlan::all`].
     pub(crate) fn collect(&self, answers: &Tensor) -> Result<Tensor> {
-        let Some(groups) = &self.groups else {
-            return Ok(answers.f_squeeze_dim(0)?);
-        };
-        Ok(answers
-            .f_flatten(0, 1)?
-            .f_index_select(0, &groups.inverse)?)
+        match &self.groups {
+            Groups::One => Ok(answers.f_squeeze_dim(0)?),
+            Groups::All => Ok(answers.f_transpose(0, 1)?),
+            Groups::Each(places) => Ok(answers
+                .f_flatten(0, 1)?
+                .f_index_select(0, &places.inverse)?),
+        }
     }
 }
 
-impl Groups {
+impl Places {
     fn new(members: &[Vec<usize>], samples: usize, device: Device) -> Result<Self> {
         let largest = members.iter().map(Vec::len).max().unwrap_or(0);
         let mut gather = vec![0_i64; members.len() * largest];
@@ -125,13 +149,25 @@ mod tests {
     #[test]
     fn one_agent_needs_no_index() {
         let plan = HeadPlan::new(&[0, 0, 0], 1, Device::Cpu).unwrap();
-        assert!(plan.groups.is_none());
+        assert!(matches!(plan.groups, Groups::One));
         let features = Tensor::from_slice(&[1.0_f32, 2.0, 3.0]).reshape([3, 1]);
         assert!(
             plan.collect(&plan.spread(&features).unwrap())
                 .unwrap()
                 .equal(&features)
         );
+    }
+
+    #[test]
+    fn every_sample_meets_every_agent() {
+        let plan = HeadPlan::all(2, 3);
+        assert_eq!((plan.samples(), plan.agents()), (2, 3));
+        let features = Tensor::from_slice(&[1_i64, 2]).reshape([2, 1]);
+        let spread = plan.spread(&features).unwrap();
+        assert_eq!(spread.size(), [3, 2, 1]);
+        let answers = spread + Tensor::from_slice(&[10_i64, 20, 30]).reshape([3, 1, 1]);
+        let rows: Vec<i64> = Vec::try_from(plan.collect(&answers).unwrap().flatten(0, -1)).unwrap();
+        assert_eq!(rows, [11, 21, 31, 12, 22, 32]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! - [`spec`], [`presets`]: what a network is made of; the named ones.
 //! - [`layout`], [`parameters`], [`init`]: names and shapes of its tensors, the tensors, their first values.
 //! - [`network`]: forward passes (trunk, heads, communication); [`head_plan`]: which sample goes through which head.
-//! - `blocked`: pooled convolutions as GPUs like them.
+//! - `blocked`: pooled convolutions as GPUs like them; `fused`, `winograd`: as CPUs do.
 //! - [`gradients`]: forward passes to be differentiated; `conv_grad`, `trunk_grad`: small
 //!   convolutions' gradients on the CPU.
 //! - [`weights`]: networks ↔ safetensors; [`infer`]: recognising published files; [`tensor_file`]: any named tensors.
@@ -18,6 +18,7 @@ mod communication;
 mod conv_grad;
 pub mod device;
 pub mod error;
+mod fused;
 pub mod gradients;
 pub mod head_plan;
 mod heads;
@@ -36,6 +37,7 @@ pub mod torch_file;
 mod trunk;
 mod trunk_grad;
 pub mod weights;
+mod winograd;
 
 pub use device::DeviceChoice;
 pub use error::{ModelError, Result};

@@ -116,9 +116,7 @@ impl Network {
     /// # Errors
     /// libtorch's.
     pub fn share(&self) -> Result<Self> {
-        let entries = self.parameters.iter();
-        let shared = entries.map(|(name, t)| (name.to_owned(), t.shallow_clone()));
-        let mut other = Self::from_parameters(&self.spec, Parameters::new(shared.collect()))?;
+        let mut other = Self::from_parameters(&self.spec, self.parameters.share())?;
         other.compute = self.compute;
         Ok(other)
     }
@@ -147,7 +145,8 @@ impl Network {
     ///
     /// `windows`: f32 `[B, H, n, n, n]` in 0..1. `plan`: the agent of each row.
     /// `scale`: i64 `[B]`, the index of each row's scale; needed where the
-    /// network takes scales and ignored where it does not.
+    /// network takes scales and ignored where it does not. With a plan of
+    /// [`HeadPlan::all`] the answer is `[B, A, actions]`.
     ///
     /// # Errors
     /// [`ModelError::Input`] for wrong shapes, and for a `commnet`, which needs

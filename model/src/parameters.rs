@@ -77,6 +77,12 @@ impl Parameters {
         })
     }
 
+    /// A second handle on the same numbers, for another thread.
+    pub(crate) fn share(&self) -> Self {
+        let shared = |(name, t): (&str, &Tensor)| (name.to_owned(), t.shallow_clone());
+        Self::new(self.iter().map(shared).collect())
+    }
+
     /// Says whether gradients are wanted.
     ///
     /// # Errors

@@ -229,11 +229,30 @@ impl NetworkSpec {
         Ok(sides)
     }
 
-    /// Bytes that the largest output of a convolution takes in f32, per window.
-    pub(crate) fn largest_output(&self) -> Result<usize> {
+    /// Puts one more layer before the heads: a convolution whose kernel covers
+    /// all that the others leave, so a fully connected layer that all agents share.
+    ///
+    /// # Errors
+    /// As [`NetworkSpec::feature_sides`].
+    pub fn share(&mut self, outputs: usize) -> Result<()> {
+        let side = self.feature_sides()?.last().copied();
+        self.conv.push(ConvSpec {
+            kernel: side.unwrap_or(self.window),
+            channels: outputs,
+            stride: 1,
+            padding: Padding::Zeros(0),
+            pool: false,
+        });
+        Ok(())
+    }
+
+    /// Bytes that the largest output of a convolution takes in f32, per window;
+    /// after pooling where `fused` layers pool what they have at hand.
+    pub(crate) fn largest_output(&self, fused: bool) -> Result<usize> {
         let sides = self.feature_sides()?;
         let outputs = self.conv.iter().zip(sides).map(|(conv, side)| {
-            let side = if conv.pool { 2 * side } else { side };
+            let pooled_later = conv.pool && !(fused && crate::fused::is_for(conv));
+            let side = if pooled_later { 2 * side } else { side };
             4 * conv.channels * side.pow(3)
         });
         Ok(outputs.max().unwrap_or(0))

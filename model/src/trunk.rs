@@ -5,7 +5,9 @@ use std::cell::OnceCell;
 use tch::{Device, Kind, Tensor};
 
 use crate::blocked;
-use crate::error::Result;
+use crate::device;
+use crate::error::{ModelError, Result};
+use crate::fused;
 use crate::init::as_i64;
 use crate::layout::{Layout, Role};
 use crate::parameters::Parameters;
@@ -22,6 +24,9 @@ pub struct Compute {
     pub windows: Option<usize>,
     /// Pooled convolutions block by block (`blocked`), which suits GPUs.
     pub blocked: bool,
+    /// Pooled convolutions of 5³ by our own kernel (`fused`) where windows lie
+    /// on a CPU in f32: for acting, because it gives no gradients.
+    pub fused: bool,
 }
 
 /// Bytes of a layer's output that should not leave the cache before the next
@@ -31,8 +36,11 @@ const CACHED: usize = 16 << 20;
 /// The same on a GPU: what actors may take of a memory that a learner needs.
 const BESIDE: usize = 1 << 30;
 
+/// Slope of libtorch's `leaky_relu` below zero.
+pub(crate) const LEAK: f32 = 0.01;
+
 /// The shared convolutions, as places in the parameters.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Trunk {
     pub(crate) layers: Vec<Layer>,
     pub(crate) activation: Activation,
@@ -51,6 +59,15 @@ pub(crate) struct Layer {
     pub(crate) prelu: Option<usize>,
     /// Of `blocked`, once it was needed.
     pub(crate) block_places: OnceCell<Tensor>,
+}
+
+impl Clone for Layer {
+    fn clone(&self) -> Self {
+        Self {
+            block_places: OnceCell::new(),
+            ..*self
+        }
+    }
 }
 
 impl Trunk {
@@ -96,6 +113,58 @@ impl Trunk {
         windows: &Tensor,
         compute: Compute,
     ) -> Result<Tensor> {
+        let threads = i64::from(tch::get_num_threads());
+        let batch = windows.size().first().copied().unwrap_or(0);
+        let fused = self
+            .layers
+            .first()
+            .is_some_and(|l| compute.fuses(l, windows));
+        if fused && threads.min(batch) > 1 {
+            return self.side_by_side(p, windows, compute, threads.min(batch));
+        }
+        self.in_parts(p, windows, compute)
+    }
+
+    /// Windows on several threads, each computing on its own: that beats several
+    /// threads per operation, which meet after each and spin in between.
+    fn side_by_side(
+        &self,
+        p: &Parameters,
+        windows: &Tensor,
+        compute: Compute,
+        threads: i64,
+    ) -> Result<Tensor> {
+        let batch = windows.size().first().copied().unwrap_or(0);
+        let parts = windows.f_split((batch + threads - 1) / threads, 0)?;
+        let before = tch::get_num_threads();
+        let work = |trunk: &Self, p: &Parameters, part: &Tensor| {
+            device::set_threads(1);
+            tch::no_grad(|| trunk.in_parts(p, part, compute))
+        };
+        let features: Result<Vec<Tensor>> = std::thread::scope(|scope| {
+            let (first, others) = parts.split_first().ok_or_else(no_windows)?;
+            let handles: Vec<_> = others
+                .iter()
+                .map(|part| {
+                    let (trunk, p, part) = (self.clone(), p.share(), part.shallow_clone());
+                    scope.spawn(move || work(&trunk, &p, &part))
+                })
+                .collect();
+            let mut features = vec![work(self, p, first)];
+            for handle in handles {
+                features.push(
+                    handle
+                        .join()
+                        .unwrap_or_else(|e| std::panic::resume_unwind(e)),
+                );
+            }
+            features.into_iter().collect()
+        });
+        tch::set_num_threads(before);
+        Ok(Tensor::f_cat(&features?, 0)?)
+    }
+
+    fn in_parts(&self, p: &Parameters, windows: &Tensor, compute: Compute) -> Result<Tensor> {
         let batch = windows.size().first().copied().unwrap_or(0);
         let part = compute.windows.and_then(|n| i64::try_from(n.max(1)).ok());
         let Some(part) = part.filter(|&n| n < batch) else {
@@ -111,10 +180,11 @@ impl Trunk {
 
     fn together(&self, p: &Parameters, windows: &Tensor, compute: Compute) -> Result<Tensor> {
         let mut x = match self.layers.first() {
-            // Blocks are put in order from either layout.
             Some(first) if compute.blocked && blocked::is_for(first) => {
                 windows.f_to_kind(compute.kind())?
             }
+            // Both put windows in order themselves.
+            Some(first) if compute.fuses(first, windows) => windows.shallow_clone(),
             _ => compute.ready(windows)?,
         };
         for layer in &self.layers {
@@ -140,8 +210,15 @@ impl Trunk {
             let (parameters, kind) = ([weight, bias], compute.kind());
             return blocked::layer(layer, x, parameters, slope.as_ref(), self.activation, kind);
         }
-        let (weight, bias) = (compute.ready(weight)?, bias.f_to_kind(compute.kind())?);
-        let x = layer.convolve(x, &weight, &bias)?;
+        if compute.fuses(layer, x) {
+            return fused::layer(layer, x, [weight, bias], slope.as_ref(), self.activation);
+        }
+        let bias = bias.f_to_kind(compute.kind())?;
+        let x = if layer.is_dense() {
+            layer.multiply(x, &weight.f_to_kind(compute.kind())?, &bias)?
+        } else {
+            layer.convolve(x, &compute.ready(weight)?, &bias)?
+        };
         let x = activate(&x, self.activation, slope.as_ref())?;
         if layer.conv.pool {
             return Ok(x.f_max_pool3d([2, 2, 2], [2, 2, 2], [0, 0, 0], [1, 1, 1], false)?);
@@ -164,11 +241,13 @@ impl Compute {
         } else {
             BESIDE
         };
+        let fused = device == Device::Cpu;
         Ok(Self {
             bf16: false,
             channels_last: true,
-            windows: Some((room / spec.largest_output()?.max(1)).max(1)),
+            windows: Some((room / spec.largest_output(fused)?.max(1)).max(1)),
             blocked: device != Device::Cpu,
+            fused,
         })
     }
 
@@ -178,6 +257,10 @@ impl Compute {
         } else {
             Kind::Float
         }
+    }
+
+    fn fuses(self, layer: &Layer, x: &Tensor) -> bool {
+        self.fused && !self.bf16 && fused::is_for(&layer.conv) && fused::takes(x)
     }
 
     /// A tensor `[a, c, x, y, z]` as this computes with it.
@@ -191,7 +274,35 @@ impl Compute {
     }
 }
 
+/// A tensor's numbers in the order of its axes.
+pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+    let tensor = tensor.f_contiguous()?;
+    let mut all = vec![0.0; tensor.numel()];
+    tensor.f_copy_data(&mut all, tensor.numel())?;
+    Ok(all)
+}
+
+fn no_windows() -> ModelError {
+    ModelError::Input {
+        what: "windows",
+        expected: "at least one".to_owned(),
+        found: "none".to_owned(),
+    }
+}
+
 impl Layer {
+    /// Whether the kernel covers the whole input: a fully connected layer.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.conv.kernel == self.side && self.padding == (0, 0) && !self.conv.pool
+    }
+
+    /// `[B, C, k, k, k]` → `[B, O, 1, 1, 1]` as one matrix product.
+    fn multiply(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let y = x.f_flatten(1, -1)?;
+        let y = y.f_linear(&weight.f_flatten(1, -1)?, Some(bias))?;
+        Ok(y.f_unflatten(1, [-1, 1, 1, 1])?)
+    }
+
     fn convolve(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let stride = as_i64(&[self.conv.stride; 3]);
         let (before, after) = self.padding;

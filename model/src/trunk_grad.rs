@@ -1,25 +1,25 @@
 //! The gradients of a trunk of small strided convolutions, on the CPU, in
-//! whole: one sample after another, channels last, through `conv_grad`.
+//! whole: one sample after another, channels last, through `conv_grad`. Fully
+//! connected layers after them are matrix products over the batch.
 
 use pulp::Arch;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::conv_grad::{ConvShape, InputGradient, WeightGradient};
 use crate::error::Result;
 use crate::init::as_i64;
 use crate::parameters::Parameters;
 use crate::spec::Activation;
-use crate::trunk::{Compute, Layer, Trunk};
+use crate::trunk::{Compute, LEAK, Layer, Trunk, numbers};
 
-/// Slope of LeakyReLU below zero, PyTorch's default.
-const LEAK: f32 = 0.01;
 /// Channels are worked on in vectors of up to this many.
 const VECTOR: usize = 16;
 
 /// Whether this trunk's gradients are computed here: f32 on a CPU, activations
 /// without parameters, no pooling, whole vectors of channels, strides that make
-/// outputs few.
+/// outputs few; and after those any layers that see all of their input.
 pub(crate) fn is_for(trunk: &Trunk, compute: Compute, device: Device) -> bool {
+    let (strided, dense) = trunk.layers.split_at(strided(trunk));
     let own = |(i, layer): (usize, &Layer)| {
         let inner = i == 0 || trunk.layers[i - 1].conv.channels.is_multiple_of(VECTOR);
         let strided = layer.conv.stride > 1 && !layer.conv.pool;
@@ -28,7 +28,15 @@ pub(crate) fn is_for(trunk: &Trunk, compute: Compute, device: Device) -> bool {
     device == Device::Cpu
         && !compute.bf16
         && trunk.activation != Activation::Prelu
-        && trunk.layers.iter().enumerate().all(own)
+        && !strided.is_empty()
+        && strided.iter().enumerate().all(own)
+        && dense.iter().all(|layer| layer.prelu.is_none())
+}
+
+/// Number of layers before the fully connected ones at the end.
+fn strided(trunk: &Trunk) -> usize {
+    let dense = trunk.layers.iter().rev().take_while(|l| l.is_dense());
+    trunk.layers.len() - dense.count()
 }
 
 /// What a forward pass leaves for the gradients.
@@ -67,26 +75,52 @@ impl Recorded {
         p: &Parameters,
         features: &Tensor,
     ) -> Result<Vec<Tensor>> {
-        let values = self
-            .values
+        let slope = match trunk.activation {
+            Activation::Relu => 0.0,
+            Activation::LeakyRelu => LEAK,
+            Activation::Linear | Activation::Prelu => 1.0,
+        };
+        let strided = strided(trunk);
+        let mut gradient = features.shallow_clone();
+        let mut dense = Vec::new();
+        for (i, layer) in trunk.layers.iter().enumerate().skip(strided).rev() {
+            let y = self.values[i + 1].f_flatten(1, -1)?;
+            let scaled = gradient.f_mul_scalar(f64::from(slope))?;
+            let before = gradient.f_where_self(&y.f_gt(0.0)?, &scaled)?;
+            let x = self.values[i].f_flatten(1, -1)?;
+            let weight = p.at(layer.weight).detach();
+            let of_weight = before.f_transpose(0, 1)?.f_matmul(&x)?;
+            let of_bias = before.f_sum_dim_intlist([0_i64].as_slice(), false, Kind::Float)?;
+            dense.push([of_weight.f_view(&weight.size()[..])?, of_bias]);
+            gradient = before.f_matmul(&weight.f_flatten(1, -1)?)?;
+        }
+        let mut all = self.convolutions(&trunk.layers[..strided], p, &gradient, slope)?;
+        all.extend(dense.into_iter().rev().flatten());
+        Ok(all)
+    }
+
+    /// The same of the layers before the fully connected ones.
+    fn convolutions(
+        &self,
+        of: &[Layer],
+        p: &Parameters,
+        features: &Tensor,
+        slope: f32,
+    ) -> Result<Vec<Tensor>> {
+        let values = self.values[..=of.len()]
             .iter()
             .map(channels_last)
             .collect::<Result<Vec<_>>>()?;
-        let last = self.values[self.values.len() - 1].size();
+        let last = self.values[of.len()].size();
         let gradient = channels_last(&features.f_view(&last[..])?)?;
-        let mut layers = Vec::with_capacity(trunk.layers.len());
-        for (i, layer) in trunk.layers.iter().enumerate() {
+        let mut layers = Vec::with_capacity(of.len());
+        for (i, layer) in of.iter().enumerate() {
             let sizes: Vec<usize> = [&self.values[i], &self.values[i + 1]]
                 .map(|t| usize::try_from(t.size()[2]).unwrap_or(0))
                 .into();
             let ci = usize::try_from(self.values[i].size()[1]).unwrap_or(0);
             layers.push(LayerGrad::new(layer, p, ci, &sizes, i > 0)?);
         }
-        let slope = match trunk.activation {
-            Activation::Relu => 0.0,
-            Activation::LeakyRelu => LEAK,
-            Activation::Linear | Activation::Prelu => 1.0,
-        };
         let samples = usize::try_from(last[0]).unwrap_or(0);
         let mut work = Vec::new();
         for sample in 0..samples {
@@ -213,11 +247,4 @@ impl LayerGrad {
 /// `[B, C, x, y, z]` as numbers with the channels next to each other.
 fn channels_last(tensor: &Tensor) -> Result<Vec<f32>> {
     numbers(&tensor.f_permute([0, 2, 3, 4, 1])?)
-}
-
-fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
-    let tensor = tensor.f_contiguous()?;
-    let mut all = vec![0.0; tensor.numel()];
-    tensor.f_copy_data(&mut all, tensor.numel())?;
-    Ok(all)
 }

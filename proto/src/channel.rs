@@ -4,12 +4,17 @@
 //! that vanished without closing the connection, and a lazily connected channel
 //! may never connect again.
 
+use crate::security::{Bearer, Role, Security};
 use crate::wire::learner_client::LearnerClient;
 use crate::wire::learner_server::{Learner, LearnerServer};
 use crate::wire::replay_client::ReplayClient;
 use crate::wire::replay_server::{Replay, ReplayServer};
 use std::time::Duration;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Endpoint, Server};
+
+/// A connection to a service, which says with every call who we are.
+pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
 
 /// Largest message in either direction.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -21,6 +26,11 @@ const FRAME_BYTES_MAX: u32 = 256 << 10;
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Calls at once on one connection: a learner has `learner.prefetch` samples (at
+/// most 64) under way, an actor one stream. More wait at the client.
+const STREAMS_PER_CONNECTION: u32 = 256;
+/// All headers of a call; ours take a few hundred bytes.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// An address that is none.
 #[derive(Debug, thiserror::Error)]
@@ -31,22 +41,28 @@ pub struct AddressError {
     source: tonic::transport::Error,
 }
 
-/// A channel to `host:port` (or `http://host:port`) that connects with the
-/// first call and again after every loss. Needs a tokio runtime around it.
-pub fn connect_lazy(address: &str) -> Result<Channel, AddressError> {
-    Ok(endpoint(address)?.connect_lazy())
+impl AddressError {
+    pub(crate) fn new(address: &str, source: tonic::transport::Error) -> Self {
+        Self {
+            address: address.to_owned(),
+            source,
+        }
+    }
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
-    let uri = if address.contains("://") {
-        address.to_owned()
-    } else {
-        format!("http://{address}")
-    };
-    let endpoint = Endpoint::from_shared(uri).map_err(|source| AddressError {
-        address: address.to_owned(),
-        source,
-    })?;
+/// A channel to `host:port` (or `http://host:port`) without TLS and token, as
+/// inside of one process; see [`Security::connect`] for the others.
+pub fn connect_lazy(address: &str) -> Result<Channel, AddressError> {
+    Security::none().connect(address, Role::Learner)
+}
+
+/// An endpoint with our settings; `scheme` stands before addresses, also in the
+/// place of another.
+pub(crate) fn endpoint(address: &str, scheme: &str) -> Result<Endpoint, AddressError> {
+    let bare = address.split_once("://").map_or(address, |(_, bare)| bare);
+    let uri = format!("{scheme}://{bare}");
+    let endpoint =
+        Endpoint::from_shared(uri).map_err(|source| AddressError::new(address, source))?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -66,6 +82,8 @@ pub fn server_builder() -> Server {
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE_EVERY))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
@@ -110,14 +128,20 @@ mod tests {
     #[test]
     fn addresses_with_and_without_a_scheme() {
         assert_eq!(
-            endpoint("127.0.0.1:7100").unwrap().uri().to_string(),
+            endpoint("127.0.0.1:7100", "http")
+                .unwrap()
+                .uri()
+                .to_string(),
             "http://127.0.0.1:7100/"
         );
         assert_eq!(
-            endpoint("http://replay-0:7100").unwrap().uri().to_string(),
-            "http://replay-0:7100/"
+            endpoint("http://replay-0:7100", "https")
+                .unwrap()
+                .uri()
+                .to_string(),
+            "https://replay-0:7100/"
         );
-        let error = endpoint("not an address").unwrap_err().to_string();
+        let error = endpoint("not an address", "http").unwrap_err().to_string();
         assert!(
             error.contains("\"not an address\"") && error.contains("host:port"),
             "{error}"

@@ -1,7 +1,8 @@
 //! Is a service there and ready? What probes of containers ask.
 
-use crate::channel::{self, AddressError};
+use crate::channel::AddressError;
 use crate::retry::{self, CALL_DEADLINE};
+use crate::security::{Role, Security};
 use tonic::Status;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
@@ -13,7 +14,7 @@ pub enum HealthError {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// No answer, or an error for an answer.
-    #[error("{address} does not answer: {}", status.message())]
+    #[error("{address} does not answer: {}", retry::reason(status))]
     NoAnswer {
         /// Who was asked.
         address: String,
@@ -30,9 +31,9 @@ pub enum HealthError {
     },
 }
 
-/// Asks the server at `host:port` once, as a whole.
-pub async fn check(address: &str) -> Result<(), HealthError> {
-    let mut client = HealthClient::new(channel::connect_lazy(address)?);
+/// Asks the server at `host:port`, which is expected to have this role, once, as a whole.
+pub async fn check(address: &str, security: &Security, role: Role) -> Result<(), HealthError> {
+    let mut client = HealthClient::new(security.connect(address, role)?);
     let request = HealthCheckRequest {
         service: String::new(),
     };

@@ -25,6 +25,70 @@ pub struct Heartbeat {
     pub episode_error: f64,
     /// How many episodes that mean is over.
     pub episode_errors: u64,
+    /// Seconds since its weights arrived.
+    pub weights_age_s: f64,
+    /// What it does.
+    pub state: ActorState,
+    /// Mean probability of a random action over its slots now, 0 to 1.
+    pub exploration: f64,
+    /// Seconds from the publication of the newest weights acted with to the end
+    /// of the first step with them, by the two hosts' clocks; 0 before the first.
+    pub weights_latency_s: f64,
+}
+
+/// What an actor does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ActorState {
+    /// No weights have come yet.
+    #[default]
+    Starting,
+    /// It walks.
+    Acting,
+    /// It waits for shards to take rows.
+    Blocked,
+    /// It waits for newer weights: its own are older than `actor.max_staleness` allows.
+    Stale,
+    /// It was told to stop: this is its last heartbeat, and nobody misses it.
+    Left,
+}
+
+impl ActorState {
+    /// One word for people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Acting => "acting",
+            Self::Blocked => "blocked",
+            Self::Stale => "stale",
+            Self::Left => "left",
+        }
+    }
+
+    /// As an earlier version said nothing: starting.
+    pub(crate) fn of_wire(value: i32) -> Self {
+        match wire::ActorState::try_from(value) {
+            Ok(wire::ActorState::Acting) => Self::Acting,
+            Ok(wire::ActorState::Blocked) => Self::Blocked,
+            Ok(wire::ActorState::Stale) => Self::Stale,
+            Ok(wire::ActorState::Left) => Self::Left,
+            Ok(wire::ActorState::Starting | wire::ActorState::Unspecified) | Err(_) => {
+                Self::Starting
+            }
+        }
+    }
+}
+
+impl From<ActorState> for wire::ActorState {
+    fn from(state: ActorState) -> Self {
+        match state {
+            ActorState::Starting => Self::Starting,
+            ActorState::Acting => Self::Acting,
+            ActorState::Blocked => Self::Blocked,
+            ActorState::Stale => Self::Stale,
+            ActorState::Left => Self::Left,
+        }
+    }
 }
 
 /// What the learner answers.
@@ -36,6 +100,8 @@ pub struct HeartbeatReply {
     pub stop: bool,
     /// Updates done, for schedules on the actor's side.
     pub updates: u64,
+    /// The newest weights.
+    pub weights_version: u64,
 }
 
 impl From<Heartbeat> for wire::HeartbeatRequest {
@@ -51,6 +117,10 @@ impl From<Heartbeat> for wire::HeartbeatRequest {
             blocked_s: heartbeat.blocked_s,
             episode_error: heartbeat.episode_error,
             episode_errors: heartbeat.episode_errors,
+            weights_age_s: heartbeat.weights_age_s,
+            state: wire::ActorState::from(heartbeat.state).into(),
+            exploration: heartbeat.exploration,
+            weights_latency_s: heartbeat.weights_latency_s,
         }
     }
 }
@@ -72,6 +142,10 @@ impl TryFrom<wire::HeartbeatRequest> for Heartbeat {
             blocked_s: pack::measure("blocked_s", request.blocked_s)?,
             episode_error: pack::measure("episode_error", request.episode_error)?,
             episode_errors: request.episode_errors,
+            weights_age_s: pack::measure("weights_age_s", request.weights_age_s)?,
+            state: ActorState::of_wire(request.state),
+            exploration: pack::measure("exploration", request.exploration)?,
+            weights_latency_s: pack::measure("weights_latency_s", request.weights_latency_s)?,
         })
     }
 }
@@ -82,6 +156,7 @@ impl From<HeartbeatReply> for wire::HeartbeatReply {
             rejoin: reply.rejoin,
             stop: reply.stop,
             updates: reply.updates,
+            weights_version: reply.weights_version,
         }
     }
 }
@@ -92,6 +167,7 @@ impl From<wire::HeartbeatReply> for HeartbeatReply {
             rejoin: reply.rejoin,
             stop: reply.stop,
             updates: reply.updates,
+            weights_version: reply.weights_version,
         }
     }
 }
@@ -115,6 +191,10 @@ mod tests {
             blocked_s: 8.5,
             episode_error: 9.5,
             episode_errors: 10,
+            weights_age_s: 0.5,
+            state: ActorState::Stale,
+            exploration: 0.25,
+            weights_latency_s: 0.125,
         };
         assert_eq!(
             Heartbeat::try_from(wire::HeartbeatRequest::from(heartbeat)),
@@ -132,6 +212,7 @@ mod tests {
             rejoin: true,
             stop: false,
             updates: 11,
+            weights_version: 12,
         };
         assert_eq!(
             HeartbeatReply::from(wire::HeartbeatReply::from(reply)),

@@ -14,7 +14,7 @@ pub const BATCH_BYTES_MAX: usize = 4 << 20;
 pub const INSERT_WINDOW: u32 = 8;
 
 /// Who writes: one life of one actor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Writer {
     /// The actor's id, as in its rows.
     pub actor: u16,

@@ -8,23 +8,33 @@
 //! Layout:
 //! - [`hello`]: what must agree before anything else.
 //! - [`insert`], [`sample`], [`update`], [`shard_status`]: the replay shard.
-//! - [`join`], [`heartbeat`], [`weights`], [`learner_status`]: the learner.
+//! - [`join`], [`heartbeat`], [`weights`], [`learner_status`]: the learner; [`assembly`]
+//!   puts weights together again.
+//! - [`evaluator`], [`checkpoints`]: what it hears of evaluations, the files that it gives away.
 //! - [`error`]: a message that is not what the contract says.
 //! - [`channel`], [`retry`]: how to call a service.
+//! - [`security`]: who may call whom; TLS, roles, token.
 //! - [`listen`], [`serve`], [`health`]: how to be one, and whether one is there.
+//! - [`http`], [`metrics`]: what a service tells beside gRPC.
 
+pub mod assembly;
 pub mod channel;
+pub mod checkpoints;
 pub mod error;
+pub mod evaluator;
 pub mod health;
 pub mod heartbeat;
 pub mod hello;
+pub mod http;
 pub mod insert;
 pub mod join;
 pub mod learner_status;
 pub mod listen;
+pub mod metrics;
 mod pack;
 pub mod retry;
 pub mod sample;
+pub mod security;
 pub mod serve;
 pub mod shard_status;
 pub mod update;

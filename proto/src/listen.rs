@@ -12,8 +12,9 @@ pub const INTERRUPTED: i32 = 130;
 pub enum ListenError {
     /// Others could reach it, and nothing protects it.
     #[error(
-        "refusing to listen on {address}: beyond this machine anyone who reaches the port could read and write, \
-         because this version has no TLS; listen on 127.0.0.1, or allow it (--insecure, cluster.insecure) on a network that you trust"
+        "refusing to listen on {address}: beyond this machine anyone who reaches the port could read and write; \
+         make certificates with `landmarl certs --out DIR` and set cluster.ca, cluster.cert, cluster.key and cluster.token_file, \
+         or listen on 127.0.0.1, or allow it as it is (--insecure, cluster.insecure) on a network that you trust"
     )]
     BeyondLoopback {
         /// Where it was told to listen.
@@ -37,9 +38,10 @@ pub enum ListenError {
     },
 }
 
-/// Listens on `address` (port 0: any free one); beyond loopback only if `insecure`.
-pub async fn bind(address: SocketAddr, insecure: bool) -> Result<TcpListener, ListenError> {
-    if !address.ip().is_loopback() && !insecure {
+/// Listens on `address` (port 0: any free one); beyond loopback only if `open`:
+/// because there is TLS, or in spite of it being `insecure`.
+pub async fn bind(address: SocketAddr, open: bool) -> Result<TcpListener, ListenError> {
+    if !address.ip().is_loopback() && !open {
         return Err(ListenError::BeyondLoopback { address });
     }
     TcpListener::bind(address)
@@ -97,27 +99,31 @@ pub async fn stop_signal() -> io::Result<()> {
 
 /// Ends with Ctrl-C or SIGTERM; another one after that ends the process at
 /// once, with exit code [`INTERRUPTED`]: whoever asks twice will not wait.
-pub async fn stop_signal_or_exit() {
-    let mut signals = match first_signal().await {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(%error, "cannot wait for signals; stopping");
-            return;
-        }
-    };
-    tokio::spawn(async move {
-        if signals.next().await.is_ok() {
-            #[expect(clippy::exit, reason = "nothing is left to be done in order")]
-            std::process::exit(INTERRUPTED);
-        }
-    });
-}
-
-/// What hears the second signal has been listening since before the first.
-async fn first_signal() -> io::Result<Signals> {
-    let mut signals = Signals::new()?;
-    signals.next().await?;
-    Ok(signals)
+///
+/// Listens for them from this call on, not from the first poll: a signal that
+/// comes while a service still starts is not lost on it.
+pub fn stop_signal_or_exit() -> impl Future<Output = ()> + Send {
+    let signals = Signals::new();
+    async move {
+        let first = async {
+            let mut signals = signals?;
+            signals.next().await?;
+            io::Result::Ok(signals)
+        };
+        let mut signals = match first.await {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for signals; stopping");
+                return;
+            }
+        };
+        tokio::spawn(async move {
+            if signals.next().await.is_ok() {
+                #[expect(clippy::exit, reason = "nothing is left to be done in order")]
+                std::process::exit(INTERRUPTED);
+            }
+        });
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +149,14 @@ mod tests {
             error.contains("0.0.0.0:0") && error.contains("--insecure"),
             "{error}"
         );
+        for word in [
+            "landmarl certs",
+            "cluster.ca",
+            "cluster.cert",
+            "cluster.key",
+        ] {
+            assert!(error.contains(word), "{word}: {error}");
+        }
         assert!(bind(address, true).await.is_ok());
     }
 }

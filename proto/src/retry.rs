@@ -42,6 +42,25 @@ pub fn is_retryable(status: &Status) -> bool {
     )
 }
 
+/// A status in words, with what lies behind it: of a failed handshake the message
+/// alone says "transport error".
+#[must_use]
+pub fn reason(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let told = error.to_string();
+        if !text.contains(&told) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&told);
+        }
+        source = error.source();
+    }
+    text
+}
+
 /// Waits between attempts: 0.1 s doubling to 5 s, each lengthened by up to
 /// itself at random, so that clients do not come back all at once.
 #[must_use]
@@ -107,6 +126,15 @@ mod tests {
             .unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded);
         assert_eq!(status.message(), "no answer within 0.02 s");
+    }
+
+    #[test]
+    fn reasons_name_what_lies_behind_once() {
+        let inner = std::io::Error::other("received fatal alert: CertificateRequired");
+        let status = Status::from_error(Box::new(inner));
+        let told = reason(&status);
+        assert_eq!(told.matches("CertificateRequired").count(), 1, "{told}");
+        assert_eq!(reason(&Status::unavailable("away")), "away");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! How to be a service: listen, answer health and reflection, stop when told.
 
+use crate::security::Security;
 use crate::{channel, wire};
 use std::future::Future;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 
 /// How long open calls may take to end after the stop signal.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -22,14 +22,16 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves `routes` on `listener` until `shutdown`, with gRPC health (the
-/// services named in `services` and the server as a whole) and reflection.
+/// Serves `routes` on `listener` until `shutdown`, to those whom `security` lets
+/// in, with gRPC health (the services named in `services` and the server as a
+/// whole) and reflection.
 ///
 /// After `shutdown` no new connection is taken, health turns to not serving,
 /// open calls get [`DRAIN_GRACE`] to end. Streams without an end of their own
 /// should watch the same signal.
 pub async fn run_server(
     listener: TcpListener,
+    security: Security,
     routes: Routes,
     services: &[&str],
     shutdown: impl Future<Output = ()> + Send,
@@ -44,10 +46,17 @@ pub async fn run_server(
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    // A listener that is given, not bound by tonic, needs its own TCP settings.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    security.tell();
+    let exposed = listener.local_addr().is_ok_and(|a| !a.ip().is_loopback());
+    if exposed && !security.has_tls() {
+        tracing::warn!(
+            "no TLS: whoever reaches this port can read and write, and see the token if there is one"
+        );
+    }
+    let incoming = security.door(listener);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = channel::server_builder()
+        .layer(security.guard())
         .add_routes(routes)
         .add_service(health)
         .add_service(reflection)
@@ -83,6 +92,7 @@ pub async fn run_server(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::security::Role;
     use crate::{health, listen};
     use tonic_reflection::pb::v1::ServerReflectionRequest;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -96,10 +106,17 @@ mod tests {
             .unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(run_server(listener, Routes::default(), &["x"], async {
-            let _ = stopped.await;
-        }));
-        health::check(&address).await.unwrap();
+        let served = tokio::spawn(run_server(
+            listener,
+            Security::none(),
+            Routes::default(),
+            &["x"],
+            async {
+                let _ = stopped.await;
+            },
+        ));
+        let check = || async { health::check(&address, &Security::none(), Role::Replay).await };
+        check().await.unwrap();
 
         let mut client = ServerReflectionClient::new(channel::connect_lazy(&address).unwrap());
         let question = ServerReflectionRequest {
@@ -132,6 +149,6 @@ mod tests {
 
         stop.send(()).unwrap();
         served.await.unwrap().unwrap();
-        assert!(health::check(&address).await.is_err());
+        assert!(check().await.is_err());
     }
 }

@@ -19,6 +19,8 @@ pub struct WatchRequest {
     pub newer_than: u64,
     /// Half the bytes: weights as bf16.
     pub bf16: bool,
+    /// Begin with the weights that nothing was learned in yet, where there are such.
+    pub untrained_first: bool,
 }
 
 /// A piece of one version; the pieces of a version come in order.
@@ -36,6 +38,8 @@ pub struct WeightsChunk {
     pub data: Bytes,
     /// Updates done when this version was published.
     pub updates: u64,
+    /// When that was: microseconds since 1970 by the learner's clock.
+    pub published_us: u64,
 }
 
 impl WeightsChunk {
@@ -52,6 +56,7 @@ impl From<WatchRequest> for wire::WatchRequest {
             hello: Some(request.hello.into()),
             newer_than: request.newer_than,
             bf16: request.bf16,
+            untrained_first: request.untrained_first,
         }
     }
 }
@@ -64,6 +69,7 @@ impl TryFrom<wire::WatchRequest> for WatchRequest {
             hello: hello::required(request.hello)?,
             newer_than: request.newer_than,
             bf16: request.bf16,
+            untrained_first: request.untrained_first,
         })
     }
 }
@@ -77,6 +83,7 @@ impl From<WeightsChunk> for wire::WeightsChunk {
             offset: chunk.offset,
             data: chunk.data,
             updates: chunk.updates,
+            published_us: chunk.published_us,
         }
     }
 }
@@ -113,6 +120,7 @@ impl TryFrom<wire::WeightsChunk> for WeightsChunk {
             offset: chunk.offset,
             data: chunk.data,
             updates: chunk.updates,
+            published_us: chunk.published_us,
         })
     }
 }
@@ -131,6 +139,7 @@ mod tests {
             offset: 3,
             data,
             updates: 400,
+            published_us: 5,
         }
     }
 
@@ -152,6 +161,7 @@ mod tests {
             hello: hello(),
             newer_than: 2,
             bf16: true,
+            untrained_first: true,
         };
         assert_eq!(
             WatchRequest::try_from(wire::WatchRequest::from(request.clone())),

@@ -156,6 +156,7 @@ fn seeds() -> Vec<Vec<u8>> {
             offset: 0,
             data: Bytes::from(vec![4; 100]),
             updates: 5,
+            published_us: 6,
         }
         .encode_to_vec(),
     ]

@@ -6,6 +6,7 @@ use crate::selector::Selector;
 use crate::table::Table;
 use common::row::RowShape;
 use proto::hello::Hello;
+use proto::security::Security;
 
 /// The smallest row there is: what a shard checks its capacity with before it
 /// knows the shape of its rows.
@@ -15,7 +16,7 @@ const SMALLEST: RowShape = RowShape {
 };
 
 /// A shard's settings.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ShardConfig {
     /// The shard's number in the run.
     pub shard: u32,
@@ -35,6 +36,8 @@ pub struct ShardConfig {
     pub writers_max: usize,
     /// Where rows are kept on disk; `None`: in memory only.
     pub journal: Option<JournalConfig>,
+    /// Who is let in.
+    pub security: Security,
 }
 
 impl Default for ShardConfig {
@@ -53,6 +56,7 @@ impl Default for ShardConfig {
             memory_max: 16 << 30,
             writers_max: 4096,
             journal: None,
+            security: Security::none(),
         }
     }
 }

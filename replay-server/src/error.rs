@@ -4,6 +4,7 @@ use crate::batch::BatchError;
 use crate::journal::JournalError;
 use crate::selector::SelectorError;
 use crate::table::TableError;
+use crate::writers::FormerLife;
 use proto::error::ProtocolError;
 use proto::hello::HelloMismatch;
 use proto::sample::SAMPLE_ROWS_MAX;
@@ -61,6 +62,9 @@ pub enum ShardError {
     /// The table refused a batch or an update.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A later life of the same actor was here.
+    #[error(transparent)]
+    Former(#[from] FormerLife),
     /// A message at the wrong place of a stream.
     #[error("{0}")]
     Order(&'static str),
@@ -111,6 +115,8 @@ impl From<ShardError> for Status {
             | ShardError::Kept { .. }
             | ShardError::Durable
             | ShardError::NoHello => Self::failed_precondition(text),
+            // Not final: the actor's next life is welcome.
+            ShardError::Former(_) => Self::aborted(text),
             ShardError::Selector(_)
             | ShardError::Capacity { .. }
             | ShardError::Poisoned

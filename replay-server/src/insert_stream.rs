@@ -60,7 +60,7 @@ async fn read(
     };
     let open = open(shard, first)?;
     let durable = open.ack == AckLevel::Durable;
-    let mut acked = shard.acked(open.writer)?;
+    let mut acked = shard.begin(open.writer)?;
     loop {
         let counted = shard.unacknowledged();
         let ack = Ack {

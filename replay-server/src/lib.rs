@@ -8,7 +8,7 @@
 //! - [`ages`], [`counted`]: how old, how many.
 //! - [`shard`], [`config`], [`error`]: these under one owner.
 //! - [`journal`], [`restore`]: rows on disk, and back.
-//! - [`report`], [`verify`]: for people.
+//! - [`report`], [`verify`], [`metrics`]: for people.
 //! - [`batch`]: what comes from outside, checked.
 //! - [`shared`], [`service`], [`insert_stream`], [`mod@run`]: the async rim.
 
@@ -20,6 +20,7 @@ pub mod credit;
 pub mod error;
 pub mod insert_stream;
 pub mod journal;
+pub mod metrics;
 pub mod report;
 pub mod restore;
 pub mod run;
@@ -36,4 +37,4 @@ pub mod writers;
 pub use config::ShardConfig;
 pub use error::ShardError;
 pub use journal::JournalConfig;
-pub use run::run;
+pub use run::{run, run_observed};

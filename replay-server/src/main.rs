@@ -2,13 +2,17 @@
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::config::{Config, ConfigError, SelectorConfig, Sources};
+use common::config::{Config, ConfigError, HttpConfig, LogConfig, SelectorConfig, Sources};
 use common::telemetry;
-use proto::retry::{CALL_DEADLINE, unary};
+use proto::channel::Channel;
+use proto::metrics::{Metrics, Process};
+use proto::retry::{CALL_DEADLINE, reason, unary};
+use proto::security::{Role, Security, SecurityError};
 use proto::shard_status::ShardStatus;
-use proto::{channel, health, listen, wire};
+use proto::wire::replay_client::ReplayClient;
+use proto::{channel, health, http, listen, wire};
 use replay_server::selector::Selector;
-use replay_server::{JournalConfig, ShardConfig, report, run, verify};
+use replay_server::{JournalConfig, ShardConfig, report, run_observed, verify};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,26 +36,17 @@ enum Command {
     /// Serve one shard until Ctrl-C or SIGTERM; a second one does not wait for the disk.
     Serve(ServeArgs),
     /// Exit with 0 if the shard at ADDRESS serves.
-    Health {
-        /// host:port
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
-        address: String,
-    },
+    Health(Ask),
     /// Print what the shard at ADDRESS holds and does.
     Status {
-        /// host:port
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
-        address: String,
+        #[command(flatten)]
+        ask: Ask,
         /// As one JSON object.
         #[arg(long)]
         json: bool,
     },
     /// Have the shard at ADDRESS save its priorities beside its rows now.
-    Snapshot {
-        /// host:port
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
-        address: String,
-    },
+    Snapshot(Ask),
     /// Read a stopped shard's journal and say what is in it; exit with 1 if it is damaged.
     Verify {
         /// The folder that `serve --journal` was given.
@@ -63,12 +58,38 @@ enum Command {
     },
 }
 
+/// Whom to ask, and how to prove who asks.
+#[derive(Debug, Args)]
+struct Ask {
+    /// host:port
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
+    address: String,
+    /// TOML files, later ones win: cluster.ca, cert, key and token_file count
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// One setting, wins over files and LANDMARL__SECTION__KEY
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Ask {
+    fn security(&self) -> anyhow::Result<Security> {
+        let sources = Sources::from_process(self.config.clone(), self.set.clone());
+        Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
+    }
+
+    fn client(&self) -> anyhow::Result<ReplayClient<Channel>> {
+        let channel = self.security()?.connect(&self.address, Role::Replay)?;
+        Ok(channel::replay_client(channel))
+    }
+}
+
 #[derive(Debug, Args)]
 struct ServeArgs {
     /// Where to listen; port 0 takes any free port.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7100")]
     listen: SocketAddr,
-    /// Listen beyond this machine although nothing protects the port.
+    /// Listen beyond this machine although nothing protects the port [from files: cluster.insecure].
     #[arg(long)]
     insecure: bool,
     /// The shard's number in the run.
@@ -77,6 +98,9 @@ struct ServeArgs {
     /// TOML files of the run, later ones win: what of the settings below no flag says.
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
+    /// One setting of the run, such as cluster.ca=FILE; wins over files and LANDMARL__SECTION__KEY.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
     /// Rows that this shard holds; the oldest make room [default: 200000; from files: replay.capacity over replay.shards]
     #[arg(long)]
     capacity: Option<usize>,
@@ -137,7 +161,7 @@ enum LogFormat {
 }
 
 impl ServeArgs {
-    fn config(&self, base: &Base) -> anyhow::Result<ShardConfig> {
+    fn config(&self, base: Base) -> anyhow::Result<ShardConfig> {
         let selector = match self.selector.unwrap_or(base.selector) {
             SelectorName::Uniform => Selector::Uniform,
             SelectorName::Prioritised => Selector::prioritised(
@@ -163,6 +187,7 @@ impl ServeArgs {
                 snapshot_every: Duration::from_secs(self.snapshot_s),
                 ..JournalConfig::new(folder)
             }),
+            security: base.security,
             ..ShardConfig::default()
         })
     }
@@ -176,19 +201,30 @@ struct Base {
     epsilon: f64,
     priority_max: f64,
     seed: u64,
-    log: String,
+    log: LogConfig,
+    http: HttpConfig,
+    insecure: bool,
+    security: Security,
 }
 
 impl Base {
-    /// That of a run with these files, which shares its rows among its shards;
-    /// without files that of a shard by itself.
-    fn load(files: Vec<PathBuf>) -> Result<Self, ConfigError> {
-        let alone = files.is_empty();
-        let config = if alone {
-            Config::defaults()?
-        } else {
-            Config::load(&Sources::from_process(files, Vec::new()))?
-        };
+    /// That of a run with these files and settings, which shares its rows among
+    /// its shards; where they say nothing of rows, that of a shard by itself.
+    fn load(files: Vec<PathBuf>, set: Vec<String>) -> anyhow::Result<Self> {
+        // These say nothing of rows.
+        let around = ["cluster.", "http.", "log."];
+        let of_run = |setting: &String| !around.iter().any(|section| setting.starts_with(section));
+        let alone = files.is_empty() && !set.iter().any(of_run);
+        let mut config = Config::load(&Sources::from_process(files, set))?;
+        let security = Security::from_config(&config.cluster)?;
+        if alone {
+            config = Config {
+                cluster: config.cluster,
+                http: config.http,
+                log: config.log,
+                ..Config::defaults()?
+            };
+        }
         let replay = config.replay;
         Ok(Self {
             capacity: if alone {
@@ -204,7 +240,10 @@ impl Base {
             epsilon: replay.epsilon,
             priority_max: replay.priority_max,
             seed: if alone { 0 } else { config.run.seed },
-            log: config.log.level,
+            log: config.log,
+            http: config.http,
+            insecure: config.cluster.insecure,
+            security,
         })
     }
 }
@@ -217,9 +256,11 @@ fn main() -> ExitCode {
             runtime.block_on(async {
                 match cli.command {
                     Command::Serve(args) => serve(args).await,
-                    Command::Health { address } => Ok(health::check(&address).await?),
-                    Command::Status { address, json } => status(&address, json).await,
-                    Command::Snapshot { address } => snapshot(&address).await,
+                    Command::Health(ask) => {
+                        Ok(health::check(&ask.address, &ask.security()?, Role::Replay).await?)
+                    }
+                    Command::Status { ask, json } => status(&ask, json).await,
+                    Command::Snapshot(ask) => snapshot(&ask).await,
                     Command::Verify { folder, json } => verify_folder(&folder, json),
                 }
             })
@@ -229,7 +270,7 @@ fn main() -> ExitCode {
         Err(error) => {
             complain(&error);
             // The same number as the other services'.
-            if error.is::<ConfigError>() {
+            if error.is::<ConfigError>() || error.is::<SecurityError>() {
                 ExitCode::from(3)
             } else {
                 ExitCode::FAILURE
@@ -247,28 +288,45 @@ fn complain(error: &anyhow::Error) {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let base = Base::load(args.config.clone())?;
+    let base = Base::load(args.config.clone(), args.set.clone())?;
     let options = telemetry::Options {
         format: match args.log_format {
             LogFormat::Auto => telemetry::Format::Auto,
             LogFormat::Text => telemetry::Format::Text,
             LogFormat::Json => telemetry::Format::Json,
         },
-        ..telemetry::Options::new("replay-server", args.log.as_deref().unwrap_or(&base.log))
+        level: args.log.clone().unwrap_or(base.log.level.clone()),
+        ..telemetry::Options::of("replay-server", &base.log)
     };
-    let _log = telemetry::init(&options)?;
-    let config = args.config(&base)?;
-    let listener = listen::bind(args.listen, args.insecure).await?;
-    Ok(run(config, listener, listen::stop_signal_or_exit()).await?)
+    let log = telemetry::init(&options)?;
+    let insecure = args.insecure || base.insecure;
+    let security = base.security.clone();
+    let listen_http = base.http.listen.clone();
+    let config = args.config(base)?;
+    let listener = listen::bind(args.listen, insecure || security.has_tls()).await?;
+    let web = http::bind(&listen_http, &security, insecure).await?;
+    let metrics = Metrics::default();
+    let mut process = Process::new("replay-server", Some(log.control()));
+    if let Some(journal) = &config.journal {
+        process = process.writes_to("journal", &journal.folder);
+    }
+    metrics.add(process);
+    let _web = http::spawn(
+        web,
+        http::standard(metrics.clone(), log.control()),
+        &security,
+    );
+    let stop = listen::stop_signal_or_exit();
+    Ok(run_observed(config, listener, &metrics, stop).await?)
 }
 
-async fn status(address: &str, json: bool) -> anyhow::Result<()> {
-    let mut client = channel::replay_client(channel::connect_lazy(address)?);
+async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
+    let mut client = ask.client()?;
     let reply = unary(wire::ShardStatusRequest {}, CALL_DEADLINE, |request| {
         client.status(request)
     })
     .await
-    .map_err(|status| anyhow::anyhow!("{address} does not answer: {}", status.message()))?;
+    .map_err(|status| anyhow::anyhow!("{} does not answer: {}", ask.address, reason(&status)))?;
     let status = ShardStatus::try_from(reply)?;
     tell(&if json {
         report::as_json(&status).to_string()
@@ -278,13 +336,13 @@ async fn status(address: &str, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn snapshot(address: &str) -> anyhow::Result<()> {
-    let mut client = channel::replay_client(channel::connect_lazy(address)?);
+async fn snapshot(ask: &Ask) -> anyhow::Result<()> {
+    let mut client = ask.client()?;
     let reply = unary(wire::SnapshotRequest {}, SNAPSHOT_DEADLINE, |request| {
         client.snapshot(request)
     })
     .await
-    .map_err(|status| anyhow::anyhow!("{address}: {}", status.message()))?;
+    .map_err(|status| anyhow::anyhow!("{}: {}", ask.address, reason(&status)))?;
     tell(&format!(
         "priorities of the rows below {} saved, {} bytes",
         reply.row, reply.bytes

@@ -2,8 +2,10 @@
 
 use crate::config::ShardConfig;
 use crate::error::ShardError;
+use crate::metrics::ShardMetrics;
 use crate::service::ReplayService;
 use crate::shared::{SharedShard, Taken};
+use proto::metrics::Metrics;
 use proto::{channel, serve, wire};
 use std::future::Future;
 use std::sync::Arc;
@@ -22,10 +24,21 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ShardError> {
+    run_observed(config, listener, &Metrics::default(), shutdown).await
+}
+
+/// The same, with what it counts among `metrics`.
+pub async fn run_observed(
+    config: ShardConfig,
+    listener: TcpListener,
+    metrics: &Metrics,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ShardError> {
     let every = config.journal.as_ref().map(|j| j.snapshot_every);
-    let settings = config.clone();
+    let (settings, security) = (config.clone(), config.security.clone());
     let shard = tokio::task::spawn_blocking(move || SharedShard::new(settings)).await;
     let shard = Arc::new(shard.map_err(|_| ShardError::Poisoned)??);
+    metrics.add(ShardMetrics::new(shard.clone()));
     let (stop, stopping) = watch::channel(false);
     let routes = Routes::new(channel::replay_server(ReplayService::new(
         shard.clone(),
@@ -43,6 +56,7 @@ pub async fn run(
     let saving = every.map(|every| tokio::spawn(save(shard.clone(), every)));
     let served = serve::run_server(
         listener,
+        security,
         routes,
         &[wire::replay_server::SERVICE_NAME],
         shutdown,

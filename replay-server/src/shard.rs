@@ -165,6 +165,7 @@ impl Shard {
         now: Duration,
     ) -> Result<Insertion, ShardError> {
         let open = self.open.as_mut().ok_or(ShardError::NoHello)?;
+        self.writers.admit(batch.writer)?;
         if self.writers.is_duplicate(batch.writer, batch.sequence) {
             self.counters.duplicates += 1;
             return Ok(Insertion::Duplicate {
@@ -266,10 +267,10 @@ impl Shard {
         Ok(())
     }
 
-    /// The last batch stored from a writer; 0 before the first.
-    #[must_use]
-    pub fn acked(&self, writer: Writer) -> u64 {
-        self.writers.last(writer)
+    /// Lets a writer begin: the last batch stored from it; 0 before the first.
+    pub fn begin(&mut self, writer: Writer) -> Result<u64, ShardError> {
+        self.writers.admit(writer)?;
+        Ok(self.writers.last(writer))
     }
 
     /// Takes note of insert credit meant for the life `incarnation`; whether it

@@ -167,7 +167,10 @@ fn a_batch_that_fails_costs_no_credit_and_no_sequence_number() {
         Err(ShardError::Table(_))
     ));
     assert_eq!(
-        (shard.summary(NOW).inserted, shard.acked(bad.writer)),
+        (
+            shard.summary(NOW).inserted,
+            shard.begin(bad.writer).unwrap()
+        ),
         (0, 0)
     );
 }

@@ -114,6 +114,9 @@ impl SharedShard {
         self.with(|shard, _| {
             let first = shard.hello().is_none();
             shard.join(hello)?;
+            if first {
+                common::telemetry::name_run(&hello.run_id);
+            }
             match &self.journal {
                 Some(journal) if first => Ok(journal.join(hello)?),
                 _ => Ok(()),
@@ -127,12 +130,14 @@ impl SharedShard {
         self.journal.is_some()
     }
 
-    /// What the writer has stored, for an answer to a stream that begins.
-    pub fn acked(&self, writer: Writer) -> Result<Acked, ShardError> {
-        self.with(|shard, _| Acked {
-            sequence: shard.acked(writer),
-            end: shard.next_row(),
-        })
+    /// Lets a writer begin: what it has stored, for the answer to its stream.
+    pub fn begin(&self, writer: Writer) -> Result<Acked, ShardError> {
+        self.with(|shard, _| {
+            Ok(Acked {
+                sequence: shard.begin(writer)?,
+                end: shard.next_row(),
+            })
+        })?
     }
 
     /// Returns once all rows below this number are on the disk; at once

@@ -4,10 +4,14 @@
 //! how often it was filled before, so that whoever names a row by slot and
 //! generation can never mean a newer one.
 
+mod state;
+
 use crate::selector::Selector;
 use crate::sum_tree::{SumTree, TreeError};
 use rand::Rng;
 use std::ops::Range;
+
+pub use state::{TableState, TableStateError};
 
 /// A batch that the table cannot take.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

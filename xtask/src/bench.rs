@@ -4,6 +4,7 @@ mod actor;
 mod gpu;
 mod learner;
 mod replay;
+mod system;
 
 use std::fs;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask bench replay
   cargo xtask bench actor --python venv/bin/python
   cargo xtask bench learner --python venv/bin/python
+  cargo xtask bench system
   cargo xtask bench gpu --pack carry
   cargo xtask bench eval --starts 3 --data ../shared/data/brain --weights ../shared/reference/rl-medical-single-agent-ac.safetensors";
 
@@ -42,6 +44,8 @@ enum What {
     Actor(actor::Options),
     /// Training updates of the paper's network: ours and those of bench/learner_loop.py
     Learner(learner::Options),
+    /// Weights published to acted with, and the memory of all processes together
+    System(system::Options),
     /// All that is to be seen on a GPU, here or packed for a machine without Rust
     Gpu(gpu::Options),
 }
@@ -93,6 +97,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         What::Replay(options) => replay::run(workspace, options),
         What::Actor(options) => actor::run(workspace, options),
         What::Learner(options) => learner::run(workspace, options),
+        What::System(options) => system::run(workspace, options),
         What::Gpu(options) => gpu::run(workspace, options),
     }
 }

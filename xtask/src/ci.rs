@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::workspace::Workspace;
-use crate::{command, demo, deny, libtorch, tests_run, tidy, tree};
+use crate::{cluster, command, demo, deny, libtorch, manifests, tests_run, tidy, tree};
 
 /// Run every check that CI runs, in its order, up to the first that fails.
 #[derive(Debug, Args)]
@@ -45,6 +45,10 @@ enum Step {
     Test,
     /// A short training on phantoms that must beat the constant guess
     Demo,
+    /// Dockerfile, compose files and Kubernetes manifests, held against what reads them
+    Manifests,
+    /// A cluster in containers (as processes where no Docker is), and what it must bear
+    Cluster,
 }
 
 impl Step {
@@ -54,7 +58,10 @@ impl Step {
     }
 
     fn needs_libtorch(self) -> bool {
-        matches!(self, Self::Clippy | Self::Doc | Self::Test | Self::Demo)
+        matches!(
+            self,
+            Self::Clippy | Self::Doc | Self::Test | Self::Demo | Self::Cluster
+        )
     }
 
     fn run(self, workspace: &Workspace) -> Result<()> {
@@ -74,6 +81,8 @@ impl Step {
             }
             Self::Test => tests_run::all(workspace),
             Self::Demo => demo::run(workspace, &demo::Options::for_ci()),
+            Self::Manifests => manifests::run(workspace),
+            Self::Cluster => cluster::for_ci(workspace),
         }
     }
 }

@@ -157,6 +157,12 @@ pub fn ensure(workspace: &Workspace) -> Result<()> {
     setup(workspace, &Options::default())
 }
 
+/// The libtorch that a build uses: `LIBTORCH`, else the clone's link.
+pub fn folder(workspace: &Workspace) -> PathBuf {
+    let given = env::var_os("LIBTORCH").filter(|value| !value.is_empty());
+    given.map_or_else(|| workspace.libtorch_link(), PathBuf::from)
+}
+
 fn accept_given(path: &Path, options: &Options) -> Result<()> {
     let flavour = if options.cuda {
         Flavour::Cuda

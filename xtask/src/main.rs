@@ -8,17 +8,24 @@
 
 mod bench;
 mod ci;
+mod cluster;
 mod command;
 mod demo;
 mod deny;
+mod dist;
 mod installed;
+mod libraries;
 mod libtorch;
+mod manifests;
+mod pack;
 mod pip;
 mod progress;
 mod rust_source;
+mod study;
 mod tests_run;
 mod tidy;
 mod tree;
+mod venv;
 mod wheels;
 mod workspace;
 
@@ -42,8 +49,11 @@ const EXAMPLES: &str = "Examples:
   cargo xtask test                  every test of the workspace
   cargo xtask ci --only clippy      one of the checks that CI makes
   cargo xtask demo --seed 7         train on made-up scans and measure the result
+  cargo xtask study configs/studies/bootstrap.toml   what a setting does, over seeds
   cargo xtask bench eval            time per step against a PyTorch loop
-  cargo xtask bench replay          rows per second of the replay service, against its peers";
+  cargo xtask bench replay          rows per second of the replay service, against its peers
+  cargo xtask dist                  what is handed on: programs, libtorch, presets
+  cargo xtask cluster docker        a cluster in containers, and what it must bear";
 
 #[derive(Debug, Subcommand)]
 enum Task {
@@ -55,8 +65,16 @@ enum Task {
     Ci(ci::Options),
     /// Make phantom scans, train on them and evaluate on unseen ones
     Demo(demo::Options),
+    /// Train the variants of a study with several seeds and compare their errors
+    Study(study::Options),
     /// Measure landmarl against what others would use
     Bench(bench::Options),
+    /// Build the programs and make dist/landmarl-VERSION-TARGET/{bin,lib,configs}
+    Dist(dist::Options),
+    /// Train on a cluster, and break it in every way that it must bear
+    Cluster(cluster::Options),
+    /// Check the Dockerfile, the compose files and the Kubernetes manifests
+    Manifests,
 }
 
 fn main() -> ExitCode {
@@ -76,7 +94,11 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(options) => return tests_run::run(&workspace, &options),
         Task::Ci(options) => ci::run(&workspace, &options)?,
         Task::Demo(options) => demo::run(&workspace, &options)?,
+        Task::Study(options) => study::run(&workspace, &options)?,
         Task::Bench(options) => bench::run(&workspace, &options)?,
+        Task::Dist(options) => drop(dist::run(&workspace, &options)?),
+        Task::Cluster(options) => cluster::run(&workspace, &options)?,
+        Task::Manifests => manifests::run(&workspace)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -79,7 +79,9 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
             let hidden = name.to_string_lossy().starts_with('.') && name != ".cargo";
             let made = entry.path().join("CACHEDIR.TAG").exists()
                 || (folder.as_os_str().is_empty()
-                    && ["target", "runs", "demo"].iter().any(|n| name == *n));
+                    && ["target", "runs", "demo", "dist"]
+                        .iter()
+                        .any(|n| name == *n));
             if kind.is_dir() && !hidden && !made {
                 folders.push(path);
             } else if kind.is_file() {

@@ -437,3 +437,54 @@ fn a_landmark_that_a_pose_takes_out_of_the_volume_is_walked_to_without() {
         assert!(end.error_mm < 1.0, "{end:?}");
     }
 }
+
+#[test]
+fn a_rollout_goes_on_from_its_state_as_if_it_had_never_stopped() {
+    let mut config = fixture::config();
+    (config.pose.share, config.pose.flip) = (0.5, 0.5);
+    config.learner.n_step = 3;
+    let scans = [
+        scan_with(&[Some(TARGET), Some([3.0; 3])]),
+        scan_with(&[Some([8.0; 3]), Some(TARGET)]),
+    ];
+    let fresh = || rollout(&config, &scans, 0.4);
+    for stop in [0, 1, 2, 17, 60] {
+        let mut never_stopped = fresh();
+        run(&mut never_stopped, &mut Oracle::new(&config), stop);
+        let bytes = postcard::to_stdvec(&never_stopped.state()).unwrap();
+        let mut again = fresh();
+        run(&mut again, &mut Oracle::new(&config), 5);
+        again
+            .restore(postcard::from_bytes(&bytes).unwrap())
+            .unwrap();
+        let (a, b) = (
+            run(&mut never_stopped, &mut Oracle::new(&config), 80),
+            run(&mut again, &mut Oracle::new(&config), 80),
+        );
+        assert!(a.rows.len() > 100, "{}", a.rows.len());
+        assert_eq!(a.rows, b.rows, "stopped after {stop} steps");
+        assert_eq!(a.episodes, b.episodes);
+    }
+}
+
+#[test]
+fn a_state_of_another_run_is_refused() {
+    let config = fixture::config();
+    let scans = [scan_with(&[Some(TARGET), Some([3.0; 3])])];
+    let state = rollout(&config, &scans, 0.1).state();
+    let refused = |config: &Config, scans: &[Arc<Scan>], writer| {
+        let exploration = vec![0.1; config.actor.slots];
+        let mut other = Rollout::new(config, scans, &exploration, writer).unwrap();
+        other.restore(state.clone()).unwrap_err().to_string()
+    };
+    let mut fewer = config.clone();
+    fewer.actor.slots -= 1;
+    assert!(refused(&fewer, &scans, WRITER).contains("slots were saved"));
+    let two = [Arc::clone(&scans[0]), Arc::clone(&scans[0])];
+    assert!(refused(&config, &two, WRITER).contains("other landmarks or scans"));
+    let mut short = config.clone();
+    short.rules.history += 1;
+    assert!(refused(&short, &scans, WRITER).contains("slot 0 walks"));
+    let other = Writer { actor: 4, ..WRITER };
+    assert!(refused(&config, &scans, other).contains("slot 0 walks"));
+}

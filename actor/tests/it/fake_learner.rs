@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use proto::assembly::Assembly;
 use proto::channel::learner_server;
+use proto::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
 use proto::heartbeat::{Heartbeat, HeartbeatReply};
 use proto::insert::Writer;
 use proto::join::{JoinReply, JoinRequest};
@@ -14,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::server::Server;
 
@@ -32,6 +34,11 @@ pub struct FakeLearner {
     /// Versions that are sent with a wrong byte once.
     pub garbled: Arc<Mutex<Option<u64>>>,
     pub lease: Duration,
+    /// What evaluators told, and what it answers them.
+    pub evaluators: Arc<Mutex<Vec<EvaluatorBeat>>>,
+    pub answer: Arc<Mutex<EvaluatorBeatReply>>,
+    /// Versions and bytes that came as the best.
+    pub kept: Arc<Mutex<Vec<(u64, usize)>>>,
 }
 
 impl FakeLearner {
@@ -40,6 +47,7 @@ impl FakeLearner {
             rejoin: false,
             stop: false,
             updates: 0,
+            weights_version: 0,
         };
         Self {
             shards: Arc::new(Mutex::new(shards.to_vec())),
@@ -50,6 +58,15 @@ impl FakeLearner {
             weights: Arc::new(watch::channel((0, Vec::new())).0),
             garbled: Arc::default(),
             lease: Duration::from_millis(400),
+            evaluators: Arc::default(),
+            answer: Arc::new(Mutex::new(EvaluatorBeatReply {
+                run_id: RUN.into(),
+                stop: false,
+                wanted: false,
+                last_version: None,
+                last_updates: None,
+            })),
+            kept: Arc::default(),
         }
     }
 
@@ -79,7 +96,8 @@ impl FakeLearner {
             sha256,
             offset: (i * CHUNK) as u64,
             data: data.to_vec().into(),
-            updates: version * 10,
+            updates: version.saturating_sub(1) * 10,
+            published_us: 0,
         };
         bytes.chunks(CHUNK).enumerate().map(piece).collect()
     }
@@ -123,6 +141,7 @@ impl Learner for FakeLearner {
         let mut order = *self.order.lock().unwrap();
         // An order to join again is for the first life.
         order.rejoin &= beat.writer.incarnation == 1 && joined == 1;
+        order.weights_version = self.weights.borrow().0;
         Ok(Response::new(order.into()))
     }
 
@@ -160,6 +179,51 @@ impl Learner for FakeLearner {
         &self,
         _: Request<wire::LearnerStatusRequest>,
     ) -> Result<Response<wire::LearnerStatus>, Status> {
+        Err(Status::unimplemented("not for actors"))
+    }
+
+    async fn evaluator_beat(
+        &self,
+        request: Request<wire::EvaluatorBeatRequest>,
+    ) -> Result<Response<wire::EvaluatorBeatReply>, Status> {
+        if let Some(status) = self.refusal.lock().unwrap().clone() {
+            return Err(status);
+        }
+        let beat = EvaluatorBeat::try_from(request.into_inner())?;
+        let mut answer = self.answer.lock().unwrap().clone();
+        answer.wanted &= beat.evaluation.is_some();
+        self.evaluators.lock().unwrap().push(beat);
+        Ok(Response::new(answer.into()))
+    }
+
+    async fn keep_best(
+        &self,
+        request: Request<Streaming<wire::WeightsChunk>>,
+    ) -> Result<Response<wire::KeepBestReply>, Status> {
+        let (mut chunks, mut assembly) = (request.into_inner(), Assembly::default());
+        while let Some(chunk) = chunks.message().await? {
+            let whole = assembly.push(WeightsChunk::try_from(chunk)?).unwrap();
+            if let Some(whole) = whole {
+                let kept = (whole.version, whole.bytes.len());
+                self.kept.lock().unwrap().push(kept);
+            }
+        }
+        Ok(Response::new(wire::KeepBestReply {}))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        _: Request<wire::ListCheckpointsRequest>,
+    ) -> Result<Response<wire::CheckpointList>, Status> {
+        Err(Status::unimplemented("not for actors"))
+    }
+
+    type PullCheckpointStream = ReceiverStream<Result<wire::CheckpointChunk, Status>>;
+
+    async fn pull_checkpoint(
+        &self,
+        _: Request<wire::PullCheckpointRequest>,
+    ) -> Result<Response<Self::PullCheckpointStream>, Status> {
         Err(Status::unimplemented("not for actors"))
     }
 }

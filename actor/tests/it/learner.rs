@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actor::{ActorError, Ending};
-use proto::heartbeat::HeartbeatReply;
+use proto::heartbeat::{ActorState, HeartbeatReply};
 use tonic::Status;
 
 use crate::fake_learner::FakeLearner;
@@ -126,6 +126,7 @@ async fn an_expired_lease_makes_a_new_life() {
         rejoin: true,
         stop: false,
         updates: 0,
+        weights_version: 0,
     };
     let lives = || -> Vec<u32> {
         let got = shard.got.lock().unwrap();
@@ -172,6 +173,7 @@ async fn an_actor_goes_on_without_its_learner_and_stops_when_the_run_is_over() {
         rejoin: false,
         stop: true,
         updates: 77,
+        weights_version: 0,
     };
     let _learner = learner.serve(&address);
     let summary = actor.ended().await.unwrap();
@@ -189,4 +191,35 @@ async fn an_actor_goes_on_without_its_learner_and_stops_when_the_run_is_over() {
             .iter()
             .any(|b| b.episode_errors > 0 && b.episode_error > 0.0)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outdated_weights_are_not_acted_with_until_the_learner_is_back() {
+    let (shard, _server, addresses) = one_shard();
+    let learner = FakeLearner::new(&addresses);
+    learner.publish(1, weights(1, 1));
+    let server = learner.serve("127.0.0.1:0");
+    let mut config = config();
+    config.actor.max_staleness = 1.0;
+    let actor = Running::start(&server.address, config);
+    // The learner publishes nothing new, and says that this is the newest.
+    until("steps with old weights", || {
+        let seen = actor.counters.read();
+        seen.weights_age > Some(Duration::from_secs(2)) && seen.state == ActorState::Acting
+    })
+    .await;
+    let beats = || learner.beats.lock().unwrap().last().copied().unwrap();
+    assert!(beats().weights_age_s > 1.0 && beats().exploration > 0.0);
+    let address = server.address.clone();
+    drop(server);
+    let state = || actor.counters.read().state;
+    until("a pause", || state() == ActorState::Stale).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (steps, rows) = (actor.counters.read().env_steps, shard.rows());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(actor.counters.read().env_steps, steps);
+    let _server = learner.serve(&address);
+    until("new steps", || shard.rows() > rows + 100).await;
+    assert_eq!(state(), ActorState::Acting);
+    actor.stop().await.unwrap();
 }

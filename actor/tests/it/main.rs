@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod binary;
+mod evaluator;
 mod fake_learner;
 mod fake_shard;
 mod learner;

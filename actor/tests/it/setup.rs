@@ -13,12 +13,13 @@ use common::manifest::volume_hash;
 use common::scan::Scan;
 use common::volume::Volume;
 use model::{Network, NetworkSpec};
+use proto::security::Security;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-fn scan(fill: usize) -> Arc<Scan> {
+pub fn scan(fill: usize) -> Arc<Scan> {
     let dims = [30, 24, 20];
     let count = dims.iter().product::<usize>();
     let voxels: Vec<u8> = (0..count)
@@ -93,6 +94,7 @@ impl Running {
             }),
             learner: learner.to_owned(),
             run_id: None,
+            security: Security::none(),
             counters: Arc::clone(&counters),
         };
         let (stop, stopped) = oneshot::channel();

@@ -7,11 +7,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actor::counters::Counters;
+use actor::metrics::{ActorMetrics, EvaluatorMetrics};
+use actor::validate::Validator;
 use actor::weights::Published;
 use actor::{ActorSetup, Ending};
 use anyhow::Context as _;
 use common::durable::write_atomic;
+use common::telemetry::Control;
+use learner::checkpoint_files::CheckpointFiles;
+use learner::metrics::LearnerMetrics;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
+use proto::channel::{connect_lazy, learner_client};
+use proto::http::{self, Serving};
+use proto::metrics::{Metrics, Process};
+use proto::security::Security;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -19,7 +28,6 @@ use super::display::{Display, Moment};
 use super::follow::{Evaluator, Newest, follow};
 use super::plan::Plan;
 use super::shards::{configs, loopback, serve};
-use super::validate::Validator;
 use crate::console;
 use crate::failure::{Advice, Exit};
 
@@ -40,13 +48,17 @@ pub struct Ended {
 }
 
 /// Runs everything on its own runtime.
-pub fn train(plan: Plan) -> anyhow::Result<Ended> {
+pub fn train(plan: Plan, log: &Control) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(Box::pin(run(plan)))
+    runtime.block_on(Box::pin(async {
+        let metrics = Metrics::default();
+        let _web = observe(&plan, log, metrics.clone()).await?;
+        run(plan, &metrics).await
+    }))
 }
 
 /// Everything that runs.
@@ -67,10 +79,46 @@ struct Cluster {
     stop_shards: watch::Sender<bool>,
 }
 
-async fn run(mut plan: Plan) -> anyhow::Result<Ended> {
+/// The learner of this process, with the shards at these addresses.
+fn learner_setup(
+    plan: &Plan,
+    shards: Vec<String>,
+    progress: watch::Sender<Progress>,
+) -> LearnerSetup {
+    LearnerSetup {
+        config: Arc::clone(&plan.config),
+        dataset: Arc::clone(&plan.dataset),
+        run_id: plan.hello.run_id.clone(),
+        run_dir: plan.folder.path().to_owned(),
+        checkpoints: Arc::new(CheckpointFiles::new(&plan.folder.checkpoints())),
+        shards,
+        resume: plan.resume,
+        security: Security::none(),
+        progress,
+    }
+}
+
+/// Serves metrics, health and the log level, where the configuration says so.
+async fn observe(plan: &Plan, log: &Control, metrics: Metrics) -> anyhow::Result<Option<Serving>> {
+    let config = &plan.config;
+    let insecure = config.cluster.insecure;
+    // The configuration's certificates are those of a cluster's processes; here
+    // only HTTP can be reached from outside.
+    let security = Security::from_config(&config.cluster)?;
+    let listener = http::bind(&config.http.listen, &security, insecure).await?;
+    let process = Process::new("landmarl", Some(log.clone()));
+    metrics.add(process.writes_to("run", plan.folder.path()));
+    Ok(http::spawn(
+        listener,
+        http::standard(metrics, log.clone()),
+        &security,
+    ))
+}
+
+async fn run(mut plan: Plan, metrics: &Metrics) -> anyhow::Result<Ended> {
     let signals = Signals::listen()?;
     let validator = plan.validator.take();
-    let mut cluster = Cluster::start(&plan, validator)?;
+    let mut cluster = Cluster::start(&plan, validator, metrics)?;
     let total = plan.config.learner.updates;
     let mut display = Display::new(total);
     let outcome = cluster.watch(&mut display, signals).await;
@@ -98,7 +146,7 @@ async fn stopped(mut signal: watch::Receiver<bool>) {
 }
 
 impl Cluster {
-    fn start(plan: &Plan, validator: Option<Validator>) -> anyhow::Result<Self> {
+    fn start(plan: &Plan, validator: Option<Validator>, metrics: &Metrics) -> anyhow::Result<Self> {
         let (stop_learner, learner_stops) = watch::channel(false);
         let (stop_actors, actors_stop) = watch::channel(false);
         let (stop_shards, shards_stop) = watch::channel(false);
@@ -112,39 +160,40 @@ impl Cluster {
         ) {
             let (listener, address) = loopback()?;
             addresses.push(address);
-            shards.spawn(serve(config, listener, stopped(shards_stop.clone())));
+            let stop = stopped(shards_stop.clone());
+            shards.spawn(serve(config, listener, metrics.clone(), stop));
         }
         let (listener, address) = loopback()?;
         let (tell, progress) = watch::channel(Progress::default());
-        let setup = LearnerSetup {
-            config: Arc::clone(&plan.config),
-            dataset: Arc::clone(&plan.dataset),
-            run_id: plan.hello.run_id.clone(),
-            run_dir: plan.folder.path().to_owned(),
-            shards: addresses,
-            resume: plan.resume,
-            progress: tell,
-        };
+        metrics.add(LearnerMetrics::new(progress.clone()));
+        let setup = learner_setup(plan, addresses, tell);
         let learner = tokio::spawn(learner::run(setup, listener, stopped(learner_stops)));
         let mut counters = Vec::new();
-        for _ in 0..plan.config.actor.count {
+        for place in 0..plan.config.actor.count {
             counters.push(Arc::new(Counters::default()));
+            metrics.add(ActorMetrics::new(Arc::clone(&counters[place]), place));
             let setup = ActorSetup {
                 config: Arc::clone(&plan.config),
                 dataset: Arc::clone(&plan.dataset),
                 learner: address.clone(),
                 run_id: Some(plan.hello.run_id.clone()),
-                counters: Arc::clone(&counters[counters.len() - 1]),
+                security: Security::none(),
+                counters: Arc::clone(&counters[place]),
             };
             actors.spawn(act(setup, stopped(actors_stop.clone())));
         }
         let (tell_newest, newest) = watch::channel(None);
         let (tell_errors, errors) = watch::channel(None);
+        metrics.add(EvaluatorMetrics::new(errors.clone()));
         let every = plan.config.validation.every;
         let evaluator = validator
             .map(|v| Evaluator::spawn(v, every, newest.clone(), tell_errors))
             .transpose()?;
-        let follower = tokio::spawn(follow(address, plan.hello.clone(), tell_newest));
+        let follower = tokio::spawn(follow(
+            learner_client(connect_lazy(&address)?),
+            plan.hello.clone(),
+            tell_newest,
+        ));
         Ok(Self {
             learner,
             shards,

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use actor::weights::{Assembly, Published};
-use proto::channel::{connect_lazy, learner_client};
+use actor::validate::Validator;
+use actor::weights::{Published, receive};
+use proto::channel::Channel;
 use proto::hello::Hello;
-use proto::weights::{WatchRequest, WeightsChunk};
-use proto::wire;
+use proto::weights::WatchRequest;
+use proto::wire::learner_client::LearnerClient;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-
-use super::validate::Validator;
 
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -20,40 +19,26 @@ const RETRY: Duration = Duration::from_millis(500);
 pub type Newest = Option<Arc<Published>>;
 
 /// Receives every newest version until it is dropped.
-pub async fn follow(learner: String, hello: Hello, newest: watch::Sender<Newest>) {
+pub async fn follow(
+    mut learner: LearnerClient<Channel>,
+    hello: Hello,
+    newest: watch::Sender<Newest>,
+) {
     loop {
-        let version = newest.borrow().as_ref().map_or(0, |p| p.version);
-        if let Err(why) = receive(&learner, &hello, version, &newest).await {
-            tracing::debug!(why, "the evaluator watches the weights again");
-        }
+        let request = WatchRequest {
+            hello: hello.clone(),
+            newer_than: newest.borrow().as_ref().map_or(0, |p| p.version),
+            bf16: false,
+            untrained_first: false,
+        };
+        let ended = receive(&mut learner, request, |weights| {
+            newest.send_replace(Some(Arc::new(weights)));
+        })
+        .await;
+        let why = ended.message();
+        tracing::debug!(why, "the evaluator watches the weights again");
         tokio::time::sleep(RETRY).await;
     }
-}
-
-async fn receive(
-    learner: &str,
-    hello: &Hello,
-    newer_than: u64,
-    newest: &watch::Sender<Newest>,
-) -> Result<(), String> {
-    let channel = connect_lazy(learner).map_err(|e| e.to_string())?;
-    let request = WatchRequest {
-        hello: hello.clone(),
-        newer_than,
-        bf16: false,
-    };
-    let opened = learner_client(channel)
-        .watch_weights(wire::WatchRequest::from(request))
-        .await;
-    let mut stream = opened.map_err(|s| s.to_string())?.into_inner();
-    let mut assembly = Assembly::default();
-    while let Some(chunk) = stream.message().await.map_err(|s| s.to_string())? {
-        let chunk = WeightsChunk::try_from(chunk).map_err(|e| e.to_string())?;
-        if let Some(whole) = assembly.push(chunk).map_err(|e| e.to_string())? {
-            newest.send_replace(Some(Arc::new(whole)));
-        }
-    }
-    Ok(())
 }
 
 /// The thread that validates.

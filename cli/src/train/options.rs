@@ -76,6 +76,9 @@ pub struct Args {
     /// Seed of every random number
     #[arg(long, help_heading = "Run")]
     seed: Option<u64>,
+    /// Train step by step on one thread of the CPU: bit-equal when repeated, or stopped and resumed
+    #[arg(long, help_heading = "Run")]
+    lockstep: bool,
     /// Log JSON lines instead of text
     #[arg(long)]
     pub log_json: bool,
@@ -91,6 +94,7 @@ Examples:
   landmarl train --train-images manifest.csv --fold 0 --landmarks AC,PC
   landmarl train --config configs/mouse.toml --gpu 0,1
   landmarl train --resume runs/first --updates 12000
+  landmarl train --config configs/phantom.toml --lockstep --seed 7
   landmarl train --resume";
 
 impl Args {
@@ -161,6 +165,7 @@ impl Args {
             setting("learner.device", self.first_gpu().as_deref()),
             setting("actor.device", self.first_gpu().as_deref()),
             number_setting("run.seed", self.seed),
+            self.lockstep.then(|| "run.lockstep=true".to_owned()),
         ];
         all.into_iter().flatten().collect()
     }

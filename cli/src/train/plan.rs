@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use actor::guess::Guess;
+use actor::validate::Validator;
 use anyhow::Context as _;
 use common::config::Config;
 use common::dataset::{Dataset, DatasetSpec, is_list};
@@ -14,9 +16,7 @@ use common::rules::RULES_VERSION;
 use common::run_folder::{RunFolder, RunInfo, host_name, rfc3339};
 use proto::hello::Hello;
 
-use super::validate::Validator;
 use crate::failure::{Advice, Exit};
-use crate::guess::Guess;
 use crate::scans;
 
 /// A run that is ready to start.
@@ -82,7 +82,7 @@ impl Plan {
             info = folder.check_resume(&info)?;
         }
         let guess = Guess::of(&dataset.scans, &dataset.landmark_names, String::new());
-        guess.store(&folder, &dataset.landmark_names, dataset.scans.len())?;
+        guess.store(folder.path(), &dataset.landmark_names, dataset.scans.len())?;
         folder.describe(&config, &info)?;
 
         let hello = Hello {
@@ -96,8 +96,12 @@ impl Plan {
         };
         let config = Arc::new(config);
         let selection_count = selection.as_ref().map_or(0, |s| s.scans.len());
-        let validator =
-            selection.map(|s| Validator::new(Arc::clone(&config), s.scans, guess, &folder));
+        let validator = selection.map(|s| {
+            // The learner may fill the GPU; walks on the CPU never stop it.
+            let device = &config.learner.device;
+            let path = Some(folder.path());
+            Validator::new(Arc::clone(&config), s.scans, guess, device, path)
+        });
         Ok(Self {
             config,
             dataset: Arc::new(dataset),
@@ -112,8 +116,14 @@ impl Plan {
 
     /// One sentence for the start.
     pub fn words(&self) -> String {
+        let (actors, shards) = (self.config.actor.count, self.config.replay.shards);
+        let services = if self.config.run.lockstep {
+            "in lockstep".to_owned()
+        } else {
+            format!("{actors} actors, {shards} shards")
+        };
         format!(
-            "{} {}: {} training scans, {} selection scans, landmarks {}, {} actors, {} shards, {} updates",
+            "{} {}: {} training scans, {} selection scans, landmarks {}, {services}, {} updates",
             if self.resume {
                 "continuing"
             } else {
@@ -123,8 +133,6 @@ impl Plan {
             self.dataset.scans.len(),
             self.selection,
             self.dataset.landmark_names.join(", "),
-            self.config.actor.count,
-            self.config.replay.shards,
             self.config.learner.updates,
         )
     }

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::path::Path;
 
-use common::config::{Config, SelectorConfig};
+use common::config::{Config, ReplayConfig, SelectorConfig};
 use proto::hello::Hello;
+use proto::metrics::Metrics;
 use replay_server::selector::Selector;
 use replay_server::{JournalConfig, ShardConfig};
 use tokio::net::TcpListener;
@@ -28,6 +29,18 @@ pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
     Ok(bound.map_err(refused)?)
 }
 
+/// How rows are drawn.
+pub fn selector(replay: &ReplayConfig) -> Selector {
+    match replay.selector {
+        SelectorConfig::Uniform => Selector::Uniform,
+        SelectorConfig::Prioritised => Selector::Prioritised {
+            alpha: replay.alpha,
+            epsilon: replay.epsilon,
+            max: replay.priority_max,
+        },
+    }
+}
+
 /// What each shard is told: the capacity is shared evenly, rows are kept in
 /// `folder` where the configuration says so.
 pub fn configs(
@@ -37,19 +50,11 @@ pub fn configs(
     folder: &Path,
 ) -> Vec<ShardConfig> {
     let replay = &config.replay;
-    let selector = match replay.selector {
-        SelectorConfig::Uniform => Selector::Uniform,
-        SelectorConfig::Prioritised => Selector::Prioritised {
-            alpha: replay.alpha,
-            epsilon: replay.epsilon,
-            max: replay.priority_max,
-        },
-    };
     let one = |shard| ShardConfig {
         shard,
         incarnation,
         capacity: replay.capacity.div_ceil(replay.shards),
-        selector,
+        selector: selector(replay),
         seed: config.run.seed,
         hello: Some(hello.clone()),
         journal: replay
@@ -64,9 +69,10 @@ pub fn configs(
 pub async fn serve(
     config: ShardConfig,
     listener: TcpListener,
+    metrics: Metrics,
     stop: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    Ok(replay_server::run(config, listener, stop).await?)
+    Ok(replay_server::run_observed(config, listener, &metrics, stop).await?)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use common::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
 use learner::ledger::{Ledger, Limits};
 use learner::sampler::{SampledRows, Sampler};
 use learner::store::Store;
+use proto::channel::Channel;
 use proto::hello::Hello;
 use proto::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, Writer};
 use proto::retry::{CALL_DEADLINE, unary};
@@ -27,7 +28,6 @@ use replay_server::selector::Selector;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 
 const SHAPE: RowShape = RowShape {
     agents: 1,

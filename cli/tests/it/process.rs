@@ -99,7 +99,10 @@ impl Bench {
             .filter(|l| l.starts_with("error: "))
             .collect();
         assert_eq!(errors.len(), 1, "{line}\n{}", done.err);
-        let told = &done.err[done.err.find("error: ").unwrap()..];
+        // A line of the log before it may speak of errors too.
+        let begins = |at: usize| at == 0 || done.err.as_bytes()[at - 1] == b'\n';
+        let mut places = done.err.match_indices("error: ").map(|(at, _)| at);
+        let told = &done.err[places.find(|&at| begins(at)).unwrap()..];
         for word in words {
             assert!(told.contains(word), "\"{word}\" is not in\n{told}");
         }

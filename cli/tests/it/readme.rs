@@ -86,7 +86,10 @@ fn scans(bench: &Bench) {
     fs::create_dir_all(bench.path("configs")).unwrap();
     for entry in fs::read_dir(root().join("configs")).unwrap() {
         let entry = entry.unwrap();
-        fs::copy(entry.path(), bench.path("configs").join(entry.file_name())).unwrap();
+        // Studies are for the clone's own tasks.
+        if entry.path().is_file() {
+            fs::copy(entry.path(), bench.path("configs").join(entry.file_name())).unwrap();
+        }
     }
 }
 
@@ -127,6 +130,9 @@ impl Running {
         bench.write(
             "my.toml",
             CONFIG.replace("data/train/images.txt", "scans.csv").replace("data.train_landmarks = \"data/train/landmarks.txt\"\n", "")
+                // The splits of scans.csv hold.
+                .replace("data.selection_images = \"data/selection/images.txt\"\n", "")
+                .replace("data.selection_landmarks = \"data/selection/landmarks.txt\"\n", "")
                 .replace("\"0\", \"base_ball\"", "\"AC\", \"PC\"")
                 + &format!("cluster.learner = \"{learner}\"\ncluster.shards = [\"{first}\", \"{second}\"]\n"),
         );
@@ -249,7 +255,7 @@ fn run(bench: &Bench, running: &mut Running, command: &str) {
             assert!(told.out.contains("libtorch"), "{}{}", told.out, told.err);
         }
         ("landmarl", _) => {
-            bench.succeed(arguments);
+            bench.succeed(&running.line(arguments));
         }
         ("learner" | "replay-server", "status" | "snapshot" | "verify") => {
             let mut asked = Service::start(bench, program, "asked", &running.line(arguments));

@@ -30,6 +30,10 @@ pub fn lines(path: &Path) -> Vec<serde_json::Value> {
         .collect()
 }
 
+fn log_file() -> String {
+    format!("logs/landmarl-{}.jsonl", common::run_folder::host_name())
+}
+
 #[test]
 fn train_eval_play_resume() {
     let bench = Bench::new();
@@ -49,7 +53,7 @@ fn train_eval_play_resume() {
         "metrics.jsonl",
         "validation.jsonl",
         "mean_landmarks.json",
-        "logs/landmarl.jsonl",
+        &log_file(),
     ] {
         assert!(run.join(file).is_file(), "{file}");
     }
@@ -77,7 +81,7 @@ fn train_eval_play_resume() {
     );
     assert!(validations[0]["constant_guess_mm"].as_f64().unwrap() > 0.0);
     assert!(
-        lines(&run.join("logs/landmarl.jsonl"))
+        lines(&run.join(log_file()))
             .iter()
             .all(|l| l["service"] == "landmarl" && l["run"] == "one")
     );

@@ -21,6 +21,8 @@ const CLASHES: usize = 5;
 pub const CONFIG: &str = r#"
 data.train_images = "data/train/images.txt"
 data.train_landmarks = "data/train/landmarks.txt"
+data.selection_images = "data/selection/images.txt"
+data.selection_landmarks = "data/selection/landmarks.txt"
 data.landmarks = ["0", "base_ball"]
 rules.window_size = 12
 rules.scales = [[2, 3], [1, 1]]
@@ -188,7 +190,7 @@ impl Cluster {
     fn start_with(shards: usize, serve: String, more: &str) -> Self {
         let bench = Bench::new();
         bench.write("cluster.toml", CONFIG);
-        let size = "--train 2 --selection 0 --test 0 --size 48x56x48";
+        let size = "--train 2 --selection 1 --test 0 --size 48x56x48";
         bench.succeed(&format!("phantom --out data --seed 3 {size}"));
         let (addresses, shards): (Vec<_>, Vec<_>) = (0..shards)
             .map(|number| {
@@ -260,7 +262,7 @@ impl Cluster {
         runtime.block_on(async {
             let mut client = channel::learner_client(channel::connect_lazy(&self.address).unwrap());
             let ask = |request| async move { client.status(request).await };
-            let reply = unary(wire::LearnerStatusRequest {}, CALL_DEADLINE, ask).await;
+            let reply = unary(wire::LearnerStatusRequest::default(), CALL_DEADLINE, ask).await;
             reply.ok().map(|r| LearnerStatus::try_from(r).unwrap())
         })
     }
@@ -305,7 +307,9 @@ impl Cluster {
 }
 
 /// Starts something at one address after another until it could listen there.
-fn at_free_address(mut start: impl FnMut(&str) -> (Service, &'static str)) -> (String, Service) {
+pub fn at_free_address(
+    mut start: impl FnMut(&str) -> (Service, &'static str),
+) -> (String, Service) {
     for _ in 0..CLASHES {
         let address = free_address();
         let (mut service, words) = start(&address);

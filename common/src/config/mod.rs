@@ -6,6 +6,7 @@
 //! and where it was said; then the merged result becomes a [`Config`], whose
 //! ranges are checked by [`Config::validate`].
 
+mod checks;
 mod explain;
 mod layer;
 mod sections;
@@ -13,9 +14,9 @@ mod sections;
 pub use explain::{Setting, schema, settings};
 pub use layer::ConfigError;
 pub use sections::{
-    AckConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig,
-    EvaluationConfig, LearnerConfig, LogConfig, NetworkConfig, OverloadConfig, PoseConfig,
-    ReplayConfig, RunConfig, SelectorConfig, ValidationConfig,
+    AckConfig, ActionsConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig,
+    DataConfig, EvaluationConfig, GoalsConfig, HttpConfig, LearnerConfig, LogConfig, NetworkConfig,
+    OverloadConfig, PoseConfig, ReplayConfig, RunConfig, SelectorConfig, ValidationConfig,
 };
 
 use std::path::PathBuf;
@@ -63,6 +64,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Logs.
     pub log: LogConfig,
+    /// Metrics, health and the log level.
+    pub http: HttpConfig,
 }
 
 /// Where the layers above the defaults come from.
@@ -107,7 +110,7 @@ impl Config {
             key: format!("rules.{}", e.key),
             why: e.why,
         })?;
-        for check in sections::checks(self) {
+        for check in checks::checks(self) {
             if !check.holds {
                 return Err(ConfigError::Value {
                     key: check.key.into(),
@@ -143,6 +146,12 @@ impl Config {
             "scale_input": self.network.scale_input,
         })
         .to_string()
+    }
+
+    /// Actors that there should be; `None`: all that have joined and not left in order.
+    #[must_use]
+    pub fn actors_expected(&self) -> Option<usize> {
+        Some(self.cluster.actors).filter(|&actors| actors > 0)
     }
 
     /// SHA-256 of [`Config::shared_json`], compared when services meet.

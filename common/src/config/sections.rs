@@ -6,7 +6,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Config;
 use crate::nifti_io::Limits;
 use crate::starts::TrainingStarts;
 
@@ -19,6 +18,7 @@ pub struct RunConfig {
     pub dir: String,
     pub name: String,
     pub seed: u64,
+    pub lockstep: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,8 @@ pub struct NetworkConfig {
     pub dueling: bool,
     pub attention: bool,
     pub scale_input: bool,
+    pub shared: usize,
+    pub hidden: Vec<usize>,
 }
 
 /// How rows are chosen.
@@ -76,6 +78,22 @@ pub struct NetworkConfig {
 pub enum SelectorConfig {
     Uniform,
     Prioritised,
+}
+
+/// Which agents learn from a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoalsConfig {
+    Own,
+    All,
+}
+
+/// Which actions of a row's state are learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionsConfig {
+    Taken,
+    All,
 }
 
 /// What actors do while the shards take no rows.
@@ -119,6 +137,7 @@ pub struct ActorConfig {
     pub count: usize,
     pub slots: usize,
     pub threads: usize,
+    pub nice: u8,
     pub device: String,
     pub precision: String,
     pub epsilon_start: f64,
@@ -131,6 +150,7 @@ pub struct ActorConfig {
     pub batch_rows: usize,
     pub batch_wait_ms: u64,
     pub backlog: usize,
+    pub max_staleness: f64,
 }
 
 impl ActorConfig {
@@ -159,6 +179,8 @@ pub struct LearnerConfig {
     pub double: bool,
     pub gamma: f64,
     pub n_step: usize,
+    pub goals: GoalsConfig,
+    pub actions: ActionsConfig,
     pub lr: f64,
     pub lr_steps: Vec<(f64, f64)>,
     pub adam_beta1: f64,
@@ -215,7 +237,13 @@ pub struct CheckpointConfig {
 #[serde(deny_unknown_fields)]
 pub struct ClusterConfig {
     pub learner: String,
+    pub listen: String,
     pub shards: Vec<String>,
+    pub ca: String,
+    pub cert: String,
+    pub key: String,
+    pub token_file: String,
+    pub actors: usize,
     pub insecure: bool,
     pub lease_s: f64,
 }
@@ -224,183 +252,12 @@ pub struct ClusterConfig {
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
     pub level: String,
+    pub folder: String,
+    pub instance: String,
 }
 
-/// One condition on a value.
-pub(super) struct Check {
-    pub(super) key: &'static str,
-    pub(super) holds: bool,
-    pub(super) why: String,
-}
-
-fn within(key: &'static str, value: f64, low: f64, high: f64) -> Check {
-    let why = format!("must lie in {low}..={high}, got {value}");
-    Check {
-        key,
-        holds: (low..=high).contains(&value),
-        why,
-    }
-}
-
-fn one_of(key: &'static str, value: &str, allowed: &[&str]) -> Check {
-    let why = format!("must be one of {}, got \"{value}\"", allowed.join(", "));
-    Check {
-        key,
-        holds: allowed.contains(&value),
-        why,
-    }
-}
-
-fn device(key: &'static str, name: &str) -> Check {
-    let number = name.strip_prefix("cuda:");
-    let number = number.is_some_and(|n| n.parse::<u16>().is_ok() && !n.starts_with('+'));
-    Check {
-        key,
-        holds: number || matches!(name, "cpu" | "cuda" | "auto"),
-        why: format!("must be cpu, cuda, cuda:N or auto, got \"{name}\""),
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts compared with small bounds"
-)]
-fn count(key: &'static str, value: usize, high: usize) -> Check {
-    within(key, value as f64, 1.0, high as f64)
-}
-
-const PRECISIONS: &[&str] = &["auto", "f32", "bf16"];
-
-/// All checks, in the order of the file, then those of several keys together.
-pub(super) fn checks(c: &Config) -> Vec<Check> {
-    let mut all = services(c);
-    all.extend(
-        c.learner
-            .devices
-            .iter()
-            .map(|name| device("learner.devices", name)),
-    );
-    all.extend(training(c));
-    all.extend(together(c));
-    all
-}
-
-fn services(c: &Config) -> Vec<Check> {
-    let (r, a) = (&c.replay, &c.actor);
-    let spacing = c.data.resample_mm().unwrap_or(1.0);
-    vec![
-        Check {
-            key: "data.fold",
-            holds: (-1..=i64::from(u32::MAX)).contains(&c.data.fold),
-            why: format!("must be a fold from 0, or -1 for none, got {}", c.data.fold),
-        },
-        within("data.resample_mm", spacing, 0.001, 1000.0),
-        one_of(
-            "network.preset",
-            &c.network.preset,
-            &["small", "reference_torch", "reference_tf"],
-        ),
-        one_of("learner.precision", &c.learner.precision, PRECISIONS),
-        one_of("actor.precision", &c.actor.precision, PRECISIONS),
-        device("actor.device", &c.actor.device),
-        device("learner.device", &c.learner.device),
-        one_of("network.kind", &c.network.kind, &["collab", KIND_COMMNET]),
-        count("replay.shards", r.shards, 256),
-        count("replay.capacity", r.capacity, 1 << 31),
-        within("replay.alpha", r.alpha, 0.0, 2.0),
-        within("replay.epsilon", r.epsilon, 1e-9, 1.0),
-        within("replay.priority_max", r.priority_max, 1e-6, 1e6),
-        within("replay.beta", r.beta, 0.0, 1.0),
-        within("replay.beta_final", r.beta_final, 0.0, 1.0),
-        within("replay.samples_per_insert", r.samples_per_insert, 1e-3, 1e4),
-        count("actor.count", a.count, 10_000),
-        count("actor.slots", a.slots, 4096),
-        count("actor.threads", a.threads, 256),
-        within("actor.epsilon_start", a.epsilon_start, 0.0, 1.0),
-        within("actor.epsilon_decay", a.epsilon_decay, 0.0, 1.0),
-        within("actor.epsilon_low", a.epsilon_low, 0.0, a.epsilon_high),
-        within("actor.epsilon_high", a.epsilon_high, 0.0, 1.0),
-        within("actor.start_near", a.start_near, 0.0, 1.0),
-        within("actor.start_margin", a.start_margin, 0.0, 0.45),
-        count("actor.batch_rows", a.batch_rows, 4096),
-        count("actor.backlog", a.backlog, 100_000),
-        within("cluster.lease_s", c.cluster.lease_s, 1.0, 600.0),
-    ]
-}
-
-fn training(c: &Config) -> Vec<Check> {
-    let l = &c.learner;
-    vec![
-        within("learner.max_minutes", l.max_minutes, 0.0, 1e7),
-        count("learner.batch", l.batch, 65_536),
-        within("learner.gamma", l.gamma, 0.0, 0.9999),
-        count("learner.n_step", l.n_step, 100),
-        within("learner.lr", l.lr, 1e-9, 1.0),
-        within("learner.adam_beta1", l.adam_beta1, 0.0, 0.9999),
-        within("learner.adam_beta2", l.adam_beta2, 0.0, 0.999_999),
-        within("learner.adam_epsilon", l.adam_epsilon, 1e-16, 1.0),
-        within("learner.grad_norm", l.grad_norm, 1e-6, 1e9),
-        within("learner.average", l.average, 0.0, 0.999_999),
-        count("learner.prefetch", l.prefetch, 64),
-        within("augment.gamma", c.augment.gamma, 0.0, 2.0),
-        within("augment.contrast", c.augment.contrast, 0.0, 0.9),
-        within("augment.offset", c.augment.offset, 0.0, 0.9),
-        within("augment.noise", c.augment.noise, 0.0, 0.9),
-        within("pose.share", c.pose.share, 0.0, 1.0),
-        within("pose.rotation_degrees", c.pose.rotation_degrees, 0.0, 180.0),
-        within("pose.scaling", c.pose.scaling, 0.0, 0.5),
-        within("pose.flip", c.pose.flip, 0.0, 1.0),
-        count("validation.starts", c.validation.starts, 1000),
-        count("evaluation.starts", c.evaluation.starts, 1000),
-        within("evaluation.margin", c.evaluation.margin, 0.0, 0.45),
-        count("checkpoint.keep", c.checkpoint.keep, 10_000),
-    ]
-}
-
-fn together(c: &Config) -> Vec<Check> {
-    let (r, a, l) = (&c.replay, &c.actor, &c.learner);
-    let mut all = Vec::new();
-    for (key, value) in [
-        ("learner.updates", l.updates),
-        ("learner.target_every", l.target_every),
-        ("learner.publish_every", l.publish_every),
-        ("checkpoint.every", c.checkpoint.every),
-        ("data.max_voxels", c.data.max_voxels),
-        ("data.max_expansion", c.data.max_expansion),
-        ("replay.min_rows", r.min_rows),
-        ("replay.tolerance", r.tolerance),
-    ] {
-        all.push(Check {
-            key,
-            holds: value > 0,
-            why: "must be at least 1".into(),
-        });
-    }
-    all.push(Check {
-        key: "replay.min_rows",
-        holds: r.min_rows <= r.capacity as u64,
-        why: format!(
-            "{} rows can never be reached with a capacity of {}",
-            r.min_rows, r.capacity
-        ),
-    });
-    let widest = l
-        .lr_steps
-        .iter()
-        .all(|(at, factor)| (0.0..=1.0).contains(at) && *factor > 0.0);
-    all.push(Check {
-        key: "learner.lr_steps",
-        holds: widest,
-        why: "needs [share of the updates in 0..=1, factor above 0] pairs".into(),
-    });
-    all.push(Check {
-        key: "actor.start_near_radius",
-        holds: a.start_near == 0.0 || a.start_near_radius.len() == c.rules.scales.len(),
-        why: format!(
-            "needs one radius per scale: {} scales, {} radii",
-            c.rules.scales.len(),
-            a.start_near_radius.len()
-        ),
-    });
-    all
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    pub listen: String,
 }

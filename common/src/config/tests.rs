@@ -49,6 +49,32 @@ fn layers_override_each_other() {
 }
 
 #[test]
+fn rows_teach_more_than_their_step_only_where_that_is_known() {
+    let text = |sets: &[&str]| load(sets, &[]).unwrap_err().to_string();
+    assert_eq!(
+        text(&["learner.goals=all", "learner.gamma=0.9"]),
+        "config key \"learner.goals\": \"all\" needs learner.gamma = 0, network.kind = \"collab\", rules.strategy = \"own\" and rules.team = \"none\": only then does a row tell what others or other steps would have earned"
+    );
+    for other in [
+        "network.kind=commnet",
+        "rules.strategy=line",
+        "rules.team=mean",
+    ] {
+        let text = text(&["learner.actions=all", "learner.gamma=0", other]);
+        assert!(
+            text.contains("\"learner.actions\": \"all\" needs"),
+            "{text}"
+        );
+    }
+    let both = [
+        "learner.goals=all",
+        "learner.actions=all",
+        "learner.gamma=0",
+    ];
+    assert!(load(&both, &[]).is_ok());
+}
+
+#[test]
 fn errors_name_key_layer_and_remedy() {
     let cases: &[(&[&str], &str)] = &[
         (
@@ -116,6 +142,51 @@ fn errors_name_key_layer_and_remedy() {
             "in environment variable LANDMARL__LEARNER__BATCHES; did you mean \"learner.batch\"?"
         ),
         "{error}"
+    );
+}
+
+#[test]
+fn tls_takes_all_its_files_or_none() {
+    let [ca, cert, key] = [
+        "cluster.ca=a.pem",
+        "cluster.cert=b.pem",
+        "cluster.key=b.key",
+    ];
+    for (set, missing, given) in [
+        (vec![key], "cluster.ca", "cluster.key"),
+        (vec![ca, key], "cluster.cert", "cluster.ca"),
+        (vec![ca, cert], "cluster.key", "cluster.ca"),
+    ] {
+        let error = load(&set, &[]).unwrap_err();
+        let told = format!("\"{missing}\": is empty although {given} is set");
+        assert!(error.contains(&told), "{error}");
+    }
+    let all = load(&[ca, cert, key], &[]).unwrap();
+    assert_eq!(all.cluster.cert, "b.pem");
+}
+
+#[test]
+fn names_of_instances_and_addresses_are_checked() {
+    let cases = [
+        (
+            "log.instance=a/b",
+            "must consist of letters, digits, -, _ and ., got \"a/b\"",
+        ),
+        ("log.instance=.a", "\"log.instance\""),
+        (
+            "http.listen=localhost",
+            "must be IP:PORT, as in 127.0.0.1:7480",
+        ),
+        ("http.listen=7480", "\"http.listen\""),
+    ];
+    for (set, expected) in cases {
+        let error = load(&[set], &[]).unwrap_err();
+        assert!(error.contains(expected), "{set} gave: {error}");
+    }
+    let c = load(&["log.instance=replay-0.a_b", "http.listen=[::1]:0"], &[]).unwrap();
+    assert_eq!(
+        (c.log.instance.as_str(), c.http.listen.as_str()),
+        ("replay-0.a_b", "[::1]:0")
     );
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::Write as _;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -14,20 +15,75 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 /// What every line says beside its event.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Labels {
     pub(super) service: String,
-    pub(super) run: String,
+    pub(super) instance: String,
+    /// A service may learn only later which run it works for.
+    run: RwLock<String>,
+}
+
+impl Labels {
+    pub(super) fn new(service: &str, instance: &str, run: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            instance: instance.to_owned(),
+            run: RwLock::new(run.to_owned()),
+        }
+    }
+
+    pub(super) fn run(&self) -> String {
+        self.run
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Keeps a name that was given before.
+    pub(super) fn name_run(&self, run: &str) {
+        let mut named = self.run.write().unwrap_or_else(PoisonError::into_inner);
+        if named.is_empty() {
+            run.clone_into(&mut named);
+        }
+    }
+
+    /// How every line begins.
+    fn begin(&self, level: &str, target: &str) -> Map<String, Value> {
+        let mut line = Map::new();
+        line.insert("time".into(), now().into());
+        line.insert("level".into(), level.into());
+        line.insert("target".into(), target.into());
+        line.insert("service".into(), self.service.clone().into());
+        line.insert("instance".into(), self.instance.clone().into());
+        let run = self.run();
+        if !run.is_empty() {
+            line.insert("run".into(), run.into());
+        }
+        line
+    }
+
+    /// A line about the log itself, which cannot go through it.
+    pub(super) fn warning(&self, message: &str) -> String {
+        let mut line = self.begin("warn", module_path!());
+        line.insert("message".into(), message.into());
+        finish(line)
+    }
+}
+
+fn finish(line: Map<String, Value>) -> String {
+    let mut text = Value::Object(line).to_string();
+    text.push('\n');
+    text
 }
 
 /// Writes events as JSON lines.
 pub(super) struct JsonLayer<W> {
-    labels: Labels,
+    labels: Arc<Labels>,
     writer: W,
 }
 
 impl<W> JsonLayer<W> {
-    pub(super) fn new(labels: Labels, writer: W) -> Self {
+    pub(super) fn new(labels: Arc<Labels>, writer: W) -> Self {
         Self { labels, writer }
     }
 }
@@ -60,18 +116,9 @@ where
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let mut line = Map::new();
-        line.insert("time".into(), now().into());
         let metadata = event.metadata();
-        line.insert(
-            "level".into(),
-            metadata.level().as_str().to_lowercase().into(),
-        );
-        line.insert("target".into(), metadata.target().into());
-        line.insert("service".into(), self.labels.service.clone().into());
-        if !self.labels.run.is_empty() {
-            line.insert("run".into(), self.labels.run.clone().into());
-        }
+        let level = metadata.level().as_str().to_lowercase();
+        let mut line = self.labels.begin(&level, metadata.target());
         let mut around = Map::new();
         for span in context
             .event_scope(event)
@@ -93,13 +140,11 @@ where
         if !around.is_empty() {
             line.insert("span".into(), Value::Object(around));
         }
-        let mut text = Value::Object(line).to_string();
-        text.push('\n');
         // There is nobody left to tell that logging fails.
         let _ = self
             .writer
             .make_writer_for(metadata)
-            .write_all(text.as_bytes());
+            .write_all(finish(line).as_bytes());
     }
 }
 
@@ -147,7 +192,7 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -162,10 +207,9 @@ mod tests {
             sink.lock().unwrap().extend_from_slice(line);
             Ok(())
         });
-        let labels = Labels {
-            service: "learner".into(),
-            run: "r1".into(),
-        };
+        let labels = Arc::new(Labels::new("learner", "host-1", ""));
+        labels.name_run("r1");
+        labels.name_run("r2");
         let subscriber = tracing_subscriber::registry().with(JsonLayer::new(labels, console));
         tracing::subscriber::with_default(subscriber, || {
             let outer = tracing::info_span!("run", actor = 3, late = tracing::field::Empty);
@@ -185,7 +229,10 @@ mod tests {
         let line: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(line["level"], "warn");
         assert_eq!(line["service"], "learner");
-        assert_eq!(line["run"], "r1");
+        assert_eq!(
+            (&line["instance"], &line["run"]),
+            (&"host-1".into(), &"r1".into())
+        );
         assert_eq!(line["message"], "a \"quoted\"\nmessage");
         assert_eq!(
             (&line["n"], &line["loss"]),

@@ -8,7 +8,7 @@ mod shard;
 use std::time::Duration;
 
 use learner::LearnerError;
-use proto::heartbeat::{Heartbeat, HeartbeatReply};
+use proto::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
 use proto::insert::Writer;
 use proto::join::{JoinReply, JoinRequest};
 use proto::learner_status::LearnerStatus;
@@ -44,6 +44,10 @@ fn heartbeat(writer: Writer) -> wire::HeartbeatRequest {
         blocked_s: 0.0,
         episode_error: 2.5,
         episode_errors: 4,
+        weights_age_s: 0.5,
+        state: ActorState::Acting,
+        exploration: 0.25,
+        weights_latency_s: 0.0,
     }
     .into()
 }
@@ -56,6 +60,7 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
         hello: run.hello(),
         newer_than: 0,
         bf16: false,
+        untrained_first: false,
     };
     let stream = client.watch_weights(wire::WatchRequest::from(watch)).await;
     let mut stream = stream.unwrap().into_inner();
@@ -239,7 +244,7 @@ async fn a_stopped_run_goes_on_where_it_was() {
     let mut again = run.again(config(|c| c.learner.updates = total), true).await;
     let status = again
         .client()
-        .status(wire::LearnerStatusRequest {})
+        .status(wire::LearnerStatusRequest::default())
         .await
         .unwrap();
     let status = LearnerStatus::try_from(status.into_inner()).unwrap();

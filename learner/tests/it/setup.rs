@@ -13,12 +13,13 @@ use common::rules::RULES_VERSION;
 use common::scan::Scan;
 use common::volume::Volume;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
+use proto::channel::Channel;
 use proto::hello::Hello;
+use proto::security::Security;
 use proto::wire::learner_client::LearnerClient;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tonic::transport::Channel;
 
 use crate::shard::{SHAPE, Shard};
 
@@ -128,8 +129,12 @@ impl Run {
             dataset: dataset(),
             run_id: "it".into(),
             run_dir: dir.path().to_owned(),
+            checkpoints: Arc::new(learner::checkpoint_files::CheckpointFiles::new(
+                &dir.path().join("checkpoints"),
+            )),
             shards: addresses.clone(),
             resume,
+            security: Security::none(),
             progress: sender,
         };
         let (stop, stopped) = oneshot::channel();

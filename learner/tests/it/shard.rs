@@ -57,6 +57,7 @@ impl Shard {
         let routes = Routes::new(proto::channel::replay_server(shard.clone()));
         tokio::spawn(proto::serve::run_server(
             listener,
+            proto::security::Security::none(),
             routes,
             &[],
             std::future::pending(),

@@ -84,7 +84,12 @@ fn file_gradients(network: &Network) -> BTreeMap<String, Tensor> {
 fn assert_like_pytorch(case: &Case, compute: Compute) {
     let mut network = network(&case.spec);
     network.set_compute(compute);
-    let q = forward(&network, &case.batch);
+    let q = assert_q_like_pytorch(case, &network);
+    assert_gradients_like_pytorch(case, &network, q);
+}
+
+fn assert_q_like_pytorch(case: &Case, network: &Network) -> Tensor {
+    let q = forward(network, &case.batch);
     let found: Vec<f32> = Vec::try_from(q.flatten(0, -1)).unwrap();
     let largest = case.q.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
     assert_eq!(found.len(), case.q.len(), "{}", case.name);
@@ -96,8 +101,11 @@ fn assert_like_pytorch(case: &Case, compute: Compute) {
             case.name
         );
     }
+    q
+}
 
-    let count = found.len();
+fn assert_gradients_like_pytorch(case: &Case, network: &Network, q: Tensor) {
+    let count = q.numel();
     let shape: Vec<usize> = q.size().iter().map(|&n| n as usize).collect();
     (q * floats(&noise("loss", count), &shape))
         .sum(Kind::Float)
@@ -106,7 +114,7 @@ fn assert_like_pytorch(case: &Case, compute: Compute) {
     // A PReLU's slope sums terms of both signs: CPUs with other vector widths
     // round it by the largest, not by what is left.
     let largest = case.gradients.values().map(|g| g.1).fold(0.0, f64::max);
-    for (name, grad) in file_gradients(&network) {
+    for (name, grad) in file_gradients(network) {
         let norm = grad.norm().double_value(&[]);
         let Some(&(along, expected)) = case.gradients.get(&name) else {
             // Heads that no row asked for.
@@ -166,6 +174,20 @@ fn blocks_change_nothing() {
             ..Compute::default()
         };
         assert_like_pytorch(case, compute);
+    }
+}
+
+#[test]
+fn kernels_of_our_own_change_nothing() {
+    for case in &numbers().cases {
+        let compute = Compute {
+            fused: true,
+            channels_last: true,
+            ..Compute::default()
+        };
+        let mut network = network(&case.spec);
+        network.set_compute(compute);
+        let _ = tch::no_grad(|| assert_q_like_pytorch(case, &network));
     }
 }
 

@@ -930,6 +930,18 @@ pub struct HeartbeatRequest {
     pub episode_error: f64,
     #[prost(uint64, tag = "10")]
     pub episode_errors: u64,
+    /// Seconds since the weights that it acts with arrived.
+    #[prost(double, tag = "11")]
+    pub weights_age_s: f64,
+    #[prost(enumeration = "ActorState", tag = "12")]
+    pub state: i32,
+    /// Mean probability of a random action over its slots now.
+    #[prost(double, tag = "13")]
+    pub exploration: f64,
+    /// Seconds from the publication of the newest weights acted with to the end of
+    /// the first step with them, by the two hosts' clocks; 0 before the first.
+    #[prost(double, tag = "14")]
+    pub weights_latency_s: f64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatReply {
@@ -941,6 +953,9 @@ pub struct HeartbeatReply {
     /// Updates done, for schedules on the actor's side (exploration).
     #[prost(uint64, tag = "3")]
     pub updates: u64,
+    /// The newest weights, so that an actor knows whether its own still are.
+    #[prost(uint64, tag = "4")]
+    pub weights_version: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchRequest {
@@ -952,6 +967,10 @@ pub struct WatchRequest {
     /// Half the bytes: weights as bf16.
     #[prost(bool, tag = "3")]
     pub bf16: bool,
+    /// Begin with the weights that nothing was learned in yet, where the learner
+    /// started with such: what evaluations are compared with.
+    #[prost(bool, tag = "4")]
+    pub untrained_first: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WeightsChunk {
@@ -969,9 +988,16 @@ pub struct WeightsChunk {
     /// Updates done when these weights were published.
     #[prost(uint64, tag = "6")]
     pub updates: u64,
+    /// When they were published: microseconds since 1970 by the learner's clock.
+    #[prost(uint64, tag = "7")]
+    pub published_us: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LearnerStatusRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LearnerStatusRequest {
+    /// Only actors and evaluators of this host; empty for all.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ActorStatus {
     #[prost(uint32, tag = "1")]
@@ -988,6 +1014,24 @@ pub struct ActorStatus {
     pub env_steps: u64,
     #[prost(uint64, tag = "7")]
     pub weights_version: u64,
+    #[prost(double, tag = "8")]
+    pub env_steps_per_s: f64,
+    #[prost(double, tag = "9")]
+    pub weights_age_s: f64,
+    #[prost(enumeration = "ActorState", tag = "10")]
+    pub state: i32,
+    #[prost(double, tag = "11")]
+    pub exploration: f64,
+    #[prost(double, tag = "12")]
+    pub weights_latency_s: f64,
+    /// Share of the time, lately, that it waited for the shards: 0 to 1.
+    #[prost(double, tag = "13")]
+    pub blocked_share: f64,
+    /// Lives under this id before this one.
+    #[prost(uint32, tag = "14")]
+    pub restarts: u32,
+    #[prost(uint64, tag = "15")]
+    pub rows_dropped: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ShardLink {
@@ -997,6 +1041,139 @@ pub struct ShardLink {
     pub alive: bool,
     #[prost(message, optional, tag = "3")]
     pub summary: ::core::option::Option<ShardSummary>,
+    /// Seconds since it answered last; since the learner's start if never.
+    #[prost(double, tag = "4")]
+    pub silent_s: f64,
+    /// Why the last call failed; empty while it answers.
+    #[prost(string, tag = "5")]
+    pub why: ::prost::alloc::string::String,
+    /// Lives before this one that the learner saw.
+    #[prost(uint32, tag = "6")]
+    pub restarts: u32,
+}
+/// One evaluation of the selection scans.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct Evaluation {
+    #[prost(uint64, tag = "1")]
+    pub updates: u64,
+    #[prost(uint64, tag = "2")]
+    pub weights_version: u64,
+    #[prost(double, tag = "3")]
+    pub mean_error_mm: f64,
+    #[prost(double, tag = "4")]
+    pub mean_error_voxels: f64,
+    #[prost(double, tag = "5")]
+    pub median_error_mm: f64,
+    /// Of the constant guess on the same scans.
+    #[prost(double, optional, tag = "6")]
+    pub constant_guess_mm: ::core::option::Option<f64>,
+    /// How long the walks took.
+    #[prost(double, tag = "7")]
+    pub seconds: f64,
+    /// The least mean error of the run so far.
+    #[prost(bool, tag = "8")]
+    pub best: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EvaluatorBeatRequest {
+    /// Its run id may be empty: whatever the learner runs. Its scans may be others.
+    #[prost(message, optional, tag = "1")]
+    pub hello: ::core::option::Option<Hello>,
+    /// For people: host and process.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// The weights that it evaluates now; 0 for none.
+    #[prost(uint64, tag = "3")]
+    pub evaluating: u64,
+    /// What it found since the last beat.
+    #[prost(message, optional, tag = "4")]
+    pub evaluation: ::core::option::Option<Evaluation>,
+    /// The evaluation as a line of validation.jsonl, for the learner to write;
+    /// empty where the evaluator writes into the run folder itself.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub line_json: ::prost::bytes::Bytes,
+    /// What the config digest was made from, so that a refusal can name the keys.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub config_json: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EvaluatorBeatReply {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    /// The run is over: stop.
+    #[prost(bool, tag = "2")]
+    pub stop: bool,
+    /// The weights of this evaluation are to be sent with KeepBest.
+    #[prost(bool, tag = "3")]
+    pub wanted: bool,
+    /// The last weights of a run that is over; worth an evaluation still. 0 before.
+    #[prost(uint64, tag = "4")]
+    pub last_version: u64,
+    /// Updates of the newest evaluation that the learner knows of.
+    #[prost(uint64, optional, tag = "5")]
+    pub last_updates: ::core::option::Option<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeepBestReply {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EvaluatorStatus {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(double, tag = "2")]
+    pub heard_s: f64,
+    #[prost(uint64, tag = "3")]
+    pub evaluating: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListCheckpointsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointInfo {
+    /// The file's name, without a folder.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub sha256: ::prost::bytes::Bytes,
+    /// When it was written: seconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub modified_s: u64,
+    /// Updates done, where the name or the file tells.
+    #[prost(uint64, optional, tag = "5")]
+    pub updates: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckpointList {
+    #[prost(string, tag = "1")]
+    pub run_id: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub checkpoints: ::prost::alloc::vec::Vec<CheckpointInfo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullCheckpointRequest {
+    /// A name of the list, or `last`, `best`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Bytes that are there already, and the SHA-256 of the whole that they belong
+    /// to. If no file has that SHA-256 any more, or `offset` is beyond its end, the
+    /// reply begins at 0 with the file of that name.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub sha256: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointChunk {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub total_bytes: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub sha256: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "4")]
+    pub offset: u64,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub data: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LearnerStatus {
@@ -1019,6 +1196,90 @@ pub struct LearnerStatus {
     pub limiter: ::prost::alloc::string::String,
     #[prost(string, tag = "9")]
     pub version: ::prost::alloc::string::String,
+    /// Actors that there should be: cluster.actors, or those that have joined and not left in order.
+    #[prost(uint32, tag = "10")]
+    pub actors_expected: u32,
+    /// Lately: updates and environment steps per second.
+    #[prost(double, tag = "11")]
+    pub updates_per_s: f64,
+    #[prost(double, tag = "12")]
+    pub env_steps_per_s: f64,
+    #[prost(double, tag = "13")]
+    pub elapsed_s: f64,
+    /// Until the last update or the time limit at this pace; absent without a pace.
+    #[prost(double, optional, tag = "14")]
+    pub left_s: ::core::option::Option<f64>,
+    #[prost(bool, tag = "15")]
+    pub over: bool,
+    /// Shares of the time, lately, from 0 to 1: the train thread waited for
+    /// batches; requests for batches were held back by the limiter; the collate
+    /// thread worked.
+    #[prost(double, tag = "16")]
+    pub train_wait_share: f64,
+    #[prost(double, tag = "17")]
+    pub limited_share: f64,
+    #[prost(double, tag = "18")]
+    pub collate_share: f64,
+    /// Since the newest weights were published.
+    #[prost(double, tag = "19")]
+    pub weights_age_s: f64,
+    #[prost(message, repeated, tag = "20")]
+    pub evaluators: ::prost::alloc::vec::Vec<EvaluatorStatus>,
+    #[prost(message, optional, tag = "21")]
+    pub last_evaluation: ::core::option::Option<Evaluation>,
+    #[prost(message, optional, tag = "22")]
+    pub best_evaluation: ::core::option::Option<Evaluation>,
+    /// Rows that actors sent, by how many versions their weights were behind the
+    /// newest: at most 1, 3, 10, 30, and more.
+    #[prost(uint64, repeated, tag = "23")]
+    pub rows_by_weights_age: ::prost::alloc::vec::Vec<u64>,
+    /// Rows before the first update, and rows there are.
+    #[prost(uint64, tag = "24")]
+    pub min_rows: u64,
+    #[prost(uint64, tag = "25")]
+    pub rows: u64,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ActorState {
+    Unspecified = 0,
+    /// No weights have come yet.
+    Starting = 1,
+    Acting = 2,
+    /// Waits for shards to take rows.
+    Blocked = 3,
+    /// Waits for newer weights: its own are older than actor.max_staleness allows.
+    Stale = 4,
+    /// Told to stop: this is its last heartbeat, and nobody misses it.
+    Left = 5,
+}
+impl ActorState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACTOR_STATE_UNSPECIFIED",
+            Self::Starting => "ACTOR_STATE_STARTING",
+            Self::Acting => "ACTOR_STATE_ACTING",
+            Self::Blocked => "ACTOR_STATE_BLOCKED",
+            Self::Stale => "ACTOR_STATE_STALE",
+            Self::Left => "ACTOR_STATE_LEFT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACTOR_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ACTOR_STATE_STARTING" => Some(Self::Starting),
+            "ACTOR_STATE_ACTING" => Some(Self::Acting),
+            "ACTOR_STATE_BLOCKED" => Some(Self::Blocked),
+            "ACTOR_STATE_STALE" => Some(Self::Stale),
+            "ACTOR_STATE_LEFT" => Some(Self::Left),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod learner_client {
@@ -1203,6 +1464,106 @@ pub mod learner_client {
                 .insert(GrpcMethod::new("landmarl.v1.Learner", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// An evaluator's sign of life, with what it found since the last one. It
+        /// holds no lease and counts as no actor. Refuses another configuration with
+        /// FAILED_PRECONDITION and one sentence. Deadline 10 s.
+        pub async fn evaluator_beat(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EvaluatorBeatRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EvaluatorBeatReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/landmarl.v1.Learner/EvaluatorBeat",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("landmarl.v1.Learner", "EvaluatorBeat"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The weights that a reply to EvaluatorBeat asked for, in order; they become
+        /// `best`. Refused with FAILED_PRECONDITION once better ones were found.
+        /// Deadline 60 s.
+        pub async fn keep_best(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::WeightsChunk>,
+        ) -> std::result::Result<tonic::Response<super::KeepBestReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/landmarl.v1.Learner/KeepBest",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("landmarl.v1.Learner", "KeepBest"));
+            self.inner.client_streaming(req, path, codec).await
+        }
+        /// The checkpoints and weights files of the run. Deadline 60 s: files that are
+        /// new are read whole for their SHA-256.
+        pub async fn list_checkpoints(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListCheckpointsRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckpointList>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/landmarl.v1.Learner/ListCheckpoints",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("landmarl.v1.Learner", "ListCheckpoints"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// One of them, from an offset on. A file that retention removes meanwhile is
+        /// sent to its end. NOT_FOUND for a name that the list lacks. No deadline.
+        pub async fn pull_checkpoint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PullCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::CheckpointChunk>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/landmarl.v1.Learner/PullCheckpoint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("landmarl.v1.Learner", "PullCheckpoint"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1251,6 +1612,44 @@ pub mod learner_server {
             &self,
             request: tonic::Request<super::LearnerStatusRequest>,
         ) -> std::result::Result<tonic::Response<super::LearnerStatus>, tonic::Status>;
+        /// An evaluator's sign of life, with what it found since the last one. It
+        /// holds no lease and counts as no actor. Refuses another configuration with
+        /// FAILED_PRECONDITION and one sentence. Deadline 10 s.
+        async fn evaluator_beat(
+            &self,
+            request: tonic::Request<super::EvaluatorBeatRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EvaluatorBeatReply>,
+            tonic::Status,
+        >;
+        /// The weights that a reply to EvaluatorBeat asked for, in order; they become
+        /// `best`. Refused with FAILED_PRECONDITION once better ones were found.
+        /// Deadline 60 s.
+        async fn keep_best(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::WeightsChunk>>,
+        ) -> std::result::Result<tonic::Response<super::KeepBestReply>, tonic::Status>;
+        /// The checkpoints and weights files of the run. Deadline 60 s: files that are
+        /// new are read whole for their SHA-256.
+        async fn list_checkpoints(
+            &self,
+            request: tonic::Request<super::ListCheckpointsRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckpointList>, tonic::Status>;
+        /// Server streaming response type for the PullCheckpoint method.
+        type PullCheckpointStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::CheckpointChunk, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// One of them, from an offset on. A file that retention removes meanwhile is
+        /// sent to its end. NOT_FOUND for a name that the list lacks. No deadline.
+        async fn pull_checkpoint(
+            &self,
+            request: tonic::Request<super::PullCheckpointRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::PullCheckpointStream>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct LearnerServer<T> {
@@ -1501,6 +1900,189 @@ pub mod learner_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/landmarl.v1.Learner/EvaluatorBeat" => {
+                    #[allow(non_camel_case_types)]
+                    struct EvaluatorBeatSvc<T: Learner>(pub Arc<T>);
+                    impl<
+                        T: Learner,
+                    > tonic::server::UnaryService<super::EvaluatorBeatRequest>
+                    for EvaluatorBeatSvc<T> {
+                        type Response = super::EvaluatorBeatReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EvaluatorBeatRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Learner>::evaluator_beat(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EvaluatorBeatSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/landmarl.v1.Learner/KeepBest" => {
+                    #[allow(non_camel_case_types)]
+                    struct KeepBestSvc<T: Learner>(pub Arc<T>);
+                    impl<
+                        T: Learner,
+                    > tonic::server::ClientStreamingService<super::WeightsChunk>
+                    for KeepBestSvc<T> {
+                        type Response = super::KeepBestReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::WeightsChunk>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Learner>::keep_best(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KeepBestSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/landmarl.v1.Learner/ListCheckpoints" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListCheckpointsSvc<T: Learner>(pub Arc<T>);
+                    impl<
+                        T: Learner,
+                    > tonic::server::UnaryService<super::ListCheckpointsRequest>
+                    for ListCheckpointsSvc<T> {
+                        type Response = super::CheckpointList;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListCheckpointsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Learner>::list_checkpoints(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListCheckpointsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/landmarl.v1.Learner/PullCheckpoint" => {
+                    #[allow(non_camel_case_types)]
+                    struct PullCheckpointSvc<T: Learner>(pub Arc<T>);
+                    impl<
+                        T: Learner,
+                    > tonic::server::ServerStreamingService<super::PullCheckpointRequest>
+                    for PullCheckpointSvc<T> {
+                        type Response = super::CheckpointChunk;
+                        type ResponseStream = T::PullCheckpointStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PullCheckpointRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Learner>::pull_checkpoint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PullCheckpointSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

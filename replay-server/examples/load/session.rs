@@ -3,13 +3,13 @@
 use crate::arguments::Arguments;
 use anyhow::{Context as _, Result, bail};
 use proto::channel;
+use proto::channel::Channel;
 use proto::hello::Hello;
 use proto::retry::{CALL_DEADLINE, unary};
 use proto::sample::{SampleRequest, SampledBatch};
 use proto::wire;
 use proto::wire::replay_client::ReplayClient;
 use std::sync::Mutex;
-use tonic::transport::Channel;
 
 /// Insert credit without end: what is measured is not the limiter.
 const ENDLESS: u64 = u64::MAX;

@@ -5,6 +5,7 @@ use super::log::{Entry, Log, Start};
 use super::recover::{Mode, Recovered, Sink, recover};
 use super::segment::{self, Head, Stored};
 use super::sweep::Sweeper;
+use super::thread::Journal;
 use super::{JournalConfig, JournalError};
 use crate::shard::CheckedBatch;
 use crate::writers::Writers;
@@ -409,6 +410,23 @@ fn a_disk_that_refuses_loses_nothing_once_it_takes_again() {
         assert_eq!(rows.0, numbers(0..120), "{writes} {syncs} {cuts_work}");
         assert_eq!((found.lost_rows, found.damage), (0, Vec::new()));
     }
+}
+
+#[tokio::test]
+async fn whoever_hears_that_rows_are_durable_finds_their_room_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 1 << 20);
+    let log = Log::new(RealDisk, config.clone(), start(5000), Some(hello()));
+    let journal = Journal::start(log, RealDisk, &config).unwrap();
+    for entries in entries(800).chunks(4) {
+        for entry in entries {
+            let room = journal.room(entry.batch.packed.len()).await.unwrap();
+            journal.append(entry.clone(), false, room).unwrap();
+        }
+        journal.durable(entries[3].end()).await.unwrap();
+        assert_eq!(journal.status().queued_bytes, 0);
+    }
+    journal.stop().unwrap();
 }
 
 fn flipped(place: f64, bit: u8) -> (Rows, Recovered, bool) {

@@ -256,6 +256,8 @@ impl<D: Disk> Writer<D> {
         loop {
             let begun = Instant::now();
             let Err(error) = self.log.commit(&group.entries) else {
+                // Before anybody is told: who hears that rows are there finds their room free.
+                group.rooms.clear();
                 if !group.entries.is_empty() {
                     self.committed(begun.elapsed());
                 }

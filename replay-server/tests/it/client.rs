@@ -2,6 +2,7 @@
 
 use common::columns;
 use common::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
+use proto::channel::Channel;
 use proto::hello::Hello;
 use proto::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, Writer};
 use proto::retry::{CALL_DEADLINE, unary};
@@ -15,7 +16,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 pub const SHAPE: RowShape = RowShape {
@@ -209,14 +209,7 @@ impl Shard {
     }
 
     pub async fn stream(&self) -> InsertStream {
-        let (requests, receiver) = mpsc::channel(64);
-        let replies = self
-            .client()
-            .insert(ReceiverStream::new(receiver))
-            .await
-            .unwrap()
-            .into_inner();
-        InsertStream { requests, replies }
+        InsertStream::begin(self.client()).await.unwrap()
     }
 
     /// An open stream of one writer, and the first reply.
@@ -245,6 +238,15 @@ pub struct InsertStream {
 }
 
 impl InsertStream {
+    pub async fn begin(mut client: ReplayClient<Channel>) -> Result<Self, Status> {
+        let (requests, receiver) = mpsc::channel(64);
+        let answered = client.insert(ReceiverStream::new(receiver)).await?;
+        Ok(Self {
+            requests,
+            replies: answered.into_inner(),
+        })
+    }
+
     pub async fn send(&mut self, request: impl Into<wire::InsertRequest>) {
         self.requests
             .send(request.into())

@@ -1,7 +1,9 @@
 //! Writers: acknowledgements, repeats, gaps, credit.
 
 use crate::client::{INCARNATION, Shard, batch};
+use proto::health;
 use proto::insert::{INSERT_WINDOW, InsertReply};
+use proto::security::{Role, Security};
 use replay_server::ShardConfig;
 use std::time::Duration;
 use tonic::Code;
@@ -10,12 +12,10 @@ use tonic::Code;
 async fn a_shard_is_healthy_before_anybody_wrote_and_until_it_stops() {
     let shard = Shard::start(ShardConfig::default()).await;
     let address = shard.address.clone();
-    proto::health::check(&address).await.unwrap();
+    let check = || async { health::check(&address, &Security::none(), Role::Replay).await };
+    check().await.unwrap();
     shard.stop().await.unwrap();
-    let error = proto::health::check(&address)
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = check().await.unwrap_err().to_string();
     assert!(error.contains("does not answer"), "{error}");
 }
 

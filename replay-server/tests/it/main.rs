@@ -10,3 +10,4 @@ mod kill;
 mod process;
 mod refuse;
 mod sample;
+mod security;

@@ -1,14 +1,13 @@
 //! Everything that is to be seen on a GPU: built here, run by `bench/gpu.sh`,
 //! which needs no Rust, here or on the machine that has one.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::workspace::Workspace;
-use crate::{command, libtorch};
+use crate::{command, libtorch, pack};
 
 /// What `bench/gpu.sh` starts, and where a release build leaves it.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -64,7 +63,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         let folder = std::path::absolute(folder)?;
         copy_programs(workspace, &target, &folder.join("bin"))?;
         for part in ["bench", "configs"] {
-            copy_files(&workspace.root().join(part), &folder.join(part))?;
+            pack::files(&workspace.root().join(part), &folder.join(part))?;
         }
         println!("packed: {}", folder.display());
         return Ok(());
@@ -83,62 +82,17 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     command::run(&mut script)
 }
 
-/// Copies without debug information, which is most of their size; with it where
-/// there is no tool to strip them.
 fn copy_programs(workspace: &Workspace, target: &Path, bin: &Path) -> Result<()> {
-    fs::create_dir_all(bin).with_context(|| format!("{} cannot be made", bin.display()))?;
+    pack::folder(bin)?;
     for (name, built) in PROGRAMS {
-        let (from, to) = (target.join(built), bin.join(name));
-        copy(&from, &to)?;
-        let mut strip = workspace.command("strip");
-        if let Err(error) = command::read(strip.arg(&to)) {
-            println!("{name} keeps its debug information: {error:#}");
-        }
+        pack::program(workspace, &target.join(built), &bin.join(name))?;
     }
-    Ok(())
-}
-
-/// The files of a folder, without folders in it.
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).with_context(|| format!("{} cannot be made", to.display()))?;
-    let entries =
-        fs::read_dir(from).with_context(|| format!("{} cannot be listed", from.display()))?;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            copy(&entry.path(), &to.join(entry.file_name()))?;
-        }
-    }
-    Ok(())
-}
-
-/// With its permissions.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to)
-        .with_context(|| format!("{} is not copied to {}", from.display(), to.display()))?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    #[test]
-    fn packed_files_keep_what_they_may() {
-        let folder = tempfile::tempdir().unwrap();
-        let (from, to) = (folder.path().join("from"), folder.path().join("a/to"));
-        fs::create_dir_all(from.join("inner")).unwrap();
-        fs::write(from.join("gpu.sh"), "#!/bin/sh\n").unwrap();
-        fs::set_permissions(from.join("gpu.sh"), fs::Permissions::from_mode(0o755)).unwrap();
-        copy_files(&from, &to).unwrap();
-        let mode = fs::metadata(to.join("gpu.sh"))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o755);
-        assert!(!to.join("inner").exists());
-    }
 
     #[test]
     fn a_program_that_was_not_built_is_named() {

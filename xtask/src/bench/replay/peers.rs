@@ -1,23 +1,19 @@
 //! Reverb and cpprb on the same shapes, in a Python environment of their own.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Options;
 use super::latency::Measure;
 use super::results::Results;
-use crate::command;
 use crate::workspace::{Workspace, cache_folder};
+use crate::{command, venv};
 
 /// Bytes of a row with G = 1, H = 4, which is what our clients send.
 const ROW_BYTES: u32 = 104;
-/// Written last: an environment without it was interrupted.
-const READY: &str = "landmarl-ready";
 
 /// Who is compared with, and whether it is a service that several clients can use.
 const PEERS: [(&str, bool); 2] = [("reverb", true), ("cpprb", false)];
@@ -141,30 +137,8 @@ fn parse(printed: &str) -> Result<Vec<PeerRecord>> {
 /// list changes.
 fn environment(workspace: &Workspace, base: &Path, scratch: Option<&Path>) -> Result<PathBuf> {
     let list = workspace.root().join("bench/replay_peers.txt");
-    let text =
-        fs::read_to_string(&list).with_context(|| format!("{} cannot be read", list.display()))?;
-    let digest = Sha256::digest(text.as_bytes());
-    let name: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
     let parent = scratch.map_or_else(cache_folder, |folder| Ok(folder.to_owned()))?;
-    let folder = parent.join(format!("py-peers-{name}"));
-    let python = folder.join("bin/python");
-    if folder.join(READY).is_file() && python.exists() {
-        return Ok(python);
-    }
-    if folder.exists() {
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("{} cannot be made anew", folder.display()))?;
-    }
-    println!("installing the peers in {}", folder.display());
-    command::run(Command::new(base).args(["-m", "venv"]).arg(&folder))?;
-    let mut pip = Command::new(&python);
-    pip.args(["-m", "pip", "install", "--quiet", "--no-input"])
-        .args(["--disable-pip-version-check", "--requirement"])
-        .arg(&list);
-    command::run(&mut pip).context("without the peers: --no-peers")?;
-    fs::write(folder.join(READY), text)
-        .with_context(|| format!("{} cannot be written", folder.display()))?;
-    Ok(python)
+    venv::python(base, &list, &parent, "py-peers").context("without the peers: --no-peers")
 }
 
 impl PeerRecord {

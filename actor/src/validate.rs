@@ -1,39 +1,46 @@
-//! Evaluation beside training: follows the weights as a cluster's evaluator
-//! would, walks the selection scans, keeps the best.
+//! Evaluation beside training: walks the selection scans with weights that are
+//! still being learned, and keeps the best.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
-use actor::evaluate::{Evaluation, evaluate};
-use actor::network_policy::{NetworkPolicy, Samples};
-use actor::summary::{LandmarkSummary, summarise};
-use actor::weights::Published;
 use anyhow::Context as _;
 use common::config::Config;
 use common::durable::write_atomic;
-use common::run_folder::{RunFolder, rfc3339};
+use common::run_folder::rfc3339;
 use common::scan::Scan;
 use common::starts::EvaluationStarts;
 use common::tensorboard::EventFile;
 use model::{DeviceChoice, NetworkKind};
 use serde::{Deserialize, Serialize};
 
+use crate::evaluate::{Evaluation, evaluate};
 use crate::guess::Guess;
+use crate::network_policy::{NetworkPolicy, Samples};
+use crate::policy::{Policy, PolicyError, QValues, View};
+use crate::summary::{LandmarkSummary, summarise};
+use crate::weights::Published;
 
 const BATCH: usize = 64;
 
 /// One line of `validation.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
+    /// When it ended: RFC 3339, UTC.
     pub time: String,
+    /// Updates done by the weights.
     pub updates: u64,
+    /// Their version.
     pub weights_version: u64,
     /// Mean over selection scans and landmarks of the consensus error.
     pub mean_error_mm: f64,
+    /// The same in voxels.
     pub mean_error_voxels: f64,
+    /// The median.
     pub median_error_mm: f64,
     /// The constant guess on the same scans.
     pub constant_guess_mm: Option<f64>,
@@ -41,7 +48,32 @@ pub struct Validation {
     pub best: bool,
     /// How long the walks took.
     pub seconds: f64,
+    /// Each landmark by itself.
     pub landmarks: Vec<LandmarkSummary>,
+}
+
+impl From<&Validation> for proto::evaluator::Evaluation {
+    fn from(v: &Validation) -> Self {
+        Self {
+            updates: v.updates,
+            weights_version: v.weights_version,
+            mean_error_mm: v.mean_error_mm,
+            mean_error_voxels: v.mean_error_voxels,
+            median_error_mm: v.median_error_mm,
+            constant_guess_mm: v.constant_guess_mm,
+            seconds: v.seconds,
+            best: v.best,
+        }
+    }
+}
+
+/// A run folder that evaluations are kept in.
+#[derive(Debug)]
+struct Keeper {
+    lines: PathBuf,
+    best_file: PathBuf,
+    /// TensorBoard's curves; a run does without them.
+    events: Option<EventFile>,
 }
 
 /// Evaluates weights on the selection scans. Lives on one thread.
@@ -51,67 +83,73 @@ pub struct Validator {
     scans: Vec<Arc<Scan>>,
     guess: Guess,
     policy: NetworkPolicy,
-    lines: PathBuf,
-    best_file: PathBuf,
+    keeper: Option<Keeper>,
+    stop: Arc<AtomicBool>,
     best_mm: Option<f64>,
-    /// TensorBoard's curves; a run does without them.
-    events: Option<EventFile>,
     last: Option<Validation>,
 }
 
 impl Validator {
-    /// Goes on from what `validation.jsonl` says already.
+    /// Walks on `device`. With a run folder it keeps there what it finds, and
+    /// goes on from what `validation.jsonl` says already.
+    ///
+    /// # Errors
+    /// When `device` names none.
     pub fn new(
         config: Arc<Config>,
         scans: Vec<Arc<Scan>>,
         guess: Guess,
-        folder: &RunFolder,
+        device: &str,
+        folder: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        // The learner may fill the GPU; walks on the CPU never stop it.
-        let device = config.learner.device.parse::<DeviceChoice>()?.resolve();
+        let device = device.parse::<DeviceChoice>()?.resolve();
         let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, device);
-        let lines = folder.validation_file();
-        let before = std::fs::read_to_string(&lines).unwrap_or_default();
-        // A line cut off by a crash is no reason to stop.
-        let before: Vec<Validation> = before
-            .lines()
-            .filter_map(|l| serde_json::from_str(l).ok())
-            .collect();
-        let best_file = folder.checkpoints().join("best.safetensors");
-        let best_mm = before
-            .iter()
-            .map(|v| v.mean_error_mm)
-            .min_by(f64::total_cmp);
+        let keeper = folder.map(Keeper::new);
+        let before = keeper.as_ref().map(Keeper::before).unwrap_or_default();
+        let kept = keeper.as_ref().is_some_and(|k| k.best_file.is_file());
+        let best_mm = before.iter().map(|v| v.mean_error_mm);
         Ok(Self {
             config,
             scans,
             guess,
             policy,
-            lines,
-            best_mm: best_mm.filter(|_| best_file.is_file()),
-            best_file,
-            events: EventFile::create(folder.path(), "validation", SystemTime::now()).ok(),
+            keeper,
+            stop: Arc::default(),
+            best_mm: best_mm.min_by(f64::total_cmp).filter(|_| kept),
             last: before.into_iter().next_back(),
         })
     }
 
+    /// Set it, and an evaluation that goes on ends with an error soon.
+    #[must_use]
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
     /// Updates of the weights that were evaluated last.
+    #[must_use]
     pub fn last_updates(&self) -> Option<u64> {
         self.last.as_ref().map(|v| v.updates)
     }
 
     /// The best and the last error in mm.
+    #[must_use]
     pub fn errors_mm(&self) -> Option<(f64, f64)> {
         self.best_mm
             .zip(self.last.as_ref().map(|v| v.mean_error_mm))
     }
 
     /// The constant guess on the selection scans, as last computed.
+    #[must_use]
     pub fn constant_guess_mm(&self) -> Option<f64> {
         self.last.as_ref().and_then(|v| v.constant_guess_mm)
     }
 
     /// Walks the selection scans and notes what came out.
+    ///
+    /// # Errors
+    /// When the weights do not answer, nothing can be compared, or a file
+    /// cannot be written.
     pub fn validate(&mut self, published: &Published) -> anyhow::Result<&Validation> {
         let begin = Instant::now();
         let network = model::weights::from_bytes(&published.bytes)?.network;
@@ -129,12 +167,16 @@ impl Validator {
             agents: &agents,
             starts: &starts,
             rules: &rules,
-            together: actor::group::walk_together(&rules, commnet),
+            together: crate::group::walk_together(&rules, commnet),
             seed: self.config.run.seed,
             batch: BATCH,
             trajectories: false,
         };
-        let walks = evaluate(&mut self.policy, &evaluation, |_| {})?;
+        let mut policy = UntilStopped {
+            policy: &mut self.policy,
+            stop: &self.stop,
+        };
+        let walks = evaluate(&mut policy, &evaluation, |_| {})?;
         let summary = summarise(&walks, &self.scans, names, &self.guess.ras_mm);
         let errors = summary
             .all
@@ -142,7 +184,9 @@ impl Validator {
             .context("no selection scan shows any of the landmarks")?;
         let better = self.best_mm.is_none_or(|best| errors.mm.mean < best);
         if better {
-            write_atomic(&self.best_file, &published.bytes)?;
+            if let Some(keeper) = &self.keeper {
+                write_atomic(&keeper.best_file, &published.bytes)?;
+            }
             self.best_mm = Some(errors.mm.mean);
         }
         let validation = Validation {
@@ -157,9 +201,41 @@ impl Validator {
             seconds: begin.elapsed().as_secs_f64(),
             landmarks: summary.landmarks,
         };
-        self.note(&validation)?;
-        self.draw(&validation);
+        tell(&validation);
+        if let Some(keeper) = &mut self.keeper {
+            keeper.note(&validation)?;
+            keeper.draw(&validation);
+        }
         Ok(self.last.insert(validation))
+    }
+}
+
+fn tell(v: &Validation) {
+    tracing::info!(
+        updates = v.updates,
+        mean_error_mm = v.mean_error_mm,
+        mean_error_voxels = v.mean_error_voxels,
+        constant_guess_mm = v.constant_guess_mm,
+        best = v.best,
+        seconds = v.seconds,
+        "validated"
+    );
+}
+
+impl Keeper {
+    fn new(folder: &Path) -> Self {
+        Self {
+            lines: folder.join("validation.jsonl"),
+            best_file: folder.join("checkpoints").join("best.safetensors"),
+            events: EventFile::create(folder, "validation", SystemTime::now()).ok(),
+        }
+    }
+
+    fn before(&self) -> Vec<Validation> {
+        let text = std::fs::read_to_string(&self.lines).unwrap_or_default();
+        // A line cut off by a crash is no reason to stop.
+        let lines = text.lines();
+        lines.filter_map(|l| serde_json::from_str(l).ok()).collect()
     }
 
     fn draw(&mut self, v: &Validation) {
@@ -189,16 +265,25 @@ impl Validator {
             .open(&self.lines);
         opened
             .and_then(|mut file| file.write_all(line.as_bytes()))
-            .with_context(|| format!("write {}", self.lines.display()))?;
-        tracing::info!(
-            updates = v.updates,
-            mean_error_mm = v.mean_error_mm,
-            mean_error_voxels = v.mean_error_voxels,
-            constant_guess_mm = v.constant_guess_mm,
-            best = v.best,
-            seconds = v.seconds,
-            "validated"
-        );
-        Ok(())
+            .with_context(|| format!("write {}", self.lines.display()))
+    }
+}
+
+/// A policy that refuses to answer once it is told to stop.
+struct UntilStopped<'a> {
+    policy: &'a mut NetworkPolicy,
+    stop: &'a AtomicBool,
+}
+
+impl Policy for UntilStopped<'_> {
+    fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(PolicyError::Stopped);
+        }
+        self.policy.q_values(views)
+    }
+
+    fn weights_version(&self) -> u64 {
+        self.policy.weights_version()
     }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::Context as _;
 use common::dataset::mean_landmarks;
 use common::durable::write_atomic;
-use common::run_folder::RunFolder;
 use common::scan::Scan;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -16,7 +15,9 @@ const FILE: &str = "mean_landmarks.json";
 /// Per agent: mean world position, and what it comes from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Guess {
+    /// Per agent: RAS mm; `None` where no training scan shows its landmark.
     pub ras_mm: Vec<Option<[f64; 3]>>,
+    /// What it comes from, for people.
     pub from: Option<String>,
 }
 
@@ -29,6 +30,8 @@ struct Stored {
 }
 
 impl Guess {
+    /// Of these training scans.
+    #[must_use]
     pub fn of(training: &[Arc<Scan>], names: &[String], from: String) -> Self {
         let mut ras_mm = mean_landmarks(training);
         ras_mm.resize(names.len(), None);
@@ -39,14 +42,20 @@ impl Guess {
     }
 
     /// Keeps it in the run folder, for later evaluations.
-    pub fn store(&self, folder: &RunFolder, names: &[String], scans: usize) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn store(&self, folder: &Path, names: &[String], scans: usize) -> anyhow::Result<()> {
         let ras_mm = names.iter().cloned().zip(self.ras_mm.clone()).collect();
         let json = serde_json::to_string_pretty(&Stored { scans, ras_mm })? + "\n";
-        write_atomic(&folder.path().join(FILE), json.as_bytes())?;
+        write_atomic(&folder.join(FILE), json.as_bytes())?;
         Ok(())
     }
 
     /// What a run folder keeps, for the landmarks asked for; nothing where there is none.
+    ///
+    /// # Errors
+    /// When the file is broken.
     pub fn stored(folder: &Path, names: &[String]) -> anyhow::Result<Self> {
         let path = folder.join(FILE);
         let Ok(text) = std::fs::read_to_string(&path) else {
@@ -69,19 +78,18 @@ impl Guess {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
-
     #[test]
     fn a_stored_guess_is_read_by_name() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(dir.path(), "r", SystemTime::UNIX_EPOCH).unwrap();
+        let folder = dir.path().join("run");
+        std::fs::create_dir(&folder).unwrap();
         let names = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
         let guess = Guess {
             ras_mm: vec![Some([1.0, 2.0, 3.5]), None],
             from: None,
         };
         guess.store(&folder, &names("A,B"), 7).unwrap();
-        let read = Guess::stored(folder.path(), &names("B,A,C")).unwrap();
+        let read = Guess::stored(&folder, &names("B,A,C")).unwrap();
         assert_eq!(read.ras_mm, [None, Some([1.0, 2.0, 3.5]), None]);
         assert!(read.from.unwrap().contains("the 7 training scans of"));
         assert_eq!(

@@ -1,0 +1,52 @@
+//! A rollout as data: walks in flight, returns that are not complete, random
+//! streams. With the same weights it goes on exactly as if it had never stopped.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Rollout, RolloutError};
+use crate::episodes::Episodes;
+use crate::slot::{Slot, SlotState};
+
+/// Everything about a rollout but what configuration and scans say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RolloutState {
+    episodes: Episodes,
+    slots: Vec<SlotState>,
+}
+
+impl Rollout {
+    /// The rollout as it stands between two steps.
+    #[must_use]
+    pub fn state(&self) -> RolloutState {
+        RolloutState {
+            episodes: self.episodes.clone(),
+            slots: self.slots.iter().map(Slot::state).collect(),
+        }
+    }
+
+    /// Takes over how a rollout of the same configuration, scans and writer stood.
+    ///
+    /// # Errors
+    /// [`RolloutError::State`] for one of another; this rollout is of no use then.
+    pub fn restore(&mut self, state: RolloutState) -> Result<(), RolloutError> {
+        let (here, there) = (self.slots.len(), state.slots.len());
+        if here != there {
+            let why = format!("{there} slots were saved, this run has {here}");
+            return Err(RolloutError::State(why));
+        }
+        if !state.episodes.same_decks(&self.episodes) {
+            let why = "they deal other landmarks or scans".to_owned();
+            return Err(RolloutError::State(why));
+        }
+        for (number, (slot, state)) in self.slots.iter_mut().zip(state.slots).enumerate() {
+            slot.restore(&self.common, state, &self.scans)
+                .ok_or_else(|| {
+                    let why =
+                        format!("slot {number} walks where these scans and rules lead nobody");
+                    RolloutError::State(why)
+                })?;
+        }
+        self.episodes = state.episodes;
+        Ok(())
+    }
+}

@@ -1,0 +1,385 @@
+//! `landmarl logs` over files and over a stand-in for Loki.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use crate::loki_stand_in::StandIn;
+use crate::process::{Bench, errors_as_before};
+
+/// How long a line may take to be shown, on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A line as services write it.
+pub fn line(time: &str, service: &str, instance: &str, level: &str, rest: &str) -> String {
+    format!(
+        "{{\"time\":\"2026-11-26T{time}Z\",\"level\":\"{level}\",\"target\":\"t\",\"service\":\"{service}\",\"instance\":\"{instance}\",\"run\":\"first\",{rest}}}"
+    )
+}
+
+fn message(text: &str) -> String {
+    format!("\"message\":\"{text}\"")
+}
+
+/// Two services, a rotated file, a half line and one that is none.
+fn a_run(bench: &Bench) {
+    let learner = [
+        line(
+            "08:00:00.000000",
+            "learner",
+            "box",
+            "info",
+            &message("dataset loaded"),
+        ),
+        line(
+            "08:00:03.000000",
+            "learner",
+            "box",
+            "warn",
+            "\"message\":\"actor lost\",\"actor\":3",
+        ),
+        "thread panicked at somewhere".to_owned(),
+        line(
+            "08:00:09.000000",
+            "learner",
+            "box",
+            "error",
+            &message("loss is NaN"),
+        ),
+    ];
+    let rotated = [line(
+        "08:00:01.000000",
+        "actor",
+        "box-2",
+        "info",
+        &message("joined the run"),
+    )];
+    let actor = [
+        line(
+            "08:00:02.000000",
+            "actor",
+            "box-2",
+            "debug",
+            &message("shard is away"),
+        ),
+        line(
+            "08:00:04.500000",
+            "actor",
+            "box-2",
+            "warn",
+            "\"message\":\"lost shard\",\"shard\":1,\"span\":{\"actor\":3}",
+        ),
+    ];
+    for (name, lines) in [
+        ("learner-box.jsonl", &learner[..]),
+        ("actor-box-2.jsonl.1", &rotated),
+        ("actor-box-2.jsonl", &actor),
+    ] {
+        let mut text = lines.join("\n") + "\n";
+        if name.ends_with("2.jsonl") {
+            text += "{\"time\":\"2026-11-26T08:00:0";
+        }
+        bench.write(&format!("runs/first/logs/{name}"), text);
+    }
+}
+
+/// The messages that are shown.
+fn shown(bench: &Bench, options: &str) -> Vec<String> {
+    let done = bench.succeed(&format!("logs --json {options}"));
+    let lines = done.out.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["message"].as_str().unwrap().to_owned()
+    });
+    lines.collect()
+}
+
+#[test]
+fn files_are_merged_and_every_condition_counts() {
+    let bench = Bench::new();
+    a_run(&bench);
+    let all = [
+        "dataset loaded",
+        "joined the run",
+        "shard is away",
+        "actor lost",
+        "lost shard",
+        "loss is NaN",
+    ];
+    assert_eq!(shown(&bench, "runs/first"), all);
+    assert_eq!(shown(&bench, "runs/first/logs"), all);
+    assert_eq!(shown(&bench, ""), all, "the newest run");
+    let folder = "--set log.folder=runs/first/logs --set run.dir=elsewhere";
+    assert_eq!(shown(&bench, folder), all);
+    for (options, expected) in [
+        (
+            "--service actor",
+            vec!["joined the run", "shard is away", "lost shard"],
+        ),
+        (
+            "--service actor,learner --level WARN",
+            vec!["actor lost", "lost shard", "loss is NaN"],
+        ),
+        (
+            "--instance box",
+            vec!["dataset loaded", "actor lost", "loss is NaN"],
+        ),
+        ("--instance 3", vec!["actor lost", "lost shard"]),
+        ("--service actor --instance 3", vec!["lost shard"]),
+        ("--grep nan", vec![]),
+        ("--grep (?i)nan|shard=1", vec!["lost shard", "loss is NaN"]),
+        (
+            "--since 2026-11-26T08:00:04.5Z",
+            vec!["lost shard", "loss is NaN"],
+        ),
+        ("--until 2026-11-26T08:00:01Z", vec!["dataset loaded"]),
+        ("--tail 2", vec!["lost shard", "loss is NaN"]),
+        ("--tail 1 --service actor", vec!["lost shard"]),
+        ("--run-name first --tail 1", vec!["loss is NaN"]),
+        ("--run-name second", vec![]),
+        ("--since 1s", vec![]),
+    ] {
+        assert_eq!(shown(&bench, options), expected, "{options}");
+    }
+}
+
+#[test]
+fn people_get_plain_lines_and_hear_of_damage() {
+    let bench = Bench::new();
+    a_run(&bench);
+    let done = bench.succeed("logs runs/first --level warn");
+    assert_eq!(
+        done.out,
+        "2026-11-26 08:00:03.000 WARN  learner/box actor lost actor=3\n\
+         2026-11-26 08:00:04.500 WARN  actor/box-2 lost shard shard=1 actor=3\n\
+         2026-11-26 08:00:09.000 ERROR learner/box loss is NaN\n"
+    );
+    assert_eq!(done.err, "note: 2 lines were damaged and left out\n");
+}
+
+#[test]
+fn what_cannot_be_shown_is_said() {
+    let bench = Bench::new();
+    a_run(&bench);
+    bench.write("empty/notes.txt", "");
+    bench.fail(
+        "logs --since yesterday",
+        2,
+        &["--since \"yesterday\"", "10m"],
+    );
+    bench.fail("logs --grep (", 2, &["--grep", "unclosed group"]);
+    bench.fail("logs nowhere", 4, &["nowhere is no folder"]);
+    bench.fail("logs empty", 4, &["there are no logs in empty"]);
+    bench.fail("logs --set run.dir=none", 4, &["there are no logs in none"]);
+    bench.fail("logs --loki 127.0.0.1:3100", 2, &["is not a URL"]);
+    bench.fail("logs --loki http://127.0.0.1:9", 5, &["does not answer"]);
+    errors_as_before("logs");
+}
+
+/// A command that goes on; killed when dropped.
+struct Following {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Following {
+    fn start(bench: &Bench, options: &str) -> Self {
+        let mut command = bench.command(&format!("logs -f {options}"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let out: BufReader<ChildStdout> = BufReader::new(child.stdout.take().unwrap());
+        let (tell, lines) = channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The next line; it must come soon.
+    fn next(&self) -> String {
+        self.lines.recv_timeout(SOON).unwrap()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+#[test]
+fn new_lines_files_and_rotations_are_followed() {
+    let bench = Bench::new();
+    a_run(&bench);
+    let logs = bench.path("runs/first/logs");
+    let following = Following::start(&bench, "runs/first --service actor --tail 1");
+    assert!(following.next().ends_with("lost shard shard=1 actor=3"));
+    // The half line gets its end, and is damaged: the next one is whole.
+    let actor = logs.join("actor-box-2.jsonl");
+    let new = |text: &str| line("08:01:00.000000", "actor", "x", "info", &message(text)) + "\n";
+    append(&actor, &format!("\n{}", new("one")));
+    assert!(following.next().ends_with("one"));
+    std::fs::rename(
+        logs.join("actor-box-2.jsonl.1"),
+        logs.join("actor-box-2.jsonl.2"),
+    )
+    .unwrap();
+    append(&actor, &new("two"));
+    std::fs::rename(&actor, logs.join("actor-box-2.jsonl.1")).unwrap();
+    append(&actor, &new("three"));
+    append(&logs.join("actor-new.jsonl"), &new("four"));
+    append(
+        &logs.join("learner-new.jsonl"),
+        &new("not of an actor").replace("\"actor\"", "\"learner\""),
+    );
+    let mut three = [following.next(), following.next(), following.next()];
+    three.sort_by_key(|line| {
+        ["two", "three", "four"]
+            .iter()
+            .position(|w| line.ends_with(w))
+    });
+    for (line, word) in three.iter().zip(["two", "three", "four"]) {
+        assert!(line.ends_with(word), "{three:?}");
+    }
+    append(&actor, &new("five"));
+    assert!(following.next().ends_with("five"));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it() {
+    let bench = Bench::new();
+    a_run(&bench);
+    let mut following = Following::start(&bench, "runs/first");
+    drop(std::mem::replace(&mut following.lines, channel().1));
+    let actor = bench.path("runs/first/logs/actor-box-2.jsonl");
+    for n in 0.. {
+        append(
+            &actor,
+            &(line("08:02:00.000000", "actor", "x", "info", &message("more")) + "\n"),
+        );
+        std::thread::sleep(Duration::from_millis(100));
+        if let Some(status) = following.child.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            return;
+        }
+        assert!(n < 300, "it goes on although nobody reads");
+    }
+}
+
+#[test]
+fn loki_gives_the_same_page_by_page() {
+    let bench = Bench::new();
+    let loki = StandIn::start();
+    // More than two pages, with more lines of one moment than a page holds.
+    let mut expected = Vec::new();
+    for n in 0..2600_u32 {
+        let together = (700..1900).contains(&n);
+        let second = if together { 700 } else { n };
+        let time = format!("07:{:02}:{:02}.000000", second / 60, second % 60);
+        let text = format!("number {n}");
+        expected.push(text.clone());
+        // The order within one moment is known within one stream alone.
+        let level = if together || n % 2 == 0 {
+            "info"
+        } else {
+            "warn"
+        };
+        loki.push(&line(&time, "actor", "box", level, &message(&text)));
+    }
+    loki.push(&line(
+        "07:50:00.000000",
+        "learner",
+        "box",
+        "info",
+        &message("not asked for"),
+    ));
+    let window = "--since 2026-11-26T07:00:00Z --until 2026-11-26T08:00:00Z";
+    let url = format!("--loki {} {window}", loki.address);
+    assert_eq!(shown(&bench, &format!("{url} --service actor")), expected);
+    assert!(loki.requests() >= 3, "{}", loki.requests());
+    let last = shown(&bench, &format!("{url} --service actor --tail 1500"));
+    assert_eq!(last, expected[1100..]);
+    let warnings = shown(&bench, &format!("{url} --level warn --grep number"));
+    assert_eq!(warnings.len(), 700);
+    assert_eq!(
+        shown(&bench, &format!("{url} --query |=\"2599\"")),
+        ["number 2599"]
+    );
+    assert_eq!(loki.last_query(), "{service=~\".+\"} |=\"2599\"");
+    assert_eq!(
+        shown(&bench, &format!("{url} --instance box --tail 1")),
+        ["not asked for"]
+    );
+    assert!(shown(&bench, &format!("{url} --instance other")).is_empty());
+}
+
+#[test]
+fn loki_is_followed_and_its_complaints_are_told() {
+    let bench = Bench::new();
+    let loki = StandIn::start();
+    let push = |ago: u64, text: &str| {
+        let at = std::time::SystemTime::now() - Duration::from_secs(ago);
+        let whole = line("00:00:00", "actor", "box", "info", &message(text));
+        let time = common::run_folder::rfc3339(at);
+        loki.push(&whole.replace("2026-11-26T00:00:00Z", &time));
+    };
+    push(20, "before");
+    push(9, "old");
+    let following = Following::start(&bench, &format!("--loki {} --tail 1", loki.address));
+    assert!(following.next().ends_with("old"));
+    push(0, "new");
+    assert!(following.next().ends_with("new"));
+    push(4, "late");
+    assert!(
+        following.next().ends_with("late"),
+        "lines that reach Loki late"
+    );
+    loki.fail(true);
+    std::thread::sleep(Duration::from_secs(2));
+    loki.fail(false);
+    push(0, "after");
+    assert!(following.next().ends_with("after"), "and none twice");
+    drop(following);
+    let url = format!("--loki {}", loki.address);
+    let done = bench.run(&format!("logs {url} --query |=bad"));
+    assert_eq!(done.code, Some(5), "{}", done.err);
+    assert!(
+        done.err
+            .contains("answers 400: parse error at line 1, col 21: syntax error"),
+        "{}",
+        done.err
+    );
+    assert!(
+        done.err
+            .contains("hint: it was asked for: {service=~\".+\"} |=bad"),
+        "{}",
+        done.err
+    );
+    loki.ask_for_tenant();
+    let refused = bench.run(&format!("logs {url}"));
+    assert!(
+        refused.err.contains("answers 401: no org id"),
+        "{}",
+        refused.err
+    );
+    assert_eq!(
+        shown(&bench, &format!("{url} --header X-Scope-OrgID:skulls")).len(),
+        5
+    );
+}

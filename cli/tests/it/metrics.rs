@@ -1,0 +1,334 @@
+//! What a training exports, against the documentation, the dashboards, the
+//! alerts, and a real Prometheus where one is installed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use regex::Regex;
+use serde_json::Value;
+
+use crate::process::Bench;
+use crate::services::{CONFIG, Service, free_address};
+
+/// How long everything may take to be there, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(file(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Everything in a text that looks like one of our metrics.
+fn names(text: &str) -> BTreeSet<String> {
+    let name = Regex::new(r"\blandmarl_[a-z0-9_]+\b").unwrap();
+    name.find_iter(text)
+        .map(|m| m.as_str().to_owned())
+        .collect()
+}
+
+/// Names of the samples in an exposition.
+fn exported(text: &str) -> BTreeSet<String> {
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
+    samples.map(name).collect()
+}
+
+/// The expressions of both dashboards, with the panel that each belongs to.
+fn dashboards() -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for board in ["training", "cluster"] {
+        let text = read(&format!("deploy/grafana/dashboards/{board}.json"));
+        let board: Value = serde_json::from_str(&text).unwrap();
+        for panel in board["panels"].as_array().unwrap() {
+            for target in panel["targets"].as_array().unwrap() {
+                if target["datasource"]["type"] == "prometheus" {
+                    let of = format!("{}: {}", board["title"], panel["title"]);
+                    all.push((of, target["expr"].as_str().unwrap().to_owned()));
+                }
+            }
+        }
+    }
+    assert!(all.len() > 60, "{}", all.len());
+    all
+}
+
+/// Name and expression of each alert.
+fn alerts() -> Vec<(String, String)> {
+    let text = read("deploy/prometheus/alerts.yml");
+    let value = |line: &str, key: &str| line.trim().strip_prefix(key).map(str::to_owned);
+    let of = |key| text.lines().filter_map(move |l| value(l, key));
+    let all: Vec<_> = of("- alert: ").zip(of("expr: ")).collect();
+    assert_eq!(all.len(), of("expr: ").count());
+    all
+}
+
+/// A training in one process that exports everything, and its metrics.
+struct Training {
+    address: String,
+    text: String,
+    _process: Service,
+    bench: Bench,
+}
+
+impl Training {
+    fn start() -> Self {
+        let bench = Bench::new();
+        bench.write("run.toml", CONFIG);
+        let size = "--train 2 --selection 1 --test 0 --size 48x56x48";
+        bench.succeed(&format!("phantom --out data --seed 3 {size}"));
+        let address = free_address();
+        let line = format!(
+            "train --config run.toml --selection-images data/selection/images.txt \
+             --selection-landmarks data/selection/landmarks.txt --name run --actors 2 --log-json \
+             --set http.listen={address} --set replay.journal=true --set validation.every=10 \
+             --set log.instance=here"
+        );
+        let mut process = Service::start(&bench, "landmarl", "train", &line);
+        let begin = Instant::now();
+        loop {
+            let text = get(&address, "/metrics").unwrap_or_default();
+            let ready = [
+                "landmarl_evaluator_error_millimetres ",
+                "landmarl_actor_weights_age_seconds{actor=\"1\"}",
+                "landmarl_learner_episode_error_finest_steps ",
+            ];
+            if ready.iter().all(|name| text.contains(name)) {
+                return Self {
+                    address,
+                    text,
+                    _process: process,
+                    bench,
+                };
+            }
+            assert!(
+                process.is_running() && begin.elapsed() < PATIENCE,
+                "{text}\n{}",
+                process.log()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+fn get(address: &str, path: &str) -> Option<String> {
+    let mut reply = ureq::get(format!("http://{address}{path}")).call().ok()?;
+    reply.body_mut().read_to_string().ok()
+}
+
+#[test]
+fn everything_exported_is_documented_and_everything_shown_is_exported() {
+    let training = Training::start();
+    let exported = exported(&training.text);
+    let text = read("docs/metrics.md");
+    let documented = names(text.split("## Prometheus").nth(1).unwrap());
+    let missing: Vec<_> = exported.difference(&documented).collect();
+    assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
+    let gone: Vec<_> = documented.difference(&exported).collect();
+    assert!(
+        gone.is_empty(),
+        "in docs/metrics.md and not exported: {gone:?}"
+    );
+
+    let mut shown = BTreeSet::new();
+    for (whence, expression) in dashboards().into_iter().chain(alerts()) {
+        for name in names(&expression) {
+            assert!(
+                exported.contains(&name),
+                "{whence} uses {name}, which nobody exports"
+            );
+            shown.insert(name);
+        }
+    }
+    let hidden: Vec<_> = exported.difference(&shown).collect();
+    assert!(
+        hidden.is_empty(),
+        "on no dashboard and in no alert: {hidden:?}"
+    );
+
+    level_changes_while_it_runs(&training);
+    real_prometheus(&training);
+}
+
+fn level_changes_while_it_runs(training: &Training) {
+    let log = training.bench.path("runs/run/logs/landmarl-here.jsonl");
+    let debug = || {
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("\"level\":\"debug\"")
+    };
+    assert!(!debug());
+    let url = format!("http://{}/log-level", training.address);
+    let reply = ureq::put(&url)
+        .send("debug")
+        .unwrap()
+        .body_mut()
+        .read_to_string();
+    assert_eq!(reply.unwrap(), "debug\n");
+    let begin = Instant::now();
+    while !debug() {
+        assert!(begin.elapsed() < PATIENCE, "no line of the new level");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ureq::put(&url).send("info").unwrap();
+    assert_eq!(get(&training.address, "/log-level").unwrap(), "info\n");
+    assert_eq!(get(&training.address, "/health").unwrap(), "ok\n");
+}
+
+struct Prometheus {
+    child: Child,
+    address: String,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Prometheus {
+    /// Scrapes the training every second, with our rules.
+    fn start(training: &Training) -> Self {
+        let rules = read("deploy/prometheus/alerts.yml");
+        training.bench.write("alerts.yml", rules);
+        let config = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+             rule_files: [alerts.yml]\n\
+             scrape_configs:\n\
+             \x20 - job_name: landmarl\n\
+             \x20   static_configs: [{{targets: [\"{}\"]}}]\n",
+            training.address
+        );
+        training.bench.write("prometheus.yml", config);
+        let address = free_address();
+        let child = Command::new("prometheus")
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb"])
+            .arg(format!("--web.listen-address={address}"))
+            .current_dir(training.bench.dir.path())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(training.bench.path("prometheus.log")).unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, address }
+    }
+
+    /// The samples of an expression now; the reason where it is none.
+    fn query(&self, expression: &str) -> Result<Vec<Value>, String> {
+        let mut reply = ureq::get(format!("http://{}/api/v1/query", self.address))
+            .query("query", expression)
+            .config()
+            .http_status_as_error(false)
+            .build()
+            .call()
+            .map_err(|e| e.to_string())?;
+        let text = reply
+            .body_mut()
+            .read_to_string()
+            .map_err(|e| e.to_string())?;
+        let answer: Value = serde_json::from_str(&text).map_err(|_| text.clone())?;
+        let result = answer["data"]["result"].as_array().cloned();
+        result.ok_or(text)
+    }
+
+    fn rules(&self) -> Value {
+        let text = get(&self.address, "/api/v1/rules").unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+/// An alert without its comparisons: what is compared must exist.
+fn vector(expression: &str) -> String {
+    let comparison = Regex::new(r" (==|>|<) [0-9.]+").unwrap();
+    comparison.replace_all(expression, "").into_owned()
+}
+
+/// Minutes as seconds, and Grafana's interval as one that suits a short test.
+fn shortened(expression: &str) -> String {
+    let minutes = Regex::new(r"\b(\d+)m\b").unwrap();
+    let expression = expression.replace("$__rate_interval", "20s");
+    minutes.replace_all(&expression, "${1}s").into_owned()
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "cargo xtask test looks for skipped tests there"
+)]
+fn skipped(test: &str) {
+    println!("skipped: {test}: prometheus is not installed (apt-get install prometheus)");
+}
+
+fn real_prometheus(training: &Training) {
+    if Command::new("prometheus")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        skipped("real_prometheus");
+        return;
+    }
+    let prometheus = Prometheus::start(training);
+    let wanted: Vec<(String, String)> = dashboards()
+        .into_iter()
+        .chain(alerts().into_iter().map(|(name, e)| (name, vector(&e))))
+        .map(|(whence, expression)| (whence, shortened(&expression)))
+        .collect();
+    let begin = Instant::now();
+    let mut left: Vec<(String, String, String)> = wanted
+        .into_iter()
+        .map(|(whence, expression)| (whence, expression, String::new()))
+        .collect();
+    let all = left.len();
+    while !left.is_empty() {
+        left.retain_mut(|(_, expression, why)| match prometheus.query(expression) {
+            Ok(samples) if !samples.is_empty() => false,
+            Ok(_) => {
+                "no data".clone_into(why);
+                true
+            }
+            Err(error) => {
+                *why = error;
+                true
+            }
+        });
+        let log = std::fs::read_to_string(training.bench.path("prometheus.log")).unwrap();
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "of {all} expressions: {left:#?}\n{log}"
+        );
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let groups = prometheus.rules();
+    let rules = groups["data"]["groups"][0]["rules"].as_array().unwrap();
+    assert_eq!(rules.len(), alerts().len());
+    for rule in rules {
+        assert_eq!(rule["health"], "ok", "{rule}");
+    }
+}
+
+/// Debian's package of Prometheus brings promtool.
+#[test]
+fn the_configuration_and_the_alerts_satisfy_promtool() {
+    if Command::new("promtool").arg("--version").output().is_err() {
+        skipped("promtool");
+        return;
+    }
+    for line in [
+        // The certificates that it names are made by the cluster.
+        "check config --syntax-only prometheus.yml",
+        "check rules alerts.yml",
+        "test rules alerts_test.yml",
+    ] {
+        let done = Command::new("promtool")
+            .args(line.split(' '))
+            .current_dir(file("deploy/prometheus"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "promtool {line}\n{said}");
+    }
+}

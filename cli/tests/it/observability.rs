@@ -1,0 +1,232 @@
+//! The files of Loki, Alloy and Grafana, which do not run here: they parse, hold
+//! keys that these programs know, and refer to each other.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use regex::Regex;
+use serde_json::Value;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../deploy")
+        .join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn yaml(path: &str) -> Value {
+    serde_norway::from_str(&read(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+fn board(name: &str) -> Value {
+    serde_json::from_str(&read(&format!("grafana/dashboards/{name}.json"))).unwrap()
+}
+
+/// Every key of an object is known.
+fn keys(whence: &str, object: &Value, known: &[&str]) {
+    for key in object
+        .as_object()
+        .unwrap_or_else(|| panic!("{whence}: {object}"))
+        .keys()
+    {
+        assert!(
+            known.contains(&key.as_str()),
+            "{whence}: {key} is not known"
+        );
+    }
+}
+
+/// Identifiers and types of the datasources that are provisioned.
+fn datasources() -> BTreeSet<(String, String)> {
+    let file = yaml("grafana/provisioning/datasources/landmarl.yml");
+    keys(
+        "datasources",
+        &file,
+        &["apiVersion", "datasources", "deleteDatasources", "prune"],
+    );
+    let known = [
+        "name",
+        "uid",
+        "type",
+        "access",
+        "url",
+        "isDefault",
+        "editable",
+        "jsonData",
+        "orgId",
+    ];
+    let all = file["datasources"].as_array().unwrap();
+    let text = |source: &Value, key: &str| source[key].as_str().unwrap().to_owned();
+    let sources = all.iter().map(|source| {
+        keys("a datasource", source, &known);
+        assert!(text(source, "url").starts_with("http://"), "{source}");
+        (text(source, "type"), text(source, "uid"))
+    });
+    sources.collect()
+}
+
+#[test]
+fn dashboards_have_panels_that_fit_their_grid_and_sources_that_are_provisioned() {
+    let sources = datasources();
+    assert_eq!(sources.len(), 2, "{sources:?}");
+    let mut uids = BTreeSet::new();
+    for name in ["training", "cluster"] {
+        let board = board(name);
+        assert!(uids.insert(board["uid"].as_str().unwrap().to_owned()));
+        assert!(
+            board["schemaVersion"].as_u64().unwrap() >= 36,
+            "Grafana 9 and later"
+        );
+        assert!(board["title"].is_string() && board["time"]["from"].is_string());
+        let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
+        for panel in board["panels"].as_array().unwrap() {
+            let title = panel["title"].as_str().unwrap();
+            assert!(
+                ids.insert(panel["id"].as_u64().unwrap()),
+                "{title}: its id is taken"
+            );
+            let kind = panel["type"].as_str().unwrap();
+            assert!(
+                ["timeseries", "stat", "logs"].contains(&kind),
+                "{title}: {kind}"
+            );
+            let side = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+            for x in side("x")..side("x") + side("w") {
+                for y in side("y")..side("y") + side("h") {
+                    assert!(
+                        x < 24 && taken.insert((x, y)),
+                        "{title} lies over another panel"
+                    );
+                }
+            }
+            let targets = panel["targets"].as_array().unwrap();
+            assert!(!targets.is_empty(), "{title}");
+            let mut letters = BTreeSet::new();
+            for target in targets {
+                let source = &target["datasource"];
+                let source = ["type", "uid"].map(|key| source[key].as_str().unwrap().to_owned());
+                assert!(sources.contains(&source.into()), "{title}: {target}");
+                assert!(!target["expr"].as_str().unwrap().is_empty(), "{title}");
+                assert!(
+                    letters.insert(target["refId"].as_str().unwrap().to_owned()),
+                    "{title}"
+                );
+            }
+        }
+        // No hole: a row begins where the one before ends.
+        let bottom = taken.iter().map(|(_, y)| y).max().unwrap();
+        for y in 0..=*bottom {
+            assert!(
+                taken.contains(&(0, y)),
+                "{name}: nothing at the left of line {y}"
+            );
+        }
+    }
+}
+
+#[test]
+fn grafana_finds_the_dashboards() {
+    let file = yaml("grafana/provisioning/dashboards/landmarl.yml");
+    keys("providers", &file, &["apiVersion", "providers"]);
+    for provider in file["providers"].as_array().unwrap() {
+        let known = [
+            "name",
+            "type",
+            "disableDeletion",
+            "allowUiUpdates",
+            "updateIntervalSeconds",
+            "options",
+            "folder",
+            "orgId",
+        ];
+        keys("a provider", provider, &known);
+        assert_eq!(provider["type"], "file");
+        assert_eq!(provider["options"]["path"], "/var/lib/grafana/dashboards");
+    }
+}
+
+#[test]
+fn loki_s_sections_are_known_and_its_limit_is_what_landmarl_asks_for() {
+    let file = yaml("loki/loki.yml");
+    let known = [
+        "auth_enabled",
+        "server",
+        "common",
+        "schema_config",
+        "limits_config",
+        "compactor",
+        "analytics",
+    ];
+    keys("loki.yml", &file, &known);
+    keys(
+        "server",
+        &file["server"],
+        &["http_listen_port", "grpc_listen_port", "log_level"],
+    );
+    let common = [
+        "instance_addr",
+        "path_prefix",
+        "storage",
+        "replication_factor",
+        "ring",
+    ];
+    keys("common", &file["common"], &common);
+    let limits = [
+        "retention_period",
+        "max_entries_limit_per_query",
+        "reject_old_samples",
+        "reject_old_samples_max_age",
+    ];
+    keys("limits_config", &file["limits_config"], &limits);
+    assert_eq!(file["limits_config"]["max_entries_limit_per_query"], 5000);
+    let compactor = [
+        "working_directory",
+        "retention_enabled",
+        "delete_request_store",
+    ];
+    keys("compactor", &file["compactor"], &compactor);
+    for period in file["schema_config"]["configs"].as_array().unwrap() {
+        keys(
+            "a period",
+            period,
+            &["from", "store", "object_store", "schema", "index"],
+        );
+        assert_eq!(
+            (&period["store"], &period["schema"]),
+            (&"tsdb".into(), &"v13".into())
+        );
+    }
+}
+
+#[test]
+fn alloy_s_components_refer_to_each_other_and_keep_four_labels() {
+    let text = read("alloy/config.alloy");
+    let code = Regex::new("(?m)//.*$|\"[^\"]*\"").unwrap();
+    // Without strings, whose slashes are no comments.
+    let bare = code.replace_all(&text, "");
+    let count = |c: char| bare.chars().filter(|x| *x == c).count();
+    assert_eq!((count('{'), count('[')), (count('}'), count(']')));
+    let header = Regex::new(r#"(?m)^([a-z.]+) "([a-z]+)" \{$"#).unwrap();
+    let made: BTreeSet<String> = header
+        .captures_iter(&text)
+        .map(|c| format!("{}.{}", &c[1], &c[2]))
+        .collect();
+    let expected = [
+        "discovery.docker.containers",
+        "discovery.relabel.landmarl",
+        "loki.process.landmarl",
+        "loki.source.docker.landmarl",
+        "loki.write.local",
+    ];
+    assert_eq!(made, expected.map(str::to_owned).into());
+    let used =
+        Regex::new(r"\b((?:discovery|loki)\.[a-z.]+)\.(?:targets|output|receiver)\b").unwrap();
+    let used: BTreeSet<String> = used.captures_iter(&bare).map(|c| c[1].to_owned()).collect();
+    for component in &used {
+        assert!(made.contains(component), "{component} is not there");
+    }
+    assert_eq!(used.len(), 4, "{used:?}: all but the source lead on");
+    let labels = Regex::new(r"stage\.label_keep \{\s+values = \[([^\]]*)\]").unwrap();
+    let labels = &labels.captures(&text).unwrap()[1];
+    assert_eq!(labels, r#""service", "instance", "run", "level""#);
+}

@@ -1,0 +1,279 @@
+//! `landmarl checkpoint pull` against a learner that breaks off.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use learner::checkpoint_files::CheckpointFiles;
+use learner::checkpoint_stream;
+use proto::channel::{learner_server, server_builder};
+use proto::checkpoints::{CheckpointChunk, CheckpointList, PIECE_BYTES_MAX, PullCheckpoint};
+use proto::wire;
+use proto::wire::learner_server::Learner;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::process::Bench;
+
+/// Gives checkpoints away, and breaks off as told.
+#[derive(Clone)]
+struct Giver {
+    files: Arc<CheckpointFiles>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Chunks until the next stream breaks off; `None`: it does not.
+    cut_after: Option<usize>,
+    /// It breaks off every time, not once.
+    for_ever: bool,
+    /// Offsets that were asked for, and bytes that were sent.
+    asked: Vec<u64>,
+    sent: u64,
+}
+
+type Chunks = ReceiverStream<Result<wire::CheckpointChunk, Status>>;
+
+fn not_here<T>() -> Result<T, Status> {
+    Err(Status::unimplemented("only checkpoints"))
+}
+
+#[tonic::async_trait]
+impl Learner for Giver {
+    type WatchWeightsStream = ReceiverStream<Result<wire::WeightsChunk, Status>>;
+    type PullCheckpointStream = Chunks;
+
+    async fn join(
+        &self,
+        _: Request<wire::JoinRequest>,
+    ) -> Result<Response<wire::JoinReply>, Status> {
+        not_here()
+    }
+    async fn heartbeat(
+        &self,
+        _: Request<wire::HeartbeatRequest>,
+    ) -> Result<Response<wire::HeartbeatReply>, Status> {
+        not_here()
+    }
+    async fn watch_weights(
+        &self,
+        _: Request<wire::WatchRequest>,
+    ) -> Result<Response<Self::WatchWeightsStream>, Status> {
+        not_here()
+    }
+    async fn status(
+        &self,
+        _: Request<wire::LearnerStatusRequest>,
+    ) -> Result<Response<wire::LearnerStatus>, Status> {
+        not_here()
+    }
+    async fn evaluator_beat(
+        &self,
+        _: Request<wire::EvaluatorBeatRequest>,
+    ) -> Result<Response<wire::EvaluatorBeatReply>, Status> {
+        not_here()
+    }
+    async fn keep_best(
+        &self,
+        _: Request<Streaming<wire::WeightsChunk>>,
+    ) -> Result<Response<wire::KeepBestReply>, Status> {
+        not_here()
+    }
+
+    async fn list_checkpoints(
+        &self,
+        _: Request<wire::ListCheckpointsRequest>,
+    ) -> Result<Response<wire::CheckpointList>, Status> {
+        let list = CheckpointList {
+            run_id: "r".into(),
+            checkpoints: self.files.list(),
+        };
+        Ok(Response::new(list.into()))
+    }
+
+    async fn pull_checkpoint(
+        &self,
+        request: Request<wire::PullCheckpointRequest>,
+    ) -> Result<Response<Chunks>, Status> {
+        let request = PullCheckpoint::try_from(request.into_inner())?;
+        let cut = {
+            let mut state = self.state.lock().unwrap();
+            state.asked.push(request.part.map_or(0, |p| p.bytes));
+            let cut = state.cut_after;
+            if !state.for_ever {
+                state.cut_after = None;
+            }
+            cut
+        };
+        let (opened, offset) = checkpoint_stream::open(&self.files, &request)
+            .map_err(|e| Status::not_found(e.to_string()))?;
+        let (whole, mut pieces) = mpsc::channel::<Result<CheckpointChunk, Status>>(1);
+        tokio::task::spawn_blocking(move || checkpoint_stream::send(opened, offset, &whole));
+        let (out, chunks) = mpsc::channel(1);
+        let state = Arc::clone(&self.state);
+        tokio::spawn(async move {
+            let mut left = cut;
+            while let Some(Ok(piece)) = pieces.recv().await {
+                if left == Some(0) {
+                    let _ = out.send(Err(Status::unavailable("cut"))).await;
+                    return;
+                }
+                left = left.map(|n| n - 1);
+                state.lock().unwrap().sent += piece.data.len() as u64;
+                if out.send(Ok(piece.into())).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(chunks)))
+    }
+}
+
+struct Served {
+    bench: Bench,
+    state: Arc<Mutex<State>>,
+    address: String,
+    _runtime: Runtime,
+}
+
+fn bytes(seed: usize) -> Vec<u8> {
+    (0..PIECE_BYTES_MAX * 3 + 17)
+        .map(|i| ((i * seed) % 251) as u8)
+        .collect()
+}
+
+fn serve() -> Served {
+    let bench = Bench::new();
+    bench.write("kept/best.safetensors", bytes(7));
+    let state = Arc::<Mutex<State>>::default();
+    let giver = Giver {
+        files: Arc::new(CheckpointFiles::new(&bench.path("kept"))),
+        state: Arc::clone(&state),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let runtime = Runtime::new().unwrap();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let server = server_builder().add_service(learner_server(giver));
+        let incoming = TcpListenerStream::new(listener);
+        server.serve_with_incoming(incoming).await.unwrap();
+    });
+    Served {
+        bench,
+        state,
+        address,
+        _runtime: runtime,
+    }
+}
+
+impl Served {
+    fn line(&self, more: &str) -> String {
+        format!("checkpoint pull --from {} {more}", self.address)
+    }
+
+    fn set(&self, cut_after: Option<usize>, for_ever: bool) {
+        *self.state.lock().unwrap() = State {
+            cut_after,
+            for_ever,
+            ..State::default()
+        };
+    }
+
+    /// Offsets asked for and bytes sent since [`Served::set`].
+    fn seen(&self) -> (Vec<u64>, u64) {
+        let state = self.state.lock().unwrap();
+        (state.asked.clone(), state.sent)
+    }
+}
+
+const PIECE: u64 = PIECE_BYTES_MAX as u64;
+
+fn files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|n| n.contains("safetensors")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_interrupted_pull_sends_each_byte_once() {
+    let served = serve();
+    let whole = bytes(7);
+    served.set(Some(1), false);
+    let done = served.bench.succeed(&served.line(""));
+    assert_eq!(done.out, "best.safetensors\n");
+    let pulled = served.bench.path("best.safetensors");
+    assert!(std::fs::read(&pulled).unwrap() == whole);
+    assert_eq!(served.seen(), (vec![0, PIECE], whole.len() as u64));
+    assert_eq!(files(served.bench.dir.path()), ["best.safetensors"]);
+
+    // The learner is away for good: what came stays, and the next pull goes on.
+    std::fs::remove_file(&pulled).unwrap();
+    served.set(Some(0), true);
+    served
+        .bench
+        .fail(&served.line("best -o x/b"), 5, &["does not answer"]);
+    served.set(Some(2), false);
+    let line = served.line("best -o x/b");
+    assert_eq!(served.bench.succeed(&line).out, "x/b\n");
+    assert_eq!(served.seen(), (vec![0, 2 * PIECE], whole.len() as u64));
+    assert!(std::fs::read(served.bench.path("x/b")).unwrap() == whole);
+}
+
+#[test]
+fn a_part_is_checked_and_another_file_begins_anew() {
+    let served = serve();
+    let (part, digest) = ("best.safetensors.part", "best.safetensors.part.sha256");
+    let sha256 = {
+        let list = format!("checkpoint list --from {} --json", served.address);
+        let list: serde_json::Value =
+            serde_json::from_str(&served.bench.succeed(&list).out).unwrap();
+        list["checkpoints"][0]["sha256"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    // Damaged on this disk: found out by the digest at the end, and pulled anew.
+    let mut damaged = bytes(7)[..PIECE_BYTES_MAX].to_vec();
+    damaged[5] ^= 1;
+    served.bench.write(part, damaged);
+    served.bench.write(digest, &sha256);
+    let done = served.bench.succeed(&served.line(""));
+    assert!(done.err.contains("is damaged"), "{}", done.err);
+    assert_eq!(served.seen().0, [PIECE, 0]);
+    let pulled = served.bench.path("best.safetensors");
+    assert!(std::fs::read(&pulled).unwrap() == bytes(7));
+
+    // Better weights came between the two halves.
+    served.bench.write(part, &bytes(7)[..PIECE_BYTES_MAX]);
+    served.bench.write(digest, &sha256);
+    served.bench.write("next", bytes(11));
+    let kept = served.bench.path("kept/best.safetensors");
+    std::fs::rename(served.bench.path("next"), kept).unwrap();
+    served.set(None, false);
+    let done = served.bench.succeed(&served.line(""));
+    assert!(done.err.contains("another file"), "{}", done.err);
+    assert!(std::fs::read(&pulled).unwrap() == bytes(11));
+    let lines = files(served.bench.dir.path());
+    assert_eq!(lines, ["best.safetensors"], "nothing is left behind");
+}
+
+#[test]
+fn names_that_are_none_are_refused() {
+    let served = serve();
+    let (bench, line) = (&served.bench, |more: &str| served.line(more));
+    bench.fail(&line("../best"), 2, &["is not the name of a checkpoint"]);
+    bench.fail(&line("../best -o x"), 2, &["names have no folder"]);
+    bench.fail(
+        &line("gone"),
+        4,
+        &["no checkpoint \"gone\"", "best.safetensors"],
+    );
+    assert!(!bench.path("x").exists() && !bench.path("gone").exists());
+}

@@ -1,0 +1,248 @@
+//! What the values of the configuration have to be, alone and together.
+
+use super::Config;
+use super::sections::{ActionsConfig, ClusterConfig, GoalsConfig, KIND_COMMNET};
+use crate::reward::{RewardStrategy, TeamReward};
+
+/// One condition on a value.
+pub(super) struct Check {
+    pub(super) key: &'static str,
+    pub(super) holds: bool,
+    pub(super) why: String,
+}
+
+fn within(key: &'static str, value: f64, low: f64, high: f64) -> Check {
+    let why = format!("must lie in {low}..={high}, got {value}");
+    Check {
+        key,
+        holds: (low..=high).contains(&value),
+        why,
+    }
+}
+
+fn one_of(key: &'static str, value: &str, allowed: &[&str]) -> Check {
+    let why = format!("must be one of {}, got \"{value}\"", allowed.join(", "));
+    Check {
+        key,
+        holds: allowed.contains(&value),
+        why,
+    }
+}
+
+fn device(key: &'static str, name: &str) -> Check {
+    let number = name.strip_prefix("cuda:");
+    let number = number.is_some_and(|n| n.parse::<u16>().is_ok() && !n.starts_with('+'));
+    Check {
+        key,
+        holds: number || matches!(name, "cpu" | "cuda" | "auto"),
+        why: format!("must be cpu, cuda, cuda:N or auto, got \"{name}\""),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts compared with small bounds"
+)]
+fn count(key: &'static str, value: usize, high: usize) -> Check {
+    within(key, value as f64, 1.0, high as f64)
+}
+
+const PRECISIONS: &[&str] = &["auto", "f32", "bf16"];
+
+/// All checks, in the order of the file, then those of several keys together.
+pub(super) fn checks(c: &Config) -> Vec<Check> {
+    let mut all = services(c);
+    all.extend(
+        c.learner
+            .devices
+            .iter()
+            .map(|name| device("learner.devices", name)),
+    );
+    all.extend(training(c));
+    all.extend(together(c));
+    all.extend(tls(&c.cluster));
+    all
+}
+
+fn services(c: &Config) -> Vec<Check> {
+    let (r, a) = (&c.replay, &c.actor);
+    let spacing = c.data.resample_mm().unwrap_or(1.0);
+    vec![
+        Check {
+            key: "data.fold",
+            holds: (-1..=i64::from(u32::MAX)).contains(&c.data.fold),
+            why: format!("must be a fold from 0, or -1 for none, got {}", c.data.fold),
+        },
+        within("data.resample_mm", spacing, 0.001, 1000.0),
+        one_of(
+            "network.preset",
+            &c.network.preset,
+            &["small", "reference_torch", "reference_tf"],
+        ),
+        one_of("learner.precision", &c.learner.precision, PRECISIONS),
+        one_of("actor.precision", &c.actor.precision, PRECISIONS),
+        device("actor.device", &c.actor.device),
+        device("learner.device", &c.learner.device),
+        one_of("network.kind", &c.network.kind, &["collab", KIND_COMMNET]),
+        count("replay.shards", r.shards, 256),
+        count("replay.capacity", r.capacity, 1 << 31),
+        within("replay.alpha", r.alpha, 0.0, 2.0),
+        within("replay.epsilon", r.epsilon, 1e-9, 1.0),
+        within("replay.priority_max", r.priority_max, 1e-6, 1e6),
+        within("replay.beta", r.beta, 0.0, 1.0),
+        within("replay.beta_final", r.beta_final, 0.0, 1.0),
+        within("replay.samples_per_insert", r.samples_per_insert, 1e-3, 1e4),
+        count("actor.count", a.count, 10_000),
+        count("actor.slots", a.slots, 4096),
+        count("actor.threads", a.threads, 256),
+        within("actor.nice", f64::from(a.nice), 0.0, 19.0),
+        within("actor.epsilon_start", a.epsilon_start, 0.0, 1.0),
+        within("actor.epsilon_decay", a.epsilon_decay, 0.0, 1.0),
+        within("actor.epsilon_low", a.epsilon_low, 0.0, a.epsilon_high),
+        within("actor.epsilon_high", a.epsilon_high, 0.0, 1.0),
+        within("actor.start_near", a.start_near, 0.0, 1.0),
+        within("actor.start_margin", a.start_margin, 0.0, 0.45),
+        count("actor.batch_rows", a.batch_rows, 4096),
+        count("actor.backlog", a.backlog, 100_000),
+        within("actor.max_staleness", a.max_staleness, 0.0, 1e6),
+        Check {
+            key: "cluster.actors",
+            holds: c.cluster.actors <= 65_536,
+            why: format!("must be at most 65536, got {}", c.cluster.actors),
+        },
+        within("cluster.lease_s", c.cluster.lease_s, 1.0, 600.0),
+        instance(&c.log.instance),
+        listen(&c.http.listen),
+    ]
+}
+
+/// It becomes part of a file's name.
+fn instance(name: &str) -> Check {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    Check {
+        key: "log.instance",
+        holds: name.chars().all(fits) && !name.starts_with('.'),
+        why: format!("must consist of letters, digits, -, _ and ., got \"{name}\""),
+    }
+}
+
+fn listen(address: &str) -> Check {
+    Check {
+        key: "http.listen",
+        holds: address.is_empty() || address.parse::<std::net::SocketAddr>().is_ok(),
+        why: format!(
+            "must be IP:PORT, as in 127.0.0.1:7480 or 0.0.0.0:7480, or empty, got \"{address}\""
+        ),
+    }
+}
+
+fn training(c: &Config) -> Vec<Check> {
+    let l = &c.learner;
+    vec![
+        within("learner.max_minutes", l.max_minutes, 0.0, 1e7),
+        count("learner.batch", l.batch, 65_536),
+        within("learner.gamma", l.gamma, 0.0, 0.9999),
+        count("learner.n_step", l.n_step, 100),
+        within("learner.lr", l.lr, 1e-9, 1.0),
+        within("learner.adam_beta1", l.adam_beta1, 0.0, 0.9999),
+        within("learner.adam_beta2", l.adam_beta2, 0.0, 0.999_999),
+        within("learner.adam_epsilon", l.adam_epsilon, 1e-16, 1.0),
+        within("learner.grad_norm", l.grad_norm, 1e-6, 1e9),
+        within("learner.average", l.average, 0.0, 0.999_999),
+        count("learner.prefetch", l.prefetch, 64),
+        within("augment.gamma", c.augment.gamma, 0.0, 2.0),
+        within("augment.contrast", c.augment.contrast, 0.0, 0.9),
+        within("augment.offset", c.augment.offset, 0.0, 0.9),
+        within("augment.noise", c.augment.noise, 0.0, 0.9),
+        within("pose.share", c.pose.share, 0.0, 1.0),
+        within("pose.rotation_degrees", c.pose.rotation_degrees, 0.0, 180.0),
+        within("pose.scaling", c.pose.scaling, 0.0, 0.5),
+        within("pose.flip", c.pose.flip, 0.0, 1.0),
+        count("validation.starts", c.validation.starts, 1000),
+        count("evaluation.starts", c.evaluation.starts, 1000),
+        within("evaluation.margin", c.evaluation.margin, 0.0, 0.45),
+        count("checkpoint.keep", c.checkpoint.keep, 10_000),
+    ]
+}
+
+/// One file of three protects nothing, and looks as if it did.
+fn tls(c: &ClusterConfig) -> Vec<Check> {
+    let files = [
+        ("cluster.ca", &c.ca),
+        ("cluster.cert", &c.cert),
+        ("cluster.key", &c.key),
+    ];
+    let given = files.iter().find(|(_, path)| !path.is_empty());
+    let check = |(key, path): (&'static str, &String)| Check {
+        key,
+        holds: given.is_none() || !path.is_empty(),
+        why: format!(
+            "is empty although {} is set: TLS needs cluster.ca, cluster.cert and cluster.key \
+             (`landmarl certs` makes them), or none of them",
+            given.map_or("another", |(key, _)| key)
+        ),
+    };
+    files.into_iter().map(check).collect()
+}
+
+fn together(c: &Config) -> Vec<Check> {
+    let (r, a, l) = (&c.replay, &c.actor, &c.learner);
+    let mut all = Vec::new();
+    for (key, value) in [
+        ("learner.updates", l.updates),
+        ("learner.target_every", l.target_every),
+        ("learner.publish_every", l.publish_every),
+        ("checkpoint.every", c.checkpoint.every),
+        ("data.max_voxels", c.data.max_voxels),
+        ("data.max_expansion", c.data.max_expansion),
+        ("replay.min_rows", r.min_rows),
+        ("replay.tolerance", r.tolerance),
+    ] {
+        all.push(Check {
+            key,
+            holds: value > 0,
+            why: "must be at least 1".into(),
+        });
+    }
+    all.push(Check {
+        key: "replay.min_rows",
+        holds: r.min_rows <= r.capacity as u64,
+        why: format!(
+            "{} rows can never be reached with a capacity of {}",
+            r.min_rows, r.capacity
+        ),
+    });
+    let widest = l
+        .lr_steps
+        .iter()
+        .all(|(at, factor)| (0.0..=1.0).contains(at) && *factor > 0.0);
+    all.push(Check {
+        key: "learner.lr_steps",
+        holds: widest,
+        why: "needs [share of the updates in 0..=1, factor above 0] pairs".into(),
+    });
+    let own = c.rules.strategy == RewardStrategy::Own && c.rules.team == TeamReward::None;
+    for (key, more) in [
+        ("learner.goals", l.goals == GoalsConfig::All),
+        ("learner.actions", l.actions == ActionsConfig::All),
+    ] {
+        all.push(Check {
+            key,
+            holds: !more || l.gamma == 0.0 && own && c.row_agents() == 1,
+            why: "\"all\" needs learner.gamma = 0, network.kind = \"collab\", \
+                  rules.strategy = \"own\" and rules.team = \"none\": only then does a row \
+                  tell what others or other steps would have earned"
+                .into(),
+        });
+    }
+    all.push(Check {
+        key: "actor.start_near_radius",
+        holds: a.start_near == 0.0 || a.start_near_radius.len() == c.rules.scales.len(),
+        why: format!(
+            "needs one radius per scale: {} scales, {} radii",
+            c.rules.scales.len(),
+            a.start_near_radius.len()
+        ),
+    });
+    all
+}

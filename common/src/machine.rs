@@ -1,0 +1,114 @@
+//! What the operating system says of this process and of the disks.
+
+use std::io;
+use std::path::Path;
+
+/// Resident memory of this process in bytes, from the kernel; 0 where it does
+/// not say.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    text.lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}
+
+/// Seconds of processor time that all threads of this process took, in the
+/// kernel and outside; 0 where nobody says.
+#[must_use]
+pub fn processor_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    ticks(&text).map_or(0.0, |ticks| ticks / TICKS_PER_SECOND)
+}
+
+/// Linux reports processor time to programs in hundredths of a second on
+/// every machine, whatever its kernel counts in (`man 5 proc`, USER_HZ).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// utime and stime: the 14th and 15th field. The second one, the program's
+/// name, may hold anything up to its last bracket.
+fn ticks(stat: &str) -> Option<f64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// Lets the calling thread, and threads that it starts from then on, give way
+/// to others of this machine: 0 (not) to 19, as `nice` counts. Elsewhere than
+/// on Linux, where priorities are a whole process's, it does nothing.
+///
+/// # Errors
+/// When the system refuses, as where a lower number was set before.
+pub fn give_way(nice: u8) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::setpriority_process(None, i32::from(nice))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = nice;
+    Ok(())
+}
+
+/// Room on a disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What this user may still write.
+    pub free: u64,
+    /// The whole disk.
+    pub size: u64,
+}
+
+/// Room on the disk that `folder` lies on.
+///
+/// # Errors
+/// What the system says, as of a folder that is not there.
+pub fn disk_room(folder: &Path) -> io::Result<Room> {
+    let told = rustix::fs::statvfs(folder)?;
+    Ok(Room {
+        free: told.f_bavail.saturating_mul(told.f_frsize),
+        size: told.f_blocks.saturating_mul(told.f_frsize),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_thread_that_gives_way_does_so_alone() {
+        let of_this = || rustix::process::getpriority_process(None).unwrap();
+        let before = of_this();
+        let there = std::thread::spawn(move || {
+            give_way(15).unwrap();
+            let child = std::thread::spawn(of_this).join().unwrap();
+            (of_this(), child)
+        });
+        assert_eq!(there.join().unwrap(), (15, 15));
+        assert_eq!(of_this(), before);
+    }
+
+    #[test]
+    fn the_program_s_name_may_hold_brackets_and_spaces() {
+        let stat = "7 (a b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
+        assert_eq!(ticks(stat), Some(300.0));
+        assert_eq!(ticks(""), None);
+    }
+
+    #[test]
+    fn this_process_and_its_disk_are_known() {
+        let mut sum = 0_u64;
+        let begin = std::time::Instant::now();
+        while begin.elapsed().as_millis() < 50 {
+            sum = sum.wrapping_mul(31).wrapping_add(7);
+        }
+        assert_ne!(sum, 1);
+        assert!(resident_bytes() > 100_000);
+        assert!(processor_seconds() >= 0.03, "{}", processor_seconds());
+        let dir = tempfile::tempdir().unwrap();
+        let room = disk_room(dir.path()).unwrap();
+        assert!(room.size > 0 && room.free <= room.size, "{room:?}");
+        assert!(disk_room(&dir.path().join("gone")).is_err());
+    }
+}

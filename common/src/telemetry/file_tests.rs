@@ -1,0 +1,125 @@
+//! Bounds, namesakes, and disks that refuse.
+
+use std::sync::Mutex;
+
+use super::*;
+
+fn name(folder: &Path) -> Name {
+    Name {
+        folder: folder.to_owned(),
+        service: "actor".into(),
+        instance: "host".into(),
+    }
+}
+
+/// A log file, what it complains about, and its count of dropped lines.
+fn log(folder: &Path, bounds: Bounds) -> (LogFile, Arc<Mutex<Vec<String>>>, Arc<AtomicU64>) {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let (sink, dropped) = (Arc::clone(&said), Arc::new(AtomicU64::new(0)));
+    let complain = move |text: &str| sink.lock().unwrap().push(text.to_owned());
+    let claim = name(folder).claim().unwrap();
+    let log = LogFile::new(
+        name(folder),
+        claim,
+        bounds,
+        Box::new(complain),
+        Box::new(|message| format!("told: {message}\n")),
+        Arc::clone(&dropped),
+    );
+    (log, said, dropped)
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn files_are_rotated_and_the_oldest_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let bounds = Bounds { bytes: 40, kept: 2 };
+    let (mut log, said, _) = log(dir.path(), bounds);
+    for n in 0..20 {
+        log.write_all(format!("line {n:02} ......\n").as_bytes())
+            .unwrap();
+    }
+    let path = dir.path().join("actor-host.jsonl");
+    // Two lines of 15 bytes fit into 40, a third does not.
+    let first = |path: &Path| read(path).lines().next().unwrap_or_default().to_owned();
+    assert_eq!(first(&path), "line 18 ......");
+    assert_eq!(first(&numbered(&path, 1)), "line 16 ......");
+    assert_eq!(first(&numbered(&path, 2)), "line 14 ......");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    assert!(said.lock().unwrap().is_empty());
+}
+
+#[test]
+fn namesakes_get_files_of_their_own_and_a_free_name_is_taken_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = name(dir.path()).claim().unwrap();
+    let second = name(dir.path()).claim().unwrap();
+    assert_eq!(
+        (first.instance.as_str(), second.instance.as_str()),
+        ("host", "host-2")
+    );
+    assert_eq!(second.path, dir.path().join("actor-host-2.jsonl"));
+    drop(first);
+    assert_eq!(name(dir.path()).claim().unwrap().instance, "host");
+}
+
+#[test]
+fn a_line_cut_off_by_a_kill_stays_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("actor-host.jsonl");
+    fs::write(&path, "whole\nhal").unwrap();
+    let (mut log, ..) = log(dir.path(), Bounds::default());
+    log.write_all(b"next\n").unwrap();
+    assert_eq!(read(&path), "whole\nhal\nnext\n");
+}
+
+#[test]
+fn a_folder_that_goes_costs_its_lines_and_is_used_again_when_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("logs");
+    fs::create_dir(&folder).unwrap();
+    let (mut log, said, dropped) = log(&folder, Bounds::default());
+    let begin = Instant::now();
+    let mut line = |text: &str, after: u64| {
+        log.write_line(text.as_bytes(), begin + Duration::from_secs(after));
+    };
+    line("a\n", 0);
+    fs::remove_dir_all(&folder).unwrap();
+    // Written to a file without a name; the look after it counts it.
+    line("b\n", 1);
+    line("c\n", 10);
+    line("d\n", 11);
+    assert_eq!(dropped.load(Ordering::Relaxed), 4, "a to d");
+    fs::create_dir(&folder).unwrap();
+    line("e\n", 20);
+    let text = read(&folder.join("actor-host.jsonl"));
+    assert_eq!(
+        text,
+        "e\ntold: 4 log lines were dropped here: the file could not be written\n"
+    );
+    let said = said.lock().unwrap();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("training goes on"), "{said:?}");
+}
+
+/// `/dev/full` takes everything until it is written to.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_costs_lines_and_complains_once_a_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("actor-host.jsonl");
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let (mut log, said, dropped) = log(dir.path(), Bounds::default());
+    let begin = Instant::now();
+    for second in 0..100 {
+        log.write_line(b"x\n", begin + Duration::from_secs(second));
+    }
+    assert_eq!(dropped.load(Ordering::Relaxed), 100);
+    let said = said.lock().unwrap();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("No space left"), "{said:?}");
+    assert!(said[1].contains("61 dropped so far"), "{said:?}");
+}

@@ -1,0 +1,216 @@
+//! Tests of the registry.
+
+use super::*;
+use proptest::prelude::*;
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+fn settings() -> Settings {
+    Settings {
+        lease: S(10),
+        epsilon_low: 0.02,
+        epsilon_high: 0.3,
+        first_incarnation: 100,
+    }
+}
+
+fn beat(writer: Writer, env_steps: u64) -> Heartbeat {
+    Heartbeat {
+        writer,
+        env_steps,
+        episodes: env_steps / 10,
+        rows_sent: 0,
+        rows_dropped: 1,
+        weights_version: 3,
+        blocked_s: 0.0,
+        episode_error: 4.0,
+        episode_errors: 1,
+        weights_age_s: 0.5,
+        state: ActorState::Acting,
+        exploration: 0.125,
+        weights_latency_s: 0.25,
+    }
+}
+
+#[test]
+fn rates_restarts_and_the_age_of_weights_are_told() {
+    let mut r = Registry::new(settings());
+    let a = r.join(S(0), 4, "a").unwrap().writer;
+    for (second, newest) in [(1, 3), (2, 4), (3, 7), (4, 30), (5, 90)] {
+        let told = Heartbeat {
+            rows_sent: second * 10,
+            blocked_s: 0.25,
+            ..beat(a, second * 100)
+        };
+        assert!(r.heartbeat(S(second), &told, newest, false));
+    }
+    // Weights version 3 is 0, 1, 4, 27 and 87 versions behind.
+    assert_eq!(r.rows_by_weights_age(), [20, 0, 10, 10, 10]);
+    let told = r.actors()[0].status(S(6));
+    assert_eq!((told.env_steps_per_s, told.blocked_share), (100.0, 0.25));
+    assert_eq!((told.restarts, told.heartbeat_age_s), (0, 1.0));
+    assert_eq!(r.blocked_share(), 0.25);
+    r.expire(S(20));
+    assert_eq!(r.actors()[0].status(S(20)).env_steps_per_s, 0.0);
+    r.join(S(20), 4, "a again").unwrap();
+    let again = r.actors()[0].status(S(20));
+    assert_eq!((again.restarts, again.state), (1, ActorState::Starting));
+}
+
+#[test]
+fn ids_are_reused_and_lives_rise() {
+    let mut r = Registry::new(settings());
+    let a = r.join(S(0), 4, "a").unwrap().writer;
+    let b = r.join(S(1), 4, "b").unwrap().writer;
+    assert_eq!(
+        (a.actor, a.incarnation, b.actor, b.incarnation),
+        (0, 100, 1, 100)
+    );
+    assert!(r.heartbeat(S(9), &beat(b, 50), 5, false));
+    // a's lease ends after 10 s; b's goes on.
+    r.expire(S(11));
+    assert_eq!(
+        (r.alive(), r.actors()[0].alive, r.actors()[1].alive),
+        (1, false, true)
+    );
+    assert!(
+        !r.heartbeat(S(12), &beat(a, 70), 5, false),
+        "its lease has expired"
+    );
+    let c = r.join(S(12), 4, "c").unwrap().writer;
+    assert_eq!((c.actor, c.incarnation), (0, 101));
+    assert!(!r.heartbeat(S(12), &beat(a, 70), 5, false), "a life before");
+    assert!(r.heartbeat(S(12), &beat(c, 5), 5, false));
+    assert!(!r.heartbeat(
+        S(12),
+        &beat(
+            Writer {
+                actor: 9,
+                incarnation: 1
+            },
+            0
+        ),
+        5,
+        false
+    ));
+    assert_eq!(r.env_steps(), 55);
+}
+
+/// Whoever was told to stop is not missed, whoever was lost is, until somebody takes its place.
+#[test]
+fn an_actor_that_leaves_is_not_expected_any_more() {
+    let mut r = Registry::new(settings());
+    let [a, b, c] = ["a", "b", "c"].map(|host| r.join(S(0), 4, host).unwrap().writer);
+    let left = Heartbeat {
+        state: ActorState::Left,
+        ..beat(a, 40)
+    };
+    assert!(r.heartbeat(S(5), &left, 5, false));
+    assert_eq!((r.alive(), r.lost(), r.present()), (2, 0, 2));
+    // Its counts stay, and it is not heard again.
+    assert_eq!(r.env_steps(), 40);
+    assert!(!r.heartbeat(S(6), &beat(a, 50), 5, false));
+    assert!(r.heartbeat(S(6), &beat(c, 7), 5, false));
+    r.expire(S(11));
+    assert_eq!((r.alive(), r.lost(), r.present()), (1, 1, 2));
+    // The lost one's place is taken first, as another life of it.
+    let d = r.join(S(12), 4, "d").unwrap().writer;
+    assert_eq!((d.actor, d.incarnation), (b.actor, 101));
+    assert_eq!(r.actors()[usize::from(b.actor)].restarts, 1);
+    // Then that of the one that left, by somebody new.
+    let e = r.join(S(12), 4, "e").unwrap().writer;
+    assert_eq!((e.actor, e.incarnation), (a.actor, 101));
+    let e = &r.actors()[usize::from(a.actor)];
+    assert_eq!((e.restarts, e.left), (0, false));
+    assert_eq!((r.alive(), r.lost(), r.present()), (3, 0, 3));
+    assert_eq!(r.env_steps(), 47);
+}
+
+/// A process that dies and is back within its lease gets another id; the old one is not missed.
+#[test]
+fn a_life_that_the_next_one_overtook_is_not_expected() {
+    let mut r = Registry::new(settings());
+    let a = r.join(S(0), 4, "lab/actor-0").unwrap().writer;
+    let b = r.join(S(0), 4, "lab/actor-1").unwrap().writer;
+    assert!(r.heartbeat(S(4), &beat(a, 1), 5, false));
+    assert!(r.heartbeat(S(4), &beat(b, 1), 5, false));
+    let again = r.join(S(6), 4, "lab/actor-0").unwrap().writer;
+    assert_eq!((again.actor, r.present()), (2, 3));
+    assert!(r.heartbeat(S(15), &beat(again, 1), 5, false));
+    // Both leases end at 14 s: actor-0 is there again, actor-1 is not.
+    r.expire(S(15));
+    assert_eq!((r.alive(), r.lost(), r.present()), (1, 1, 2));
+    assert!(r.actors()[0].left && !r.actors()[1].left);
+    assert_eq!(r.actors()[2].restarts, 1);
+}
+
+/// Several actors of one process have one name; the death of one is no sign of its return.
+#[test]
+fn a_twin_that_was_there_before_replaces_nobody() {
+    let mut r = Registry::new(settings());
+    let [a, b] = [S(0), S(1)].map(|at| r.join(at, 4, "lab/7").unwrap().writer);
+    assert!(r.heartbeat(S(4), &beat(a, 1), 5, false));
+    assert!(r.heartbeat(S(8), &beat(b, 1), 5, false));
+    r.expire(S(15));
+    assert_eq!((r.alive(), r.lost(), r.present()), (1, 1, 2));
+}
+
+#[test]
+fn counters_survive_the_lives_that_made_them() {
+    let mut r = Registry::new(settings());
+    let a = r.join(S(0), 1, "a").unwrap().writer;
+    assert!(r.heartbeat(S(1), &beat(a, 100), 5, false));
+    // An overtaken heartbeat does not count back.
+    assert!(r.heartbeat(S(1), &beat(a, 90), 5, false));
+    let b = r.join(S(20), 1, "b").unwrap().writer;
+    assert!(r.heartbeat(S(21), &beat(b, 30), 5, false));
+    assert_eq!(
+        (r.env_steps(), r.episodes(), r.rows_dropped()),
+        (130, 13, 2)
+    );
+    assert_eq!(
+        (r.take_episode_error(), r.take_episode_error()),
+        (Some(4.0), None)
+    );
+    assert!(!r.all_told_to_stop());
+    assert!(r.heartbeat(S(22), &beat(b, 30), 5, true));
+    assert!(r.all_told_to_stop());
+}
+
+#[test]
+fn exploration_lies_between_its_ends() {
+    let mut r = Registry::new(settings());
+    let slots = r.join(S(0), 32, "a").unwrap().exploration;
+    assert_eq!(slots.len(), 32);
+    assert!(slots.iter().all(|e| (0.02..=0.3).contains(e)));
+    let flat = Settings {
+        epsilon_low: 0.1,
+        epsilon_high: 0.1,
+        ..settings()
+    };
+    assert!((epsilon(&flat, 7) - 0.1).abs() < 1e-6);
+    let from_zero = Settings {
+        epsilon_low: 0.0,
+        ..settings()
+    };
+    assert!((0..100).all(|i| (0.0..=0.3).contains(&epsilon(&from_zero, i))));
+}
+
+proptest! {
+    /// However many actors with however many slots: cut into quarters of the
+    /// (geometric) range, each quarter has its part of the slots.
+    #[test]
+    fn any_number_of_actors_is_well_spread(actors in 1_usize..20, slots in 1_usize..40) {
+        let mut r = Registry::new(settings());
+        let all: Vec<f32> =
+            (0..actors).flat_map(|_| r.join(S(0), slots, "").unwrap().exploration).collect();
+        let mut quarters = [0_usize; 4];
+        for e in &all {
+            let share = (e / 0.02).ln() / (0.3_f32 / 0.02).ln();
+            quarters[((share * 4.0) as usize).min(3)] += 1;
+        }
+        for q in quarters {
+            prop_assert!(q.abs_diff(all.len() / 4) <= 2 + all.len() / 20, "{quarters:?}");
+        }
+    }
+}

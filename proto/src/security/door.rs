@@ -1,0 +1,365 @@
+//! Takes connections, and keeps out who does not belong here.
+//!
+//! tonic would do the handshakes itself, but say nothing of those that fail, let
+//! each take for ever, and count nobody.
+
+use super::complaints::Complaints;
+use super::identity::explain;
+use super::role::Roles;
+use rustls::{AlertDescription, Error as TlsError, ServerConfig};
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+/// A handshake takes a few milliseconds; a silent client gives its place up after this.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Between the handshake and the first byte of HTTP/2.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// Connections of one address, handshakes included: an actor has one per service.
+const CONNECTIONS_PER_ADDRESS: usize = 1024;
+/// Connections of everybody, so that there are files left for the journal.
+const CONNECTIONS: usize = 16_384;
+/// After a failure to take a connection: most often there are no files left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// What its certificate names; `None` without TLS.
+    pub roles: Option<Roles>,
+}
+
+/// A listener behind whose handshakes connections come out.
+pub struct Door {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    places: Places,
+    complaints: Arc<Complaints>,
+    handshakes: JoinSet<Option<Conn>>,
+    ready: VecDeque<Conn>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door")
+            .field("listener", &self.listener)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    pub(super) fn new(
+        listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+        complaints: Arc<Complaints>,
+    ) -> Self {
+        Self {
+            listener,
+            tls: tls.map(TlsAcceptor::from),
+            places: Places::default(),
+            complaints,
+            handshakes: JoinSet::new(),
+            ready: VecDeque::new(),
+            pause: None,
+        }
+    }
+
+    fn greet(&mut self, stream: TcpStream, address: SocketAddr) {
+        let Some(place) = self.places.take(address.ip()) else {
+            let reason = "too many connections from its address, or from everybody";
+            return complain(&self.complaints, address, "full", reason);
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%address, %error, "no TCP_NODELAY");
+        }
+        let Some(tls) = self.tls.clone() else {
+            let peer = Peer {
+                address,
+                roles: None,
+            };
+            return self
+                .ready
+                .push_back(Conn::new(Io::Plain(stream), peer, place));
+        };
+        let complaints = Arc::clone(&self.complaints);
+        self.handshakes.spawn(async move {
+            match timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let shown = stream.get_ref().1.peer_certificates();
+                    let own = shown.and_then(<[_]>::first);
+                    let roles = Some(own.map_or(Roles::default(), Roles::of_certificate));
+                    let io = Io::Tls(Box::new(stream));
+                    return Some(Conn::new(io, Peer { address, roles }, place));
+                }
+                Ok(Err(error)) => match why(&error) {
+                    Some((what, reason)) => complain(&complaints, address, what, &reason),
+                    None => tracing::debug!(%address, %error, "gone before its handshake"),
+                },
+                Err(_) => complain(&complaints, address, "silence", "no handshake in time"),
+            }
+            None
+        });
+    }
+}
+
+fn complain(complaints: &Complaints, peer: SocketAddr, what: &'static str, reason: &str) {
+    if let Some(unsaid) = complaints.due(peer.ip(), what, Instant::now()) {
+        tracing::warn!(%peer, unsaid, reason, "connection refused");
+    }
+}
+
+/// Why a handshake failed, as a kind and for people; `None` for peers that just
+/// went away, as probes of ports do.
+fn why(error: &io::Error) -> Option<(&'static str, String)> {
+    Some(
+        match error.get_ref().and_then(|inner| inner.downcast_ref())? {
+            TlsError::InvalidMessage(_) => (
+                "plain text",
+                "it does not speak TLS (plain text?)".to_owned(),
+            ),
+            TlsError::NoCertificatesPresented => ("nobody", "it showed no certificate".to_owned()),
+            e @ TlsError::InvalidCertificate(_) => {
+                ("stranger", format!("its certificate {}", explain(e)))
+            }
+            TlsError::AlertReceived(
+                AlertDescription::UnknownCA
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::CertificateExpired
+                | AlertDescription::DecryptError,
+            ) => (
+                "not trusted",
+                "it does not take our certificate: another authority, another role, or expired"
+                    .to_owned(),
+            ),
+            other => ("handshake", other.to_string()),
+        },
+    )
+}
+
+impl Stream for Door {
+    type Item = io::Result<Conn>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(pause) = &mut this.pause {
+                if pause.as_mut().poll(context).is_pending() {
+                    break;
+                }
+                this.pause = None;
+            }
+            match this.listener.poll_accept(context) {
+                Poll::Ready(Ok((stream, address))) => this.greet(stream, address),
+                Poll::Ready(Err(error)) => {
+                    let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+                    complain(&this.complaints, nobody, "accept", &error.to_string());
+                    this.pause = Some(Box::pin(sleep(PAUSE)));
+                }
+                Poll::Pending => break,
+            }
+        }
+        loop {
+            if let Some(conn) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(conn)));
+            }
+            match this.handshakes.poll_join_next(context) {
+                Poll::Ready(Some(ended)) => this.ready.extend(ended.ok().flatten()),
+                // There will be others: the listener wakes us.
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// How many connections each address has.
+#[derive(Debug, Clone, Default)]
+struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+impl Places {
+    fn take(&self, address: IpAddr) -> Option<Place> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = taken.values().sum();
+        let own = taken.get(&address).copied().unwrap_or(0);
+        if own >= CONNECTIONS_PER_ADDRESS || all >= CONNECTIONS {
+            return None;
+        }
+        taken.insert(address, own + 1);
+        Some(Place {
+            places: self.clone(),
+            address,
+        })
+    }
+}
+
+/// One connection's place, free again when this is dropped.
+#[derive(Debug)]
+struct Place {
+    places: Places,
+    address: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = taken.get_mut(&self.address) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// A connection that came through.
+pub struct Conn {
+    io: Io,
+    peer: Peer,
+    /// Until the first byte is there.
+    first: Option<Pin<Box<Sleep>>>,
+    _place: Place,
+}
+
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Conn {
+    fn new(io: Io, peer: Peer, place: Place) -> Self {
+        Self {
+            io,
+            peer,
+            first: Some(Box::pin(sleep(FIRST_BYTE))),
+            _place: place,
+        }
+    }
+
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Conn").field(&self.peer).finish()
+    }
+}
+
+impl Connected for Conn {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = match &mut this.io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        match &mut this.first {
+            Some(first) if polled.is_pending() => {
+                let late = first.as_mut().poll(context).is_ready();
+                if late {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+            }
+            _ => this.first = None,
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_places_and_gives_them_back() {
+        let places = Places::default();
+        let [one, two]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
+        let mut held: Vec<Place> = (0..CONNECTIONS_PER_ADDRESS)
+            .map(|_| places.take(one).unwrap())
+            .collect();
+        assert!(places.take(one).is_none());
+        let other = places.take(two).unwrap();
+        held.pop();
+        held.push(places.take(one).unwrap());
+        assert!(places.take(one).is_none());
+        drop(held);
+        drop(other);
+        assert!(places.0.lock().unwrap().is_empty());
+    }
+}

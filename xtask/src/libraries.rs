@@ -1,0 +1,93 @@
+//! Which shared libraries of a libtorch its CPU part needs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{command, pack};
+
+/// What our programs name, and what that consists of.
+const FIRST: [&str; 2] = ["libtorch.so", "libtorch_cpu.so"];
+
+/// Copies them, and what they need in turn, from the folder `lib` of a libtorch.
+pub fn copy(lib: &Path, to: &Path) -> Result<()> {
+    pack::folder(to)?;
+    for (name, path) in needed(lib)? {
+        let target = to.join(&name);
+        match fs::read_link(&path) {
+            // Such as libtorch.so -> libtorch_cpu.so: half a gigabyte, once is enough.
+            Ok(link) if link.components().count() == 1 => {
+                std::os::unix::fs::symlink(&link, &target)
+                    .with_context(|| format!("{} cannot be linked", target.display()))?;
+            }
+            _ => pack::file(&path, &target)?,
+        }
+    }
+    Ok(())
+}
+
+/// Names and paths; libraries that the system brings are left out.
+fn needed(lib: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let folders = folders(lib);
+    let mut found = BTreeMap::new();
+    let mut open: Vec<String> = FIRST.iter().map(ToString::to_string).collect();
+    while let Some(name) = open.pop() {
+        if found.contains_key(&name) {
+            continue;
+        }
+        let path = folders.iter().map(|f| f.join(&name)).find(|p| p.is_file());
+        let Some(path) = path else {
+            if FIRST.contains(&name.as_str()) {
+                bail!("{} holds no {name}: is it a libtorch?", lib.display());
+            }
+            continue;
+        };
+        let mut objdump = Command::new("objdump");
+        open.extend(names(&command::read(objdump.arg("-p").arg(&path))?));
+        found.insert(name, path);
+    }
+    Ok(found)
+}
+
+/// A wheel's libraries lie beside each other or in NVIDIA's folders.
+fn folders(lib: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![lib.to_path_buf()];
+    let nvidia = lib.join("../../nvidia");
+    let parts = fs::read_dir(nvidia).into_iter().flatten().flatten();
+    folders.extend(parts.map(|part| part.path().join("lib")));
+    folders
+}
+
+/// The `NEEDED` lines of `objdump -p`.
+fn names(objdump: &str) -> Vec<String> {
+    let lines = objdump.lines().map(str::trim);
+    lines
+        .filter_map(|line| line.strip_prefix("NEEDED"))
+        .map(|name| name.trim().to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn needed_libraries_are_read() {
+        let text = "\nDynamic Section:\n  NEEDED               libc10.so\n  NEEDED               libc.so.6\n  SONAME               libtorch_cpu.so\n";
+        assert_eq!(names(text), ["libc10.so", "libc.so.6"]);
+    }
+
+    #[test]
+    fn a_folder_without_libtorch_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = needed(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("libtorch"), "{error}");
+        assert!(
+            error.contains(&folder.path().display().to_string()),
+            "{error}"
+        );
+    }
+}
