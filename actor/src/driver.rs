@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use common::config::Config;
 use common::scan::Scan;
@@ -101,8 +101,9 @@ fn act(
         over = None;
         let mut new = None;
         if held.as_ref().is_none_or(|h| !Arc::ptr_eq(h, &weights)) {
+            let begun = weights.age();
             take(&mut policy, &weights, counters)?;
-            new = Some((Arc::clone(&weights), since(&weights)));
+            new = Some((Arc::clone(&weights), begun, weights.age()));
             held = Some(weights);
         }
         let (life, rollout) = match &mut current {
@@ -116,12 +117,14 @@ fn act(
         let progress = exploration::progress(config, counters.updates());
         counters.set_exploration(explores(config, &life.exploration, progress));
         let report = rollout.step(&mut policy, progress)?;
-        if let Some((weights, taken)) = new {
-            let acted = since(&weights);
+        if let Some((weights, begun, taken)) = new {
+            let acted = weights.age();
             counters.acted(acted);
-            let [taken_ms, acted_ms] = [taken, acted].map(|d| d.as_secs_f64() * 1e3);
+            let [begun_ms, taken_ms, acted_ms] =
+                [begun, taken, acted].map(|d| d.as_secs_f64() * 1e3);
             tracing::debug!(
                 version = weights.version,
+                begun_ms,
                 taken_ms,
                 acted_ms,
                 "first step with new weights"
@@ -139,12 +142,6 @@ fn act(
         }
     }
     Ok(())
-}
-
-/// Since these weights were published, by the learner's clock and ours.
-fn since(weights: &Published) -> Duration {
-    let at = UNIX_EPOCH + Duration::from_micros(weights.published_us);
-    SystemTime::now().duration_since(at).unwrap_or_default()
 }
 
 /// Mean probability of a random action over all slots.

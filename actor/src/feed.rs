@@ -249,6 +249,7 @@ mod tests {
         feed.stop();
         assert!(feed.next(None, &Counters::default()).is_none());
     }
+
     #[test]
     fn outdated_weights_are_kept_back_until_they_are_the_newest_again() {
         let bound = Duration::from_millis(200);
@@ -257,34 +258,42 @@ mod tests {
             Arc::new(Counters::default()),
         );
         feed.begin(life(4));
-        feed.publish(weights(1));
         counters.new_weights(1);
-        let version =
-            |feed: &Feed, counters: &Counters| feed.next(None, counters).map(|(_, w)| w.version);
-        assert_eq!(version(&feed, &counters), Some(1));
-        std::thread::sleep(bound * 2);
-        let wait = || {
+        let ask = || {
             let (feed, counters) = (Arc::clone(&feed), Arc::clone(&counters));
-            let waiting = std::thread::spawn(move || version(&feed, &counters));
-            std::thread::sleep(bound / 2);
+            std::thread::spawn(move || feed.next(None, &counters).map(|(_, w)| w.version))
+        };
+        let stale = || {
+            let waiting = ask();
+            while counters.read().state != ActorState::Stale {
+                std::thread::sleep(bound / 20);
+            }
             waiting
         };
-        let waiting = wait();
-        assert_eq!(counters.read().state, ActorState::Stale);
+        type Asked = std::thread::JoinHandle<Option<u64>>;
+        // Said again and again: whoever waits may come late, and find them outdated once more.
+        let until_answered = |waiting: Asked, say: &dyn Fn()| {
+            while !waiting.is_finished() {
+                say();
+                std::thread::sleep(bound / 20);
+            }
+            waiting.join().unwrap()
+        };
+        assert_eq!(until_answered(ask(), &|| feed.publish(weights(1))), Some(1));
+        std::thread::sleep(bound * 2);
+        let waiting = stale();
         // Another version is the newest: these are still outdated.
         feed.newest_is(2);
         std::thread::sleep(bound / 4);
         assert!(!waiting.is_finished());
-        feed.newest_is(1);
-        assert_eq!(waiting.join().unwrap(), Some(1));
+        assert_eq!(until_answered(waiting, &|| feed.newest_is(1)), Some(1));
         assert_eq!(counters.read().state, ActorState::Acting);
         std::thread::sleep(bound * 2);
-        let waiting = wait();
-        feed.publish(weights(2));
-        assert_eq!(waiting.join().unwrap(), Some(2));
+        assert_eq!(
+            until_answered(stale(), &|| feed.publish(weights(2))),
+            Some(2)
+        );
         std::thread::sleep(bound * 2);
-        let waiting = wait();
-        feed.stop();
-        assert_eq!(waiting.join().unwrap(), None);
+        assert_eq!(until_answered(stale(), &|| feed.stop()), None);
     }
 }

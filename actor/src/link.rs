@@ -28,7 +28,7 @@ const BEAT_MIN: Duration = Duration::from_millis(50);
 /// The longest one: a learner that ends waits a few seconds for everybody to hear of it.
 const BEAT_MAX: Duration = Duration::from_secs(2);
 /// How long a learner has to hear that an actor leaves.
-const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Speaks to one learner.
 #[derive(Debug, Clone)]

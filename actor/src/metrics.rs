@@ -190,10 +190,12 @@ mod tests {
             "landmarl_actor_env_steps_total{actor=\"1\"} 5.0\n",
             "landmarl_actor_forward_seconds_total{actor=\"1\"} 1.5\n",
             "landmarl_actor_exploration{actor=\"1\"} 0.5\n",
-            "landmarl_actor_blocked_seconds_total{actor=\"1\"} 0.0",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
         }
+        let blocked = "landmarl_actor_blocked_seconds_total{actor=\"1\"} ";
+        let blocked = text.lines().find_map(|l| l.strip_prefix(blocked));
+        assert!(blocked.unwrap().parse::<f64>().unwrap() >= 0.02, "{text}");
         for absent in ["weights_age", "landmarl_evaluator"] {
             assert!(!text.contains(absent), "{absent} is in {text}");
         }

@@ -37,7 +37,8 @@ pub(crate) async fn watch(
         };
         let ended = receive(&mut client, request, |weights| {
             let (version, bytes) = (weights.version, weights.bytes.len());
-            tracing::debug!(version, bytes, "new weights");
+            let received_ms = weights.age().as_secs_f64() * 1e3;
+            tracing::debug!(version, bytes, received_ms, "new weights");
             newest = version;
             counters.set_updates(weights.updates);
             feed.publish(weights);

@@ -103,11 +103,14 @@ pub async fn stream(
             Some(half) => halved(half, published).await,
             None => published,
         };
+        let begun_ms = published.age_s() * 1e3;
         for chunk in published.chunks() {
             if out.send(chunk).await.is_err() {
                 return;
             }
         }
+        let (version, handed_ms) = (published.version, published.age_s() * 1e3);
+        tracing::debug!(version, begun_ms, handed_ms, "weights handed to a stream");
     }
 }
 

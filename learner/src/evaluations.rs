@@ -54,6 +54,17 @@ struct Seen {
     host: String,
     at: Duration,
     evaluating: Option<u64>,
+    told_to_stop: bool,
+}
+
+impl Seen {
+    fn silent(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.at)
+    }
+
+    fn is_there(&self, now: Duration) -> bool {
+        self.silent(now) < GONE
+    }
 }
 
 /// Why an evaluation or its weights are not kept.
@@ -130,45 +141,52 @@ impl Evaluations {
     /// Evaluators that were heard of lately.
     #[must_use]
     pub fn evaluators(&self, now: Duration) -> Vec<EvaluatorStatus> {
-        let heard = |s: &Seen| now.saturating_sub(s.at);
-        let there = self.evaluators.iter().filter(|s| heard(s) < GONE);
+        let there = self.evaluators.iter().filter(|s| s.is_there(now));
         there
             .map(|s| EvaluatorStatus {
                 host: s.host.clone(),
-                heard_s: heard(s).as_secs_f64(),
+                heard_s: s.silent(now).as_secs_f64(),
                 evaluating: s.evaluating,
             })
             .collect()
     }
 
-    /// Whether an evaluator is there, and these weights were
-    /// not evaluated yet.
+    /// Whether an evaluator is there, and these weights were not evaluated yet,
+    /// or the best ones are still on their way here, or it has not heard of the
+    /// end of the run and would wait for ever.
     #[must_use]
     pub fn awaited(&self, now: Duration, weights: &Published) -> bool {
         let open = self.last.is_none_or(|last| last.updates < weights.updates);
-        open && !self.evaluators(now).is_empty()
+        let mut there = self.evaluators.iter().filter(|s| s.is_there(now));
+        there.any(|s| open || self.wanted.is_some() || !s.told_to_stop)
     }
 
-    /// Takes note of a sign of life; true where the weights of its evaluation
-    /// are to be sent. Told twice, an evaluation is kept once.
+    /// Takes note of a sign of life, which is answered with `stop`; true where the
+    /// weights of its evaluation are to be sent. Told twice, an evaluation is kept once.
     ///
     /// # Errors
     /// When the line cannot be kept; the evaluator tells it again.
-    pub fn beat(&mut self, now: Duration, beat: &EvaluatorBeat) -> Result<bool, KeepError> {
+    pub fn beat(
+        &mut self,
+        now: Duration,
+        beat: &EvaluatorBeat,
+        stop: bool,
+    ) -> Result<bool, KeepError> {
         let place = self.evaluators.iter().position(|s| s.host == beat.host);
         let place = place.unwrap_or_else(|| {
             tracing::info!(host = beat.host, "evaluator found");
             // Those that are gone would gather, one per restart.
-            self.evaluators.retain(|s| now.saturating_sub(s.at) < GONE);
+            self.evaluators.retain(|s| s.is_there(now));
             self.evaluators.push(Seen {
                 host: beat.host.clone(),
                 at: now,
                 evaluating: None,
+                told_to_stop: false,
             });
             self.evaluators.len() - 1
         });
         let seen = &mut self.evaluators[place];
-        (seen.at, seen.evaluating) = (now, beat.evaluating);
+        (seen.at, seen.evaluating, seen.told_to_stop) = (now, beat.evaluating, stop);
         match beat.evaluation {
             Some(found) => self.take(found, &beat.line_json),
             None => Ok(false),
@@ -295,19 +313,35 @@ mod tests {
     fn the_best_is_asked_for_once_and_outlives_the_learner() {
         let dir = tempfile::tempdir().unwrap();
         let mut e = Evaluations::new(dir.path());
-        assert!(!e.beat(S(0), &beat("a", None, true)).unwrap());
-        assert!(e.beat(S(1), &beat("a", Some(found(1, 8.0)), true)).unwrap());
+        assert!(!e.beat(S(0), &beat("a", None, true), false).unwrap());
+        assert!(
+            e.beat(S(1), &beat("a", Some(found(1, 8.0)), true), false)
+                .unwrap()
+        );
         // Its answer was lost: told again, kept once.
-        assert!(e.beat(S(2), &beat("a", Some(found(1, 8.0)), true)).unwrap());
+        assert!(
+            e.beat(S(2), &beat("a", Some(found(1, 8.0)), true), false)
+                .unwrap()
+        );
         assert_eq!(e.best(), None, "its weights are not here yet");
         assert!(matches!(
             e.keep_best(3, b"other"),
             Err(KeepError::NotWanted(3))
         ));
         e.keep_best(1, b"weights 1").unwrap();
-        assert!(!e.beat(S(3), &beat("a", Some(found(2, 9.0)), true)).unwrap());
-        assert!(e.beat(S(4), &beat("a", Some(found(3, 2.0)), true)).unwrap());
+        assert!(
+            !e.beat(S(3), &beat("a", Some(found(2, 9.0)), true), false)
+                .unwrap()
+        );
+        assert!(
+            e.beat(S(4), &beat("a", Some(found(3, 2.0)), true), true)
+                .unwrap()
+        );
+        // A learner that ended now would never have them.
+        let last = Published::new(3, 60, Vec::new());
+        assert!(e.awaited(S(4), &last));
         e.keep_best(3, b"weights 3").unwrap();
+        assert!(!e.awaited(S(4), &last));
         let best = dir.path().join("checkpoints").join(BEST);
         assert_eq!(fs::read(best).unwrap(), b"weights 3");
         let text = fs::read_to_string(dir.path().join("validation.jsonl")).unwrap();
@@ -331,17 +365,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut e = Evaluations::new(dir.path());
         let told = beat("a", Some(found(1, 8.0)), false);
-        assert!(!e.beat(S(0), &told).unwrap());
+        assert!(!e.beat(S(0), &told, false).unwrap());
         assert_eq!(e.best().unwrap().updates, 20);
         assert!(!dir.path().join("validation.jsonl").exists());
         // Versions are fewer than updates and say nothing here.
         let after = |updates| Published::new(2, updates, Vec::new());
+        // It has not heard of the end, and would wait for ever.
+        assert!(e.awaited(S(1), &after(40)) && e.awaited(S(1), &after(20)));
+        let silent = beat("a", None, false);
+        assert!(!e.beat(S(1), &silent, true).unwrap());
         assert!(e.awaited(S(1), &after(40)) && !e.awaited(S(1), &after(20)));
-        assert_eq!(e.evaluators(S(9)).len(), 1);
+        assert_eq!(e.evaluators(S(10)).len(), 1);
         assert!(e.evaluators(S(11)).is_empty() && !e.awaited(S(11), &after(40)));
         let mut broken = beat("b", Some(found(3, 1.0)), true);
         broken.line_json = Bytes::from_static(b"[1]");
-        assert!(matches!(e.beat(S(12), &broken), Err(KeepError::Line(_))));
+        assert!(matches!(
+            e.beat(S(12), &broken, false),
+            Err(KeepError::Line(_))
+        ));
         assert_eq!(e.last().unwrap().updates, 20, "told again later");
     }
 }

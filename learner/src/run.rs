@@ -36,6 +36,8 @@ use crate::train_thread::{Done, TrainSetup, TrainSummary, TrainThreadError};
 
 /// How long actors are given to hear that the run is over.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// The same where nobody waits for the process to end.
+const FAREWELL_IN_PEACE: Duration = Duration::from_secs(15);
 /// How long evaluators are given for the last weights of a run that ended by itself.
 const LAST_EVALUATION: Duration = Duration::from_secs(120);
 /// How often leases are looked at.
@@ -342,15 +344,21 @@ async fn watch_leases(shared: Arc<Shared>) {
     }
 }
 
-/// Waits until every living actor has heard that the run is over, and, where
-/// it ended by itself, until every evaluator has told of the last weights.
+/// Waits until every living actor has heard that the run is over, and, where it
+/// ended by itself, until every evaluator has heard it too and told of the last weights.
 async fn farewell(shared: &Arc<Shared>) {
     let begin = Instant::now();
-    while begin.elapsed() < FAREWELL && !shared.registry().all_told_to_stop() {
+    let by_itself = shared.last_version.load(Ordering::Relaxed) > 0;
+    let patience = if by_itself {
+        FAREWELL_IN_PEACE
+    } else {
+        FAREWELL
+    };
+    while begin.elapsed() < patience && !shared.registry().all_told_to_stop() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let last = shared.newest.borrow().clone();
-    let Some(last) = last.filter(|_| shared.last_version.load(Ordering::Relaxed) > 0) else {
+    let Some(last) = last.filter(|_| by_itself) else {
         return;
     };
     // Evaluations are locked while one goes to the disk: no task waits for that.

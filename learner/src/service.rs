@@ -292,15 +292,16 @@ impl Learner for LearnerService {
         self.shared.may_evaluate(&beat)?;
         let shared = Arc::clone(&self.shared);
         // It may write to a slow disk.
+        let stop = shared.over.load(Ordering::Relaxed);
         let keep = move || {
             let mut evaluations = shared.evaluations();
-            let wanted = evaluations.beat(shared.now(), &beat);
+            let wanted = evaluations.beat(shared.now(), &beat, stop);
             (wanted, evaluations.last())
         };
         let (kept, last) = blocking(keep).await?;
         let reply = EvaluatorBeatReply {
             run_id: self.shared.hello.run_id.clone(),
-            stop: self.shared.over.load(Ordering::Relaxed),
+            stop,
             wanted: kept.map_err(|e| refusal(&e))?,
             last_version: Some(self.shared.last_version.load(Ordering::Relaxed)).filter(|v| *v > 0),
             last_updates: last.map(|e| e.updates),

@@ -1,5 +1,7 @@
 //! Weights on their way: chunks of a stream put together and checked.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use crate::weights::{CHUNK_BYTES_MAX, WeightsChunk};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -18,6 +20,13 @@ pub struct Published {
 }
 
 impl Published {
+    /// Since they were published, by the learner's clock and ours.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let at = UNIX_EPOCH + Duration::from_micros(self.published_us);
+        SystemTime::now().duration_since(at).unwrap_or_default()
+    }
+
     /// The version in pieces of at most 1 MiB.
     pub fn chunks(&self) -> impl Iterator<Item = WeightsChunk> + '_ {
         let sha256: [u8; 32] = Sha256::digest(&self.bytes).into();

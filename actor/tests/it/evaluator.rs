@@ -109,7 +109,14 @@ async fn a_learner_that_restarts_hears_what_was_found_meanwhile() {
     let server = learner.serve("127.0.0.1:0");
     let address = server.address.clone();
     let running = Running::start(&address, 20, None);
-    until("the untrained weights", || updates(&learner) == [0]).await;
+    // A later sign of life without it: the answer to the evaluation has arrived.
+    until("the untrained weights", || {
+        let beats = learner.evaluators.lock().unwrap();
+        let told = beats.iter().rposition(|b| b.evaluation.is_some());
+        told.is_some_and(|told| told + 1 < beats.len())
+    })
+    .await;
+    assert_eq!(updates(&learner), [0]);
     drop(server);
     // Another life: it counts on from less, and goes on beyond.
     let again = FakeLearner::new(&[]);

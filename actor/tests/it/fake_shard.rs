@@ -1,6 +1,7 @@
 //! A shard that stores rows in order, keeps to a credit, and tells what it got.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::columns::read_rows;
@@ -37,9 +38,12 @@ pub struct FakeShard {
     pub got: Arc<Mutex<Got>>,
     /// Rows that may be stored in total.
     credit: Arc<watch::Sender<usize>>,
+    /// A batch waits for more of it.
+    pub waits: Arc<AtomicBool>,
     /// What an opening is answered with instead.
     pub refusal: Arc<Mutex<Option<Status>>>,
-    /// Batches that are stored without saying so before the stream breaks.
+    /// Batches that are stored without saying so before the stream breaks, and
+    /// the shard forgets where each writer was.
     pub silent: Arc<Mutex<Option<usize>>>,
 }
 
@@ -48,6 +52,7 @@ impl FakeShard {
         Self {
             got: Arc::default(),
             credit: Arc::new(watch::channel(credit).0),
+            waits: Arc::default(),
             refusal: Arc::default(),
             silent: Arc::default(),
         }
@@ -64,6 +69,23 @@ impl FakeShard {
     /// Serves at an address (port 0: any) until the server is dropped.
     pub fn serve(&self, address: &str) -> Server {
         Server::start(address, Routes::new(replay_server(self.clone())))
+    }
+
+    /// Whether a batch is not acknowledged.
+    fn keeps_silent(&self) -> Result<bool, Status> {
+        let mut silent = self.silent.lock().unwrap();
+        match &mut *silent {
+            None => Ok(false),
+            Some(0) => {
+                *silent = None;
+                self.got.lock().unwrap().last.clear();
+                Err(Status::unavailable("broken"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(true)
+            }
+        }
     }
 
     async fn read(
@@ -86,11 +108,11 @@ impl FakeShard {
                     let writer = writer.expect("an open comes first");
                     let rows = read_rows(&batch.columns, batch.rows, SHAPE).unwrap();
                     let needed = self.rows() + rows.len();
-                    self.credit
-                        .subscribe()
-                        .wait_for(|credit| *credit >= needed)
-                        .await
-                        .unwrap();
+                    let mut credit = self.credit.subscribe();
+                    self.waits
+                        .store(*credit.borrow() < needed, Ordering::Relaxed);
+                    credit.wait_for(|credit| *credit >= needed).await.unwrap();
+                    self.waits.store(false, Ordering::Relaxed);
                     let mut got = self.got.lock().unwrap();
                     got.batches.push((writer, batch.sequence));
                     let last = got.last.entry(writer).or_default();
@@ -101,11 +123,7 @@ impl FakeShard {
                     }
                 }
             }
-            if let Some(left) = &mut *self.silent.lock().unwrap() {
-                if *left == 0 {
-                    return Err(Status::unavailable("broken"));
-                }
-                *left -= 1;
+            if self.keeps_silent()? {
                 continue;
             }
             let acked = writer

@@ -163,7 +163,10 @@ async fn an_actor_goes_on_without_its_learner_and_stops_when_the_run_is_over() {
     learner.publish(1, weights(1, 1));
     let server = learner.serve("127.0.0.1:0");
     let actor = Running::start(&server.address, config());
-    until("heartbeats", || learner.beats.lock().unwrap().len() > 2).await;
+    until("heartbeats and rows", || {
+        learner.beats.lock().unwrap().len() > 2 && shard.rows() > 0
+    })
+    .await;
     let address = server.address.clone();
     drop(server);
     tokio::time::sleep(learner.lease * 2).await;
@@ -208,8 +211,13 @@ async fn outdated_weights_are_not_acted_with_until_the_learner_is_back() {
         seen.weights_age > Some(Duration::from_secs(2)) && seen.state == ActorState::Acting
     })
     .await;
-    let beats = || learner.beats.lock().unwrap().last().copied().unwrap();
-    assert!(beats().weights_age_s > 1.0 && beats().exploration > 0.0);
+    until("a heartbeat that says so", || {
+        let beats = learner.beats.lock().unwrap();
+        beats
+            .last()
+            .is_some_and(|b| b.weights_age_s > 1.0 && b.exploration > 0.0)
+    })
+    .await;
     let address = server.address.clone();
     drop(server);
     let state = || actor.counters.read().state;
@@ -219,7 +227,10 @@ async fn outdated_weights_are_not_acted_with_until_the_learner_is_back() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(actor.counters.read().env_steps, steps);
     let _server = learner.serve(&address);
-    until("new steps", || shard.rows() > rows + 100).await;
-    assert_eq!(state(), ActorState::Acting);
+    // Acting, or blocked for a moment by a shard that takes its time.
+    until("new steps", || {
+        shard.rows() > rows + 100 && state() != ActorState::Stale
+    })
+    .await;
     actor.stop().await.unwrap();
 }

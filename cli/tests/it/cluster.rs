@@ -12,8 +12,8 @@ use crate::services::{Cluster, Service};
 
 /// For whatever only a slow machine takes long for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A loss of an actor is noticed within this.
-const NOTICED: Duration = Duration::from_secs(15);
+/// A loss of an actor is noticed within this: a lease of ten seconds, and a machine with much to do.
+const NOTICED: Duration = Duration::from_secs(30);
 /// Updates may stand still for so long.
 const STALL: Duration = Duration::from_secs(10);
 /// Rows that one shard holds: two hold `replay.min_rows`, one alone does not.
@@ -81,9 +81,10 @@ impl Pace {
     }
 
     fn see(&mut self, status: &LearnerStatus) {
-        self.longest = self.longest.max(self.since.elapsed());
         if status.updates > self.updates {
             (self.updates, self.since) = (status.updates, Instant::now());
+        } else {
+            self.longest = self.longest.max(self.since.elapsed());
         }
     }
 }
@@ -108,14 +109,18 @@ fn a_shard_that_dies_and_comes_back_with_its_rows_neither_bursts_nor_blocks() {
     );
 }
 
-/// Rows of shard 1 when it was first seen again. `beyond`: updates that must
+/// Rows of shard 1 when the learner first saw it again. `beyond`: updates that must
 /// come while it is away, more than the credit that was left.
 fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -> u64 {
     let shards = cluster.shards.len();
     let _actor = cluster.actor("");
     let rows = |l: &ShardLink| l.summary.map_or(0, |s| s.rows);
+    // Full for a while: what came last is on the disk.
+    let full = |l: &ShardLink| {
+        rows(l) == capacity && l.summary.is_some_and(|s| s.inserted > capacity + 100)
+    };
     let begin = cluster.until("full shards", PATIENCE, |s| {
-        training(s) && s.shards.iter().all(|l| rows(l) == capacity)
+        training(s) && s.shards.iter().all(full)
     });
     cluster.kill_shard(1);
     let mut pace = Pace::new(begin.updates);
@@ -124,7 +129,7 @@ fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -
         s.updates > begin.updates + beyond && !s.shards[1].alive
     });
     cluster.restart_shard(1);
-    let seen = cluster.until("the shard", PATIENCE, |s| {
+    cluster.until("the shard", PATIENCE, |s| {
         pace.see(s);
         s.shards[1].alive
     });
@@ -141,13 +146,15 @@ fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -
     });
     assert!(pace.longest < STALL, "no update for {:?}", pace.longest);
     let log = cluster.learner.log();
-    assert_eq!(log.matches("shard lost").count(), 1, "{log}");
-    assert_eq!(log.matches("shard is back").count(), 1, "{log}");
+    assert_eq!(shards_lost(&log), 1, "{log}");
+    let lines = all_said(&log, "shard is back");
+    let renewed: Vec<&Value> = lines.iter().filter(|l| l["renewed"] == true).collect();
+    assert_eq!(renewed.len(), 1, "{log}");
 
     cluster.learner.terminate();
     assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
     check_limiter(&cluster.metrics(), shards, capacity);
-    rows(&seen.shards[1])
+    renewed[0]["rows"].as_u64().unwrap()
 }
 
 /// The algebra of `learner::ledger` on every line of metrics.
@@ -289,9 +296,10 @@ fn a_learner_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it() {
     );
     let _actor = cluster.actor("");
     let updates = updates.unwrap();
-    let after = cluster.until("more updates", PATIENCE, |s| s.updates > updates + 50);
+    let after = cluster.until("more updates of all shards", PATIENCE, |s| {
+        s.updates > updates + 50 && s.shards.iter().all(|l| l.alive)
+    });
     assert!(after.weights_version > before.weights_version);
-    assert!(after.shards.iter().all(|l| l.alive), "{after:?}");
     cluster.learner.terminate();
     assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
     let metrics = &cluster.metrics()[lines..];
@@ -342,19 +350,31 @@ fn a_killed_learner_goes_on_within_seconds_and_no_row_is_lost() {
         assert!(after >= before, "{before:?} became {after:?}");
     }
     cluster.more_updates(200, PATIENCE);
-    assert!(!cluster.learner.log().contains("shard lost"));
+    assert_eq!(shards_lost(&cluster.learner.log()), 0);
     cluster.learner.terminate();
     assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
     println!("the killed learner went on from update {resumed} after {took:?}");
 }
 
-/// The line of its log with this message.
+/// The first line of its log with this message.
 fn said(service: &Service, message: &str) -> Value {
     let log = service.log();
-    let mut lines = log
+    let mut lines = all_said(&log, message);
+    assert!(!lines.is_empty(), "no \"{message}\" in:\n{log}");
+    lines.swap_remove(0)
+}
+
+/// Shards that went away. One that is only slow to answer for a while is lost and found too.
+fn shards_lost(log: &str) -> usize {
+    let slow = |l: &Value| l["why"].as_str().is_some_and(|w| w.contains("no answer"));
+    let lines = all_said(log, "shard lost: training goes on with the others");
+    lines.iter().filter(|l| !slow(l)).count()
+}
+
+/// All lines of a log with this message.
+fn all_said(log: &str, message: &str) -> Vec<Value> {
+    let lines = log
         .lines()
         .filter_map(|l| serde_json::from_str::<Value>(l).ok());
-    lines
-        .find(|l| l["message"] == message)
-        .unwrap_or_else(|| panic!("no \"{message}\" in:\n{log}"))
+    lines.filter(|l| l["message"] == message).collect()
 }

@@ -13,7 +13,7 @@ use crate::services::{Cluster, Service};
 /// For whatever only a slow machine takes long for.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A service that is told to stop has ended within this.
-const DRAINED: Duration = Duration::from_secs(10);
+const DRAINED: Duration = Duration::from_secs(30);
 
 fn evaluated(status: &LearnerStatus, updates: u64) -> bool {
     status.last_evaluation.is_some_and(|e| e.updates >= updates)
@@ -70,8 +70,10 @@ fn an_evaluator_keeps_the_best_weights_and_outlives_the_learner() {
     cluster.until("the actor again", PATIENCE, |s| s.actors_expected == 1);
     actor.terminate();
     assert_eq!(actor.ended(DRAINED), Some(0), "{}", actor.log());
-    let status = cluster.status().unwrap();
-    assert_eq!((status.actors_expected, status.actors.len()), (0, 0));
+    // One that ended without a word would be expected for ever.
+    cluster.until("nobody is missed", PATIENCE, |s| {
+        s.actors_expected == 0 && s.actors.is_empty()
+    });
 
     let begin = Instant::now();
     evaluator.terminate();
@@ -193,6 +195,9 @@ fn the_last_weights_of_a_run_are_evaluated_before_it_ends() {
     );
     let line = line + " --set validation.every=20 --set validation.starts=1";
     let mut evaluator = Service::start(&cluster.bench, "actor", "evaluator", &line);
+    // The learner waits for an evaluator that it knows of: 60 updates may be made
+    // before a slow machine has started one.
+    cluster.until("the untrained weights", PATIENCE, |s| evaluated(s, 0));
     let mut actor = cluster.actor("");
     assert_eq!(
         cluster.learner.ended(PATIENCE),
@@ -206,6 +211,10 @@ fn the_last_weights_of_a_run_are_evaluated_before_it_ends() {
     let updates: Vec<_> = kept.iter().map(|v| v["updates"].as_u64()).collect();
     assert_eq!(updates.first(), Some(&Some(0)));
     assert_eq!(updates.last(), Some(&Some(60)), "{updates:?}");
+    let best = cluster
+        .bench
+        .path("runs/cluster/checkpoints/best.safetensors");
+    assert!(best.is_file(), "the learner waits for the best weights too");
     let info = json(&cluster.bench.path("runs/cluster/run.json"));
     assert_eq!(info["run_id"], "cluster");
 }

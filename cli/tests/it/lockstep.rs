@@ -76,36 +76,52 @@ fn a_run_that_is_stopped_and_killed_at_random_ends_as_one_that_never_was() {
 
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     for signal in ["TERM", "KILL"] {
-        let name = format!("stopped-by-{signal}");
-        let run: PathBuf = bench.path(&format!("runs/{name}"));
-        let mut child = start(&bench, &format!("{train} --name {name}"));
-        let mut stops = 0;
-        loop {
-            let before = updates_of(&run);
-            let_run(
-                &mut child,
-                &run,
-                before,
-                Duration::from_millis(rng.random_range(0..60)),
-            );
-            if child.try_wait().unwrap().is_some() {
-                break;
-            }
-            let id = child.id().to_string();
-            let sent = Command::new("kill")
-                .args([&format!("-{signal}"), &id])
-                .status();
-            assert!(sent.unwrap().success());
-            child.wait().unwrap();
-            stops += 1;
-            child = start(&bench, &format!("train --resume runs/{name}"));
-        }
-        assert!(child.wait().unwrap().success());
-        assert!(stops >= 2, "it was stopped {stops} times only");
-        assert_eq!(updates_of(&run), UPDATES);
-        assert!(
-            weights(&run) == reference,
-            "{name}: other weights after {stops} stops"
-        );
+        // A machine with much to do may let a run end before it is stopped twice.
+        let stops: usize = (0..5)
+            .map(|attempt| {
+                let name = format!("{attempt}-stopped-by-{signal}");
+                let stops = stop_at_random(&bench, &train, &name, signal, &mut rng);
+                let run = bench.path(&format!("runs/{name}"));
+                assert_eq!(updates_of(&run), UPDATES);
+                assert!(
+                    weights(&run) == reference,
+                    "{name}: other weights after {stops} stops"
+                );
+                stops
+            })
+            .find(|stops| *stops >= 2)
+            .unwrap_or_default();
+        assert!(stops >= 2, "never stopped twice by {signal}");
     }
+}
+
+/// Stops a run again and again until it has ended by itself; how often.
+fn stop_at_random(
+    bench: &Bench,
+    train: &str,
+    name: &str,
+    signal: &str,
+    rng: &mut ChaCha8Rng,
+) -> usize {
+    let run: PathBuf = bench.path(&format!("runs/{name}"));
+    let mut child = start(bench, &format!("{train} --name {name}"));
+    let mut stops = 0;
+    loop {
+        let before = updates_of(&run);
+        let longer = Duration::from_millis(rng.random_range(0..60));
+        let_run(&mut child, &run, before, longer);
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        let id = child.id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &id])
+            .status();
+        assert!(sent.unwrap().success());
+        child.wait().unwrap();
+        stops += 1;
+        child = start(bench, &format!("train --resume runs/{name}"));
+    }
+    assert!(child.wait().unwrap().success());
+    stops
 }

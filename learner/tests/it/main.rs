@@ -16,6 +16,7 @@ use proto::weights::{WatchRequest, WeightsChunk};
 use proto::wire;
 use setup::{Run, config};
 use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
 use tonic::Code;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -53,7 +54,8 @@ fn heartbeat(writer: Writer) -> wire::HeartbeatRequest {
 }
 
 /// Acts as an actor that only watches: the versions that came whole, in order,
-/// until a heartbeat is told to stop.
+/// until a heartbeat is told to stop. Feeds the run once the first version is
+/// here: five updates later another one is the newest.
 async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
     let mut client = run.client();
     let watch = WatchRequest {
@@ -65,11 +67,15 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
     let stream = client.watch_weights(wire::WatchRequest::from(watch)).await;
     let mut stream = stream.unwrap().into_inner();
     let (mut versions, mut whole) = (Vec::new(), Vec::new());
+    let mut feeding: Option<JoinHandle<()>> = None;
     loop {
         let reply = client.heartbeat(heartbeat(writer)).await.unwrap();
         let reply = HeartbeatReply::from(reply.into_inner());
         assert!(!reply.rejoin);
         if reply.stop {
+            if let Some(feeding) = feeding {
+                feeding.abort();
+            }
             return versions;
         }
         let next = tokio::time::timeout(Duration::from_millis(100), stream.message()).await;
@@ -84,6 +90,7 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
             assert_eq!(*updates, chunk.updates.to_string());
             versions.push(chunk.version);
             whole.clear();
+            feeding.get_or_insert_with(|| run.feed());
         }
     }
 }
@@ -108,9 +115,7 @@ async fn a_run_trains_to_its_end_and_tells_everyone() {
     let joined = JoinReply::try_from(reply).unwrap();
     assert_eq!((joined.exploration.len(), joined.shards.len()), (4, 2));
 
-    let feeding = run.feed();
     let versions = versions_until_stop(&run, joined.writer).await;
-    feeding.abort();
     let summary = run.ended().await.unwrap();
     assert_eq!((summary.updates, summary.stopped_early), (60, false));
     assert_eq!(versions.first(), Some(&1), "published at the start");

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::workspace::Workspace;
 use crate::{command, libtorch};
-use latency::{Latencies, Summary};
+use latency::{Latencies, Stages, Summary};
 use memory::{Memory, Peak};
 use services::{Programs, Services};
 
@@ -65,10 +65,8 @@ struct Record<'a> {
     updates: u64,
     updates_per_s: f64,
     cores: usize,
-    /// From the publication to the end of the first step.
-    acted_ms: &'a Summary,
-    /// From the publication to the moment when the actor has taken them over.
-    taken_ms: &'a Summary,
+    /// Milliseconds from the publication on.
+    weights: &'a Stages,
     memory: &'a Peak,
 }
 
@@ -189,7 +187,7 @@ fn tell(
     latencies: &Latencies,
     measured: &Measured,
 ) -> Result<()> {
-    let (acted, taken) = (latencies.acted()?, latencies.taken()?);
+    let stages = latencies.stages()?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 updates")]
     let updates_per_s = measured.updates as f64 / measured.seconds;
     let record = Record {
@@ -200,8 +198,7 @@ fn tell(
         updates: measured.updates,
         updates_per_s,
         cores: thread::available_parallelism().map_or(1, usize::from),
-        acted_ms: &acted,
-        taken_ms: &taken,
+        weights: &stages,
         memory: &measured.peak,
     };
     let line = serde_json::to_string(&record)? + "\n";
@@ -231,8 +228,10 @@ fn lines(r: &Record<'_>) -> Vec<String> {
             "{} updates in {:.0} s: {:.1} updates/s on {} cores",
             r.updates, r.seconds, r.updates_per_s, r.cores
         ),
-        latency("the actor has them", r.taken_ms),
-        latency("the end of the first step with them", r.acted_ms),
+        latency("received", &r.weights.received),
+        latency("the step before is done", &r.weights.begun),
+        latency("the network is read", &r.weights.taken),
+        latency("the end of the first step with them", &r.weights.acted),
         format!(
             "memory of all {} processes at its peak: {:.2} GB resident (each process by itself), {:.2} GB with shared pages counted once",
             r.memory.processes,
@@ -263,8 +262,12 @@ mod tests {
             updates: 300,
             updates_per_s: 5.0,
             cores: 2,
-            acted_ms: &summary(61.5),
-            taken_ms: &summary(20.0),
+            weights: &Stages {
+                received: summary(15.0),
+                begun: summary(18.0),
+                taken: summary(20.0),
+                acted: summary(61.5),
+            },
             memory: &Peak {
                 processes: 11,
                 resident: 3_210_000_000,

@@ -5,24 +5,48 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// The message of the actor's line, at level debug.
-const MESSAGE: &str = "first step with new weights";
+/// Messages of the actor's lines, at level debug.
+const RECEIVED: &str = "new weights";
+const ACTED: &str = "first step with new weights";
 
 #[derive(Debug, Deserialize)]
 struct Line {
     message: String,
     version: Option<u64>,
+    /// Of the first message.
+    received_ms: Option<f64>,
+    /// Of the second one.
+    begun_ms: Option<f64>,
     taken_ms: Option<f64>,
     acted_ms: Option<f64>,
 }
 
-/// Milliseconds of every version and actor.
+/// Milliseconds from the publication, of every version and actor.
 #[derive(Debug, Default)]
 pub struct Latencies {
+    /// Whole, and checked.
+    received: Vec<f64>,
+    /// The step before is done.
+    begun: Vec<f64>,
+    /// The network is read.
     taken: Vec<f64>,
+    /// The first step with them is done.
     acted: Vec<f64>,
     versions: BTreeSet<u64>,
     actors: usize,
+}
+
+/// From the publication to the end of each part of the way.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stages {
+    /// The actor has all bytes, and has checked them.
+    pub received: Summary,
+    /// It is done with the step before.
+    pub begun: Summary,
+    /// It has read the network.
+    pub taken: Summary,
+    /// It is done with the first step with them.
+    pub acted: Summary,
 }
 
 /// Of a list of milliseconds.
@@ -44,29 +68,34 @@ impl Latencies {
         let lines = log
             .lines()
             .filter_map(|l| serde_json::from_str::<Line>(l).ok());
-        for line in lines.filter(|l| l.message == MESSAGE) {
-            let (Some(version), Some(taken), Some(acted)) =
-                (line.version, line.taken_ms, line.acted_ms)
-            else {
+        for line in lines {
+            let Some(version) = line.version.filter(|v| *v >= first) else {
                 continue;
             };
-            if version >= first {
-                self.versions.insert(version);
-                self.taken.push(taken);
-                self.acted.push(acted);
+            match (line.message.as_str(), line.received_ms, line.acted_ms) {
+                (RECEIVED, Some(received), _) => {
+                    self.versions.insert(version);
+                    self.received.push(received);
+                }
+                (ACTED, _, Some(acted)) => {
+                    self.begun.extend(line.begun_ms);
+                    self.taken.extend(line.taken_ms);
+                    self.acted.push(acted);
+                }
+                _ => {}
             }
         }
         self.actors += 1;
     }
 
-    /// From the publication to the end of the first step.
-    pub fn acted(&self) -> Result<Summary> {
-        self.summary(&self.acted)
-    }
-
-    /// From the publication to the moment when the actor has them.
-    pub fn taken(&self) -> Result<Summary> {
-        self.summary(&self.taken)
+    /// From the publication on.
+    pub fn stages(&self) -> Result<Stages> {
+        Ok(Stages {
+            received: self.summary(&self.received)?,
+            begun: self.summary(&self.begun)?,
+            taken: self.summary(&self.taken)?,
+            acted: self.summary(&self.acted)?,
+        })
     }
 
     fn summary(&self, values: &[f64]) -> Result<Summary> {
@@ -95,7 +124,8 @@ mod tests {
         let log = |versions: &[u64]| {
             let lines = versions.iter().map(|v| {
                 format!(
-                    "{{\"message\":\"{MESSAGE}\",\"version\":{v},\"taken_ms\":{v},\"acted_ms\":{}.5}}\n",
+                    "{{\"message\":\"{RECEIVED}\",\"version\":{v},\"received_ms\":{v}}}\n\
+                     {{\"message\":\"{ACTED}\",\"version\":{v},\"begun_ms\":{v},\"taken_ms\":{v},\"acted_ms\":{}.5}}\n",
                     v * 10
                 )
             });
@@ -104,10 +134,15 @@ mod tests {
         let mut latencies = Latencies::default();
         latencies.add(&log(&[1, 2, 3, 4]), 3);
         latencies.add(&log(&[3]), 3);
-        let acted = latencies.acted().unwrap();
+        let Stages {
+            received,
+            begun,
+            taken,
+            acted,
+        } = latencies.stages().unwrap();
         assert_eq!((acted.median, acted.max), (30.5, 40.5));
         assert_eq!((acted.count, acted.possible), (3, 4));
-        assert_eq!(latencies.taken().unwrap().p90, 4.0);
-        assert!(Latencies::default().acted().is_err());
+        assert_eq!((received.p90, begun.p90, taken.p90), (4.0, 4.0, 4.0));
+        assert!(Latencies::default().stages().is_err());
     }
 }

@@ -99,6 +99,7 @@ impl Services {
             .arg("--run-dir")
             .arg(programs.scratch.join("run"));
         set(&mut command);
+        command.args(["--set", "log.level=info,learner=debug"]);
         command.args(["--set", &format!("cluster.shards=[{}]", shards.join(","))]);
         services.add(programs, "learner", &mut command)?;
         for number in 0..options.actors {
