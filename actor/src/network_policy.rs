@@ -113,10 +113,7 @@ impl NetworkPolicy {
         } else {
             network.deep_clone(self.device)?
         };
-        network.set_compute(Compute {
-            bf16: self.bf16,
-            ..Compute::acting(network.spec(), self.device)?
-        });
+        network.set_compute(Compute::acting(network.spec(), self.device, self.bf16)?);
         self.network = Some(network);
         self.version = version;
         Ok(())

@@ -2,6 +2,7 @@
 
 mod state;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use common::config::Config;
@@ -71,6 +72,8 @@ pub struct Rollout {
     episodes: Episodes,
     slots: Vec<Slot>,
     epsilon_start: f64,
+    /// The slot that [`Rollout::step_some`] goes on with.
+    next: usize,
 }
 
 impl Rollout {
@@ -139,6 +142,7 @@ impl Rollout {
             episodes,
             slots,
             epsilon_start: config.actor.epsilon_start,
+            next: 0,
         })
     }
 
@@ -152,12 +156,44 @@ impl Rollout {
         policy: &mut impl Policy,
         epsilon_progress: f64,
     ) -> Result<StepReport, PolicyError> {
-        let views: Vec<View<'_>> = self.slots.iter().map(Slot::view).collect();
+        self.advance(0..self.slots.len(), policy, epsilon_progress)
+    }
+
+    /// The same for as many of the next slots as have `windows` windows together, and
+    /// one at least; slots take turns. All slots in parts give what all at once do.
+    ///
+    /// # Errors
+    /// As [`Rollout::step`]; the same slots are next again then.
+    pub fn step_some(
+        &mut self,
+        policy: &mut impl Policy,
+        epsilon_progress: f64,
+        windows: usize,
+    ) -> Result<StepReport, PolicyError> {
+        let mut sum = 0;
+        let fit = self.slots[self.next..].iter().take_while(|slot| {
+            sum += slot.view().agents.len();
+            sum <= windows
+        });
+        let end = self.next + fit.count().max(1);
+        let report = self.advance(self.next..end, policy, epsilon_progress)?;
+        self.next = end % self.slots.len();
+        Ok(report)
+    }
+
+    fn advance(
+        &mut self,
+        slots: Range<usize>,
+        policy: &mut impl Policy,
+        epsilon_progress: f64,
+    ) -> Result<StepReport, PolicyError> {
+        let slots = &mut self.slots[slots];
+        let views: Vec<View<'_>> = slots.iter().map(Slot::view).collect();
         let q_values = policy.q_values(&views)?;
         let version = policy.weights_version();
         let mut report = StepReport::default();
         let mut rest = q_values.as_slice();
-        for slot in &mut self.slots {
+        for slot in slots {
             let (q, others) = rest.split_at(slot.view().agents.len());
             rest = others;
             slot.settle(&self.common, q, &mut report.rows);

@@ -32,7 +32,9 @@ fn forward(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("{name} network, {WINDOWS} windows"));
         group.sample_size(10);
         group.throughput(Throughput::Elements(64));
-        let mut choices = vec![("chosen", Compute::acting(&spec, Device::Cpu).unwrap())];
+        let mut choices = [("chosen", false), ("bf16", true)]
+            .map(|(name, bf16)| (name, Compute::acting(&spec, Device::Cpu, bf16).unwrap()))
+            .to_vec();
         for (order, channels_last) in [("channels first", false), ("channels last", true)] {
             choices.extend([1, 2, 8, 64].map(|at_once| {
                 let compute = Compute {

@@ -25,7 +25,8 @@ pub struct Compute {
     /// Pooled convolutions block by block (`blocked`), which suits GPUs.
     pub blocked: bool,
     /// Pooled convolutions of 5³ by our own kernel (`fused`) where windows lie
-    /// on a CPU in f32: for acting, because it gives no gradients.
+    /// on a CPU in f32: for acting, because it gives no gradients. With `bf16`
+    /// the first one alone, whose few channels libtorch is slow with.
     pub fused: bool,
 }
 
@@ -35,6 +36,10 @@ const CACHED: usize = 16 << 20;
 
 /// The same on a GPU: what actors may take of a memory that a learner needs.
 const BESIDE: usize = 1 << 30;
+
+/// Input channels from which on libtorch's bf16 convolutions of a CPU beat our
+/// own in f32: 32 do, the four frames of a window do not (`cargo xtask bench actor`).
+const BF16_CHANNELS: i64 = 16;
 
 /// Slope of libtorch's `leaky_relu` below zero.
 pub(crate) const LEAK: f32 = 0.01;
@@ -201,23 +206,22 @@ impl Trunk {
         x: &Tensor,
         compute: Compute,
     ) -> Result<Tensor> {
-        let slope = layer
-            .prelu
-            .map(|place| p.at(place).f_to_kind(compute.kind()))
-            .transpose()?;
+        let slope = layer.prelu.map(|place| p.at(place));
         let (weight, bias) = (p.at(layer.weight), p.at(layer.bias));
+        if compute.fuses(layer, x) {
+            return fused::layer(layer, x, [weight, bias], slope, self.activation);
+        }
+        let slope = slope.map(|s| s.f_to_kind(compute.kind())).transpose()?;
         if compute.blocked && blocked::is_for(layer) {
             let (parameters, kind) = ([weight, bias], compute.kind());
             return blocked::layer(layer, x, parameters, slope.as_ref(), self.activation, kind);
         }
-        if compute.fuses(layer, x) {
-            return fused::layer(layer, x, [weight, bias], slope.as_ref(), self.activation);
-        }
-        let bias = bias.f_to_kind(compute.kind())?;
+        let [x, bias] = [x, bias].map(|t| t.f_to_kind(compute.kind()));
+        let (x, bias) = (x?, bias?);
         let x = if layer.is_dense() {
-            layer.multiply(x, &weight.f_to_kind(compute.kind())?, &bias)?
+            layer.multiply(&x, &weight.f_to_kind(compute.kind())?, &bias)?
         } else {
-            layer.convolve(x, &compute.ready(weight)?, &bias)?
+            layer.convolve(&x, &compute.ready(weight)?, &bias)?
         };
         let x = activate(&x, self.activation, slope.as_ref())?;
         if layer.conv.pool {
@@ -235,7 +239,7 @@ impl Compute {
     ///
     /// # Errors
     /// [`crate::ModelError::Spec`] for a spec that is not valid.
-    pub fn acting(spec: &NetworkSpec, device: Device) -> Result<Self> {
+    pub fn acting(spec: &NetworkSpec, device: Device, bf16: bool) -> Result<Self> {
         let room = if device == Device::Cpu {
             CACHED
         } else {
@@ -243,7 +247,7 @@ impl Compute {
         };
         let fused = device == Device::Cpu;
         Ok(Self {
-            bf16: false,
+            bf16,
             channels_last: true,
             windows: Some((room / spec.largest_output(fused)?.max(1)).max(1)),
             blocked: device != Device::Cpu,
@@ -260,7 +264,8 @@ impl Compute {
     }
 
     fn fuses(self, layer: &Layer, x: &Tensor) -> bool {
-        self.fused && !self.bf16 && fused::is_for(&layer.conv) && fused::takes(x)
+        let here = self.fused && fused::is_for(&layer.conv) && fused::takes(x);
+        here && (!self.bf16 || x.size().get(1).is_some_and(|c| *c < BF16_CHANNELS))
     }
 
     /// A tensor `[a, c, x, y, z]` as this computes with it.

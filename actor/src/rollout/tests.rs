@@ -1,5 +1,7 @@
 //! Rows, ends and shares of whole rollouts.
 
+mod parts;
+
 use super::*;
 use crate::fixture::{self, Oracle, scan_with};
 use crate::policy::{QValues, RandomPolicy, ZeroPolicy};

@@ -5,6 +5,7 @@ mod binary;
 mod evaluator;
 mod fake_learner;
 mod fake_shard;
+mod half;
 mod learner;
 mod server;
 mod setup;
