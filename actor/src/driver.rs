@@ -86,7 +86,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
-/// Steps all slots until the feed says stop.
+/// Steps the slots, some at a time, until the feed says stop.
 fn act(
     config: &Config,
     scans: &[Arc<Scan>],

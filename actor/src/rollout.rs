@@ -1,4 +1,4 @@
-//! Training episodes in many slots at once, one batched forward pass per step.
+//! Training episodes in many slots at once, batched forward passes.
 
 mod state;
 
@@ -21,7 +21,7 @@ pub use crate::slot::EpisodeEnd;
 use crate::slot::{Slot, SlotRules};
 pub use state::RolloutState;
 
-/// What one step of all slots gave.
+/// What one step of all slots, or of some, gave.
 #[derive(Debug, Default)]
 pub struct StepReport {
     /// Complete rows with their initial priorities (|TD|, at most `replay.priority_max`).
