@@ -235,7 +235,7 @@ fn map(file: &File) -> io::Result<Mmap> {
 fn store(file: &Path, source: &[u8; 32], built: &Preprocessed) -> Result<(), String> {
     let voxels = built.volume.as_u8().ok_or("floats are not cached")?;
     create_folder(file.parent().unwrap_or(Path::new("."))).map_err(|error| error.to_string())?;
-    let mut out = AtomicFile::create(file).map_err(|error| error.to_string())?;
+    let mut out = AtomicFile::create_private(file).map_err(|error| error.to_string())?;
     let header = entry::encode(&built.geometry, &built.hash, source);
     out.write_all(&header)
         .and_then(|()| out.write_all(voxels))

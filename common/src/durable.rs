@@ -4,7 +4,7 @@
 //! and only then take the target's name; the folder is brought to the disk last.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,6 +27,44 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     file.commit()
 }
 
+/// Adds a line to a file of lines, which is made if it is not there.
+///
+/// # Errors
+/// When the file cannot be opened or takes no more.
+pub fn append_line(path: &Path, line: &str) -> Result<(), DurableError> {
+    let mut file = open_lines(path).map_err(failed("open", path))?;
+    file.write_all(format!("{line}\n").as_bytes())
+        .map_err(failed("write", path))
+}
+
+/// Opens a file of lines for more of them. A line that a full disk or a crash cut off
+/// is ended, so that it spoils no other.
+///
+/// # Errors
+/// When the file cannot be opened or takes no more.
+pub fn open_lines(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let mut file = options.create(true).append(true).read(true).open(path)?;
+    if !ends_a_line(&file) {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+/// Whether the next byte of this file begins a line. Where that cannot be told it does
+/// not: an empty line does no harm.
+pub(crate) fn ends_a_line(mut file: &File) -> bool {
+    let mut last = [0];
+    let end = file.seek(SeekFrom::End(0));
+    if matches!(end, Ok(0)) {
+        return true;
+    }
+    let read = file
+        .seek(SeekFrom::End(-1))
+        .and_then(|_| file.read_exact(&mut last));
+    read.is_ok() && last == *b"\n"
+}
+
 /// A file under construction that takes its name at [`AtomicFile::commit`].
 /// Dropped before that, it leaves nothing behind.
 #[derive(Debug)]
@@ -40,7 +78,20 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Starts a new file beside `target`.
     pub fn create(target: &Path) -> Result<Self, DurableError> {
-        let (temporary, file) = open_temporary(target).map_err(failed("create", target))?;
+        Self::open(target, OpenOptions::new())
+    }
+
+    /// The same for its owner alone (on Unix), whatever others may do in the folder.
+    pub fn create_private(target: &Path) -> Result<Self, DurableError> {
+        let mut options = OpenOptions::new();
+        owner_alone(&mut options);
+        Self::open(target, options)
+    }
+
+    fn open(target: &Path, mut options: OpenOptions) -> Result<Self, DurableError> {
+        options.write(true).create_new(true);
+        let opened = open_temporary(target, &options);
+        let (temporary, file) = opened.map_err(failed("create", target))?;
         Ok(Self {
             file: Some(BufWriter::new(file)),
             temporary,
@@ -107,8 +158,18 @@ fn folder(target: &Path) -> &Path {
     }
 }
 
+/// From its first byte on: who had opened it before could go on reading.
+#[cfg(unix)]
+fn owner_alone(options: &mut OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    options.mode(0o600);
+}
+
+#[cfg(not(unix))]
+fn owner_alone(_options: &mut OpenOptions) {}
+
 /// The name holds process and counter, so that writers of one target never share it.
-fn open_temporary(target: &Path) -> io::Result<(PathBuf, File)> {
+fn open_temporary(target: &Path, options: &OpenOptions) -> io::Result<(PathBuf, File)> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = target
         .file_name()
@@ -119,7 +180,7 @@ fn open_temporary(target: &Path) -> io::Result<(PathBuf, File)> {
         hidden.push(name);
         hidden.push(format!(".{}-{count}.tmp", std::process::id()));
         let path = folder(target).join(hidden);
-        match OpenOptions::new().write(true).create_new(true).open(&path) {
+        match options.open(&path) {
             Ok(file) => return Ok((path, file)),
             // Left over from a killed process that had our id.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -183,6 +244,20 @@ mod tests {
         drop(file);
         assert_eq!(names(dir.path()), ["kept"]);
         assert_eq!(fs::read(&path).unwrap(), b"before");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_spoils_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lines");
+        append_line(&path, "one").unwrap();
+        append_line(&path, "two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+        fs::write(&path, b"one\n{\"half").unwrap();
+        append_line(&path, "two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\n{\"half\ntwo\n");
+        let error = append_line(dir.path(), "x").unwrap_err().to_string();
+        assert!(error.starts_with("cannot open"), "{error}");
     }
 
     #[test]

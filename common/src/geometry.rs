@@ -21,7 +21,10 @@ impl Affine {
     pub fn to_voxel(&self, world: [f64; 3]) -> Option<[f64; 3]> {
         let m = self.rows;
         let det = self.determinant();
-        if !det.is_finite() || det.abs() < 1e-12 {
+        // Of the box whose sides are the columns, since voxels may be of any size. Where one
+        // column lies in the plane of the others, what is left is rounding.
+        let share = det / self.column_lengths().iter().product::<f64>();
+        if !share.is_finite() || share.abs() < 1e-12 {
             return None;
         }
         let b = [world[0] - m[0][3], world[1] - m[1][3], world[2] - m[2][3]];
@@ -33,6 +36,15 @@ impl Affine {
             Affine { rows: a }.determinant() / det
         };
         Some([solve(0), solve(1), solve(2)])
+    }
+
+    /// Lengths of the columns: millimetres between voxel centres along each axis.
+    #[must_use]
+    pub fn column_lengths(&self) -> [f64; 3] {
+        [0, 1, 2].map(|c| {
+            let squares = self.rows.iter().map(|row| row[c] * row[c]);
+            squares.sum::<f64>().sqrt()
+        })
     }
 
     /// Determinant of the 3×3 part; its sign tells the handedness.
@@ -108,6 +120,13 @@ impl AxisMap {
         })
     }
 
+    /// Our voxel position counted in the file's voxels, along our axes. Unless the scan was
+    /// resampled, it is the same.
+    #[must_use]
+    pub fn in_file_voxels(&self, ours: [f64; 3]) -> [f64; 3] {
+        [0, 1, 2].map(|i| self.pitch[i].first + self.pitch[i].step * ours[i])
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
     fn flip(&self, value: f64, axis: usize, flipped: bool) -> f64 {
         if flipped {
@@ -175,6 +194,27 @@ mod tests {
         );
     }
 
+    /// A header in metres may have voxels of 5e-5. What is flat is so at any size.
+    #[test]
+    fn small_voxels_are_regular_and_flat_ones_singular() {
+        for size in [5e-5, 1e-20, 1e3] {
+            let a = Affine {
+                rows: [
+                    [size, 0.0, 0.0, 0.0],
+                    [0.0, size, 0.0, 0.0],
+                    [0.0, 0.0, size, 0.0],
+                ],
+            };
+            let v = [3.25, 10.5, -2.0];
+            let back = a.to_voxel(a.to_world(v)).unwrap();
+            assert!((0..3).all(|i| (back[i] - v[i]).abs() < 1e-9), "{back:?}");
+            // The third column is the sum of the others.
+            let flat = [[0.9, 0.1, 1.0], [-0.1, 1.1, 1.0], [0.05, -0.2, -0.15]];
+            let rows = flat.map(|[x, y, z]| [x * size, y * size, z * size, 4.0]);
+            assert_eq!(Affine { rows }.to_voxel([1.0; 3]), None, "{size}");
+        }
+    }
+
     #[test]
     fn axis_map_goes_there_and_back() {
         // Ours: x follows file axis 2 backwards, y follows 0, z follows 1 backwards.
@@ -193,5 +233,7 @@ mod tests {
         };
         assert_eq!(coarse.to_file([1.0, 0.0, 0.0]), [0.0, 19.0, 26.5]);
         assert_eq!(coarse.from_file([0.0, 19.0, 26.5]), [1.0, 0.0, 0.0]);
+        assert_eq!(map.in_file_voxels([4.5, 3.0, 2.0]), [4.5, 3.0, 2.0]);
+        assert_eq!(coarse.in_file_voxels([1.0, 3.0, 2.0]), [2.5, 3.0, 2.0]);
     }
 }

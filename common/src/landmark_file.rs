@@ -38,6 +38,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::geometry::Geometry;
+use crate::orientation::mapped_dims;
 
 pub use error::LandmarkError;
 pub use select::Selected;
@@ -130,7 +131,7 @@ impl LandmarkFile {
 
     /// The point's voxel position in our volume, `None` where it is missing.
     ///
-    /// A position outside the volume (further than half a voxel from its
+    /// A position outside the file's grid (further than half a voxel from its
     /// outermost centres) is an error that calls the scan `scan`.
     pub fn locate(
         &self,
@@ -148,9 +149,13 @@ impl LandmarkFile {
             Space::RasMm => geometry.affine.to_voxel(position),
             Space::LpsMm => geometry.affine.to_voxel([-x, -y, z]),
         };
+        // A resampled grid covers the file's but for a part of a voxel at its ends: what counts is
+        // whether the file has the landmark.
+        let file_dims = mapped_dims(&geometry.axis_map);
+        let in_file = voxel.map(|voxel| geometry.axis_map.in_file_voxels(voxel));
         voxel
-            .filter(|voxel| is_inside(*voxel, geometry.dims))
-            .map(Some)
+            .filter(|_| in_file.is_some_and(|voxel| is_inside(voxel, file_dims)))
+            .map(|voxel| Some(brought_inside(voxel, geometry.dims)))
             .ok_or_else(|| {
                 LandmarkError::Outside(Box::new(error::Outside {
                     path: self.path.clone(),
@@ -159,8 +164,8 @@ impl LandmarkFile {
                     label: label.to_owned(),
                     position,
                     space: point.space,
-                    voxel: voxel.unwrap_or([f64::NAN; 3]),
-                    dims: geometry.dims,
+                    voxel: in_file.unwrap_or([f64::NAN; 3]),
+                    dims: file_dims,
                 }))
             })
     }
@@ -173,4 +178,11 @@ fn is_inside(voxel: [f64; 3], dims: [usize; 3]) -> bool {
         .iter()
         .zip(dims)
         .all(|(&v, dim)| v > -0.5 && v < dim as f64 - 0.5)
+}
+
+/// A position as it is, or if it lies outside the nearest one that [`is_inside`].
+#[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
+fn brought_inside(voxel: [f64; 3], dims: [usize; 3]) -> [f64; 3] {
+    let first = (-0.5_f64).next_up();
+    [0, 1, 2].map(|i| voxel[i].clamp(first, (dims[i] as f64 - 0.5).next_down()))
 }

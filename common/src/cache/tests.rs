@@ -106,6 +106,21 @@ fn the_map_outlives_its_file() {
     same(&mapped, &build(&scan, &recipe()).unwrap());
 }
 
+/// Also where the folder was there before, and everybody may look into it.
+#[cfg(unix)]
+#[test]
+fn a_cached_volume_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    load(&folder, &scan);
+    let cached = fs::metadata(only_file(&folder)).unwrap();
+    assert_eq!(cached.permissions().mode() & 0o777, 0o600);
+}
+
 #[test]
 fn whatever_happens_to_a_cache_file_it_is_made_again() {
     let dir = tempfile::tempdir().unwrap();

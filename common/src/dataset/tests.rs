@@ -202,6 +202,47 @@ fn mixed_spacings_must_be_asked_for() {
     assert_eq!(Dataset::load(&folder.spec(&["AC"])).unwrap().scans.len(), 2);
 }
 
+/// 31.4 mm become 31 voxels: the outermost 0.2 mm of the file lie outside of them.
+#[test]
+fn what_the_file_has_is_inside_at_any_spacing() {
+    let folder = Folder::new();
+    let voxels: Vec<u8> = (0..314 * 20 * 20_u32).map(|i| (i % 251) as u8).collect();
+    let affine = Affine {
+        rows: [
+            [0.1, 0.0, 0.0, 0.0],
+            [0.0, 0.1, 0.0, 0.0],
+            [0.0, 0.0, 0.1, 0.0],
+        ],
+    };
+    let image = ImageRef {
+        dims: [314, 20, 20],
+        samples: SamplesRef::U8(&voxels),
+        affine: &affine,
+    };
+    write(&folder.at("a.nii.gz"), &image).unwrap();
+    let header = "x_voxel,y_voxel,z_voxel\n";
+    folder
+        .text("images.txt", "a.nii.gz\n")
+        .text("landmarks.txt", "a.csv\n")
+        .text("a.csv", &format!("{header}0,10,10\n313,10,10\n200,10,10\n"));
+    let mut spec = folder.spec(&["0", "1", "2"]);
+    spec.options.recipe.resample_mm = Some(1.0);
+    let dataset = Dataset::load(&spec).unwrap();
+    let (geometry, landmarks) = (&dataset.scans[0].geometry, &dataset.scans[0].landmarks);
+    assert_eq!(geometry.dims, [31, 2, 2]);
+    let [first, last, within] = [0, 1, 2].map(|i| landmarks[i].unwrap());
+    assert!(first[0] > -0.5 && first[0] < -0.4999, "{first:?}");
+    assert!(last[0] < 30.5 && last[0] > 30.4999, "{last:?}");
+    let as_it_is = geometry.axis_map.from_file([200.0, 10.0, 10.0]);
+    assert_eq!(within, as_it_is);
+    assert_eq!(first[1..], as_it_is[1..]);
+    // The file has no such voxel.
+    folder.text("a.csv", &format!("{header}-0.6,10,10\n1,1,1\n1,1,1\n"));
+    let text = Dataset::load(&spec).unwrap_err().to_string();
+    let place = "voxel [-0.6, 10.0, 10.0] of [314, 20, 20]";
+    assert!(text.contains(place), "{text}");
+}
+
 #[test]
 fn a_number_must_mean_the_same_landmark_everywhere() {
     let folder = two();

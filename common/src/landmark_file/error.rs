@@ -90,9 +90,9 @@ pub struct Outside {
     pub position: [f64; 3],
     /// What the position's numbers mean.
     pub space: Space,
-    /// Its voxel position in our volume.
+    /// Its voxel position along our axes, counted in the file's voxels.
     pub voxel: [f64; 3],
-    /// Voxels per axis of our volume.
+    /// Voxels per axis of the file, in the order of our axes.
     pub dims: [usize; 3],
 }
 

@@ -29,11 +29,11 @@ impl Columns {
     }
 
     fn position(&self, fields: &csv::StringRecord) -> Result<[f64; 3], String> {
-        // 0 undefined, 1 being placed, 2 defined.
+        // 0 undefined, 1 being placed, 2 defined, 3 missing.
         let status = fields
             .get(self.width)
-            .filter(|_| fields.len() == self.width + 2);
-        if matches!(status, Some("0" | "1")) {
+            .filter(|status| fields.len() == self.width + 2 && !status.is_empty());
+        if status.is_some_and(|status| status != "2") {
             return Ok([f64::NAN; 3]);
         }
         let mut position = [0.0; 3];

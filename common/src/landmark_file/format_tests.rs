@@ -222,8 +222,16 @@ fn fcsv_columns_may_be_others_and_points_undefined() {
     // Newer versions add the position's status and a flag.
     let text = "# Markups fiducial file version = 4.13\n# CoordinateSystem = LPS\n\
         # columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n\
-        1,1,2,3,0,0,0,1,1,1,0,A,,,2,0\n2,0,0,0,0,0,0,1,1,1,0,B,,,0,0\n";
-    let expected = [(Some("A"), Some([1.0, 2.0, 3.0])), (Some("B"), None)];
+        1,1,2,3,0,0,0,1,1,1,0,A,,,2,0\n2,0,0,0,0,0,0,1,1,1,0,B,,,0,0\n\
+        3,7,8,9,0,0,0,1,1,1,0,C,,,1,0\n4,7,8,9,0,0,0,1,1,1,0,D,,,3,0\n\
+        5,4,5,6,0,0,0,1,1,1,0,E,,,,\n";
+    let expected = [
+        (Some("A"), Some([1.0, 2.0, 3.0])),
+        (Some("B"), None),
+        (Some("C"), None),
+        (Some("D"), None),
+        (Some("E"), Some([4.0, 5.0, 6.0])),
+    ];
     assert_eq!(rows(&read("x", text).unwrap()), expected);
     let head = "# Markups fiducial file version = 4.6\n";
     let ras = format!("{head}# CoordinateSystem = RAS\n");
@@ -261,7 +269,8 @@ fn markups_take_all_control_points_of_all_markups() {
          "controlPoints": [{"label": "RE", "position": [7, 8, 9]},
             {"label": "LE", "position": [7, 8, 9], "positionStatus": "preview"},
             {"label": "N", "position": ["a", null], "positionStatus": "undefined"},
-            {"label": "O", "positionStatus": "undefined"}]},
+            {"label": "O", "positionStatus": "undefined"},
+            {"label": "M", "position": [1, 2, 3], "positionStatus": "missing"}]},
         {"type": "Fiducial"}]}"#;
     let file = read("a.mrk.json", text).unwrap();
     let expected = [
@@ -272,13 +281,14 @@ fn markups_take_all_control_points_of_all_markups() {
         (Some("LE"), None),
         (Some("N"), None),
         (Some("O"), None),
+        (Some("M"), None),
     ];
     assert_eq!(rows(&file), expected);
     let spaces: Vec<Space> = file.points.iter().map(|p| p.space).collect();
     assert_eq!(spaces[..3], [Space::LpsMm; 3]);
-    assert_eq!(spaces[3..], [Space::RasMm; 4]);
+    assert_eq!(spaces[3..], [Space::RasMm; 5]);
     assert_eq!(file.points[4].place, Place::ControlPoint(2, 2));
-    assert_eq!(file.ids(), ["AC", "PC", "2", "RE", "LE", "N", "O"]);
+    assert_eq!(file.ids(), ["AC", "PC", "2", "RE", "LE", "N", "O", "M"]);
 }
 
 #[test]

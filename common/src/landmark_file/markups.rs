@@ -43,6 +43,8 @@ enum Status {
     Undefined,
     /// Follows the mouse.
     Preview,
+    /// Looked for, and not there.
+    Missing,
     #[default]
     Defined,
 }
@@ -63,7 +65,7 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
         let control_points = markup.control_points.map(|list| list.0);
         for (point, index) in control_points.unwrap_or_default().into_iter().zip(1..) {
             let position = match (point.position_status, point.position) {
-                (Status::Undefined | Status::Preview, _) => [f64::NAN; 3],
+                (Status::Undefined | Status::Preview | Status::Missing, _) => [f64::NAN; 3],
                 (Status::Defined, Position::Numbers(numbers)) => numbers,
                 (Status::Defined, Position::Other) => {
                     let problem = "a defined point needs a position of three numbers";

@@ -14,14 +14,7 @@ fn as_f64(dims: [usize; 3]) -> [f64; 3] {
 
 /// Lengths of the affine's columns.
 pub(super) fn spacing_mm(affine: &Affine) -> [f64; 3] {
-    [0, 1, 2].map(|c| {
-        affine
-            .rows
-            .iter()
-            .map(|row| row[c] * row[c])
-            .sum::<f64>()
-            .sqrt()
-    })
+    affine.column_lengths()
 }
 
 /// Whether the affine is a usable map: finite, and no column in the plane of the others.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::fields::{NIFTI1_LEN, NIFTI2_LEN, Version};
 use super::foreign;
@@ -16,6 +16,8 @@ const MAX_GZIP_RATIO: u64 = 1032;
 pub(super) const CHUNK: usize = 1 << 18;
 /// Bytes allowed after the voxels of a compressed file, read only to reach its checksum.
 const MAX_TAIL: u64 = 1 << 24;
+/// Zeros allowed behind the last gzip member, with which tapes and archives fill up their blocks.
+const MAX_PADDING: usize = 1 << 24;
 
 /// Bytes from anywhere that hold a scan, or one file of a pair.
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl<'a> Stream<'a> {
         })?;
         let gzip = start.starts_with(&[0x1f, 0x8b]);
         let inner: Box<dyn Read + 'a> = if gzip {
-            Box::new(MultiGzDecoder::new(source.reader))
+            Box::new(Members::new(Box::new(source.reader)))
         } else {
             Box::new(source.reader)
         };
@@ -196,6 +198,57 @@ impl<'a> Stream<'a> {
             claim: claim.to_owned(),
             needed,
             found,
+        }
+    }
+}
+
+/// Gzip members, one after the other. Zeros that fill up the file are passed over, as gzip(1)
+/// does; anything else behind a member must be another one.
+struct Members<'a> {
+    member: GzDecoder<Box<dyn BufRead + 'a>>,
+    /// Zeros behind the last member so far.
+    padding: usize,
+}
+
+impl<'a> Members<'a> {
+    fn new(reader: Box<dyn BufRead + 'a>) -> Self {
+        Self {
+            member: GzDecoder::new(reader),
+            padding: 0,
+        }
+    }
+
+    /// Whether nothing follows the member that ended.
+    fn at_end(&mut self) -> io::Result<bool> {
+        loop {
+            let rest = self.member.get_mut().fill_buf()?;
+            let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
+            if rest.is_empty() {
+                return Ok(true);
+            }
+            if zeros == 0 && self.padding == 0 {
+                return Ok(false);
+            }
+            self.padding = self.padding.saturating_add(zeros);
+            if zeros == 0 || self.padding > MAX_PADDING {
+                let problem = "a member is followed by zeros and more";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+            }
+            self.member.get_mut().consume(zeros);
+        }
+    }
+}
+
+impl Read for Members<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let got = self.member.read(buffer)?;
+            if got > 0 || buffer.is_empty() || self.at_end()? {
+                return Ok(got);
+            }
+            // The decoder goes on with the same reader: only a new one lets it start anew.
+            let rest = self.member.reset(Box::new(io::empty()));
+            self.member.reset(rest);
         }
     }
 }

@@ -7,11 +7,13 @@
 //! goes away, costs these lines and nothing else; how many there were is told.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::durable::ends_a_line;
 
 /// A file this large is rotated.
 pub const FILE_BYTES: u64 = 64 << 20;
@@ -306,15 +308,6 @@ fn is_removed(metadata: &fs::Metadata) -> bool {
 #[cfg(not(unix))]
 fn is_removed(_: &fs::Metadata) -> bool {
     false
-}
-
-fn ends_a_line(mut file: &File) -> bool {
-    let mut last = [0];
-    let read = file
-        .seek(SeekFrom::End(-1))
-        .and_then(|_| file.read_exact(&mut last));
-    // Where that cannot be told, an empty line does no harm.
-    read.is_ok() && last == *b"\n"
 }
 
 /// Every `write` is one line; it never fails, because nobody could do anything about it.

@@ -65,6 +65,38 @@ fn what_follows_the_voxels_is_not_kept() {
 }
 
 #[test]
+fn zeros_may_fill_up_a_file_and_nothing_else_may() {
+    let bytes = Fixture::counting().bytes();
+    let plain = read_bytes(&bytes).unwrap();
+    let one = gzip(&bytes);
+    let two = [gzip(&bytes[..360]), gzip(&bytes[360..])].concat();
+    let with = |file: &[u8], tail: &[u8]| [file, tail].concat();
+    for file in [&one, &two] {
+        for zeros in [1, 9, 10, 512, 600_000, 1 << 24] {
+            let padded = with(file, &vec![0; zeros]);
+            assert_eq!(read_bytes(&padded).unwrap(), plain, "{zeros} zeros");
+        }
+    }
+    let mut bad_sum = one.clone();
+    let at = bad_sum.len() - 8;
+    bad_sum[at] ^= 1;
+    let padded = |file: &[u8]| with(file, &[0; 512]);
+    each_says(vec![
+        ("gzip stream is corrupt", padded(&bad_sum)),
+        ("gzip stream is corrupt", padded(&one[..one.len() - 3])),
+        ("gzip stream is corrupt", with(&one, b"not another member")),
+        ("gzip stream is corrupt", with(&padded(&one), b"x")),
+        ("gzip stream is corrupt", with(&padded(&one), &one)),
+        ("gzip stream is corrupt", with(&one, &vec![0; 2 << 24])),
+        ("is cut off", with(&one, b"x")),
+        ("is cut off", with(&one, &one[..one.len() / 2])),
+        // All voxels, and the sum of none.
+        ("is cut off", one[..one.len() - 8].to_vec()),
+        ("too short", padded(&gzip(&bytes[..360]))),
+    ]);
+}
+
+#[test]
 fn the_limit_of_voxels_counts() {
     let bytes = Fixture::counting().bytes();
     let read = |max_voxels| {
