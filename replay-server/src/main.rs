@@ -2,7 +2,9 @@
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::config::{Config, ConfigError, HttpConfig, LogConfig, SelectorConfig, Sources};
+use common::config::{
+    Config, ConfigError, ENV_PREFIX, HttpConfig, LogConfig, SelectorConfig, Sources,
+};
 use common::telemetry;
 use proto::channel::Channel;
 use proto::metrics::{Metrics, Process};
@@ -101,7 +103,7 @@ struct ServeArgs {
     /// One setting of the run, such as cluster.ca=FILE; wins over files and LANDMARL__SECTION__KEY.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// Rows that this shard holds; the oldest make room [default: 200000; from files: replay.capacity over replay.shards]
+    /// Rows that this shard holds; the oldest make room [default: 200000; from files: replay.capacity over the number of cluster.shards]
     #[arg(long)]
     capacity: Option<usize>,
     /// How rows are drawn [default: prioritised; from files: replay.selector]
@@ -211,11 +213,9 @@ impl Base {
     /// That of a run with these files and settings, which shares its rows among
     /// its shards; where they say nothing of rows, that of a shard by itself.
     fn load(files: Vec<PathBuf>, set: Vec<String>) -> anyhow::Result<Self> {
-        // These say nothing of rows.
-        let around = ["cluster.", "http.", "log."];
-        let of_run = |setting: &String| !around.iter().any(|section| setting.starts_with(section));
-        let alone = files.is_empty() && !set.iter().any(of_run);
-        let mut config = Config::load(&Sources::from_process(files, set))?;
+        let sources = Sources::from_process(files, set);
+        let alone = !speaks_of_rows(&sources);
+        let mut config = Config::load(&sources)?;
         let security = Security::from_config(&config.cluster)?;
         if alone {
             config = Config {
@@ -230,7 +230,9 @@ impl Base {
             capacity: if alone {
                 ALONE_ROWS
             } else {
-                replay.capacity.div_ceil(replay.shards)
+                // As the learner counts them. It refuses to have none.
+                let shards = config.cluster.shards.len().max(1);
+                replay.capacity.div_ceil(shards)
             },
             selector: match replay.selector {
                 SelectorConfig::Uniform => SelectorName::Uniform,
@@ -246,6 +248,24 @@ impl Base {
             security,
         })
     }
+}
+
+/// Whether these say anything of a run's rows: any file does, and what is set here unless it is
+/// about connections or logs. Containers give all of their programs the same variables, so of
+/// those only what is about rows, the run and the number of its shards does.
+fn speaks_of_rows(sources: &Sources) -> bool {
+    const SHARDS: &str = "cluster.shards";
+    let around = ["cluster.", "http.", "log."];
+    let about = ["replay.", "run.", SHARDS];
+    let set = |setting: &String| {
+        setting.starts_with(SHARDS) || !around.iter().any(|section| setting.starts_with(section))
+    };
+    let variable = |(name, _): &(String, String)| {
+        let path = name.strip_prefix(ENV_PREFIX).unwrap_or_default();
+        let key = path.to_lowercase().replace("__", ".");
+        about.iter().any(|section| key.starts_with(section))
+    };
+    !sources.files.is_empty() || sources.set.iter().any(set) || sources.env.iter().any(variable)
 }
 
 fn main() -> ExitCode {

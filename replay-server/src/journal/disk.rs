@@ -1,6 +1,6 @@
 //! The few things that a log does with files, so that tests can let them fail.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -17,6 +17,8 @@ pub trait Disk: Send + 'static {
     fn sync(&self, file: &Self::File) -> io::Result<()>;
     /// Cuts the file to a length.
     fn cut(&self, file: &Self::File, length: u64) -> io::Result<()>;
+    /// Cuts a file that is there to a length, and returns once it is on the disk.
+    fn settle(&self, path: &Path, length: u64) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Returns once the names in a folder are on the disk.
@@ -44,6 +46,12 @@ impl Disk for RealDisk {
 
     fn cut(&self, file: &File, length: u64) -> io::Result<()> {
         file.set_len(length)
+    }
+
+    fn settle(&self, path: &Path, length: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(length)?;
+        file.sync_all()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -5,12 +5,13 @@
 //! keep their numbers, so that what is left stays in its place.
 
 use super::JournalError;
+use super::disk::{Disk, RealDisk};
 use super::log::Segment;
 use super::segment::{self, Head, Item, Stored};
 use crate::writers::Writers;
 use proto::hello::Hello;
 use proto::insert::Writer;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Takes rows in the order of their numbers.
@@ -65,7 +66,8 @@ pub struct Gap {
 /// Whether files are put in order or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// The torn end is cut off, unreadable segments are set aside.
+    /// The torn end is cut off, unreadable segments are set aside, and what was read is brought
+    /// to the disk.
     Repair,
     /// Nothing is changed.
     Look,
@@ -79,20 +81,20 @@ pub fn recover(
     writers_max: usize,
     sink: &mut impl Sink,
 ) -> Result<Recovered, JournalError> {
+    recover_on(&RealDisk, folder, shard, mode, writers_max, sink)
+}
+
+/// The same with a disk that is asked to keep what was read.
+pub(super) fn recover_on(
+    disk: &impl Disk,
+    folder: &Path,
+    shard: Option<u32>,
+    mode: Mode,
+    writers_max: usize,
+    sink: &mut impl Sink,
+) -> Result<Recovered, JournalError> {
     let files = list(folder)?;
-    let mut found = Recovered {
-        hello: None,
-        incarnation: 0,
-        first_row: 0,
-        next_row: 0,
-        segments: Vec::new(),
-        gaps: Vec::new(),
-        writers: Writers::new(writers_max),
-        batches: 0,
-        lost_rows: 0,
-        torn_bytes: 0,
-        damage: Vec::new(),
-    };
+    let mut found = Recovered::nothing(writers_max);
     let mut whole = false;
     for (i, (first_row, path)) in files.iter().enumerate() {
         let damaged = found.damage.len();
@@ -110,8 +112,11 @@ pub fn recover(
                     });
                 }
                 let end = found.read(path, &bytes, at, next, sink)?;
-                if next.is_none() && end < bytes.len() as u64 && mode == Mode::Repair {
-                    cut(path, end)?;
+                // The life before may have ended between a write and its sync: what is read here
+                // counts as durable, and is followed by segments that are.
+                if next.is_none() && mode == Mode::Repair {
+                    disk.settle(path, end)
+                        .map_err(JournalError::disk("cut and sync the end of", path))?;
                 }
                 found.segments.push(Segment {
                     path: path.clone(),
@@ -137,10 +142,30 @@ pub fn recover(
         }
         whole = found.damage.len() == damaged;
     }
+    if !files.is_empty() && mode == Mode::Repair {
+        disk.sync_folder(folder)
+            .map_err(JournalError::disk("sync", folder))?;
+    }
     Ok(found)
 }
 
 impl Recovered {
+    fn nothing(writers_max: usize) -> Self {
+        Self {
+            hello: None,
+            incarnation: 0,
+            first_row: 0,
+            next_row: 0,
+            segments: Vec::new(),
+            gaps: Vec::new(),
+            writers: Writers::new(writers_max),
+            batches: 0,
+            lost_rows: 0,
+            torn_bytes: 0,
+            damage: Vec::new(),
+        }
+    }
+
     /// Tells segments that should be gone from damage, once it is known that
     /// nobody needs rows below `oldest`: the files of segments behind which even
     /// later rows were removed. A gap above is damage.
@@ -299,12 +324,10 @@ fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
     Ok(files)
 }
 
-fn cut(path: &Path, length: u64) -> Result<(), JournalError> {
-    let file = OpenOptions::new().write(true).open(path);
-    file.and_then(|file| file.set_len(length).and_then(|()| file.sync_all()))
-        .map_err(JournalError::disk("cut the torn end of", path))
-}
-
 fn set_aside(path: &Path) -> Result<(), JournalError> {
     fs::rename(path, path.with_extension("damaged")).map_err(JournalError::disk("set aside", path))
 }
+
+#[cfg(test)]
+#[path = "recover_tests.rs"]
+mod tests;

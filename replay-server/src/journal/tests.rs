@@ -69,7 +69,7 @@ fn entry(n: u64, first_row: u64, rows: usize) -> Entry {
 }
 
 /// Batches of 1, 2, 3, 1, 2, 3, … rows.
-fn entries(count: u64) -> Vec<Entry> {
+pub(super) fn entries(count: u64) -> Vec<Entry> {
     let mut row = 0;
     let one = |n: u64| {
         let entry = entry(n, row, (n % 3) as usize + 1);
@@ -86,14 +86,14 @@ fn config(folder: &Path, segment_bytes: u64) -> JournalConfig {
     }
 }
 
-fn log(folder: &Path, segment_bytes: u64, capacity: u64) -> Log<RealDisk> {
+pub(super) fn log(folder: &Path, segment_bytes: u64, capacity: u64) -> Log<RealDisk> {
     let config = config(folder, segment_bytes);
     Log::new(RealDisk, config, start(capacity), Some(hello()))
 }
 
 /// Numbers of the rows that came back; `None` in a lost row's place.
 #[derive(Default)]
-struct Rows(Vec<Option<u64>>);
+pub(super) struct Rows(Vec<Option<u64>>);
 
 impl Sink for Rows {
     fn open(&mut self, head: &Head) -> Result<(), JournalError> {
@@ -356,6 +356,10 @@ impl Disk for Failing {
         } else {
             Err(io::Error::from_raw_os_error(5))
         }
+    }
+
+    fn settle(&self, path: &Path, length: u64) -> io::Result<()> {
+        RealDisk.settle(path, length)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

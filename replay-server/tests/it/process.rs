@@ -49,9 +49,15 @@ impl Server {
     }
 
     fn serve(args: &[&str]) -> Self {
+        Self::serve_with(args, &[])
+    }
+
+    /// With more variables.
+    fn serve_with(args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut child = Command::new(BINARY)
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(args)
+            .envs(env.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -70,6 +76,13 @@ impl Server {
             first: text,
             log,
         }
+    }
+
+    /// Rows that it holds at most.
+    fn capacity(&self) -> u64 {
+        let status = output(&["status", "--address", &self.address, "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        status["capacity"].as_u64().unwrap()
     }
 
     fn terminate(&self) {
@@ -165,18 +178,18 @@ async fn a_port_in_use_is_named_with_what_to_do() {
 fn settings_come_from_files_and_flags_win() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.toml");
-    let text = "[replay]\nshards = 4\ncapacity = 1002\nmin_rows = 10\nalpha = 0.5\n";
+    // `replay.shards` is that of `landmarl train`; a cluster has those that its learner counts.
+    let text = "[replay]\nshards = 4\ncapacity = 1003\nmin_rows = 10\nalpha = 0.5\n\
+                [cluster]\nshards = [\"a:1\", \"b:1\", \"c:1\"]\n";
     std::fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap();
-    let capacity = |args: &[&str]| {
-        let server = Server::serve(args);
-        let status = output(&["status", "--address", &server.address, "--json"]);
-        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-        status["capacity"].as_u64().unwrap()
-    };
-    assert_eq!(capacity(&["--config", file]), 251);
+    let capacity = |args: &[&str]| Server::serve(args).capacity();
+    assert_eq!(capacity(&["--config", file]), 335);
     assert_eq!(capacity(&["--config", file, "--capacity", "7"]), 7);
     assert_eq!(capacity(&[]), 200_000);
+    // The other settings are the defaults, as for a learner that is told the same.
+    assert_eq!(capacity(&["--set", "cluster.shards=[\"a:1\"]"]), 60_000);
+    assert_eq!(capacity(&["--set", "cluster.lease_s=5"]), 200_000);
     let mut server = Server::serve(&["--config", file, "--epsilon", "0.25"]);
     assert!(
         server.first.contains("alpha: 0.5, epsilon: 0.25, max: 10"),
@@ -198,6 +211,27 @@ fn settings_come_from_files_and_flags_win() {
         "{}",
         stderr(&wrong)
     );
+}
+
+#[test]
+fn variables_count_without_a_file_where_they_are_about_rows() {
+    let serve = |env: &[(&str, &str)]| Server::serve_with(&[], env);
+    for (name, value, rows) in [
+        ("LANDMARL__REPLAY__CAPACITY", "5000", 2500),
+        (
+            "LANDMARL__CLUSTER__SHARDS",
+            "[\"a:1\", \"b:1\", \"c:1\"]",
+            20_000,
+        ),
+        ("LANDMARL__RUN__SEED", "7", 30_000),
+        // Of all containers.
+        ("LANDMARL__DATA__LANDMARKS", "[]", 200_000),
+        ("LANDMARL__CLUSTER__LEASE_S", "5", 200_000),
+    ] {
+        assert_eq!(serve(&[(name, value)]).capacity(), rows, "{name}");
+    }
+    let server = serve(&[("LANDMARL__REPLAY__SELECTOR", "uniform")]);
+    assert!(server.first.contains("Uniform"), "{}", server.first);
 }
 
 #[test]

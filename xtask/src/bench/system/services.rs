@@ -68,22 +68,20 @@ impl Services {
             status: programs.bins.join("learner"),
             first_version: 0,
         };
-        let mut shards = Vec::new();
-        for number in 0..options.shards {
-            let address = free_address()?;
+        let addresses = (0..options.shards).map(|_| free_address());
+        let addresses = addresses.collect::<Result<Vec<_>>>()?;
+        let quoted: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+        // Shards share the capacity among as many as the learner counts.
+        let shards = format!("cluster.shards=[{}]", quoted.join(","));
+        for (number, address) in addresses.iter().enumerate() {
             let mut command = workspace.command(&programs.path("replay-server"));
-            command.args([
-                "serve",
-                "--listen",
-                &address,
-                "--shard",
-                &number.to_string(),
-            ]);
+            command.args(["serve", "--listen", address]);
+            command.args(["--shard", &number.to_string()]);
             command.arg("--config").arg(&settings.config);
+            command.args(["--set", &shards]);
             command.arg("--journal");
             command.arg(programs.scratch.join(format!("rows-{number}")));
             services.add(programs, &format!("shard-{number}"), &mut command)?;
-            shards.push(format!("\"{address}\""));
         }
         let set = |command: &mut Command| {
             command.arg("--config").arg(&settings.config);
@@ -100,7 +98,7 @@ impl Services {
             .arg(programs.scratch.join("run"));
         set(&mut command);
         command.args(["--set", "log.level=info,learner=debug"]);
-        command.args(["--set", &format!("cluster.shards=[{}]", shards.join(","))]);
+        command.args(["--set", &shards]);
         services.add(programs, "learner", &mut command)?;
         for number in 0..options.actors {
             let mut command = workspace.command(&programs.path("actor"));
