@@ -1,8 +1,6 @@
 //! Evaluation beside training: walks the selection scans with weights that are
 //! still being learned, and keeps the best.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 use common::config::Config;
-use common::durable::write_atomic;
+use common::durable::{append_line, write_atomic};
 use common::run_folder::rfc3339;
 use common::scan::Scan;
 use common::starts::EvaluationStarts;
@@ -148,8 +146,8 @@ impl Validator {
     /// Walks the selection scans and notes what came out.
     ///
     /// # Errors
-    /// When the weights do not answer, nothing can be compared, or a file
-    /// cannot be written.
+    /// When the weights do not answer or nothing can be compared. A file that cannot
+    /// be written is complained of: a full disk does not stop training.
     pub fn validate(&mut self, published: &Published) -> anyhow::Result<&Validation> {
         let begin = Instant::now();
         let network = model::weights::from_bytes(&published.bytes)?.network;
@@ -183,10 +181,13 @@ impl Validator {
             .consensus
             .context("no selection scan shows any of the landmarks")?;
         let better = self.best_mm.is_none_or(|best| errors.mm.mean < best);
-        if better {
-            if let Some(keeper) = &self.keeper {
-                write_atomic(&keeper.best_file, &published.bytes)?;
-            }
+        // Weights that are not kept are not the best: later ones must not have to beat them.
+        let best = better
+            && self
+                .keeper
+                .as_ref()
+                .is_none_or(|k| k.keep_best(&published.bytes));
+        if best {
             self.best_mm = Some(errors.mm.mean);
         }
         let validation = Validation {
@@ -197,13 +198,13 @@ impl Validator {
             mean_error_voxels: errors.voxels.mean,
             median_error_mm: errors.mm.median,
             constant_guess_mm: summary.all.guess.map(|g| g.mm.mean),
-            best: better,
+            best,
             seconds: begin.elapsed().as_secs_f64(),
             landmarks: summary.landmarks,
         };
         tell(&validation);
         if let Some(keeper) = &mut self.keeper {
-            keeper.note(&validation)?;
+            keeper.note(&validation);
             keeper.draw(&validation);
         }
         Ok(self.last.insert(validation))
@@ -257,15 +258,21 @@ impl Keeper {
         }
     }
 
-    fn note(&self, v: &Validation) -> anyhow::Result<()> {
-        let line = serde_json::to_string(v)? + "\n";
-        let opened = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.lines);
-        opened
-            .and_then(|mut file| file.write_all(line.as_bytes()))
-            .with_context(|| format!("write {}", self.lines.display()))
+    fn note(&self, v: &Validation) {
+        let line = serde_json::to_string(v).map_err(anyhow::Error::from);
+        if let Err(error) = line.and_then(|l| Ok(append_line(&self.lines, &l)?)) {
+            tracing::error!(error = %format!("{error:#}"), updates = v.updates,
+                "an evaluation is not in validation.jsonl; training goes on");
+        }
+    }
+
+    /// Whether the weights are kept.
+    fn keep_best(&self, weights: &[u8]) -> bool {
+        let kept = write_atomic(&self.best_file, weights);
+        if let Err(error) = &kept {
+            tracing::error!(%error, "the best weights so far are not kept; training goes on");
+        }
+        kept.is_ok()
     }
 }
 

@@ -126,7 +126,7 @@ fn command_line() -> anyhow::Result<Vec<OsString>> {
     if !original::is_original(&arguments) {
         return Ok(words);
     }
-    let translated = original::translate(&arguments, tch::Cuda::is_available())?;
+    let translated = original::translate(&arguments, model::device::cuda().is_ok())?;
     for note in &translated.notes {
         console::note(&format!("note: {note}"));
     }

@@ -8,6 +8,7 @@ mod tensorflow;
 
 use std::path::{Path, PathBuf};
 
+use common::config::Config;
 use common::list_file::ListFile;
 
 use crate::failure::{Advice, Exit};
@@ -234,11 +235,21 @@ fn numbers(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     if let Some(lr) = flags.lr {
         out.set("learner.lr", lr);
     }
+    let defaults = Config::defaults()?;
+    #[expect(clippy::cast_precision_loss, reason = "a batch size")]
+    let batch = flags.batch_size.unwrap_or(defaults.learner.batch as f64);
+    let mut ratio = defaults.replay.samples_per_insert;
     // Rows sampled per row inserted: a batch every so many steps of each agent.
     if let Some(every) = flags.train_freq {
-        let batch = flags.batch_size.unwrap_or(128.0);
-        let ratio = (batch / every.max(1.0)).max(0.1);
+        ratio = (batch / every.max(1.0)).max(0.1);
         out.set("replay.samples_per_insert", ratio);
+    }
+    // Episodes alone say when it ends: as many updates as their rows could be for.
+    if let Some(episodes) = flags.max_episodes {
+        let steps = f64::from(defaults.rules.max_steps);
+        let rows = episodes * flags.steps_per_episode.unwrap_or(steps);
+        let updates = (rows * ratio / batch.max(1.0)).ceil().max(1.0);
+        out.set("learner.updates", whole("--max_episodes", updates)?);
     }
     Ok(())
 }

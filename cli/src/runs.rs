@@ -70,7 +70,7 @@ struct Run {
     evaluation: Option<Evaluated>,
 }
 
-/// What is read of the last line of `metrics.jsonl`.
+/// What is read of a line of `metrics.jsonl`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Progress {
@@ -125,7 +125,9 @@ fn read(path: &Path) -> anyhow::Result<Run> {
         Advice::new(Exit::Failed, message).hint("`landmarl runs list` names those that are")
     })?;
     let info = folder.info()?;
-    let progress: Progress = last_line(&folder.metrics_file()).unwrap_or_default();
+    let metrics = lines::<Progress>(&folder.metrics_file());
+    let minutes = minutes(&metrics);
+    let progress = metrics.into_iter().next_back().unwrap_or_default();
     let validations = lines::<Validation>(&folder.validation_file());
     let errors = validations.iter().map(|v| v.mean_error_mm);
     Ok(Run {
@@ -137,7 +139,7 @@ fn read(path: &Path) -> anyhow::Result<Run> {
         updates: progress.updates,
         updates_total: progress.updates_total,
         ended: progress.over,
-        minutes: progress.elapsed_s.map(|s| s / 60.0),
+        minutes,
         best_validation_mm: errors.min_by(f64::total_cmp),
         evaluation: newest_evaluation(&folder.evaluations()),
     })
@@ -151,10 +153,15 @@ fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Vec<T> {
         .collect()
 }
 
-fn last_line<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
-    let text = fs::read_to_string(path).ok()?;
-    let mut whole = text.lines().rev();
-    whole.find_map(|line| serde_json::from_str(line).ok())
+/// The time of all processes that the run had: each counts from its own start.
+fn minutes(metrics: &[Progress]) -> Option<f64> {
+    let times: Vec<f64> = metrics.iter().filter_map(|m| m.elapsed_s).collect();
+    let ends = times.iter().enumerate().filter(|(i, s)| {
+        let next = times.get(i + 1);
+        next.is_none_or(|next| next < *s)
+    });
+    let all: f64 = ends.map(|(_, s)| s / 60.0).sum();
+    (!times.is_empty()).then_some(all)
 }
 
 /// Folders of evaluations are named after their time.
@@ -296,8 +303,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("metrics.jsonl");
         fs::write(&file, "{\"updates\":3,\"over\":true}\n{\"updates\":4").unwrap();
-        let found: Progress = last_line(&file).unwrap();
-        assert_eq!((found.updates, found.over), (Some(3), true));
-        assert!(last_line::<Progress>(&dir.path().join("none")).is_none());
+        let found = lines::<Progress>(&file);
+        let told: Vec<_> = found.iter().map(|p| (p.updates, p.over)).collect();
+        assert_eq!(told, [(Some(3), true)]);
+        assert!(lines::<Progress>(&dir.path().join("none")).is_empty());
+    }
+
+    #[test]
+    fn a_run_took_the_time_of_all_its_processes() {
+        let at = |s: f64| Progress {
+            elapsed_s: Some(s),
+            ..Progress::default()
+        };
+        assert_eq!(minutes(&[]), None);
+        assert_eq!(minutes(&[at(30.0), at(60.0)]), Some(1.0));
+        let resumed = [at(60.0), at(120.0), at(6.0), at(30.0), at(3.0), at(30.0)];
+        assert_eq!(minutes(&resumed), Some(3.0));
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use common::config::Config;
-use common::run_folder::RunFolder;
+use common::run_folder::{RunFolder, RunLock};
 use common::telemetry::{self, Format, Guard};
 
 pub use options::Args;
@@ -32,8 +32,11 @@ pub fn run(args: &Args) -> Outcome {
     }
     plan::check_data_settings(&config)?;
     let now = SystemTime::now();
-    let (folder, fresh) = match resumed {
-        Some(folder) => (folder, Fresh(None)),
+    let (folder, _lock, fresh) = match resumed {
+        Some(folder) => {
+            let lock = folder.lock()?;
+            (folder, lock, Fresh(None))
+        }
         None => fresh_folder(args, &config, now)?,
     };
     let guard = start_logs(args, &config, &folder)?;
@@ -83,17 +86,19 @@ impl Drop for Fresh {
     }
 }
 
-/// A new run folder; a folder that was there before, empty, is not ours to remove.
+/// A new run folder; one that was there before, empty, or that another training has, is not
+/// ours to remove.
 fn fresh_folder(
     args: &Args,
     config: &Config,
     now: SystemTime,
-) -> anyhow::Result<(RunFolder, Fresh)> {
+) -> anyhow::Result<(RunFolder, RunLock, Fresh)> {
     let named = PathBuf::from(&config.run.dir).join(&config.run.name);
     let there = !config.run.name.is_empty() && named.exists();
     let folder = args.new_folder(config, now)?;
+    let lock = folder.lock()?;
     let ours = (!there).then(|| folder.path().to_owned());
-    Ok((folder, Fresh(ours)))
+    Ok((folder, lock, Fresh(ours)))
 }
 
 /// Everything goes to the file; a person sees warnings beside the progress.

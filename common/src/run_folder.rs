@@ -5,6 +5,7 @@
 //! `checkpoints/` and `evaluations/`.
 
 mod dates;
+mod lock;
 
 use std::fs;
 use std::io;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub use dates::{folder_time, rfc3339, unix_nanos};
+pub use lock::RunLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,10 +64,19 @@ pub enum RunFolderError {
     File(#[from] DurableError),
     /// It is there already.
     #[error(
-        "run folder {} exists already; continue it with --resume, or choose another --name",
+        "run folder {} exists already; continue it with --resume, or choose another name",
         path.display()
     )]
     Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process trains in it.
+    #[error(
+        "run folder {} is trained in by another process; wait for its end, or choose another name",
+        path.display()
+    )]
+    Busy {
         /// The folder.
         path: PathBuf,
     },
@@ -116,22 +127,22 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes `<dir>/<name>`; an empty name becomes the date and time, UTC.
+    /// Makes `<dir>/<name>`; an empty name becomes the date and time, UTC, in a folder that
+    /// was not there before.
     ///
     /// # Errors
     /// When it exists with a run in it, or cannot be written to.
     pub fn create(dir: &Path, name: &str, now: SystemTime) -> Result<Self> {
-        let name = if name.is_empty() {
-            folder_time(now)
-        } else {
-            name.to_owned()
-        };
         if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
+            let name = name.to_owned();
             return Err(RunFolderError::Name { name });
         }
-        let folder = Self {
-            path: dir.join(name),
+        let path = if name.is_empty() {
+            lock::make_alone(dir, &folder_time(now))?
+        } else {
+            dir.join(name)
         };
+        let folder = Self { path };
         if folder.info_file().exists() {
             return Err(RunFolderError::Exists { path: folder.path });
         }
@@ -195,7 +206,11 @@ impl RunFolder {
         // A folder that exists may still be read-only, or its disk full.
         let probe = self.path.join(".write-probe");
         fs::write(&probe, b"landmarl")
-            .and_then(|()| fs::remove_file(&probe))
+            .and_then(|()| match fs::remove_file(&probe) {
+                // Another process, which is about to find the folder taken, was here.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            })
             .map_err(|source| RunFolderError::Write {
                 path: self.path.clone(),
                 source,

@@ -122,6 +122,9 @@ pub struct Record {
     pub rng: RngState,
     /// Rows inserted and sampled, and how far each shard was.
     pub books: Books,
+    /// Walks finished by then; earlier versions did not tell.
+    #[serde(default)]
+    pub episodes: u64,
 }
 
 /// What the run around a trainer adds to its checkpoint.
@@ -135,6 +138,8 @@ pub struct Surroundings {
     pub manifest_json: String,
     /// The limiter's state.
     pub books: Books,
+    /// Walks finished.
+    pub episodes: u64,
     /// Anything else, by name; empty entries are not kept.
     pub extra: BTreeMap<String, Vec<u8>>,
 }
@@ -187,6 +192,7 @@ impl Checkpoint {
                 weights_version: around.weights_version,
                 rng: RngState::of(trainer.rng()),
                 books: around.books,
+                episodes: around.episodes,
             },
             config_toml: config_toml.map_err(|e| CheckpointError::Other(e.to_string()))?,
             manifest_json: around.manifest_json,

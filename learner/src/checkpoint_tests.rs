@@ -13,6 +13,7 @@ fn around() -> Surroundings {
         weights_version: 4,
         manifest_json: "{}".into(),
         books: Books::default(),
+        episodes: 9,
         extra: [
             ("walk".to_owned(), vec![1, 2, 3]),
             ("none".to_owned(), vec![]),
@@ -48,6 +49,7 @@ fn a_run_stopped_and_resumed_is_bit_equal_to_one_never_stopped() {
         (read.record.run_id.as_str(), read.record.weights_version),
         ("run-1", 4)
     );
+    assert_eq!(read.record.episodes, 9);
     assert_eq!(read.extra, [("walk".to_owned(), vec![1, 2, 3])].into());
     assert_eq!(bytes_of(&resumed), saved);
     for i in 7..13 {

@@ -3,17 +3,18 @@
 //!
 //! Time is the caller's: a duration since any fixed moment.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::durable::{DurableError, write_atomic};
+use common::durable::{DurableError, append_line, write_atomic};
 use proto::evaluator::{Evaluation, EvaluatorBeat, EvaluatorStatus};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::broadcast::Published;
+use crate::trainer::UPDATES_KEY;
 
 /// Name of the best weights' file in the folder of checkpoints.
 pub const BEST: &str = "best.safetensors";
@@ -81,9 +82,9 @@ pub enum KeepError {
         /// Why.
         source: io::Error,
     },
-    /// The best weights cannot be written.
+    /// The line or the best weights cannot be written.
     #[error(transparent)]
-    Best(#[from] DurableError),
+    Disk(#[from] DurableError),
     /// They were not asked for.
     #[error("weights version {0} are not the best that were found")]
     NotWanted(u64),
@@ -113,11 +114,16 @@ impl Evaluations {
             .lines()
             .filter_map(|l| Some(serde_json::from_str::<Line>(l).ok()?.into()))
             .collect();
-        let best = before
-            .iter()
-            .min_by(|a, b| a.mean_error_mm.total_cmp(&b.mean_error_mm));
+        let least = |mut among: Vec<&Evaluation>| {
+            among.sort_by(|a, b| a.mean_error_mm.total_cmp(&b.mean_error_mm));
+            among.first().copied().copied()
+        };
+        // A learner that died may have kept the line, and its weights not yet.
+        let kept = updates_of(&best_file);
+        let theirs = before.iter().filter(|e| Some(e.updates) == kept);
+        let best = least(theirs.collect()).or_else(|| least(before.iter().collect()));
         Self {
-            best: best.copied().filter(|_| best_file.is_file()),
+            best: best.filter(|_| best_file.is_file()),
             last: before.last().copied(),
             lines,
             best_file,
@@ -231,13 +237,7 @@ impl Evaluations {
         let entries = line.as_object_mut();
         let entries = entries.ok_or_else(|| bad("no object".into()))?;
         entries.insert("best".into(), best.into());
-        let opened = File::options().create(true).append(true).open(&self.lines);
-        opened
-            .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
-            .map_err(|source| KeepError::Write {
-                path: self.lines.clone(),
-                source,
-            })
+        Ok(append_line(&self.lines, &line.to_string())?)
     }
 
     /// Keeps the weights that [`Evaluations::beat`] asked for.
@@ -258,6 +258,13 @@ impl Evaluations {
         tracing::info!(file = %self.best_file.display(), version, "best weights kept");
         Ok(())
     }
+}
+
+/// After how many updates these weights were; `None` where the file does not say.
+fn updates_of(weights: &Path) -> Option<u64> {
+    let bytes = fs::read(weights).ok()?;
+    let (_, metadata) = model::weights::inspect(&bytes).ok()?;
+    metadata.get(UPDATES_KEY)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -358,6 +365,29 @@ mod tests {
         let again = Evaluations::new(dir.path());
         let versions = (again.last().unwrap().updates, again.best().unwrap().updates);
         assert_eq!(versions, (60, 60));
+    }
+
+    #[test]
+    fn weights_that_never_came_are_not_the_best_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut e = Evaluations::new(dir.path());
+        let untrained = Evaluation {
+            updates: 0,
+            ..found(1, 8.0)
+        };
+        e.beat(S(0), &beat("a", Some(untrained), true), false)
+            .unwrap();
+        let trainer = crate::testing::trainer(&crate::testing::config("collab", 2));
+        e.keep_best(1, &trainer.weights_bytes(1).unwrap()).unwrap();
+        assert!(
+            e.beat(S(1), &beat("a", Some(found(3, 2.0)), true), false)
+                .unwrap()
+        );
+        let mut again = Evaluations::new(dir.path());
+        let known = (again.best().unwrap(), again.last().unwrap());
+        assert_eq!((known.0.updates, known.1.updates), (0, 60));
+        let better = beat("a", Some(found(4, 5.0)), true);
+        assert!(again.beat(S(2), &better, false).unwrap());
     }
 
     #[test]

@@ -107,6 +107,10 @@ struct Account {
     /// Its last inserts took the place of older rows.
     #[serde(skip)]
     full: bool,
+    /// It reported to this learner. The books of one before may tell of another shard that
+    /// had this place, whose lives say nothing about the order of those here.
+    #[serde(skip)]
+    met: bool,
 }
 
 impl Account {
@@ -184,10 +188,11 @@ impl Ledger {
         let Some(account) = self.books.accounts.get_mut(shard) else {
             return;
         };
-        if report.incarnation < account.incarnation {
+        if account.met && report.incarnation < account.incarnation {
             return;
         }
-        if report.incarnation > account.incarnation {
+        account.met = true;
+        if report.incarnation != account.incarnation {
             account.incarnation = report.incarnation;
             (account.inserted, account.limit) = (report.inserted, report.inserted);
             account.full = false;

@@ -189,6 +189,26 @@ fn a_life_seen_for_the_first_time_counts_from_there() {
 }
 
 #[test]
+fn shards_that_changed_places_get_credit_under_a_resumed_learner() {
+    let mut before = ledger(limits(1.0, 10, 2, 1));
+    before.observe(0, report(10, 4, 4));
+    before.observe(1, report(20, 3, 3));
+    let mut l = Ledger::new(before.limits).unwrap();
+    let saved = serde_json::to_string(before.books()).unwrap();
+    l.restore(&serde_json::from_str(&saved).unwrap());
+    // The configuration names them the other way round now.
+    l.observe(0, report(20, 3, 3));
+    l.observe(1, report(10, 4, 4));
+    assert_eq!((l.rows(), l.allowance()), (7, 10));
+    assert_eq!((l.grant(0), l.grant(1)), ((20, 8), (10, 9)));
+    l.observe(1, report(10, 5, 5));
+    assert_eq!(l.inserted(), before.inserted() + 1);
+    // Late words of a life before those are still ignored.
+    l.observe(0, report(19, 99, 99));
+    assert_eq!(l.rows(), 8);
+}
+
+#[test]
 fn a_range_that_would_deadlock_is_refused_with_its_numbers() {
     let narrow = Limits {
         samples_per_insert: 4.0,

@@ -12,7 +12,7 @@ use common::config::{Config, ConfigError, Sources};
 use common::dataset::{Dataset, DatasetError, DatasetSpec};
 use common::manifest::hex;
 use common::rules::RULES_VERSION;
-use common::run_folder::{RunFolder, RunInfo, host_name, rfc3339};
+use common::run_folder::{RunFolder, RunFolderError, RunInfo, RunLock, host_name, rfc3339};
 use common::telemetry;
 use learner::checkpoint_files::CheckpointFiles;
 use learner::checkpoint_http;
@@ -145,8 +145,7 @@ fn complain(error: &anyhow::Error) {
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut config = Config::load(&Sources::from_process(args.config, args.set))?;
-    let name = args.run_dir.file_name();
-    let run_id = name.map_or_else(|| "run".to_owned(), |n| n.to_string_lossy().into_owned());
+    let (run_dir, run_id) = run_dir_and_name(&args.run_dir)?;
     let log = telemetry::init(&telemetry::Options {
         run: run_id.clone(),
         ..telemetry::Options::of("learner", &config.log)
@@ -156,22 +155,18 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let open = config.cluster.insecure || security.has_tls();
     let listener = listen::bind(address, open).await?;
     let web = http::bind(&config.http.listen, &security, config.cluster.insecure).await?;
-    std::fs::create_dir_all(&args.run_dir).with_context(|| {
-        format!(
-            "cannot create the run folder {}; name another with --run-dir",
-            args.run_dir.display()
-        )
-    })?;
+    let resume = args.resume.is_some();
+    let (folder, _lock) = run_folder(&run_dir, &run_id, resume)?;
     let dataset = Arc::new(Dataset::load(&DatasetSpec::training(&config))?);
     // Names as everybody resolves them, so that all digests agree.
     config.data.landmarks.clone_from(&dataset.landmark_names);
     config.run.name.clone_from(&run_id);
-    describe(&args.run_dir, args.resume.is_some(), &config, &dataset)?;
+    describe(&folder, resume, &config, &dataset)?;
     let (progress, seen) = watch::channel(Progress::default());
     let metrics = Metrics::default();
     metrics.add(LearnerMetrics::new(seen));
-    metrics.add(Process::new("learner", Some(log.control())).writes_to("run", &args.run_dir));
-    let checkpoints = Arc::new(CheckpointFiles::new(&args.run_dir.join("checkpoints")));
+    metrics.add(Process::new("learner", Some(log.control())).writes_to("run", &run_dir));
+    let checkpoints = Arc::new(CheckpointFiles::new(&folder.checkpoints()));
     let _web = http::spawn(
         web,
         http::standard(metrics, log.control())
@@ -183,9 +178,9 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         config: Arc::new(config),
         dataset,
         run_id,
-        run_dir: args.run_dir,
+        run_dir,
         checkpoints,
-        resume: args.resume.is_some(),
+        resume,
         security: security.clone(),
         progress,
     };
@@ -199,9 +194,42 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The run folder, and its name, which names the run: `.` and `..` have one too.
+fn run_dir_and_name(given: &Path) -> anyhow::Result<(PathBuf, String)> {
+    let mut run_dir = given.to_owned();
+    if run_dir.file_name().is_none() {
+        run_dir = run_dir.canonicalize().with_context(|| {
+            let given = given.display();
+            format!("cannot find the run folder {given}; name another with --run-dir")
+        })?;
+    }
+    let name = run_dir
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned());
+    let name = name.context("/ is no run folder; name another with --run-dir")?;
+    Ok((run_dir, name))
+}
+
+/// A new folder, or with `resume` that of an earlier run if it is there; nobody else trains
+/// in it as long as the lock lives.
+fn run_folder(
+    run_dir: &Path,
+    name: &str,
+    resume: bool,
+) -> Result<(RunFolder, RunLock), RunFolderError> {
+    let folder = if resume && run_dir.join("run.json").is_file() {
+        RunFolder::open(run_dir)?
+    } else {
+        let around = run_dir.parent().unwrap_or(Path::new("."));
+        RunFolder::create(around, name, SystemTime::now())?
+    };
+    let lock = folder.lock()?;
+    Ok((folder, lock))
+}
+
 /// Writes `config.toml` and `run.json`, so that other commands know the run.
 fn describe(
-    run_dir: &Path,
+    folder: &RunFolder,
     resume: bool,
     config: &Config,
     dataset: &Dataset,
@@ -218,14 +246,7 @@ fn describe(
         resumed: Vec::new(),
         host: host_name(),
     };
-    let there = run_dir.join("run.json").is_file();
-    let folder = if there {
-        RunFolder::open(run_dir)?
-    } else {
-        let around = run_dir.parent().unwrap_or(Path::new("."));
-        RunFolder::create(around, &config.run.name, SystemTime::now())?
-    };
-    if there && resume {
+    if resume && folder.info_file().is_file() {
         info = folder.check_resume(&info)?;
     }
     Ok(folder.describe(config, &info)?)
@@ -295,5 +316,31 @@ mod tests {
                 .unwrap_err()
                 .contains("\"here\"")
         );
+    }
+
+    #[test]
+    fn a_run_is_not_begun_anew_in_its_folder_and_a_dot_has_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("one");
+        let start = |resume| run_folder(&run_dir, "one", resume);
+        let config = Config::defaults().unwrap();
+        let dataset = Dataset::default();
+        // With --resume auto the first start finds nothing to go on from.
+        let (folder, lock) = start(true).unwrap();
+        describe(&folder, true, &config, &dataset).unwrap();
+        let began = folder.info().unwrap();
+        assert!(matches!(start(true), Err(RunFolderError::Busy { .. })));
+        drop(lock);
+        assert!(matches!(start(false), Err(RunFolderError::Exists { .. })));
+        let (again, _lock) = start(true).unwrap();
+        describe(&again, true, &config, &dataset).unwrap();
+        let info = again.info().unwrap();
+        assert_eq!((info.started, info.resumed.len()), (began.started, 1));
+
+        let here = run_dir_and_name(&run_dir.join("checkpoints/..")).unwrap();
+        assert_eq!(here, (run_dir.canonicalize().unwrap(), "one".to_owned()));
+        let named = run_dir_and_name(Path::new("runs/new")).unwrap();
+        assert_eq!(named, (PathBuf::from("runs/new"), "new".to_owned()));
+        assert!(run_dir_and_name(Path::new("/")).is_err());
     }
 }

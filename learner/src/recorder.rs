@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use common::durable::open_lines;
 use common::run_folder::rfc3339;
 use common::tensorboard::EventFile;
 use serde::Serialize;
@@ -36,11 +37,7 @@ impl Recorder {
     /// When `metrics.jsonl` cannot be opened.
     pub fn open(run_dir: &Path) -> Result<Self, LearnerError> {
         let path: PathBuf = run_dir.join("metrics.jsonl");
-        let metrics = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|source| LearnerError::Metrics { path, source })?;
+        let metrics = open_lines(&path).map_err(|source| LearnerError::Metrics { path, source })?;
         // Curves are a convenience: a run does without them.
         let events = EventFile::create(run_dir, "learner", SystemTime::now());
         if let Err(error) = &events {

@@ -203,6 +203,13 @@ impl Registry {
         }
     }
 
+    /// Counts on from the walks of a learner before this one.
+    #[must_use]
+    pub fn after(mut self, episodes: u64) -> Self {
+        self.past_episodes += episodes;
+        self
+    }
+
     /// A new life: in the place of an actor that was lost, else of one that
     /// left, else under a new id.
     ///

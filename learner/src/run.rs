@@ -38,7 +38,8 @@ use crate::train_thread::{Done, TrainSetup, TrainSummary, TrainThreadError};
 const FAREWELL: Duration = Duration::from_secs(5);
 /// The same where nobody waits for the process to end.
 const FAREWELL_IN_PEACE: Duration = Duration::from_secs(15);
-/// How long evaluators are given for the last weights of a run that ended by itself.
+/// How long evaluators are given for the last weights of a run that ended by itself; longer
+/// where an evaluation took long.
 const LAST_EVALUATION: Duration = Duration::from_secs(120);
 /// How often leases are looked at.
 const LEASES_EVERY: Duration = Duration::from_secs(1);
@@ -255,6 +256,8 @@ fn shared(
 ) -> Arc<Shared> {
     let config = &setup.config;
     let untrained = newest.borrow().clone().filter(|p| p.updates == 0);
+    let before = episodes.load(Ordering::Relaxed);
+    let registry = Registry::new(registry_settings(config)).after(before);
     Arc::new(Shared {
         untrained: untrained.filter(|_| config.validation.every > 0),
         hello,
@@ -266,7 +269,7 @@ fn shared(
         updates,
         episodes,
         over: AtomicBool::new(false),
-        registry: Mutex::new(Registry::new(registry_settings(config))),
+        registry: Mutex::new(registry),
         store: Arc::clone(store),
         newest,
         began: Instant::now(),
@@ -374,7 +377,43 @@ async fn farewell(shared: &Arc<Shared>) {
             "waiting for the evaluation of the last weights"
         );
     }
-    while begin.elapsed() < LAST_EVALUATION && awaited().await {
+    let others = Arc::clone(shared);
+    let took = move || others.evaluations().last().map(|e| e.seconds);
+    let took = tokio::task::spawn_blocking(took).await.ok().flatten();
+    let patience = last_evaluation(took);
+    while awaited().await {
+        if begin.elapsed() >= patience {
+            tracing::warn!(
+                waited_s = patience.as_secs_f64(),
+                "the last weights were not evaluated: an evaluator takes too long"
+            );
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How long to wait for the evaluation of the last weights where the one before took this
+/// many seconds: the evaluator may have begun another one just before the end.
+fn last_evaluation(took: Option<f64>) -> Duration {
+    let three = took.and_then(|s| Duration::try_from_secs_f64(3.0 * s).ok());
+    three.unwrap_or_default().max(LAST_EVALUATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_evaluators_are_given_the_time_they_need() {
+        let s = Duration::from_secs;
+        for (took, wait) in [
+            (None, s(120)),
+            (Some(2.0), s(120)),
+            (Some(100.0), s(300)),
+            (Some(f64::NAN), s(120)),
+        ] {
+            assert_eq!(last_evaluation(took), wait, "{took:?}");
+        }
     }
 }

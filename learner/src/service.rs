@@ -380,7 +380,7 @@ fn refusal(error: &KeepError) -> Status {
     match error {
         KeepError::NotWanted(_) => Status::failed_precondition(error.to_string()),
         KeepError::Line(_) => Status::invalid_argument(error.to_string()),
-        KeepError::Write { .. } | KeepError::Best(_) => {
+        KeepError::Write { .. } | KeepError::Disk(_) => {
             tracing::error!(%error, "an evaluation is not kept");
             Status::unavailable(error.to_string())
         }

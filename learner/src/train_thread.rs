@@ -294,6 +294,7 @@ impl Run {
             found.checkpoint.restore(&mut trainer, &manifest_json)?;
             let record = &found.checkpoint.record;
             setup.store.with_ledger(|l| l.restore(&record.books));
+            setup.episodes.store(record.episodes, Ordering::Relaxed);
             stats.weights_version = record.weights_version;
             tracing::info!(
                 updates = trainer.updates(),
@@ -446,6 +447,7 @@ impl Run {
             weights_version: self.stats.weights_version,
             manifest_json: self.manifest_json.clone(),
             books: self.setup.store.with_ledger(|l| l.books().clone()),
+            episodes: self.setup.episodes.load(Ordering::Relaxed),
             ..Surroundings::default()
         };
         let checkpoint = Checkpoint::new(&self.trainer, around)?;

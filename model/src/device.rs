@@ -104,6 +104,10 @@ impl DeviceChoice {
 ///
 /// # Errors
 /// The reason in words, for `doctor` and the log.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that asks, after loading"
+)]
 pub fn cuda() -> &'static std::result::Result<usize, String> {
     static FOUND: OnceLock<std::result::Result<usize, String>> = OnceLock::new();
     FOUND.get_or_init(|| {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use actor::evaluator::{self, EvaluatorSetup, EvaluatorSummary};
 use actor::guess::Guess;
-use actor::validate::Validation;
+use actor::validate::{Validation, Validator};
+use actor::weights::Published;
 use actor::{ActorError, Ending};
 use proto::evaluator::Evaluation;
 use tokio::sync::oneshot;
@@ -159,6 +160,43 @@ async fn with_the_run_folder_it_writes_there_and_goes_on_after_a_restart() {
     assert!(dir.path().join("checkpoints/best.safetensors").is_file());
     let beats = learner.evaluators.lock().unwrap();
     assert!(beats.iter().all(|b| b.line_json.is_empty()), "written here");
+}
+
+#[test]
+fn a_disk_that_takes_nothing_stops_no_training_and_makes_no_weights_the_best() {
+    let dir = tempfile::tempdir().unwrap();
+    // Where a folder is needed lies a file, and the other way round.
+    let (checkpoints, lines) = (
+        dir.path().join("checkpoints"),
+        dir.path().join("validation.jsonl"),
+    );
+    std::fs::write(&checkpoints, b"").unwrap();
+    std::fs::create_dir(&lines).unwrap();
+    let mut config = config();
+    config.validation.starts = 1;
+    let guess = Guess::default();
+    let folder = Some(dir.path());
+    let mut validator =
+        Validator::new(Arc::new(config), vec![scan(13)], guess, "cpu", folder).unwrap();
+    let mut validate = |updates| {
+        let published = Published {
+            version: updates,
+            updates,
+            bytes: weights(1, 1),
+            published_us: 0,
+        };
+        let best = validator.validate(&published).unwrap().best;
+        (best, validator.errors_mm().is_some())
+    };
+    assert_eq!(validate(1), (false, false));
+    std::fs::remove_file(&checkpoints).unwrap();
+    std::fs::create_dir(&checkpoints).unwrap();
+    std::fs::remove_dir(&lines).unwrap();
+    assert_eq!(validate(2), (true, true));
+    assert!(checkpoints.join("best.safetensors").is_file());
+    let text = std::fs::read_to_string(&lines).unwrap();
+    let kept: Validation = serde_json::from_str(&text).unwrap();
+    assert_eq!((kept.updates, kept.best), (2, true));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -180,13 +180,14 @@ impl Pull {
         }
     }
 
-    /// What an earlier attempt left.
+    /// What an earlier attempt left, if it asked for the same.
     fn arrived(&self) -> Option<Part> {
         let text = fs::read_to_string(&self.digest).ok()?;
+        let (sha256, name) = text.trim().split_once("  ")?;
         let bytes = fs::metadata(&self.part).ok()?.len();
-        Some(Part {
+        (name == self.name).then_some(Part {
             bytes,
-            sha256: unhex(text.trim())?,
+            sha256: unhex(sha256)?,
         })
     }
 
@@ -246,7 +247,9 @@ impl Pull {
             if before.is_some_and(|p| p.bytes > 0) {
                 console::note("the learner has another file under this name now: beginning anew");
             }
-            fs::write(&self.digest, hex(&first.sha256))
+            // As sha256sum writes it; the learner would go on with whatever file this is.
+            let line = format!("{}  {}\n", hex(&first.sha256), self.name);
+            fs::write(&self.digest, line)
                 .with_context(|| format!("cannot write {}", self.digest.display()))?;
         }
         let mut options = File::options();

@@ -138,6 +138,8 @@ impl Run {
         let config = Arc::clone(&self.plan.config);
         let l = &config.learner;
         let limit = (l.max_minutes > 0.0).then(|| Duration::from_secs_f64(l.max_minutes * 60.0));
+        // A run that was killed while it validated went on from the checkpoint before that.
+        self.validate_if_due(&config)?;
         while self.machine.trainer.updates() < l.updates {
             if stop.load(Ordering::Relaxed) {
                 return Ok(true);
@@ -164,8 +166,13 @@ impl Run {
             // Training goes on without it; the folder counts and complains.
             self.save()?;
         }
+        self.validate_if_due(config)
+    }
+
+    fn validate_if_due(&mut self, config: &Config) -> anyhow::Result<()> {
+        let updates = self.machine.trainer.updates();
         let every = config.validation.every;
-        if every > 0 && updates.is_multiple_of(every) {
+        if every > 0 && updates > 0 && updates.is_multiple_of(every) {
             self.validate(updates)?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::process::Bench;
+use crate::run::lines as lines_of;
 
 const UPDATES: u64 = 40;
 
@@ -93,6 +94,31 @@ fn a_run_that_is_stopped_and_killed_at_random_ends_as_one_that_never_was() {
             .unwrap_or_default();
         assert!(stops >= 2, "never stopped twice by {signal}");
     }
+}
+
+#[test]
+fn an_evaluation_that_a_kill_cut_off_is_made_up_for() {
+    let bench = Bench::new();
+    bench.succeed("phantom --out scans --train 2 --selection 1 --test 1 --size 48x56x48 --seed 3");
+    let mut train = "train --lockstep --landmarks bridge --updates 5 --run-dir runs --name one \
+         --train-images scans/train/images.txt --train-landmarks scans/train/landmarks.txt \
+         --selection-images scans/selection/images.txt \
+         --selection-landmarks scans/selection/landmarks.txt"
+        .to_owned();
+    for setting in SETTINGS {
+        train.push_str(" --set ");
+        train.push_str(setting);
+    }
+    bench.succeed(&format!(
+        "{train} --set validation.every=5 --set validation.starts=1"
+    ));
+    // As if it had been killed behind the checkpoint, before the line.
+    let lines = bench.path("runs/one/validation.jsonl");
+    std::fs::remove_file(&lines).unwrap();
+    bench.succeed("train --resume runs/one --updates 10");
+    let updates = |v: serde_json::Value| v["updates"].as_u64();
+    let updates: Vec<_> = lines_of(&lines).into_iter().map(updates).collect();
+    assert_eq!(updates, [Some(5), Some(10)]);
 }
 
 /// Stops a run again and again until it has ended by itself; how often.

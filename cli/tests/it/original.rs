@@ -120,7 +120,7 @@ fn training_lines_run_as_written() {
         ),
         (
             "--task train --files IMAGES CARDIAC --val_files IMAGES CARDIAC --file_type cardiac --landmarks 4 5 --batch_size 32 --memory_size 1e4 --init_memory_size 1e3 --discount 0.9 --lr 1e-3 --steps_per_episode 100 --max_episodes 50 --seed 1 --team_reward mean --attention",
-            "--set learner.max_episodes=50",
+            "--set learner.max_episodes=50 --set run.seed=1 --set learner.gamma=0.9 --set learner.lr=0.001 --set learner.updates=782",
         ),
         (
             "--task train --files IMAGES LANDMARKS --agents 3 --reward_strategy 6 --algo DuelingDouble --name lines",
@@ -139,7 +139,7 @@ fn training_lines_run_as_written() {
             "{becomes} is not in {}",
             done.err
         );
-        if line.contains("--gpu 0") && !tch::Cuda::is_available() {
+        if line.contains("--gpu 0") && model::device::cuda().is_err() {
             assert!(
                 done.err.contains("note: --gpu 0: there is no GPU"),
                 "{}",

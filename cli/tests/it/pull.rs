@@ -184,6 +184,14 @@ impl Served {
         };
     }
 
+    fn sha256_of_best(&self) -> String {
+        let line = format!("checkpoint list --from {} --json", self.address);
+        let list: serde_json::Value = serde_json::from_str(&self.bench.succeed(&line).out).unwrap();
+        let first = &list["checkpoints"][0];
+        assert_eq!(first["name"], "best.safetensors");
+        first["sha256"].as_str().unwrap().to_owned()
+    }
+
     /// Offsets asked for and bytes sent since [`Served::set`].
     fn seen(&self) -> (Vec<u64>, u64) {
         let state = self.state.lock().unwrap();
@@ -230,20 +238,12 @@ fn an_interrupted_pull_sends_each_byte_once() {
 fn a_part_is_checked_and_another_file_begins_anew() {
     let served = serve();
     let (part, digest) = ("best.safetensors.part", "best.safetensors.part.sha256");
-    let sha256 = {
-        let list = format!("checkpoint list --from {} --json", served.address);
-        let list: serde_json::Value =
-            serde_json::from_str(&served.bench.succeed(&list).out).unwrap();
-        list["checkpoints"][0]["sha256"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    };
+    let sha256 = served.sha256_of_best();
     // Damaged on this disk: found out by the digest at the end, and pulled anew.
     let mut damaged = bytes(7)[..PIECE_BYTES_MAX].to_vec();
     damaged[5] ^= 1;
     served.bench.write(part, damaged);
-    served.bench.write(digest, &sha256);
+    served.bench.write(digest, format!("{sha256}  best\n"));
     let done = served.bench.succeed(&served.line(""));
     assert!(done.err.contains("is damaged"), "{}", done.err);
     assert_eq!(served.seen().0, [PIECE, 0]);
@@ -252,7 +252,7 @@ fn a_part_is_checked_and_another_file_begins_anew() {
 
     // Better weights came between the two halves.
     served.bench.write(part, &bytes(7)[..PIECE_BYTES_MAX]);
-    served.bench.write(digest, &sha256);
+    served.bench.write(digest, format!("{sha256}  best\n"));
     served.bench.write("next", bytes(11));
     let kept = served.bench.path("kept/best.safetensors");
     std::fs::rename(served.bench.path("next"), kept).unwrap();
@@ -262,6 +262,21 @@ fn a_part_is_checked_and_another_file_begins_anew() {
     assert!(std::fs::read(&pulled).unwrap() == bytes(11));
     let lines = files(served.bench.dir.path());
     assert_eq!(lines, ["best.safetensors"], "nothing is left behind");
+}
+
+#[test]
+fn a_part_of_one_checkpoint_does_not_become_another() {
+    let served = serve();
+    served.bench.write("kept/final.safetensors", bytes(11));
+    // What a pull of the best weights to the same place left.
+    let digest = format!("{}  best\n", served.sha256_of_best());
+    served.bench.write("agents.part.sha256", digest);
+    let part = &bytes(7)[..PIECE_BYTES_MAX];
+    served.bench.write("agents.part", part);
+    let line = served.line("final.safetensors -o agents");
+    assert_eq!(served.bench.succeed(&line).out, "agents\n");
+    assert_eq!(served.seen().0, [0]);
+    assert!(std::fs::read(served.bench.path("agents")).unwrap() == bytes(11));
 }
 
 #[test]

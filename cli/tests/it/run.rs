@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use common::run_folder::RunFolder;
+
 use crate::checkpoints;
 use crate::process::{Bench, errors_as_before, json};
 
@@ -265,6 +267,40 @@ fn a_folder_names_training_and_selection_scans() {
         &["names no folds", "data.fold"],
     );
     errors_as_before("folders");
+}
+
+#[test]
+fn trainings_that_start_at_once_do_not_share_a_folder() {
+    let bench = Bench::new();
+    bench.phantoms();
+    // Another process trains there and has not told anything of its run yet.
+    let now = std::time::SystemTime::now();
+    let taken = RunFolder::create(&bench.path("runs"), "one", now).unwrap();
+    let lock = taken.lock().unwrap();
+    let line = format!("train {DATA} --updates 5 {SMALL}");
+    let told = ["runs/one is trained in by another process"];
+    bench.fail(&format!("{line} --name one"), 1, &told);
+    assert!(taken.checkpoints().is_dir(), "it is not ours to remove");
+    drop(lock);
+    std::fs::remove_dir_all(taken.path()).unwrap();
+
+    let start = || {
+        let mut command = bench.command(&line);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    for mut child in [start(), start(), start()] {
+        assert!(child.wait().unwrap().success());
+    }
+    let runs = std::fs::read_dir(bench.path("runs")).unwrap();
+    let runs: Vec<_> = runs.map(|r| r.unwrap().path()).collect();
+    assert_eq!(runs.len(), 3, "{runs:?}");
+    for run in runs {
+        assert!(run.join("checkpoints/final.safetensors").is_file());
+        let name = run.file_name().unwrap().to_str().unwrap();
+        let info = json(&run.join("run.json"));
+        assert!(info["run_id"].as_str().unwrap().starts_with(name), "{info}");
+    }
 }
 
 #[test]

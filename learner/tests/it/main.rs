@@ -53,6 +53,19 @@ fn heartbeat(writer: Writer) -> wire::HeartbeatRequest {
     .into()
 }
 
+/// Joins as an actor.
+async fn join(run: &Run) -> JoinReply {
+    let join = JoinRequest {
+        hello: run.hello(),
+        slots: 4,
+        host: "test".into(),
+        manifest_json: run.manifest_json(),
+        config_json: run.config.shared_json().into(),
+    };
+    let reply = run.client().join(wire::JoinRequest::from(join)).await;
+    JoinReply::try_from(reply.unwrap().into_inner()).unwrap()
+}
+
 /// Acts as an actor that only watches: the versions that came whole, in order,
 /// until a heartbeat is told to stop. Feeds the run once the first version is
 /// here: five updates later another one is the newest.
@@ -99,20 +112,7 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
 async fn a_run_trains_to_its_end_and_tells_everyone() {
     let config = config(|c| c.learner.updates = 60);
     let mut run = Run::start(config, false).await;
-    let mut client = run.client();
-    let join = JoinRequest {
-        hello: run.hello(),
-        slots: 4,
-        host: "test".into(),
-        manifest_json: run.manifest_json(),
-        config_json: run.config.shared_json().into(),
-    };
-    let reply = client
-        .join(wire::JoinRequest::from(join))
-        .await
-        .unwrap()
-        .into_inner();
-    let joined = JoinReply::try_from(reply).unwrap();
+    let joined = join(&run).await;
     assert_eq!((joined.exploration.len(), joined.shards.len()), (4, 2));
 
     let versions = versions_until_stop(&run, joined.writer).await;
@@ -236,9 +236,15 @@ async fn strangers_are_refused_in_a_sentence() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_run_goes_on_where_it_was() {
     let mut run = Run::start(config(|c| c.learner.updates = 1_000_000), false).await;
+    let writer = join(&run).await.writer;
+    run.client().heartbeat(heartbeat(writer)).await.unwrap();
     let feeding = run.feed();
     let progress = run.progress.clone();
-    until("some updates", || progress.borrow().updates > 10).await;
+    until("some updates and walks", || {
+        let progress = progress.borrow();
+        progress.updates > 10 && progress.episodes == 4
+    })
+    .await;
     feeding.abort();
     run.stop();
     let first = run.ended().await.unwrap();
@@ -263,6 +269,8 @@ async fn a_stopped_run_goes_on_where_it_was() {
     let second = again.ended().await.unwrap();
     feeding.abort();
     assert_eq!((second.updates, second.stopped_early), (total, false));
+    let walks = second.progress.episodes;
+    assert_eq!(walks, 4, "learner.max_episodes is of the whole run");
     // Other rules: refused before anything is served.
     let other = config(|c| c.rules.max_steps = 9);
     let mut refused = again.again(other, true).await;

@@ -159,6 +159,7 @@ impl Machine {
         let around = Surroundings {
             run_id: run_id.to_owned(),
             weights_version: self.counts.weights_version,
+            episodes: self.counts.episodes,
             manifest_json: manifest_json.to_owned(),
             extra: BTreeMap::from([(STATE.to_owned(), bytes)]),
             ..Surroundings::default()
