@@ -153,15 +153,19 @@ fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Vec<T> {
         .collect()
 }
 
-/// The time of all processes that the run had: each counts from its own start.
+/// The time of all processes that the run had: each counts from its own start, and its last
+/// line says so where it ended in order.
 fn minutes(metrics: &[Progress]) -> Option<f64> {
-    let times: Vec<f64> = metrics.iter().filter_map(|m| m.elapsed_s).collect();
-    let ends = times.iter().enumerate().filter(|(i, s)| {
-        let next = times.get(i + 1);
-        next.is_none_or(|next| next < *s)
+    let told: Vec<(f64, bool)> = metrics
+        .iter()
+        .filter_map(|m| Some((m.elapsed_s?, m.over)))
+        .collect();
+    let ends = told.iter().enumerate().filter(|(i, (seconds, over))| {
+        let next = told.get(i + 1);
+        *over || next.is_none_or(|(next, _)| next < seconds)
     });
-    let all: f64 = ends.map(|(_, s)| s / 60.0).sum();
-    (!times.is_empty()).then_some(all)
+    let all: f64 = ends.map(|(_, (seconds, _))| seconds / 60.0).sum();
+    (!told.is_empty()).then_some(all)
 }
 
 /// Folders of evaluations are named after their time.
@@ -319,5 +323,11 @@ mod tests {
         assert_eq!(minutes(&[at(30.0), at(60.0)]), Some(1.0));
         let resumed = [at(60.0), at(120.0), at(6.0), at(30.0), at(3.0), at(30.0)];
         assert_eq!(minutes(&resumed), Some(3.0));
+        // It was over sooner than the next process told anything.
+        let short = Progress {
+            over: true,
+            ..at(6.0)
+        };
+        assert_eq!(minutes(&[at(3.0), short, at(54.0)]), Some(1.0));
     }
 }

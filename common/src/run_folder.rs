@@ -2,7 +2,7 @@
 //!
 //! `<run.dir>/<name>/` holds `config.toml` (resolved), `run.json`
 //! ([`RunInfo`]), `metrics.jsonl`, `validation.jsonl`, `logs/`,
-//! `checkpoints/` and `evaluations/`.
+//! `checkpoints/` and `evaluations/`; `lock` is held while a process trains.
 
 mod dates;
 mod lock;
