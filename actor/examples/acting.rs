@@ -5,17 +5,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use actor::network_policy::{NetworkPolicy, Samples};
-use actor::policy::{Policy, PolicyError, QValues, RandomPolicy, View};
 use actor::rollout::Rollout;
+use actor::rollout::network_policy::{NetworkPolicy, Samples};
+use actor::rollout::policy::{Policy, PolicyError, QValues, RandomPolicy, View};
 use clap::{Parser, ValueEnum};
 use common::config::{Config, Sources};
-use common::geometry::{Affine, AxisMap, Geometry};
+use common::environment::window::{WindowRule, render};
+use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::scan::Scan;
 use common::phantom::{Phantom, PhantomSpec};
-use common::scan::Scan;
-use common::window::{WindowRule, render};
 use model::{DeviceChoice, Network, NetworkKind, NetworkSpec};
-use proto::insert::Writer;
+use proto::messages::insert::Writer;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 

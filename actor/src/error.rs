@@ -2,10 +2,10 @@
 
 use std::io;
 
-use proto::channel::AddressError;
+use proto::transport::channel::AddressError;
 
-use crate::policy::PolicyError;
 use crate::rollout::RolloutError;
+use crate::rollout::policy::PolicyError;
 
 /// Why an actor ends before it was told to.
 #[derive(Debug, thiserror::Error)]

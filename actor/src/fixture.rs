@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use common::config::Config;
-use common::geometry::{Affine, AxisMap, Geometry};
-use common::scan::Scan;
-use common::volume::Volume;
-use common::walk::ACTIONS;
+use common::environment::ACTIONS;
+use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::scan::Scan;
+use common::imaging::volume::Volume;
 
-use crate::policy::{Policy, PolicyError, QValues, View};
+use crate::rollout::policy::{Policy, PolicyError, QValues, View};
 
 /// 30 × 24 × 20 voxels of 1 mm with a smooth pattern.
 pub(crate) const DIMS: [usize; 3] = [30, 24, 20];

@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use actor::counters::Counters;
-use actor::evaluator::{self, EvaluatorSetup};
-use actor::guess::Guess;
-use actor::health::{self, HealthError, Part};
-use actor::metrics::{ActorMetrics, EvaluatorMetrics};
+use actor::evaluation::baseline::Guess;
+use actor::evaluation::evaluator::{self, EvaluatorSetup};
+use actor::evaluation::health::{self, HealthError, Part};
+use actor::session::counters::Counters;
+use actor::session::metrics::{ActorMetrics, EvaluatorMetrics};
 use actor::{ActorError, ActorSetup};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::config::{Config, ConfigError, Sources};
-use common::dataset::{Dataset, DatasetError, DatasetSpec, is_list};
-use common::telemetry::{self, TelemetryError};
-use proto::http::{self, Serving};
-use proto::listen::stop_signal;
-use proto::metrics::{Metrics, Process};
-use proto::security::{Security, SecurityError};
+use common::imaging::dataset::{Dataset, DatasetError, DatasetSpec, is_list};
+use common::run::telemetry::{self, TelemetryError};
+use proto::transport::http::{self, Serving};
+use proto::transport::listen::stop_signal;
+use proto::transport::metrics::{Metrics, Process};
+use proto::transport::security::{Security, SecurityError};
 use tokio::sync::watch;
 
 /// Failed while running.

@@ -1,24 +1,30 @@
 //! Training episodes in many slots at once, batched forward passes.
 
+pub mod episodes;
+pub mod exploration;
+pub mod group;
+pub mod network_policy;
+pub mod policy;
+pub(crate) mod slot;
+
 mod state;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use common::config::Config;
-use common::pose::Poses;
-use common::row::{Row, RowHeader};
-use common::scan::Scan;
-use proto::insert::Writer;
+use common::environment::pose::Poses;
+use common::imaging::scan::Scan;
+use common::transition::row::{Row, RowHeader};
+use proto::messages::insert::Writer;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::episodes::{Episodes, EpisodesError};
-use crate::exploration;
-use crate::group::{COMMNET, walk_together};
-use crate::policy::{Policy, PolicyError, View};
-pub use crate::slot::EpisodeEnd;
-use crate::slot::{Slot, SlotRules};
+use crate::rollout::episodes::{Episodes, EpisodesError};
+use crate::rollout::group::{COMMNET, walk_together};
+use crate::rollout::policy::{Policy, PolicyError, View};
+pub use crate::rollout::slot::EpisodeEnd;
+use crate::rollout::slot::{Slot, SlotRules};
 pub use state::RolloutState;
 
 /// What one step of all slots, or of some, gave.

@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::config::Config;
-use common::dataset::Dataset;
-use common::manifest::TrainingManifest;
-use common::row::RowShape;
-use common::rules::RULES_VERSION;
-use common::scan::Scan;
-use proto::hello::Hello;
-use proto::insert::Writer;
-use proto::join::{JoinReply, JoinRequest};
-use proto::security::Security;
+use common::environment::rules::RULES_VERSION;
+use common::imaging::dataset::Dataset;
+use common::imaging::manifest::TrainingManifest;
+use common::imaging::scan::Scan;
+use common::transition::row::RowShape;
+use proto::messages::hello::Hello;
+use proto::messages::insert::Writer;
+use proto::messages::join::{JoinReply, JoinRequest};
+use proto::transport::security::Security;
 use tracing::Instrument as _;
 
-use crate::counters::{Counters, Reading};
-use crate::driver::Driver;
 use crate::error::ActorError;
-use crate::feed::{Feed, StopOnDrop};
-use crate::group::COMMNET;
-use crate::link::{Link, Order};
 use crate::rollout::agents_of;
+use crate::rollout::group::COMMNET;
+use crate::session::counters::{Counters, Reading};
+use crate::session::driver::Driver;
+use crate::session::feed::{Feed, StopOnDrop};
+use crate::session::learner_client::{Link, Order};
 use crate::session::{Event, Session};
 use crate::uplink::Phase;
 
@@ -312,7 +312,7 @@ fn join_request(setup: &ActorSetup, scans: &[Arc<Scan>]) -> Result<JoinRequest, 
 /// Host, and this process there: by its name in the logs where it has one, which
 /// its next life bears too, else by its number.
 pub(crate) fn host(instance: &str) -> String {
-    let host = common::run_folder::host_name();
+    let host = common::run::run_folder::host_name();
     if instance.is_empty() {
         format!("{host}/{}", std::process::id())
     } else {

@@ -1,24 +1,30 @@
 //! One life of an actor: heartbeats, weights and an uplink per shard, from a
 //! join to the next.
 
+pub mod counters;
+pub(crate) mod driver;
+pub(crate) mod feed;
+pub(crate) mod learner_client;
+pub mod metrics;
+pub mod weights;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::config::Config;
-use common::row::RowShape;
-use proto::hello::Hello;
-use proto::join::JoinReply;
+use common::transition::row::RowShape;
+use proto::messages::hello::Hello;
+use proto::messages::join::JoinReply;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use crate::counters::Counters;
 use crate::error::ActorError;
-use crate::feed::{Feed, Life};
-use crate::link::{Link, Order};
-use crate::outbox::{Batching, Outbox};
+use crate::session::counters::Counters;
+use crate::session::feed::{Feed, Life};
+use crate::session::learner_client::{Link, Order};
+use crate::uplink::outbox::{Batching, Outbox};
 use crate::uplink::{CHUNKS, Phase, Uplink, UplinkError, insert_open};
-use crate::weights;
 
 /// The tasks of one life; dropping it ends them.
 #[derive(Debug)]

@@ -8,16 +8,19 @@
 //! the rollout waits; unless `replay.overload` says that it goes on and the
 //! oldest rows are dropped.
 
+pub(crate) mod outbox;
+pub mod placement;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
 use common::config::{AckConfig, OverloadConfig};
-use common::row::Row;
-use proto::channel::{AddressError, Channel, replay_client};
-use proto::insert::{AckLevel, InsertOpen, InsertReply};
-use proto::retry::{CALL_DEADLINE, backoff, reason};
-use proto::security::{Role, Security};
+use common::transition::row::Row;
+use proto::messages::insert::{AckLevel, InsertOpen, InsertReply};
+use proto::transport::channel::{AddressError, Channel, replay_client};
+use proto::transport::retry::{CALL_DEADLINE, backoff, reason};
+use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::replay_client::ReplayClient;
 use tokio::sync::{mpsc, watch};
@@ -25,9 +28,9 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::counters::Counters;
-use crate::link::Away;
-use crate::outbox::Outbox;
+use crate::session::counters::Counters;
+use crate::session::learner_client::Away;
+use crate::uplink::outbox::Outbox;
 
 /// Rows of one step for one shard, with their priorities.
 pub(crate) type Chunk = Vec<(Row, f32)>;
@@ -359,8 +362,8 @@ fn is_refusal(code: Code) -> bool {
 
 /// The first message of every stream of one life of the actor.
 pub(crate) fn insert_open(
-    hello: proto::hello::Hello,
-    writer: proto::insert::Writer,
+    hello: proto::messages::hello::Hello,
+    writer: proto::messages::insert::Writer,
     ack: AckConfig,
 ) -> InsertOpen {
     InsertOpen {

@@ -1,49 +1,26 @@
 //! The landmarl command.
 //!
-//! Layout:
-//! - [`train`]: shards, learner, actors and evaluator in one process.
-//! - [`eval`], [`play`]: greedy walks with finished weights; [`weights`] loads
-//!   them, [`walks`] runs them, [`report`] writes what they say.
-//! - [`phantom`]: made-up scans; [`doctor`]: is this machine ready?
-//! - [`data`]: is it right, what is in it, who is trained on; [`runs`]: what was trained;
-//!   [`logs`]: what was said meanwhile.
-//! - [`certs`]: authority, certificates and token of a cluster.
-//! - [`status`]: a running learner; [`checkpoint`]: what it has written.
-//! - [`config`]: settings and where they come from; [`completions`]: for shells and `man`.
-//! - [`scans`]: data sets from the command line; [`settings`]: configuration.
-//! - [`console`], [`table`], [`failure`]: what people see.
+//! - [`commands`]: the sub-commands, one module each.
+//! - [`input`]: settings, scans and weights from the command line.
+//! - [`output`]: console, tables, errors, reports and films.
+//! - [`original`]: the command lines of the programs that landmarl replaces.
 
-mod certs;
-mod checkpoint;
-mod completions;
-mod config;
-mod console;
-mod data;
-mod doctor;
-mod eval;
-mod failure;
-mod film;
-mod import;
-mod logs;
+mod commands;
+mod input;
 mod original;
-mod outputs;
-mod phantom;
-mod play;
-mod report;
-mod runs;
-mod scans;
-mod settings;
-mod status;
-mod table;
-mod train;
-mod walks;
-mod weights;
+mod output;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use failure::Exit;
+
+use commands::{
+    certs, checkpoint, completions, config, data, doctor, eval, import, logs, phantom, play, runs,
+    status, train,
+};
+use output::console;
+use output::failure::{self, Exit};
 
 /// Finds anatomical landmarks in 3D scans with teams of walking agents.
 ///

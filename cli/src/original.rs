@@ -9,9 +9,9 @@ mod tensorflow;
 use std::path::{Path, PathBuf};
 
 use common::config::Config;
-use common::list_file::ListFile;
+use common::imaging::file_list::ListFile;
 
-use crate::failure::{Advice, Exit};
+use crate::output::failure::{Advice, Exit};
 use flags::{Algorithm, FileType, Flags, Model, Task, TeamReward};
 
 /// Our command line for an original one, and what to say about it.
@@ -256,7 +256,7 @@ fn numbers(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
 
 fn rewards(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     if let Some(number) = flags.reward_strategy {
-        let all = common::reward::RewardStrategy::ALL;
+        let all = common::environment::reward::RewardStrategy::ALL;
         let strategy = usize::from(number).checked_sub(1).and_then(|n| all.get(n));
         let Some(strategy) = strategy else {
             let message = format!("--reward_strategy {number}: 1 to 6 are known");
@@ -356,7 +356,7 @@ fn model(flags: &Flags) -> anyhow::Result<String> {
 /// rl-medical's usual landmarks of a kind of scan.
 fn usual(kind: FileType) -> &'static [&'static str] {
     match kind {
-        FileType::Brain => &crate::weights::USUAL,
+        FileType::Brain => &crate::input::weights::USUAL,
         FileType::Cardiac => &["4", "5"],
         FileType::Fetal => &["10", "11", "12"],
     }

@@ -1,52 +1,17 @@
-//! landmarl's domain, without libtorch and without sockets.
+//! The domain of landmarl, free of libtorch and sockets.
 //!
-//! Layout:
-//! - [`volume`], [`geometry`], [`scan`]: what a preprocessed scan is.
-//! - [`nifti_io`], [`orientation`], [`resample`], [`preprocess`], [`cache`]: from a scan file to a volume.
-//! - [`landmark_file`], [`list_file`], [`dataset`]: all scans of a run with their landmarks.
-//! - [`label_map`]: landmarks as spheres to lay over a scan.
-//! - [`manifest`]: what actors and learner compare before they share transitions.
-//! - [`durable`]: files that are written whole or not at all.
-//! - [`rules`], [`walk`], [`reward`], [`trail`], [`starts`], [`window`]: the environment.
-//! - [`row`], [`columns`], [`n_step`]: transitions, stored and sent by reference.
+//! - [`imaging`]: scans, landmark files and datasets, from files to volumes.
+//! - [`environment`]: rules, rewards, starts and windows.
+//! - [`transition`]: rows, which refer to scans instead of holding voxels.
 //! - [`config`]: every setting, in layers.
-//! - [`consensus`]: one answer from several walks; [`statistics`]: what many say.
+//! - [`run`]: what a run writes: its folder, logs, curves.
+//! - [`report`]: statistics, consensus of several starts, pictures.
 //! - [`phantom`]: generated heads with exact landmarks.
-//! - [`picture`]: slices with true and predicted landmarks, as PNG.
-//! - [`telemetry`], [`run_folder`]: logs; where a run keeps its files.
 
-pub mod cache;
-pub mod columns;
 pub mod config;
-pub mod consensus;
-pub mod dataset;
-mod delimited;
-pub mod durable;
-pub mod geometry;
-pub mod label_map;
-pub mod landmark_file;
-pub mod list_file;
-pub mod machine;
-pub mod manifest;
-pub mod n_step;
-pub mod nifti_io;
-pub mod orientation;
+pub mod environment;
+pub mod imaging;
 pub mod phantom;
-pub mod picture;
-pub mod pose;
-pub mod preprocess;
-pub mod resample;
-pub mod reward;
-pub mod row;
-pub mod rules;
-pub mod run_folder;
-pub mod scan;
-pub mod starts;
-pub mod statistics;
-mod strided;
-pub mod telemetry;
-pub mod tensorboard;
-pub mod trail;
-pub mod volume;
-pub mod walk;
-pub mod window;
+pub mod report;
+pub mod run;
+pub mod transition;

@@ -25,8 +25,8 @@ pub use dataset::{
 };
 pub use spec::{Orientation, PhantomSpec, PhantomSpecError};
 
-use crate::geometry::Affine;
-use crate::volume::Volume;
+use crate::imaging::geometry::Affine;
+use crate::imaging::volume::Volume;
 use anatomy::Anatomy;
 use pose::Pose;
 

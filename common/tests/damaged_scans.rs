@@ -3,13 +3,15 @@
 //!
 //! One test in a program of its own, because it watches the allocator.
 
-#[path = "../src/nifti_io/fixture.rs"]
+#[path = "../src/imaging/nifti_io/fixture.rs"]
 mod fixture;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::nifti_io::{Image, Limits, ReadError, Samples, Source, read_from, read_pair_from};
+use common::imaging::nifti_io::{
+    Image, Limits, ReadError, Samples, Source, read_from, read_pair_from,
+};
 use fixture::{Fixture, gzip};
 use peak_alloc::PeakAlloc;
 use rand::{RngExt, SeedableRng};

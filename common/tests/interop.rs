@@ -6,8 +6,8 @@ mod python_env;
 use std::fs;
 use std::path::Path;
 
-use common::geometry::Affine;
-use common::nifti_io::{Image, Limits, Samples, read};
+use common::imaging::geometry::Affine;
+use common::imaging::nifti_io::{Image, Limits, Samples, read};
 use serde::Deserialize;
 
 /// Files about which the libraries disagree; we are with nibabel.

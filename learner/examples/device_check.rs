@@ -9,21 +9,21 @@ use std::sync::Arc;
 
 use clap::Parser;
 use common::config::{Config, Sources};
-use common::geometry::{Affine, AxisMap, Geometry};
+use common::environment::pose::Poses;
+use common::environment::window::{WindowRule, render};
+use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::scan::Scan;
 use common::phantom::{Phantom, PhantomSpec};
-use common::pose::Poses;
-use common::row::{AgentStep, FrameRef, Row, RowHeader};
-use common::scan::Scan;
-use common::window::{WindowRule, render};
-use learner::augment::Augmenter;
+use common::transition::row::{AgentStep, FrameRef, Row, RowHeader};
+use learner::batch::augment::Augmenter;
+use learner::batch::device_windows::DeviceWindows;
 use learner::batch::{Batch, Collator, SampledRow};
-use learner::device_windows::DeviceWindows;
-use learner::nccl::Nccl;
-use learner::trainer::{StepReport, Trainer};
+use learner::training::nccl::Nccl;
+use learner::training::trainer::{StepReport, Trainer};
 use model::{
     Compute, DeviceChoice, DeviceScans, FrameAt, HeadPlan, Network, NetworkKind, NetworkSpec,
 };
-use proto::sample::RowKey;
+use proto::messages::sample::RowKey;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -248,7 +248,7 @@ fn weights(device: Device) -> Found {
     let config = Arc::new(config(false)?);
     let trainer = Trainer::new(Arc::clone(&config), config.data.landmarks.clone(), device)?;
     let bytes = trainer.weights_bytes(3)?;
-    let read = model::weights::from_bytes(&bytes)?;
+    let read = model::files::weights::from_bytes(&bytes)?;
     for ((name, a), (_, b)) in read
         .network
         .parameters()

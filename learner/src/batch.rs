@@ -1,20 +1,26 @@
 //! Sampled rows → one batch of plain numbers, windows rendered.
 
+pub mod augment;
+pub mod collate;
+pub mod device_windows;
+pub mod frames;
+pub mod sampler;
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use common::config::Config;
-use common::pose::Poses;
-use common::row::{AgentStep, Row};
-use common::scan::Scan;
-use common::window::{WindowRule, render};
+use common::environment::pose::Poses;
+use common::environment::window::{WindowRule, render};
+use common::imaging::scan::Scan;
+use common::transition::row::{AgentStep, Row};
 use model::FrameAt;
-use proto::sample::RowKey;
+use proto::messages::sample::RowKey;
 use rand::Rng;
 
-use crate::augment::Augmenter;
-use crate::frames::{ABSENT, FrameList};
-use crate::lessons::{Lessons, Teacher};
+use crate::batch::augment::Augmenter;
+use crate::batch::frames::{ABSENT, FrameList};
+use crate::training::targets::{Lessons, Teacher};
 
 /// A row on its way from a shard into a batch.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,8 +3,8 @@
 use super::*;
 use crate::testing::{key, row, scans};
 use common::config::{AugmentConfig, Config};
-use common::row::FrameRef;
-use common::volume::Volume;
+use common::imaging::volume::Volume;
+use common::transition::row::FrameRef;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 

@@ -6,12 +6,17 @@
 //! configuration as TOML, the manifest as JSON, a [`Record`], and the SHA-256
 //! of all of it.
 
+pub mod files;
+pub mod folder;
+pub mod http;
+pub mod stream;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use model::layout::Layout;
-use model::tensor_file::{self, Metadata, TensorFile};
-use model::weights::{NETWORK_KEY, Weights};
+use model::files::tensor_file::{self, Metadata, TensorFile};
+use model::files::weights::{NETWORK_KEY, Weights};
+use model::network::layout::Layout;
 use model::{ModelError, Network, NetworkSpec, Parameters};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -19,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
-use crate::ledger::Books;
-use crate::trainer::{LANDMARKS_KEY, RULES_KEY, Restored, TrainError, Trainer};
+use crate::replay::limiter::Books;
+use crate::training::trainer::{LANDMARKS_KEY, RULES_KEY, Restored, TrainError, Trainer};
 
 /// Raised by every incompatible change of the file.
 pub const FORMAT: u32 = 2;
@@ -376,11 +381,11 @@ pub fn inference_weights(path: &Path) -> Result<Weights, CheckpointError> {
     if is_checkpoint {
         return Checkpoint::from_bytes(&bytes, &name)?.into_weights();
     }
-    model::weights::from_bytes(&bytes).map_err(corrupt)
+    model::files::weights::from_bytes(&bytes).map_err(corrupt)
 }
 
 fn same_data(here: &str, there: &str) -> Result<(), String> {
-    use common::manifest::TrainingManifest;
+    use common::imaging::manifest::TrainingManifest;
     let read = |text: &str| serde_json::from_str::<TrainingManifest>(text);
     match (read(here), read(there)) {
         (Ok(a), Ok(b)) if a.digest() == b.digest() => Ok(()),

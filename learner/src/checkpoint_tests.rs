@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::checkpoint_folder::{CheckpointFolder, LAST, load_newest};
+use crate::checkpoint::folder::{CheckpointFolder, LAST, load_newest};
 use crate::testing::{batch, config, trainer};
 use proptest::prelude::*;
 
@@ -228,7 +228,7 @@ fn inference_reads_checkpoints_and_weights_files_alike() {
         let read = inference_weights(path).unwrap();
         let pairs = read.network.parameters().iter().zip(t.average().iter());
         assert!(pairs.into_iter().all(|((_, x), (_, y))| x.equal(y)));
-        assert_eq!(read.metadata[crate::trainer::UPDATES_KEY], "2");
+        assert_eq!(read.metadata[crate::training::trainer::UPDATES_KEY], "2");
         assert!(read.metadata.contains_key(RULES_KEY));
     }
     fs::write(&a, b"junk").unwrap();

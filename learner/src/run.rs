@@ -7,32 +7,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::config::Config;
-use common::dataset::Dataset;
-use common::manifest::TrainingManifest;
-use common::row::RowShape;
-use common::rules::RULES_VERSION;
-use proto::channel::{self, Channel};
-use proto::hello::Hello;
-use proto::security::{Role, Security};
+use common::environment::rules::RULES_VERSION;
+use common::imaging::dataset::Dataset;
+use common::imaging::manifest::TrainingManifest;
+use common::transition::row::RowShape;
+use proto::messages::hello::Hello;
+use proto::transport::channel::{self, Channel};
+use proto::transport::security::{Role, Security};
 use proto::wire::replay_client::ReplayClient;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use crate::broadcast::{Newest, Published};
-use crate::checkpoint_files::CheckpointFiles;
-use crate::collate::CollateCounts;
-use crate::evaluations::Evaluations;
-use crate::ledger::{Ledger, LedgerError, Limits};
-use crate::priorities::priorities;
-use crate::progress::Progress;
-use crate::registry::{Registry, Settings};
-use crate::reporter::Reporter;
-use crate::sampler::Sampler;
+use crate::actors::broadcast::{Newest, Published};
+use crate::actors::evaluations::Evaluations;
+use crate::actors::registry::{Registry, Settings};
+use crate::batch::collate::CollateCounts;
+use crate::batch::sampler::Sampler;
+use crate::checkpoint::files::CheckpointFiles;
+use crate::replay::limiter::{Ledger, LedgerError, Limits};
+use crate::replay::priorities::priorities;
+use crate::replay::shards::Store;
+use crate::report::progress::Progress;
+use crate::report::reporter::Reporter;
 use crate::service::{LearnerService, Shared};
-use crate::store::Store;
-use crate::train_thread::{Done, TrainSetup, TrainSummary, TrainThreadError};
+use crate::training::thread::{Done, TrainSetup, TrainSummary, TrainThreadError};
 
 /// How long actors are given to hear that the run is over.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ pub enum LearnerError {
     Ledger(#[from] LedgerError),
     /// A shard's address.
     #[error("cluster.shards: {0}")]
-    Address(#[from] proto::channel::AddressError),
+    Address(#[from] proto::transport::channel::AddressError),
     /// Training.
     #[error(transparent)]
     Train(#[from] TrainThreadError),
@@ -106,7 +106,7 @@ pub enum LearnerError {
     Thread(&'static str),
     /// Serving.
     #[error(transparent)]
-    Serve(#[from] proto::serve::ServeError),
+    Serve(#[from] proto::transport::serve::ServeError),
 }
 
 /// Runs until the last update, the time limit, or `shutdown`; a final
@@ -293,7 +293,7 @@ fn row_shape(config: &Config) -> RowShape {
 fn clients(
     addresses: &[String],
     security: &Security,
-) -> Result<Vec<ReplayClient<Channel>>, proto::channel::AddressError> {
+) -> Result<Vec<ReplayClient<Channel>>, proto::transport::channel::AddressError> {
     addresses
         .iter()
         .map(|a| Ok(channel::replay_client(security.connect(a, Role::Replay)?)))
@@ -317,19 +317,26 @@ async fn serve(
     security: Security,
     shared: Arc<Shared>,
     closed: oneshot::Receiver<()>,
-) -> Result<(), proto::serve::ServeError> {
+) -> Result<(), proto::transport::serve::ServeError> {
     let service = LearnerService::new(shared, half_precision);
     let routes = Routes::new(channel::learner_server(service));
     let closed = async {
         let _ = closed.await;
     };
-    proto::serve::run_server(listener, security, routes, &["landmarl.v1.Learner"], closed).await
+    proto::transport::serve::run_server(
+        listener,
+        security,
+        routes,
+        &["landmarl.v1.Learner"],
+        closed,
+    )
+    .await
 }
 
 /// The same weights in bf16; `None` (and f32 is sent) where that fails.
 fn half_precision(published: &Published) -> Option<Published> {
-    let weights = model::weights::from_bytes(&published.bytes).ok()?;
-    let bytes = model::weights::to_bytes_bf16(&weights.network, &weights.metadata).ok()?;
+    let weights = model::files::weights::from_bytes(&published.bytes).ok()?;
+    let bytes = model::files::weights::to_bytes_bf16(&weights.network, &weights.metadata).ok()?;
     let Published {
         version,
         updates,

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::manifest::TrainingManifest;
-use proto::assembly::Assembly;
-use proto::checkpoints::{CheckpointList, PullCheckpoint};
-use proto::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
-use proto::heartbeat::{Heartbeat, HeartbeatReply};
-use proto::hello::{Difference, Hello};
-use proto::join::{JoinReply, JoinRequest};
-use proto::weights::{WatchRequest, WeightsChunk};
+use common::imaging::manifest::TrainingManifest;
+use proto::messages::assembly::Assembly;
+use proto::messages::checkpoints::{CheckpointList, PullCheckpoint};
+use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
+use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
+use proto::messages::hello::{Difference, Hello};
+use proto::messages::join::{JoinReply, JoinRequest};
+use proto::messages::weights::{WatchRequest, WeightsChunk};
 use proto::wire;
 use proto::wire::learner_server::Learner;
 use tokio::sync::{mpsc, watch};
@@ -21,14 +21,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::broadcast::{self, Half, Newest, Published};
-use crate::checkpoint_files::{CheckpointFiles, FilesError};
-use crate::checkpoint_stream;
-use crate::evaluations::{Evaluations, KeepError};
-use crate::progress::Progress;
-use crate::registry::Registry;
-use crate::status;
-use crate::store::Store;
+use crate::actors::broadcast::{self, Half, Newest, Published};
+use crate::actors::evaluations::{Evaluations, KeepError};
+use crate::actors::registry::Registry;
+use crate::checkpoint::files::{CheckpointFiles, FilesError};
+use crate::checkpoint::stream as checkpoint_stream;
+use crate::replay::shards::Store;
+use crate::report::progress::Progress;
+use crate::report::status;
 
 /// Chunks on their way to one receiver.
 const CHUNKS_IN_FLIGHT: usize = 2;

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use common::config::Config;
-use common::geometry::{Affine, AxisMap, Geometry};
-use common::row::{AgentStep, FrameRef, Row, RowHeader};
-use common::scan::Scan;
-use common::volume::Volume;
-use proto::sample::RowKey;
+use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::scan::Scan;
+use common::imaging::volume::Volume;
+use common::transition::row::{AgentStep, FrameRef, Row, RowHeader};
+use proto::messages::sample::RowKey;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use tch::Device;
 
-use crate::augment::Augmenter;
+use crate::batch::augment::Augmenter;
 use crate::batch::{Batch, Collator, SampledRow};
-use crate::trainer::Trainer;
+use crate::training::trainer::Trainer;
 
 /// Scans of 20 × 21 × 22 voxels, each with its own pattern.
 pub(crate) fn scans(count: u8) -> Vec<Arc<Scan>> {
@@ -140,7 +140,7 @@ pub(crate) fn batch(config: &Config, i: u32) -> Batch {
 }
 
 /// A row's look without augmentation.
-pub(crate) fn look() -> crate::augment::Look {
+pub(crate) fn look() -> crate::batch::augment::Look {
     let mut off = Config::defaults().unwrap().augment;
     off.enabled = false;
     let mut rng = ChaCha8Rng::seed_from_u64(0);

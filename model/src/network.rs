@@ -1,16 +1,28 @@
 //! A Q-network: parameters and forward passes.
 
+pub(crate) mod communication;
+pub mod head_plan;
+pub(crate) mod heads;
+pub mod infer;
+pub mod init;
+pub mod layout;
+pub mod parameters;
+pub mod presets;
+pub mod script;
+pub mod spec;
+pub(crate) mod trunk;
+
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
-use crate::head_plan::HeadPlan;
-use crate::heads::Heads;
-use crate::init::{self, as_i64};
-use crate::layout::Layout;
-use crate::parameters::Parameters;
-use crate::spec::{NetworkKind, NetworkSpec};
-use crate::trunk::{Compute, Trunk};
+use crate::network::head_plan::HeadPlan;
+use crate::network::heads::Heads;
+use crate::network::init::as_i64;
+use crate::network::layout::Layout;
+use crate::network::parameters::Parameters;
+use crate::network::spec::{NetworkKind, NetworkSpec};
+use crate::network::trunk::{Compute, Trunk};
 
 /// A Q-network. Forward passes record gradients unless they run under
 /// [`tch::no_grad`]. It is `Send` and belongs to one thread at a time.
@@ -24,7 +36,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network with first values drawn from `rng` (see [`crate::init`]).
+    /// A network with first values drawn from `rng` (see [`crate::network::init`]).
     ///
     /// # Errors
     /// When the spec is not valid or the device has no memory.

@@ -1,15 +1,15 @@
 //! Windows on a device: volumes stay there as bytes, windows are cut by index
 //! arithmetic. Which voxel a sample reads is decided by
-//! [`common::window::axis_samples`] alone, so every window is bit-equal to the
+//! [`common::environment::window::axis_samples`] alone, so every window is bit-equal to the
 //! CPU renderer's.
 
-use common::pose::{FRACTION, Pose};
-use common::volume::{Volume, Voxels};
-use common::window::{OUTSIDE, WindowRule, axis_samples};
+use common::environment::pose::{FRACTION, Pose};
+use common::environment::window::{OUTSIDE, WindowRule, axis_samples};
+use common::imaging::volume::{Volume, Voxels};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
-use crate::init::as_i64;
+use crate::network::init::as_i64;
 
 /// Samples rendered at a time; bounds the index tensor to 256 MiB.
 const CHUNK: usize = 1 << 25;

@@ -5,15 +5,17 @@
 //! get valid messages with some bytes changed, cut or added, and plain noise.
 
 use bytes::Bytes;
-use common::row::RowShape;
+use common::transition::row::RowShape;
 use proptest::prelude::*;
 use prost::Message;
-use proto::hello::Hello;
-use proto::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, InsertRequest, Writer};
-use proto::learner_status::LearnerStatus;
-use proto::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
-use proto::shard_status::ShardStatus;
-use proto::update::{PriorityUpdate, SlotPriority};
+use proto::messages::hello::Hello;
+use proto::messages::insert::{
+    AckLevel, InsertBatch, InsertOpen, InsertReply, InsertRequest, Writer,
+};
+use proto::messages::learner_status::LearnerStatus;
+use proto::messages::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
+use proto::messages::shard_status::ShardStatus;
+use proto::messages::update::{PriorityUpdate, SlotPriority};
 use proto::wire;
 
 /// Decodes a message and converts it; both may refuse.
@@ -53,23 +55,23 @@ const TARGETS: [(&str, Target); 13] = [
     ),
     (
         "JoinRequest",
-        target::<wire::JoinRequest, proto::join::JoinRequest>,
+        target::<wire::JoinRequest, proto::messages::join::JoinRequest>,
     ),
     (
         "JoinReply",
-        target::<wire::JoinReply, proto::join::JoinReply>,
+        target::<wire::JoinReply, proto::messages::join::JoinReply>,
     ),
     (
         "Heartbeat",
-        target::<wire::HeartbeatRequest, proto::heartbeat::Heartbeat>,
+        target::<wire::HeartbeatRequest, proto::messages::heartbeat::Heartbeat>,
     ),
     (
         "WatchRequest",
-        target::<wire::WatchRequest, proto::weights::WatchRequest>,
+        target::<wire::WatchRequest, proto::messages::weights::WatchRequest>,
     ),
     (
         "WeightsChunk",
-        target::<wire::WeightsChunk, proto::weights::WeightsChunk>,
+        target::<wire::WeightsChunk, proto::messages::weights::WeightsChunk>,
     ),
 ];
 

@@ -2,11 +2,11 @@
 
 use crate::error::ShardError;
 use crate::journal::JournalConfig;
-use crate::selector::Selector;
 use crate::table::Table;
-use common::row::RowShape;
-use proto::hello::Hello;
-use proto::security::Security;
+use crate::table::selector::Selector;
+use common::transition::row::RowShape;
+use proto::messages::hello::Hello;
+use proto::transport::security::Security;
 
 /// The smallest row there is: what a shard checks its capacity with before it
 /// knows the shape of its rows.

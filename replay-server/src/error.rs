@@ -1,14 +1,14 @@
 //! Everything that a shard refuses or fails at.
 
-use crate::batch::BatchError;
 use crate::journal::JournalError;
-use crate::selector::SelectorError;
+use crate::service::decode::BatchError;
+use crate::service::writers::FormerLife;
 use crate::table::TableError;
-use crate::writers::FormerLife;
+use crate::table::selector::SelectorError;
 use proto::error::ProtocolError;
-use proto::hello::HelloMismatch;
-use proto::sample::SAMPLE_ROWS_MAX;
-use proto::serve::ServeError;
+use proto::messages::hello::HelloMismatch;
+use proto::messages::sample::SAMPLE_ROWS_MAX;
+use proto::transport::serve::ServeError;
 use std::path::PathBuf;
 use tonic::Status;
 

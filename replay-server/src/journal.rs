@@ -8,6 +8,9 @@
 //! - [`thread`]: the log on a thread of its own.
 //! - [`sweep`]: files that nobody needs any more, removed on another.
 
+pub mod restore;
+pub mod verify;
+
 pub mod disk;
 pub mod frame;
 pub mod log;
@@ -73,7 +76,7 @@ pub enum JournalError {
     },
     /// A snapshot could not be written; the one before stays.
     #[error(transparent)]
-    Snapshot(#[from] common::durable::DurableError),
+    Snapshot(#[from] common::run::durable::DurableError),
     /// The thread that writes is gone.
     #[error(
         "the journal's thread is gone: restart the shard; what was acknowledged as durable is on disk"

@@ -1,8 +1,8 @@
 //! A shard's numbers for Prometheus; docs/metrics.md says what each means.
 
-use crate::shared::SharedShard;
-use proto::metrics::{Page, Source, Unit, number};
-use proto::shard_status::{JournalStatus, ShardStatus};
+use crate::service::shared::SharedShard;
+use proto::messages::shard_status::{JournalStatus, ShardStatus};
+use proto::transport::metrics::{Page, Source, Unit, number};
 use std::sync::Arc;
 
 /// Tells what a shard holds and does.
@@ -173,7 +173,7 @@ fn journal(page: &mut Page, s: &ShardStatus, kept: &JournalStatus) {
 mod tests {
     use super::*;
     use crate::config::ShardConfig;
-    use proto::metrics::Metrics;
+    use proto::transport::metrics::Metrics;
 
     #[test]
     fn a_shard_tells_its_table_and_its_journal_where_it_has_one() {

@@ -1,6 +1,6 @@
 //! A shard's status in words and as JSON.
 
-use proto::shard_status::ShardStatus;
+use proto::messages::shard_status::ShardStatus;
 
 /// For programs.
 #[must_use]

@@ -1,15 +1,20 @@
 //! The gRPC service: reads messages, asks the shard, writes messages.
 
+pub mod counted;
+pub mod decode;
+pub mod insert_stream;
+pub mod shared;
+pub mod writers;
+
 use crate::error::ShardError;
-use crate::insert_stream;
-use crate::shared::{SharedShard, Taken};
+use crate::service::shared::{SharedShard, Taken};
 use crate::table::{Sampled, Update};
-use common::columns;
-use common::row::RowShape;
-use proto::channel::MESSAGE_BYTES_MAX;
-use proto::insert::INSERT_WINDOW;
-use proto::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
-use proto::update::{PriorityUpdate, UpdateReply};
+use common::transition::columns;
+use common::transition::row::RowShape;
+use proto::messages::insert::INSERT_WINDOW;
+use proto::messages::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
+use proto::messages::update::{PriorityUpdate, UpdateReply};
+use proto::transport::channel::MESSAGE_BYTES_MAX;
 use proto::wire;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};

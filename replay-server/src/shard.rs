@@ -1,22 +1,22 @@
 //! One shard: table, limiter and writers under one owner, without sockets,
 //! clock or threads. Time comes as an argument, as time since the start.
 //!
-//! A journal, when there is one, stands beside the table ([`crate::shared`]):
-//! it takes what [`Shard::insert`] stores, and [`crate::restore`] puts it back.
+//! A journal, when there is one, stands beside the table ([`crate::service::shared`]):
+//! it takes what [`Shard::insert`] stores, and [`crate::journal::restore`] puts it back.
 
-use crate::ages::Ages;
 use crate::config::ShardConfig;
-use crate::credit::Credit;
 use crate::error::ShardError;
 use crate::journal::snapshot::{Outline, Snapshot};
+use crate::limiter::credit::Credit;
+use crate::limiter::waiting::Waiting;
+use crate::service::writers::Writers;
+use crate::table::ages::Ages;
 use crate::table::{Sampled, Table, Update, Updated};
-use crate::waiting::Waiting;
-use crate::writers::Writers;
-use common::row::RowShape;
-use proto::hello::{Hello, HelloMismatch};
-use proto::insert::Writer;
-use proto::sample::ShardSummary;
-use proto::shard_status::ShardStatus;
+use common::transition::row::RowShape;
+use proto::messages::hello::{Hello, HelloMismatch};
+use proto::messages::insert::Writer;
+use proto::messages::sample::ShardSummary;
+use proto::messages::shard_status::ShardStatus;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use std::ops::Range;

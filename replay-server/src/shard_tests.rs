@@ -1,7 +1,7 @@
 //! Tests of `shard`.
 
 use super::*;
-use crate::selector::Selector;
+use crate::table::selector::Selector;
 
 const SHAPE: RowShape = RowShape {
     agents: 1,

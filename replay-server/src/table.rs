@@ -4,10 +4,14 @@
 //! how often it was filled before, so that whoever names a row by slot and
 //! generation can never mean a newer one.
 
+pub mod ages;
+pub mod selector;
+pub mod sum_tree;
+
 mod state;
 
-use crate::selector::Selector;
-use crate::sum_tree::{SumTree, TreeError};
+use crate::table::selector::Selector;
+use crate::table::sum_tree::{SumTree, TreeError};
 use rand::Rng;
 use std::ops::Range;
 

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Rollout, RolloutError};
-use crate::episodes::Episodes;
-use crate::slot::{Slot, SlotState};
+use crate::rollout::episodes::Episodes;
+use crate::rollout::slot::{Slot, SlotState};
 
 /// Everything about a rollout but what configuration and scans say.
 #[derive(Debug, Clone, Serialize, Deserialize)]

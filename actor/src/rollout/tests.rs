@@ -4,10 +4,10 @@ mod parts;
 
 use super::*;
 use crate::fixture::{self, Oracle, scan_with};
-use crate::policy::{QValues, RandomPolicy, ZeroPolicy};
-use common::row::{AgentStep, FrameRef};
-use common::rules::{Coupling, CutRule};
-use common::walk::End;
+use crate::rollout::policy::{QValues, RandomPolicy, ZeroPolicy};
+use common::environment::End;
+use common::environment::rules::{Coupling, CutRule};
+use common::transition::row::{AgentStep, FrameRef};
 
 const WRITER: Writer = Writer {
     actor: 3,

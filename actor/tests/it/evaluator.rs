@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actor::evaluator::{self, EvaluatorSetup, EvaluatorSummary};
-use actor::guess::Guess;
-use actor::validate::{Validation, Validator};
-use actor::weights::Published;
+use actor::evaluation::baseline::Guess;
+use actor::evaluation::evaluator::{self, EvaluatorSetup, EvaluatorSummary};
+use actor::evaluation::validate::{Validation, Validator};
+use actor::session::weights::Published;
 use actor::{ActorError, Ending};
-use proto::evaluator::Evaluation;
+use proto::messages::evaluator::Evaluation;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -27,7 +27,7 @@ impl Running {
         config.validation.every = every;
         config.validation.starts = 1;
         let setup = EvaluatorSetup {
-            security: proto::security::Security::none(),
+            security: proto::transport::security::Security::none(),
             errors: tokio::sync::watch::channel(None).0,
             config: Arc::new(config),
             selection: vec![scan(13)],

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use proto::assembly::Assembly;
-use proto::channel::learner_server;
-use proto::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
-use proto::heartbeat::{Heartbeat, HeartbeatReply};
-use proto::insert::Writer;
-use proto::join::{JoinReply, JoinRequest};
-use proto::weights::{WatchRequest, WeightsChunk};
+use proto::messages::assembly::Assembly;
+use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
+use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
+use proto::messages::insert::Writer;
+use proto::messages::join::{JoinReply, JoinRequest};
+use proto::messages::weights::{WatchRequest, WeightsChunk};
+use proto::transport::channel::learner_server;
 use proto::wire;
 use proto::wire::learner_server::Learner;
 use sha2::{Digest, Sha256};

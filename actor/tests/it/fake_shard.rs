@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::columns::read_rows;
-use common::row::{Row, RowShape};
-use proto::channel::replay_server;
-use proto::insert::{InsertReply, InsertRequest, Writer};
+use common::transition::columns::read_rows;
+use common::transition::row::{Row, RowShape};
+use proto::messages::insert::{InsertReply, InsertRequest, Writer};
+use proto::transport::channel::replay_server;
 use proto::wire;
 use proto::wire::replay_server::Replay;
 use tokio::sync::{mpsc, watch};

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use actor::network_policy::{NetworkPolicy, Samples};
-use actor::policy::{Policy, PolicyError, QValues, View};
 use actor::rollout::Rollout;
+use actor::rollout::network_policy::{NetworkPolicy, Samples};
+use actor::rollout::policy::{Policy, PolicyError, QValues, View};
 use common::config::Config;
-use common::dataset::{Dataset, DatasetSpec, LoadOptions, Split};
-use common::rules::Rules;
-use proto::insert::Writer;
+use common::environment::rules::Rules;
+use common::imaging::dataset::{Dataset, DatasetSpec, LoadOptions, Split};
+use proto::messages::insert::Writer;
 use tch::Device;
 
 /// Asks both, and acts by the first.
@@ -68,7 +68,7 @@ fn bf16_chooses_as_f32_does() {
         ids: config.data.landmarks.clone(),
         options: LoadOptions::from_config(&config),
     });
-    let network = model::weights::from_bytes(&bytes).unwrap().network;
+    let network = model::files::weights::from_bytes(&bytes).unwrap().network;
     let policy = |bf16| {
         let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, Device::Cpu);
         let mut policy = policy.with_bf16(bf16);

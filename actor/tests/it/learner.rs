@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actor::{ActorError, Ending};
-use proto::heartbeat::{ActorState, HeartbeatReply};
+use proto::messages::heartbeat::{ActorState, HeartbeatReply};
 use tonic::Status;
 
 use crate::fake_learner::FakeLearner;
@@ -64,7 +64,7 @@ async fn an_actor_waits_for_a_learner_that_is_not_there_yet() {
     until("rows", || shard.rows() > 50).await;
     let request = learner.joins.lock().unwrap()[0].clone();
     assert_eq!((request.hello.run_id.as_str(), request.slots), ("", 4));
-    let manifest: common::manifest::TrainingManifest =
+    let manifest: common::imaging::manifest::TrainingManifest =
         serde_json::from_slice(&request.manifest_json).unwrap();
     assert_eq!(manifest.digest(), request.hello.manifest);
     assert_eq!(actor.stop().await.unwrap().ending, Ending::Shutdown);

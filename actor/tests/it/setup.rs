@@ -4,16 +4,16 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actor::counters::Counters;
+use actor::session::counters::Counters;
 use actor::{ActorError, ActorSetup, ActorSummary};
 use common::config::Config;
-use common::dataset::Dataset;
-use common::geometry::{Affine, AxisMap, Geometry};
-use common::manifest::volume_hash;
-use common::scan::Scan;
-use common::volume::Volume;
+use common::imaging::dataset::Dataset;
+use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::manifest::volume_hash;
+use common::imaging::scan::Scan;
+use common::imaging::volume::Volume;
 use model::{Network, NetworkSpec};
-use proto::security::Security;
+use proto::transport::security::Security;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::oneshot;
@@ -73,7 +73,7 @@ pub fn weights(seed: u64, history: usize) -> Vec<u8> {
         tch::Device::Cpu,
     )
     .unwrap();
-    model::weights::to_bytes(&network, &model::tensor_file::Metadata::new()).unwrap()
+    model::files::weights::to_bytes(&network, &model::files::tensor_file::Metadata::new()).unwrap()
 }
 
 /// An actor that runs until it is told to stop.

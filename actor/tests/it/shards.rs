@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actor::Ending;
-use actor::placement::shard_of;
+use actor::uplink::placement::shard_of;
 use common::config::OverloadConfig;
-use proto::heartbeat::ActorState;
-use proto::insert::Writer;
+use proto::messages::heartbeat::ActorState;
+use proto::messages::insert::Writer;
 use tonic::Status;
 
 use crate::fake_learner::{FakeLearner, RUN};

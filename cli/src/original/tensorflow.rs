@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::failure::{Advice, Exit};
+use crate::output::failure::{Advice, Exit};
 
 /// An error for a TensorFlow checkpoint: its prefix, one of its files, or its folder.
 pub(super) fn refuse(load: &Path) -> Result<(), Advice> {

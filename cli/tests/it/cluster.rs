@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::learner_status::{ActorStatus, LearnerStatus, ShardLink};
+use proto::messages::learner_status::{ActorStatus, LearnerStatus, ShardLink};
 use serde_json::Value;
 
 use crate::process::Bench;
@@ -136,7 +136,8 @@ fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -
     let back = cluster.until("rows in the new shard", PATIENCE, |s| {
         pace.see(s);
         let shard = &s.shards[1];
-        let used = |s: proto::sample::ShardSummary| s.rows >= capacity * 2 / 3 && s.sampled > 0;
+        let used =
+            |s: proto::messages::sample::ShardSummary| s.rows >= capacity * 2 / 3 && s.sampled > 0;
         shard.alive && shard.summary.is_some_and(used)
     });
     assert!(back.updates >= away.updates);
@@ -157,7 +158,7 @@ fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -
     renewed[0]["rows"].as_u64().unwrap()
 }
 
-/// The algebra of `learner::ledger` on every line of metrics.
+/// The algebra of `learner::replay::limiter` on every line of metrics.
 #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
 fn check_limiter(lines: &[Value], shards: usize, capacity: u64) {
     // As in services.rs: SPI, tolerance, min_rows, batches in flight, one batch per shard.

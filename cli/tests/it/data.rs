@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::nifti_io::{self, ImageRef, Samples, SamplesRef};
+use common::imaging::nifti_io::{self, ImageRef, Samples, SamplesRef};
 
 use crate::process::{Bench, errors_as_before, same_as_before};
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use proto::learner_status::LearnerStatus;
+use proto::messages::learner_status::LearnerStatus;
 use serde_json::Value;
 
 use crate::process::json;

@@ -1,7 +1,7 @@
 //! `eval` and `play` with weights that know nothing: everything but the accuracy.
 
-use common::landmark_file::LandmarkFile;
-use common::nifti_io::{Limits, Samples, read};
+use common::imaging::landmark_file::LandmarkFile;
+use common::imaging::nifti_io::{Limits, Samples, read};
 
 use crate::fixtures::{random_weights, rules};
 use crate::process::{Bench, errors_as_before, json};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use model::{Network, NetworkSpec, weights};
+use model::files::weights;
+use model::{Network, NetworkSpec};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
@@ -29,7 +30,7 @@ pub fn random_weights(bench: &Bench, rules: &str) -> Vec<u8> {
 
 /// The rules those weights were made for, with that window.
 pub fn rules(window: usize) -> String {
-    let mut rules = serde_json::to_value(common::rules::Rules::standard()).unwrap();
+    let mut rules = serde_json::to_value(common::environment::rules::Rules::standard()).unwrap();
     rules["window_size"] = window.into();
     rules["scales"] = serde_json::json!([[2, 3], [1, 1]]);
     rules["max_steps"] = 25.into();

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use common::config::{Config, Sources};
-use common::dataset::{Dataset, DatasetSpec};
-use common::landmark_file::LandmarkFile;
-use common::nifti_io::{ImageRef, Limits, Samples, SamplesRef, read, write};
+use common::imaging::dataset::{Dataset, DatasetSpec};
+use common::imaging::landmark_file::LandmarkFile;
+use common::imaging::nifti_io::{ImageRef, Limits, Samples, SamplesRef, read, write};
 
 use crate::process::{Bench, json};
 use crate::run::{SMALL, lines};
@@ -18,7 +18,7 @@ struct Phantom {
     dims: [usize; 3],
     voxels: Vec<u8>,
     /// Voxel → RAS mm.
-    affine: common::geometry::Affine,
+    affine: common::imaging::geometry::Affine,
     /// Landmarks, RAS mm, by name.
     file: LandmarkFile,
 }

@@ -336,7 +336,7 @@ fn loki_is_followed_and_its_complaints_are_told() {
     let push = |ago: u64, text: &str| {
         let at = std::time::SystemTime::now() - Duration::from_secs(ago);
         let whole = line("00:00:00", "actor", "box", "info", &message(text));
-        let time = common::run_folder::rfc3339(at);
+        let time = common::run::run_folder::rfc3339(at);
         loki.push(&whole.replace("2026-11-26T00:00:00Z", &time));
     };
     push(20, "before");

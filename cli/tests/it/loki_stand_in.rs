@@ -11,7 +11,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use common::run_folder::unix_nanos;
+use common::run::run_folder::unix_nanos;
 use regex::Regex;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use common::landmark_file::LandmarkFile;
+use common::imaging::landmark_file::LandmarkFile;
 
 use crate::fixtures::{random_weights, rules};
 use crate::process::{Bench, Done, errors_as_before};
@@ -37,8 +37,10 @@ fn data(bench: &Bench) {
         let scan = format!("data/train/images/phantom_{number:04}.nii.gz");
         let table = bench.path(&format!("data/train/landmarks/phantom_{number:04}.csv"));
         let file = LandmarkFile::read(&table).unwrap();
-        let image =
-            common::nifti_io::read(&bench.path(&scan), &common::nifti_io::Limits::default());
+        let image = common::imaging::nifti_io::read(
+            &bench.path(&scan),
+            &common::imaging::nifti_io::Limits::default(),
+        );
         let affine = *image.unwrap().affine();
         let names = [
             "bridge",

@@ -220,7 +220,7 @@ fn the_published_file_is_imported_without_python() {
     );
     let read = |path: &Path| {
         let bytes = std::fs::read(path).unwrap();
-        model::tensor_file::read(&bytes).unwrap().0
+        model::files::tensor_file::read(&bytes).unwrap().0
     };
     let ours = read(&bench.path("ac.safetensors"));
     let theirs = read(&shared.join("reference/rl-medical-single-agent-ac.safetensors"));

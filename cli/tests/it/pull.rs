@@ -4,10 +4,12 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use learner::checkpoint_files::CheckpointFiles;
-use learner::checkpoint_stream;
-use proto::channel::{learner_server, server_builder};
-use proto::checkpoints::{CheckpointChunk, CheckpointList, PIECE_BYTES_MAX, PullCheckpoint};
+use learner::checkpoint::files::CheckpointFiles;
+use learner::checkpoint::stream as checkpoint_stream;
+use proto::messages::checkpoints::{
+    CheckpointChunk, CheckpointList, PIECE_BYTES_MAX, PullCheckpoint,
+};
+use proto::transport::channel::{learner_server, server_builder};
 use proto::wire;
 use proto::wire::learner_server::Learner;
 use tokio::runtime::Runtime;

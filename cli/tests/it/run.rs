@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::run_folder::RunFolder;
+use common::run::run_folder::RunFolder;
 
 use crate::checkpoints;
 use crate::process::{Bench, errors_as_before, json};
@@ -33,7 +33,10 @@ pub fn lines(path: &Path) -> Vec<serde_json::Value> {
 }
 
 fn log_file() -> String {
-    format!("logs/landmarl-{}.jsonl", common::run_folder::host_name())
+    format!(
+        "logs/landmarl-{}.jsonl",
+        common::run::run_folder::host_name()
+    )
 }
 
 #[test]
@@ -189,7 +192,7 @@ fn played(bench: &Bench) {
 
 /// Rows that the run's first shard keeps, and the number of its next one.
 fn kept(run: &Path) -> (u64, u64) {
-    let kept = replay_server::verify::verify(&run.join("replay/shard-0")).unwrap();
+    let kept = replay_server::journal::verify::verify(&run.join("replay/shard-0")).unwrap();
     assert!(kept.is_sound(), "{}", kept.as_text());
     let kept = kept.as_json();
     assert_eq!(kept["snapshot_row"], kept["next_row"], "{kept}");

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::config::{ClusterConfig, Config};
-use proto::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
-use proto::insert::Writer;
-use proto::learner_status::LearnerStatus;
-use proto::retry::{CALL_DEADLINE, unary};
-use proto::security::{Role, Security};
+use proto::messages::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
+use proto::messages::insert::Writer;
+use proto::messages::learner_status::LearnerStatus;
+use proto::transport::retry::{CALL_DEADLINE, unary};
+use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::learner_client::LearnerClient;
 use serde_json::Value;
@@ -167,7 +167,7 @@ impl Secured {
     fn call<T, F>(
         &self,
         role: Role,
-        ask: impl FnOnce(LearnerClient<proto::channel::Channel>) -> F,
+        ask: impl FnOnce(LearnerClient<proto::transport::channel::Channel>) -> F,
     ) -> T
     where
         F: Future<Output = T>,
@@ -180,7 +180,7 @@ impl Secured {
             let channel = self
                 .security(role)
                 .connect(&self.learner_address, Role::Learner);
-            ask(proto::channel::learner_client(channel.unwrap())).await
+            ask(proto::transport::channel::learner_client(channel.unwrap())).await
         })
     }
 

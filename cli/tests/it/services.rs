@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use proto::learner_status::LearnerStatus;
-use proto::retry::{CALL_DEADLINE, unary};
-use proto::{channel, wire};
+use proto::messages::learner_status::LearnerStatus;
+use proto::transport::channel;
+use proto::transport::retry::{CALL_DEADLINE, unary};
+use proto::wire;
 
 use crate::process::Bench;
 

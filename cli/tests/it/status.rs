@@ -1,11 +1,11 @@
 //! What `landmarl status` and `learner status` print, from statuses that are given.
 
-use learner::status_text::{as_json, as_text};
-use proto::evaluator::{Evaluation, EvaluatorStatus};
-use proto::heartbeat::ActorState;
-use proto::insert::Writer;
-use proto::learner_status::{ActorStatus, LearnerStatus, Pace, ShardLink};
-use proto::sample::ShardSummary;
+use learner::report::status_text::{as_json, as_text};
+use proto::messages::evaluator::{Evaluation, EvaluatorStatus};
+use proto::messages::heartbeat::ActorState;
+use proto::messages::insert::Writer;
+use proto::messages::learner_status::{ActorStatus, LearnerStatus, Pace, ShardLink};
+use proto::messages::sample::ShardSummary;
 
 use crate::process::{Bench, same_as_before};
 use crate::services::free_address;

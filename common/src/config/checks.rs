@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::sections::{ActionsConfig, ClusterConfig, GoalsConfig, KIND_COMMNET};
-use crate::reward::{RewardStrategy, TeamReward};
+use crate::environment::reward::{RewardStrategy, TeamReward};
 
 /// One condition on a value.
 pub(super) struct Check {

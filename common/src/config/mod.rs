@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::rules::Rules;
+use crate::environment::rules::Rules;
 
 /// The defaults, with a comment for each key.
 pub const DEFAULTS: &str = include_str!("default.toml");

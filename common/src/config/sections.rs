@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::nifti_io::Limits;
-use crate::starts::TrainingStarts;
+use crate::environment::starts::TrainingStarts;
+use crate::imaging::nifti_io::Limits;
 
 /// `network.kind` where agents hear each other.
 pub const KIND_COMMNET: &str = "commnet";

@@ -45,7 +45,10 @@ fn layers_override_each_other() {
     assert_eq!(load(&["data.fold=3"], &[]).unwrap().data.fold(), Some(3));
     assert_eq!(load(&["data.fold=-1"], &[]).unwrap().data.fold(), None);
     let c = load(&["rules.target={ radius = 2.0 }"], &[]).unwrap();
-    assert_eq!(c.rules.target, crate::rules::TargetRule::Radius(2.0));
+    assert_eq!(
+        c.rules.target,
+        crate::environment::rules::TargetRule::Radius(2.0)
+    );
 }
 
 #[test]

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 
 use super::spec::{PhantomSpec, PhantomSpecError};
 use super::{Phantom, PhantomLandmark};
-use crate::durable::{DurableError, write_atomic};
-use crate::nifti_io::WriteError;
+use crate::imaging::nifti_io::WriteError;
+use crate::run::durable::{DurableError, write_atomic};
 
 /// Changes whenever a seed gives another phantom than before.
 pub const DATASET_VERSION: u32 = 1;

@@ -8,11 +8,11 @@ mod shard;
 use std::time::Duration;
 
 use learner::LearnerError;
-use proto::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
-use proto::insert::Writer;
-use proto::join::{JoinReply, JoinRequest};
-use proto::learner_status::LearnerStatus;
-use proto::weights::{WatchRequest, WeightsChunk};
+use proto::messages::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
+use proto::messages::insert::Writer;
+use proto::messages::join::{JoinReply, JoinRequest};
+use proto::messages::learner_status::LearnerStatus;
+use proto::messages::weights::{WatchRequest, WeightsChunk};
 use proto::wire;
 use setup::{Run, config};
 use sha2::{Digest, Sha256};
@@ -98,8 +98,8 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
         if chunk.is_last() {
             let sum: [u8; 32] = Sha256::digest(&whole).into();
             assert_eq!(sum, chunk.sha256);
-            let read = model::weights::from_bytes(&whole).unwrap();
-            let updates = &read.metadata[learner::trainer::UPDATES_KEY];
+            let read = model::files::weights::from_bytes(&whole).unwrap();
+            let updates = &read.metadata[learner::training::trainer::UPDATES_KEY];
             assert_eq!(*updates, chunk.updates.to_string());
             versions.push(chunk.version);
             whole.clear();
@@ -132,7 +132,7 @@ async fn a_run_trains_to_its_end_and_tells_everyone() {
     let inserted: u64 = run.shards.iter().map(|s| s.state().inserted).sum();
     assert!(60 * 8 <= (inserted + 100) * 4 + 8 * 8, "{inserted}");
     let read = learner::checkpoint::inference_weights(&summary.checkpoint).unwrap();
-    assert_eq!(read.metadata[learner::trainer::UPDATES_KEY], "60");
+    assert_eq!(read.metadata[learner::training::trainer::UPDATES_KEY], "60");
     let metrics = std::fs::read_to_string(run.dir.path().join("metrics.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
     assert_eq!(last["updates"], 60);

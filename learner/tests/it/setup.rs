@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::config::Config;
-use common::dataset::Dataset;
-use common::geometry::{Affine, AxisMap, Geometry};
-use common::manifest::volume_hash;
-use common::rules::RULES_VERSION;
-use common::scan::Scan;
-use common::volume::Volume;
+use common::environment::rules::RULES_VERSION;
+use common::imaging::dataset::Dataset;
+use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::manifest::volume_hash;
+use common::imaging::scan::Scan;
+use common::imaging::volume::Volume;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
-use proto::channel::Channel;
-use proto::hello::Hello;
-use proto::security::Security;
+use proto::messages::hello::Hello;
+use proto::transport::channel::Channel;
+use proto::transport::security::Security;
 use proto::wire::learner_client::LearnerClient;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -129,7 +129,7 @@ impl Run {
             dataset: dataset(),
             run_id: "it".into(),
             run_dir: dir.path().to_owned(),
-            checkpoints: Arc::new(learner::checkpoint_files::CheckpointFiles::new(
+            checkpoints: Arc::new(learner::checkpoint::files::CheckpointFiles::new(
                 &dir.path().join("checkpoints"),
             )),
             shards: addresses.clone(),
@@ -155,8 +155,8 @@ impl Run {
     }
 
     pub fn client(&self) -> LearnerClient<Channel> {
-        let channel = proto::channel::connect_lazy(&self.address.to_string()).unwrap();
-        proto::channel::learner_client(channel)
+        let channel = proto::transport::channel::connect_lazy(&self.address.to_string()).unwrap();
+        proto::transport::channel::learner_client(channel)
     }
 
     pub fn hello(&self) -> Hello {

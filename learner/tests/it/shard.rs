@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use common::columns::to_columns;
-use common::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
-use proto::hello::Hello;
-use proto::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
-use proto::update::{PriorityUpdate, UpdateReply};
+use common::transition::columns::to_columns;
+use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
+use proto::messages::hello::Hello;
+use proto::messages::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
+use proto::messages::update::{PriorityUpdate, UpdateReply};
 use proto::wire;
 use proto::wire::replay_server::Replay;
 use tokio::net::TcpListener;
@@ -54,10 +54,10 @@ impl Shard {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = Routes::new(proto::channel::replay_server(shard.clone()));
-        tokio::spawn(proto::serve::run_server(
+        let routes = Routes::new(proto::transport::channel::replay_server(shard.clone()));
+        tokio::spawn(proto::transport::serve::run_server(
             listener,
-            proto::security::Security::none(),
+            proto::transport::security::Security::none(),
             routes,
             &[],
             std::future::pending(),

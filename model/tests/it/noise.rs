@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use model::layout::Layout;
-use model::tensor_file;
-use model::weights::{NETWORK_KEY, from_bytes};
+use model::files::tensor_file;
+use model::files::weights::{NETWORK_KEY, from_bytes};
+use model::network::layout::Layout;
 use model::{Network, NetworkSpec};
 use tch::Tensor;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::layout::{Layout, Role};
+use model::network::layout::{Layout, Role};
 use model::{Compute, HeadPlan, Network, NetworkKind, NetworkSpec};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};

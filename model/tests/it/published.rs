@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use model::weights::from_bytes;
+use model::files::weights::from_bytes;
 use model::{HeadPlan, NetworkKind, NetworkSpec};
 use tch::Device;
 

@@ -1,10 +1,10 @@
 //! Windows cut on tensors against the CPU renderer and a naive loop.
 
 use common::config::PoseConfig;
-use common::geometry::{Affine, AxisMap, Geometry};
-use common::pose::{Pose, Poses};
-use common::volume::Volume;
-use common::window::{self, WindowRule};
+use common::environment::pose::{Pose, Poses};
+use common::environment::window::{self, WindowRule};
+use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::volume::Volume;
 use model::render::to_unit;
 use model::{DeviceScans, FrameAt, ModelError};
 use proptest::prelude::*;

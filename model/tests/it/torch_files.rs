@@ -1,6 +1,7 @@
 //! State dicts that PyTorch wrote (`reference/make_torch_files.py`).
 
-use model::{NetworkKind, torch_file};
+use model::NetworkKind;
+use model::files::torch_file;
 use tch::Tensor;
 
 const FILES: [(&str, &[u8]); 2] = [

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use model::tensor_file;
-use model::weights::{
+use model::files::tensor_file;
+use model::files::weights::{
     NETWORK_KEY, from_bytes, inspect, load_into, parameters_from_bytes, parameters_to_bytes,
     to_bytes, to_bytes_bf16,
 };

@@ -1,8 +1,8 @@
 //! What the client is asked to do.
 
 use clap::{Parser, ValueEnum};
-use common::row::RowShape;
-use proto::insert::{AckLevel, BATCH_ROWS_MAX, INSERT_WINDOW};
+use common::transition::row::RowShape;
+use proto::messages::insert::{AckLevel, BATCH_ROWS_MAX, INSERT_WINDOW};
 
 /// Requests in flight of a client that samples or updates, unless told
 /// otherwise: enough that no side waits for the other's answer.

@@ -5,7 +5,7 @@ use crate::latency::{Recorder, Span};
 use crate::pool::Pool;
 use crate::session::Session;
 use anyhow::{Context as _, Result, bail};
-use proto::insert::{InsertOpen, InsertReply, Writer};
+use proto::messages::insert::{InsertOpen, InsertReply, Writer};
 use proto::wire;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -2,9 +2,9 @@
 
 use crate::arguments::Arguments;
 use bytes::Bytes;
-use common::columns;
-use common::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
-use proto::insert::InsertBatch;
+use common::transition::columns;
+use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
+use proto::messages::insert::InsertBatch;
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 

@@ -5,7 +5,7 @@ use crate::insert::joined;
 use crate::latency::{Recorder, Span};
 use crate::session::Session;
 use anyhow::Result;
-use proto::sample::SampledBatch;
+use proto::messages::sample::SampledBatch;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinSet;

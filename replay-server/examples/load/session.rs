@@ -2,11 +2,11 @@
 
 use crate::arguments::Arguments;
 use anyhow::{Context as _, Result, bail};
-use proto::channel;
-use proto::channel::Channel;
-use proto::hello::Hello;
-use proto::retry::{CALL_DEADLINE, unary};
-use proto::sample::{SampleRequest, SampledBatch};
+use proto::messages::hello::Hello;
+use proto::messages::sample::{SampleRequest, SampledBatch};
+use proto::transport::channel;
+use proto::transport::channel::Channel;
+use proto::transport::retry::{CALL_DEADLINE, unary};
 use proto::wire;
 use proto::wire::replay_client::ReplayClient;
 use std::sync::Mutex;

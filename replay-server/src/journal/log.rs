@@ -8,9 +8,9 @@
 use super::disk::Disk;
 use super::segment::{self, Head};
 use super::{JournalConfig, JournalError};
+use crate::service::writers::Writers;
 use crate::shard::CheckedBatch;
-use crate::writers::Writers;
-use proto::hello::Hello;
+use proto::messages::hello::Hello;
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;

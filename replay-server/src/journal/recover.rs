@@ -8,9 +8,9 @@ use super::JournalError;
 use super::disk::{Disk, RealDisk};
 use super::log::Segment;
 use super::segment::{self, Head, Item, Stored};
-use crate::writers::Writers;
-use proto::hello::Hello;
-use proto::insert::Writer;
+use crate::service::writers::Writers;
+use proto::messages::hello::Hello;
+use proto::messages::insert::Writer;
 use std::fs;
 use std::path::{Path, PathBuf};
 

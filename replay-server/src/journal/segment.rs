@@ -2,9 +2,9 @@
 
 use super::frame::{self, Cursor, Next};
 use crate::shard::CheckedBatch;
-use common::row::{ROW_VERSION, RowShape};
-use proto::hello::Hello;
-use proto::insert::{BATCH_ROWS_MAX, Writer};
+use common::transition::row::{ROW_VERSION, RowShape};
+use proto::messages::hello::Hello;
+use proto::messages::insert::{BATCH_ROWS_MAX, Writer};
 use std::path::{Path, PathBuf};
 
 /// The first bytes of a segment; the last but one is the format's version.

@@ -10,8 +10,8 @@
 
 use super::JournalError;
 use super::frame::{self, Cursor, Next};
-use crate::selector::Selector;
-use common::durable::AtomicFile;
+use crate::table::selector::Selector;
+use common::run::durable::AtomicFile;
 use std::fs;
 use std::io;
 use std::ops::Range;

@@ -66,8 +66,8 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::selector::Selector;
     use crate::table::Update;
+    use crate::table::selector::Selector;
     use proptest::prelude::*;
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha8Rng;

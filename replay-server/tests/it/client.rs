@@ -1,16 +1,18 @@
 //! A shard in this process, and those who talk to it.
 
-use common::columns;
-use common::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
-use proto::channel::Channel;
-use proto::hello::Hello;
-use proto::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, Writer};
-use proto::retry::{CALL_DEADLINE, unary};
-use proto::sample::{SampleRequest, SampledBatch};
-use proto::shard_status::ShardStatus;
-use proto::update::{PriorityUpdate, SlotPriority, UpdateReply};
+use common::transition::columns;
+use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
+use proto::messages::hello::Hello;
+use proto::messages::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, Writer};
+use proto::messages::sample::{SampleRequest, SampledBatch};
+use proto::messages::shard_status::ShardStatus;
+use proto::messages::update::{PriorityUpdate, SlotPriority, UpdateReply};
+use proto::transport::channel;
+use proto::transport::channel::Channel;
+use proto::transport::listen;
+use proto::transport::retry::{CALL_DEADLINE, unary};
+use proto::wire;
 use proto::wire::replay_client::ReplayClient;
-use proto::{channel, listen, wire};
 use replay_server::{ShardConfig, ShardError, run};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};

@@ -3,9 +3,10 @@
 
 use crate::client::{batch, hello, open};
 use crate::process::{Server, output};
-use proto::insert::{AckLevel, InsertOpen, InsertReply};
-use proto::sample::SampleRequest;
-use proto::{channel, wire};
+use proto::messages::insert::{AckLevel, InsertOpen, InsertReply};
+use proto::messages::sample::SampleRequest;
+use proto::transport::channel;
+use proto::wire;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! Writers: acknowledgements, repeats, gaps, credit.
 
 use crate::client::{INCARNATION, Shard, batch};
-use proto::health;
-use proto::insert::{INSERT_WINDOW, InsertReply};
-use proto::security::{Role, Security};
+use proto::messages::insert::{INSERT_WINDOW, InsertReply};
+use proto::transport::health;
+use proto::transport::security::{Role, Security};
 use replay_server::ShardConfig;
 use std::time::Duration;
 use tonic::Code;
@@ -161,7 +161,7 @@ async fn stopping_ends_streams_even_those_that_wait() {
     let started = std::time::Instant::now();
     shard.stop().await.unwrap();
     assert!(
-        started.elapsed() < proto::serve::DRAIN_GRACE,
+        started.elapsed() < proto::transport::serve::DRAIN_GRACE,
         "streams ended by themselves"
     );
     for stream in [&mut waits, &mut idle] {

@@ -1,9 +1,9 @@
 //! Shards that keep their rows, stopped and started again in this process.
 
 use crate::client::{SHAPE, Shard, batch, hello, open};
-use proto::insert::{AckLevel, InsertOpen};
-use proto::sample::SampleRequest;
-use proto::update::SlotPriority;
+use proto::messages::insert::{AckLevel, InsertOpen};
+use proto::messages::sample::SampleRequest;
+use proto::messages::update::SlotPriority;
 use replay_server::{JournalConfig, ShardConfig};
 use std::path::Path;
 use std::time::Duration;
@@ -158,7 +158,7 @@ async fn anothers_journal_is_refused_and_left_alone() {
         "{error}"
     );
     let run = ShardConfig {
-        hello: Some(proto::hello::Hello {
+        hello: Some(proto::messages::hello::Hello {
             run_id: "another".into(),
             ..hello()
         }),
@@ -239,7 +239,7 @@ async fn a_segment_that_should_be_gone_goes_at_the_next_start() {
     shard.stop().await.unwrap();
     assert!(!first.exists(), "a stop leaves nothing to remove");
     std::fs::write(&first, kept).unwrap();
-    let found = replay_server::verify::verify(folder.path()).unwrap();
+    let found = replay_server::journal::verify::verify(folder.path()).unwrap();
     assert!(found.is_sound(), "{}", found.as_text());
     assert_eq!(found.as_json()["stale_segments"], 1);
     let shard = Shard::start(small(6)).await;
@@ -256,7 +256,7 @@ async fn rows_of_another_run_are_named_with_their_folder_and_what_to_do() {
     let shard = Shard::start(config(folder.path(), 5)).await;
     credit(&shard, 500).await;
     let other = || SampleRequest {
-        hello: proto::hello::Hello {
+        hello: proto::messages::hello::Hello {
             run_id: "another".into(),
             ..hello()
         },

@@ -6,10 +6,11 @@
 
 use crate::client::{batch, hello, open};
 use crate::process::Server;
-use common::row::{Row, RowHeader};
-use proto::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply};
-use proto::sample::SampleRequest;
-use proto::{channel, wire};
+use common::transition::row::{Row, RowHeader};
+use proto::messages::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply};
+use proto::messages::sample::SampleRequest;
+use proto::transport::channel;
+use proto::wire;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use replay_server::journal::JournalError;

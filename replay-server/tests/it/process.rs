@@ -1,6 +1,7 @@
 //! The built binary, as people and containers start it.
 
-use proto::{channel, listen};
+use proto::transport::channel;
+use proto::transport::listen;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -152,7 +153,7 @@ async fn a_second_signal_ends_it_at_once() {
         server.child.wait().unwrap().code(),
         Some(listen::INTERRUPTED)
     );
-    assert!(begun.elapsed() < proto::serve::DRAIN_GRACE);
+    assert!(begun.elapsed() < proto::transport::serve::DRAIN_GRACE);
     drop(watched);
 }
 

@@ -1,11 +1,11 @@
 //! Clients that do not belong here, and clients that lie.
 
 use crate::client::{Shard, batch, columns_of, hello, lie, open, row};
-use common::row::{AgentStep, RowShape};
-use proto::hello::Hello;
-use proto::insert::{AckLevel, BATCH_BYTES_MAX, BATCH_ROWS_MAX, InsertOpen};
-use proto::sample::SampleRequest;
-use proto::update::SlotPriority;
+use common::transition::row::{AgentStep, RowShape};
+use proto::messages::hello::Hello;
+use proto::messages::insert::{AckLevel, BATCH_BYTES_MAX, BATCH_ROWS_MAX, InsertOpen};
+use proto::messages::sample::SampleRequest;
+use proto::messages::update::SlotPriority;
 use proto::wire;
 use tonic::{Code, Status};
 

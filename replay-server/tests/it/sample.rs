@@ -1,12 +1,12 @@
 //! Samplers: rows, keys, probabilities, new priorities, credit.
 
 use crate::client::{INCARNATION, SHAPE, Shard, batch, hello, row};
-use common::columns;
-use proto::insert::InsertBatch;
-use proto::sample::{SAMPLE_ROWS_MAX, SampleRequest};
-use proto::update::SlotPriority;
+use common::transition::columns;
+use proto::messages::insert::InsertBatch;
+use proto::messages::sample::{SAMPLE_ROWS_MAX, SampleRequest};
+use proto::messages::update::SlotPriority;
 use replay_server::ShardConfig;
-use replay_server::selector::Selector;
+use replay_server::table::selector::Selector;
 use std::collections::HashMap;
 use tonic::Code;
 

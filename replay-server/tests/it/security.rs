@@ -3,13 +3,13 @@
 
 use crate::client::{InsertStream, batch, hello, open};
 use common::config::{ClusterConfig, Config};
-use proto::channel::{Channel, replay_client};
-use proto::insert::{InsertOpen, Writer};
-use proto::retry::{CALL_DEADLINE, unary};
-use proto::sample::SampleRequest;
-use proto::security::issue::{Authority, token};
-use proto::security::{Role, Security};
-use proto::shard_status::ShardStatus;
+use proto::messages::insert::{InsertOpen, Writer};
+use proto::messages::sample::SampleRequest;
+use proto::messages::shard_status::ShardStatus;
+use proto::transport::channel::{Channel, replay_client};
+use proto::transport::retry::{CALL_DEADLINE, unary};
+use proto::transport::security::issue::{Authority, token};
+use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::replay_client::ReplayClient;
 use std::fs::File;
@@ -228,7 +228,7 @@ async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
     let foreign = Certs::new();
     foreign.write("token", &shard.certs.read("token"));
     let refused = shard.begin(&foreign.security(Role::Actor), 8).await;
-    let told = proto::retry::reason(&refused.err().unwrap());
+    let told = proto::transport::retry::reason(&refused.err().unwrap());
     assert!(told.contains("certificate"), "{told}");
     shard.logged("connection refused|does not take our certificate");
     let health = stranger(&shard, &foreign).await;

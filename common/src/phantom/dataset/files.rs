@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::{DatasetError, Description};
-use crate::durable::{DurableError, write_atomic};
-use crate::nifti_io::{ImageRef, Limits, SamplesRef, WriteError, read, write};
+use crate::imaging::nifti_io::{ImageRef, Limits, SamplesRef, WriteError, read, write};
 use crate::phantom::Phantom;
+use crate::run::durable::{DurableError, write_atomic};
 
 /// Path of an image relative to its list.
 pub(super) fn image_path(index: usize) -> String {

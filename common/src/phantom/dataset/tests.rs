@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::nifti_io::{Limits, Samples, read};
+use crate::imaging::nifti_io::{Limits, Samples, read};
 use crate::phantom::{LANDMARK_NAMES, Orientation};
 
 const COUNTS: PhantomCounts = PhantomCounts {

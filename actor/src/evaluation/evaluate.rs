@@ -1,0 +1,293 @@
+//! Greedy walks through many scans at once: the rollout's stepping with no
+//! exploration and no target.
+
+use std::sync::Arc;
+
+use common::environment::rules::Rules;
+use common::environment::starts::EvaluationStarts;
+use common::environment::{End, Mode, Start};
+use common::imaging::geometry::distance_mm;
+use common::imaging::scan::Scan;
+use common::transition::n_step::AgentMove;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::evaluation::q_cache::Memo;
+use crate::rollout::group::Group;
+use crate::rollout::policy::{Policy, PolicyError, QValues, View};
+
+/// What to walk.
+#[derive(Debug, Clone)]
+pub struct Evaluation<'a> {
+    /// The scans.
+    pub scans: &'a [Arc<Scan>],
+    /// Agents (landmark indices) to walk on each of them.
+    pub agents: &'a [u16],
+    /// Where walks begin.
+    pub starts: &'a EvaluationStarts,
+    /// The environment.
+    pub rules: &'a Arc<Rules>,
+    /// All agents of a scan walk together from the same start, instead of
+    /// each on its own: see [`crate::rollout::group::walk_together`].
+    pub together: bool,
+    /// Seed of random starts. A scan's starts depend on it and the scan's
+    /// content, not on which other scans are evaluated.
+    pub seed: u64,
+    /// Most observations per forward pass.
+    pub batch: usize,
+    /// Whether to keep every step.
+    pub trajectories: bool,
+}
+
+/// One step of one agent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WalkStep {
+    /// Where it stood (voxel).
+    pub position: [i32; 3],
+    /// Voxels between the samples of its window.
+    pub stride: u8,
+    /// What it did: a number of [`common::environment::ACTIONS`].
+    pub action: u8,
+    /// What it expected of each action.
+    pub q: QValues,
+    /// What it got: the decrease of the distance in the rules' unit, −1 where
+    /// the border blocked it, 0 where its landmark is not known.
+    pub reward: f32,
+}
+
+/// One walk of one agent, from start to answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WalkResult {
+    /// Index into the evaluated scans.
+    pub scan: usize,
+    /// The agent (landmark index).
+    pub agent: u16,
+    /// Which of the scan's starts.
+    pub start_index: usize,
+    /// Where it began (voxel).
+    pub start: [i32; 3],
+    /// Where it says its landmark is (voxel).
+    pub answer: [f64; 3],
+    /// Where its coarser scales ended (voxel), coarsest first.
+    pub stops: Vec<[f64; 3]>,
+    /// Why it stopped.
+    pub end: End,
+    /// Steps until then.
+    pub steps: u16,
+    /// Distance (mm) to the landmark, where it is known.
+    pub error_mm: Option<f64>,
+    /// The same in voxels of our grid (Euclidean).
+    pub error_voxels: Option<f64>,
+    /// Every step from the start on, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trajectory: Option<Vec<WalkStep>>,
+}
+
+/// How far an evaluation has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Agents' walks that ended.
+    pub done: usize,
+    /// All of them.
+    pub total: usize,
+}
+
+/// Distance in voxels of a grid.
+pub(crate) fn distance_voxels(a: [f64; 3], b: [f64; 3]) -> f64 {
+    distance_mm(a, b, [1.0; 3])
+}
+
+struct Task {
+    scan: usize,
+    start_index: usize,
+    start: [i32; 3],
+    agents: Vec<u16>,
+}
+
+struct Running {
+    task: Task,
+    group: Group,
+    /// Per agent: the step of its end.
+    ended: Vec<Option<u16>>,
+    trajectories: Option<Vec<Vec<WalkStep>>>,
+}
+
+/// Agents that walk at the same time: many, so that those that meet are seen to.
+const AT_ONCE: usize = 1024;
+
+/// Walks everything that is asked for, up to `batch` observations per forward
+/// pass; what was seen before is not asked again, so a policy must be a function
+/// of scan, agents and observations. Results come in the order of scan, start
+/// and agent.
+///
+/// # Errors
+/// Whatever the policy says.
+pub fn evaluate(
+    policy: &mut impl Policy,
+    evaluation: &Evaluation<'_>,
+    mut progress: impl FnMut(Progress),
+) -> Result<Vec<WalkResult>, PolicyError> {
+    let tasks = tasks(evaluation);
+    let total = tasks.iter().map(|t| t.agents.len()).sum();
+    let at_once = (AT_ONCE / tasks.first().map_or(1, |t| t.agents.len().max(1))).max(1);
+    let mut memo = Memo::default();
+    let mut tasks = tasks.into_iter();
+    let mut running: Vec<Running> = Vec::new();
+    let mut results = Vec::with_capacity(total);
+    loop {
+        running.extend(
+            tasks
+                .by_ref()
+                .take(at_once - running.len())
+                .map(|t| Running::new(evaluation, t)),
+        );
+        if running.is_empty() {
+            break;
+        }
+        memo.forget_before(running.iter().map(|r| r.task.scan).min().unwrap_or(0));
+        let views: Vec<(usize, View<'_>)> = running
+            .iter()
+            .map(|r| (r.task.scan, r.group.view()))
+            .collect();
+        let q_values = memo.q_values(policy, &views, evaluation.batch)?;
+        for (walk, q) in running.iter_mut().zip(&q_values) {
+            let moves = walk.group.step(q, None);
+            walk.note(&moves, q);
+        }
+        let before = results.len();
+        running.retain(|walk| {
+            let over = walk.group.walk().finished();
+            if over {
+                results.extend(walk.results(evaluation.scans));
+            }
+            !over
+        });
+        if results.len() > before {
+            progress(Progress {
+                done: results.len(),
+                total,
+            });
+        }
+    }
+    results.sort_by_key(|r| (r.scan, r.start_index, r.agent));
+    Ok(results)
+}
+
+fn walk_step(step: &AgentMove, q: QValues) -> Option<WalkStep> {
+    let seen = step.before.frames.last()?;
+    Some(WalkStep {
+        position: seen.position.map(i32::from),
+        stride: seen.stride,
+        action: step.action,
+        q,
+        reward: step.outcome.reward,
+    })
+}
+
+fn tasks(evaluation: &Evaluation<'_>) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    if evaluation.agents.is_empty() {
+        return tasks;
+    }
+    for (scan, held) in evaluation.scans.iter().enumerate() {
+        let mut rng = starts_rng(evaluation.seed, held);
+        let positions = evaluation.starts.positions(held.geometry.dims, &mut rng);
+        for (start_index, start) in positions.into_iter().enumerate() {
+            if evaluation.together {
+                tasks.push(Task {
+                    scan,
+                    start_index,
+                    start,
+                    agents: evaluation.agents.to_vec(),
+                });
+                continue;
+            }
+            let alone = |&agent: &u16| Task {
+                scan,
+                start_index,
+                start,
+                agents: vec![agent],
+            };
+            tasks.extend(evaluation.agents.iter().map(alone));
+        }
+    }
+    tasks
+}
+
+fn starts_rng(seed: u64, scan: &Scan) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..24].copy_from_slice(&scan.hash[..16]);
+    key[24..].copy_from_slice(b"evaluate");
+    ChaCha8Rng::from_seed(key)
+}
+
+impl Running {
+    fn new(evaluation: &Evaluation<'_>, task: Task) -> Self {
+        let starts = vec![
+            Start {
+                position: task.start,
+                scale: 0
+            };
+            task.agents.len()
+        ];
+        let scan = &evaluation.scans[task.scan];
+        let group = Group::new(
+            evaluation.rules,
+            scan,
+            Mode::Evaluate,
+            task.agents.clone(),
+            &starts,
+        );
+        let trajectories = evaluation
+            .trajectories
+            .then(|| vec![Vec::new(); task.agents.len()]);
+        Self {
+            ended: vec![None; task.agents.len()],
+            task,
+            group,
+            trajectories,
+        }
+    }
+
+    /// Records a step and the ends that it brought.
+    fn note(&mut self, moves: &[AgentMove], q: &[QValues]) {
+        let walk = self.group.walk();
+        for i in 0..walk.agents() {
+            if self.ended[i].is_some() {
+                continue;
+            }
+            if let Some(trajectories) = &mut self.trajectories {
+                trajectories[i].extend(walk_step(&moves[i], q[i]));
+            }
+            if !walk.active(i) {
+                self.ended[i] = Some(walk.steps());
+            }
+        }
+    }
+
+    fn results<'a>(&'a self, scans: &'a [Arc<Scan>]) -> impl Iterator<Item = WalkResult> + 'a {
+        let scan = &scans[self.task.scan];
+        self.task.agents.iter().enumerate().map(move |(i, &agent)| {
+            let (answer, end) = self.group.walk().answer(i);
+            let target = scan.landmarks.get(usize::from(agent)).copied().flatten();
+            WalkResult {
+                scan: self.task.scan,
+                agent,
+                start_index: self.task.start_index,
+                start: self.task.start,
+                answer,
+                stops: self.group.walk().stops(i).to_vec(),
+                end: end.unwrap_or(End::Cap),
+                steps: self.ended[i].unwrap_or_else(|| self.group.walk().steps()),
+                error_mm: target.map(|t| scan.geometry.distance_mm(answer, t)),
+                error_voxels: target.map(|t| distance_voxels(answer, t)),
+                trajectory: self.trajectories.as_ref().map(|all| all[i].clone()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

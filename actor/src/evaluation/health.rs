@@ -1,0 +1,116 @@
+//! Does this host act, or evaluate, for the run? The learner is asked, because
+//! it alone decides.
+
+use common::run::run_folder::host_name;
+use proto::error::ProtocolError;
+use proto::messages::evaluator::EvaluatorStatus;
+use proto::messages::learner_status::{ActorStatus, LearnerStatus};
+use proto::transport::channel::{AddressError, learner_client};
+use proto::transport::retry::{CALL_DEADLINE, reason, unary};
+use proto::transport::security::{Role, Security};
+use proto::wire;
+
+/// What shall be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// An actor whose lease holds.
+    Actor,
+    /// An evaluator that was heard of lately.
+    Evaluator,
+}
+
+/// Why this host is not healthy.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthError {
+    /// Nobody can be asked there.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No answer.
+    #[error("the learner at {learner} does not answer: {why}")]
+    NoAnswer {
+        /// Who was asked.
+        learner: String,
+        /// What came instead.
+        why: String,
+    },
+    /// An answer that is none.
+    #[error("the learner at {learner} answers what this version does not understand: {source}")]
+    Unreadable {
+        /// Who was asked.
+        learner: String,
+        /// What is wrong.
+        source: ProtocolError,
+    },
+    /// The learner does not know this host.
+    #[error(
+        "the learner at {learner} has no actor of host {host} whose lease holds; its log says why"
+    )]
+    NoLease {
+        /// Who was asked.
+        learner: String,
+        /// This host.
+        host: String,
+    },
+    /// The learner has not heard of an evaluator here.
+    #[error(
+        "the learner at {learner} has not heard of an evaluator of host {host} lately; its log says why"
+    )]
+    NoEvaluator {
+        /// Who was asked.
+        learner: String,
+        /// This host.
+        host: String,
+    },
+}
+
+/// Asks the learner about this host.
+///
+/// # Errors
+/// When it cannot be asked, or has nobody here.
+pub async fn check(learner: &str, security: &Security, part: Part) -> Result<String, HealthError> {
+    let host = host_name();
+    let mut client = learner_client(security.connect(learner, Role::Learner)?);
+    let request = wire::LearnerStatusRequest { host: host.clone() };
+    let reply = unary(request, CALL_DEADLINE, |r| client.status(r)).await;
+    let learner = learner.to_owned();
+    let reply = reply.map_err(|status| HealthError::NoAnswer {
+        learner: learner.clone(),
+        why: reason(&status),
+    })?;
+    let status = LearnerStatus::try_from(reply).map_err(|source| HealthError::Unreadable {
+        learner: learner.clone(),
+        source,
+    })?;
+    match part {
+        Part::Actor => {
+            let actor = status.actors.iter().find(|a| a.alive);
+            let actor = actor.ok_or(HealthError::NoLease { learner, host })?;
+            Ok(actor_words(actor))
+        }
+        Part::Evaluator => {
+            let evaluator = status.evaluators.first();
+            let evaluator = evaluator.ok_or(HealthError::NoEvaluator { learner, host })?;
+            Ok(evaluator_words(evaluator))
+        }
+    }
+}
+
+fn actor_words(a: &ActorStatus) -> String {
+    format!(
+        "actor {} on {} is {}, with weights version {}",
+        a.writer.actor,
+        a.host,
+        a.state.word(),
+        a.weights_version
+    )
+}
+
+fn evaluator_words(e: &EvaluatorStatus) -> String {
+    match e.evaluating {
+        Some(version) => format!(
+            "evaluator on {} evaluates weights version {version}",
+            e.host
+        ),
+        None => format!("evaluator on {} waits for weights", e.host),
+    }
+}

@@ -1,0 +1,72 @@
+//! Q-values of what was seen before.
+//!
+//! Greedy walks meet: two that see the same go the same way from there on, and
+//! one that oscillates sees the same again and again. Nothing is lost by asking
+//! the network once, since Q-values are a function of the observation.
+
+use std::collections::{BTreeMap, HashMap};
+
+use common::environment::Observation;
+
+use crate::rollout::policy::{Policy, PolicyError, QValues, View};
+
+/// Agents and what they see.
+type Seen = (Vec<u16>, Vec<Observation>);
+
+/// What is known, per scan.
+#[derive(Debug, Default)]
+pub(crate) struct Memo {
+    scans: BTreeMap<usize, HashMap<Seen, Vec<QValues>>>,
+}
+
+impl Memo {
+    /// Q-values of each view, whose scans have the given numbers; unknown ones
+    /// are asked for, about `batch` observations at a time.
+    pub(crate) fn q_values(
+        &mut self,
+        policy: &mut impl Policy,
+        views: &[(usize, View<'_>)],
+        batch: usize,
+    ) -> Result<Vec<Vec<QValues>>, PolicyError> {
+        let keys: Vec<Seen> = views.iter().map(|(_, view)| seen(view)).collect();
+        let mut asked = Vec::new();
+        for ((scan, view), key) in views.iter().zip(&keys) {
+            let known = self.scans.entry(*scan).or_default();
+            if !known.contains_key(key) {
+                // Empty until the answer comes: nobody asks twice.
+                known.insert(key.clone(), Vec::new());
+                asked.push((*scan, *view, key));
+            }
+        }
+        let each = asked.first().map_or(1, |a| a.1.observations.len().max(1));
+        for part in asked.chunks((batch / each).max(1)) {
+            let views: Vec<View<'_>> = part.iter().map(|a| a.1).collect();
+            let answers = policy.q_values(&views)?;
+            let mut rest = answers.as_slice();
+            for (scan, view, key) in part {
+                let (own, others) = rest.split_at(view.observations.len().min(rest.len()));
+                rest = others;
+                if let Some(q) = self.scans.get_mut(scan).and_then(|s| s.get_mut(*key)) {
+                    *q = own.to_vec();
+                }
+            }
+        }
+        let known = |((scan, _), key): (&(usize, View<'_>), &Seen)| {
+            self.scans
+                .get(scan)
+                .and_then(|s| s.get(key))
+                .cloned()
+                .unwrap_or_default()
+        };
+        Ok(views.iter().zip(&keys).map(known).collect())
+    }
+
+    /// Forgets scans with lower numbers.
+    pub(crate) fn forget_before(&mut self, scan: usize) {
+        self.scans = self.scans.split_off(&scan);
+    }
+}
+
+fn seen(view: &View<'_>) -> Seen {
+    (view.agents.to_vec(), view.observations.to_vec())
+}

@@ -1,0 +1,137 @@
+//! A group of agents on one scan and its next move: what training and
+//! evaluation share.
+
+use std::sync::Arc;
+
+use common::environment::rules::Rules;
+use common::environment::{Mode, Observation, Outcome, Start, Walk, WalkState};
+use common::imaging::scan::Scan;
+use common::transition::n_step::AgentMove;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use crate::rollout::policy::{QValues, View, greedy};
+
+/// `network.kind` of networks that mix the agents of a group.
+pub(crate) const COMMNET: &str = "commnet";
+
+/// Whether all agents of a scan walk as one group: where they share a scale
+/// and an end, a reward, or a network that mixes them.
+#[must_use]
+pub fn walk_together(rules: &Rules, commnet: bool) -> bool {
+    commnet || rules.together()
+}
+
+/// How often to ignore the Q-values.
+#[derive(Debug)]
+pub(crate) struct Explore<'a> {
+    /// Probability of a random action, one coin per agent and step.
+    pub(crate) epsilon: f64,
+    pub(crate) rng: &'a mut ChaCha8Rng,
+}
+
+impl Explore<'_> {
+    fn draw(&mut self) -> Option<u8> {
+        (self.rng.random::<f64>() < self.epsilon).then(|| self.rng.random_range(0..6))
+    }
+}
+
+/// A walk with what its agents see now.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    walk: Walk,
+    agents: Vec<u16>,
+    observations: Vec<Observation>,
+}
+
+impl Group {
+    pub(crate) fn new(
+        rules: &Arc<Rules>,
+        scan: &Arc<Scan>,
+        mode: Mode,
+        agents: Vec<u16>,
+        starts: &[Start],
+    ) -> Self {
+        let walk = Walk::new(Arc::clone(rules), Arc::clone(scan), mode, &agents, starts);
+        let observations = (0..agents.len()).map(|i| walk.observation(i)).collect();
+        Self {
+            walk,
+            agents,
+            observations,
+        }
+    }
+
+    /// The group whose walk stood like that; `None` where it cannot have.
+    pub(crate) fn from_state(
+        rules: &Arc<Rules>,
+        scan: Arc<Scan>,
+        mode: Mode,
+        state: WalkState,
+    ) -> Option<Self> {
+        let agents = state.ids();
+        let walk = Walk::from_state(Arc::clone(rules), scan, mode, state)?;
+        let observations = (0..agents.len()).map(|i| walk.observation(i)).collect();
+        Some(Self {
+            walk,
+            agents,
+            observations,
+        })
+    }
+
+    pub(crate) fn walk(&self) -> &Walk {
+        &self.walk
+    }
+
+    pub(crate) fn agents(&self) -> &[u16] {
+        &self.agents
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            scan: self.walk.scan(),
+            agents: &self.agents,
+            observations: &self.observations,
+        }
+    }
+
+    /// Moves every active agent: by the largest of its Q-values, or at random.
+    /// One [`AgentMove`] per agent, frozen ones with an inactive outcome.
+    pub(crate) fn step(
+        &mut self,
+        q: &[QValues],
+        mut explore: Option<Explore<'_>>,
+    ) -> Vec<AgentMove> {
+        let mut actions = Vec::with_capacity(self.agents.len());
+        let mut q_max = Vec::with_capacity(self.agents.len());
+        for (i, q) in q.iter().enumerate() {
+            let explore = explore.as_mut().filter(|_| self.walk.active(i));
+            let random = explore.and_then(Explore::draw);
+            // A random action records a largest Q of 0, as in rl-medical.
+            let (action, largest) = random.map_or_else(|| greedy(q), |action| (action, 0.0));
+            actions.push(action);
+            q_max.push(largest);
+        }
+        let outcomes = self.walk.step(&actions, &q_max);
+        let mut moves = Vec::with_capacity(outcomes.len());
+        for (i, outcome) in outcomes.into_iter().enumerate() {
+            moves.push(self.record(i, actions[i], outcome, &q[i]));
+        }
+        moves
+    }
+
+    fn record(&mut self, i: usize, action: u8, outcome: Outcome, q: &QValues) -> AgentMove {
+        let before = if outcome.active {
+            std::mem::replace(&mut self.observations[i], self.walk.observation(i))
+        } else {
+            self.observations[i].clone()
+        };
+        AgentMove {
+            agent: self.agents[i],
+            before,
+            action,
+            outcome,
+            after: self.observations[i].clone(),
+            q_chosen: q[usize::from(action)],
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What chooses actions: Q-values for what agents see.
+
+use std::sync::Arc;
+
+use common::environment::Observation;
+use common::imaging::scan::Scan;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Q-values of the six actions, numbered as [`common::environment::ACTIONS`].
+pub type QValues = [f32; 6];
+
+/// What the agents of one group see at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The scan that they walk through.
+    pub scan: &'a Arc<Scan>,
+    /// Their ids (landmark index, head).
+    pub agents: &'a [u16],
+    /// One observation per agent.
+    pub observations: &'a [Observation],
+}
+
+/// Why there are no Q-values.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The network, or its libtorch, refused.
+    #[error(transparent)]
+    Model(#[from] model::ModelError),
+    /// No weights were given yet.
+    #[error("the policy has no weights yet")]
+    NoWeights,
+    /// It was told to stop.
+    #[error("stopped before the last walk ended")]
+    Stopped,
+    /// A network that was made for other rules.
+    #[error(
+        "the weights are for another set-up: {field} is {found} in the network and {expected} in the configuration"
+    )]
+    Unfit {
+        /// What differs.
+        field: &'static str,
+        /// The configuration's value.
+        expected: String,
+        /// The network's value.
+        found: String,
+    },
+    /// A `commnet` was asked about fewer agents than it has.
+    #[error("a commnet needs all {expected} agents of a group in order, got agents {found:?}")]
+    Group {
+        /// Agents of the network.
+        expected: usize,
+        /// Agents of the group.
+        found: Vec<u16>,
+    },
+    /// Training diverged.
+    #[error(
+        "weights version {version} give Q-values that are not finite: training has diverged; lower learner.lr and resume from an earlier checkpoint"
+    )]
+    NotFinite {
+        /// Which weights.
+        version: u64,
+    },
+}
+
+/// Chooses what actions are worth. One call serves all groups that move.
+pub trait Policy {
+    /// Q-values for every agent of every view: the agents of the first view in
+    /// order, then those of the second, and so on.
+    ///
+    /// # Errors
+    /// When there are no weights, or they do not fit what is asked.
+    fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError>;
+
+    /// Version of the weights that answer now; 0 where there are none.
+    fn weights_version(&self) -> u64 {
+        0
+    }
+}
+
+/// Every action is worth nothing: the floor that anything learned must beat,
+/// and the cost of an environment step without a network.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ZeroPolicy;
+
+impl Policy for ZeroPolicy {
+    fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
+        Ok(vec![[0.0; 6]; count(views)])
+    }
+}
+
+/// Q-values drawn uniformly from 0..1.
+#[derive(Debug, Clone)]
+pub struct RandomPolicy(ChaCha8Rng);
+
+impl RandomPolicy {
+    /// Equal seeds give equal answers.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed))
+    }
+}
+
+impl Policy for RandomPolicy {
+    fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
+        Ok((0..count(views))
+            .map(|_| [(); 6].map(|()| self.0.random()))
+            .collect())
+    }
+}
+
+fn count(views: &[View<'_>]) -> usize {
+    views.iter().map(|v| v.agents.len()).sum()
+}
+
+/// The action of the largest Q-value, the first of equals, and that value.
+#[must_use]
+pub fn greedy(q: &QValues) -> (u8, f32) {
+    let mut best = (0_u8, q[0]);
+    for (action, &value) in (0..).zip(q).skip(1) {
+        if value > best.1 {
+            best = (action, value);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_actions_is_chosen() {
+        assert_eq!(greedy(&[0.0; 6]), (0, 0.0));
+        assert_eq!(greedy(&[-1.0, 2.0, 0.0, 2.0, 1.0, -3.0]), (1, 2.0));
+        assert_eq!(greedy(&[-6.0, -5.0, -4.0, -3.0, -2.0, -1.0]), (5, -1.0));
+    }
+}

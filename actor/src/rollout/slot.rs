@@ -1,0 +1,304 @@
+//! One environment slot: an episode after another, each step becoming rows.
+//!
+//! A row's priority needs the largest Q of its bootstrap state, which is known
+//! one forward pass later: rows wait for it, and a finished walk stays for one
+//! more pass ("closing") so that its last state is evaluated too.
+
+use std::sync::Arc;
+
+use common::environment::pose::Poses;
+use common::environment::rules::{Coupling, Rules};
+use common::environment::starts::TrainingStarts;
+use common::environment::{End, Mode, Start, WalkState, finest_step_mm};
+use common::imaging::scan::Scan;
+use common::transition::n_step::{AgentMove, NStep, OpenRow};
+use common::transition::row::{Row, RowHeader};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::rollout::episodes::Assignment;
+use crate::rollout::group::{Explore, Group};
+use crate::rollout::policy::{QValues, View, greedy};
+
+/// How one agent's episode ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EpisodeEnd {
+    /// Number of the scan in the manifest.
+    pub scan: u16,
+    /// The agent.
+    pub agent: u16,
+    /// Why it stopped.
+    pub end: End,
+    /// Distance (mm) of its answer to its landmark.
+    pub error_mm: f64,
+    /// The same in finest steps.
+    pub error_finest_steps: f64,
+    /// Steps of the walk.
+    pub steps: u16,
+}
+
+/// What all slots of an actor have in common.
+#[derive(Debug)]
+pub(crate) struct SlotRules {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) starts: TrainingStarts,
+    pub(crate) poses: Poses,
+    pub(crate) n_step: usize,
+    pub(crate) gamma: f32,
+    /// One row for all agents of a walk, or one each.
+    pub(crate) rows_together: bool,
+    pub(crate) priority_max: f32,
+}
+
+/// Draws until a start at the group's scale is taken as it comes; only an agent
+/// whose landmark is missing ever gets there.
+const SAME_SCALE_DRAWS: usize = 64;
+
+/// Poses drawn until none takes a target out of the volume; then the scan as it is.
+const POSE_DRAWS: usize = 8;
+
+/// A row and the places of its agents in the group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Waiting {
+    open: OpenRow,
+    first: usize,
+}
+
+/// Everything about a slot but what configuration and scans say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SlotState {
+    header: RowHeader,
+    rng: ChaCha8Rng,
+    walk: WalkState,
+    returns: Vec<NStep>,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    header: RowHeader,
+    rng: ChaCha8Rng,
+    /// Final value of the exploration schedule.
+    pub(crate) epsilon_last: f64,
+    group: Group,
+    returns: Vec<NStep>,
+    waiting: Vec<Waiting>,
+}
+
+impl Slot {
+    /// `header` names actor, incarnation and slot.
+    pub(crate) fn new(
+        common: &SlotRules,
+        header: RowHeader,
+        epsilon_last: f64,
+        mut rng: ChaCha8Rng,
+        first: &Assignment,
+        scans: &[Arc<Scan>],
+    ) -> Self {
+        let (group, pose) = begin(common, first, scans, &mut rng);
+        let mut slot = Self {
+            header,
+            rng,
+            epsilon_last,
+            group,
+            returns: Vec::new(),
+            waiting: Vec::new(),
+        };
+        (slot.header.scan, slot.header.pose) = (first.scan, pose);
+        slot.reset_returns(common);
+        slot
+    }
+
+    /// The slot as it stands.
+    pub(crate) fn state(&self) -> SlotState {
+        SlotState {
+            header: self.header,
+            rng: self.rng.clone(),
+            walk: self.group.walk().state(),
+            returns: self.returns.clone(),
+            waiting: self.waiting.clone(),
+        }
+    }
+
+    /// Takes over how a slot stood; `None`, and no change, where a slot of this
+    /// run cannot have.
+    pub(crate) fn restore(
+        &mut self,
+        common: &SlotRules,
+        state: SlotState,
+        scans: &[Arc<Scan>],
+    ) -> Option<()> {
+        let header = state.header;
+        let scan = scans.get(usize::from(header.scan))?;
+        let scan = match common.poses.get(header.pose, &scan.geometry) {
+            Some(pose) => Arc::new(scan.posed(pose)),
+            None => Arc::clone(scan),
+        };
+        let group = Group::from_state(&common.rules, scan, Mode::Train, state.walk)?;
+        let agents = group.agents().len();
+        let groups = if common.rows_together { 1 } else { agents };
+        let own = |h: &RowHeader| (h.actor, h.incarnation, h.slot);
+        let fits = own(&header) == own(&self.header)
+            && state.returns.len() == groups
+            && state.waiting.iter().all(|w| w.first < agents);
+        fits.then(|| {
+            self.header = header;
+            self.rng = state.rng;
+            self.group = group;
+            self.returns = state.returns;
+            self.waiting = state.waiting;
+        })
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        self.group.view()
+    }
+
+    /// True when only the last state's evaluation is awaited.
+    pub(crate) fn closing(&self) -> bool {
+        self.group.walk().finished()
+    }
+
+    /// Starts the next episode.
+    pub(crate) fn restart(&mut self, common: &SlotRules, next: &Assignment, scans: &[Arc<Scan>]) {
+        let (group, pose) = begin(common, next, scans, &mut self.rng);
+        self.group = group;
+        (self.header.scan, self.header.pose) = (next.scan, pose);
+        self.header.episode = self.header.episode.wrapping_add(1);
+        self.reset_returns(common);
+    }
+
+    fn reset_returns(&mut self, common: &SlotRules) {
+        let groups = if common.rows_together {
+            1
+        } else {
+            self.group.agents().len()
+        };
+        self.returns.clear();
+        self.returns
+            .resize_with(groups, || NStep::new(common.n_step, common.gamma));
+    }
+
+    /// Hands out the rows that waited for the Q-values of the present state.
+    pub(crate) fn settle(&mut self, common: &SlotRules, q: &[QValues], rows: &mut Vec<(Row, f32)>) {
+        let next_max: Vec<f32> = q.iter().map(|q| greedy(q).1).collect();
+        for Waiting { open, first } in self.waiting.drain(..) {
+            let priority = open.priority(&next_max[first..]).min(common.priority_max);
+            rows.push((open.row, priority));
+        }
+    }
+
+    /// One move of the group; the steps become rows that wait.
+    pub(crate) fn advance(
+        &mut self,
+        common: &SlotRules,
+        q: &[QValues],
+        epsilon: f64,
+        weights_version: u64,
+    ) {
+        self.header.weights_version = weights_version;
+        self.header.step = self.group.walk().steps();
+        let moves = self.group.step(
+            q,
+            Some(Explore {
+                epsilon,
+                rng: &mut self.rng,
+            }),
+        );
+        if common.rows_together {
+            self.record(0, 0, moves, self.group.walk().finished());
+            return;
+        }
+        for (i, one) in moves
+            .into_iter()
+            .enumerate()
+            .filter(|(_, m)| m.outcome.active)
+        {
+            self.record(i, i, vec![one], !self.group.walk().active(i));
+        }
+    }
+
+    fn record(&mut self, returns: usize, first: usize, moves: Vec<AgentMove>, last: bool) {
+        let rows = self.returns[returns].push(self.header, moves, last);
+        self.waiting
+            .extend(rows.into_iter().map(|open| Waiting { open, first }));
+    }
+
+    /// How a finished walk ended, for every agent that had a target.
+    pub(crate) fn ends(&self, common: &SlotRules) -> impl Iterator<Item = EpisodeEnd> {
+        let walk = self.group.walk();
+        let geometry = &walk.scan().geometry;
+        let finest_mm = finest_step_mm(&common.rules, geometry.spacing_mm);
+        (0..walk.agents()).filter_map(move |i| {
+            let (answer, end) = walk.answer(i);
+            let error_mm = geometry.distance_mm(answer, walk.target(i)?);
+            Some(EpisodeEnd {
+                scan: self.header.scan,
+                agent: walk.id(i),
+                end: end?,
+                error_mm,
+                error_finest_steps: error_mm / finest_mm,
+                steps: walk.steps(),
+            })
+        })
+    }
+}
+
+/// A scan in a pose that shows whatever the agents look for and the scan has;
+/// the pose's number.
+fn in_a_pose(
+    poses: &Poses,
+    scan: &Arc<Scan>,
+    agents: &[u16],
+    rng: &mut ChaCha8Rng,
+) -> (Arc<Scan>, u32) {
+    let known = |scan: &Scan, agent: u16| {
+        let place = scan.landmarks.get(usize::from(agent)).copied().flatten();
+        place.is_some()
+    };
+    for _ in 0..POSE_DRAWS {
+        let number = poses.choose(rng);
+        let Some(pose) = poses.get(number, &scan.geometry) else {
+            break;
+        };
+        let posed = scan.posed(pose);
+        if agents.iter().all(|&a| known(&posed, a) == known(scan, a)) {
+            return (Arc::new(posed), number);
+        }
+    }
+    (Arc::clone(scan), 0)
+}
+
+fn begin(
+    common: &SlotRules,
+    to: &Assignment,
+    scans: &[Arc<Scan>],
+    rng: &mut ChaCha8Rng,
+) -> (Group, u32) {
+    let scan = &scans[usize::from(to.scan)];
+    let (scan, pose) = in_a_pose(&common.poses, scan, &to.agents, rng);
+    let mut starts: Vec<Start> = Vec::with_capacity(to.agents.len());
+    for &agent in &to.agents {
+        let target = scan.landmarks.get(usize::from(agent)).copied().flatten();
+        let mut draw = || {
+            common
+                .starts
+                .draw(&common.rules, scan.geometry.dims, target, rng)
+        };
+        let mut start = draw();
+        if let (Coupling::Shared, Some(first)) = (common.rules.coupling, starts.first()) {
+            // A group that shares its scale begins at the first agent's.
+            for _ in 0..SAME_SCALE_DRAWS {
+                if start.scale == first.scale {
+                    break;
+                }
+                start = draw();
+            }
+            start.scale = first.scale;
+        }
+        starts.push(start);
+    }
+    let agents = to.agents.clone();
+    let group = Group::new(&common.rules, &scan, Mode::Train, agents, &starts);
+    (group, pose)
+}

@@ -1,0 +1,202 @@
+//! The rollout thread: owns the tensors, acts until told to stop.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use common::config::Config;
+use common::imaging::scan::Scan;
+use model::DeviceChoice;
+use tch::Device;
+use tokio::sync::oneshot;
+
+use crate::error::ActorError;
+use crate::rollout::Rollout;
+use crate::rollout::exploration;
+use crate::rollout::network_policy::{NetworkPolicy, Samples};
+use crate::session::counters::Counters;
+use crate::session::feed::{Feed, Life};
+use crate::session::weights::Published;
+
+/// Windows of one pass on a CPU, per thread: with all 48 of `mouse-small` together new
+/// weights took three times as long until they were acted with (`cargo xtask bench system`).
+const WINDOWS_PER_THREAD: usize = 8;
+
+/// A running rollout thread.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    thread: Option<JoinHandle<()>>,
+    ended: oneshot::Receiver<Result<(), ActorError>>,
+}
+
+impl Driver {
+    pub(crate) fn spawn(
+        config: Arc<Config>,
+        scans: Vec<Arc<Scan>>,
+        feed: Arc<Feed>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, ActorError> {
+        let (tell, ended) = oneshot::channel();
+        let span = tracing::Span::current();
+        let body = move || {
+            let _in = span.enter();
+            if let Err(error) = common::run::machine::give_way(config.actor.nice) {
+                tracing::debug!(%error, nice = config.actor.nice, "priority left as it is");
+            }
+            // Per thread, because several actors may live in one process.
+            model::device::set_threads(config.actor.threads);
+            let result = act(&config, &scans, &feed, &counters);
+            let _ = tell.send(result);
+        };
+        let thread = std::thread::Builder::new()
+            .name("rollout".into())
+            .spawn(body)
+            .map_err(ActorError::Thread)?;
+        Ok(Self {
+            thread: Some(thread),
+            ended,
+        })
+    }
+
+    /// Whether the thread is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end of the thread; a panic in it is an error. May be
+    /// dropped and called again.
+    pub(crate) async fn ended(&mut self) -> Result<(), ActorError> {
+        if let Ok(result) = (&mut self.ended).await {
+            return result;
+        }
+        // The sender was dropped without a word: the thread is unwinding.
+        let thread = self.thread.take();
+        let joined = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
+        let text = match joined {
+            Ok(Some(Err(panic))) => panic_text(panic.as_ref()),
+            _ => "it ended without a result".to_owned(),
+        };
+        Err(ActorError::Panicked(text))
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+/// Steps the slots, some at a time, until the feed says stop.
+fn act(
+    config: &Config,
+    scans: &[Arc<Scan>],
+    feed: &Feed,
+    counters: &Counters,
+) -> Result<(), ActorError> {
+    let start = Instant::now();
+    let choice: DeviceChoice = config.actor.device.parse().map_err(ActorError::Device)?;
+    let device = choice.resolve();
+    let windows = windows_per_pass(config, device);
+    let bf16 = model::device::wants_bf16(&config.actor.precision, device);
+    let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, device).with_bf16(bf16);
+    let mut policy = policy.with_clock(move || start.elapsed());
+    let mut current: Option<(Arc<Life>, Rollout)> = None;
+    let mut held: Option<Arc<Published>> = None;
+    let mut over = None;
+    while let Some((life, weights)) = counters.starved(|| feed.next(over.as_ref(), counters)) {
+        over = None;
+        let mut new = None;
+        if held.as_ref().is_none_or(|h| !Arc::ptr_eq(h, &weights)) {
+            let begun = weights.age();
+            take(&mut policy, &weights, counters)?;
+            new = Some((Arc::clone(&weights), begun, weights.age()));
+            held = Some(weights);
+        }
+        let (life, rollout) = match &mut current {
+            Some((same, rollout)) if Arc::ptr_eq(same, &life) => (&*same, rollout),
+            _ => {
+                let rollout = Rollout::new(config, scans, &life.exploration, life.writer)?;
+                let (life, rollout) = current.insert((life, rollout));
+                (&*life, rollout)
+            }
+        };
+        let progress = exploration::progress(config, counters.updates());
+        counters.set_exploration(explores(config, &life.exploration, progress));
+        let report = rollout.step_some(&mut policy, progress, windows)?;
+        if let Some((weights, begun, taken)) = new {
+            let acted = weights.age();
+            counters.acted(acted);
+            let [begun_ms, taken_ms, acted_ms] =
+                [begun, taken, acted].map(|d| d.as_secs_f64() * 1e3);
+            tracing::debug!(
+                version = weights.version,
+                begun_ms,
+                taken_ms,
+                acted_ms,
+                "first step with new weights"
+            );
+        }
+        counters.stepped(
+            report.env_steps,
+            report.walks,
+            report.rows.len(),
+            &report.episodes,
+            policy.take_times(),
+        );
+        if !life.send(report.rows, counters) {
+            over = Some(Arc::clone(life));
+        }
+    }
+    Ok(())
+}
+
+/// New weights wait for no more than one pass, and a CPU gains little by larger ones;
+/// a GPU takes all at once.
+fn windows_per_pass(config: &Config, device: Device) -> usize {
+    if device.is_cuda() {
+        return usize::MAX;
+    }
+    config.actor.threads * WINDOWS_PER_THREAD
+}
+
+/// Mean probability of a random action over all slots.
+fn explores(config: &Config, last: &[f32], progress: f64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "at most 65536 slots")]
+    let mean = last.iter().map(|e| f64::from(*e)).sum::<f64>() / last.len().max(1) as f64;
+    exploration::epsilon(config.actor.epsilon_start, mean, progress)
+}
+
+fn take(
+    policy: &mut NetworkPolicy,
+    weights: &Published,
+    counters: &Counters,
+) -> Result<(), ActorError> {
+    let version = weights.version;
+    let read = model::files::weights::from_bytes(&weights.bytes);
+    let network = read
+        .map_err(|source| ActorError::Weights { version, source })?
+        .network;
+    policy.take_network(network, version)?;
+    counters.new_weights(version);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_the_thread_is_an_error_with_its_words() {
+        let (tell, ended) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let _tell = tell;
+            panic!("out of {}", "luck");
+        });
+        let mut driver = Driver {
+            thread: Some(thread),
+            ended,
+        };
+        let error = driver.ended().await.unwrap_err();
+        assert_eq!(error.to_string(), "the rollout thread failed: out of luck");
+    }
+}

@@ -1,0 +1,299 @@
+//! What the rollout thread is fed with: under which name and to which shards it
+//! writes, the newest weights, and when to stop.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use proto::messages::insert::Writer;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::session::counters::Counters;
+use crate::session::weights::Published;
+use crate::uplink::Chunk;
+use crate::uplink::placement::shard_of;
+
+/// One life of the actor, as the rollout sees it.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) writer: Writer,
+    /// Final probability of a random action per slot.
+    pub(crate) exploration: Vec<f32>,
+    /// One uplink per shard, in the order of their numbers.
+    pub(crate) uplinks: Vec<Sender<Chunk>>,
+}
+
+impl Life {
+    /// Hands rows to the uplinks; waits while a shard that is there takes none.
+    /// False when this life is over.
+    pub(crate) fn send(&self, rows: Chunk, counters: &Counters) -> bool {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        chunks.resize_with(self.uplinks.len(), Vec::new);
+        for row in rows {
+            chunks[shard_of(&row.0.header, self.uplinks.len())].push(row);
+        }
+        let full = chunks
+            .into_iter()
+            .zip(&self.uplinks)
+            .filter(|(chunk, _)| !chunk.is_empty());
+        full.fold(true, |alive, (chunk, uplink)| {
+            match uplink.try_send(chunk) {
+                Ok(()) => alive,
+                Err(TrySendError::Full(chunk)) => {
+                    let count = chunk.len();
+                    let sent = counters.blocked(|| uplink.blocking_send(chunk).is_ok());
+                    counters.dropped(if sent { 0 } else { count });
+                    alive && sent
+                }
+                Err(TrySendError::Closed(chunk)) => {
+                    counters.dropped(chunk.len());
+                    false
+                }
+            }
+        })
+    }
+}
+
+/// How often to say that the weights are outdated still.
+const SAY_STALE_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+struct State {
+    life: Option<Arc<Life>>,
+    weights: Option<Arc<Published>>,
+    /// When the weights were last known to be the newest.
+    newest_at: Option<Instant>,
+    stop: bool,
+}
+
+impl State {
+    /// The weights and since when nobody said that they are the newest, where
+    /// that is longer ago than it may be.
+    fn stale(&self, bound: Option<Duration>) -> Option<(u64, Duration)> {
+        let age = self.newest_at?.elapsed();
+        let weights = self.weights.as_ref()?;
+        bound
+            .is_some_and(|bound| age > bound)
+            .then_some((weights.version, age))
+    }
+}
+
+/// Newest wins: what is not picked up in time is replaced.
+#[derive(Debug, Default)]
+pub(crate) struct Feed {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// `actor.max_staleness`.
+    max_staleness: Option<Duration>,
+}
+
+impl Feed {
+    /// Weights are handed out until nobody has said for `max_staleness` that
+    /// they are the newest.
+    pub(crate) fn new(max_staleness: Option<Duration>) -> Self {
+        Self {
+            max_staleness,
+            ..Self::default()
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn publish(&self, weights: Published) {
+        self.change(|s| {
+            s.weights = Some(Arc::new(weights));
+            s.newest_at = Some(Instant::now());
+        });
+    }
+
+    /// The learner said that this version is the newest.
+    pub(crate) fn newest_is(&self, version: u64) {
+        self.change(|s| {
+            if s.weights.as_ref().is_some_and(|w| w.version == version) {
+                s.newest_at = Some(Instant::now());
+            }
+        });
+    }
+
+    pub(crate) fn begin(&self, life: Life) {
+        self.change(|s| s.life = Some(Arc::new(life)));
+    }
+
+    /// Ends the rollout; its uplinks close as soon as it lets go of them.
+    pub(crate) fn stop(&self) {
+        self.change(|s| {
+            *s = State {
+                stop: true,
+                ..State::default()
+            }
+        });
+    }
+
+    /// The life and the weights to act with now. Waits until there are both,
+    /// the weights are no older than they may be, and the life is another than
+    /// `over`; `None` when it is time to stop.
+    pub(crate) fn next(
+        &self,
+        over: Option<&Arc<Life>>,
+        counters: &Counters,
+    ) -> Option<(Arc<Life>, Arc<Published>)> {
+        let mut state = self.lock();
+        let mut waited = false;
+        loop {
+            if state.stop {
+                return None;
+            }
+            if let Some((version, age)) = state.stale(self.max_staleness) {
+                counters.set_stale(true);
+                waited = true;
+                tracing::warn!(
+                    version,
+                    age_s = age.as_secs(),
+                    "weights are outdated, or the learner is away: no steps until newer ones come (actor.max_staleness)"
+                );
+                let wait = self
+                    .changed
+                    .wait_timeout_while(state, SAY_STALE_EVERY, |s| {
+                        !s.stop && s.stale(self.max_staleness).is_some()
+                    });
+                state = wait.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            if std::mem::take(&mut waited) {
+                counters.set_stale(false);
+                tracing::info!("weights are the newest again: going on");
+            }
+            let life = state
+                .life
+                .as_ref()
+                .filter(|l| over.is_none_or(|o| !Arc::ptr_eq(l, o)));
+            if let (Some(life), Some(weights)) = (life, &state.weights) {
+                return Some((Arc::clone(life), Arc::clone(weights)));
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Stops the rollout when its owner goes away, however that happens.
+#[derive(Debug)]
+pub(crate) struct StopOnDrop(pub(crate) Arc<Feed>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::messages::heartbeat::ActorState;
+
+    fn life(actor: u16) -> Life {
+        Life {
+            writer: Writer {
+                actor,
+                incarnation: 1,
+            },
+            exploration: vec![],
+            uplinks: vec![],
+        }
+    }
+
+    fn weights(version: u64) -> Published {
+        Published {
+            version,
+            updates: 0,
+            published_us: 0,
+            bytes: vec![],
+        }
+    }
+
+    #[test]
+    fn the_newest_of_both_is_handed_out_and_stop_wins() {
+        let feed = Arc::new(Feed::default());
+        let waiting = std::thread::spawn({
+            let feed = Arc::clone(&feed);
+            move || {
+                feed.next(None, &Counters::default())
+                    .map(|(l, w)| (l.writer.actor, w.version))
+            }
+        });
+        feed.begin(life(4));
+        feed.publish(weights(1));
+        assert_eq!(waiting.join().unwrap(), Some((4, 1)));
+        feed.publish(weights(2));
+        feed.publish(weights(3));
+        let (first, newest) = feed.next(None, &Counters::default()).unwrap();
+        assert_eq!(newest.version, 3);
+        let next = std::thread::spawn({
+            let (feed, first) = (Arc::clone(&feed), Arc::clone(&first));
+            move || {
+                feed.next(Some(&first), &Counters::default())
+                    .map(|(l, _)| l.writer.actor)
+            }
+        });
+        feed.begin(life(5));
+        assert_eq!(next.join().unwrap(), Some(5));
+        feed.stop();
+        assert!(feed.next(None, &Counters::default()).is_none());
+    }
+
+    #[test]
+    fn outdated_weights_are_kept_back_until_they_are_the_newest_again() {
+        let bound = Duration::from_millis(200);
+        let (feed, counters) = (
+            Arc::new(Feed::new(Some(bound))),
+            Arc::new(Counters::default()),
+        );
+        feed.begin(life(4));
+        counters.new_weights(1);
+        let ask = || {
+            let (feed, counters) = (Arc::clone(&feed), Arc::clone(&counters));
+            std::thread::spawn(move || feed.next(None, &counters).map(|(_, w)| w.version))
+        };
+        let stale = || {
+            let waiting = ask();
+            while counters.read().state != ActorState::Stale {
+                std::thread::sleep(bound / 20);
+            }
+            waiting
+        };
+        type Asked = std::thread::JoinHandle<Option<u64>>;
+        // Said again and again: whoever waits may come late, and find them outdated once more.
+        let until_answered = |waiting: Asked, say: &dyn Fn()| {
+            while !waiting.is_finished() {
+                say();
+                std::thread::sleep(bound / 20);
+            }
+            waiting.join().unwrap()
+        };
+        assert_eq!(until_answered(ask(), &|| feed.publish(weights(1))), Some(1));
+        std::thread::sleep(bound * 2);
+        let waiting = stale();
+        // Another version is the newest: these are still outdated.
+        feed.newest_is(2);
+        std::thread::sleep(bound / 4);
+        assert!(!waiting.is_finished());
+        assert_eq!(until_answered(waiting, &|| feed.newest_is(1)), Some(1));
+        assert_eq!(counters.read().state, ActorState::Acting);
+        std::thread::sleep(bound * 2);
+        assert_eq!(
+            until_answered(stale(), &|| feed.publish(weights(2))),
+            Some(2)
+        );
+        std::thread::sleep(bound * 2);
+        assert_eq!(until_answered(stale(), &|| feed.stop()), None);
+    }
+}

@@ -1,0 +1,320 @@
+//! The learner as an actor sees it: join, and say so every now and then.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use backon::BackoffBuilder;
+use proto::messages::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
+use proto::messages::insert::Writer;
+use proto::messages::join::{JoinReply, JoinRequest};
+use proto::transport::channel::{Channel, learner_client};
+use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, reason, unary};
+use proto::transport::security::{Role, Security};
+use proto::wire;
+use proto::wire::learner_client::LearnerClient;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tonic::{Code, Status};
+
+use crate::error::ActorError;
+use crate::session::counters::{Counters, Reading};
+use crate::session::feed::Feed;
+
+/// How often to say that the learner is still away.
+const SAY_AWAY_EVERY: Duration = Duration::from_secs(10);
+/// Heartbeats per lease.
+const BEATS_PER_LEASE: u32 = 4;
+/// The shortest time between heartbeats, whatever the lease.
+const BEAT_MIN: Duration = Duration::from_millis(50);
+/// The longest one: a learner that ends waits a few seconds for everybody to hear of it.
+const BEAT_MAX: Duration = Duration::from_secs(2);
+/// How long a learner has to hear that an actor leaves.
+const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Speaks to one learner.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    address: String,
+    client: LearnerClient<Channel>,
+    security: Security,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What a learner has taken note of: counters outlive lives, and every step is
+/// told once.
+#[derive(Debug, Default, Clone, Copy)]
+struct Told {
+    /// When this life began.
+    begin: Reading,
+    /// Last, whichever life told it.
+    last: Reading,
+}
+
+/// What the learner wants of an actor that it knew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The lease had expired.
+    Rejoin,
+    /// The run is over.
+    Stop,
+}
+
+/// Says at most every so often that a peer is away.
+#[derive(Debug, Default)]
+pub(crate) struct Away {
+    since: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Away {
+    /// How long the peer has been away, where that is to be said now.
+    pub(crate) fn due(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        let say = self.said.is_none_or(|said| now - said >= SAY_AWAY_EVERY);
+        say.then(|| {
+            self.said = Some(now);
+            now - since
+        })
+    }
+
+    pub(crate) fn say(&mut self, address: &str, status: &Status) {
+        if let Some(away) = self.due() {
+            tracing::warn!(
+                learner = address, away_s = away.as_secs(), code = ?status.code(), reason = reason(status),
+                "the learner does not answer; trying again"
+            );
+        }
+    }
+
+    /// It answers; said where its silence was.
+    pub(crate) fn is_back(&mut self, address: &str) {
+        if std::mem::take(self).since.is_some() {
+            tracing::info!(learner = address, "the learner is back");
+        }
+    }
+}
+
+impl Link {
+    pub(crate) fn new(address: &str, security: Security) -> Result<Self, ActorError> {
+        let channel = security.connect(address, Role::Learner)?;
+        Ok(Self {
+            address: address.to_owned(),
+            client: learner_client(channel),
+            security,
+            told: Arc::default(),
+        })
+    }
+
+    /// Who we are, to shards too.
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
+    }
+
+    pub(crate) fn client(&self) -> LearnerClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Joins, however long it takes for the learner to be there.
+    pub(crate) async fn join(&self, request: &JoinRequest) -> Result<JoinReply, ActorError> {
+        let mut waits = backoff(usize::MAX).build();
+        let mut away = Away::default();
+        loop {
+            match self.try_join(request).await {
+                Ok(reply) => {
+                    let Writer { actor, incarnation } = reply.writer;
+                    common::run::telemetry::name_run(&reply.run_id);
+                    tracing::Span::current().record("actor", actor);
+                    tracing::info!(actor, incarnation, run = %reply.run_id, shards = reply.shards.len(), "joined the run");
+                    return Ok(reply);
+                }
+                Err(status) if is_final(status.code()) => {
+                    let sentence = status.message().to_owned();
+                    return Err(ActorError::Refused {
+                        learner: self.address.clone(),
+                        sentence,
+                    });
+                }
+                Err(status) => away.say(&self.address, &status),
+            }
+            sleep(waits.next().unwrap_or(CALL_DEADLINE)).await;
+        }
+    }
+
+    async fn try_join(&self, request: &JoinRequest) -> Result<JoinReply, Status> {
+        let mut client = self.client();
+        let message = wire::JoinRequest::from(request.clone());
+        let reply = unary(
+            message,
+            JOIN_DEADLINE,
+            |r| async move { client.join(r).await },
+        )
+        .await?;
+        Ok(JoinReply::try_from(reply)?)
+    }
+
+    /// Heartbeats until the learner wants something. A learner that is away
+    /// changes nothing: the actor goes on with the weights that it has.
+    pub(crate) async fn beat(
+        &self,
+        joined: &JoinReply,
+        counters: Arc<Counters>,
+        feed: Arc<Feed>,
+    ) -> Order {
+        let every = (joined.lease / BEATS_PER_LEASE).clamp(BEAT_MIN, BEAT_MAX);
+        let mut ticks = interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        {
+            let mut told = self.told();
+            told.begin = told.last;
+        }
+        let mut away = Away::default();
+        loop {
+            ticks.tick().await;
+            let now = counters.read();
+            let heartbeat = report(joined.writer, &now, &self.told());
+            match self
+                .try_beat(heartbeat, (joined.lease / 2).min(CALL_DEADLINE))
+                .await
+            {
+                Ok(reply) => {
+                    if !reply.rejoin {
+                        self.told().last = now;
+                    }
+                    away.is_back(&self.address);
+                    counters.set_updates(reply.updates);
+                    feed.newest_is(reply.weights_version);
+                    if reply.stop {
+                        return Order::Stop;
+                    }
+                    if reply.rejoin {
+                        return Order::Rejoin;
+                    }
+                }
+                Err(status) => away.say(&self.address, &status),
+            }
+        }
+    }
+
+    /// The last heartbeat, once: a learner that does not hear it gives the actor
+    /// up when its lease ends.
+    pub(crate) async fn leave(&self, writer: Writer, counters: &Counters) {
+        let mut heartbeat = report(writer, &counters.read(), &self.told());
+        heartbeat.state = ActorState::Left;
+        if let Err(status) = self.try_beat(heartbeat, LEAVE_WITHIN).await {
+            tracing::debug!(learner = self.address, code = ?status.code(), "the learner did not hear that this actor left");
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn try_beat(
+        &self,
+        heartbeat: Heartbeat,
+        within: Duration,
+    ) -> Result<HeartbeatReply, Status> {
+        let mut client = self.client();
+        let message = wire::HeartbeatRequest::from(heartbeat);
+        let reply = unary(
+            message,
+            within,
+            |r| async move { client.heartbeat(r).await },
+        )
+        .await?;
+        Ok(reply.into())
+    }
+}
+
+/// Totals since this life began, means and waits since the heartbeat before.
+fn report(writer: Writer, now: &Reading, told: &Told) -> Heartbeat {
+    let Told { begin, last: told } = told;
+    let errors = now.errors - told.errors;
+    #[expect(clippy::cast_precision_loss, reason = "episodes of a few seconds")]
+    let mean = if errors == 0 {
+        0.0
+    } else {
+        (now.error_sum - told.error_sum).max(0.0) / errors as f64
+    };
+    Heartbeat {
+        writer,
+        env_steps: now.env_steps - begin.env_steps,
+        episodes: now.episodes - begin.episodes,
+        rows_sent: now.rows_acked - begin.rows_acked,
+        rows_dropped: now.rows_dropped - begin.rows_dropped,
+        weights_version: now.weights_version,
+        blocked_s: now.blocked.saturating_sub(told.blocked).as_secs_f64(),
+        episode_error: mean,
+        episode_errors: errors,
+        weights_age_s: now.weights_age.unwrap_or_default().as_secs_f64(),
+        state: now.state,
+        exploration: now.exploration,
+        weights_latency_s: now.weights_latency.unwrap_or_default().as_secs_f64(),
+    }
+}
+
+/// Answers that trying again will not change.
+pub(crate) fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_tell_totals_and_what_is_new() {
+        let told = Reading {
+            env_steps: 10,
+            blocked: Duration::from_secs(1),
+            error_sum: 8.0,
+            errors: 2,
+            ..Reading::default()
+        };
+        let now = Reading {
+            env_steps: 30,
+            blocked: Duration::from_secs(3),
+            error_sum: 20.0,
+            errors: 5,
+            rows_acked: 7,
+            ..told
+        };
+        let h = report(
+            Writer {
+                actor: 1,
+                incarnation: 2,
+            },
+            &now,
+            &Told {
+                begin: Reading::default(),
+                last: told,
+            },
+        );
+        assert_eq!((h.env_steps, h.rows_sent, h.blocked_s), (30, 7, 2.0));
+        assert_eq!((h.episode_error, h.episode_errors), (4.0, 3));
+        let quiet = report(
+            Writer {
+                actor: 1,
+                incarnation: 2,
+            },
+            &now,
+            &Told {
+                begin: now,
+                last: now,
+            },
+        );
+        // A new life begins with what the one before has told.
+        assert_eq!((quiet.env_steps, quiet.rows_sent), (0, 0));
+        assert_eq!(
+            (quiet.episode_error, quiet.episode_errors, quiet.blocked_s),
+            (0.0, 0, 0.0)
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! Checkpoints and weights files of a folder, each read whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::imaging::manifest::hex;
+use common::run::run_folder::RunFolder;
+use learner::checkpoint::Checkpoint;
+use learner::training::trainer::{UPDATES_KEY, WEIGHTS_VERSION_KEY};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::output::failure::{Advice, Exit};
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Everything that training goes on from.
+    Checkpoint,
+    /// A network with its rules.
+    Weights,
+    /// Neither, or damaged beyond telling.
+    Unknown,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Weights => "weights",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One file and what it says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct File {
+    pub path: PathBuf,
+    pub kind: Kind,
+    pub updates: Option<u64>,
+    pub weights_version: Option<u64>,
+    pub bytes: u64,
+    /// Of the whole file, hexadecimal.
+    pub sha256: String,
+    /// The file holds a digest of itself, which fits.
+    pub checked: bool,
+    /// Why it cannot be used.
+    pub damage: Option<String>,
+}
+
+/// The files of a run (or of the newest run in a folder of runs, or of a plain
+/// folder), the most updates first, then by name.
+pub fn of_folder(path: &Path) -> anyhow::Result<Vec<File>> {
+    let folder = folder_of(path);
+    let entries = fs::read_dir(&folder).map_err(|e| {
+        let message = format!("cannot list the checkpoints of {}: {e}", folder.display());
+        Advice::new(Exit::Failed, message).hint("name the folder of a run: `landmarl runs list`")
+    })?;
+    let mut found: Vec<File> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
+        .map(|path| read(&path))
+        .collect();
+    if found.is_empty() {
+        let message = format!("{} holds no .safetensors file", folder.display());
+        let hint = "training writes one every `checkpoint.every` updates, and when it is stopped";
+        return Err(Advice::new(Exit::Failed, message).hint(hint).into());
+    }
+    found.sort_by(|a, b| (b.updates, &a.path).cmp(&(a.updates, &b.path)));
+    Ok(found)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    let inside = path.join("checkpoints");
+    if inside.is_dir() {
+        return inside;
+    }
+    match RunFolder::latest(path) {
+        Ok(run) => run.checkpoints(),
+        Err(_) => path.to_owned(),
+    }
+}
+
+/// Reads one file; what is wrong with it stands in `damage`.
+pub fn read(path: &Path) -> File {
+    let mut file = File {
+        path: path.to_owned(),
+        kind: Kind::Unknown,
+        updates: None,
+        weights_version: None,
+        bytes: 0,
+        sha256: String::new(),
+        checked: false,
+        damage: None,
+    };
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            file.damage = Some(format!("cannot be read: {error}"));
+            return file;
+        }
+    };
+    file.bytes = bytes.len() as u64;
+    file.sha256 = hex(&Sha256::digest(&bytes));
+    // Weights files have no record, and no digest inside.
+    if let Ok(weights) = model::files::weights::from_bytes(&bytes) {
+        let number = |key: &str| weights.metadata.get(key).and_then(|v| v.parse().ok());
+        file.kind = Kind::Weights;
+        (file.updates, file.weights_version) = (number(UPDATES_KEY), number(WEIGHTS_VERSION_KEY));
+        let mut numbers = weights.network.parameters().iter();
+        if let Some((name, _)) = numbers.find(|(_, t)| t.isfinite().all().int64_value(&[]) == 0) {
+            file.damage = Some(format!("{name} holds numbers that are none"));
+        }
+        return file;
+    }
+    match Checkpoint::from_bytes(&bytes, &path.display().to_string()) {
+        Ok(checkpoint) => {
+            (file.kind, file.checked) = (Kind::Checkpoint, true);
+            file.updates = Some(checkpoint.record.updates);
+            file.weights_version = Some(checkpoint.record.weights_version);
+        }
+        Err(error) => file.damage = Some(error.to_string()),
+    }
+    file
+}

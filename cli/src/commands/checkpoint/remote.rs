@@ -1,0 +1,109 @@
+//! `landmarl checkpoint list --from`: what a running learner has to give.
+
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use common::config::{Config, Sources};
+use common::imaging::manifest::hex;
+use common::run::run_folder::rfc3339;
+use proto::messages::checkpoints::{CheckpointInfo, CheckpointList};
+use proto::transport::channel::learner_client;
+use proto::transport::retry::{reason, unary};
+use proto::transport::security::{Role, Security};
+use proto::wire;
+use tonic::{Code, Status};
+
+use crate::output::console;
+use crate::output::failure::{Advice, Exit};
+use crate::output::table::{Align, Table};
+
+/// New files are read whole for their digest.
+const LIST_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Lists them as a table, or as JSON.
+pub fn list(address: &str, security: &Security, json: bool) -> anyhow::Result<()> {
+    let list = runtime()?.block_on(ask(address, security))?;
+    if json {
+        let entries: Vec<_> = list.checkpoints.iter().map(as_json).collect();
+        let text = serde_json::json!({ "run": list.run_id, "checkpoints": entries });
+        console::data(&(serde_json::to_string_pretty(&text)? + "\n"))?;
+    } else if list.checkpoints.is_empty() {
+        console::note(&format!(
+            "run {} has written no checkpoint yet",
+            list.run_id
+        ));
+    } else {
+        console::data(&table(&list.checkpoints).render())?;
+    }
+    Ok(())
+}
+
+/// For calls of one command.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}
+
+/// What certificates and token the configuration names.
+pub fn security(files: &[PathBuf]) -> anyhow::Result<Security> {
+    let sources = Sources::from_process(files.to_vec(), Vec::new());
+    Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
+}
+
+async fn ask(address: &str, security: &Security) -> anyhow::Result<CheckpointList> {
+    let mut client = learner_client(security.connect(address, Role::Learner)?);
+    let request = wire::ListCheckpointsRequest {};
+    let reply = unary(request, LIST_DEADLINE, |r| client.list_checkpoints(r)).await;
+    let reply = reply.map_err(|status| no_answer(address, &status))?;
+    Ok(CheckpointList::try_from(reply)?)
+}
+
+/// A learner that gave no answer, for people.
+pub fn no_answer(address: &str, status: &Status) -> Advice {
+    let why = reason(status);
+    match status.code() {
+        Code::NotFound => Advice::new(Exit::Data, format!("{address}: {why}"))
+            .hint(format!("landmarl checkpoint list --from {address}")),
+        Code::Unauthenticated | Code::PermissionDenied => {
+            Advice::new(Exit::Failed, format!("{address} refuses: {why}"))
+        }
+        _ => Advice::new(
+            Exit::Unreachable,
+            format!("{address} does not answer: {why}"),
+        )
+        .hint("is a learner running there? `landmarl status` asks it"),
+    }
+}
+
+fn table(files: &[CheckpointInfo]) -> Table {
+    let mut table = Table::new(&[
+        ("name", Align::Left),
+        ("updates", Align::Right),
+        ("MB", Align::Right),
+        ("written", Align::Left),
+        ("sha256", Align::Left),
+    ]);
+    for file in files {
+        #[expect(clippy::cast_precision_loss, reason = "a size for people")]
+        let megabytes = file.bytes as f64 / 1e6;
+        table.row(vec![
+            file.name.clone(),
+            file.updates
+                .map_or_else(|| "–".to_owned(), |u| u.to_string()),
+            format!("{megabytes:.1}"),
+            rfc3339(UNIX_EPOCH + Duration::from_secs(file.modified_s)),
+            hex(&file.sha256).chars().take(12).collect(),
+        ]);
+    }
+    table
+}
+
+fn as_json(file: &CheckpointInfo) -> serde_json::Value {
+    serde_json::json!({
+        "name": file.name, "updates": file.updates, "bytes": file.bytes,
+        "sha256": hex(&file.sha256), "modified_s": file.modified_s,
+    })
+}

@@ -1,0 +1,98 @@
+//! `landmarl config`: which settings hold, who said so, and whether they can work.
+
+use std::fmt::Write as _;
+
+use common::config::{self, Setting};
+
+use crate::Outcome;
+use crate::input::settings::ConfigArgs;
+use crate::output::console;
+use crate::output::failure::Exit;
+
+/// Show, check or describe the configuration.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Print the settings that would be used, as TOML
+    Show {
+        /// Say which layer each setting comes from
+        #[arg(long)]
+        origin: bool,
+        /// Print JSON: key, value and origin of each setting
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Say whether the settings can work; exit code 3 where they cannot
+    Check {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Print a JSON schema of configuration files, for editors
+    Schema,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landmarl config show --origin --config configs/mouse-small.toml --set learner.lr=1e-4
+  landmarl config check --config mine.toml
+  landmarl config schema > landmarl.schema.json";
+
+pub fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::Show {
+            origin,
+            json,
+            config,
+        } => {
+            let settings = config::settings(&config.sources(Vec::new(), Vec::new()))?;
+            if *json {
+                console::data(&(serde_json::to_string_pretty(&settings)? + "\n"))?;
+            } else {
+                console::data(&as_toml(&settings, *origin))?;
+            }
+        }
+        Command::Check { json, config } => {
+            config.load(Vec::new())?;
+            if *json {
+                console::data("{\"valid\": true}\n")?;
+            } else {
+                console::note("the configuration is valid");
+            }
+        }
+        Command::Schema => {
+            console::data(&(serde_json::to_string_pretty(&config::schema())? + "\n"))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn as_toml(settings: &[Setting], origin: bool) -> String {
+    let mut text = String::new();
+    let mut section = "";
+    for setting in settings {
+        let (here, key) = setting.key.split_once('.').unwrap_or(("", &setting.key));
+        if here != section {
+            let gap = if section.is_empty() { "" } else { "\n" };
+            let _ = writeln!(text, "{gap}[{here}]");
+            section = here;
+        }
+        let line = format!("{key} = {}", setting.value);
+        if origin {
+            let _ = writeln!(text, "{line:<40} # {}", setting.origin);
+        } else {
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    text
+}

@@ -1,0 +1,127 @@
+//! `landmarl data check`: every problem and everything odd, at once.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use common::imaging::dataset::{Dataset, Survey};
+use common::report::picture::{Grid, SHEET_SCANS, SheetItem, render_contact_sheet, to_png};
+use common::run::durable::write_atomic;
+use serde::Serialize;
+
+use super::DataArgs;
+use crate::Outcome;
+use crate::output::console;
+use crate::output::failure::Exit;
+
+/// Find everything that is wrong or odd about a data set, in one run.
+///
+/// Problems keep the data from being used: missing or damaged files, lists of
+/// different length, unknown landmarks, landmarks outside their scan, scans
+/// listed twice, mixed spacings. Doubts are what could be used and is hardly
+/// meant: landmarks in the background, exchanged sides, swapped axes, a
+/// landmark far from where the other scans have it. Exit code 4 with either.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    data: DataArgs,
+    /// Folder for contact sheets: every scan with its landmarks, doubted ones first
+    #[arg(long, value_name = "DIR")]
+    sheet: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landmarl data check scans/ --sheet look/
+  landmarl data check images.txt --landmarks-files landmarks.txt --landmarks AC,PC
+  landmarl data check --config configs/mouse-small.toml --json";
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    scans: usize,
+    landmarks: Vec<String>,
+    problems: Vec<String>,
+    doubts: Vec<String>,
+    sheets: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let survey = Dataset::survey(&args.data.spec()?);
+    let sheets = match &args.sheet {
+        Some(folder) => draw(&survey, folder)?,
+        None => Vec::new(),
+    };
+    let report = Report {
+        scans: survey.dataset.scans.len(),
+        landmarks: survey.dataset.landmark_names.clone(),
+        problems: survey.problems.iter().map(ToString::to_string).collect(),
+        doubts: survey.doubts.iter().map(ToString::to_string).collect(),
+        sheets,
+    };
+    if args.json {
+        console::data(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+    } else {
+        console::data(&told(&report))?;
+    }
+    let fine = report.problems.is_empty() && report.doubts.is_empty();
+    Ok(if fine { Exit::Done } else { Exit::Data })
+}
+
+fn told(report: &Report) -> String {
+    let mut text = String::new();
+    for (title, lines) in [("problems", &report.problems), ("doubts", &report.doubts)] {
+        if !lines.is_empty() {
+            text += &format!("{title}:\n");
+            text.extend(lines.iter().map(|line| format!("  {line}\n")));
+        }
+    }
+    text += &format!(
+        "{} scans read, {} landmarks each: {} problems, {} doubts\n",
+        report.scans,
+        report.landmarks.len(),
+        report.problems.len(),
+        report.doubts.len()
+    );
+    for sheet in &report.sheets {
+        text += &format!("look at {}\n", sheet.display());
+    }
+    text
+}
+
+/// Draws all scans that could be read, those with doubts first.
+fn draw(survey: &Survey, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make {} for contact sheets", folder.display()))?;
+    let dataset = &survey.dataset;
+    let doubted = |number: usize| {
+        let source = &dataset.sources[number];
+        survey.doubts.iter().any(|doubt| doubt.scan == *source)
+    };
+    let mut order: Vec<usize> = (0..dataset.scans.len()).collect();
+    order.sort_by_key(|&n| (!doubted(n), &dataset.scans[n].name));
+    let mut sheets = Vec::new();
+    for (page, numbers) in order.chunks(SHEET_SCANS).enumerate() {
+        let items: Vec<SheetItem<'_>> = numbers
+            .iter()
+            .map(|&n| {
+                let scan = &dataset.scans[n];
+                SheetItem {
+                    name: &scan.name,
+                    volume: &scan.volume,
+                    grid: Grid::of(&scan.geometry),
+                    landmarks: &scan.landmarks,
+                    doubted: doubted(n),
+                }
+            })
+            .collect();
+        let path = folder.join(format!("contact-sheet-{:02}.png", page + 1));
+        write_atomic(&path, &to_png(&render_contact_sheet(&items))?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        sheets.push(path);
+    }
+    Ok(sheets)
+}

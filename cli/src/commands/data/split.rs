@@ -1,0 +1,193 @@
+//! `landmarl data split`: who is trained on, who chooses, who is kept for the end.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use common::imaging::dataset::{Pair, Source, Split};
+use common::run::durable::write_atomic;
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha8Rng;
+
+use crate::Outcome;
+use crate::output::console;
+use crate::output::failure::{Advice, Exit};
+
+/// Divide scans into training, selection and test, and write a manifest.
+///
+/// Equal seeds and names give the same division wherever the files lie.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// List, folder or manifest without splits
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// List of the landmark files, line for line with a list of scans
+    #[arg(long, value_name = "LIST", alias = "landmark-files")]
+    landmarks_files: Option<PathBuf>,
+    /// The manifest to write, CSV; paths in it are relative to it where they can be
+    #[arg(long, short = 'o', value_name = "FILE")]
+    out: PathBuf,
+    /// Share of the scans that choose the checkpoint
+    #[arg(long, default_value_t = 0.15, value_name = "SHARE")]
+    selection: f64,
+    /// Share of the scans that are kept for the final figure
+    #[arg(long, default_value_t = 0.15, value_name = "SHARE")]
+    test: f64,
+    /// Folds for cross-validation, instead of a selection share
+    #[arg(long, value_name = "K", conflicts_with = "selection")]
+    folds: Option<usize>,
+    /// Scans whose names agree up to this character stay together (`_` for
+    /// sub-01_ses-1 and sub-01_ses-2)
+    #[arg(long, value_name = "CHAR")]
+    group: Option<char>,
+    /// Seed of the division
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landmarl data split scans/ -o scans.csv --selection 0.15 --test 0.15
+  landmarl data split images.txt --landmarks-files landmarks.txt -o folds.csv --folds 5 --group _
+  landmarl train --train-images folds.csv --fold 0 --landmarks AC,PC";
+
+pub fn run(args: &Args) -> Outcome {
+    let shares = [args.selection, args.test];
+    if shares.iter().any(|s| !(0.0..1.0).contains(s)) || args.selection + args.test >= 1.0 {
+        let message = format!(
+            "--selection {} and --test {} leave nothing to train on",
+            args.selection, args.test
+        );
+        return Err(Advice::new(Exit::Usage, message)
+            .hint("give shares of 0 to below 1 that add up to less than 1")
+            .into());
+    }
+    if args.folds.is_some_and(|k| k < 2) {
+        return Err(Advice::new(Exit::Usage, "--folds needs at least 2").into());
+    }
+    let pairs = pairs(args)?;
+    let divided = divide(&pairs, args);
+    let folder = args.out.parent().unwrap_or(Path::new(""));
+    let text = manifest(&pairs, &divided, folder, args.folds.is_some())?;
+    write_atomic(&args.out, text.as_bytes())?;
+    let count = |split| divided.iter().filter(|d| d.0 == split).count();
+    let [train, selection, test] = [Split::Train, Split::Selection, Split::Test].map(count);
+    if args.json {
+        let written = serde_json::json!({
+            "manifest": args.out, "train": train, "selection": selection, "test": test,
+        });
+        console::data(&(serde_json::to_string_pretty(&written)? + "\n"))?;
+    } else {
+        let out = args.out.display();
+        console::note(&format!(
+            "{out}: {train} train, {selection} selection, {test} test"
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+fn pairs(args: &Args) -> anyhow::Result<Vec<Pair>> {
+    let failed = |errors: Vec<common::imaging::dataset::SourceError>| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Advice::new(Exit::Data, lines.join("\n  ")).hint("`landmarl data check` looks further")
+    };
+    let source = Source::read(&args.path, args.landmarks_files.as_deref()).map_err(failed)?;
+    let named = [Split::Train, Split::Selection, Split::Test];
+    if named.into_iter().any(|split| source.has(split, None)) {
+        let message = format!("{} names splits already", args.path.display());
+        return Err(Advice::new(Exit::Usage, message)
+            .hint("train and evaluate with it as it is")
+            .into());
+    }
+    Ok(source.pairs(Split::Train, None).map_err(failed)?)
+}
+
+/// Split and fold of each pair. Whole groups are dealt in a shuffled order, to
+/// test, then selection, until each has its share.
+fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
+    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (number, pair) in pairs.iter().enumerate() {
+        groups
+            .entry(group(&pair.image, args.group))
+            .or_default()
+            .push(number);
+    }
+    // By name, not by place: the same wherever the files lie.
+    let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
+    groups.shuffle(&mut ChaCha8Rng::seed_from_u64(args.seed));
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a few scans"
+    )]
+    let wanted = |share: f64| (share * pairs.len() as f64).round() as usize;
+    let (test, selection) = (wanted(args.test), wanted(args.selection));
+    let mut divided = vec![(Split::Train, None); pairs.len()];
+    let (mut tested, mut selecting) = (0, 0);
+    for (number, members) in groups.iter().enumerate() {
+        let split = if tested < test {
+            tested += members.len();
+            Split::Test
+        } else if args.folds.is_none() && selecting < selection {
+            selecting += members.len();
+            Split::Selection
+        } else {
+            Split::Train
+        };
+        let fold = args
+            .folds
+            .filter(|_| split == Split::Train)
+            .map(|k| number % k);
+        members.iter().for_each(|&m| divided[m] = (split, fold));
+    }
+    divided
+}
+
+fn group(image: &Path, until: Option<char>) -> String {
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let whole = || image.display().to_string();
+    let Some(until) = until else {
+        // Names may repeat in other folders; the last two parts rarely do.
+        let folder = image.parent().and_then(Path::file_name).unwrap_or_default();
+        return format!("{name}\n{}\n{}", folder.to_string_lossy(), whole());
+    };
+    name.split(until).next().map_or_else(whole, str::to_owned)
+}
+
+fn manifest(
+    pairs: &[Pair],
+    divided: &[(Split, Option<usize>)],
+    folder: &Path,
+    folds: bool,
+) -> anyhow::Result<String> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut header = vec!["image", "landmarks", "split"];
+    header.extend(folds.then_some("fold"));
+    writer.write_record(&header)?;
+    for (pair, (split, fold)) in pairs.iter().zip(divided) {
+        let landmarks = pair.landmarks.as_deref().map(|p| shown(p, folder));
+        let mut row = vec![
+            shown(&pair.image, folder)?,
+            landmarks.transpose()?.unwrap_or_default(),
+            split.to_string(),
+        ];
+        row.extend(folds.then(|| fold.map_or_else(String::new, |f| f.to_string())));
+        writer.write_record(&row)?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
+
+/// Relative to the manifest's folder where it lies below, else absolute.
+fn shown(path: &Path, folder: &Path) -> anyhow::Result<String> {
+    let here = std::env::current_dir()?;
+    let (path, folder) = (here.join(path), here.join(folder));
+    let path = path.canonicalize().unwrap_or(path);
+    let folder = folder.canonicalize().unwrap_or(folder);
+    let short = path.strip_prefix(&folder).unwrap_or(&path);
+    Ok(short.display().to_string())
+}

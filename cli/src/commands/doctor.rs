@@ -1,0 +1,130 @@
+//! `landmarl doctor`: is this machine ready?
+
+mod checks;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::input::settings::{ConfigArgs, setting};
+use crate::output::console;
+use crate::output::failure::Exit;
+
+/// Check libtorch, threads, GPU, disk, port, configuration and data.
+///
+/// One line per check: ok, warn or FAIL, with what to do. Ends with 1 when
+/// something fails.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Folder that run folders will be made in
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landmarl doctor
+  landmarl doctor --config configs/mouse-small.toml --json";
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub verdict: Verdict,
+    pub detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+impl Check {
+    pub fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            detail: detail.into(),
+            fix: None,
+        }
+    }
+
+    pub fn warn(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Warn,
+            fix: Some(fix.into()),
+            ..Self::ok(name, detail)
+        }
+    }
+
+    pub fn fail(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Fail,
+            ..Self::warn(name, detail, fix)
+        }
+    }
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let run_dir = args
+        .run_dir
+        .as_ref()
+        .map(|p| p.to_string_lossy().into_owned());
+    let loaded = args
+        .config
+        .load(setting("run.dir", run_dir.as_deref()).into_iter().collect());
+    let mut all = vec![checks::libtorch(), checks::threads(), checks::cuda()];
+    match &loaded {
+        Ok(config) => {
+            all.push(Check::ok("config", "loads and is consistent"));
+            all.push(checks::disk("run folder", config.run.dir.as_ref()));
+            all.push(checks::disk("cache folder", &checks::cache_folder(config)));
+            all.push(checks::port(&config.cluster.learner));
+            all.push(checks::data(config));
+        }
+        Err(e) => all.push(Check::fail(
+            "config",
+            e.to_string(),
+            "mend the setting that is named",
+        )),
+    }
+    let text = if args.json {
+        serde_json::to_string_pretty(&all)? + "\n"
+    } else {
+        all.iter().map(line).collect()
+    };
+    console::data(&text)?;
+    let failed = all.iter().any(|c| c.verdict == Verdict::Fail);
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+fn line(check: &Check) -> String {
+    let word = match check.verdict {
+        Verdict::Ok => "ok  ",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "FAIL",
+    };
+    let fix = check
+        .fix
+        .as_ref()
+        .map(|f| format!("\n                     → {f}"));
+    format!(
+        "{word}  {:13}  {}{}\n",
+        check.name,
+        check.detail,
+        fix.unwrap_or_default()
+    )
+}

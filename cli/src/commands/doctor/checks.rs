@@ -1,0 +1,252 @@
+//! The single checks.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use common::config::Config;
+use common::imaging::dataset::{DatasetSpec, Source};
+use common::imaging::landmark_file::LandmarkFile;
+
+use super::Check;
+
+/// What this build was made for: tch 0.24 belongs to libtorch 2.11.
+const LIBTORCH_VERSION: &str = "2.11";
+const VERSION_HEADER: &str = "include/torch/headeronly/version.h";
+const GIB: u64 = 1 << 30;
+
+pub fn libtorch() -> Check {
+    let name = "libtorch";
+    // Any tensor makes sure that the library is loaded and works.
+    if tch::Tensor::f_from_slice(&[1.0_f32, 2.0])
+        .map(|t| t.numel())
+        .ok()
+        != Some(2)
+    {
+        return Check::fail(
+            name,
+            "a tensor cannot be made",
+            "run `cargo xtask setup` and build again",
+        );
+    }
+    let Some(folder) = loaded_from() else {
+        return Check::warn(
+            name,
+            "works, but its file is not found",
+            "nothing, if training runs",
+        );
+    };
+    let header = folder
+        .parent()
+        .map(|p| p.join(VERSION_HEADER))
+        .unwrap_or_default();
+    let version = std::fs::read_to_string(header)
+        .ok()
+        .and_then(|t| header_version(&t));
+    let place = folder.display();
+    match version {
+        Some(v) if v.starts_with(&format!("{LIBTORCH_VERSION}.")) => {
+            Check::ok(name, format!("{v} for tch 0.24, in {place}"))
+        }
+        Some(v) => Check::fail(
+            name,
+            format!("{v} in {place}, but tch 0.24 needs {LIBTORCH_VERSION}"),
+            "run `cargo xtask setup`, or point LIBTORCH to the right one, and build again",
+        ),
+        None => Check::warn(
+            name,
+            format!("in {place}, version unknown (no {VERSION_HEADER} beside it)"),
+            format!("make sure that it is {LIBTORCH_VERSION}"),
+        ),
+    }
+}
+
+/// The folder that the loader took libtorch from.
+fn loaded_from() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let mut paths = maps
+        .lines()
+        .filter_map(|l| l.find('/').map(|at| Path::new(&l[at..])));
+    let path = paths.find(|p| p.file_name().is_some_and(|n| n == "libtorch_cpu.so"))?;
+    path.parent().map(Path::to_owned)
+}
+
+/// The value of `#define TORCH_VERSION`, which stands on the line after it.
+fn header_version(header: &str) -> Option<String> {
+    let after = header.split("#define TORCH_VERSION ").nth(1)?;
+    let quoted = after
+        .trim_start_matches(['\\', '\r', '\n', ' '])
+        .strip_prefix('"')?;
+    quoted.split('"').next().map(str::to_owned)
+}
+
+pub fn threads() -> Check {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let detail = format!(
+        "{cores} cores, libtorch uses {} threads",
+        tch::get_num_threads()
+    );
+    if cores < 2 {
+        return Check::warn(
+            "threads",
+            detail,
+            "training needs at least 2 cores to be of use",
+        );
+    }
+    Check::ok("threads", detail)
+}
+
+pub fn cuda() -> Check {
+    match model::device::cuda() {
+        Ok(count) => Check::ok("CUDA", format!("{count} devices")),
+        Err(reason) => Check::warn(
+            "CUDA",
+            format!("not used: {reason}"),
+            "nothing for the small network; the paper's network wants a GPU",
+        ),
+    }
+}
+
+pub fn disk(name: &'static str, folder: &Path) -> Check {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let Some(there) = absolute.ancestors().find(|p| p.exists()) else {
+        return Check::fail(
+            name,
+            format!("{} has no existing parent", folder.display()),
+            "choose another folder",
+        );
+    };
+    let place = absolute.display();
+    if !there.is_dir() {
+        let detail = format!("{place} cannot be made: {} is a file", there.display());
+        return Check::fail(name, detail, "choose another folder");
+    }
+    let probe = there.join(format!(".landmarl-probe-{}", std::process::id()));
+    let written = std::fs::write(&probe, b"probe").and_then(|()| std::fs::remove_file(&probe));
+    if let Err(e) = written {
+        return Check::fail(
+            name,
+            format!("{place} cannot be written: {e}"),
+            "choose another folder, or change its owner",
+        );
+    }
+    match rustix::fs::statvfs(there) {
+        Ok(s) => {
+            let free = s.f_bavail.saturating_mul(s.f_frsize);
+            let detail = format!("{place}: {:.1} GiB free", free as f64 / GIB as f64);
+            match free {
+                f if f < GIB / 4 => {
+                    Check::fail(name, detail, "free some space: runs need a few hundred MB")
+                }
+                f if f < 2 * GIB => Check::warn(name, detail, "free some space before a long run"),
+                _ => Check::ok(name, detail),
+            }
+        }
+        Err(e) => Check::warn(
+            name,
+            format!("{place}: free space unknown ({e})"),
+            "nothing, if there is space",
+        ),
+    }
+}
+
+/// Where preprocessed volumes are kept.
+pub fn cache_folder(config: &Config) -> PathBuf {
+    if !config.data.cache.is_empty() {
+        return PathBuf::from(&config.data.cache);
+    }
+    let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(home);
+    base.unwrap_or_else(std::env::temp_dir).join("landmarl")
+}
+
+pub fn port(address: &str) -> Check {
+    let number = address.rsplit(':').next().unwrap_or_default();
+    let name = "port";
+    match TcpListener::bind(format!("127.0.0.1:{number}")) {
+        Ok(_) => Check::ok(
+            name,
+            format!("{number} is free (only the separate `learner` needs it)"),
+        ),
+        Err(e) => Check::warn(
+            name,
+            format!("{number} cannot be used: {e}"),
+            "set cluster.learner to another port if you start `learner`; `landmarl train` is not affected",
+        ),
+    }
+}
+
+pub fn data(config: &Config) -> Check {
+    let name = "data";
+    if config.data.train_images.is_empty() {
+        let fix = "give --config or --set data.train_images=PATH to check scans";
+        return Check::ok(name, format!("none configured; {fix}"));
+    }
+    match first_scan(config) {
+        Ok(detail) => Check::ok(name, detail),
+        Err(why) => Check::fail(
+            name,
+            why,
+            "mend data.train_images or the file; `landmarl data check` looks at all of them",
+        ),
+    }
+}
+
+fn first_scan(config: &Config) -> Result<String, String> {
+    let spec = DatasetSpec::training(config);
+    let pairs = Source::read(&spec.images, spec.landmarks.as_deref())
+        .and_then(|source| source.pairs(spec.split, spec.fold))
+        .map_err(|errors| {
+            let first = errors.first().map(ToString::to_string).unwrap_or_default();
+            match errors.len() {
+                0 | 1 => first,
+                n => format!("{n} problems, the first: {first}"),
+            }
+        })?;
+    let first = pairs.first().ok_or("names no scan")?;
+    let limits = config.data.limits();
+    let image =
+        common::imaging::nifti_io::read(&first.image, &limits).map_err(|e| e.to_string())?;
+    let shown = first.image.display();
+    if let Some(landmarks) = &first.landmarks {
+        LandmarkFile::read(landmarks).map_err(|e| e.to_string())?;
+    }
+    Ok(format!(
+        "{} scans; {shown} decodes: {:?} voxels",
+        pairs.len(),
+        image.dims()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::doctor::Verdict;
+
+    #[test]
+    fn a_folder_below_a_file_fails_and_one_to_be_made_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        assert_eq!(disk("x", &file.join("runs")).verdict, Verdict::Fail);
+        assert_ne!(
+            disk("x", &dir.path().join("a/b")).detail.find("GiB free"),
+            None
+        );
+    }
+
+    #[test]
+    fn a_taken_port_is_noticed() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = held.local_addr().unwrap().to_string();
+        assert_eq!(port(&address).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn versions_are_read_from_the_header() {
+        let text = "#define TORCH_VERSION \\\n  \"2.11.0\"\n";
+        assert_eq!(header_version(text).unwrap(), "2.11.0");
+        assert_eq!(libtorch().verdict, Verdict::Ok);
+    }
+}

@@ -1,0 +1,175 @@
+//! One line of a log.
+
+use std::fmt::Write as _;
+
+use common::run::run_folder::unix_nanos;
+use serde_json::{Map, Value};
+
+/// How serious a line is; the later, the more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    pub const ALL: [Self; 5] = [
+        Self::Trace,
+        Self::Debug,
+        Self::Info,
+        Self::Warn,
+        Self::Error,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|level| level.name().eq_ignore_ascii_case(name))
+    }
+}
+
+/// What a service logged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// Nanoseconds since 1970.
+    pub nanos: u64,
+    /// The time as it stands in the line.
+    pub time: String,
+    pub level: Level,
+    pub service: String,
+    pub instance: String,
+    pub run: String,
+    pub message: String,
+    /// Everything else, the spans' fields last.
+    pub fields: Vec<(String, Value)>,
+    /// As it was written.
+    pub raw: String,
+}
+
+/// Keys that have a place of their own.
+const KNOWN: [&str; 7] = [
+    "time", "level", "target", "service", "instance", "run", "message",
+];
+
+impl Line {
+    /// `None` for what is no line of ours, as one that was cut off.
+    pub fn parse(raw: &str) -> Option<Self> {
+        let raw = raw.trim();
+        let mut all: Map<String, Value> = serde_json::from_str(raw).ok()?;
+        let mut text = |key: &str| match all.get_mut(key).map(Value::take) {
+            Some(Value::String(text)) => text,
+            _ => String::new(),
+        };
+        let time = text("time");
+        let level = Level::parse(&text("level"))?;
+        let [service, instance, run, message] =
+            ["service", "instance", "run", "message"].map(&mut text);
+        let span = all.remove("span");
+        let own = all
+            .into_iter()
+            .filter(|(key, _)| !KNOWN.contains(&key.as_str()));
+        let mut fields: Vec<_> = own.collect();
+        match span {
+            Some(Value::Object(span)) => {
+                let around = span
+                    .into_iter()
+                    .filter(|(key, _)| fields.iter().all(|(own, _)| own != key))
+                    .collect::<Vec<_>>();
+                fields.extend(around);
+            }
+            Some(other) => fields.push(("span".to_owned(), other)),
+            None => {}
+        }
+        Some(Self {
+            nanos: unix_nanos(&time)?,
+            time,
+            level,
+            service,
+            instance,
+            run,
+            message,
+            fields,
+            raw: raw.to_owned(),
+        })
+    }
+
+    /// Message and fields, as `--grep` looks through them.
+    pub fn words(&self) -> String {
+        let mut words = self.message.clone();
+        for (key, value) in &self.fields {
+            // Writing to a String does not fail.
+            let _ = write!(words, " {key}={}", shown(value));
+        }
+        words
+    }
+
+    /// The number under `key`, if it is one.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        let field = self.fields.iter().find(|(name, _)| name == key);
+        field.and_then(|(_, value)| value.as_u64())
+    }
+}
+
+/// Text without quotes, everything else as JSON.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_taken_apart_and_its_own_fields_win_over_the_spans() {
+        let raw = r#"{"time":"2026-11-26T08:00:00.250000Z","level":"warn","target":"actor::uplink","service":"actor","instance":"h-2","run":"r","message":"lost shard","shard":1,"reason":"gone","span":{"actor":3,"shard":7}}"#;
+        let line = Line::parse(raw).unwrap();
+        assert_eq!(
+            (line.level, line.nanos % 1_000_000_000),
+            (Level::Warn, 250_000_000)
+        );
+        assert_eq!(
+            (
+                line.service.as_str(),
+                line.instance.as_str(),
+                line.run.as_str()
+            ),
+            ("actor", "h-2", "r")
+        );
+        assert_eq!(
+            (line.number("shard"), line.number("actor")),
+            (Some(1), Some(3))
+        );
+        let words = line.words();
+        assert_eq!(words, "lost shard reason=gone shard=1 actor=3", "{words}");
+    }
+
+    #[test]
+    fn what_is_no_line_is_none() {
+        for raw in [
+            "",
+            "panicked at x",
+            r#"{"time":"2026-11-26T08:00:00Z","level":"warn","mess"#,
+            r#"{"time":"now","level":"warn"}"#,
+            r#"{"time":"2026-11-26T08:00:00Z","level":"loud"}"#,
+            "[1]",
+        ] {
+            assert_eq!(Line::parse(raw), None, "{raw}");
+        }
+    }
+}

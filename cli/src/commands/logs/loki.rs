@@ -1,0 +1,426 @@
+//! The same from Loki, over its HTTP API (`/loki/api/v1/query_range`).
+//!
+//! Loki is asked by labels (service, level, run) and time; everything else is
+//! decided here, by the same [`Filter`] as for files. Pages are asked for by
+//! the time of their last line, which comes again in the next and is left out
+//! there. To follow, the newest lines are asked for again and again: Loki's
+//! own tail is a WebSocket, and a second's delay is worth less than another
+//! protocol.
+
+use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+
+use super::filter::Filter;
+use super::line::{Level, Line};
+use crate::output::console;
+use crate::output::failure::{Advice, Exit};
+
+/// Lines per page; Loki's default limit is 5000.
+const PAGE: usize = 1000;
+/// The largest page that Loki gives unless configured otherwise.
+const PAGE_MAX: usize = 5000;
+/// An answer larger than this is not taken.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Lines may reach Loki so much later than others that were logged after them.
+const LATE: u64 = 10_000_000_000;
+/// When to forget lines that are too old to come again.
+const REMEMBERED: usize = 100_000;
+
+/// Where Loki is, and how it is asked.
+#[derive(Debug)]
+pub struct Loki {
+    agent: ureq::Agent,
+    address: String,
+    /// LogQL: the selector, and what the person adds.
+    query: String,
+    headers: Vec<(String, String)>,
+}
+
+/// One answer of `query_range`.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    data: Data,
+}
+
+#[derive(Debug, Deserialize)]
+struct Data {
+    result: Vec<Stream>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Stream {
+    stream: HashMap<String, String>,
+    /// Time in nanoseconds and text; sometimes a third thing, which is not ours.
+    values: Vec<Vec<serde_json::Value>>,
+}
+
+/// A line as Loki keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Entry {
+    nanos: u64,
+    text: String,
+}
+
+/// What Loki knows about a line.
+type Labels = Arc<HashMap<String, String>>;
+
+/// Which end of the time comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Backward,
+}
+
+impl Loki {
+    /// Asks at `url` for lines that `filter` may want.
+    pub fn new(
+        url: &str,
+        filter: &Filter,
+        more: Option<&str>,
+        headers: &[String],
+    ) -> anyhow::Result<Self> {
+        let headers = headers.iter().map(|header| {
+            let (name, value) = header.split_once(':').ok_or_else(|| {
+                let message = format!("--header \"{header}\" is not NAME: VALUE");
+                Advice::new(Exit::Usage, message)
+            })?;
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        });
+        let headers = headers.collect::<Result<Vec<_>, Advice>>()?;
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            let message = format!("--loki \"{url}\" is not a URL, as in http://127.0.0.1:3100");
+            return Err(Advice::new(Exit::Usage, message).into());
+        }
+        let query = selector(filter) + &more.map(|m| format!(" {m}")).unwrap_or_default();
+        Ok(Self {
+            agent: agent(url.starts_with("https://")),
+            address: url.trim_end_matches('/').to_owned(),
+            query,
+            headers,
+        })
+    }
+
+    /// Lines from `since` on and before `until`, the oldest first. Ends early
+    /// when `take` says that it has enough.
+    pub fn lines(
+        &self,
+        filter: &Filter,
+        (since, until): (u64, u64),
+        mut take: impl FnMut(Line) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        self.pages(Direction::Forward, since, until, |line| {
+            if filter.wants(&line) {
+                take(line)
+            } else {
+                Ok(true)
+            }
+        })
+    }
+
+    /// The last `count` of them, the oldest first.
+    pub fn last(
+        &self,
+        filter: &Filter,
+        (since, until): (u64, u64),
+        count: usize,
+    ) -> anyhow::Result<VecDeque<Line>> {
+        let mut found = VecDeque::new();
+        if count == 0 {
+            return Ok(found);
+        }
+        self.pages(Direction::Backward, since, until, |line| {
+            if filter.wants(&line) {
+                found.push_front(line);
+            }
+            Ok(found.len() < count)
+        })?;
+        Ok(found)
+    }
+
+    fn pages(
+        &self,
+        direction: Direction,
+        mut since: u64,
+        mut until: u64,
+        mut take: impl FnMut(Line) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let mut limit = PAGE;
+        // Those of the moment that the page before ended with.
+        let mut seen: HashSet<Entry> = HashSet::new();
+        while since < until {
+            let (entries, labels) = self.page(direction, since, until, limit)?;
+            let full = entries.len() >= limit;
+            let Some(last) = entries.last().map(|e| e.nanos) else {
+                return Ok(());
+            };
+            let mut new = 0;
+            for (entry, labels) in entries.iter().zip(labels) {
+                if seen.contains(entry) {
+                    continue;
+                }
+                new += 1;
+                if !take(line(entry, &labels))? {
+                    return Ok(());
+                }
+            }
+            if !full {
+                return Ok(());
+            }
+            seen = entries.into_iter().filter(|e| e.nanos == last).collect();
+            if new == 0 && limit >= PAGE_MAX {
+                // More lines of one nanosecond than Loki gives at once.
+                seen.clear();
+                match direction {
+                    Direction::Forward => since = last + 1,
+                    Direction::Backward => until = last,
+                }
+                limit = PAGE;
+                continue;
+            }
+            limit = if new == 0 { PAGE_MAX } else { PAGE };
+            match direction {
+                Direction::Forward => since = last,
+                Direction::Backward => until = last + 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// One page, in the order of `direction`, and each line's labels.
+    fn page(
+        &self,
+        direction: Direction,
+        since: u64,
+        until: u64,
+        limit: usize,
+    ) -> anyhow::Result<(Vec<Entry>, Vec<Labels>)> {
+        let mut request = self
+            .agent
+            .get(format!("{}/loki/api/v1/query_range", self.address))
+            .query("query", &self.query)
+            .query("start", since.to_string())
+            .query("end", until.to_string())
+            .query("limit", limit.to_string());
+        request = request.query(
+            "direction",
+            match direction {
+                Direction::Forward => "forward",
+                Direction::Backward => "backward",
+            },
+        );
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let mut reply = request.call().map_err(|error| self.unreachable(&error))?;
+        let status = reply.status().as_u16();
+        let body = reply.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let text = body
+            .read_to_string()
+            .map_err(|error| self.unreachable(&error))?;
+        if status != 200 {
+            return Err(self.refused(status, &text).into());
+        }
+        let answer: Answer = serde_json::from_str(&text)
+            .with_context(|| format!("{} does not answer as Loki does", self.address))?;
+        let mut all = Vec::new();
+        for Stream { stream, values } in answer.data.result {
+            let labels = Arc::new(stream);
+            for value in values {
+                if let [nanos, text, ..] = value.as_slice()
+                    && let (Some(nanos), Some(text)) = (nanos.as_str(), text.as_str())
+                    && let Ok(nanos) = nanos.parse()
+                {
+                    let text = text.to_owned();
+                    all.push((Entry { nanos, text }, Arc::clone(&labels)));
+                }
+            }
+        }
+        // Lines of one moment stay as Loki has them.
+        all.sort_by(|(a, _), (b, _)| match direction {
+            Direction::Forward => a.nanos.cmp(&b.nanos),
+            Direction::Backward => b.nanos.cmp(&a.nanos),
+        });
+        Ok(all.into_iter().unzip())
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Advice {
+        let message = format!("Loki at {} does not answer: {error}", self.address);
+        Advice::new(Exit::Unreachable, message)
+            .hint("is it running, and is this its address as seen from here?")
+    }
+
+    fn refused(&self, status: u16, text: &str) -> Advice {
+        let text = text.trim();
+        let message = format!("Loki at {} answers {status}: {text}", self.address);
+        let hint = match status {
+            400 => format!("it was asked for: {}", self.query),
+            401 | 403 => "give what it asks for with --header, as in --header \"Authorization: Bearer TOKEN\"".to_owned(),
+            429 => "it has too much to do: ask for less with --since, or later".to_owned(),
+            _ => "its own log says more".to_owned(),
+        };
+        Advice::new(Exit::Unreachable, message).hint(hint)
+    }
+}
+
+/// What was shown lately, so that lines that come late are shown and none twice.
+#[derive(Debug, Default)]
+pub struct Lately {
+    shown: HashSet<Entry>,
+    newest: u64,
+}
+
+impl Lately {
+    /// Whether this line was not shown before.
+    pub fn is_new(&mut self, line: &Line) -> bool {
+        if self.shown.len() >= REMEMBERED {
+            self.again_from(0);
+        }
+        self.newest = self.newest.max(line.nanos);
+        self.shown.insert(Entry {
+            nanos: line.nanos,
+            text: line.raw.clone(),
+        })
+    }
+
+    /// From when on to ask again; forgets what is older.
+    pub fn again_from(&mut self, at_least: u64) -> u64 {
+        let from = self.newest.saturating_sub(LATE).max(at_least);
+        self.shown.retain(|entry| entry.nanos >= from);
+        from
+    }
+}
+
+/// The labels that are sure to select what `filter` wants.
+fn selector(filter: &Filter) -> String {
+    let mut matchers = Vec::new();
+    let escaped: Vec<String> = filter.services.iter().map(|s| regex::escape(s)).collect();
+    let services = if escaped.is_empty() {
+        ".+".to_owned()
+    } else {
+        format!("({}).*", escaped.join("|"))
+    };
+    matchers.push(format!("service=~{}", quoted(&services)));
+    if let Some(least) = filter.level.filter(|l| *l > Level::Trace) {
+        let levels = Level::ALL.into_iter().filter(|l| *l >= least);
+        let names: Vec<&str> = levels.map(Level::name).collect();
+        matchers.push(format!("level=~{}", quoted(&names.join("|"))));
+    }
+    if let Some(run) = &filter.run {
+        matchers.push(format!("run={}", quoted(run)));
+    }
+    format!("{{{}}}", matchers.join(", "))
+}
+
+/// A string of LogQL, which is one of Go.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// What is no line of ours is shown with what Loki knows about it.
+fn line(entry: &Entry, labels: &HashMap<String, String>) -> Line {
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+    if let Some(mut line) = Line::parse(&entry.text) {
+        line.nanos = entry.nanos;
+        return line;
+    }
+    let at = std::time::UNIX_EPOCH + Duration::from_nanos(entry.nanos);
+    Line {
+        nanos: entry.nanos,
+        time: common::run::run_folder::rfc3339(at),
+        level: Level::parse(&label("level")).unwrap_or(Level::Info),
+        service: label("service"),
+        instance: label("instance"),
+        run: label("run"),
+        message: entry.text.clone(),
+        fields: Vec::new(),
+        raw: entry.text.clone(),
+    }
+}
+
+/// One connection after another, and the authorities that this machine trusts.
+fn agent(tls: bool) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        .user_agent(concat!("landmarl/", env!("CARGO_PKG_VERSION")));
+    if !tls {
+        return config.build().into();
+    }
+    let found = rustls_native_certs::load_native_certs();
+    for error in found.errors {
+        console::note(&format!(
+            "warning: a certificate of this machine cannot be read: {error}"
+        ));
+    }
+    let trusted = found
+        .certs
+        .iter()
+        .map(|c| Certificate::from_der(c).to_owned());
+    let trusted: Vec<Certificate<'static>> = trusted.collect();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(provider)
+        .root_certs(RootCerts::new_with_certs(&trusted))
+        .build();
+    config.tls_config(tls).build().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_select_at_least_what_the_filter_wants() {
+        assert_eq!(selector(&Filter::default()), r#"{service=~".+"}"#);
+        let filter = Filter {
+            services: vec!["actor".into(), "replay.\"".into()],
+            instances: vec!["3".into()],
+            level: Some(Level::Warn),
+            run: Some("a\\b".into()),
+            ..Filter::default()
+        };
+        assert_eq!(
+            selector(&filter),
+            r#"{service=~"(actor|replay\\.\").*", level=~"warn|error", run="a\\b"}"#
+        );
+    }
+
+    #[test]
+    fn foreign_lines_keep_what_their_labels_say() {
+        let entry = Entry {
+            nanos: 1_795_443_901_000_000_000,
+            text: "error: no such file".into(),
+        };
+        let labels = [("service", "actor"), ("level", "error")];
+        let labels = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let line = line(&entry, &labels);
+        assert_eq!(
+            (line.time.as_str(), line.level, line.service.as_str()),
+            ("2026-11-23T14:25:01Z", Level::Error, "actor")
+        );
+    }
+
+    #[test]
+    fn addresses_and_headers_are_checked() {
+        let filter = Filter::default();
+        for (url, headers, words) in [
+            ("127.0.0.1:3100", vec![], "is not a URL"),
+            (
+                "http://x",
+                vec!["nonsense".to_owned()],
+                "is not NAME: VALUE",
+            ),
+        ] {
+            let error = Loki::new(url, &filter, None, &headers).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! `landmarl runs`: what was trained, how far it came, and what differs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use actor::evaluation::validate::Validation;
+use common::run::run_folder::RunFolder;
+use serde::{Deserialize, Serialize};
+use toml::{Table as Toml, Value};
+
+use crate::Outcome;
+use crate::output::console;
+use crate::output::failure::{Advice, Exit};
+use crate::output::table::{Align, Table, number};
+
+/// List the runs of a folder, or compare some of them.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Every run of a folder, the oldest first
+    List {
+        /// Folder of run folders
+        #[arg(long, default_value = "runs", value_name = "DIR")]
+        dir: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs side by side: how they did, and the settings that differ
+    Compare {
+        /// Run folders
+        #[arg(required = true, num_args = 2.., value_name = "RUN")]
+        runs: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landmarl runs list
+  landmarl runs list --dir demo/run --json
+  landmarl runs compare runs/first runs/second";
+
+/// One run, as far as its files tell.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Run {
+    name: String,
+    folder: PathBuf,
+    /// RFC 3339, UTC.
+    started: String,
+    seed: u64,
+    landmarks: Vec<String>,
+    updates: Option<u64>,
+    updates_total: Option<u64>,
+    /// It came to its end or was stopped; neither going on nor broken off.
+    ended: bool,
+    minutes: Option<f64>,
+    /// The best mean error on the selection scans.
+    best_validation_mm: Option<f64>,
+    /// The newest evaluation.
+    evaluation: Option<Evaluated>,
+}
+
+/// What is read of a line of `metrics.jsonl`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Progress {
+    updates: Option<u64>,
+    updates_total: Option<u64>,
+    elapsed_s: Option<f64>,
+    over: bool,
+}
+
+/// What is read of an evaluation's `summary.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Evaluated {
+    mean_error_mm: Option<f64>,
+    mean_error_voxels: Option<f64>,
+    constant_guess_mm: Option<f64>,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    match &args.command {
+        Command::List { dir, json } => list(dir, *json),
+        Command::Compare { runs, json } => compare(runs, *json),
+    }
+}
+
+fn list(dir: &Path, json: bool) -> Outcome {
+    let entries = fs::read_dir(dir).map_err(|e| {
+        let message = format!("cannot list the runs of {}: {e}", dir.display());
+        Advice::new(Exit::Failed, message).hint("name the folder that holds them with --dir")
+    })?;
+    let mut runs: Vec<Run> = entries
+        .filter_map(|entry| read(&entry.ok()?.path()).ok())
+        .collect();
+    runs.sort_by(|a, b| (&a.started, &a.name).cmp(&(&b.started, &b.name)));
+    if json {
+        console::data(&(serde_json::to_string_pretty(&runs)? + "\n"))?;
+    } else if runs.is_empty() {
+        console::note(&format!("no runs in {}", dir.display()));
+    } else {
+        console::data(&table(&runs).render())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A run folder; an error where the path is none. Files that are missing or
+/// cut off leave their fields empty: a run may be going on, or have crashed.
+fn read(path: &Path) -> anyhow::Result<Run> {
+    // Reading leaves the folder as it is; `RunFolder::open` would prepare it.
+    let inside = path.join("run.json");
+    let folder = RunFolder::around(&inside).filter(|_| inside.is_file());
+    let folder = folder.ok_or_else(|| {
+        let message = format!("{} is no run folder: it holds no run.json", path.display());
+        Advice::new(Exit::Failed, message).hint("`landmarl runs list` names those that are")
+    })?;
+    let info = folder.info()?;
+    let metrics = lines::<Progress>(&folder.metrics_file());
+    let minutes = minutes(&metrics);
+    let progress = metrics.into_iter().next_back().unwrap_or_default();
+    let validations = lines::<Validation>(&folder.validation_file());
+    let errors = validations.iter().map(|v| v.mean_error_mm);
+    Ok(Run {
+        name: folder.name(),
+        folder: folder.path().to_owned(),
+        started: info.started,
+        seed: info.seed,
+        landmarks: info.landmarks,
+        updates: progress.updates,
+        updates_total: progress.updates_total,
+        ended: progress.over,
+        minutes,
+        best_validation_mm: errors.min_by(f64::total_cmp),
+        evaluation: newest_evaluation(&folder.evaluations()),
+    })
+}
+
+fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Vec<T> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines();
+    lines
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+/// The time of all processes that the run had: each counts from its own start, and its last
+/// line says so where it ended in order.
+fn minutes(metrics: &[Progress]) -> Option<f64> {
+    let told: Vec<(f64, bool)> = metrics
+        .iter()
+        .filter_map(|m| Some((m.elapsed_s?, m.over)))
+        .collect();
+    let ends = told.iter().enumerate().filter(|(i, (seconds, over))| {
+        let next = told.get(i + 1);
+        *over || next.is_none_or(|(next, _)| next < seconds)
+    });
+    let all: f64 = ends.map(|(_, (seconds, _))| seconds / 60.0).sum();
+    (!told.is_empty()).then_some(all)
+}
+
+/// Folders of evaluations are named after their time.
+fn newest_evaluation(folder: &Path) -> Option<Evaluated> {
+    let entries = fs::read_dir(folder).ok()?;
+    let mut folders: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    folders.sort();
+    folders.iter().rev().find_map(|folder| {
+        let text = fs::read_to_string(folder.join("summary.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    })
+}
+
+fn table(runs: &[Run]) -> Table {
+    let mut table = Table::new(&[
+        ("run", Align::Left),
+        ("started", Align::Left),
+        ("seed", Align::Right),
+        ("landmarks", Align::Right),
+        ("updates", Align::Right),
+        ("minutes", Align::Right),
+        ("ended", Align::Left),
+        ("best selection mm", Align::Right),
+        ("evaluated mm", Align::Right),
+        ("voxels", Align::Right),
+        ("constant guess mm", Align::Right),
+    ]);
+    for run in runs {
+        let evaluation = run.evaluation.as_ref();
+        let of = |pick: fn(&Evaluated) -> Option<f64>| number(evaluation.and_then(pick));
+        let updates = match (run.updates, run.updates_total) {
+            (Some(done), Some(total)) => format!("{done}/{total}"),
+            _ => "–".to_owned(),
+        };
+        table.row(vec![
+            run.name.clone(),
+            run.started.clone(),
+            run.seed.to_string(),
+            run.landmarks.len().to_string(),
+            updates,
+            number(run.minutes),
+            if run.ended { "yes" } else { "no" }.to_owned(),
+            number(run.best_validation_mm),
+            of(|e| e.mean_error_mm),
+            of(|e| e.mean_error_voxels),
+            of(|e| e.constant_guess_mm),
+        ]);
+    }
+    table
+}
+
+/// Runs, and each setting that is not the same in all of them: one value per
+/// run, none where a run's version had no such key.
+#[derive(Debug, Serialize)]
+struct Comparison {
+    runs: Vec<Run>,
+    differing_settings: BTreeMap<String, Vec<Option<Value>>>,
+}
+
+fn compare(paths: &[PathBuf], json: bool) -> Outcome {
+    let runs = paths.iter().map(|path| read(path));
+    let runs: Vec<Run> = runs.collect::<anyhow::Result<_>>()?;
+    let settings: Vec<BTreeMap<String, Value>> = runs.iter().map(|r| settings(&r.folder)).collect();
+    let comparison = Comparison {
+        differing_settings: differences(&settings),
+        runs,
+    };
+    if json {
+        console::data(&(serde_json::to_string_pretty(&comparison)? + "\n"))?;
+        return Ok(Exit::Done);
+    }
+    let names: Vec<&str> = comparison.runs.iter().map(|r| r.name.as_str()).collect();
+    let mut columns = vec![("setting", Align::Left)];
+    columns.extend(names.iter().map(|name| (*name, Align::Right)));
+    let mut differing = Table::new(&columns);
+    for (key, values) in &comparison.differing_settings {
+        let shown = |value: &Option<Value>| value.as_ref().map_or("–".into(), Value::to_string);
+        let cells = std::iter::once(key.clone()).chain(values.iter().map(shown));
+        differing.row(cells.collect());
+    }
+    console::data(&format!(
+        "{}\n{}",
+        table(&comparison.runs).render(),
+        differing.render()
+    ))?;
+    Ok(Exit::Done)
+}
+
+/// `section.key` → value of a run's `config.toml`.
+fn settings(run: &Path) -> BTreeMap<String, Value> {
+    let text = fs::read_to_string(run.join("config.toml")).unwrap_or_default();
+    let sections: Toml = text.parse().unwrap_or_default();
+    let mut all = BTreeMap::new();
+    for (section, keys) in sections {
+        if let Value::Table(keys) = keys {
+            let named = keys.into_iter().map(|(k, v)| (format!("{section}.{k}"), v));
+            all.extend(named);
+        }
+    }
+    all
+}
+
+fn differences(all: &[BTreeMap<String, Value>]) -> BTreeMap<String, Vec<Option<Value>>> {
+    let keys = all.iter().flat_map(BTreeMap::keys);
+    let rows = keys.map(|key| {
+        let values: Vec<Option<Value>> = all.iter().map(|s| s.get(key).cloned()).collect();
+        (key.clone(), values)
+    });
+    rows.filter(|(_, values)| values.windows(2).any(|pair| pair[0] != pair[1]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_compared() {
+        let of = |pairs: &[(&str, i64)]| -> BTreeMap<String, Value> {
+            let pairs = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), Value::Integer(*v)));
+            pairs.collect()
+        };
+        let found = differences(&[
+            of(&[("a.x", 1), ("a.y", 2)]),
+            of(&[("a.x", 1), ("a.y", 3), ("b.z", 4)]),
+        ]);
+        let int = |v| Some(Value::Integer(v));
+        let expected = [
+            ("a.y".to_owned(), vec![int(2), int(3)]),
+            ("b.z".to_owned(), vec![None, int(4)]),
+        ];
+        assert_eq!(found, expected.into());
+    }
+
+    #[test]
+    fn cut_off_lines_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("metrics.jsonl");
+        fs::write(&file, "{\"updates\":3,\"over\":true}\n{\"updates\":4").unwrap();
+        let found = lines::<Progress>(&file);
+        let told: Vec<_> = found.iter().map(|p| (p.updates, p.over)).collect();
+        assert_eq!(told, [(Some(3), true)]);
+        assert!(lines::<Progress>(&dir.path().join("none")).is_empty());
+    }
+
+    #[test]
+    fn a_run_took_the_time_of_all_its_processes() {
+        let at = |s: f64| Progress {
+            elapsed_s: Some(s),
+            ..Progress::default()
+        };
+        assert_eq!(minutes(&[]), None);
+        assert_eq!(minutes(&[at(30.0), at(60.0)]), Some(1.0));
+        let resumed = [at(60.0), at(120.0), at(6.0), at(30.0), at(3.0), at(30.0)];
+        assert_eq!(minutes(&resumed), Some(3.0));
+        // It was over sooner than the next process told anything.
+        let short = Progress {
+            over: true,
+            ..at(6.0)
+        };
+        assert_eq!(minutes(&[at(3.0), short, at(54.0)]), Some(1.0));
+    }
+}

@@ -1,0 +1,73 @@
+//! `landmarl status`: who takes part in a run, how fast it goes, and who holds it up.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use common::config::{Config, Sources};
+use learner::report::status_text::{as_json, as_text, ask};
+use proto::transport::security::Security;
+
+use crate::Outcome;
+use crate::output::console;
+use crate::output::failure::Exit;
+
+/// With --watch, between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Clears a terminal and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Show a running learner's actors, shards and evaluation, how fast it goes, and who holds it up.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// The learner: host:port [default: cluster.learner of the configuration]
+    #[arg(value_name = "ADDRESS")]
+    address: Option<String>,
+    /// Configuration file that names the learner, certificates and token; repeatable, later ones win
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Again every two seconds, until Ctrl-C or the end of the run
+    #[arg(long)]
+    watch: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  landmarl status
+  landmarl status learner:7400 --watch
+  landmarl status learner:7400 --json | jq .limits
+  docker compose exec learner landmarl status
+
+Exit codes: 0 told, 3 configuration, 5 no learner answers.";
+
+pub fn run(args: &Args) -> Outcome {
+    let sources = Sources::from_process(args.config.clone(), Vec::new());
+    let cluster = Config::load(&sources)?.cluster;
+    let security = Security::from_config(&cluster)?;
+    let address = args.address.clone().unwrap_or(cluster.learner);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        loop {
+            let status = ask(&address, &security, "").await?;
+            let text = if args.json {
+                as_json(&status).to_string()
+            } else {
+                as_text(&status)
+            };
+            let live = args.watch && !args.json && console::is_live();
+            let clear = if live { CLEAR } else { "" };
+            console::data(&format!("{clear}{text}\n"))?;
+            if !args.watch || status.over {
+                return Ok(Exit::Done);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+}

@@ -1,0 +1,159 @@
+//! `landmarl train`: a whole cluster in one process.
+
+mod cluster;
+mod display;
+mod follow;
+mod lockstep;
+mod options;
+mod plan;
+mod shards;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use common::config::Config;
+use common::run::run_folder::{RunFolder, RunLock};
+use common::run::telemetry::{self, Format, Guard};
+
+pub use options::Args;
+
+use crate::Outcome;
+use crate::output::console;
+use crate::output::failure::Exit;
+use crate::output::report::NOTICE;
+use cluster::Ended;
+use plan::Plan;
+
+pub fn run(args: &Args) -> Outcome {
+    let (mut config, resumed) = args.settle()?;
+    if config.run.lockstep {
+        lockstep::settle(&mut config)?;
+    }
+    plan::check_data_settings(&config)?;
+    let now = SystemTime::now();
+    let (folder, _lock, fresh) = match resumed {
+        Some(folder) => {
+            let lock = folder.lock()?;
+            (folder, lock, Fresh(None))
+        }
+        None => fresh_folder(args, &config, now)?,
+    };
+    let guard = start_logs(args, &config, &folder)?;
+    let plan = Plan::make(config, folder.clone(), fresh.0.is_none(), now)?;
+    fresh.keep();
+    console::note(&plan.words());
+    let config = Arc::clone(&plan.config);
+    let ended = if config.run.lockstep {
+        lockstep::train(plan)?
+    } else {
+        cluster::train(plan, &guard.control())?
+    };
+    if guard.dropped_lines() > 0 {
+        let dropped = guard.dropped_lines();
+        console::note(&format!(
+            "{dropped} log lines were dropped: the disk was too slow"
+        ));
+    }
+    if args.json {
+        let told = as_json(&folder, &ended);
+        console::data(&(serde_json::to_string_pretty(&told)? + "\n"))?;
+    } else {
+        console::note(&closing_words(&folder, &config, &ended));
+    }
+    Ok(if ended.interrupted {
+        Exit::Interrupted
+    } else {
+        Exit::Done
+    })
+}
+
+/// Removes a folder that was made for a run that never started.
+#[derive(Debug)]
+struct Fresh(Option<PathBuf>);
+
+impl Fresh {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            std::fs::remove_dir_all(path).ok();
+        }
+    }
+}
+
+/// A new run folder; one that was there before, empty, or that another training has, is not
+/// ours to remove.
+fn fresh_folder(
+    args: &Args,
+    config: &Config,
+    now: SystemTime,
+) -> anyhow::Result<(RunFolder, RunLock, Fresh)> {
+    let named = PathBuf::from(&config.run.dir).join(&config.run.name);
+    let there = !config.run.name.is_empty() && named.exists();
+    let folder = args.new_folder(config, now)?;
+    let lock = folder.lock()?;
+    let ours = (!there).then(|| folder.path().to_owned());
+    Ok((folder, lock, Fresh(ours)))
+}
+
+/// Everything goes to the file; a person sees warnings beside the progress.
+fn start_logs(args: &Args, config: &Config, folder: &RunFolder) -> anyhow::Result<Guard> {
+    let mut options = telemetry::Options::of("landmarl", &config.log);
+    options.run = folder.name();
+    options.folder = Some(folder.logs());
+    options.console = console::log_lines();
+    if args.log_json {
+        options.format = Format::Json;
+    } else {
+        options.format = Format::Text;
+        options.console_level = (config.log.level == "info").then(|| "warn".to_owned());
+    }
+    Ok(telemetry::init(&options)?)
+}
+
+fn as_json(folder: &RunFolder, ended: &Ended) -> serde_json::Value {
+    serde_json::json!({
+        "notice": NOTICE,
+        "run": folder.path(),
+        "updates": ended.updates,
+        "interrupted": ended.interrupted,
+        "weights": ended.weights,
+        "best_validation_mm": ended.validation_mm.map(|(best, _)| best),
+        "constant_guess_mm": ended.constant_guess_mm,
+    })
+}
+
+fn closing_words(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
+    let run = folder.path().display();
+    let mut text = format!("{} updates done; everything is in {run}\n", ended.updates);
+    if let Some((best, _)) = ended.validation_mm {
+        text.push_str(&format!(
+            "best mean error on the selection scans: {best:.2} mm"
+        ));
+        let guess = ended
+            .constant_guess_mm
+            .map(|g| format!(" (constant guess {g:.2} mm)"));
+        text.push_str(&format!("{}\n", guess.unwrap_or_default()));
+    }
+    text.push_str("next:\n");
+    if let Some(weights) = &ended.weights {
+        text.push_str(&format!(
+            "  landmarl eval --load {} --images TEST/images.txt --landmarks-files TEST/landmarks.txt\n",
+            weights.display()
+        ));
+    }
+    if ended.updates < config.learner.updates {
+        text.push_str(&format!("  landmarl train --resume {run}\n"));
+    } else {
+        let more = config.learner.updates * 2;
+        text.push_str(&format!(
+            "  landmarl train --resume {run} --updates {more}\n"
+        ));
+    }
+    text + NOTICE
+}

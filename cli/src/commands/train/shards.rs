@@ -1,0 +1,113 @@
+//! The replay shards of `landmarl train`, and the addresses of its services.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, TcpListener as StdListener};
+use std::path::Path;
+
+use common::config::{Config, ReplayConfig, SelectorConfig};
+use proto::messages::hello::Hello;
+use proto::transport::metrics::Metrics;
+use replay_server::table::selector::Selector;
+use replay_server::{JournalConfig, ShardConfig};
+use tokio::net::TcpListener;
+
+use crate::output::failure::{Advice, Exit};
+
+/// A listener on a free loopback port, and its address.
+pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
+    let bound = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?.to_string();
+        Ok((TcpListener::from_std(listener)?, address))
+    });
+    let refused = |e| {
+        Advice::new(
+            Exit::Unreachable,
+            format!("cannot listen on 127.0.0.1: {e}"),
+        )
+    };
+    Ok(bound.map_err(refused)?)
+}
+
+/// How rows are drawn.
+pub fn selector(replay: &ReplayConfig) -> Selector {
+    match replay.selector {
+        SelectorConfig::Uniform => Selector::Uniform,
+        SelectorConfig::Prioritised => Selector::Prioritised {
+            alpha: replay.alpha,
+            epsilon: replay.epsilon,
+            max: replay.priority_max,
+        },
+    }
+}
+
+/// What each shard is told: the capacity is shared evenly, rows are kept in
+/// `folder` where the configuration says so.
+pub fn configs(
+    config: &Config,
+    hello: &Hello,
+    incarnation: u64,
+    folder: &Path,
+) -> Vec<ShardConfig> {
+    let replay = &config.replay;
+    let one = |shard| ShardConfig {
+        shard,
+        incarnation,
+        capacity: replay.capacity.div_ceil(replay.shards),
+        selector: selector(replay),
+        seed: config.run.seed,
+        hello: Some(hello.clone()),
+        journal: replay
+            .journal
+            .then(|| JournalConfig::new(&folder.join(format!("shard-{shard}")))),
+        ..ShardConfig::default()
+    };
+    (0..).take(replay.shards).map(one).collect()
+}
+
+/// Serves one shard until `stop`.
+pub async fn serve(
+    config: ShardConfig,
+    listener: TcpListener,
+    metrics: Metrics,
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    Ok(replay_server::run_observed(config, listener, &metrics, stop).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use common::transition::row::RowShape;
+
+    use super::*;
+
+    #[test]
+    fn the_capacity_is_shared_and_nothing_is_lost() {
+        let mut config = Config::defaults().unwrap();
+        (config.replay.shards, config.replay.capacity) = (3, 100);
+        let hello = Hello {
+            run_id: "r".into(),
+            manifest: [0; 32],
+            config_digest: config.digest(),
+            shape: RowShape {
+                agents: 1,
+                history: 1,
+            },
+        };
+        let all = configs(&config, &hello, 5, Path::new("kept"));
+        let told: Vec<_> = all
+            .iter()
+            .map(|c| (c.shard, c.incarnation, c.capacity))
+            .collect();
+        assert_eq!(told, [(0, 5, 34), (1, 5, 34), (2, 5, 34)]);
+        all.iter().for_each(|c| c.check().unwrap());
+        let folders: Vec<_> = all
+            .iter()
+            .map(|c| c.journal.clone().unwrap().folder)
+            .collect();
+        assert_eq!(folders[1], Path::new("kept/shard-1"));
+        config.replay.journal = false;
+        let all = configs(&config, &hello, 5, Path::new("kept"));
+        assert!(all.iter().all(|c| c.journal.is_none()));
+    }
+}

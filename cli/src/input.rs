@@ -1,0 +1,6 @@
+//! What commands read: settings, scans and weights.
+
+pub mod scans;
+pub mod settings;
+pub mod walks;
+pub mod weights;

@@ -1,0 +1,138 @@
+//! Greedy walks of finished weights through scans.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actor::evaluation::evaluate::{Evaluation, WalkResult, evaluate};
+use actor::rollout::network_policy::{NetworkPolicy, Samples};
+use common::environment::rules::Rules;
+use common::environment::starts::EvaluationStarts;
+use common::imaging::preprocess::VolumeChoice;
+use common::imaging::scan::Scan;
+use model::{DeviceChoice, NetworkKind};
+
+use crate::input::weights::Loaded;
+use crate::output::console;
+use crate::output::failure::{Advice, Exit};
+
+/// Observations per forward pass: larger ones gain nothing on a CPU.
+const BATCH: usize = 64;
+
+/// Where walks start.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StartArgs {
+    /// Random starts per scan, in the central part of it
+    #[arg(long, value_name = "N", conflicts_with_all = ["protocol", "start"])]
+    starts: Option<usize>,
+    /// A start as fractions of the scan, voxel = ⌊fraction · (size − 1)⌋; may be repeated
+    #[arg(long, value_name = "X,Y,Z", value_parser = fractions, conflicts_with = "protocol")]
+    start: Vec<[f64; 3]>,
+    /// Published starting points instead: 19 or 27 per scan
+    #[arg(long, value_parser = ["19", "27"])]
+    protocol: Option<String>,
+    /// Seed of the random starts
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// cpu, cuda, cuda:N or auto
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Rules to walk by: those of the weights, or rl-medical's
+    #[arg(long, value_enum, default_value_t = RulesChoice::Weights)]
+    rules: RulesChoice,
+    /// Steps after which a walk is cut [default: as the rules say]
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u16>,
+    /// Write every step of every walk, a walk per line (JSON Lines)
+    #[arg(long, value_name = "FILE")]
+    pub trajectories: Option<PathBuf>,
+    /// Write a table with rl-medical's columns, a row per scan and start (CSV)
+    #[arg(long, value_name = "FILE")]
+    pub results_csv: Option<PathBuf>,
+}
+
+/// Whose rules hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum RulesChoice {
+    /// What the weights were trained by; rl-medical's where they do not say
+    Weights,
+    /// rl-medical's
+    Reference,
+}
+
+/// `0.5,0.5,0.5`.
+fn fractions(text: &str) -> Result<[f64; 3], String> {
+    let parts: Option<Vec<f64>> = text.split(',').map(|p| p.trim().parse().ok()).collect();
+    let parts = parts.and_then(|p| <[f64; 3]>::try_from(p).ok());
+    parts
+        .filter(|p| p.iter().all(|f| (0.0..=1.0).contains(f)))
+        .ok_or_else(|| "give three fractions from 0 to 1, such as 0.5,0.5,0.5".to_owned())
+}
+
+impl StartArgs {
+    /// Changes the weights' rules as asked for.
+    pub fn rule(&self, loaded: &mut Loaded) -> anyhow::Result<()> {
+        if self.rules == RulesChoice::Reference {
+            let spec = loaded.network.spec();
+            loaded.rules = Rules {
+                window_size: spec.window,
+                history: spec.history,
+                ..Rules::reference()
+            };
+        }
+        if let Some(steps) = self.max_steps {
+            loaded.rules.max_steps = steps;
+        }
+        Ok(loaded.rules.validate()?)
+    }
+
+    /// The starts asked for, or `count` random ones.
+    pub fn starts(&self, count: usize, margin: f64) -> Result<EvaluationStarts, Advice> {
+        let count = self.starts.unwrap_or(count);
+        if !self.start.is_empty() {
+            return Ok(EvaluationStarts::Fractions(self.start.clone()));
+        }
+        match self.protocol.as_deref() {
+            Some("19") => Ok(EvaluationStarts::Nineteen),
+            Some(_) => Ok(EvaluationStarts::TwentySeven),
+            None if count == 0 => {
+                Err(Advice::new(Exit::Usage, "--starts 0 walks nowhere").hint("give at least 1"))
+            }
+            None => Ok(EvaluationStarts::Random { count, margin }),
+        }
+    }
+}
+
+/// Walks every agent from every start through every scan.
+pub fn walk(
+    loaded: &Loaded,
+    scans: &[Arc<Scan>],
+    starts: &EvaluationStarts,
+    args: &StartArgs,
+    films: bool,
+) -> anyhow::Result<Vec<WalkResult>> {
+    let samples = match loaded.rules.volume {
+        VolumeChoice::CanonicalU8 => Samples::Bytes,
+        VolumeChoice::ReferenceF32 => Samples::Exact,
+    };
+    let mut policy = NetworkPolicy::new(&loaded.rules, samples, args.device.resolve());
+    policy.set_network(&loaded.network, loaded.origin.weights_version.unwrap_or(1))?;
+    let agents: Vec<u16> = (0..).take(loaded.landmarks.len()).collect();
+    let rules = Arc::new(loaded.rules.clone());
+    let commnet = loaded.network.spec().kind == NetworkKind::Commnet;
+    let evaluation = Evaluation {
+        scans,
+        agents: &agents,
+        starts,
+        rules: &rules,
+        together: actor::rollout::group::walk_together(&rules, commnet),
+        seed: args.seed,
+        batch: BATCH,
+        trajectories: films || args.trajectories.is_some(),
+    };
+    let counter = console::counter(0, "walks");
+    let walks = evaluate(&mut policy, &evaluation, |p| {
+        counter.set(p.done, p.total);
+    });
+    counter.finish();
+    Ok(walks?)
+}

@@ -1,0 +1,8 @@
+//! What a person sees: console, tables, errors, reports and films.
+
+pub mod console;
+pub mod failure;
+pub mod film;
+pub mod outputs;
+pub mod report;
+pub mod table;

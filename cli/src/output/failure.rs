@@ -1,0 +1,154 @@
+//! Exit codes, and how an error is told to a person.
+
+use std::fmt;
+
+use actor::rollout::policy::PolicyError;
+use common::config::ConfigError;
+use common::run::run_folder::RunFolderError;
+use common::run::telemetry::TelemetryError;
+use learner::LearnerError;
+use learner::checkpoint::CheckpointError;
+use learner::report::status_text::StatusError;
+use learner::training::thread::TrainThreadError;
+use proto::transport::security::SecurityError;
+
+/// What the shell gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All is well.
+    Done = 0,
+    /// It failed while running.
+    Failed = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// The configuration is invalid.
+    Config = 3,
+    /// A scan, landmark file or checkpoint is invalid.
+    Data = 4,
+    /// A service cannot be reached, or a port is taken.
+    Unreachable = 5,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+/// An error of this command itself, with what to do next.
+#[derive(Debug)]
+pub struct Advice {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Advice {
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Advice {}
+
+/// The exit code that an error's type asks for.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    if let Some(advice) = error.downcast_ref::<Advice>() {
+        return advice.exit;
+    }
+    let found = error.chain().find_map(|cause| {
+        if let Some(advice) = cause.downcast_ref::<Advice>() {
+            return Some(advice.exit);
+        }
+        if cause.is::<ConfigError>()
+            || cause.is::<SecurityError>()
+            || matches!(cause.downcast_ref(), Some(TelemetryError::Filter { .. }))
+        {
+            return Some(Exit::Config);
+        }
+        if cause.is::<StatusError>() {
+            return Some(Exit::Unreachable);
+        }
+        match cause.downcast_ref::<RunFolderError>() {
+            Some(RunFolderError::Name { .. }) => return Some(Exit::Usage),
+            Some(_) => return Some(Exit::Failed),
+            None => {}
+        }
+        let data = cause.is::<common::imaging::dataset::DatasetError>()
+            || cause.is::<model::ModelError>()
+            || cause.is::<CheckpointError>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(LearnerError::Train(TrainThreadError::Checkpoint(_)))
+            )
+            || cause.is::<common::phantom::DatasetError>();
+        let unfit = matches!(cause.downcast_ref(), Some(PolicyError::Unfit { .. }));
+        (data || unfit).then_some(Exit::Data)
+    });
+    found.unwrap_or(Exit::Failed)
+}
+
+/// `error: what: why`, and a second line with the next step. One line unless
+/// the error is a list, as of everything that is wrong with some data.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string().trim_end().to_owned();
+        // Transparent errors repeat what they wrap, and some libraries print
+        // their cause in their own text.
+        if parts.last().is_none_or(|before| !before.contains(&text)) {
+            parts.push(text);
+        }
+    }
+    let mut text = format!("error: {}\n", parts.join(": "));
+    // A context is not found in the chain, only from the top.
+    let inner = error.chain().filter_map(|c| c.downcast_ref::<Advice>());
+    let mut advice = error.downcast_ref::<Advice>().into_iter().chain(inner);
+    if let Some(hint) = advice.find_map(|a| a.hint.as_ref()) {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn the_chain_is_one_line_and_says_each_thing_once() {
+        let error: anyhow::Error = Advice::new(Exit::Data, "32 bytes are missing\n")
+            .hint("copy it again")
+            .into();
+        let error = error.context("read x.nii").context("load scans");
+        assert_eq!(
+            describe(&error),
+            "error: load scans: read x.nii: 32 bytes are missing\nhint: copy it again\n"
+        );
+        assert_eq!(exit_of(&error), Exit::Data);
+    }
+
+    #[test]
+    fn types_decide_the_exit_code() {
+        let sources = common::config::Sources {
+            set: vec!["learner.lrr=1".into()],
+            ..Default::default()
+        };
+        let error = common::config::Config::load(&sources)
+            .context("load")
+            .unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Config);
+        assert_eq!(exit_of(&anyhow::anyhow!("other")), Exit::Failed);
+    }
+}

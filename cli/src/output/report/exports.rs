@@ -1,0 +1,139 @@
+//! Landmarks for other programs, in each scan's own world: 3D Slicer's
+//! `.mrk.json` and `.fcsv`, a table, and a label map to lay over the scan.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use actor::evaluation::summary::ScanAnswer;
+use anyhow::Context as _;
+use common::imaging::label_map::{LabelMap, MAX_LABELS};
+use common::imaging::landmark_file::write::{Mark, csv, fcsv, markups_json};
+use common::imaging::scan::Scan;
+use common::run::durable::write_atomic;
+
+use super::NOTICE;
+use super::stem::stem;
+
+/// As in the pictures: answers cyan, truth red.
+const ANSWER: [f64; 3] = [0.0, 1.0, 1.0];
+const TRUTH: [f64; 3] = [1.0, 0.0, 0.0];
+
+/// Radius of a landmark's sphere, in finest voxels, unless said otherwise.
+const RADIUS_VOXELS: f64 = 3.0;
+
+/// How landmarks are exported.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExportArgs {
+    /// Radius of the spheres in the label maps [default: 3 voxels]
+    #[arg(long, value_name = "MM", value_parser = radius)]
+    label_radius_mm: Option<f64>,
+}
+
+fn radius(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok();
+    value
+        .filter(|r| r.is_finite() && *r >= 0.0)
+        .ok_or_else(|| "give a number of millimetres, 0 or more".to_owned())
+}
+
+/// Writes, for each scan that has answers, `<scan>.mrk.json`, `.fcsv`, `.csv`
+/// and `_label.nii.gz`, `<scan>_truth.mrk.json` where landmarks are known, and
+/// `labels.csv`, which names the labels.
+pub fn write_exports(
+    folder: &Path,
+    answers: &[ScanAnswer],
+    scans: &[Arc<Scan>],
+    names: &[String],
+    args: &ExportArgs,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    if names.len() > MAX_LABELS {
+        tracing::warn!(
+            landmarks = names.len(),
+            "label maps hold {MAX_LABELS} landmarks; the others are left out"
+        );
+    }
+    for (index, scan) in scans.iter().enumerate() {
+        let of_scan: Vec<&ScanAnswer> = answers.iter().filter(|a| a.scan == index).collect();
+        if of_scan.is_empty() {
+            continue;
+        }
+        let stem = stem(index, scans);
+        write_marks(folder, &stem, scan, &of_scan, names)?;
+        let finest = scan
+            .geometry
+            .spacing_mm
+            .into_iter()
+            .fold(f64::MAX, f64::min);
+        let radius = args.label_radius_mm.unwrap_or(RADIUS_VOXELS * finest);
+        let mut positions = vec![None; names.len()];
+        for answer in of_scan {
+            if let Some(slot) = positions.get_mut(usize::from(answer.agent)) {
+                *slot = Some(answer.position);
+            }
+        }
+        LabelMap::spheres(&scan.geometry, &positions, radius)
+            .write(&folder.join(format!("{stem}_label.nii.gz")))?;
+    }
+    write_atomic(&folder.join("labels.csv"), legend(names)?.as_bytes())?;
+    Ok(())
+}
+
+fn write_marks(
+    folder: &Path,
+    stem: &str,
+    scan: &Scan,
+    answers: &[&ScanAnswer],
+    names: &[String],
+) -> anyhow::Result<()> {
+    let name = |agent: usize| names.get(agent).map_or("", String::as_str);
+    let remarks: Vec<String> = answers.iter().map(|a| remark(a)).collect();
+    let found: Vec<Mark<'_>> = answers
+        .iter()
+        .zip(&remarks)
+        .map(|(answer, remark)| Mark {
+            name: name(usize::from(answer.agent)),
+            ras_mm: scan.geometry.affine.to_world(answer.position),
+            remark,
+        })
+        .collect();
+    let write = |ending: &str, text: String| {
+        write_atomic(&folder.join(format!("{stem}{ending}")), text.as_bytes())
+    };
+    let title = format!("{stem} prediction");
+    write(".mrk.json", markups_json(&title, ANSWER, &found)?)?;
+    write(".fcsv", fcsv(&found)?)?;
+    write(".csv", csv(&found)?)?;
+    let known = scan.landmarks.iter().enumerate();
+    let truth: Vec<Mark<'_>> = known
+        .filter_map(|(agent, voxel)| {
+            Some(Mark {
+                name: name(agent),
+                ras_mm: scan.geometry.affine.to_world((*voxel)?),
+                remark: "as given",
+            })
+        })
+        .collect();
+    if !truth.is_empty() {
+        let title = format!("{stem} truth");
+        write("_truth.mrk.json", markups_json(&title, TRUTH, &truth)?)?;
+    }
+    Ok(())
+}
+
+fn remark(answer: &ScanAnswer) -> String {
+    format!(
+        "{} of {} walks agree, spread {:.2} mm; {NOTICE}",
+        answer.inliers, answer.walks, answer.spread_mm
+    )
+}
+
+/// Which landmark each label of the label maps is.
+fn legend(names: &[String]) -> anyhow::Result<String> {
+    let mut writer = ::csv::Writer::from_writer(Vec::new());
+    writer.write_record(["label", "landmark"])?;
+    for (name, label) in names.iter().zip(1..=MAX_LABELS) {
+        writer.write_record([&label.to_string(), name])?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}

@@ -1,0 +1,192 @@
+//! The last positions of one agent at one scale: when it oscillates, and what
+//! it then says.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::environment::rules::{AnswerRule, OscillationRule, Rules};
+
+/// The last positions with the largest Q value seen *before* moving there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trail {
+    steps: VecDeque<([i32; 3], f32)>,
+    rule: OscillationRule,
+    window: usize,
+    visits: usize,
+}
+
+/// What rl-medical's list of last positions holds at first.
+const FILLER: [i32; 3] = [0; 3];
+
+/// How many last positions the published code chooses its answer from.
+const LOWEST_Q_OF: usize = 4;
+
+impl Trail {
+    /// An empty trail with the rules' oscillation test.
+    #[must_use]
+    pub fn new(rules: &Rules) -> Self {
+        Self {
+            steps: VecDeque::with_capacity(rules.oscillation_window),
+            rule: rules.oscillation,
+            window: rules.oscillation_window,
+            visits: rules.oscillation_visits,
+        }
+    }
+
+    /// Records a position (voxel) and the largest Q of the observation that led there.
+    pub fn push(&mut self, position: [i32; 3], q_max: f32) {
+        if self.steps.len() == self.window {
+            self.steps.pop_front();
+        }
+        self.steps.push_back((position, q_max));
+    }
+
+    /// Whether `other` asks for oscillation in the same way.
+    #[must_use]
+    pub fn same_test(&self, other: &Self) -> bool {
+        let test = |t: &Self| (t.rule, t.window, t.visits);
+        test(self) == test(other) && self.steps.len() <= self.window
+    }
+
+    /// Forgets everything (at a scale switch).
+    pub fn clear(&mut self) {
+        self.steps.clear();
+    }
+
+    /// Whether a position (which, say the rules) was seen as often as they ask for.
+    #[must_use]
+    pub fn oscillates(&self) -> bool {
+        match self.rule {
+            OscillationRule::Newest => {
+                let newest = self.steps.back();
+                newest.is_some_and(|(newest, _)| self.count(newest) >= self.visits)
+            }
+            OscillationRule::MostFrequent => self.most_frequent_oscillates(),
+        }
+    }
+
+    fn count(&self, position: &[i32; 3]) -> usize {
+        self.steps.iter().filter(|(p, _)| p == position).count()
+    }
+
+    fn most_frequent_oscillates(&self) -> bool {
+        let mut different: Vec<&[i32; 3]> = self.steps.iter().map(|(p, _)| p).collect();
+        different.sort_unstable();
+        different.dedup();
+        different.retain(|p| **p != FILLER);
+        let fillers = self.window - self.steps.len() + self.count(&FILLER);
+        let most = different.iter().map(|p| self.count(p)).max().unwrap_or(0);
+        // Where both are as frequent, the filler is older and comes first.
+        let filler_leads = fillers > 0 && fillers >= most;
+        let entries = different.len() + usize::from(fillers > 0);
+        most >= self.visits && (!filler_leads || entries >= self.visits)
+    }
+
+    /// Where the landmark is, by the given rule; `None` on an empty trail.
+    #[must_use]
+    pub fn answer(&self, rule: AnswerRule) -> Option<[f64; 3]> {
+        match rule {
+            AnswerRule::CycleMean => self.cycle_mean(),
+            AnswerRule::LowestQ => self
+                .steps
+                .iter()
+                .rev()
+                .take(LOWEST_Q_OF)
+                // The oldest wins a tie, as numpy's argmin over them does.
+                .rev()
+                .min_by(|a, b| a.1.total_cmp(&b.1))
+                .map(|(p, _)| p.map(f64::from)),
+        }
+    }
+
+    /// The mean over whole periods: from just after the oldest visit to the
+    /// newest position up to now.
+    fn cycle_mean(&self) -> Option<[f64; 3]> {
+        let newest = self.steps.back()?.0;
+        let first = self.steps.iter().position(|(p, _)| *p == newest)?;
+        let cycle: Vec<_> = self.steps.iter().skip(first + 1).map(|(p, _)| *p).collect();
+        if cycle.is_empty() {
+            return Some(newest.map(f64::from));
+        }
+        let mut mean = [0.0; 3];
+        for (axis, value) in mean.iter_mut().enumerate() {
+            let sum: i64 = cycle.iter().map(|p| i64::from(p[axis])).sum();
+            #[expect(clippy::cast_precision_loss, reason = "a few hundred voxel indices")]
+            let exact = sum as f64 / cycle.len() as f64;
+            *value = exact;
+        }
+        Some(mean)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(points: &[i32]) -> Trail {
+        let mut t = Trail::new(&Rules::standard());
+        for (i, &x) in points.iter().enumerate() {
+            t.push([x, 5, 5], points.len() as f32 - i as f32);
+        }
+        t
+    }
+
+    #[test]
+    fn four_visits_in_twenty_oscillate() {
+        assert!(!walk(&[1, 2, 1, 2, 1, 2]).oscillates());
+        assert!(walk(&[1, 2, 1, 2, 1, 2, 1]).oscillates());
+        assert!(
+            walk(&[3, 3, 3, 3]).oscillates(),
+            "blocked at a border four times"
+        );
+        // The first visit has left the window of twenty.
+        let mut long = vec![7];
+        long.extend(100..116);
+        long.extend([7, 200, 7, 201, 7]);
+        assert!(!walk(&long).oscillates());
+    }
+
+    #[test]
+    fn the_published_list_begins_with_fillers() {
+        let published = |points: &[i32]| {
+            let mut t = Trail::new(&Rules::reference());
+            points.iter().for_each(|&x| t.push([x, 5, 5], 0.0));
+            t.oscillates()
+        };
+        // Two positions and the filler are too few entries, until the filler
+        // is no longer the most frequent: 7 visits against 6 of 20.
+        let there_and_back =
+            |steps: usize| (0..steps).map(|i| 1 + (i % 2) as i32).collect::<Vec<_>>();
+        assert!(!published(&there_and_back(13)));
+        assert!(published(&there_and_back(14)));
+        // Three positions and the filler are enough.
+        assert!(published(&[9, 1, 2, 1, 2, 1, 2, 1]));
+        // The newest need not be the frequent one.
+        assert!(published(&[9, 1, 2, 1, 2, 1, 2, 1, 7]));
+        assert!(!published(&[9, 1, 2, 1, 2, 1, 2]));
+        // Blocked from the first step on: one position, alone with the filler.
+        assert!(!published(&[3; 9]) && !published(&[3; 10]) && published(&[3; 11]));
+    }
+
+    #[test]
+    fn answers_of_both_rules() {
+        let t = walk(&[9, 1, 2, 1, 2, 1, 2, 1]);
+        assert_eq!(t.answer(AnswerRule::CycleMean), Some([1.5, 5.0, 5.0]));
+        // q falls with time here, so the newest has the lowest.
+        assert_eq!(t.answer(AnswerRule::LowestQ), Some([1.0, 5.0, 5.0]));
+        let mut t = Trail::new(&Rules::reference());
+        for (x, q) in [(1, 0.0), (2, 3.0), (3, 1.0), (4, 2.0), (5, 1.0)] {
+            t.push([x, 0, 0], q);
+        }
+        assert_eq!(
+            t.answer(AnswerRule::LowestQ),
+            Some([3.0, 0.0, 0.0]),
+            "only the last four, oldest of a tie"
+        );
+        assert_eq!(
+            Trail::new(&Rules::standard()).answer(AnswerRule::CycleMean),
+            None
+        );
+    }
+}

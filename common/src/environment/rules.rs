@@ -1,0 +1,317 @@
+//! The rules of the walk: every quirk of the published systems is a named
+//! choice, because published weights only make sense under the rules that they
+//! were trained with.
+//!
+//! Two presets: [`Rules::standard`] (ours) and [`Rules::reference`]
+//! (rl-medical, the PyTorch code).
+
+use serde::{Deserialize, Serialize};
+
+use crate::environment::reward::{RewardStrategy, TeamReward};
+use crate::environment::window::WindowRule;
+use crate::imaging::preprocess::VolumeChoice;
+
+/// Raised whenever a rule or the preprocessing changes what a window, a reward
+/// or a row means; part of the training manifest.
+pub const RULES_VERSION: u32 = 1;
+
+/// One level of the coarse-to-fine search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u8, u8)", into = "(u8, u8)")]
+pub struct Scale {
+    /// Voxels between neighbouring samples of the window.
+    pub stride: u8,
+    /// Voxels that one action moves.
+    pub step: u8,
+}
+
+impl From<(u8, u8)> for Scale {
+    fn from((stride, step): (u8, u8)) -> Self {
+        Self { stride, step }
+    }
+}
+
+impl From<Scale> for (u8, u8) {
+    fn from(s: Scale) -> Self {
+        (s.stride, s.step)
+    }
+}
+
+/// Whether the agents on one scan depend on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coupling {
+    /// Each agent has its own scale and freezes when done.
+    Independent,
+    /// All share one scale, switch and end together (rl-medical).
+    Shared,
+}
+
+/// What a decrease of the distance is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardUnit {
+    /// mm divided by the length of the finest step, so that one number means
+    /// the same at 0.18 mm and at 2 mm.
+    FinestSteps,
+    /// Plain mm (rl-medical).
+    Millimetres,
+}
+
+/// What the distance to the target does to a training episode.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetRule {
+    /// Reaching the target changes nothing, so that the last voxel is trained.
+    Continue,
+    /// Terminal for the agent within this many finest steps, tested after the move.
+    Radius(f64),
+    /// rl-medical: terminal when the distance *before* this step's move was at
+    /// most this many mm (one step late); the episode ends when all agents are
+    /// there in the same step.
+    LateMillimetres(f64),
+}
+
+/// How a row that the step cap or an oscillation at the last scale cut off bootstraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CutRule {
+    /// A truncation: the bootstrap goes on.
+    Truncate,
+    /// A terminal state: discount 0 (the TensorFlow originals).
+    Terminal,
+}
+
+/// Where an agent that oscillates says its landmark is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerRule {
+    /// Mean of the positions of the oscillation cycle: sub-voxel.
+    CycleMean,
+    /// The position with the lowest max-Q of the last four (rl-medical).
+    LowestQ,
+}
+
+/// Which position's visits an oscillation is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OscillationRule {
+    /// The newest position was visited so often.
+    #[default]
+    Newest,
+    /// Any of the last positions was (rl-medical). Its list begins, and begins
+    /// again at each scale, filled with (0, 0, 0); as long as that is the most
+    /// frequent entry, as many different entries as visits are asked for too.
+    MostFrequent,
+}
+
+/// Whether a move to index 0 is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BorderRule {
+    /// Every voxel can be reached.
+    Inclusive,
+    /// Index 0 cannot be reached on any axis (rl-medical).
+    ZeroBlocked,
+}
+
+/// All choices of the environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// What windows are cut from.
+    pub volume: VolumeChoice,
+    /// How samples lie around a position.
+    pub window: WindowRule,
+    /// Samples per side of the window.
+    pub window_size: usize,
+    /// Frames in an observation, oldest first.
+    pub history: usize,
+    /// Coarse to fine; one entry for the fixed-scale search.
+    pub scales: Vec<Scale>,
+    /// Dependence between agents.
+    pub coupling: Coupling,
+    /// Unit of the reward.
+    pub reward: RewardUnit,
+    /// What is rewarded.
+    #[serde(default)]
+    pub strategy: RewardStrategy,
+    /// What the others' rewards add.
+    #[serde(default)]
+    pub team: TeamReward,
+    /// Effect of reaching the target in training.
+    pub target: TargetRule,
+    /// Meaning of a cut episode.
+    pub cut: CutRule,
+    /// How the answer is read off.
+    pub answer: AnswerRule,
+    /// Reachability of index 0.
+    pub border: BorderRule,
+    /// Whose visits an oscillation counts.
+    #[serde(default)]
+    pub oscillation: OscillationRule,
+    /// Oscillation: this many visits to one position …
+    pub oscillation_visits: usize,
+    /// … among this many last positions.
+    pub oscillation_window: usize,
+    /// Steps after which an episode is cut.
+    pub max_steps: u16,
+}
+
+/// A set of rules that cannot work, with the reason.
+#[derive(Debug, thiserror::Error, PartialEq)]
+#[error("rules.{key}: {why}")]
+pub struct RulesError {
+    /// The key at fault.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl Rules {
+    /// Our defaults: centred windows, independent agents, sub-voxel answers.
+    #[must_use]
+    pub fn standard() -> Self {
+        Self {
+            volume: VolumeChoice::CanonicalU8,
+            window: WindowRule::Centred,
+            window_size: 24,
+            history: 1,
+            scales: vec![(4, 9).into(), (2, 3).into(), (1, 1).into()],
+            coupling: Coupling::Independent,
+            reward: RewardUnit::FinestSteps,
+            strategy: RewardStrategy::Own,
+            team: TeamReward::None,
+            target: TargetRule::Continue,
+            cut: CutRule::Truncate,
+            answer: AnswerRule::CycleMean,
+            border: BorderRule::Inclusive,
+            oscillation: OscillationRule::Newest,
+            oscillation_visits: 4,
+            oscillation_window: 20,
+            max_steps: 150,
+        }
+    }
+
+    /// rl-medical's rules (the PyTorch code, multi-scale), quirks included.
+    #[must_use]
+    pub fn reference() -> Self {
+        Self {
+            volume: VolumeChoice::ReferenceF32,
+            window: WindowRule::Reference,
+            window_size: 45,
+            history: 4,
+            scales: vec![(3, 9).into(), (2, 3).into(), (1, 1).into()],
+            coupling: Coupling::Shared,
+            reward: RewardUnit::Millimetres,
+            strategy: RewardStrategy::Own,
+            team: TeamReward::None,
+            target: TargetRule::LateMillimetres(1.0),
+            cut: CutRule::Truncate,
+            answer: AnswerRule::LowestQ,
+            border: BorderRule::ZeroBlocked,
+            oscillation: OscillationRule::MostFrequent,
+            oscillation_visits: 4,
+            oscillation_window: 20,
+            max_steps: 200,
+        }
+    }
+
+    /// Whether the agents of a scan must walk as one group, in step.
+    #[must_use]
+    pub fn together(&self) -> bool {
+        self.coupling == Coupling::Shared
+            || self.strategy.of_others()
+            || self.team != TeamReward::None
+    }
+
+    /// The step of the finest scale in voxels.
+    #[must_use]
+    pub fn finest_step(&self) -> u8 {
+        self.scales.last().map_or(1, |s| s.step)
+    }
+
+    /// Refuses rules that cannot work, naming the key.
+    pub fn validate(&self) -> Result<(), RulesError> {
+        let fail = |key, why: String| Err(RulesError { key, why });
+        if self.scales.is_empty() || self.scales.len() > 8 {
+            return fail(
+                "scales",
+                format!("needs 1 to 8 scales, got {}", self.scales.len()),
+            );
+        }
+        if let Some(s) = self.scales.iter().find(|s| s.stride == 0 || s.step == 0) {
+            return fail(
+                "scales",
+                format!("stride and step must be at least 1, got {s:?}"),
+            );
+        }
+        if !(3..=128).contains(&self.window_size) {
+            return fail(
+                "window_size",
+                format!("must lie in 3..=128, got {}", self.window_size),
+            );
+        }
+        if !(1..=8).contains(&self.history) {
+            return fail(
+                "history",
+                format!("must lie in 1..=8, got {}", self.history),
+            );
+        }
+        if !(2..=self.oscillation_window).contains(&self.oscillation_visits) {
+            return fail(
+                "oscillation_visits",
+                format!(
+                    "must lie in 2..={} (oscillation_window), got {}",
+                    self.oscillation_window, self.oscillation_visits
+                ),
+            );
+        }
+        if self.oscillation_window > 256 {
+            return fail("oscillation_window", "must be at most 256".into());
+        }
+        if self.max_steps == 0 {
+            return fail("max_steps", "must be at least 1".into());
+        }
+        let radius = match self.target {
+            TargetRule::Continue => 0.0,
+            TargetRule::Radius(r) | TargetRule::LateMillimetres(r) => r,
+        };
+        if !radius.is_finite() || radius < 0.0 {
+            return fail(
+                "target",
+                format!("needs a finite distance of at least 0, got {radius}"),
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_valid_and_bad_rules_name_their_key() {
+        Rules::standard().validate().unwrap();
+        Rules::reference().validate().unwrap();
+        let bad = |change: fn(&mut Rules)| {
+            let mut r = Rules::standard();
+            change(&mut r);
+            r.validate().unwrap_err().key
+        };
+        assert_eq!(bad(|r| r.scales.clear()), "scales");
+        assert_eq!(bad(|r| r.scales[1].step = 0), "scales");
+        assert_eq!(bad(|r| r.window_size = 2), "window_size");
+        assert_eq!(bad(|r| r.history = 0), "history");
+        assert_eq!(bad(|r| r.oscillation_visits = 21), "oscillation_visits");
+        assert_eq!(bad(|r| r.max_steps = 0), "max_steps");
+        assert_eq!(bad(|r| r.target = TargetRule::Radius(f64::NAN)), "target");
+    }
+
+    #[test]
+    fn scales_read_as_pairs() {
+        let s: Vec<Scale> = serde_json::from_str("[[4,9],[1,1]]").unwrap();
+        assert_eq!(s, vec![(4, 9).into(), (1, 1).into()]);
+    }
+}

@@ -1,0 +1,451 @@
+//! Table tests of the environment's rules, under both presets.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::environment::rules::AnswerRule;
+use crate::imaging::geometry::{Affine, AxisMap, Geometry};
+use crate::imaging::volume::Volume;
+
+const UP: u8 = 0;
+const FORWARD: u8 = 1;
+const RIGHT: u8 = 2;
+const LEFT: u8 = 3;
+const BACKWARD: u8 = 4;
+const DOWN: u8 = 5;
+
+fn scan(dims: [usize; 3], spacing: f64, landmarks: Vec<Option<[f64; 3]>>) -> Arc<Scan> {
+    let mut rows = [[0.0; 4]; 3];
+    for (axis, row) in rows.iter_mut().enumerate() {
+        row[axis] = spacing;
+    }
+    Arc::new(Scan {
+        name: "made".into(),
+        volume: Volume::from_u8(dims, vec![1_u8; dims.iter().product()]).unwrap(),
+        geometry: Geometry {
+            dims,
+            spacing_mm: [spacing; 3],
+            affine: Affine { rows },
+            axis_map: AxisMap::identity(dims),
+        },
+        landmarks,
+        hash: [0; 32],
+    })
+}
+
+fn at(position: [i32; 3]) -> Start {
+    Start { position, scale: 0 }
+}
+
+fn walk(rules: Rules, scan: &Arc<Scan>, mode: Mode, starts: &[Start]) -> Walk {
+    let ids: Vec<u16> = (0..starts.len())
+        .map(|i| u16::try_from(i).unwrap())
+        .collect();
+    Walk::new(Arc::new(rules), Arc::clone(scan), mode, &ids, starts)
+}
+
+fn fixed_scale(mut rules: Rules) -> Rules {
+    rules.scales = vec![(1, 1).into()];
+    rules
+}
+
+#[test]
+fn six_actions_move_along_their_axes() {
+    let scan = scan([50, 50, 50], 1.0, vec![Some([25.0; 3])]);
+    let table = [
+        (UP, [25, 25, 34]),
+        (FORWARD, [25, 34, 25]),
+        (RIGHT, [34, 25, 25]),
+        (LEFT, [16, 25, 25]),
+        (BACKWARD, [25, 16, 25]),
+        (DOWN, [25, 25, 16]),
+    ];
+    for (action, to) in table {
+        let mut w = walk(Rules::standard(), &scan, Mode::Train, &[at([25, 25, 25])]);
+        let o = w.step(&[action], &[0.0]);
+        assert_eq!(w.position(0), to);
+        assert!(o[0].active && !o[0].blocked && !o[0].terminal);
+    }
+}
+
+#[test]
+fn rewards_are_decreases_of_the_distance_in_the_rules_unit() {
+    // Half a millimetre per voxel, the target 30 voxels to the right.
+    let scan = scan([60, 20, 20], 0.5, vec![Some([40.0, 10.0, 10.0])]);
+    let reward = |rules: Rules, action| {
+        walk(rules, &scan, Mode::Train, &[at([10, 10, 10])]).step(&[action], &[0.0])[0].reward
+    };
+    assert_eq!(reward(Rules::standard(), RIGHT), 9.0, "nine finest steps");
+    assert_eq!(reward(Rules::reference(), RIGHT), 4.5, "mm");
+    assert_eq!(reward(Rules::standard(), LEFT), -9.0);
+    let mut blocked = walk(Rules::standard(), &scan, Mode::Train, &[at([10, 10, 15])]);
+    let o = blocked.step(&[UP], &[0.0])[0];
+    assert_eq!(
+        (o.blocked, o.reward, blocked.position(0)),
+        (true, -1.0, [10, 10, 15])
+    );
+}
+
+#[test]
+fn index_zero_is_reachable_by_ours_and_not_by_the_reference() {
+    let scan = scan([10, 10, 10], 1.0, vec![Some([5.0; 3])]);
+    for (rules, x) in [(Rules::standard(), 0), (Rules::reference(), 1)] {
+        let mut w = walk(fixed_scale(rules), &scan, Mode::Train, &[at([1, 5, 5])]);
+        w.step(&[LEFT], &[0.0]);
+        assert_eq!(w.position(0)[0], x);
+    }
+    let mut w = walk(
+        fixed_scale(Rules::standard()),
+        &scan,
+        Mode::Train,
+        &[at([9, 5, 5])],
+    );
+    assert!(
+        w.step(&[RIGHT], &[0.0])[0].blocked,
+        "the last index is the last"
+    );
+}
+
+#[test]
+fn oscillation_goes_down_the_scales_and_ends_at_the_last_as_a_truncation() {
+    let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);
+    let mut w = walk(Rules::standard(), &scan, Mode::Train, &[at([30, 30, 30])]);
+    let mut switches = Vec::new();
+    let mut last = Outcome::default();
+    for i in 0.. {
+        let scale = w.observation(0).scale;
+        last = w.step(&[if i % 2 == 0 { RIGHT } else { LEFT }], &[0.0])[0];
+        if w.observation(0).scale != scale {
+            switches.push((w.steps(), w.position(0), w.observation(0).frames[0]));
+        }
+        if w.finished() {
+            break;
+        }
+    }
+    // Positions after the moves: 39, 30, 39, 30, 39, 30, 39: the fourth visit
+    // is the seventh step; the cycle's mean 34.5 rounds to 35.
+    let frame = |x, stride| FrameRef {
+        position: [x, 30, 30],
+        stride,
+        valid: true,
+    };
+    assert_eq!(switches[0], (7, [35, 30, 30], frame(35, 2)));
+    // 32, 35, 32, … : 33.5 rounds to 34, and the window's stride follows.
+    assert_eq!(switches[1], (14, [34, 30, 30], frame(34, 1)));
+    assert_eq!(w.steps(), 21);
+    // Steps 15 to 21 start with a move to the right: 35, 34, … 35.
+    assert_eq!(
+        w.answer(0),
+        ([34.5, 30.0, 30.0], Some(End::Oscillation)),
+        "sub-voxel"
+    );
+    assert!(!last.terminal, "the bootstrap goes on");
+    assert_eq!(
+        w.step(&[UP], &[0.0])[0],
+        Outcome::default(),
+        "a finished walk stays"
+    );
+}
+
+/// Published searches beside the three scales: one fixed scale, and the
+/// cardiac alternative whose last steps are of two voxels.
+#[test]
+fn other_schedules_walk_their_own_strides_and_steps() {
+    for schedule in [
+        vec![(1, 1)],
+        vec![(3, 1)],
+        vec![(2, 6), (1, 2)],
+        vec![(3, 9), (2, 3), (1, 1)],
+    ] {
+        let mut rules = Rules::reference();
+        rules.scales = schedule.iter().map(|&s| s.into()).collect();
+        let scan = scan([80; 3], 1.0, vec![Some([70.0; 3])]);
+        let mut w = walk(rules, &scan, Mode::Evaluate, &[at([40; 3])]);
+        let mut walked = Vec::new();
+        for i in 0..200 {
+            let stride = w.observation(0).frames.last().unwrap().stride;
+            let before = w.position(0)[0];
+            let scale = w.observation(0).scale;
+            w.step(&[if i % 2 == 0 { RIGHT } else { LEFT }], &[0.0]);
+            if w.finished() {
+                break;
+            }
+            // The step that ends a scale goes back to one of its last four places.
+            if w.observation(0).scale == scale {
+                walked.push((stride, w.position(0)[0].abs_diff(before)));
+            }
+        }
+        assert!(w.finished(), "{schedule:?}: {} steps", w.steps());
+        walked.dedup();
+        let expected: Vec<(u8, u32)> = schedule.iter().map(|&(a, b)| (a, b.into())).collect();
+        assert_eq!(walked, expected);
+    }
+}
+
+#[test]
+fn the_step_cap_truncates_or_ends() {
+    let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);
+    for (cut, terminal) in [(CutRule::Truncate, false), (CutRule::Terminal, true)] {
+        let rules = Rules {
+            max_steps: 2,
+            cut,
+            ..Rules::standard()
+        };
+        let mut w = walk(rules, &scan, Mode::Train, &[at([30, 30, 30])]);
+        assert!(!w.step(&[UP], &[0.0])[0].terminal);
+        assert_eq!(w.step(&[UP], &[0.0])[0].terminal, terminal);
+        assert_eq!(w.answer(0), ([30.0, 30.0, 48.0], Some(End::Cap)));
+    }
+}
+
+#[test]
+fn targets_end_nothing_a_radius_or_one_step_late() {
+    let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);
+    let terminals = |target| {
+        let rules = Rules {
+            target,
+            ..fixed_scale(Rules::standard())
+        };
+        let mut w = walk(rules, &scan, Mode::Train, &[at([32, 30, 30])]);
+        (0..3)
+            .map(|_| w.step(&[LEFT], &[0.0])[0].terminal)
+            .collect::<Vec<_>>()
+    };
+    // Distances before the moves: 2, 1, 0; after them: 1, 0, 1.
+    assert_eq!(terminals(TargetRule::Continue), [false, false, false]);
+    assert_eq!(
+        terminals(TargetRule::Radius(0.5)),
+        [false, true, false],
+        "and then it is frozen"
+    );
+    let rules = Rules {
+        target: TargetRule::LateMillimetres(1.0),
+        ..fixed_scale(Rules::reference())
+    };
+    let mut w = walk(rules, &scan, Mode::Train, &[at([32, 30, 30])]);
+    assert!(
+        !w.step(&[LEFT], &[0.0])[0].terminal,
+        "it was 2 mm away before this move"
+    );
+    assert!(w.step(&[LEFT], &[0.0])[0].terminal, "one step late");
+    assert_eq!(w.answer(0).1, Some(End::Target));
+}
+
+#[test]
+fn evaluation_never_looks_at_the_target() {
+    let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);
+    let rules = Rules {
+        target: TargetRule::Radius(5.0),
+        ..fixed_scale(Rules::standard())
+    };
+    let mut w = walk(rules, &scan, Mode::Evaluate, &[at([30, 30, 30])]);
+    assert!(!w.step(&[LEFT], &[0.0])[0].terminal && !w.finished());
+}
+
+#[test]
+fn shared_agents_switch_and_end_together() {
+    let scan = scan([90, 90, 90], 1.0, vec![Some([45.0; 3]), Some([50.0; 3])]);
+    let rules = Rules {
+        window: crate::environment::window::WindowRule::Centred,
+        ..Rules::reference()
+    };
+    let mut w = walk(
+        rules,
+        &scan,
+        Mode::Train,
+        &[at([45, 45, 45]), at([20, 20, 20])],
+    );
+    // The first goes to and fro between two positions; the second walks along
+    // x and z and then starts to oscillate.
+    let first = |i: u16| if i.is_multiple_of(2) { RIGHT } else { LEFT };
+    let second = |i: u16| match i {
+        0..4 => RIGHT,
+        _ if i.is_multiple_of(2) => UP,
+        _ => DOWN,
+    };
+    let mut switched = None;
+    for i in 0..20 {
+        w.step(&[first(i), second(i)], &[f32::from(i), -f32::from(i)]);
+        if w.observation(0).scale == 1 {
+            switched = Some((
+                w.steps(),
+                w.position(0),
+                w.position(1),
+                w.observation(1).scale,
+            ));
+            break;
+        }
+    }
+    // The second's positions from step 4 on: z 29, 20, 29, … after steps 5, 6, …;
+    // with z = 20 also after step 4, its fourth visit to z = 20 is step 10. The
+    // first's two positions and the filler are too few entries until the filler
+    // is outnumbered: after step 14, 7 visits each and 6 fillers. Lowest max-Q of
+    // the last four: the oldest for the first (q = i rises), the newest for the second.
+    assert_eq!(switched, Some((14, [54, 45, 45], [56, 20, 20], 1)));
+}
+
+#[test]
+fn missing_landmarks_freeze_in_training_and_walk_in_evaluation() {
+    let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3]), None]);
+    let starts = [at([10, 10, 10]), at([20, 20, 20])];
+    let mut w = walk(Rules::standard(), &scan, Mode::Train, &starts);
+    let o = w.step(&[RIGHT, RIGHT], &[0.0; 2]);
+    assert!(o[0].active && !o[1].active);
+    assert_eq!(
+        (w.position(1), w.answer(1).1),
+        ([20, 20, 20], Some(End::Missing))
+    );
+    let mut w = walk(Rules::standard(), &scan, Mode::Evaluate, &starts);
+    assert!(w.step(&[RIGHT, RIGHT], &[0.0; 2])[1].active);
+    assert_eq!(w.position(1), [29, 20, 20]);
+}
+
+#[test]
+fn histories_begin_with_invalid_frames_and_mix_strides_after_a_switch() {
+    let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);
+    let rules = Rules {
+        history: 3,
+        ..Rules::standard()
+    };
+    let mut w = walk(rules, &scan, Mode::Train, &[at([30, 30, 30])]);
+    let valid = |w: &Walk| {
+        w.observation(0)
+            .frames
+            .iter()
+            .map(|f| f.valid)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(valid(&w), [false, false, true]);
+    w.step(&[RIGHT], &[0.0]);
+    assert_eq!(valid(&w), [false, true, true]);
+    for i in 1..7 {
+        w.step(&[if i % 2 == 0 { RIGHT } else { LEFT }], &[0.0]);
+    }
+    let strides: Vec<_> = w.observation(0).frames.iter().map(|f| f.stride).collect();
+    assert_eq!(strides, [4, 4, 2]);
+}
+
+#[test]
+fn a_perfect_player_reaches_the_voxel() {
+    let target = [37.4, 12.2, 48.9];
+    let scan = scan([60, 60, 60], 0.3, vec![Some(target)]);
+    for answer in [AnswerRule::CycleMean, AnswerRule::LowestQ] {
+        let rules = Rules {
+            answer,
+            ..Rules::standard()
+        };
+        let mut w = walk(rules, &scan, Mode::Train, &[at([5, 55, 5])]);
+        while !w.finished() {
+            let best = w.best_action(0).unwrap();
+            w.step(&[best], &[0.0]);
+        }
+        let (found, end) = w.answer(0);
+        let error = crate::imaging::geometry::distance_mm(found, target, [1.0; 3]);
+        assert!(
+            end == Some(End::Oscillation) && error < 1.0,
+            "{answer:?}: {found:?}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn agents_never_leave_the_volume_and_walks_end(
+        dims in prop::array::uniform3(3_usize..40),
+        actions in prop::collection::vec(0_u8..6, 160),
+        reference in any::<bool>(),
+    ) {
+        let scan = scan(dims, 1.0, vec![Some([1.0; 3])]);
+        let mut rules = if reference { Rules::reference() } else { Rules::standard() };
+        rules.max_steps = 150;
+        let start = at(dims.map(|d| i32::try_from(d / 2).unwrap()));
+        let mut w = walk(rules, &scan, Mode::Train, &[start]);
+        for action in actions {
+            let before = w.finished();
+            let o = w.step(&[action], &[0.0])[0];
+            prop_assert!(!(before && o.active));
+            let p = w.position(0);
+            prop_assert!((0..3).all(|i| p[i] >= 0 && usize::try_from(p[i]).unwrap() < dims[i]));
+            prop_assert!(o.reward.is_finite());
+        }
+        prop_assert!(w.finished());
+    }
+}
+
+#[test]
+fn strategies_see_everybodys_step() {
+    let mut rules = fixed_scale(Rules::reference());
+    rules.strategy = crate::environment::reward::RewardStrategy::LineAndPairsOnly;
+    rules.team = TeamReward::Mean;
+    // Targets on a line along x, 2 mm voxels.
+    let scan = scan(
+        [50; 3],
+        2.0,
+        vec![Some([10.0; 3]), Some([30.0, 10.0, 10.0])],
+    );
+    let mut w = walk(
+        rules,
+        &scan,
+        Mode::Train,
+        &[at([10, 14, 10]), at([30, 1, 10])],
+    );
+    let outcomes = w.step(&[BACKWARD, BACKWARD], &[0.0; 2]);
+    // Agent 0: one voxel nearer to the line: 2 mm. The pair: agent 1 is blocked
+    // at y = 1, so √(20² + 13²) becomes √(20² + 12²) voxels, 20 wanted.
+    let pair = 2.0 * (f64::hypot(20.0, 13.0) - f64::hypot(20.0, 12.0));
+    assert!(
+        (f64::from(outcomes[0].reward) - (2.0 + pair)).abs() < 1e-5,
+        "{outcomes:?}"
+    );
+    assert!(outcomes[1].blocked && outcomes[1].reward == BLOCKED_REWARD);
+    // The team: the mean of 1 (clipped) and −1, for both.
+    assert_eq!([outcomes[0].team, outcomes[1].team], [0.0, 0.0]);
+    let outcomes = w.step(&[BACKWARD, FORWARD], &[0.0; 2]);
+    assert_eq!(
+        [outcomes[0].team, outcomes[1].team],
+        [1.0, 1.0],
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn a_walk_goes_on_from_its_state_as_if_nothing_had_been() {
+    let s = scan([40; 3], 1.0, vec![Some([30.0, 12.0, 9.5]), Some([20.0; 3])]);
+    let starts = [[5, 6, 7], [21, 19, 20]].map(|position| Start { position, scale: 0 });
+    let action = |w: &Walk, i| w.best_action(i).unwrap_or(0);
+    let q = |step: u16| [0.1 * f32::from(step), -1.0 / 3.0];
+    for stop in [0, 1, 7, 15, 40] {
+        let mut never_stopped = walk(Rules::standard(), &s, Mode::Train, &starts);
+        for step in 0..stop {
+            let actions = [action(&never_stopped, 0), action(&never_stopped, 1)];
+            never_stopped.step(&actions, &q(step));
+        }
+        let json = serde_json::to_string(&never_stopped.state()).unwrap();
+        let state: WalkState = serde_json::from_str(&json).unwrap();
+        assert_eq!(state.ids(), [0, 1]);
+        let rules = Arc::new(Rules::standard());
+        let again = Walk::from_state(
+            Arc::clone(&rules),
+            Arc::clone(&s),
+            Mode::Train,
+            state.clone(),
+        );
+        let mut again = again.unwrap();
+        for step in stop..90 {
+            let actions = [action(&again, 0), action(&again, 1)];
+            assert_eq!(
+                again.step(&actions, &q(step)),
+                never_stopped.step(&actions, &q(step)),
+                "stopped at {stop}, step {step}"
+            );
+            assert_eq!(again.observation(1), never_stopped.observation(1));
+            assert_eq!(again.answer(0), never_stopped.answer(0));
+        }
+        assert!(again.finished());
+        let smaller = scan([6; 3], 1.0, vec![Some([30.0, 12.0, 9.5]), Some([20.0; 3])]);
+        let elsewhere = Walk::from_state(rules, smaller, Mode::Train, state.clone());
+        assert!(elsewhere.is_none(), "it stands outside of this scan");
+        let other = Arc::new(Rules::reference());
+        assert!(Walk::from_state(other, Arc::clone(&s), Mode::Train, state).is_none());
+    }
+}

@@ -1,0 +1,262 @@
+//! Preprocessed volumes on this host's disk, found by the content of the file
+//! that they came from, mapped into memory and shared by all processes.
+//!
+//! A volume is preprocessed once per host. Files are never changed once they
+//! have their name, are readable by their owner only, and may be deleted at
+//! any time. Floats are not cached.
+
+mod entry;
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+use crate::imaging::geometry::Geometry;
+use crate::imaging::manifest::volume_hash;
+use crate::imaging::nifti_io::{self, Limits, ReadError};
+use crate::imaging::preprocess::{VolumeChoice, preprocess};
+use crate::imaging::resample::{ResampleError, resample};
+use crate::imaging::scan::VolumeHash;
+use crate::imaging::volume::Volume;
+use crate::run::durable::AtomicFile;
+
+/// A volume ready for use.
+#[derive(Debug, Clone)]
+pub struct Preprocessed {
+    /// The intensities.
+    pub volume: Volume,
+    /// Where the voxels lie.
+    pub geometry: Geometry,
+    /// Hash of the volume.
+    pub hash: VolumeHash,
+}
+
+/// What is made of a scan file.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Recipe {
+    /// Which volume.
+    pub choice: VolumeChoice,
+    /// Spacing in mm along every axis; `None` leaves the file's own.
+    pub resample_mm: Option<f64>,
+    /// What the file, and the volume made of it, may ask for.
+    pub limits: Limits,
+}
+
+/// A scan file of which no volume can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It cannot be brought to the spacing asked for.
+    #[error(transparent)]
+    Resample(#[from] ResampleError),
+}
+
+/// A folder of preprocessed volumes.
+#[derive(Debug)]
+pub struct VolumeCache {
+    /// `None`: there is nowhere to keep anything.
+    folder: Option<PathBuf>,
+    warned: AtomicBool,
+}
+
+impl VolumeCache {
+    /// A cache in `folder`, or in the user's cache folder
+    /// (`$XDG_CACHE_HOME/landmarl/volumes`, else `~/.cache/landmarl/volumes`).
+    #[must_use]
+    pub fn new(folder: Option<&Path>) -> Self {
+        let folder = folder.map(Path::to_owned).or_else(user_folder);
+        Self {
+            folder,
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// The preprocessed volume of a scan file: mapped from the cache, or made
+    /// and put there. A cache that cannot be used costs time, nothing else.
+    pub fn load(&self, path: &Path, recipe: &Recipe) -> Result<Preprocessed, VolumeError> {
+        let Some(folder) = self
+            .folder
+            .as_ref()
+            .filter(|_| recipe.choice == VolumeChoice::CanonicalU8)
+        else {
+            return build(path, recipe);
+        };
+        let files = nifti_io::files_of(path)?;
+        let before = stamps(&files);
+        let source = hash_files(&files)?;
+        let file = folder.join(entry::file_name(&source, recipe.resample_mm));
+        match open(&file, &source) {
+            Ok(Some(found)) if voxels(&found) <= recipe.limits.max_voxels => return Ok(found),
+            Ok(_) => {}
+            Err(reason) => {
+                tracing::warn!(file = %file.display(), %reason, "cached volume is not usable; made again");
+            }
+        }
+        let built = build(path, recipe)?;
+        if before.is_none() || before != stamps(&files) {
+            // The file changed while it was read: its hash may not be what was decoded.
+            return Ok(built);
+        }
+        match store(&file, &source, &built).and_then(|()| open(&file, &source)) {
+            Ok(Some(mapped)) if mapped.hash == built.hash => Ok(mapped),
+            Ok(_) => Ok(built),
+            Err(reason) => {
+                if !self.warned.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(folder = %folder.display(), %reason, "working without the volume cache");
+                }
+                Ok(built)
+            }
+        }
+    }
+}
+
+fn user_folder() -> Option<PathBuf> {
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(cache.join("landmarl").join("volumes"))
+}
+
+fn voxels(found: &Preprocessed) -> u64 {
+    found.geometry.dims.iter().map(|&d| d as u64).product()
+}
+
+fn build(path: &Path, recipe: &Recipe) -> Result<Preprocessed, VolumeError> {
+    let image = nifti_io::read(path, &recipe.limits)?;
+    let (volume, geometry) = match recipe.resample_mm {
+        None => preprocess(&image, recipe.choice),
+        Some(spacing_mm) => {
+            let file_dims = image.dims();
+            let made = resample(image, spacing_mm, &recipe.limits, path)?;
+            let (volume, mut geometry) = preprocess(&made.image, recipe.choice);
+            let map = &mut geometry.axis_map;
+            map.pitch = map.axes.map(|(axis, _)| made.pitch[axis]);
+            map.file_dims = file_dims;
+            (volume, geometry)
+        }
+    };
+    let hash = volume_hash(&volume);
+    Ok(Preprocessed {
+        volume,
+        geometry,
+        hash,
+    })
+}
+
+/// Length and time of change of each, to notice files that are replaced while they are read.
+fn stamps(files: &[PathBuf]) -> Option<Vec<(u64, SystemTime)>> {
+    let stamp = |path: &PathBuf| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.len(), metadata.modified().ok()?))
+    };
+    files.iter().map(stamp).collect()
+}
+
+/// SHA-256 of a file, or of the hashes of several.
+fn hash_files(files: &[PathBuf]) -> Result<[u8; 32], ReadError> {
+    let hash = |path: &PathBuf| {
+        hash_file(path).map_err(|error| ReadError::Open {
+            path: path.clone(),
+            error,
+        })
+    };
+    if let [file] = files {
+        return hash(file);
+    }
+    let mut hasher = Sha256::new();
+    for file in files {
+        hasher.update(hash(file)?);
+    }
+    Ok(hasher.finalize().into())
+}
+
+fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher.finalize().into()),
+            Ok(n) => hasher.update(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The voxels of a cached file.
+struct Mapped(Mmap);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[entry::HEADER_LEN..]
+    }
+}
+
+/// Maps a cached volume; `None` when it is not there, a reason when it cannot be trusted.
+fn open(file: &Path, source: &[u8; 32]) -> Result<Option<Preprocessed>, String> {
+    let opened = match File::open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|error| error.to_string())?,
+    };
+    let map = map(&opened).map_err(|error| error.to_string())?;
+    let (geometry, hash) = entry::decode(&map, source)?;
+    let volume = Volume::from_u8(geometry.dims, Mapped(map)).map_err(|error| error.to_string())?;
+    if volume_hash(&volume) != hash {
+        return Err("its voxels are damaged".to_owned());
+    }
+    Ok(Some(Preprocessed {
+        volume,
+        geometry,
+        hash,
+    }))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a map is only undefined when its file changes meanwhile; cache files are written \
+              under another name, renamed once, readable by their owner alone, and never written again"
+)]
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: see the reason above; deleting the file keeps the map valid.
+    unsafe { Mmap::map(file) }
+}
+
+fn store(file: &Path, source: &[u8; 32], built: &Preprocessed) -> Result<(), String> {
+    let voxels = built.volume.as_u8().ok_or("floats are not cached")?;
+    create_folder(file.parent().unwrap_or(Path::new("."))).map_err(|error| error.to_string())?;
+    let mut out = AtomicFile::create_private(file).map_err(|error| error.to_string())?;
+    let header = entry::encode(&built.geometry, &built.hash, source);
+    out.write_all(&header)
+        .and_then(|()| out.write_all(voxels))
+        .map_err(|error| error.to_string())?;
+    out.commit().map_err(|error| error.to_string())
+}
+
+/// Scans are people's data: nobody else may list the folder.
+#[cfg(unix)]
+fn create_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}
+
+#[cfg(not(unix))]
+fn create_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! The name and the header of a cached volume. Little-endian, 384 bytes, so that the voxels
+//! after it are aligned to 64:
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 8 | magic |
+//! | 8 | 4 | format version |
+//! | 12 | 4 | preprocessing version |
+//! | 16 | 24 | dims |
+//! | 40 | 24 | spacing, mm |
+//! | 64 | 96 | affine, row by row |
+//! | 160 | 24 | (file axis, flipped) per axis |
+//! | 184 | 24 | the file's dims |
+//! | 208 | 48 | (first, step) among the file's voxels per axis |
+//! | 256 | 32 | SHA-256 of the scan file, or of its files' |
+//! | 288 | 32 | hash of the volume |
+//! | 320 | 32 | SHA-256 of the bytes before |
+//! | 352 | 32 | zeros |
+
+use sha2::{Digest, Sha256};
+
+use crate::imaging::geometry::{Affine, AxisMap, Geometry, Pitch};
+use crate::imaging::manifest::hex;
+use crate::imaging::orientation::mapped_dims;
+use crate::imaging::preprocess::PREPROCESS_VERSION;
+use crate::imaging::scan::VolumeHash;
+
+pub(super) const HEADER_LEN: usize = 384;
+const MAGIC: [u8; 8] = *b"lmrl-vol";
+const FORMAT_VERSION: u32 = 2;
+const CHECKED: usize = 320;
+
+/// The name says all that the voxels depend on, so that other versions' files lie beside.
+pub(super) fn file_name(source: &[u8; 32], resample_mm: Option<f64>) -> String {
+    let spacing = resample_mm.map(|mm| format!("-{mm}mm")).unwrap_or_default();
+    let (source, format, version) = (hex(source), FORMAT_VERSION, PREPROCESS_VERSION);
+    format!("{source}-f{format}-v{version}-u8{spacing}.volume")
+}
+
+pub(super) fn encode(geometry: &Geometry, hash: &VolumeHash, source: &[u8; 32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_LEN);
+    bytes.extend(MAGIC);
+    bytes.extend(FORMAT_VERSION.to_le_bytes());
+    bytes.extend(PREPROCESS_VERSION.to_le_bytes());
+    geometry
+        .dims
+        .iter()
+        .for_each(|&d| bytes.extend((d as u64).to_le_bytes()));
+    let numbers = geometry
+        .spacing_mm
+        .iter()
+        .chain(geometry.affine.rows.iter().flatten());
+    numbers.for_each(|value| bytes.extend(value.to_le_bytes()));
+    for (axis, flipped) in geometry.axis_map.axes {
+        bytes.extend([
+            u8::try_from(axis).unwrap_or(u8::MAX),
+            0,
+            0,
+            0,
+            u8::from(flipped),
+            0,
+            0,
+            0,
+        ]);
+    }
+    geometry
+        .axis_map
+        .file_dims
+        .iter()
+        .for_each(|&d| bytes.extend((d as u64).to_le_bytes()));
+    for Pitch { first, step } in geometry.axis_map.pitch {
+        bytes.extend(first.to_le_bytes());
+        bytes.extend(step.to_le_bytes());
+    }
+    bytes.extend(source);
+    bytes.extend(hash);
+    let checksum = Sha256::digest(&bytes);
+    bytes.extend(checksum);
+    bytes.resize(HEADER_LEN, 0);
+    bytes
+}
+
+/// Takes `N` bytes from the front; the caller has checked the length.
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], String> {
+    let (first, rest) = bytes.split_first_chunk().ok_or("it is too short")?;
+    *bytes = rest;
+    Ok(*first)
+}
+
+fn take_dims(bytes: &mut &[u8]) -> Result<[usize; 3], String> {
+    let mut dims = [0; 3];
+    for dim in &mut dims {
+        *dim = usize::try_from(u64::from_le_bytes(take(bytes)?)).map_err(|e| e.to_string())?;
+    }
+    Ok(dims)
+}
+
+fn take_numbers<const N: usize>(bytes: &mut &[u8]) -> Result<[f64; N], String> {
+    let mut numbers = [0.0; N];
+    for number in &mut numbers {
+        *number = f64::from_le_bytes(take(bytes)?);
+    }
+    Ok(numbers)
+}
+
+/// What a whole cache file says, checked; a reason when it is not the volume of `source`.
+pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, VolumeHash), String> {
+    if file.len() < HEADER_LEN || file[..8] != MAGIC {
+        return Err("it is no cached volume".to_owned());
+    }
+    if file[CHECKED..CHECKED + 32] != Sha256::digest(&file[..CHECKED])[..] {
+        return Err("its header is damaged".to_owned());
+    }
+    let bytes = &mut &file[8..];
+    if (
+        u32::from_le_bytes(take(bytes)?),
+        u32::from_le_bytes(take(bytes)?),
+    ) != (FORMAT_VERSION, PREPROCESS_VERSION)
+    {
+        return Err("it is of another version".to_owned());
+    }
+    let dims = take_dims(bytes)?;
+    let spacing_mm = take_numbers(bytes)?;
+    let rows = [
+        take_numbers(bytes)?,
+        take_numbers(bytes)?,
+        take_numbers(bytes)?,
+    ];
+    let mut axes = [(0, false); 3];
+    for axis in &mut axes {
+        let [index, _, _, _, flipped, ..]: [u8; 8] = take(bytes)?;
+        *axis = (usize::from(index), flipped == 1);
+    }
+    let file_dims = take_dims(bytes)?;
+    let mut pitch = [Pitch::SAME; 3];
+    for pitch in &mut pitch {
+        let [first, step] = take_numbers(bytes)?;
+        *pitch = Pitch { first, step };
+    }
+    let axis_map = AxisMap {
+        axes,
+        file_dims,
+        pitch,
+    };
+    if &take::<32>(bytes)? != source {
+        return Err("it belongs to another scan".to_owned());
+    }
+    let hash = take(bytes)?;
+    let voxels = dims.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
+    let mut order = axes.map(|(axis, _)| axis);
+    order.sort_unstable();
+    if voxels != Some(file.len() - HEADER_LEN)
+        || order != [0, 1, 2]
+        || pitch == [Pitch::SAME; 3] && mapped_dims(&axis_map) != dims
+    {
+        return Err("its size does not fit its header".to_owned());
+    }
+    Ok((
+        Geometry {
+            dims,
+            spacing_mm,
+            affine: Affine { rows },
+            axis_map,
+        },
+        hash,
+    ))
+}

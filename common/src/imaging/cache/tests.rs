@@ -1,0 +1,233 @@
+//! Tests of `cache`.
+
+use std::fs;
+
+use super::*;
+use crate::imaging::geometry::Affine;
+use crate::imaging::nifti_io::{Image, ImageRef, Samples, SamplesRef};
+
+const CHOICE: VolumeChoice = VolumeChoice::CanonicalU8;
+
+fn recipe() -> Recipe {
+    Recipe::default()
+}
+
+fn scan_file(folder: &Path) -> PathBuf {
+    let path = folder.join("scan.nii.gz");
+    let affine = Affine {
+        rows: [
+            [-1.0, 0.0, 0.0, 9.0],
+            [0.0, 0.0, 2.0, 0.0],
+            [0.0, 0.5, 0.0, 0.0],
+        ],
+    };
+    let voxels: Vec<u8> = (0..210).collect();
+    let image = ImageRef {
+        dims: [5, 6, 7],
+        samples: SamplesRef::U8(&voxels),
+        affine: &affine,
+    };
+    nifti_io::write(&path, &image).unwrap();
+    path
+}
+
+fn only_file(folder: &Path) -> PathBuf {
+    let files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+fn load(folder: &Path, scan: &Path) -> Preprocessed {
+    VolumeCache::new(Some(folder))
+        .load(scan, &recipe())
+        .unwrap()
+}
+
+fn same(a: &Preprocessed, b: &Preprocessed) {
+    assert_eq!((a.hash, &a.geometry), (b.hash, &b.geometry));
+    assert_eq!(a.volume.as_u8(), b.volume.as_u8());
+}
+
+#[test]
+fn the_cached_volume_is_the_one_that_was_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache/volumes");
+    let made = build(&scan, &recipe()).unwrap();
+    same(&load(&folder, &scan), &made);
+    let cached = only_file(&folder);
+    let written = fs::metadata(&cached).unwrap().modified().unwrap();
+    let again = load(&folder, &scan);
+    same(&again, &made);
+    assert_eq!(again.volume.as_u8().unwrap().as_ptr().addr() % 64, 0);
+    assert_eq!(
+        fs::metadata(&cached).unwrap().modified().unwrap(),
+        written,
+        "written twice"
+    );
+    // Another name for the same bytes is the same entry; floats leave none.
+    let copy = dir.path().join("copy.nii");
+    fs::copy(&scan, &copy).unwrap();
+    same(&load(&folder, &copy), &made);
+    let floats = VolumeCache::new(Some(&folder))
+        .load(
+            &scan,
+            &Recipe {
+                choice: VolumeChoice::ReferenceF32,
+                ..recipe()
+            },
+        )
+        .unwrap();
+    assert!(floats.volume.as_u8().is_none());
+    only_file(&folder);
+    // The limit holds for cached volumes, too.
+    let mut small = recipe();
+    small.limits.max_voxels = 209;
+    let error = VolumeCache::new(Some(&folder)).load(&scan, &small);
+    assert!(
+        matches!(
+            error,
+            Err(VolumeError::Read(ReadError::TooManyVoxels { .. }))
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn the_map_outlives_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache");
+    let mapped = load(&folder, &scan);
+    fs::remove_dir_all(&folder).unwrap();
+    same(&mapped, &build(&scan, &recipe()).unwrap());
+}
+
+/// Also where the folder was there before, and everybody may look into it.
+#[cfg(unix)]
+#[test]
+fn a_cached_volume_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    load(&folder, &scan);
+    let cached = fs::metadata(only_file(&folder)).unwrap();
+    assert_eq!(cached.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn whatever_happens_to_a_cache_file_it_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache");
+    // Not mapped: the map's file is damaged below.
+    let made = build(&scan, &recipe()).unwrap();
+    same(&load(&folder, &scan), &made);
+    let cached = only_file(&folder);
+    let good = fs::read(&cached).unwrap();
+    assert_eq!(good.len(), 384 + 210);
+    let mut broken: Vec<Vec<u8>> = [0, 9, 13, 16, 60, 160, 200, 210, 260, 330, 384, 593]
+        .map(|at| {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x40;
+            bytes
+        })
+        .to_vec();
+    broken.extend([
+        vec![],
+        good[..383].to_vec(),
+        good[..593].to_vec(),
+        [&good[..], &[0]].concat(),
+    ]);
+    // A valid header that claims the wrong size.
+    let mut lie = made.geometry.clone();
+    (lie.dims[0], lie.axis_map.file_dims[0]) = (1 << 40, 1 << 40);
+    let key = hash_file(&scan).unwrap();
+    broken.push(entry::encode(&lie, &made.hash, &key));
+    for bytes in broken {
+        fs::write(&cached, &bytes).unwrap();
+        assert!(open(&cached, &key).is_err());
+        same(&load(&folder, &scan), &made);
+        assert_eq!(fs::read(only_file(&folder)).unwrap(), good);
+    }
+    assert!(
+        open(&cached, &[0; 32])
+            .unwrap_err()
+            .contains("another scan")
+    );
+}
+
+#[test]
+fn without_a_usable_folder_work_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let taken = dir.path().join("a file");
+    fs::write(&taken, "").unwrap();
+    let made = build(&scan, &recipe()).unwrap();
+    let cache = VolumeCache::new(Some(&taken.join("below")));
+    same(&cache.load(&scan, &recipe()).unwrap(), &made);
+    assert!(cache.warned.load(Ordering::Relaxed));
+    let nowhere = VolumeCache {
+        folder: None,
+        warned: AtomicBool::new(false),
+    };
+    same(&nowhere.load(&scan, &recipe()).unwrap(), &made);
+    assert!(nowhere.load(&dir.path().join("gone"), &recipe()).is_err());
+}
+
+#[test]
+fn each_spacing_has_its_own_entry_and_leads_back_to_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache");
+    let cache = VolumeCache::new(Some(&folder));
+    let file = load(&folder, &scan);
+    for (number, mm) in [(2, 0.75), (3, 1.5)] {
+        let resampled = Recipe {
+            resample_mm: Some(mm),
+            ..recipe()
+        };
+        let made = build(&scan, &resampled).unwrap();
+        same(&cache.load(&scan, &resampled).unwrap(), &made);
+        same(&cache.load(&scan, &resampled).unwrap(), &made);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), number);
+        assert_ne!(made.hash, file.hash);
+        let spacing = made.geometry.spacing_mm;
+        assert!(spacing.iter().all(|s| (s - mm).abs() < 1e-9), "{spacing:?}");
+        // One place: in the world, on the file's grid, on its own grid, on the new one.
+        let own = [1.5, 2.0, 4.25];
+        let file_voxel = file.geometry.axis_map.to_file(own);
+        let ours = made.geometry.axis_map.from_file(file_voxel);
+        let worlds = [(&file, own), (&made, ours)].map(|(p, v)| p.geometry.affine.to_world(v));
+        assert!((0..3).all(|i| (worlds[0][i] - worlds[1][i]).abs() < 1e-9));
+        let back = made.geometry.axis_map.to_file(ours);
+        assert!((0..3).all(|i| (back[i] - file_voxel[i]).abs() < 1e-9));
+        assert_eq!(made.geometry.axis_map.file_dims, [5, 6, 7]);
+    }
+    let fine = Recipe {
+        resample_mm: Some(1e-3),
+        ..recipe()
+    };
+    let error = cache.load(&scan, &fine).unwrap_err();
+    assert!(matches!(error, VolumeError::Resample(_)), "{error}");
+}
+
+#[test]
+fn preprocessing_here_is_preprocessing_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = nifti_io::read(&scan_file(dir.path()), &Limits::default()).unwrap();
+    let same_image =
+        Image::new([5, 6, 7], Samples::U8((0..210).collect()), *image.affine()).unwrap();
+    let (volume, geometry) = preprocess(&same_image, CHOICE);
+    let loaded = load(&dir.path().join("cache"), &dir.path().join("scan.nii.gz"));
+    assert_eq!(
+        (loaded.hash, loaded.geometry),
+        (volume_hash(&volume), geometry)
+    );
+}

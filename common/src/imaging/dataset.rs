@@ -1,0 +1,269 @@
+//! All scans of a run with the landmarks that it asks for.
+//!
+//! Scans are numbered by content: they are sorted by the hash of their
+//! preprocessed volume, so the order of the list files does not matter and
+//! two machines with the same data number it alike.
+
+mod doubt;
+mod error;
+mod landmarks;
+mod names;
+mod source;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::imaging::cache::{Preprocessed, VolumeCache, VolumeError};
+use crate::imaging::landmark_file::LandmarkError;
+use crate::imaging::manifest::TrainingManifest;
+use crate::imaging::scan::Scan;
+use landmarks::Wanted;
+
+pub use doubt::{Doubt, DoubtKind, Turn};
+pub use error::{DatasetError, Problem};
+pub use source::{Pair, Source, SourceError, Split, is_list};
+pub use spec::{DatasetSpec, LoadOptions};
+
+/// Scans may differ in spacing by this share before it is an error.
+const SPACING_TOLERANCE: f64 = 0.01;
+
+/// Scans in memory.
+#[derive(Debug, Clone, Default)]
+pub struct Dataset {
+    /// In the order of their content hashes.
+    pub scans: Vec<Arc<Scan>>,
+    /// The file of each scan.
+    pub sources: Vec<PathBuf>,
+    /// What each agent looks for: the landmark's name where files have names, else its id.
+    pub landmark_names: Vec<String>,
+}
+
+impl Dataset {
+    /// Loads what the spec names. All problems of all files are given at once.
+    pub fn load(spec: &DatasetSpec) -> Result<Self, DatasetError> {
+        let failed = |errors: Vec<SourceError>| {
+            DatasetError::new(errors.into_iter().map(Problem::Source).collect())
+        };
+        let pairs = Source::read(&spec.images, spec.landmarks.as_deref())
+            .and_then(|source| source.pairs(spec.split, spec.fold))
+            .map_err(failed)?;
+        let (images, landmarks): (Vec<PathBuf>, Vec<Option<PathBuf>>) = pairs
+            .into_iter()
+            .map(|pair| (pair.image, pair.landmarks))
+            .unzip();
+        // All have one, or none: a list of scans alone.
+        let landmarks: Vec<PathBuf> = landmarks.into_iter().flatten().collect();
+        if landmarks.is_empty() {
+            let mut dataset = Self::from_images(&images, &spec.options)?;
+            dataset.landmark_names.clone_from(&spec.ids);
+            return Ok(dataset);
+        }
+        let (wanted, problems) = Wanted::read(&landmarks, &spec.ids);
+        load(&images, Some(&wanted), problems, &spec.options)
+    }
+
+    /// Everything that is wrong or odd about what the spec names, at once.
+    #[must_use]
+    pub fn survey(spec: &DatasetSpec) -> Survey {
+        let (images, landmarks) = (&spec.images, spec.landmarks.as_deref());
+        let (pairs, errors) = match Source::read(images, landmarks) {
+            Ok(source) => source.survey(spec.split, spec.fold),
+            Err(errors) => (Source::salvage(images, landmarks), errors),
+        };
+        let mut problems: Vec<Problem> = errors.into_iter().map(Problem::Source).collect();
+        let labelled = pairs.iter().filter(|pair| pair.landmarks.is_some());
+        let images: Vec<PathBuf> = pairs.iter().map(|pair| pair.image.clone()).collect();
+        let landmarks: Vec<PathBuf> = labelled.filter_map(|pair| pair.landmarks.clone()).collect();
+        let (wanted, found) = Wanted::read(&landmarks, &spec.ids);
+        problems.extend(found);
+        let wanted = (!landmarks.is_empty()).then_some(&wanted);
+        let (dataset, problems) = gather(&images, wanted, problems, &spec.options);
+        let names = &dataset.landmark_names;
+        let mut doubts = doubt::doubts(&dataset.scans, &dataset.sources, names);
+        doubts.sort_by(|a, b| a.scan.cmp(&b.scan));
+        Survey {
+            doubts,
+            dataset,
+            problems,
+        }
+    }
+
+    /// Loads scans of which no landmark is known.
+    pub fn from_images(paths: &[PathBuf], options: &LoadOptions) -> Result<Self, DatasetError> {
+        load(paths, None, Vec::new(), options)
+    }
+
+    /// What this dataset is, to compare with another machine's.
+    #[must_use]
+    pub fn manifest(&self, rules_version: u32) -> TrainingManifest {
+        TrainingManifest::new(self.scans.iter().map(AsRef::as_ref), rules_version)
+    }
+}
+
+/// What [`Dataset::survey`] finds.
+#[derive(Debug)]
+pub struct Survey {
+    /// The scans without problems of their own.
+    pub dataset: Dataset,
+    /// What keeps the data from being used.
+    pub problems: Vec<Problem>,
+    /// What could be used and is hardly meant.
+    pub doubts: Vec<Doubt>,
+}
+
+/// Mean position (RAS mm) of each agent's landmark over the scans that have
+/// it, `None` where none has: the constant guess that a run is compared with.
+/// [`crate::imaging::geometry::Affine::to_voxel`] takes it to a scan's voxels.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "few scans")]
+pub fn mean_landmarks(scans: &[Arc<Scan>]) -> Vec<Option<[f64; 3]>> {
+    let agents = scans
+        .iter()
+        .map(|scan| scan.landmarks.len())
+        .max()
+        .unwrap_or(0);
+    let mean = |agent: usize| {
+        let known = scans.iter().filter_map(|scan| {
+            let position = (*scan.landmarks.get(agent)?)?;
+            Some(scan.geometry.affine.to_world(position))
+        });
+        let known: Vec<_> = known.collect();
+        (!known.is_empty()).then(|| {
+            [0, 1, 2].map(|i| known.iter().map(|p| p[i]).sum::<f64>() / known.len() as f64)
+        })
+    };
+    (0..agents).map(mean).collect()
+}
+
+fn load(
+    paths: &[PathBuf],
+    wanted: Option<&Wanted>,
+    problems: Vec<Problem>,
+    options: &LoadOptions,
+) -> Result<Dataset, DatasetError> {
+    let (dataset, problems) = gather(paths, wanted, problems, options);
+    if !problems.is_empty() {
+        return Err(DatasetError::new(problems));
+    }
+    tracing::info!(
+        scans = dataset.scans.len(),
+        landmarks = dataset.landmark_names.len(),
+        "dataset loaded"
+    );
+    Ok(dataset)
+}
+
+/// The scans that can be loaded, and what is wrong with the others or with all together.
+fn gather(
+    paths: &[PathBuf],
+    wanted: Option<&Wanted>,
+    mut problems: Vec<Problem>,
+    options: &LoadOptions,
+) -> (Dataset, Vec<Problem>) {
+    let cache = VolumeCache::new(options.cache_dir.as_deref());
+    let names = names::unique(paths);
+    let volumes: Vec<Result<Preprocessed, VolumeError>> = paths
+        .par_iter()
+        .map(|path| cache.load(path, &options.recipe))
+        .collect();
+    let mut loaded = Vec::with_capacity(paths.len());
+    for (number, (result, name)) in volumes.into_iter().zip(names).enumerate() {
+        match result {
+            Err(error) => problems.push(error.into()),
+            Ok(volume) => match locate(wanted, number, &name, &volume) {
+                Err(errors) => problems.extend(errors.into_iter().map(Problem::Landmarks)),
+                Ok(landmarks) => loaded.push((scan(name, volume, landmarks), &paths[number])),
+            },
+        }
+    }
+    loaded.sort_by(|(a, path_a), (b, path_b)| (a.hash, path_a).cmp(&(b.hash, path_b)));
+    problems.extend(duplicates(&loaded));
+    if !options.allow_mixed_spacing {
+        problems.extend(mixed_spacing(&loaded));
+    }
+    let (scans, sources) = loaded
+        .into_iter()
+        .map(|(scan, path)| (scan, path.clone()))
+        .unzip();
+    let landmark_names = wanted.map(|w| w.names.clone()).unwrap_or_default();
+    let dataset = Dataset {
+        scans,
+        sources,
+        landmark_names,
+    };
+    (dataset, problems)
+}
+
+fn scan(name: String, loaded: Preprocessed, landmarks: Vec<Option<[f64; 3]>>) -> Arc<Scan> {
+    let Preprocessed {
+        volume,
+        geometry,
+        hash,
+    } = loaded;
+    Arc::new(Scan {
+        name,
+        volume,
+        geometry,
+        landmarks,
+        hash,
+    })
+}
+
+/// Voxel positions of one scan's landmarks, none where no landmark file could be read.
+fn locate(
+    wanted: Option<&Wanted>,
+    number: usize,
+    name: &str,
+    loaded: &Preprocessed,
+) -> Result<Vec<Option<[f64; 3]>>, Vec<LandmarkError>> {
+    let Some(wanted) = wanted else {
+        return Ok(Vec::new());
+    };
+    wanted.locate(number, name, &loaded.geometry)
+}
+
+fn duplicates(sorted: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {
+    let pairs = sorted
+        .windows(2)
+        .filter(|pair| pair[0].0.hash == pair[1].0.hash);
+    pairs
+        .map(|pair| Problem::Duplicate {
+            first: pair[0].1.clone(),
+            second: pair[1].1.clone(),
+        })
+        .collect()
+}
+
+/// One problem for each scan whose spacing is not the one that most scans have.
+fn mixed_spacing(loaded: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {
+    let alike = |a: &Scan, b: &Scan| {
+        let mut pairs = a.geometry.spacing_mm.iter().zip(b.geometry.spacing_mm);
+        pairs.all(|(a, b)| a.max(b) <= a.min(b) * (1.0 + SPACING_TOLERANCE))
+    };
+    let with = |scan: &Scan| loaded.iter().filter(|(s, _)| alike(scan, s)).count();
+    let counted = loaded.iter().map(|entry| (entry, with(&entry.0)));
+    // The first of those with most company.
+    let best = counted.reduce(|best, next| if next.1 > best.1 { next } else { best });
+    let Some(((usual, first), scans)) = best else {
+        return Vec::new();
+    };
+    let odd = loaded.iter().filter(|(scan, _)| !alike(usual, scan));
+    odd.map(|(scan, path)| Problem::MixedSpacing {
+        scan: (*path).clone(),
+        spacing_mm: scan.geometry.spacing_mm,
+        usual: (*first).clone(),
+        usual_mm: usual.geometry.spacing_mm,
+        scans,
+    })
+    .collect()
+}
+
+/// For messages: a path as people wrote it.
+fn shown(path: &Path) -> std::path::Display<'_> {
+    path.display()
+}

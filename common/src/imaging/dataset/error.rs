@@ -1,0 +1,101 @@
+//! Everything that is wrong with a dataset, at once.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::{SourceError, shown};
+use crate::imaging::cache::VolumeError;
+use crate::imaging::landmark_file::LandmarkError;
+
+/// One thing that is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// With the list, folder or manifest that names the scans.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// With a scan.
+    #[error(transparent)]
+    Scan(#[from] VolumeError),
+    /// With a landmark file, or a landmark in its scan.
+    #[error(transparent)]
+    Landmarks(#[from] LandmarkError),
+    /// One id means different landmarks in different files.
+    #[error(
+        "landmark '{id}' is '{first_name}' in '{}' but '{second_name}' in '{}'; \
+         ask for landmarks by name",
+        shown(first),
+        shown(second)
+    )]
+    NamesDisagree {
+        /// The id asked for.
+        id: String,
+        /// The first file that has it.
+        first: PathBuf,
+        /// Its name there.
+        first_name: String,
+        /// The file that disagrees.
+        second: PathBuf,
+        /// Its name there.
+        second_name: String,
+    },
+    /// The same scan twice.
+    #[error(
+        "'{}' and '{}' hold the same scan; list it once",
+        shown(first),
+        shown(second)
+    )]
+    Duplicate {
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A scan whose voxels differ in size from the others' by more than 1 %.
+    #[error(
+        "'{}' has spacing {spacing_mm:.4?} mm, {scans} of the scans have {usual_mm:.4?} mm (as '{}'); \
+         set data.resample_mm to one spacing in mm for all, or data.allow_mixed_spacing = true",
+        shown(scan),
+        shown(usual)
+    )]
+    MixedSpacing {
+        /// The odd one.
+        scan: PathBuf,
+        /// Its spacing on our axes.
+        spacing_mm: [f64; 3],
+        /// A scan with the spacing that most have.
+        usual: PathBuf,
+        /// That spacing, on our axes.
+        usual_mm: [f64; 3],
+        /// How many scans have it.
+        scans: usize,
+    },
+}
+
+/// Why a dataset was not loaded: each problem on a line.
+#[derive(Debug)]
+pub struct DatasetError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl DatasetError {
+    pub(super) fn new(problems: Vec<Problem>) -> Self {
+        Self { problems }
+    }
+}
+
+impl fmt::Display for DatasetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [problem] = self.problems.as_slice() {
+            return problem.fmt(f);
+        }
+        write!(f, "{} problems with the data:", self.problems.len())?;
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for DatasetError {}

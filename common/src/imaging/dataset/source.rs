@@ -1,0 +1,386 @@
+//! Where scans and their landmark files are named: two lists, a folder tree,
+//! or a manifest with splits and folds. All give ordered pairs per split.
+
+mod datalist;
+mod error;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::imaging::file_list::{ListFile, found_beside, read_pair, salvage_pair};
+
+pub use error::SourceError;
+
+/// Enough for tens of thousands of scans.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// What scans are for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Split {
+    /// For training.
+    #[default]
+    Train,
+    /// For choosing a checkpoint.
+    Selection,
+    /// For the final figure.
+    Test,
+}
+
+impl Split {
+    const ALL: [Self; 3] = [Self::Train, Self::Selection, Self::Test];
+
+    /// The split of a word as people write it.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        match word.to_lowercase().as_str() {
+            "train" | "training" => Some(Self::Train),
+            "selection" | "validation" | "val" => Some(Self::Selection),
+            "test" | "testing" => Some(Self::Test),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Selection => "selection",
+            Self::Test => "test",
+        })
+    }
+}
+
+/// A scan and its landmark file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// The scan.
+    pub image: PathBuf,
+    /// Its landmark file; `None` only where lists name scans alone.
+    pub landmarks: Option<PathBuf>,
+}
+
+/// One scan as a source names it.
+#[derive(Debug, Clone)]
+struct Entry {
+    image: PathBuf,
+    /// One, unless something is wrong or nothing is known.
+    landmarks: Vec<PathBuf>,
+    split: Option<Split>,
+    fold: Option<u32>,
+    /// Where it is named, as it follows the source's path: `:3`.
+    place: String,
+    /// What to do where there is no landmark file.
+    expected: String,
+}
+
+impl Entry {
+    /// The split that it belongs to when `fold` is the one that is kept out
+    /// of training.
+    fn split(&self, fold: Option<u32>) -> Option<Split> {
+        let Some(fold) = fold else { return self.split };
+        match (self.split, self.fold) {
+            (Some(Split::Test | Split::Selection), _) => self.split,
+            (_, Some(own)) if own == fold => Some(Split::Selection),
+            _ => Some(Split::Train),
+        }
+    }
+}
+
+/// The scans that a path names.
+#[derive(Debug, Clone)]
+pub struct Source {
+    path: PathBuf,
+    entries: Vec<Entry>,
+    /// False for a list of scans without a list of landmark files.
+    labelled: bool,
+    /// Whether paths are relative to the source, as in a manifest.
+    relative: bool,
+    /// Landmark files that belong to no scan: split of their folder, file, problem.
+    stray: Vec<(Option<Split>, PathBuf, String)>,
+}
+
+impl Source {
+    /// Reads what `images` is: a folder, a manifest, or a list, to which
+    /// `landmarks` is the second one. Two folders are matched by file name.
+    pub fn read(images: &Path, landmarks: Option<&Path>) -> Result<Self, Vec<SourceError>> {
+        match landmarks {
+            Some(landmarks) if images.is_dir() && landmarks.is_dir() => {
+                Ok(Self::of_tree(images, tree::two_folders(images, landmarks)?))
+            }
+            Some(_) if images.is_dir() => Err(vec![SourceError::whole(
+                images,
+                "is a folder, so its landmarks must be a folder too, or left empty",
+            )]),
+            Some(landmarks) => Self::lists(images, landmarks),
+            None if images.is_dir() => Ok(Self::of_tree(images, tree::read(images)?)),
+            None => Self::file(images),
+        }
+    }
+
+    /// What is left of a source that [`Source::read`] refuses: of two lists,
+    /// the lines that go together; else nothing.
+    #[must_use]
+    pub fn salvage(images: &Path, landmarks: Option<&Path>) -> Vec<Pair> {
+        let Some(landmarks) = landmarks.filter(|_| images.is_file()) else {
+            return Vec::new();
+        };
+        let pairs = salvage_pair(images, landmarks).into_iter();
+        let pairs = pairs.map(|(image, landmarks)| Pair {
+            image,
+            landmarks: Some(landmarks),
+        });
+        pairs.collect()
+    }
+
+    fn of_tree(path: &Path, found: tree::Found) -> Self {
+        Self {
+            path: path.to_owned(),
+            entries: found.entries,
+            labelled: true,
+            relative: false,
+            stray: found.stray,
+        }
+    }
+
+    fn lists(images: &Path, landmarks: &Path) -> Result<Self, Vec<SourceError>> {
+        let (images, landmarks) = read_pair(images, landmarks).map_err(|errors| {
+            errors
+                .into_iter()
+                .map(SourceError::List)
+                .collect::<Vec<_>>()
+        })?;
+        let entries = images.entries.into_iter().zip(landmarks.entries);
+        Ok(Self {
+            path: images.path,
+            entries: entries
+                .map(|(image, landmarks)| Entry::found(image, vec![landmarks], None))
+                .collect(),
+            labelled: true,
+            relative: false,
+            stray: Vec::new(),
+        })
+    }
+
+    fn file(path: &Path) -> Result<Self, Vec<SourceError>> {
+        let text = read_text(path).map_err(|error| vec![error])?;
+        let entries = match Kind::of(&text) {
+            Kind::Json => datalist::entries(&text, path)?,
+            Kind::Table => table::entries(&text, path)?,
+            Kind::List => {
+                let list = ListFile::read(path).map_err(|e| vec![SourceError::List(e)])?;
+                let found = list.entries.into_iter();
+                return Ok(Self {
+                    path: list.path,
+                    entries: found.map(|p| Entry::found(p, Vec::new(), None)).collect(),
+                    labelled: false,
+                    relative: false,
+                    stray: Vec::new(),
+                });
+            }
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            entries,
+            labelled: true,
+            relative: true,
+            stray: Vec::new(),
+        })
+    }
+
+    /// Whether it names scans for just this split.
+    #[must_use]
+    pub fn has(&self, split: Split, fold: Option<u32>) -> bool {
+        self.entries.iter().any(|e| e.split(fold) == Some(split))
+    }
+
+    /// The scans of one split, in their order; all scans where no splits are
+    /// named. `fold` is the one kept out of training, to choose a checkpoint.
+    ///
+    /// Every problem is given: a fold or split that is not there, files that
+    /// are not there, scans without a landmark file or with several.
+    pub fn pairs(&self, split: Split, fold: Option<u32>) -> Result<Vec<Pair>, Vec<SourceError>> {
+        let (pairs, problems) = self.survey(split, fold);
+        if problems.is_empty() {
+            Ok(pairs)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// The same with the pairs that are left when there are problems.
+    #[must_use]
+    pub fn survey(&self, split: Split, fold: Option<u32>) -> (Vec<Pair>, Vec<SourceError>) {
+        let fold = match self.known_fold(split, fold) {
+            Ok(fold) => fold,
+            Err(error) => return (Vec::new(), vec![error]),
+        };
+        let splits: Vec<Option<Split>> = self.entries.iter().map(|e| e.split(fold)).collect();
+        let named = splits.iter().any(Option::is_some);
+        let mut problems = Vec::new();
+        let mut pairs = Vec::new();
+        for (entry, of) in self.entries.iter().zip(&splits) {
+            if named && of.is_none() {
+                let problem = "names no split, as others do: train, selection or test";
+                problems.push(self.bad(entry, problem.to_owned()));
+            } else if !named || *of == Some(split) {
+                match self.pair(entry) {
+                    Ok(pair) => pairs.push(pair),
+                    Err(found) => problems.extend(found),
+                }
+            }
+        }
+        let strays = self.stray.iter();
+        let strays = strays.filter(|(of, ..)| of.is_none_or(|of| of == split));
+        problems.extend(strays.map(|(_, path, why)| SourceError::whole(path, why)));
+        if pairs.is_empty() && problems.is_empty() {
+            let count = |split| splits.iter().filter(|s| **s == Some(split)).count();
+            let has = Split::ALL.map(|s| format!("{} {s}", count(s))).join(", ");
+            let problem = format!("names no {split} scans; it has {has}");
+            problems.push(SourceError::whole(&self.path, problem));
+        }
+        (pairs, problems)
+    }
+
+    /// The fold, if it is one of the source's. Test scans are in no fold, so
+    /// for them a source without folds is as good.
+    fn known_fold(&self, split: Split, fold: Option<u32>) -> Result<Option<u32>, SourceError> {
+        let Some(wanted) = fold else { return Ok(None) };
+        let mut folds: Vec<u32> = self.entries.iter().filter_map(|e| e.fold).collect();
+        folds.sort_unstable();
+        folds.dedup();
+        if folds.contains(&wanted) {
+            return Ok(fold);
+        }
+        if folds.is_empty() && split == Split::Test {
+            return Ok(None);
+        }
+        let has = if folds.is_empty() {
+            "names no folds; a manifest does, in a column or key 'fold'".to_owned()
+        } else {
+            let folds: Vec<String> = folds.iter().map(u32::to_string).collect();
+            format!("has folds {}", folds.join(", "))
+        };
+        let problem = format!("{has}; asked for was fold {wanted} (data.fold)");
+        Err(SourceError::whole(&self.path, problem))
+    }
+
+    /// A scan with its landmark file, both found.
+    fn pair(&self, entry: &Entry) -> Result<Pair, Vec<SourceError>> {
+        let mut problems = Vec::new();
+        let mut find = |path: &Path| {
+            if !self.relative {
+                return Some(path.to_owned());
+            }
+            let found = found_beside(&self.path, path);
+            if found.is_none() {
+                let problem = format!(
+                    "'{}' is not there (looked beside the manifest, then in the current folder)",
+                    path.display()
+                );
+                problems.push(self.bad(entry, problem));
+            }
+            found
+        };
+        let image = find(&entry.image);
+        let landmarks = match entry.landmarks.as_slice() {
+            [one] => find(one),
+            [] if self.labelled => {
+                problems.push(self.bad(entry, entry.expected.clone()));
+                None
+            }
+            [] => None,
+            several => {
+                let names: Vec<String> = several.iter().map(|p| p.display().to_string()).collect();
+                let problem = format!(
+                    "scan '{}' has several landmark files: {}; keep one, or use a manifest",
+                    entry.image.display(),
+                    names.join(", ")
+                );
+                problems.push(self.bad(entry, problem));
+                None
+            }
+        };
+        match image {
+            Some(image) if problems.is_empty() => Ok(Pair { image, landmarks }),
+            _ => Err(problems),
+        }
+    }
+
+    fn bad(&self, entry: &Entry, problem: String) -> SourceError {
+        SourceError::Entry {
+            path: self.path.clone(),
+            place: entry.place.clone(),
+            problem,
+        }
+    }
+}
+
+impl Entry {
+    /// An entry whose files were found.
+    fn found(image: PathBuf, landmarks: Vec<PathBuf>, split: Option<Split>) -> Self {
+        Self {
+            image,
+            landmarks,
+            split,
+            fold: None,
+            place: String::new(),
+            expected: String::new(),
+        }
+    }
+}
+
+/// What a file is, by its content.
+#[derive(Debug, PartialEq)]
+enum Kind {
+    Json,
+    Table,
+    List,
+}
+
+impl Kind {
+    fn of(text: &str) -> Self {
+        if text.trim_start().starts_with(['{', '[']) {
+            Self::Json
+        } else if table::is_table(text) {
+            Self::Table
+        } else {
+            Self::List
+        }
+    }
+}
+
+/// Whether a path names a list of scans, which needs a list of landmark files
+/// beside it: neither a folder nor a manifest.
+#[must_use]
+pub fn is_list(path: &Path) -> bool {
+    path.is_file() && read_text(path).is_ok_and(|text| Kind::of(&text) == Kind::List)
+}
+
+fn read_text(path: &Path) -> Result<String, SourceError> {
+    let failed = |error: std::io::Error| {
+        let problem =
+            format!("cannot be read: {error}; give a list of scans, a folder or a manifest");
+        SourceError::whole(path, problem)
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(SourceError::whole(
+            path,
+            "has more than 8 MiB: is it a scan?",
+        ));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| SourceError::whole(path, "is not text (UTF-8): is it a scan?"))?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())
+}

@@ -1,0 +1,108 @@
+//! A manifest as a table: one scan per row, with a header.
+
+use std::path::{Path, PathBuf};
+
+use super::{Entry, SourceError, Split};
+use crate::imaging::delimited::{self, content_lines};
+
+/// What a table lacks, where a scan has no landmark file.
+const EXPECTED: &str = "names no landmark file; fill in the column 'landmarks'";
+
+/// Whether the first line is a header with a column for scans.
+pub(super) fn is_table(text: &str) -> bool {
+    let header = content_lines(text).next().map_or("", |(_, line)| line);
+    let mut fields = header.split([',', ';', '\t']);
+    fields.any(|field| {
+        let field = field.trim().trim_matches('"');
+        field.eq_ignore_ascii_case("image")
+    })
+}
+
+struct Columns {
+    image: usize,
+    landmarks: usize,
+    split: Option<usize>,
+    fold: Option<usize>,
+}
+
+impl Columns {
+    fn of(header: &csv::StringRecord) -> Option<Self> {
+        let column = |name: &str| header.iter().position(|h| h.eq_ignore_ascii_case(name));
+        Some(Self {
+            image: column("image")?,
+            landmarks: column("landmarks")?,
+            split: column("split"),
+            fold: column("fold"),
+        })
+    }
+}
+
+/// The rows of a table with columns `image`, `landmarks` and, if wanted,
+/// `split` and `fold`; all problems at once.
+pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceError>> {
+    let bad = |line: Option<u64>, problem: String| SourceError::Entry {
+        path: path.to_owned(),
+        place: line.map_or(String::new(), |line| format!(":{line}")),
+        problem,
+    };
+    let mut columns = None;
+    let (mut entries, mut problems) = (Vec::new(), Vec::new());
+    for record in delimited::reader(text).records() {
+        let record = record.map_err(|error| {
+            let line = error.position().map(csv::Position::line);
+            vec![bad(line, error.to_string())]
+        })?;
+        if record.iter().all(str::is_empty) {
+            continue;
+        }
+        let line = delimited::record_line(text, &record);
+        let Some(columns) = &columns else {
+            let problem = "the header lacks a column 'landmarks'; accepted are image, landmarks, \
+                           split (train, selection or test) and fold";
+            let lacks = || vec![bad(Some(line), problem.to_owned())];
+            columns = Some(Columns::of(&record).ok_or_else(lacks)?);
+            continue;
+        };
+        match entry(&record, columns) {
+            Ok(entry) => entries.push(Entry {
+                place: format!(":{line}"),
+                ..entry
+            }),
+            Err(problem) => problems.push(bad(Some(line), problem)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(entries)
+    } else {
+        Err(problems)
+    }
+}
+
+fn entry(record: &csv::StringRecord, columns: &Columns) -> Result<Entry, String> {
+    let field = |column: usize| record.get(column).unwrap_or_default();
+    let optional = |column: Option<usize>| column.map(field).filter(|f| !f.is_empty());
+    let image = field(columns.image);
+    if image.is_empty() {
+        return Err("names no scan in the column 'image'".to_owned());
+    }
+    let landmarks = Some(field(columns.landmarks)).filter(|f| !f.is_empty());
+    let fold = optional(columns.fold).map(|fold| {
+        let wrong = |_| format!("fold '{fold}' is not a whole number from 0");
+        fold.parse().map_err(wrong)
+    });
+    Ok(Entry {
+        image: image.into(),
+        landmarks: landmarks.into_iter().map(PathBuf::from).collect(),
+        split: optional(columns.split).map(split).transpose()?,
+        fold: fold.transpose()?,
+        place: String::new(),
+        expected: EXPECTED.to_owned(),
+    })
+}
+
+/// The split that a cell or key names.
+pub(super) fn split(word: &str) -> Result<Split, String> {
+    Split::of(word).ok_or_else(|| {
+        format!("split '{word}' is none of train, selection (or validation) and test")
+    })
+}

@@ -1,0 +1,94 @@
+//! What a run trains or is evaluated on, as its settings say it.
+
+use std::path::{Path, PathBuf};
+
+use super::source::{Source, Split};
+use crate::config::Config;
+use crate::imaging::cache::Recipe;
+
+/// How scans are loaded.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LoadOptions {
+    /// What is made of each scan.
+    pub recipe: Recipe,
+    /// Where preprocessed volumes are kept; `None` for the user's cache folder.
+    pub cache_dir: Option<PathBuf>,
+    /// Whether spacings may differ by more than 1 % between scans.
+    pub allow_mixed_spacing: bool,
+}
+
+/// What a run trains or is evaluated on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DatasetSpec {
+    /// List file of scans, folder or manifest.
+    pub images: PathBuf,
+    /// List file of the landmark files, line for line; none for a folder or manifest.
+    pub landmarks: Option<PathBuf>,
+    /// Which scans, where splits or folds are named.
+    pub split: Split,
+    /// The fold that is kept out of training, where folds are named.
+    pub fold: Option<u32>,
+    /// Landmark of each agent: names, or numbers from 0. Empty for all of the first file.
+    pub ids: Vec<String>,
+    /// How scans are loaded.
+    pub options: LoadOptions,
+}
+
+impl LoadOptions {
+    /// What a configuration says.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        let data = &config.data;
+        Self {
+            recipe: Recipe {
+                choice: config.rules.volume,
+                resample_mm: data.resample_mm(),
+                limits: data.limits(),
+            },
+            cache_dir: given(&data.cache),
+            allow_mixed_spacing: data.allow_mixed_spacing,
+        }
+    }
+}
+
+impl DatasetSpec {
+    /// The training scans.
+    #[must_use]
+    pub fn training(config: &Config) -> Self {
+        Self {
+            images: PathBuf::from(&config.data.train_images),
+            landmarks: given(&config.data.train_landmarks),
+            split: Split::Train,
+            fold: config.data.fold(),
+            ids: config.data.landmarks.clone(),
+            options: LoadOptions::from_config(config),
+        }
+    }
+
+    /// The scans that choose the best checkpoint: those of
+    /// `data.selection_images`, else those that the training source names for
+    /// it. `None` where there are none.
+    #[must_use]
+    pub fn selection(config: &Config) -> Option<Self> {
+        let training = Self::training(config);
+        let data = &config.data;
+        if let Some(images) = given(&data.selection_images) {
+            return Some(Self {
+                images,
+                landmarks: given(&data.selection_landmarks),
+                split: Split::Selection,
+                ..training
+            });
+        }
+        // What cannot be read is told when the training scans are.
+        let source = Source::read(&training.images, training.landmarks.as_deref()).ok()?;
+        source.has(Split::Selection, training.fold).then_some(Self {
+            split: Split::Selection,
+            ..training
+        })
+    }
+}
+
+fn given(path: &str) -> Option<PathBuf> {
+    (!path.is_empty()).then(|| Path::new(path).to_owned())
+}

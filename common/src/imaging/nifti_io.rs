@@ -1,0 +1,158 @@
+//! NIfTI files: the only place that reads or writes them.
+//!
+//! Read are NIfTI-1 and NIfTI-2, as one file or as a `.hdr`/`.img` pair, in
+//! both byte orders, compressed with gzip or not; written is NIfTI-1. Whatever
+//! can go wrong in odd or hostile files (limits, compression, voxel offset,
+//! scaling, orientation) is checked before memory is taken for it.
+
+mod affine;
+mod decode;
+mod error;
+mod fields;
+#[cfg(test)]
+mod fixture;
+mod foreign;
+#[cfg(test)]
+mod golden;
+mod header;
+mod pair;
+mod read;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fmt;
+
+use crate::imaging::geometry::Affine;
+use crate::imaging::volume::VolumeSizeError;
+
+pub use error::{ReadError, WriteError};
+pub use pair::{bare_name, files_of};
+pub use read::{read, read_from, read_pair_from};
+pub use stream::Source;
+pub use write::{ImageRef, SamplesRef, write, write_volume};
+
+/// Most voxels along an axis: positions are 16-bit numbers.
+pub const MAX_AXIS: usize = i16::MAX as usize;
+
+/// What a file may ask for before it is refused.
+///
+/// Both are checked before any memory is taken: 1 byte per voxel for unscaled
+/// `uint8`, else 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most voxels a volume may have.
+    pub max_voxels: u64,
+    /// Most bytes that a byte of a compressed file may become, on average.
+    pub max_expansion: u64,
+}
+
+impl Limits {
+    /// Bytes of content that a compressed file may have in any case: small
+    /// scans may be as empty as they like.
+    pub const FREE_EXPANSION: u64 = 64 << 20;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_voxels: 1 << 31,
+            max_expansion: 200,
+        }
+    }
+}
+
+/// Intensities in file order: the file's first axis fastest.
+#[derive(Clone, PartialEq)]
+pub enum Samples {
+    /// From unscaled 8-bit files.
+    U8(Vec<u8>),
+    /// From all others, scaled; exact for integers below 2^24.
+    F32(Vec<f32>),
+}
+
+impl Samples {
+    /// How many voxels there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(values) => values.len(),
+            Self::F32(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Samples {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if matches!(self, Self::U8(_)) {
+            "u8"
+        } else {
+            "f32"
+        };
+        write!(f, "{} {kind} voxels", self.len())
+    }
+}
+
+/// A volume as its file holds it: file axes, no preprocessing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    dims: [usize; 3],
+    samples: Samples,
+    affine: Affine,
+}
+
+impl Image {
+    /// An image in memory. Fails when the samples are not as many as the dims say.
+    pub fn new(
+        dims: [usize; 3],
+        samples: Samples,
+        affine: Affine,
+    ) -> Result<Self, VolumeSizeError> {
+        let expected = dims.iter().product();
+        let found = samples.len();
+        if expected == found {
+            Ok(Self {
+                dims,
+                samples,
+                affine,
+            })
+        } else {
+            Err(VolumeSizeError {
+                dims,
+                expected,
+                found,
+            })
+        }
+    }
+
+    /// Voxels per axis of the file.
+    #[must_use]
+    pub fn dims(&self) -> [usize; 3] {
+        self.dims
+    }
+
+    /// The intensities, the first axis fastest.
+    #[must_use]
+    pub fn samples(&self) -> &Samples {
+        &self.samples
+    }
+
+    /// File voxel positions → RAS mm.
+    #[must_use]
+    pub fn affine(&self) -> &Affine {
+        &self.affine
+    }
+
+    /// Millimetres between voxel centres along each axis of the file.
+    #[must_use]
+    pub fn spacing_mm(&self) -> [f64; 3] {
+        affine::spacing_mm(&self.affine)
+    }
+}

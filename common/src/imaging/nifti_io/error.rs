@@ -1,0 +1,253 @@
+//! Why a file was not read or written.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::imaging::volume::VolumeSizeError;
+use crate::run::durable::DurableError;
+
+/// A file that cannot be used as a scan.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The file cannot be opened.
+    #[error("cannot open scan '{}': {error}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system answered.
+        error: io::Error,
+    },
+    /// The system failed while the file was read.
+    #[error("cannot read scan '{}' after {at} bytes: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of content read so far.
+        at: u64,
+        /// What the system answered.
+        error: io::Error,
+    },
+    /// The compressed file stops before its end.
+    #[error(
+        "scan '{}' is cut off: its gzip stream ends after {at} uncompressed bytes; \
+         copy or download it again", path.display()
+    )]
+    TruncatedGzip {
+        /// The file.
+        path: PathBuf,
+        /// Uncompressed bytes that could be read.
+        at: u64,
+    },
+    /// The compressed file is damaged.
+    #[error(
+        "scan '{}' is damaged: its gzip stream is corrupt after {at} uncompressed bytes \
+         ({error}); copy or download it again", path.display()
+    )]
+    CorruptGzip {
+        /// The file.
+        path: PathBuf,
+        /// Uncompressed bytes that could be read.
+        at: u64,
+        /// What the decompressor found.
+        error: io::Error,
+    },
+    /// The file holds fewer bytes than its header claims.
+    #[error(
+        "scan '{}' is too short: {claim} needs {needed} bytes, the file has {found}; \
+         copy or download it again", path.display()
+    )]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+        /// What needs the bytes.
+        claim: String,
+        /// Bytes needed, uncompressed.
+        needed: u64,
+        /// What there is, in words.
+        found: String,
+    },
+    /// Not NIfTI, or half of it.
+    #[error(
+        "'{}' is {found}, not a NIfTI file (.nii, .nii.gz, or .hdr with .img); {advice}",
+        path.display()
+    )]
+    WrongMagic {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        found: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// One file of a pair without the other.
+    #[error(
+        "scan '{}' is half of a NIfTI pair: its {what} is missing (looked for {tried} in the same \
+         folder); put it there, or write both as one .nii.gz", path.display()
+    )]
+    NoPartner {
+        /// The file that is there.
+        path: PathBuf,
+        /// Which one is missing.
+        what: &'static str,
+        /// The names that it could have.
+        tried: String,
+    },
+    /// A compressed file that claims to hold implausibly much.
+    #[error(
+        "scan '{}' has {len} bytes and claims to hold {needed} ({claim}), more than {limit} times \
+         as many; if it is really so empty, unpack it with gunzip or raise data.max_expansion",
+        path.display()
+    )]
+    Expansion {
+        /// The file.
+        path: PathBuf,
+        /// What needs the bytes.
+        claim: String,
+        /// Uncompressed bytes that it claims to have.
+        needed: u64,
+        /// Bytes that it has.
+        len: u64,
+        /// Times that these may be.
+        limit: u64,
+    },
+    /// A header field makes no sense.
+    #[error(
+        "scan '{}' has a bad header: {field} {problem}; write it again with the tool that made it",
+        path.display()
+    )]
+    BadHeader {
+        /// The file.
+        path: PathBuf,
+        /// The field's name in the standard.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Voxels that are not single integers or floats.
+    #[error(
+        "scan '{}' has voxels of type {name} (code {code}), which cannot be read; \
+         convert it to an integer or float type of up to 64 bits", path.display()
+    )]
+    UnsupportedDatatype {
+        /// The file.
+        path: PathBuf,
+        /// The type's name in the standard.
+        name: &'static str,
+        /// The type's code in the header.
+        code: i16,
+    },
+    /// An axis without voxels.
+    #[error("scan '{}' has dimensions {dims:?}; each must be at least 1", path.display())]
+    ZeroDims {
+        /// The file.
+        path: PathBuf,
+        /// The dimensions as the header has them.
+        dims: Vec<i64>,
+    },
+    /// Two dimensions, a time series, or several channels.
+    #[error(
+        "scan '{}' has shape {shape:?}; only 3D scans can be used: extract one volume first \
+         (e.g. with fslroi or nibabel)", path.display()
+    )]
+    NotThreeD {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        shape: Vec<i64>,
+    },
+    /// An axis longer than positions can count.
+    #[error(
+        "scan '{}' has shape {shape:?}; an axis may have 32767 voxels: crop or resample it",
+        path.display()
+    )]
+    AxisTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        shape: Vec<i64>,
+    },
+    /// More voxels than allowed.
+    #[error(
+        "scan '{}' claims {dims:?} = {voxels} voxels, the limit is {limit}; \
+         crop or resample it, or raise data.max_voxels", path.display()
+    )]
+    TooManyVoxels {
+        /// The file.
+        path: PathBuf,
+        /// Voxels per axis.
+        dims: [usize; 3],
+        /// Their product.
+        voxels: u64,
+        /// The most allowed.
+        limit: u64,
+    },
+    /// The system has no memory for the voxels.
+    #[error("no memory for the {bytes} bytes of scan '{}'", path.display())]
+    OutOfMemory {
+        /// The file.
+        path: PathBuf,
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// Voxels that are not numbers.
+    #[error(
+        "scan '{}' has {count} voxels that are NaN or infinite, the first at file index {first:?}; \
+         replace them (e.g. `fslmaths in -nan out`)", path.display()
+    )]
+    NonFinite {
+        /// The file.
+        path: PathBuf,
+        /// How many.
+        count: u64,
+        /// Index of the first along the file's axes.
+        first: [usize; 3],
+    },
+    /// The orientation in the header is no map from voxels to the world.
+    #[error(
+        "scan '{}' has a {which} that maps voxels nowhere (singular or not finite): {detail}; \
+         set its orientation again (e.g. with nibabel)", path.display()
+    )]
+    BadAffine {
+        /// The file.
+        path: PathBuf,
+        /// `sform`, `qform` or `pixdim`.
+        which: &'static str,
+        /// The numbers.
+        detail: String,
+    },
+}
+
+/// An image that was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The file could not be written.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// The voxels do not fit the dimensions.
+    #[error(transparent)]
+    Size(#[from] VolumeSizeError),
+    /// NIfTI-1 holds 1 to 32767 voxels per axis.
+    #[error("cannot write '{}': {dims:?} does not fit NIfTI-1 (1 to 32767 voxels per axis)", path.display())]
+    Dims {
+        /// The file.
+        path: PathBuf,
+        /// Voxels per axis.
+        dims: [usize; 3],
+    },
+    /// The name does not say which format.
+    #[error("cannot write '{}': the name must end in .nii or .nii.gz", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The affine is not finite or singular.
+    #[error("cannot write '{}': its affine is singular or not finite: {rows:?}", path.display())]
+    Affine {
+        /// The file.
+        path: PathBuf,
+        /// The affine's rows.
+        rows: Box<[[f64; 4]; 3]>,
+    },
+}

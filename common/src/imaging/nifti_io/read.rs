@@ -1,0 +1,141 @@
+//! A file or a pair of files → an [`Image`], or the reason why not.
+
+use std::io::{self, BufRead};
+use std::path::Path;
+
+use super::decode::Decoder;
+use super::fields::{Fields, NIFTI1_LEN, Version};
+use super::header::{self, Layout, Place};
+use super::pair::files_of;
+use super::stream::{CHUNK, Source, Stream};
+use super::{Image, Limits, ReadError, Samples, affine, foreign};
+
+/// Reads a NIfTI-1 or NIfTI-2 scan: one file, or a `.hdr`/`.img` pair by either
+/// name (see [`files_of`]), each compressed with gzip or not. Content decides
+/// about version, byte order and compression, not the name.
+///
+/// Voxels come as the file holds them, scaled by its slope and intercept. The
+/// affine is the sform, else the qform, else made from the voxel sizes.
+pub fn read(path: &Path, limits: &Limits) -> Result<Image, ReadError> {
+    match files_of(path)?.as_slice() {
+        [header, voxels] => pair(Stream::open(header)?, Stream::open(voxels)?, limits),
+        _ => single(Stream::open(path)?, limits),
+    }
+}
+
+/// The same from any source that holds a single file.
+pub fn read_from<R: BufRead>(source: Source<'_, R>, limits: &Limits) -> Result<Image, ReadError> {
+    single(Stream::new(source)?, limits)
+}
+
+/// The same from the sources of a header and of its voxels.
+pub fn read_pair_from<H: BufRead, V: BufRead>(
+    header: Source<'_, H>,
+    voxels: Source<'_, V>,
+    limits: &Limits,
+) -> Result<Image, ReadError> {
+    pair(Stream::new(header)?, Stream::new(voxels)?, limits)
+}
+
+fn single(mut stream: Stream<'_>, limits: &Limits) -> Result<Image, ReadError> {
+    let (fields, layout) = header(&mut stream, Place::Same, limits)?;
+    let affine = affine::from_header(&fields, layout.dims, stream.path)?;
+    voxels(&mut stream, &layout, affine, limits)
+}
+
+fn pair(mut start: Stream<'_>, mut rest: Stream<'_>, limits: &Limits) -> Result<Image, ReadError> {
+    let (fields, layout) = header(&mut start, Place::Beside, limits)?;
+    start.check_tail()?;
+    let affine = affine::from_header(&fields, layout.dims, start.path)?;
+    voxels(&mut rest, &layout, affine, limits)
+}
+
+/// The header that a stream starts with, whose voxels must be at `expected`.
+fn header(
+    stream: &mut Stream<'_>,
+    expected: Place,
+    limits: &Limits,
+) -> Result<(Fields, Layout), ReadError> {
+    let (bytes, path) = (stream.start()?, stream.path);
+    if bytes.len() < NIFTI1_LEN {
+        let short = || stream.too_short("a NIfTI-1 header", NIFTI1_LEN as u64);
+        return Err(foreign::foreign(&bytes, path).unwrap_or_else(short));
+    }
+    let (version, big_endian, place) = header::identify(&bytes, path)?;
+    let Some(fields) = Fields::of(&bytes, version, big_endian) else {
+        let needed = version.header_len() as u64;
+        return Err(stream.too_short(&format!("a {version} header"), needed));
+    };
+    if place != expected {
+        return Err(misplaced(path, version, place));
+    }
+    let layout = header::layout(&fields, place, path, limits)?;
+    Ok((fields, layout))
+}
+
+fn misplaced(path: &Path, version: Version, place: Place) -> ReadError {
+    let (found, advice) = match place {
+        Place::Beside => (
+            "the header of a pair",
+            "name it .hdr and put its .img beside it, or write both as one .nii.gz",
+        ),
+        Place::Same => (
+            "a header that says its voxels follow in the same file",
+            "give the file its own name (.nii), or write it again as one .nii.gz",
+        ),
+    };
+    ReadError::WrongMagic {
+        path: path.to_owned(),
+        found: format!("{found} ({version})"),
+        advice,
+    }
+}
+
+fn voxels(
+    stream: &mut Stream<'_>,
+    layout: &Layout,
+    affine: crate::imaging::geometry::Affine,
+    limits: &Limits,
+) -> Result<Image, ReadError> {
+    let (claim, needed) = (layout.claim(), layout.offset + layout.bytes());
+    stream.check_length(&claim, needed, limits)?;
+    stream.skip_to(layout.offset, &claim, needed)?;
+    let samples = samples(stream, layout, &claim, needed)?;
+    stream.check_tail()?;
+    Image::new(layout.dims, samples, affine).map_err(|error| ReadError::Io {
+        path: stream.path.to_owned(),
+        at: needed,
+        error: io::Error::other(error),
+    })
+}
+
+fn samples(
+    stream: &mut Stream<'_>,
+    layout: &Layout,
+    claim: &str,
+    needed: u64,
+) -> Result<Samples, ReadError> {
+    let mut decoder = Decoder::new(layout).map_err(|bytes| ReadError::OutOfMemory {
+        path: stream.path.to_owned(),
+        bytes,
+    })?;
+    let mut left = layout.voxels() * layout.datatype.bytes();
+    let mut buffer = vec![0; CHUNK.min(left)];
+    while left > 0 {
+        let part = CHUNK.min(left);
+        if stream.fill(&mut buffer[..part])? < part {
+            return Err(stream.too_short(claim, needed));
+        }
+        decoder.push(&buffer[..part]);
+        left -= part;
+    }
+    decoder.finish().map_err(|(count, index)| {
+        let [nx, ny, _] = layout.dims;
+        let first = [index % nx, index / nx % ny, index / (nx * ny)];
+        ReadError::NonFinite {
+            path: stream.path.to_owned(),
+            count,
+            first,
+        }
+    })
+}

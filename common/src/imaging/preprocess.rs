@@ -1,0 +1,370 @@
+//! Intensities as the networks see them: clipped at the 10th and 99th
+//! percentile of the whole volume and stretched to 0..=255, after rl-medical's
+//! `dataReader.py`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::imaging::geometry::{AxisMap, Geometry};
+use crate::imaging::nifti_io::{Image, Samples};
+use crate::imaging::orientation::{mapped_affine, mapped_dims, nearest_ras, reorder};
+use crate::imaging::volume::Volume;
+
+/// Counts up whenever this module or [`crate::imaging::orientation`] gives other voxels
+/// for the same file, so that no cache hands out old ones.
+pub const PREPROCESS_VERSION: u32 = 1;
+
+/// Which volume a run trains on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeChoice {
+    /// Bytes on the nearest RAS axes.
+    #[default]
+    CanonicalU8,
+    /// Floats without rounding on the file's own axes, as rl-medical has them.
+    ReferenceF32,
+}
+
+/// Clips and stretches an image and puts it into our voxel order.
+///
+/// A constant image, or one that is constant between its percentiles, becomes
+/// all zeros with a warning.
+#[must_use]
+pub fn preprocess(image: &Image, choice: VolumeChoice) -> (Volume, Geometry) {
+    let axis_map = match choice {
+        VolumeChoice::CanonicalU8 => nearest_ras(image.affine(), image.dims()),
+        VolumeChoice::ReferenceF32 => AxisMap::identity(image.dims()),
+    };
+    let dims = mapped_dims(&axis_map);
+    let file_spacing = image.spacing_mm();
+    let geometry = Geometry {
+        dims,
+        spacing_mm: axis_map.axes.map(|(axis, _)| file_spacing[axis]),
+        affine: mapped_affine(image.affine(), &axis_map),
+        axis_map,
+    };
+    let stretch = Stretch::of(image.samples());
+    let volume = match choice {
+        VolumeChoice::CanonicalU8 => Volume::from_u8(
+            dims,
+            convert(image.samples(), &axis_map, |v| stretch.to_u8(v)),
+        ),
+        VolumeChoice::ReferenceF32 => Volume::from_f32(
+            dims,
+            convert(image.samples(), &axis_map, |v| stretch.to_f32(v)),
+        ),
+    };
+    (
+        volume.expect("reordering keeps the number of voxels"),
+        geometry,
+    )
+}
+
+fn convert<U: Copy + Default + Send + Sync>(
+    samples: &Samples,
+    map: &AxisMap,
+    each: impl Fn(f64) -> U + Sync,
+) -> Vec<U> {
+    match samples {
+        Samples::U8(values) => {
+            let table: Vec<U> = (0..=u8::MAX).map(|v| each(f64::from(v))).collect();
+            reorder(values, map, |v| table[usize::from(v)])
+        }
+        Samples::F32(values) => reorder(values, map, |v| each(f64::from(v))),
+    }
+}
+
+/// The linear map that takes the clipped range to 0..=255.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    low: f64,
+    high: f64,
+    scale: f64,
+}
+
+impl Stretch {
+    fn of(samples: &Samples) -> Self {
+        // Clipping makes the percentiles the new minimum and maximum.
+        let [low, high] = percentiles(samples, [10.0, 99.0]);
+        if high > low {
+            return Self {
+                low,
+                high,
+                scale: 255.0 / (high - low),
+            };
+        }
+        tracing::warn!(
+            low,
+            high,
+            "the scan is constant between its percentiles; all zeros"
+        );
+        Self {
+            low,
+            high,
+            scale: 0.0,
+        }
+    }
+
+    fn stretched(&self, value: f64) -> f64 {
+        (value.clamp(self.low, self.high) - self.low) * self.scale
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "0..=255"
+    )]
+    fn to_u8(self, value: f64) -> u8 {
+        self.stretched(value).round() as u8
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
+    fn to_f32(self, value: f64) -> f32 {
+        self.stretched(value) as f32
+    }
+}
+
+/// `numpy.percentile(values, percents)` with linear interpolation, in f64.
+///
+/// Order statistics come from counting, not sorting: no copy of the voxels is
+/// made. No voxels give zeros.
+#[must_use]
+pub fn percentiles<const N: usize>(samples: &Samples, percents: [f64; N]) -> [f64; N] {
+    let Some(last) = samples.len().checked_sub(1) else {
+        return [0.0; N];
+    };
+    percents.map(|percent| {
+        #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 voxels")]
+        let place = last as f64 * (percent / 100.0).clamp(0.0, 1.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0..=last"
+        )]
+        let lower = place.floor() as usize;
+        let [a, b] = ranked(samples, [lower, (lower + 1).min(last)]);
+        let t = place - place.floor();
+        // numpy's _lerp, which is exact at both ends.
+        if t >= 0.5 {
+            b - (b - a) * (1.0 - t)
+        } else {
+            a + (b - a) * t
+        }
+    })
+}
+
+/// The values at two places of the sorted voxels.
+fn ranked(samples: &Samples, ranks: [usize; 2]) -> [f64; 2] {
+    match samples {
+        Samples::U8(values) => {
+            let mut counts = vec![0; 256];
+            values.iter().for_each(|&v| counts[usize::from(v)] += 1);
+            #[expect(clippy::cast_precision_loss, reason = "0..=255")]
+            ranks.map(|rank| bin(&counts, rank).0 as f64)
+        }
+        Samples::F32(values) => ranked_f32(values, ranks),
+    }
+}
+
+/// Two rounds of counting, by the upper and the lower 16 bits of a sortable key.
+fn ranked_f32(values: &[f32], ranks: [usize; 2]) -> [f64; 2] {
+    let mut upper = vec![0; 1 << 16];
+    values
+        .iter()
+        .for_each(|&v| upper[(key(v) >> 16) as usize] += 1);
+    let lower_of = |prefix: usize| {
+        let mut counts = vec![0; 1 << 16];
+        for key in values
+            .iter()
+            .map(|&v| key(v))
+            .filter(|&k| (k >> 16) as usize == prefix)
+        {
+            counts[(key & 0xffff) as usize] += 1;
+        }
+        counts
+    };
+    let places = ranks.map(|rank| bin(&upper, rank));
+    let first = lower_of(places[0].0);
+    let second = if places[1].0 == places[0].0 {
+        first.clone()
+    } else {
+        lower_of(places[1].0)
+    };
+    let value = |(prefix, rest): (usize, usize), lower: &[usize]| {
+        #[expect(clippy::cast_possible_truncation, reason = "two halves of 16 bits")]
+        let key = ((prefix << 16) | bin(lower, rest).0) as u32;
+        f64::from(from_key(key))
+    };
+    [value(places[0], &first), value(places[1], &second)]
+}
+
+/// The bin in which a rank falls, and its rank there.
+fn bin(counts: &[usize], mut rank: usize) -> (usize, usize) {
+    for (index, &count) in counts.iter().enumerate() {
+        if rank < count {
+            return (index, rank);
+        }
+        rank -= count;
+    }
+    (counts.len() - 1, 0)
+}
+
+/// Bits whose unsigned order is the order of the floats.
+fn key(value: f32) -> u32 {
+    let bits = value.to_bits();
+    if bits >> 31 == 0 {
+        bits | 1 << 31
+    } else {
+        !bits
+    }
+}
+
+fn from_key(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 {
+        key & !(1 << 31)
+    } else {
+        !key
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::imaging::geometry::Affine;
+
+    const EYE: Affine = Affine {
+        rows: [
+            [1.0, 0.0, 0.0, 0.0],
+            [0.0, 1.0, 0.0, 0.0],
+            [0.0, 0.0, 1.0, 0.0],
+        ],
+    };
+
+    /// ((i·7919 + 13) mod 1009)² mod 997 − 300, as in the scripts below.
+    #[expect(clippy::cast_precision_loss, reason = "below 1000")]
+    fn ramp(n: u64) -> Vec<f32> {
+        (0..n)
+            .map(|i| (((i * 7919 + 13) % 1009).pow(2) % 997) as f32 - 300.0)
+            .collect()
+    }
+
+    // import numpy as np
+    // def ramp(n): return ((np.arange(n)*7919+13) % 1009)**2 % 997 - 300.0
+    // for n in (1, 2, 7, 60, 1000, 4097):
+    //     print(n, [repr(float(v)) for v in np.percentile(ramp(n), [10, 99])])
+    #[test]
+    fn percentiles_equal_numpys() {
+        for (n, expected) in NUMPY_PERCENTILES {
+            let found = percentiles(&Samples::F32(ramp(n)), [10.0, 99.0]);
+            assert_eq!(found, expected, "{n} values");
+        }
+        // np.percentile((np.arange(1000)**2 % 251).astype(np.uint8), [0, 10, 50, 99, 100])
+        let bytes = (0..1000_u32)
+            .map(|i| u8::try_from(i * i % 251).unwrap())
+            .collect();
+        let found = percentiles(&Samples::U8(bytes), [0.0, 10.0, 50.0, 99.0, 100.0]);
+        assert_eq!(found, NUMPY_BYTES);
+    }
+
+    const NUMPY_PERCENTILES: [(u64, [f64; 2]); 6] = [
+        (1, [-131.0, -131.0]),
+        (2, [-104.7, 129.37]),
+        (7, [-113.6, 615.56]),
+        (60, [-166.79999999999998, 651.1599999999997]),
+        (1000, [-215.2, 685.02]),
+        (4097, [-215.79999999999995, 685.0799999999999]),
+    ];
+    const NUMPY_BYTES: [f64; 5] = [0.0, 21.0, 113.0, 245.0, 249.0];
+
+    // a = ramp(60).reshape((3, 4, 5), order="F"); lo, hi = np.percentile(a, [10, 99])
+    // s = (np.clip(a, lo, hi) - lo) * (255 / (hi - lo))
+    // print(np.floor(s + 0.5).astype(int).ravel().tolist())              # u8, C order = z fastest
+    // print([float(np.float32(v)) for v in s.ravel()[:4]])
+    #[test]
+    fn volumes_equal_numpys() {
+        let image = Image::new([3, 4, 5], Samples::F32(ramp(60)), EYE).unwrap();
+        let (volume, geometry) = preprocess(&image, VolumeChoice::CanonicalU8);
+        assert_eq!(volume.as_u8().unwrap(), STRETCHED);
+        assert_eq!(geometry.axis_map, AxisMap::identity([3, 4, 5]));
+        let (volume, _) = preprocess(&image, VolumeChoice::ReferenceF32);
+        let first = [0, 1, 2, 3].map(|z| volume.at([0, 0, z]));
+        assert_eq!(first, FLOATS);
+    }
+
+    const STRETCHED: [u8; 60] = [
+        11, 2, 131, 89, 186, 245, 175, 243, 0, 196, 222, 0, 171, 198, 54, 0, 255, 0, 142, 129, 93,
+        198, 60, 62, 202, 147, 120, 232, 172, 173, 74, 189, 121, 192, 92, 194, 236, 107, 98, 128,
+        20, 217, 0, 21, 205, 35, 52, 208, 191, 3, 23, 0, 59, 174, 117, 104, 190, 104, 158, 115,
+    ];
+    const FLOATS: [f32; 4] = [11.160692, 1.8081568, 131.49664, 89.41024];
+
+    #[test]
+    fn reference_stays_on_file_axes_and_ours_turns_to_ras() {
+        let affine = Affine {
+            rows: [
+                [0.0, 0.0, -2.0, 5.0],
+                [1.0, 0.0, 0.0, 0.0],
+                [0.0, 3.0, 0.0, 0.0],
+            ],
+        };
+        let image = Image::new([3, 4, 5], Samples::F32(ramp(60)), affine).unwrap();
+        let (raw, raw_geometry) = preprocess(&image, VolumeChoice::ReferenceF32);
+        let (ours, geometry) = preprocess(&image, VolumeChoice::CanonicalU8);
+        assert_eq!(
+            (raw_geometry.dims, raw_geometry.spacing_mm),
+            ([3, 4, 5], [1.0, 3.0, 2.0])
+        );
+        assert_eq!(
+            (geometry.dims, geometry.spacing_mm),
+            ([5, 3, 4], [2.0, 1.0, 3.0])
+        );
+        // File voxel (1, 2, 3) is ours (4 - 3, 1, 2).
+        assert_eq!(
+            geometry.axis_map.from_file([1.0, 2.0, 3.0]),
+            [1.0, 1.0, 2.0]
+        );
+        assert!((ours.at([1, 1, 2]) - raw.at([1, 2, 3])).abs() <= 0.5);
+        assert_eq!(
+            geometry.affine.to_world([1.0, 1.0, 2.0]),
+            affine.to_world([1.0, 2.0, 3.0])
+        );
+    }
+
+    #[test]
+    fn constant_scans_become_zeros() {
+        for samples in [Samples::U8(vec![7; 8]), Samples::F32(vec![-3.5; 8])] {
+            let image = Image::new([2, 2, 2], samples, EYE).unwrap();
+            let (bytes, _) = preprocess(&image, VolumeChoice::CanonicalU8);
+            assert_eq!(bytes.as_u8().unwrap(), [0; 8]);
+            let (floats, _) = preprocess(&image, VolumeChoice::ReferenceF32);
+            assert_eq!(floats.at([1, 1, 1]), 0.0);
+        }
+    }
+
+    #[test]
+    fn choices_have_their_names_in_config() {
+        let text = serde_json::to_string(&VolumeChoice::ReferenceF32).unwrap();
+        assert_eq!(text, "\"reference_f32\"");
+        assert_eq!(
+            serde_json::from_str::<VolumeChoice>("\"canonical_u8\"").unwrap(),
+            VolumeChoice::CanonicalU8
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn percentiles_equal_sorting(
+            values in prop::collection::vec(-1e30_f32..1e30, 1..300), percent in 0.0_f64..100.0,
+        ) {
+            let mut sorted = values.clone();
+            sorted.sort_by(f32::total_cmp);
+            let [found] = percentiles(&Samples::F32(values), [percent]);
+            #[expect(clippy::cast_precision_loss, reason = "below 300")]
+            let place = (sorted.len() - 1) as f64 * (percent / 100.0);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 300")]
+            let (a, b) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+            prop_assert!(f64::from(a) <= found && found <= f64::from(b));
+        }
+    }
+}

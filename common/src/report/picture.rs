@@ -1,0 +1,222 @@
+//! A picture of one scan and its landmarks: for each, three slices with the
+//! truth and the prediction, their distance, and their coordinates.
+
+mod canvas;
+pub mod film;
+mod font;
+mod grid;
+mod panel;
+mod sheet;
+
+use std::io::Cursor;
+
+use image::{ImageFormat, Rgb, RgbImage};
+
+use crate::imaging::volume::Volume;
+use canvas::{Area, fill, slanted_cross, text, text_width, upright_cross};
+pub use grid::Grid;
+use panel::{Markers, Plane, draw_panel};
+pub use sheet::{SHEET_SCANS, SheetItem, render_contact_sheet};
+
+/// Width and height of one slice's panel, pixels.
+pub const PANEL_PIXELS: u32 = 320;
+/// Colour of the true position, an upright cross.
+pub const TRUTH_COLOUR: Rgb<u8> = Rgb([255, 64, 64]);
+/// Colour of the prediction, a slanted cross.
+pub const PREDICTION_COLOUR: Rgb<u8> = Rgb([0, 224, 255]);
+/// Colour of the line between them.
+pub const LINE_COLOUR: Rgb<u8> = Rgb([255, 216, 0]);
+
+const GAP: i64 = 8;
+const HEADER: i64 = 60;
+const ROW_HEADER: i64 = 48;
+const BACKGROUND: Rgb<u8> = Rgb([24, 26, 30]);
+const INK: Rgb<u8> = Rgb([235, 235, 235]);
+const FAINT: Rgb<u8> = Rgb([160, 165, 175]);
+const PANEL: i64 = PANEL_PIXELS as i64;
+
+/// One landmark to show.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PictureItem {
+    /// Its name.
+    pub name: String,
+    /// True position, voxels of the volume; `None` where nothing is known.
+    pub truth: Option<[f64; 3]>,
+    /// Predicted position, voxels of the volume.
+    pub prediction: Option<[f64; 3]>,
+    /// Distance between the two, mm.
+    pub error_mm: Option<f64>,
+    /// The same in voxels.
+    pub error_voxels: Option<f64>,
+}
+
+/// Draws a scan: one row for each item, with an axial, a coronal and a
+/// sagittal slice through its truth (without one through its prediction,
+/// without either through the middle of the volume).
+///
+/// All panels share one scale in mm. A volume along RAS axes is seen the
+/// neurological way, the patient's left on the left; letters say so of any. Markers off the slice are
+/// projected onto it.
+#[must_use]
+pub fn render_scan_picture(
+    volume: &Volume,
+    grid: impl Into<Grid>,
+    items: &[PictureItem],
+    title: &str,
+) -> RgbImage {
+    let grid = grid.into();
+    let row_height = ROW_HEADER + PANEL + GAP;
+    let rows = i64::try_from(items.len()).unwrap_or(0);
+    let (width, height) = (3 * PANEL + 4 * GAP, HEADER + rows * row_height);
+    let mut picture = RgbImage::from_pixel(pixels(width), pixels(height), BACKGROUND);
+    draw_header(&mut picture, title, grid);
+    for (item, number) in items.iter().zip(0_i64..) {
+        let top = HEADER + number * row_height;
+        draw_item(&mut picture, volume, grid, item, top);
+    }
+    picture
+}
+
+/// A picture as the bytes of a PNG file.
+///
+/// # Errors
+/// The encoder's.
+pub fn to_png(picture: &RgbImage) -> image::ImageResult<Vec<u8>> {
+    let mut png = Cursor::new(Vec::new());
+    picture.write_to(&mut png, ImageFormat::Png)?;
+    Ok(png.into_inner())
+}
+
+fn draw_header(picture: &mut RgbImage, title: &str, grid: Grid) {
+    let all = Area::of(picture);
+    fill(
+        picture,
+        Area {
+            height: HEADER - GAP,
+            ..all
+        },
+        Rgb([38, 42, 50]),
+    );
+    text(
+        picture,
+        all,
+        [GAP, 7],
+        2,
+        INK,
+        &shortened(title, 2, all.width - 2 * GAP),
+    );
+    let (y, legend) = (
+        31,
+        [("truth", TRUTH_COLOUR), ("prediction", PREDICTION_COLOUR)],
+    );
+    let mut x = GAP;
+    for (word, colour) in legend {
+        let centre = [x + 6, y + 6];
+        if colour == TRUTH_COLOUR {
+            upright_cross(picture, all, centre, 5, colour);
+        } else {
+            slanted_cross(picture, all, centre, 5, colour);
+        }
+        text(picture, all, [x + 20, y], 2, colour, word);
+        x += 20 + text_width(word, 2) + 16;
+    }
+    let note = if grid.is_ras() {
+        "neurological: patient's left (L) on the left"
+    } else {
+        "axes of the file: sides as the letters say"
+    };
+    text(
+        picture,
+        all,
+        [x, y],
+        2,
+        FAINT,
+        &shortened(note, 2, all.width - x - GAP),
+    );
+}
+
+fn draw_item(picture: &mut RgbImage, volume: &Volume, grid: Grid, item: &PictureItem, top: i64) {
+    let all = Area::of(picture);
+    let error = error_text(item);
+    let room = all.width - 3 * GAP - text_width(&error, 2);
+    text(
+        picture,
+        all,
+        [GAP, top + 4],
+        2,
+        INK,
+        &shortened(&item.name, 2, room),
+    );
+    text(
+        picture,
+        all,
+        [all.width - GAP - text_width(&error, 2), top + 4],
+        2,
+        LINE_COLOUR,
+        &error,
+    );
+    let mut x = GAP;
+    for (word, position, colour) in [
+        ("truth", item.truth, TRUTH_COLOUR),
+        ("prediction", item.prediction, PREDICTION_COLOUR),
+    ] {
+        let line = coordinates(word, position);
+        text(picture, all, [x, top + 27], 2, colour, &line);
+        x += text_width(&line, 2) + 24;
+    }
+    let markers = Markers {
+        truth: item.truth,
+        prediction: item.prediction,
+    };
+    let middle = volume.dims().map(|n| (n as f64 - 1.0) / 2.0);
+    let focus = item.truth.or(item.prediction).unwrap_or(middle);
+    for (plane, number) in Plane::ALL.into_iter().zip(0_i64..) {
+        let left = GAP + number * (PANEL + GAP);
+        let area = Area {
+            left,
+            top: top + ROW_HEADER,
+            width: PANEL,
+            height: PANEL,
+        };
+        draw_panel(picture, area, volume, grid, plane, focus, markers);
+    }
+}
+
+fn error_text(item: &PictureItem) -> String {
+    let parts = [(item.error_mm, "mm"), (item.error_voxels, "voxels")];
+    let known: Vec<String> = parts
+        .iter()
+        .filter_map(|(v, unit)| v.map(|v| format!("{v:.2} {unit}")))
+        .collect();
+    match (known.is_empty(), item.truth, item.prediction) {
+        (false, ..) => format!("error {}", known.join(" = ")),
+        (true, None, Some(_)) => "truth unknown".to_owned(),
+        (true, Some(_), None) => "no prediction".to_owned(),
+        (true, Some(_), Some(_)) => String::new(),
+        (true, None, None) => "no position".to_owned(),
+    }
+}
+
+fn coordinates(word: &str, position: Option<[f64; 3]>) -> String {
+    match position {
+        Some([x, y, z]) => format!("{word} voxel ({x:.1}, {y:.1}, {z:.1})"),
+        None => format!("{word} -"),
+    }
+}
+
+/// The text, with its end replaced by `...` where it is too wide.
+fn shortened(text: &str, size: u32, width: i64) -> String {
+    let room = usize::try_from(width / text_width(" ", size).max(1)).unwrap_or(0);
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(room.saturating_sub(3)).collect();
+    format!("{kept}...")
+}
+
+fn pixels(length: i64) -> u32 {
+    u32::try_from(length).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! A walk as pictures in a row: three slices through where the agent stands,
+//! its window, its path so far, and how far away its landmark is.
+
+use image::{Rgb, RgbImage};
+
+use super::canvas::{Area, circle, line, mixed, put, rimmed_text, tint, upright_cross};
+use super::panel::{Markers, Plane, Projection, draw_panel};
+use super::{
+    BACKGROUND, FAINT, GAP, Grid, INK, LINE_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, shortened,
+    text, text_width,
+};
+use crate::imaging::volume::Volume;
+
+/// Width and height of one panel, pixels.
+const SIDE: i64 = 264;
+const HEADER: i64 = 56;
+const FOOTER: i64 = 24;
+/// Nearer than before, and farther.
+const NEARER: Rgb<u8> = Rgb([96, 224, 96]);
+const FARTHER: Rgb<u8> = Rgb([255, 96, 96]);
+
+/// Width of every frame, pixels; even, as video wants it.
+pub const WIDTH: u32 = 824;
+/// Height of every frame, pixels; even.
+pub const HEIGHT: u32 = 352;
+
+/// One moment of a walk, before the agent moves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moment {
+    /// Where it stands (voxel).
+    pub position: [f64; 3],
+    /// Voxels between the samples of its window.
+    pub stride: u8,
+}
+
+/// What the disk around a landmark makes of a grey.
+#[must_use]
+pub fn tinted(grey: u8) -> Rgb<u8> {
+    mixed(Rgb([grey; 3]), TRUTH_COLOUR)
+}
+
+/// A walk to show.
+#[derive(Debug, Clone, Copy)]
+pub struct FilmedWalk<'a> {
+    /// What it walks through.
+    pub volume: &'a Volume,
+    /// The volume's voxel sizes and directions.
+    pub grid: Grid,
+    /// Samples per side of its window.
+    pub window: usize,
+    /// Every step.
+    pub moments: &'a [Moment],
+    /// What it answers (voxel).
+    pub answer: [f64; 3],
+    /// Where the landmark is (voxel), if that is known.
+    pub truth: Option<[f64; 3]>,
+    /// Scan and landmark.
+    pub title: &'a str,
+    /// Written below: who may use it for what.
+    pub notice: &'a str,
+}
+
+impl FilmedWalk<'_> {
+    /// Number of frames: one for each step, and one with the answer.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.moments.len() + 1
+    }
+
+    /// Draws a frame; [`WIDTH`] by [`HEIGHT`] pixels.
+    #[must_use]
+    pub fn frame(&self, number: usize) -> RgbImage {
+        let mut picture = RgbImage::from_pixel(WIDTH, HEIGHT, BACKGROUND);
+        let number = number.min(self.moments.len());
+        let here = self.position(number);
+        self.draw_words(&mut picture, number, here);
+        for (plane, place) in Plane::ALL.into_iter().zip(0_i64..) {
+            let area = Area {
+                left: GAP + place * (SIDE + GAP),
+                top: HEADER,
+                width: SIDE,
+                height: SIDE,
+            };
+            self.draw_plane(&mut picture, area, plane, number, here);
+        }
+        picture
+    }
+
+    fn position(&self, number: usize) -> [f64; 3] {
+        self.moments.get(number).map_or(self.answer, |m| m.position)
+    }
+
+    /// Distance (mm) to the landmark.
+    fn error_mm(&self, place: [f64; 3]) -> Option<f64> {
+        let truth = self.truth?;
+        let spacing = self.grid.spacing_mm;
+        Some(crate::imaging::geometry::distance_mm(place, truth, spacing))
+    }
+
+    fn draw_words(&self, picture: &mut RgbImage, number: usize, here: [f64; 3]) {
+        let all = Area::of(picture);
+        let room = all.width - 2 * GAP;
+        text(
+            picture,
+            all,
+            [GAP, 8],
+            2,
+            INK,
+            &shortened(self.title, 2, room),
+        );
+        let (mut words, steps) = (String::new(), self.moments.len());
+        match self.moments.get(number) {
+            Some(moment) => {
+                words += &format!("step {number} of {steps}   scale {}", moment.stride);
+            }
+            None => words += &format!("answer after {steps} steps"),
+        }
+        text(picture, all, [GAP, 32], 2, FAINT, &words);
+        let error = self.error_mm(here);
+        let before = self.error_mm(self.position(number.saturating_sub(1)));
+        let (words, colour) = match (error, before) {
+            (Some(now), Some(before)) => {
+                let colour = if now <= before { NEARER } else { FARTHER };
+                (format!("error {now:.2} mm"), colour)
+            }
+            _ => ("landmark not known".to_owned(), FAINT),
+        };
+        let left = all.width - GAP - text_width(&words, 2);
+        text(picture, all, [left, 32], 2, colour, &words);
+        let bottom = all.height - FOOTER + 5;
+        text(picture, all, [GAP, bottom], 1, FAINT, self.notice);
+        let legend = [
+            ("agent", PREDICTION_COLOUR),
+            ("window", LINE_COLOUR),
+            ("landmark", TRUTH_COLOUR),
+        ];
+        let mut left = all.width - GAP;
+        for (word, colour) in legend.into_iter().rev() {
+            left -= text_width(word, 1) + 12;
+            text(picture, all, [left + 12, bottom], 1, colour, word);
+        }
+    }
+
+    fn draw_plane(
+        &self,
+        picture: &mut RgbImage,
+        area: Area,
+        plane: Plane,
+        number: usize,
+        here: [f64; 3],
+    ) {
+        let none = Markers {
+            truth: None,
+            prediction: None,
+        };
+        draw_panel(picture, area, self.volume, self.grid, plane, here, none);
+        let projection = Projection::new(plane, area, self.volume.dims(), self.grid.spacing_mm);
+        if let Some(truth) = self.truth {
+            self.draw_truth(picture, area, plane, projection, truth, here);
+        }
+        let path: Vec<[i64; 2]> = (0..=number)
+            .map(|n| projection.to_pixel(self.position(n)))
+            .collect();
+        for pair in path.windows(2) {
+            // Two pixels wide.
+            for off in [[0, 0], [1, 0], [0, 1]] {
+                let [from, to] = [pair[0], pair[1]].map(|p| [p[0] + off[0], p[1] + off[1]]);
+                line(picture, area, from, to, PREDICTION_COLOUR);
+            }
+        }
+        if let Some(moment) = self.moments.get(number) {
+            let half = self.half_window(moment.stride);
+            let corner = |sign: f64| projection.to_pixel([0, 1, 2].map(|i| here[i] + sign * half));
+            outline(picture, area, corner(-1.0), corner(1.0));
+        }
+        let [x, y] = projection.to_pixel(here);
+        circle(picture, area, [x, y], 4, PREDICTION_COLOUR);
+        put(picture, area, x, y, PREDICTION_COLOUR);
+    }
+
+    /// Voxels from the middle of a window to its edge.
+    #[expect(clippy::cast_precision_loss, reason = "at most 128 samples")]
+    fn half_window(&self, stride: u8) -> f64 {
+        self.window as f64 * f64::from(stride) / 2.0
+    }
+
+    /// A cross, a disk as wide as the landmark is away from the slice, and that
+    /// distance in mm.
+    fn draw_truth(
+        &self,
+        picture: &mut RgbImage,
+        area: Area,
+        plane: Plane,
+        projection: Projection,
+        truth: [f64; 3],
+        here: [f64; 3],
+    ) {
+        let through = plane.axes()[2];
+        let off = truth[through] - here[through];
+        let off_mm = off * self.grid.spacing_mm[through];
+        let [x, y] = projection.to_pixel(truth);
+        let mut edge = truth;
+        let across = plane.axes()[0];
+        edge[across] += off_mm.abs() / self.grid.spacing_mm[across];
+        let radius = (projection.to_pixel(edge)[0] - x).abs().min(2 * SIDE);
+        tint(picture, area, [x, y], radius, TRUTH_COLOUR);
+        upright_cross(picture, area, [x, y], 5, TRUTH_COLOUR);
+        let words = format!("{off_mm:+.1} mm");
+        let left = (x + 9).min(area.left + area.width - text_width(&words, 2) - 2);
+        rimmed_text(
+            picture,
+            area,
+            [left.max(area.left + 2), y - 20],
+            2,
+            TRUTH_COLOUR,
+            &words,
+        );
+    }
+}
+
+fn outline(picture: &mut RgbImage, area: Area, a: [i64; 2], b: [i64; 2]) {
+    let corners = [a, [b[0], a[1]], b, [a[0], b[1]], a];
+    for pair in corners.windows(2) {
+        line(picture, area, pair[0], pair[1], LINE_COLOUR);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_shows_agent_window_and_landmark() {
+        assert_eq!(i64::from(WIDTH), 3 * SIDE + 4 * GAP);
+        assert_eq!(i64::from(HEIGHT), HEADER + SIDE + GAP + FOOTER);
+        let volume = Volume::from_u8([40; 3], vec![70; 64_000]).unwrap();
+        let moments = [
+            Moment {
+                position: [10.0, 20.0, 20.0],
+                stride: 2,
+            },
+            Moment {
+                position: [19.0, 20.0, 20.0],
+                stride: 1,
+            },
+        ];
+        let walk = FilmedWalk {
+            volume: &volume,
+            grid: [1.0; 3].into(),
+            window: 8,
+            moments: &moments,
+            answer: [19.5, 20.0, 20.0],
+            truth: Some([21.0, 22.0, 30.0]),
+            title: "a scan: AC",
+            notice: "for research only",
+        };
+        assert_eq!(walk.frames(), 3);
+        let of = |picture: &RgbImage, colour: Rgb<u8>| {
+            picture.pixels().filter(|p| **p == colour).count()
+        };
+        let first = walk.frame(0);
+        assert_eq!(first.dimensions(), (WIDTH, HEIGHT));
+        // 8 samples at stride 2 are 16 voxels, 6.6 pixels each: three squares of two-pixel lines.
+        let window = of(&first, LINE_COLOUR);
+        assert!((2400..2800).contains(&window), "{window}");
+        let smaller = of(&walk.frame(1), LINE_COLOUR);
+        assert!(smaller * 3 < window * 2, "{smaller} of {window}");
+        // Ten voxels off in z, so the disk is wide in the axial panel.
+        assert!(of(&first, TRUTH_COLOUR) > 100);
+        // Nearer at each step; the answer has no window, only the legend's word.
+        let answer = walk.frame(2);
+        assert!(of(&answer, NEARER) > 100 && of(&answer, FARTHER) == 0);
+        assert!(of(&answer, LINE_COLOUR) < 150);
+        // Frames beyond the last are the answer.
+        assert_eq!(walk.frame(99), answer);
+    }
+}

@@ -1,0 +1,196 @@
+//! One slice of a volume with its markers.
+
+use image::{Rgb, RgbImage};
+
+use super::canvas::{Area, fill, line, put, rimmed_text, slanted_cross, text_width, upright_cross};
+use super::{Grid, INK, LINE_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR};
+use crate::imaging::volume::Volume;
+
+/// Which way a volume is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plane {
+    Axial,
+    Coronal,
+    Sagittal,
+}
+
+/// What is marked, voxels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Markers {
+    pub(super) truth: Option<[f64; 3]>,
+    pub(super) prediction: Option<[f64; 3]>,
+}
+
+const ARM: i64 = 6;
+/// Markers further off than this, in pixels, are drawn as if here: off every picture.
+const FAR: f64 = 1e5;
+
+impl Plane {
+    pub(super) const ALL: [Self; 3] = [Self::Axial, Self::Coronal, Self::Sagittal];
+
+    /// Volume axes: across the picture (to the right), up the picture, through it.
+    pub(super) fn axes(self) -> [usize; 3] {
+        match self {
+            Self::Axial => [0, 1, 2],
+            Self::Coronal => [0, 2, 1],
+            Self::Sagittal => [1, 2, 0],
+        }
+    }
+}
+
+/// How voxels of one slice land on pixels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Projection {
+    axes: [usize; 3],
+    /// Pixels per voxel across and up.
+    zoom: [f64; 2],
+    /// Pixel of voxel 0 across and up.
+    origin: [f64; 2],
+}
+
+impl Projection {
+    /// Centres a slice in its panel; the volume's longest side in mm fills a panel.
+    pub(super) fn new(plane: Plane, area: Area, dims: [usize; 3], spacing_mm: [f64; 3]) -> Self {
+        let extent = |i: usize| dims[i] as f64 * spacing_mm[i];
+        let longest = extent(0)
+            .max(extent(1))
+            .max(extent(2))
+            .max(f64::MIN_POSITIVE);
+        let pixels_per_mm = area.width.min(area.height) as f64 / longest;
+        let axes = plane.axes();
+        let zoom = [
+            pixels_per_mm * spacing_mm[axes[0]],
+            pixels_per_mm * spacing_mm[axes[1]],
+        ];
+        let middle = [0, 1].map(|i| (dims[axes[i]] as f64 - 1.0) / 2.0 * zoom[i]);
+        let centre_x = area.left as f64 + (area.width as f64 - 1.0) / 2.0;
+        let centre_y = area.top as f64 + (area.height as f64 - 1.0) / 2.0;
+        Self {
+            axes,
+            zoom,
+            origin: [centre_x - middle[0], centre_y + middle[1]],
+        }
+    }
+
+    /// The pixel of a voxel position.
+    pub(super) fn to_pixel(self, position: [f64; 3]) -> [i64; 2] {
+        let x = self.origin[0] + position[self.axes[0]] * self.zoom[0];
+        let y = self.origin[1] - position[self.axes[1]] * self.zoom[1];
+        [x, y].map(|v| v.round().clamp(-FAR, FAR) as i64)
+    }
+
+    /// The voxel position across and up of a pixel.
+    fn to_voxel(self, x: i64, y: i64) -> [f64; 2] {
+        [
+            (x as f64 - self.origin[0]) / self.zoom[0],
+            (self.origin[1] - y as f64) / self.zoom[1],
+        ]
+    }
+}
+
+/// Draws the slice through `focus` with markers and letters into an area.
+pub(super) fn draw_panel(
+    picture: &mut RgbImage,
+    area: Area,
+    volume: &Volume,
+    grid: Grid,
+    plane: Plane,
+    focus: [f64; 3],
+    markers: Markers,
+) {
+    let projection = Projection::new(plane, area, volume.dims(), grid.spacing_mm);
+    fill(picture, area, Rgb([0; 3]));
+    let depth = focus[projection.axes[2]].round() as i32;
+    draw_slice(picture, area, volume, projection, depth);
+    draw_letters(picture, area, (plane, grid), depth);
+    let [truth, prediction] = [markers.truth, markers.prediction].map(|m| {
+        m.filter(|p| p.iter().all(|v| v.is_finite()))
+            .map(|p| projection.to_pixel(p))
+    });
+    if let (Some(from), Some(to)) = (truth, prediction) {
+        line(picture, area, from, to, LINE_COLOUR);
+    }
+    if let Some(at) = truth {
+        upright_cross(picture, area, at, ARM, TRUTH_COLOUR);
+    }
+    if let Some(at) = prediction {
+        slanted_cross(picture, area, at, ARM - 1, PREDICTION_COLOUR);
+    }
+}
+
+fn draw_slice(
+    picture: &mut RgbImage,
+    area: Area,
+    volume: &Volume,
+    projection: Projection,
+    depth: i32,
+) {
+    let dims = volume.dims();
+    let [across, up, through] = projection.axes;
+    let inside = |v: f64, n: usize| v > -0.5 && v < n as f64 - 0.5;
+    for y in area.top..area.top + area.height {
+        for x in area.left..area.left + area.width {
+            let [u, v] = projection.to_voxel(x, y);
+            if !inside(u, dims[across]) || !inside(v, dims[up]) {
+                continue;
+            }
+            let at = |i: i32, j: i32| {
+                let mut p = [0; 3];
+                // The border voxel reaches half a voxel outwards.
+                p[across] = i.clamp(0, dims[across] as i32 - 1);
+                p[up] = j.clamp(0, dims[up] as i32 - 1);
+                p[through] = depth;
+                f64::from(volume.at(p))
+            };
+            let grey = bilinear(u, v, at).round() as u8;
+            // Never quite black, so that the volume's outline shows in its panel.
+            put(picture, area, x, y, Rgb([grey.max(10); 3]));
+        }
+    }
+}
+
+fn bilinear(u: f64, v: f64, at: impl Fn(i32, i32) -> f64) -> f64 {
+    let (i, j) = (u.floor() as i32, v.floor() as i32);
+    let (s, t) = (u - u.floor(), v - v.floor());
+    let low = at(i, j) * (1.0 - s) + at(i + 1, j) * s;
+    let high = at(i, j + 1) * (1.0 - s) + at(i + 1, j + 1) * s;
+    low * (1.0 - t) + high * t
+}
+
+fn draw_letters(picture: &mut RgbImage, area: Area, (plane, grid): (Plane, Grid), depth: i32) {
+    let (size, height) = (2, 14);
+    let (middle_x, middle_y) = (
+        area.left + area.width / 2 - 5,
+        area.top + area.height / 2 - height / 2,
+    );
+    let [across, up, through] = plane.axes();
+    let [[left, right], [bottom, top]] = [grid.letters[across], grid.letters[up]];
+    let places = [
+        (left, [area.left + 4, middle_y]),
+        (right, [area.left + area.width - 14, middle_y]),
+        (top, [middle_x, area.top + 4]),
+        (bottom, [middle_x, area.top + area.height - height - 4]),
+    ];
+    for (letter, at) in places {
+        rimmed_text(picture, area, at, size, INK, letter);
+    }
+    let name = match grid.letters[through] {
+        ["I", "S"] | ["S", "I"] => "axial",
+        ["P", "A"] | ["A", "P"] => "coronal",
+        _ => "sagittal",
+    };
+    let mut label = format!("{name} {} = {depth}", ["x", "y", "z"][through]);
+    if 4 + text_width(&label, 1) > area.width / 2 - 7 {
+        // Small panels: beside the top letter only the axis has room.
+        label = label.split_once(' ').map_or(label.clone(), |l| l.1.into());
+    }
+    let room = area.width - text_width(&label, 1);
+    rimmed_text(
+        picture,
+        area,
+        [area.left + 4.min(room), area.top + 5],
+        1,
+        INK,
+        &label,
+    );
+}

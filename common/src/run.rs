@@ -1,0 +1,7 @@
+//! What a run writes: its folder, durable files, logs, curves.
+
+pub mod durable;
+pub mod machine;
+pub mod run_folder;
+pub mod telemetry;
+pub mod tensorboard;

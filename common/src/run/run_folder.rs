@@ -1,0 +1,485 @@
+//! The run folder: where one training run keeps everything.
+//!
+//! `<run.dir>/<name>/` holds `config.toml` (resolved), `run.json`
+//! ([`RunInfo`]), `metrics.jsonl`, `validation.jsonl`, `logs/`,
+//! `checkpoints/` and `evaluations/`; `lock` is held while a process trains.
+
+mod dates;
+mod lock;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+pub use dates::{folder_time, rfc3339, unix_nanos};
+pub use lock::RunLock;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::run::durable::{DurableError, write_atomic};
+
+/// What is needed to know a run again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Names the run on the wire.
+    pub run_id: String,
+    /// Version of landmarl.
+    pub version: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// `run.seed`.
+    pub seed: u64,
+    /// SHA-256 of the training manifest, hex.
+    pub manifest: String,
+    /// [`Config::digest`], hex.
+    pub config_digest: String,
+    /// Landmark names, one agent each.
+    pub landmarks: Vec<String>,
+    /// When the run started, RFC 3339 UTC.
+    pub started: String,
+    /// When it was resumed, RFC 3339 UTC each.
+    pub resumed: Vec<String>,
+    /// The machine it started on.
+    pub host: String,
+}
+
+/// What is wrong with a run folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    /// It cannot be made or written to.
+    #[error(
+        "cannot write to run folder {}: {source}; choose another place with --run-dir or run.dir",
+        path.display()
+    )]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// One of its files cannot be written.
+    #[error(transparent)]
+    File(#[from] DurableError),
+    /// It is there already.
+    #[error(
+        "run folder {} exists already; continue it with --resume, or choose another name",
+        path.display()
+    )]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process trains in it.
+    #[error(
+        "run folder {} is trained in by another process; wait for its end, or choose another name",
+        path.display()
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The name is not one folder.
+    #[error(
+        "run name \"{name}\" must be one folder name, without / and not starting with a dot; choose another --name"
+    )]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// It cannot be read.
+    #[error("cannot read {} of a run folder: {why}; name the folder of an earlier run", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// There is no run to continue.
+    #[error("no run to continue in {}; start one without --resume", dir.display())]
+    None {
+        /// `run.dir`.
+        dir: PathBuf,
+    },
+    /// It belongs to a run of another kind.
+    #[error("{} cannot be continued: its {what} is {there}, now it is {here}; {next}", path.display())]
+    Differs {
+        /// The folder.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// As the folder says.
+        there: String,
+        /// As the command says.
+        here: String,
+        /// What to do.
+        next: &'static str,
+    },
+}
+
+type Result<T> = std::result::Result<T, RunFolderError>;
+
+/// A run folder that is there and can be written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes `<dir>/<name>`; an empty name becomes the date and time, UTC, in a folder that
+    /// was not there before.
+    ///
+    /// # Errors
+    /// When it exists with a run in it, or cannot be written to.
+    pub fn create(dir: &Path, name: &str, now: SystemTime) -> Result<Self> {
+        if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
+            let name = name.to_owned();
+            return Err(RunFolderError::Name { name });
+        }
+        let path = if name.is_empty() {
+            lock::make_alone(dir, &folder_time(now))?
+        } else {
+            dir.join(name)
+        };
+        let folder = Self { path };
+        if folder.info_file().exists() {
+            return Err(RunFolderError::Exists { path: folder.path });
+        }
+        folder.prepare()?;
+        Ok(folder)
+    }
+
+    /// Opens the folder of an earlier run.
+    ///
+    /// # Errors
+    /// When it holds no run, or cannot be written to.
+    pub fn open(path: &Path) -> Result<Self> {
+        let folder = Self {
+            path: path.to_owned(),
+        };
+        folder.info()?;
+        folder.prepare()?;
+        Ok(folder)
+    }
+
+    /// The run that started last in `dir`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn latest(dir: &Path) -> Result<Self> {
+        let entries = fs::read_dir(dir).map_err(|_| RunFolderError::None {
+            dir: dir.to_owned(),
+        })?;
+        let runs = entries.filter_map(|e| {
+            let folder = Self {
+                path: e.ok()?.path(),
+            };
+            let started = folder.info().ok()?.started;
+            Some((started, folder.path))
+        });
+        let (_, path) = runs.max().ok_or_else(|| RunFolderError::None {
+            dir: dir.to_owned(),
+        })?;
+        Self::open(&path)
+    }
+
+    /// The run folder that a file such as a checkpoint lies in, if any.
+    #[must_use]
+    pub fn around(file: &Path) -> Option<Self> {
+        let file = fs::canonicalize(file).ok()?;
+        let around = file
+            .ancestors()
+            .skip(1)
+            .take(3)
+            .find(|p| p.join("run.json").is_file());
+        around.map(|p| Self { path: p.to_owned() })
+    }
+
+    fn prepare(&self) -> Result<()> {
+        for folder in [self.logs(), self.checkpoints(), self.evaluations()] {
+            fs::create_dir_all(&folder).map_err(|source| RunFolderError::Write {
+                path: folder,
+                source,
+            })?;
+        }
+        // A folder that exists may still be read-only, or its disk full.
+        let probe = self.path.join(".write-probe");
+        fs::write(&probe, b"landmarl")
+            .and_then(|()| match fs::remove_file(&probe) {
+                // Another process, which is about to find the folder taken, was here.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            })
+            .map_err(|source| RunFolderError::Write {
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// `logs/`.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// `checkpoints/`.
+    #[must_use]
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// Rows that the run's own shards keep.
+    #[must_use]
+    pub fn replay(&self) -> PathBuf {
+        self.path.join("replay")
+    }
+
+    /// `evaluations/`.
+    #[must_use]
+    pub fn evaluations(&self) -> PathBuf {
+        self.path.join("evaluations")
+    }
+
+    /// `config.toml`.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// `run.json`.
+    #[must_use]
+    pub fn info_file(&self) -> PathBuf {
+        self.path.join("run.json")
+    }
+
+    /// `metrics.jsonl`.
+    #[must_use]
+    pub fn metrics_file(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// `validation.jsonl`.
+    #[must_use]
+    pub fn validation_file(&self) -> PathBuf {
+        self.path.join("validation.jsonl")
+    }
+
+    /// Writes `config.toml` and `run.json`.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn describe(&self, config: &Config, info: &RunInfo) -> Result<()> {
+        let failed = |path: PathBuf, why: String| RunFolderError::Write {
+            path,
+            source: io::Error::other(why),
+        };
+        let toml = config
+            .to_toml()
+            .map_err(|e| failed(self.config_file(), e.to_string()))?;
+        let json = serde_json::to_string_pretty(info)
+            .map_err(|e| failed(self.info_file(), e.to_string()))?;
+        for (path, text) in [(self.config_file(), toml), (self.info_file(), json + "\n")] {
+            write_atomic(&path, text.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Reads `run.json`.
+    ///
+    /// # Errors
+    /// When it is not there or broken.
+    pub fn info(&self) -> Result<RunInfo> {
+        let path = self.info_file();
+        let read = fs::read_to_string(&path).map_err(|e| e.to_string());
+        read.and_then(|text| serde_json::from_str(&text).map_err(|e| e.to_string()))
+            .map_err(|why| RunFolderError::Read { path, why })
+    }
+
+    /// Refuses to continue a run whose data, rules or network were others, and
+    /// returns the description with this start added.
+    ///
+    /// # Errors
+    /// Names what differs.
+    pub fn check_resume(&self, now: &RunInfo) -> Result<RunInfo> {
+        let mut before = self.info()?;
+        let differs = |what, there: &str, here: &str, next| RunFolderError::Differs {
+            path: self.path.clone(),
+            what,
+            there: there.to_owned(),
+            here: here.to_owned(),
+            next,
+        };
+        if before.manifest != now.manifest {
+            let next = "give the same training scans and landmark files, or start a new run";
+            return Err(differs(
+                "training data (manifest)",
+                short(&before.manifest),
+                short(&now.manifest),
+                next,
+            ));
+        }
+        if before.landmarks != now.landmarks {
+            let (there, here) = (before.landmarks.join(","), now.landmarks.join(","));
+            return Err(differs(
+                "landmarks",
+                &there,
+                &here,
+                "give the same landmarks, or start a new run",
+            ));
+        }
+        if before.config_digest != now.config_digest {
+            let next = "rules, landmarks, network.kind, network.scale_input, learner.gamma and \
+                        learner.n_step must stay as in its config.toml";
+            return Err(differs(
+                "configuration digest",
+                short(&before.config_digest),
+                short(&now.config_digest),
+                next,
+            ));
+        }
+        before.resumed.push(now.started.clone());
+        Ok(before)
+    }
+}
+
+/// Enough of a hash for people.
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+/// This machine's name.
+#[must_use]
+pub fn host_name() -> String {
+    let file = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = file.trim();
+    if name.is_empty() {
+        "unknown".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::imaging::manifest::hex;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn info(now: u64) -> RunInfo {
+        RunInfo {
+            run_id: "r".into(),
+            version: "0".into(),
+            command: vec!["landmarl".into()],
+            seed: 1,
+            manifest: hex(&[1; 32]),
+            config_digest: hex(&[2; 32]),
+            landmarks: vec!["AC".into()],
+            started: rfc3339(at(now)),
+            resumed: vec![],
+            host: host_name(),
+        }
+    }
+
+    #[test]
+    fn a_folder_is_made_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::defaults().unwrap();
+        let folder = RunFolder::create(dir.path(), "", at(1_795_443_901)).unwrap();
+        assert_eq!(folder.name(), "2026-11-23-142501");
+        assert!(
+            RunFolder::latest(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("no run to continue")
+        );
+        folder.describe(&config, &info(10)).unwrap();
+        let again = RunFolder::create(dir.path(), "2026-11-23-142501", at(0))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            again.contains("exists already; continue it with --resume"),
+            "{again}"
+        );
+        let later = RunFolder::create(dir.path(), "a", at(0)).unwrap();
+        later.describe(&config, &info(20)).unwrap();
+        assert_eq!(RunFolder::latest(dir.path()).unwrap(), later);
+        let checkpoint = later.checkpoints().join("best.safetensors");
+        write_atomic(&checkpoint, b"x").unwrap();
+        assert_eq!(RunFolder::around(&checkpoint).unwrap().name(), "a");
+        let loaded = Config::load(&crate::config::Sources {
+            files: vec![later.config_file()],
+            ..Default::default()
+        });
+        assert_eq!(loaded.unwrap(), config);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let error = RunFolder::create(&file, "run", at(0))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("cannot write to run folder") && error.contains("--run-dir"),
+            "{error}"
+        );
+        for bad in ["a/b", "..", ".hidden"] {
+            assert!(matches!(
+                RunFolder::create(dir.path(), bad, at(0)),
+                Err(RunFolderError::Name { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn another_run_is_not_continued() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(dir.path(), "a", at(0)).unwrap();
+        folder
+            .describe(&Config::defaults().unwrap(), &info(10))
+            .unwrap();
+        let merged = folder.check_resume(&info(30)).unwrap();
+        assert_eq!(
+            (merged.started, merged.resumed),
+            (rfc3339(at(10)), vec![rfc3339(at(30))])
+        );
+        let refused = |change: fn(&mut RunInfo)| {
+            let mut now = info(30);
+            change(&mut now);
+            folder.check_resume(&now).unwrap_err().to_string()
+        };
+        let text = refused(|i| i.manifest = hex(&[9; 32]));
+        assert!(
+            text.contains("training data") && text.contains("090909090909"),
+            "{text}"
+        );
+        assert!(
+            refused(|i| i.landmarks = vec!["PC".into()]).contains("landmarks is AC, now it is PC")
+        );
+        assert!(refused(|i| i.config_digest = "0".into()).contains("configuration digest"));
+    }
+}

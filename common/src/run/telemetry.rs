@@ -1,0 +1,397 @@
+//! Logs: text for people on standard error, JSON lines for machines, and a
+//! copy in the run folder.
+//!
+//! A JSON line holds `time` (RFC 3339, UTC), `level`, `target`, `service`,
+//! `instance`, `run`, `message`, the event's fields, and `span` with the fields
+//! of all spans around it. Lines that repeat are held back (`repeats`), files
+//! are bounded (`file`), and the level can change while the process runs
+//! ([`Control`]).
+
+mod control;
+mod file;
+mod json;
+mod repeats;
+
+pub use control::{Control, name_run};
+pub use file::{FILE_BYTES, KEPT, numbered};
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tracing::Level;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, reload};
+
+use crate::config::LogConfig;
+use crate::run::run_folder::host_name;
+use file::{Bounds, LogFile, Name};
+use json::{JsonLayer, Labels};
+use repeats::Repeats;
+
+/// Lines waiting for the disk; more are dropped and counted, because a slow
+/// disk must not stop training.
+const FILE_LINES_MAX: usize = 16_384;
+
+/// How standard error looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// Text everywhere.
+    Text,
+    /// JSON everywhere.
+    Json,
+}
+
+/// Takes each finished line; a command that draws progress bars hides them meanwhile.
+#[derive(Clone)]
+pub struct Console(Arc<WriteLine>);
+
+type WriteLine = dyn Fn(&[u8]) -> io::Result<()> + Send + Sync;
+
+impl Console {
+    /// Lines go through `write`.
+    pub fn new(write: impl Fn(&[u8]) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(write))
+    }
+
+    /// Lines go straight to standard error.
+    #[must_use]
+    pub fn stderr() -> Self {
+        Self::new(|line| io::stderr().lock().write_all(line))
+    }
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Console")
+    }
+}
+
+impl Write for Console {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        (self.0)(line).map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Console {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// What to log, and where.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name of this process in every line: `learner`, `actor`, `landmarl`, …
+    pub service: String,
+    /// Name of the run in every line; empty where there is none, or none yet
+    /// (see [`name_run`]).
+    pub run: String,
+    /// Tells processes of one service apart; empty for the host's name.
+    pub instance: String,
+    /// `log.level` of the configuration.
+    pub level: String,
+    /// Another level for standard error, for a command that shows its progress
+    /// itself; the file keeps `level`.
+    pub console_level: Option<String>,
+    /// Look of standard error.
+    pub format: Format,
+    /// `<run>/logs`: a copy of each line is appended to
+    /// `<service>-<instance>.jsonl` there.
+    pub folder: Option<PathBuf>,
+    /// Where lines for people go.
+    pub console: Console,
+}
+
+impl Options {
+    /// Standard error only, in the format that suits it.
+    #[must_use]
+    pub fn new(service: &str, level: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            run: String::new(),
+            instance: String::new(),
+            level: level.to_owned(),
+            console_level: None,
+            format: Format::Auto,
+            folder: None,
+            console: Console::stderr(),
+        }
+    }
+
+    /// The same with the folder and the instance of the configuration.
+    #[must_use]
+    pub fn of(service: &str, config: &LogConfig) -> Self {
+        let folder = Some(&config.folder).filter(|f| !f.is_empty());
+        Self {
+            instance: config.instance.clone(),
+            folder: folder.map(PathBuf::from),
+            ..Self::new(service, &config.level)
+        }
+    }
+
+    fn instance(&self) -> String {
+        if self.instance.is_empty() {
+            host_name()
+        } else {
+            self.instance.clone()
+        }
+    }
+
+    /// Whether people read standard error.
+    fn is_text(&self) -> bool {
+        match self.format {
+            Format::Auto => io::stderr().is_terminal(),
+            Format::Text => true,
+            Format::Json => false,
+        }
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The level is neither a level nor a filter.
+    #[error(
+        "config key \"log.level\": \"{level}\" is not a log filter: {why}; \
+         use error, warn, info, debug, trace or a filter such as \"info,learner=debug\""
+    )]
+    Filter {
+        /// What was given.
+        level: String,
+        /// The part that is wrong.
+        why: String,
+    },
+    /// The log file cannot be opened.
+    #[error("cannot write logs to {}: {source}; choose another folder (log.folder, or run.dir for a run's own)", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The thread that tells what was held back cannot be started.
+    #[error("cannot start a thread for the log")]
+    Thread(#[source] io::Error),
+    /// Somebody set up logging before.
+    #[error("logging is set up already in this process")]
+    Twice,
+}
+
+/// Keeps the log going; dropped last, it writes what is still waiting.
+#[derive(Debug)]
+#[must_use = "lines that wait for the disk are lost when this is dropped at once"]
+pub struct Guard {
+    control: Control,
+    /// Dropped before the file, so that its last words are written.
+    _teller: control::Teller,
+    _file: Option<WorkerGuard>,
+}
+
+impl Guard {
+    /// Lines that were dropped because the disk was too slow, full or gone.
+    #[must_use]
+    pub fn dropped_lines(&self) -> u64 {
+        self.control.dropped_lines()
+    }
+
+    /// Changes the level while the process runs, and tells about the log.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+}
+
+/// Sets up logging for this process.
+///
+/// # Errors
+/// When the level is no filter, the log file cannot be opened, or logging is
+/// set up already.
+pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
+    let console_level = options.console_level.as_ref().unwrap_or(&options.level);
+    let (console_filter, console_handle) = reload::Layer::new(filter(console_level)?);
+    let (file_filter, file_handle) = reload::Layer::new(filter(&options.level)?);
+    let opened = options
+        .folder
+        .as_ref()
+        .map(|f| open(options, f))
+        .transpose()?;
+    let instance = opened.as_ref().map(|(_, claim)| claim.instance.clone());
+    let labels = Arc::new(Labels::new(
+        &options.service,
+        &instance.unwrap_or_else(|| options.instance()),
+        &options.run,
+    ));
+    let refused = Arc::new(AtomicU64::new(0));
+    let file = opened.map(|(name, claim)| {
+        let complain = complaints(options, &labels);
+        let own = Arc::clone(&labels);
+        let line = Box::new(move |message: &str| own.warning(message));
+        let counted = Arc::clone(&refused);
+        write_behind(LogFile::new(
+            name,
+            claim,
+            Bounds::default(),
+            complain,
+            line,
+            counted,
+        ))
+    });
+    let (console_repeats, file_repeats) = (Repeats::default(), Repeats::default());
+    let told = if file.is_some() {
+        &file_repeats
+    } else {
+        &console_repeats
+    }
+    .clone();
+    let slow = file.as_ref().map(|(writer, _)| writer.error_counter());
+    let (writer, worker) = file.unzip();
+    let file_layer = writer.map(|writer| {
+        let layer = JsonLayer::new(Arc::clone(&labels), writer);
+        file_repeats.around(layer).with_filter(file_filter)
+    });
+    let console = console_repeats.around(console_layer(options, &labels));
+    tracing_subscriber::registry()
+        .with(file_layer)
+        .with(console.with_filter(console_filter))
+        .try_init()
+        .map_err(|_| TelemetryError::Twice)?;
+    // A command that shows its progress itself keeps its quiet console.
+    let console_handle = options.console_level.is_none().then_some(console_handle);
+    let reload = move |new: &dyn Fn() -> Option<EnvFilter>| {
+        // Without a file its filter is gone, and that is no failure.
+        let _ = new().map(|filter| file_handle.reload(filter));
+        let console = console_handle.as_ref().zip(new());
+        let _ = console.map(|(handle, filter)| handle.reload(filter));
+    };
+    let control = Control::new(&options.level, reload, labels, refused, slow, told.clone());
+    Ok(Guard {
+        _teller: control::Teller::start(told)?,
+        control,
+        _file: worker,
+    })
+}
+
+/// Makes the folder, and takes a file in it.
+fn open(
+    options: &Options,
+    folder: &std::path::Path,
+) -> Result<(Name, file::Claim), TelemetryError> {
+    let name = Name {
+        folder: folder.to_owned(),
+        service: options.service.clone(),
+        instance: options.instance(),
+    };
+    let claimed = std::fs::create_dir_all(folder).and_then(|()| name.claim());
+    let claim = claimed.map_err(|source| TelemetryError::File {
+        path: name.first(),
+        source,
+    })?;
+    Ok((name, claim))
+}
+
+/// A thread writes; training never waits for a disk.
+fn write_behind(file: LogFile) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default()
+        .buffered_lines_limit(FILE_LINES_MAX)
+        .finish(file)
+}
+
+/// What the file has to say about itself goes to standard error.
+fn complaints(options: &Options, labels: &Arc<Labels>) -> file::Complain {
+    let (text, labels) = (options.is_text(), Arc::clone(labels));
+    let console = options.console.clone();
+    Box::new(move |message| {
+        let line = if text {
+            format!("WARN {message}\n")
+        } else {
+            labels.warning(message)
+        };
+        // There is nobody left to tell that logging fails.
+        let _ = console.clone().write_all(line.as_bytes());
+    })
+}
+
+type Boxed<S> = Box<dyn tracing_subscriber::Layer<S> + Send + Sync>;
+
+fn console_layer<S>(options: &Options, labels: &Arc<Labels>) -> Boxed<S>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    if options.is_text() {
+        let terminal = io::stderr().is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        tracing_subscriber::fmt::layer()
+            .with_writer(options.console.clone())
+            .with_ansi(colour)
+            .with_target(false)
+            .boxed()
+    } else {
+        JsonLayer::new(Arc::clone(labels), options.console.clone()).boxed()
+    }
+}
+
+/// A bare word that is no level would silently name a target: refused.
+fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
+    let refuse = |why: String| TelemetryError::Filter {
+        level: level.to_owned(),
+        why,
+    };
+    for part in level.split(',').map(str::trim) {
+        let bare = !part.contains(['=', '[', ':']);
+        if part.is_empty() || bare && part.parse::<LevelFilter>().is_err() {
+            return Err(refuse(format!("\"{part}\" is not a level")));
+        }
+    }
+    EnvFilter::builder()
+        .with_default_directive(Level::INFO.into())
+        .parse(level)
+        .map_err(|e| refuse(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_filters_are_taken_and_typing_errors_refused() {
+        for good in [
+            "error",
+            "info",
+            "INFO",
+            "off",
+            "info,learner=debug",
+            "warn,common::imaging::cache=trace",
+        ] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "inof",
+            "info,lerner",
+            "info,learner=loud",
+            "info,,debug",
+        ] {
+            let error = filter(bad).unwrap_err().to_string();
+            assert!(
+                error.contains("log.level") && error.contains("use error, warn"),
+                "{bad}: {error}"
+            );
+        }
+    }
+}

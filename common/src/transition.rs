@@ -1,0 +1,5 @@
+//! What a step leaves behind: rows, and n-step returns.
+
+pub mod columns;
+pub mod n_step;
+pub mod row;

@@ -1,0 +1,5 @@
+//! The learner's side of actors and evaluators.
+
+pub mod broadcast;
+pub mod evaluations;
+pub mod registry;

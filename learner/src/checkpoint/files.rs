@@ -1,0 +1,284 @@
+//! The files of a run's folder of checkpoints, for whoever pulls them: names
+//! and digests, and open files that outlive their names.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
+
+use proto::messages::checkpoints::{CheckpointInfo, is_file_name};
+use sha2::{Digest as _, Sha256};
+
+use crate::actors::evaluations::BEST;
+use crate::checkpoint::folder::{LAST, number};
+
+const EXTENSION: &str = ".safetensors";
+/// Bytes read at once for a digest.
+const READ_BYTES: usize = 1 << 20;
+
+/// Which bytes: a file under another name is the same, one written anew is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified_ns: i128,
+}
+
+/// A file that was opened: its bytes stay, whatever happens to its name.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is known of it.
+    pub info: CheckpointInfo,
+    /// At its beginning.
+    pub file: File,
+}
+
+/// Why there is no file.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// No such name.
+    #[error(
+        "there is no checkpoint {name:?}; {}",
+        if there.is_empty() {
+            "none has been written yet".to_owned()
+        } else {
+            format!("there are {}", there.join(", "))
+        }
+    )]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// Names that there are.
+        there: Vec<String>,
+    },
+    /// The disk does not give it.
+    #[error("cannot read checkpoint {name}: {source}")]
+    Read {
+        /// The file.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The folder. Digests are computed once per file.
+#[derive(Debug)]
+pub struct CheckpointFiles {
+    folder: PathBuf,
+    digests: Mutex<HashMap<Identity, [u8; 32]>>,
+}
+
+impl CheckpointFiles {
+    /// The files of `folder`, which need not be there yet.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            digests: Mutex::default(),
+        }
+    }
+
+    /// All files, the most updates first. Reads those that are new.
+    pub fn list(&self) -> Vec<CheckpointInfo> {
+        let mut found: Vec<CheckpointInfo> = self
+            .names()
+            .into_iter()
+            // Removed meanwhile: not there any more.
+            .filter_map(|name| Some(self.open_file(&name).ok()?.info))
+            .collect();
+        found.sort_by(|a, b| (b.updates, &a.name).cmp(&(a.updates, &b.name)));
+        found
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter_map(|e| e.file_name().into_string().ok());
+        let mut names: Vec<String> = names
+            .filter(|n| n.ends_with(EXTENSION) && is_file_name(n))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Opens the file of this name (`last` and `best` stand for theirs).
+    ///
+    /// # Errors
+    /// When the folder lists no such name, or it cannot be read.
+    pub fn open(&self, name: &str) -> Result<Opened, FilesError> {
+        let file_name = match name {
+            "last" => LAST,
+            "best" => BEST,
+            other => other,
+        };
+        let there = self.names();
+        // Names come from the list alone: what is asked for never makes a path.
+        let Some(listed) = there.iter().find(|n| *n == file_name) else {
+            return Err(FilesError::NotFound {
+                name: name.to_owned(),
+                there,
+            });
+        };
+        self.open_file(listed)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => FilesError::NotFound {
+                    name: name.to_owned(),
+                    there: there.clone(),
+                },
+                _ => FilesError::Read {
+                    name: listed.clone(),
+                    source,
+                },
+            })
+    }
+
+    /// Opens whichever file has these bytes.
+    #[must_use]
+    pub fn open_same(&self, sha256: &[u8; 32]) -> Option<Opened> {
+        let opened = self.names().into_iter().map(|n| self.open_file(&n));
+        opened.flatten().find(|o| o.info.sha256 == *sha256)
+    }
+
+    fn open_file(&self, name: &str) -> io::Result<Opened> {
+        let mut file = File::open(self.folder.join(name))?;
+        let data = file.metadata()?;
+        let identity = Identity {
+            device: data.dev(),
+            inode: data.ino(),
+            bytes: data.len(),
+            modified_ns: i128::from(data.mtime()) * 1_000_000_000 + i128::from(data.mtime_nsec()),
+        };
+        let modified = data
+            .modified()
+            .ok()
+            .and_then(|m| m.duration_since(UNIX_EPOCH).ok());
+        let sha256 = self.digest(&mut file, identity)?;
+        let info = CheckpointInfo {
+            updates: number(Path::new(name)),
+            name: name.to_owned(),
+            bytes: data.len(),
+            sha256,
+            modified_s: modified.map_or(0, |d| d.as_secs()),
+        };
+        Ok(Opened { info, file })
+    }
+
+    /// Leaves the file at its beginning.
+    fn digest(&self, file: &mut File, identity: Identity) -> io::Result<[u8; 32]> {
+        let known = |digests: &Mutex<HashMap<Identity, [u8; 32]>>| {
+            let digests = digests.lock().unwrap_or_else(PoisonError::into_inner);
+            digests.get(&identity).copied()
+        };
+        if let Some(sha256) = known(&self.digests) {
+            return Ok(sha256);
+        }
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+        io::Seek::rewind(file)?;
+        let sha256 = hasher.finalize().into();
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        // Files come and go; a hundred are more than any folder keeps for long.
+        if digests.len() > 100 {
+            digests.clear();
+        }
+        digests.insert(identity, sha256);
+        Ok(sha256)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, CheckpointFiles) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("outside.safetensors"), "secret").unwrap();
+        let inside = dir.path().join("checkpoints");
+        fs::create_dir(&inside).unwrap();
+        for (name, bytes) in [
+            ("update-00000020.safetensors", "twenty"),
+            ("update-00000100.safetensors", "hundred"),
+            ("best.safetensors", "best"),
+            (".hidden.safetensors", "hidden"),
+            ("last.link", "on its way"),
+        ] {
+            fs::write(inside.join(name), bytes).unwrap();
+        }
+        let numbered = inside.join("update-00000100.safetensors");
+        fs::hard_link(numbered, inside.join(LAST)).unwrap();
+        let files = CheckpointFiles::new(&inside);
+        (dir, files)
+    }
+
+    #[test]
+    fn the_list_has_whole_files_alone() {
+        let (_dir, files) = folder();
+        let list = files.list();
+        let names: Vec<_> = list.iter().map(|f| (f.name.as_str(), f.updates)).collect();
+        assert_eq!(
+            names,
+            [
+                ("update-00000100.safetensors", Some(100)),
+                ("update-00000020.safetensors", Some(20)),
+                ("best.safetensors", None),
+                (LAST, None),
+            ]
+        );
+        assert_eq!(list[0].sha256, list[3].sha256, "one file, two names");
+        let expected: [u8; 32] = Sha256::digest("hundred").into();
+        assert_eq!(list[0].sha256, expected);
+        assert!(
+            CheckpointFiles::new(Path::new("/nowhere"))
+                .list()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn what_is_open_stays_whole_and_new_bytes_have_a_new_digest() {
+        let (dir, files) = folder();
+        let mut opened = files.open("last").unwrap();
+        let inside = dir.path().join("checkpoints");
+        fs::remove_file(inside.join(LAST)).unwrap();
+        fs::remove_file(inside.join("update-00000100.safetensors")).unwrap();
+        let mut text = String::new();
+        opened.file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hundred");
+        assert!(files.open_same(&opened.info.sha256).is_none());
+
+        let before = files.open("best").unwrap().info;
+        let next = dir.path().join("next");
+        fs::write(&next, "tseb").unwrap();
+        fs::rename(next, inside.join(BEST)).unwrap();
+        let after = files.open("best.safetensors").unwrap().info;
+        assert_eq!((before.bytes, before.sha256 == after.sha256), (4, false));
+        assert!(files.open_same(&after.sha256).is_some());
+    }
+
+    #[test]
+    fn names_that_are_not_listed_are_refused_with_those_that_are() {
+        let (_dir, files) = folder();
+        for name in [
+            "../outside.safetensors",
+            "/etc/passwd",
+            "last.link",
+            ".hidden.safetensors",
+            "",
+        ] {
+            let error = files.open(name).unwrap_err().to_string();
+            assert!(
+                error.contains("there is no checkpoint") && error.contains("best.safetensors"),
+                "{name}: {error}"
+            );
+        }
+    }
+}

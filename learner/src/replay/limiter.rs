@@ -1,0 +1,451 @@
+//! The limiter: one ledger of rows inserted and sampled over all shards.
+//!
+//! Reverb's algebra (Cassirer et al. 2021, §3.3). With SPI samples per insert
+//! and a tolerance of T rows, error = inserts · SPI − samples stays within
+//! ±T · SPI: sampling n rows needs error − n ≥ −T · SPI, inserting needs
+//! error ≤ T · SPI. Shards learn what they may insert as *limits*, absolute
+//! numbers per life of a shard that only rise; the part not used yet is
+//! *outstanding*, and all of it together stays within the *allowance*.
+//!
+//! Three things are ours, because shards die and come back:
+//! - A life that the ledger sees for the first time counts from what that life
+//!   has inserted by then: credit came from no one else, so those rows were
+//!   charged by a learner before this one.
+//! - Once the store was warm, inserts that bring it back up to `min_rows` after
+//!   a loss are granted and not charged: charged, they would let loose a burst
+//!   of samples from few rows; not granted, they would block for good. Only
+//!   rows that add to what is held do so: where the shards that are left are
+//!   too small for `min_rows`, they go on at the usual ratio.
+//! - While there are too few rows to sample, each living shard may take at
+//!   least one batch, so that credit lying on an idle shard blocks nobody.
+
+use common::config::Config;
+use serde::{Deserialize, Serialize};
+
+/// What the ledger has to keep to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Rows sampled per row inserted.
+    pub samples_per_insert: f64,
+    /// T, in rows inserted.
+    pub tolerance: u64,
+    /// Rows before the first sample.
+    pub min_rows: u64,
+    /// Rows sampled at a time.
+    pub batch: u64,
+    /// Largest batch that a writer inserts; shards take it whole or not at all.
+    pub batch_rows: u64,
+    /// Number of shards.
+    pub shards: usize,
+}
+
+impl Limits {
+    /// The limits of a configuration with this many shards.
+    #[must_use]
+    pub fn new(config: &Config, shards: usize) -> Self {
+        Self {
+            samples_per_insert: config.replay.samples_per_insert,
+            tolerance: config.replay.tolerance,
+            min_rows: config.replay.min_rows,
+            batch: config.learner.batch as u64,
+            batch_rows: config.actor.batch_rows as u64,
+            shards,
+        }
+    }
+
+    /// T · SPI.
+    fn bound(&self) -> f64 {
+        as_f64(self.tolerance) * self.samples_per_insert
+    }
+
+    /// Rows that the range 2T must hold. Blocked sampling leaves an allowance
+    /// above 2T − batch/SPI; even when the other shards sit on their shares of
+    /// 2T/shards, the rest must take a batch.
+    fn range_min(&self) -> u64 {
+        let sample = (as_f64(self.batch) / self.samples_per_insert).ceil();
+        let shards = self.shards as u64;
+        (self.batch_rows + as_u64(sample) + shards).saturating_mul(shards)
+    }
+}
+
+/// Settings under which sampling and inserting could wait for each other.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum LedgerError {
+    /// The range is too narrow.
+    #[error(
+        "replay.tolerance = {} rows would deadlock: twice the tolerance must hold {} rows, shards ({}) × (actor.batch_rows {} + learner.batch {} / replay.samples_per_insert {} + {}); use replay.tolerance = {} or more",
+        .0.tolerance, .0.range_min(), .0.shards, .0.batch_rows, .0.batch, .0.samples_per_insert, .0.shards,
+        .0.range_min().div_ceil(2)
+    )]
+    Range(Limits),
+    /// There is nothing to sample from.
+    #[error("there are no shards; name at least one in cluster.shards")]
+    NoShards,
+}
+
+/// What a shard says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Which life of the shard.
+    pub incarnation: u64,
+    /// Rows that it holds.
+    pub rows: u64,
+    /// Rows inserted in this life.
+    pub inserted: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Account {
+    /// 0 before the first report.
+    incarnation: u64,
+    inserted: u64,
+    limit: u64,
+    #[serde(skip)]
+    rows: u64,
+    #[serde(skip)]
+    alive: bool,
+    /// Its last inserts took the place of older rows.
+    #[serde(skip)]
+    full: bool,
+    /// It reported to this learner. The books of one before may tell of another shard that
+    /// had this place, whose lives say nothing about the order of those here.
+    #[serde(skip)]
+    met: bool,
+}
+
+impl Account {
+    fn outstanding(&self) -> u64 {
+        self.limit.saturating_sub(self.inserted)
+    }
+}
+
+/// The ledger; see the module.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    limits: Limits,
+    books: Books,
+}
+
+/// What a checkpoint keeps of a ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Books {
+    accounts: Vec<Account>,
+    /// Inserts that count against the ratio.
+    charged: u64,
+    /// Inserts that made up for a loss.
+    refilled: u64,
+    samples: u64,
+    warm: bool,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    ///
+    /// # Errors
+    /// [`LedgerError::Range`] for limits that would deadlock, with the numbers.
+    pub fn new(limits: Limits) -> Result<Self, LedgerError> {
+        if limits.shards == 0 {
+            return Err(LedgerError::NoShards);
+        }
+        if limits.tolerance.saturating_mul(2) < limits.range_min() {
+            return Err(LedgerError::Range(limits));
+        }
+        let accounts = vec![Account::default(); limits.shards];
+        Ok(Self {
+            limits,
+            books: Books {
+                accounts,
+                ..Books::default()
+            },
+        })
+    }
+
+    /// What a checkpoint keeps.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Goes on from a checkpoint; shards count as dead until they report. Where
+    /// the number of shards changed, only totals are taken over.
+    pub fn restore(&mut self, books: &Books) {
+        let accounts = if books.accounts.len() == self.limits.shards {
+            books.accounts.clone()
+        } else {
+            self.books.accounts.clone()
+        };
+        self.books = Books {
+            accounts,
+            ..books.clone()
+        };
+    }
+
+    /// Takes note of a living shard's report. One that a later life has
+    /// overtaken is ignored.
+    pub fn observe(&mut self, shard: usize, report: Report) {
+        let needed = self.rows_needed();
+        let others = self.rows_besides(shard);
+        let Some(account) = self.books.accounts.get_mut(shard) else {
+            return;
+        };
+        if account.met && report.incarnation < account.incarnation {
+            return;
+        }
+        account.met = true;
+        if report.incarnation != account.incarnation {
+            account.incarnation = report.incarnation;
+            (account.inserted, account.limit) = (report.inserted, report.inserted);
+            account.full = false;
+        }
+        let new = report.inserted.saturating_sub(account.inserted);
+        account.inserted += new;
+        account.limit = account.limit.max(account.inserted);
+        // A shard that comes back brings rows that no insert made up for.
+        let known = if account.alive { account.rows } else { 0 };
+        let before = known.max(report.rows.saturating_sub(new));
+        let added = report.rows.saturating_sub(before);
+        if new > 0 {
+            account.full = added < new;
+        }
+        (account.rows, account.alive) = (report.rows, true);
+        self.charge(new, added, others + before, needed);
+        self.books.warm |= self.rows() >= self.limits.min_rows;
+    }
+
+    /// Splits new inserts into those that count and those that fill a gap.
+    fn charge(&mut self, new: u64, added: u64, rows_before: u64, rows_needed: u64) {
+        let limits = &self.limits;
+        let free = if self.books.warm {
+            let deficit = limits.min_rows.saturating_sub(rows_before);
+            let granted = if rows_before < rows_needed {
+                self.smallest_grant()
+            } else {
+                0
+            };
+            added.min(deficit).max(new.min(granted))
+        } else {
+            // Rows lost before the first sample do not count twice.
+            let room = limits
+                .min_rows
+                .max(limits.tolerance)
+                .saturating_sub(self.books.charged);
+            new.saturating_sub(room)
+        };
+        self.books.refilled += free;
+        self.books.charged += new - free;
+    }
+
+    /// A shard that does not answer: its rows and its outstanding credit no
+    /// longer count.
+    pub fn lost(&mut self, shard: usize) {
+        if let Some(account) = self.books.accounts.get_mut(shard) {
+            account.alive = false;
+        }
+    }
+
+    /// (life, limit) to tell a shard now: its limit is raised to an equal share
+    /// of the allowance as far as the others left any. `(0, 0)` before its
+    /// first report.
+    pub fn grant(&mut self, shard: usize) -> (u64, u64) {
+        let full = self.books.accounts.get(shard).is_some_and(|a| a.full);
+        let allowance = if full && self.books.warm {
+            self.ratio()
+        } else {
+            self.allowance()
+        };
+        let living = self.books.accounts.iter().filter(|a| a.alive);
+        let outstanding: u64 = living.map(Account::outstanding).sum();
+        // Shares of all shards, not of the living ones, and never of more than
+        // the range: what a shard once got and sits on must leave the others
+        // what `range_min` promises them.
+        let most = allowance.min(self.limits.tolerance.saturating_mul(2));
+        let share = most.div_ceil(self.limits.shards as u64);
+        let free = allowance.saturating_sub(outstanding);
+        let starved = !self.books.warm || self.rows() < self.rows_needed();
+        let least = if starved { self.limits.batch_rows } else { 0 };
+        let Some(account) = self.books.accounts.get_mut(shard) else {
+            return (0, 0);
+        };
+        if account.alive {
+            let own = account.outstanding();
+            let raise = share
+                .saturating_sub(own)
+                .min(free)
+                .max(least.saturating_sub(own));
+            account.limit += raise;
+        }
+        (account.incarnation, account.limit)
+    }
+
+    /// Takes `rows` samples if the limiter allows them.
+    #[must_use]
+    pub fn try_sample(&mut self, rows: u64) -> bool {
+        let allowed = self.sampling_blocked(rows).is_none();
+        if allowed {
+            self.books.samples += rows;
+        }
+        allowed
+    }
+
+    /// Gives back samples that were taken and not delivered.
+    pub fn unsample(&mut self, rows: u64) {
+        self.books.samples = self.books.samples.saturating_sub(rows);
+    }
+
+    /// Rows that may be inserted from now on, those outstanding included.
+    #[must_use]
+    pub fn allowance(&self) -> u64 {
+        let deficit = self.limits.min_rows.saturating_sub(self.rows());
+        let mut living = self.books.accounts.iter().filter(|a| a.alive);
+        if !self.books.warm {
+            self.ratio().max(deficit)
+        } else if living.all(|a| a.full) {
+            self.ratio()
+        } else {
+            self.ratio() + deficit
+        }
+    }
+
+    /// Rows that the ratio alone allows.
+    fn ratio(&self) -> u64 {
+        let limits = &self.limits;
+        let rows = (limits.bound() - self.error()) / limits.samples_per_insert;
+        // 1e-9 of a row: a ratio such as 0.1 has no exact form.
+        as_u64((rows + 1e-9).max(0.0).floor())
+    }
+
+    /// inserts · SPI − samples.
+    #[must_use]
+    pub fn error(&self) -> f64 {
+        as_f64(self.books.charged) * self.limits.samples_per_insert - as_f64(self.books.samples)
+    }
+
+    /// Rows in the living shards.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows_besides(usize::MAX)
+    }
+
+    fn rows_besides(&self, shard: usize) -> u64 {
+        let others = self
+            .books
+            .accounts
+            .iter()
+            .enumerate()
+            .filter(|(k, a)| *k != shard && a.alive);
+        others.map(|(_, a)| a.rows).sum()
+    }
+
+    /// Rows inserted so far, those that made up for a loss included.
+    #[must_use]
+    pub fn inserted(&self) -> u64 {
+        self.books.charged + self.books.refilled
+    }
+
+    /// Rows sampled so far.
+    #[must_use]
+    pub fn sampled(&self) -> u64 {
+        self.books.samples
+    }
+
+    /// Samples per insert so far; 0 before the first insert.
+    #[must_use]
+    pub fn samples_per_insert(&self) -> f64 {
+        as_f64(self.books.samples) / as_f64(self.books.charged.max(1))
+    }
+
+    /// Why a side is blocked, with the numbers; sampling first.
+    #[must_use]
+    pub fn why_blocked(&self) -> Option<String> {
+        self.sampling_blocked(self.limits.batch)
+            .or_else(|| self.inserting_blocked())
+    }
+
+    /// Whether sampling a batch and inserting a row are blocked.
+    #[must_use]
+    pub fn blocked(&self) -> (bool, bool) {
+        (
+            self.sampling_blocked(self.limits.batch).is_some(),
+            self.inserting_blocked().is_some(),
+        )
+    }
+
+    /// Why `rows` cannot be sampled now.
+    #[must_use]
+    pub fn sampling_blocked(&self, rows: u64) -> Option<String> {
+        let (limits, held) = (&self.limits, self.rows());
+        if !self.books.warm {
+            return Some(format!(
+                "sampling waits for the first {} rows: {held} so far",
+                limits.min_rows
+            ));
+        }
+        if held < self.rows_needed() {
+            return Some(format!(
+                "sampling waits for rows: the living shards hold {held}, {} are needed",
+                self.rows_needed()
+            ));
+        }
+        let bound = limits.bound();
+        (self.error() - as_f64(rows) < -bound).then(|| {
+            format!(
+                "sampling waits for inserts: {} − {rows} < −{bound} (tolerance {} × {})",
+                self.equation(),
+                limits.tolerance,
+                limits.samples_per_insert
+            )
+        })
+    }
+
+    /// Why nothing can be inserted now.
+    #[must_use]
+    pub fn inserting_blocked(&self) -> Option<String> {
+        (self.books.warm && self.allowance() == 0).then(|| {
+            let limits = &self.limits;
+            format!(
+                "inserting waits for samples: {} leaves no row below {} (tolerance {} × {})",
+                self.equation(),
+                limits.bound(),
+                limits.tolerance,
+                limits.samples_per_insert
+            )
+        })
+    }
+
+    fn equation(&self) -> String {
+        format!(
+            "{} inserts × {} − {} samples = {}",
+            self.books.charged,
+            self.limits.samples_per_insert,
+            self.books.samples,
+            self.error()
+        )
+    }
+
+    fn rows_needed(&self) -> u64 {
+        self.limits.batch.min(self.limits.min_rows).max(1)
+    }
+
+    /// What is granted to all shards together while there are too few rows.
+    fn smallest_grant(&self) -> u64 {
+        self.limits.batch_rows * self.limits.shards as u64
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
+fn as_f64(rows: u64) -> f64 {
+    rows as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "callers hand in whole numbers of at least zero, far below 2^52"
+)]
+fn as_u64(rows: f64) -> u64 {
+    rows as u64
+}
+
+#[cfg(test)]
+#[path = "limiter_tests.rs"]
+mod tests;

@@ -1,0 +1,105 @@
+//! The record of a run: a line of `metrics.jsonl` and a point on each of
+//! TensorBoard's curves per report. Training depends on neither.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use common::run::durable::open_lines;
+use common::run::run_folder::rfc3339;
+use common::run::tensorboard::EventFile;
+use serde::Serialize;
+
+use crate::report::progress::Progress;
+use crate::run::LearnerError;
+
+/// A line of metrics.jsonl.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    #[serde(flatten)]
+    progress: &'a Progress,
+}
+
+/// Writes reports into a run folder.
+#[derive(Debug)]
+pub struct Recorder {
+    /// `None` once it takes no more.
+    metrics: Option<File>,
+    events: Option<EventFile>,
+}
+
+impl Recorder {
+    /// Opens `metrics.jsonl` and an event file in the run folder.
+    ///
+    /// # Errors
+    /// When `metrics.jsonl` cannot be opened.
+    pub fn open(run_dir: &Path) -> Result<Self, LearnerError> {
+        let path: PathBuf = run_dir.join("metrics.jsonl");
+        let metrics = open_lines(&path).map_err(|source| LearnerError::Metrics { path, source })?;
+        // Curves are a convenience: a run does without them.
+        let events = EventFile::create(run_dir, "learner", SystemTime::now());
+        if let Err(error) = &events {
+            tracing::warn!(%error, "no event file for TensorBoard; training goes on");
+        }
+        Ok(Self {
+            metrics: Some(metrics),
+            events: events.ok(),
+        })
+    }
+
+    /// Adds a report; what cannot be written is said once and left out from then on.
+    pub fn record(&mut self, progress: &Progress) {
+        if let Some(metrics) = &mut self.metrics
+            && !write(metrics, progress)
+        {
+            self.metrics = None;
+        }
+        let Some(events) = &mut self.events else {
+            return;
+        };
+        let drawn = events.scalars(progress.updates, SystemTime::now(), &curves(progress));
+        if let Err(error) = drawn {
+            tracing::warn!(%error, "TensorBoard's event file takes no more; training goes on");
+            self.events = None;
+        }
+    }
+}
+
+/// False when the file takes no more.
+fn write(metrics: &mut File, progress: &Progress) -> bool {
+    let time = rfc3339(SystemTime::now());
+    let line = match serde_json::to_string(&Line { time, progress }) {
+        Ok(line) => line,
+        Err(error) => {
+            tracing::warn!(%error, "metrics cannot be written as JSON");
+            return false;
+        }
+    };
+    let written = writeln!(metrics, "{line}");
+    if let Err(error) = &written {
+        tracing::error!(%error, "metrics.jsonl takes no more lines; training goes on");
+    }
+    written.is_ok()
+}
+
+/// What TensorBoard shows of a report; docs/metrics.md says what each means.
+fn curves(p: &Progress) -> Vec<(&'static str, f64)> {
+    #[expect(clippy::cast_precision_loss, reason = "counts shown on a curve")]
+    let count = |n: u64| n as f64;
+    let mut all = vec![
+        ("train/loss", p.loss),
+        ("train/td_mean", p.td_mean),
+        ("train/q_mean", p.q_mean),
+        ("train/grad_norm", p.grad_norm),
+        ("train/lr", p.lr),
+        ("rate/updates_per_s", p.updates_per_s),
+        ("rate/env_steps_per_s", p.env_steps_per_s),
+        ("replay/rows", count(p.rows)),
+        ("replay/samples_per_insert", p.samples_per_insert),
+        ("system/resident_bytes", count(p.resident_bytes)),
+    ];
+    all.extend(p.episode_error.map(|error| ("train/episode_error", error)));
+    all
+}

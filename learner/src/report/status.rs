@@ -1,0 +1,85 @@
+//! What the run is doing, put together for whoever asks.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use proto::messages::learner_status::{LearnerStatus, Pace};
+
+use crate::report::progress::Progress;
+use crate::service::Shared;
+
+/// The status; of one host's actors and evaluators alone where `host` is not empty.
+#[must_use]
+pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
+    let now = shared.now();
+    // Host and process are one word: `lab3/711`.
+    let asked = |told: &str| host.is_empty() || told.split('/').next() == Some(host);
+    let (actors, expected, rows_by_weights_age) = {
+        let registry = shared.registry();
+        let actors = registry.actors().iter().filter(|a| !a.left);
+        let actors = actors.filter(|a| asked(&a.host));
+        let actors = actors.map(|a| a.status(now)).collect();
+        let expected = shared.expected(&registry);
+        (actors, expected, registry.rows_by_weights_age())
+    };
+    let (evaluators, last_evaluation, best_evaluation) = {
+        let evaluations = shared.evaluations();
+        let mut evaluators = evaluations.evaluators(now);
+        evaluators.retain(|e| asked(&e.host));
+        (evaluators, evaluations.last(), evaluations.best())
+    };
+    let (samples_per_insert, limiter, rows) = shared
+        .store
+        .with_ledger(|l| (l.samples_per_insert(), l.why_blocked(), l.rows()));
+    let progress = shared.progress.borrow().clone();
+    let updates = shared.updates.load(Relaxed);
+    let newest = shared.newest.borrow().clone();
+    LearnerStatus {
+        run_id: shared.hello.run_id.clone(),
+        updates,
+        updates_total: shared.updates_total,
+        weights_version: newest.as_ref().map_or(0, |p| p.version),
+        actors,
+        shards: shared.store.links(),
+        samples_per_insert,
+        limiter: limiter.unwrap_or_else(|| "open".into()),
+        version: env!("CARGO_PKG_VERSION").into(),
+        actors_expected: u32::try_from(expected).unwrap_or(u32::MAX),
+        pace: pace(&progress),
+        elapsed_s: now.as_secs_f64(),
+        left_s: left(&progress, updates, shared),
+        over: shared.over.load(Relaxed),
+        weights_age_s: newest.map_or(0.0, |p| p.age_s()),
+        evaluators,
+        last_evaluation,
+        best_evaluation,
+        rows_by_weights_age,
+        min_rows: shared.min_rows,
+        rows,
+    }
+}
+
+fn pace(p: &Progress) -> Pace {
+    Pace {
+        updates_per_s: p.updates_per_s,
+        env_steps_per_s: p.env_steps_per_s,
+        train_wait_share: p.train_wait_share,
+        limited_share: p.limited_share,
+        collate_share: p.collate_share,
+    }
+}
+
+/// Seconds to the last update at this pace, or to the time limit if that comes first.
+fn left(progress: &Progress, updates: u64, shared: &Shared) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "a time for people")]
+    let updates = shared.updates_total.saturating_sub(updates) as f64;
+    let by_updates = (progress.updates_per_s > 1e-3).then(|| updates / progress.updates_per_s);
+    let limit_s = shared.max_minutes * 60.0;
+    let by_time = progress
+        .training_s
+        .filter(|_| limit_s > 0.0)
+        .map(|trained| (limit_s - trained).max(0.0));
+    match (by_updates, by_time) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

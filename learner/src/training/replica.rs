@@ -1,0 +1,382 @@
+//! Replicas: threads that each compute the gradients of a part of one batch.
+//!
+//! On CPUs one libtorch thread per part beats several threads per operation:
+//! parts meet once per update instead of at every operation, and nothing spins
+//! while actors use the same cores. Parts are summed in a fixed order, so an
+//! update depends on the number of replicas but not on their timing.
+
+use std::ops::Range;
+
+use common::transition::n_step::combine_priorities;
+use model::kernels::gradients::Differentiable;
+use model::{HeadPlan, ModelError, Network, NetworkKind};
+use tch::{Device, Kind, Tensor};
+
+use crate::batch::Batch;
+use crate::batch::device_windows::{DeviceWindows, Windows};
+use crate::training::loss;
+
+/// Networks that share their numbers with the trainer's.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    pub(crate) online: Network,
+    pub(crate) target: Network,
+    /// Renders batches that come without windows.
+    pub(crate) windows: Option<DeviceWindows>,
+}
+
+/// What the rows of one part give.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Their share of the batch's loss.
+    pub(crate) loss: f64,
+    /// Gradients of that share, in the parameters' order.
+    pub(crate) gradients: Vec<Tensor>,
+    /// New priority of each row.
+    pub(crate) td_errors: Vec<f32>,
+    /// Sum of the Q-values of the actions taken, over all entries.
+    pub(crate) q_sum: f64,
+}
+
+/// `count` nearly equal ranges of `rows`, none empty.
+pub(crate) fn split(rows: usize, count: usize) -> Vec<Range<usize>> {
+    let count = count.clamp(1, rows.max(1));
+    (0..count)
+        .map(|i| i * rows / count..(i + 1) * rows / count)
+        .collect()
+}
+
+impl Replica {
+    /// Loss and gradients of the rows `rows`, where the whole batch has
+    /// `active_total` active entries.
+    pub(crate) fn compute(
+        &self,
+        batch: &Batch,
+        rows: &Range<usize>,
+        active_total: f64,
+        double: bool,
+    ) -> Result<Part, ModelError> {
+        let input = Input::new(batch, rows, self)?;
+        let target = tch::no_grad(|| self.targets(&input, double))?;
+        let forward = input.differentiable(&self.online)?;
+        let q = input.own(forward.q())?;
+        let out = loss::huber(&q, &input.action, &target, &input.active, &input.weight)?;
+        // The loss is a mean over this part's active entries; the batch's mean
+        // is the parts' means weighted by their counts.
+        // Counted here: a number read from a GPU would be waited for.
+        let entries = rows.start * batch.agents..rows.end * batch.agents;
+        let active: f64 = batch.active[entries].iter().map(|a| f64::from(*a)).sum();
+        let loss = match &input.lessons {
+            Some((reward, weight)) => {
+                loss::known(forward.q(), reward, weight)?.f_div_scalar(active_total.max(1.0))?
+            }
+            None => out.loss.f_mul_scalar(active / active_total.max(1.0))?,
+        };
+        let gradients = forward.gradients(&loss)?;
+        let chosen = q
+            .detach()
+            .f_gather(-1, &input.action.f_unsqueeze(-1)?, false)?;
+        Ok(Part {
+            loss: loss.detach().f_double_value(&[])?,
+            gradients,
+            td_errors: row_errors(&out.td, batch, rows)?,
+            q_sum: chosen.f_sum(Kind::Float)?.f_double_value(&[])?,
+        })
+    }
+
+    /// Windows of some rows on the device: those that came with the batch, or
+    /// rendered there.
+    fn windows(
+        &self,
+        batch: &Batch,
+        rows: &Range<usize>,
+        bootstraps: bool,
+    ) -> Result<Windows, ModelError> {
+        let device = self.online.device();
+        if let Some(own) = self.windows.as_ref().filter(|_| batch.state.is_empty()) {
+            let kind = self.online.window_kind();
+            return own.render(&batch.frames, rows, batch.agents, kind, bootstraps);
+        }
+        let spec = self.online.spec();
+        let each = batch.agents * spec.history * spec.window.pow(3);
+        let part = rows.start * each..rows.end * each;
+        let windows = |v: &[f32]| Tensor::f_from_slice(&v[part.clone()])?.f_to_device(device);
+        Ok(Windows {
+            state: windows(&batch.state)?,
+            next: bootstraps.then(|| windows(&batch.next)).transpose()?,
+        })
+    }
+
+    fn targets(&self, input: &Input, double: bool) -> Result<Tensor, ModelError> {
+        let Some((next, scale)) = &input.next else {
+            return Ok(input.reward.shallow_clone());
+        };
+        let target = input.forward(&self.target, next, scale)?;
+        let online = if double {
+            Some(input.forward(&self.online, next, scale)?)
+        } else {
+            None
+        };
+        loss::targets(&input.reward, &input.discount, &target, online.as_ref())
+    }
+}
+
+/// The parts of one batch, computed side by side, in order.
+pub(crate) fn compute_all(
+    replicas: &mut [Replica],
+    batch: &Batch,
+    double: bool,
+) -> Result<Vec<Part>, ModelError> {
+    let active_total: f64 = batch.active.iter().map(|a| f64::from(*a)).sum();
+    let parts = split(batch.rows, replicas.len());
+    let work =
+        |replica: &Replica, rows: &Range<usize>| replica.compute(batch, rows, active_total, double);
+    let (Some((first, others)), Some((first_rows, other_rows))) =
+        (replicas.split_first_mut(), parts.split_first())
+    else {
+        return Ok(Vec::new());
+    };
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = others
+            .iter_mut()
+            .zip(other_rows)
+            .map(|(replica, rows)| {
+                scope.spawn(move || {
+                    model::device::set_threads(1);
+                    work(replica, rows)
+                })
+            })
+            .collect();
+        let mut all = vec![work(first, first_rows)?];
+        for handle in handles {
+            match handle.join() {
+                Ok(part) => all.push(part?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(all)
+    })
+}
+
+/// A batch on the device.
+struct Input {
+    state: Tensor,
+    scale: Tensor,
+    /// Bootstrap windows and their scales; `None` where every discount is zero.
+    next: Option<(Tensor, Tensor)>,
+    agent: Tensor,
+    action: Tensor,
+    reward: Tensor,
+    discount: Tensor,
+    active: Tensor,
+    weight: Tensor,
+    /// `None` where all agents of a group go through the network together.
+    plan: Option<HeadPlan>,
+    /// Rewards and weights `[N, A, actions]`, where rows teach more than their own.
+    lessons: Option<(Tensor, Tensor)>,
+}
+
+impl Input {
+    fn new(batch: &Batch, rows: &Range<usize>, replica: &Replica) -> Result<Self, ModelError> {
+        let spec = replica.online.spec();
+        let device = replica.online.device();
+        let groups = spec.kind == NetworkKind::Commnet;
+        let entries = rows.start * batch.agents..rows.end * batch.agents;
+        let lead = if groups {
+            vec![count(rows.len()), count(batch.agents)]
+        } else {
+            vec![count(entries.len())]
+        };
+        let n = count(spec.window);
+        let mut shape = lead.clone();
+        shape.extend([count(spec.history), n, n, n]);
+        let floats = |v: &[f32]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
+        let counts = |v: &[i64]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
+        let teaches = !batch.lessons.reward.is_empty();
+        let discounts = &batch.discount[entries.clone()];
+        let bootstraps = !teaches && discounts.iter().any(|d| *d != 0.0);
+        let windows = replica.windows(batch, rows, bootstraps)?;
+        let next = |windows: Tensor| -> Result<_, ModelError> {
+            let scale = counts(&batch.next_scale)?.f_view(&lead[..])?;
+            Ok((windows.f_view(&shape[..])?, scale))
+        };
+        let plan = || {
+            if teaches {
+                return Ok(HeadPlan::all(entries.len(), spec.agents));
+            }
+            HeadPlan::new(&batch.agent[entries.clone()], spec.agents, device)
+        };
+        let each = spec.agents * spec.actions;
+        let of_all = |v: &[f32]| -> Result<Tensor, ModelError> {
+            let part = Tensor::f_from_slice(&v[entries.start * each..entries.end * each])?;
+            let size = [entries.len(), spec.agents, spec.actions].map(count);
+            Ok(part.f_view(size)?.f_to_device(device)?)
+        };
+        let lessons = if teaches {
+            let lessons = &batch.lessons;
+            Some((of_all(&lessons.reward)?, of_all(&lessons.weight)?))
+        } else {
+            None
+        };
+        Ok(Self {
+            state: windows.state.f_view(&shape[..])?,
+            scale: counts(&batch.scale)?.f_view(&lead[..])?,
+            next: windows.next.map(next).transpose()?,
+            action: counts(&batch.action)?,
+            reward: floats(&batch.reward)?,
+            discount: floats(&batch.discount)?,
+            active: floats(&batch.active)?,
+            weight: floats(&batch.weight)?,
+            plan: if groups { None } else { Some(plan()?) },
+            agent: counts(&batch.agent)?,
+            lessons,
+        })
+    }
+
+    /// Q-values `[N, actions]` of each entry's own agent.
+    fn own(&self, q: &Tensor) -> Result<Tensor, ModelError> {
+        if self.lessons.is_none() {
+            return Ok(q.f_flatten(0, -2)?);
+        }
+        let size = q.size();
+        let agent = self.agent.f_view([-1, 1, 1])?;
+        let agent = agent.f_expand([-1, 1, size[2]], false)?;
+        Ok(q.f_gather(1, &agent, false)?.f_squeeze_dim(1)?)
+    }
+
+    /// Q-values of the states, for gradients.
+    fn differentiable<'a>(&self, network: &'a Network) -> Result<Differentiable<'a>, ModelError> {
+        match &self.plan {
+            Some(plan) => network.differentiable_rows(&self.state, plan, Some(&self.scale)),
+            None => network.differentiable_groups(&self.state, Some(&self.scale)),
+        }
+    }
+
+    /// Q-values `[N, actions]`.
+    fn forward(
+        &self,
+        network: &Network,
+        windows: &Tensor,
+        scale: &Tensor,
+    ) -> Result<Tensor, ModelError> {
+        match &self.plan {
+            Some(plan) => network.forward_rows(windows, plan, Some(scale)),
+            None => Ok(network
+                .forward_groups(windows, Some(scale))?
+                .f_flatten(0, 1)?),
+        }
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// |td| of some rows' entries → one number per row.
+fn row_errors(td: &Tensor, batch: &Batch, rows: &Range<usize>) -> Result<Vec<f32>, ModelError> {
+    let td = Vec::<f32>::try_from(td.f_to_device(Device::Cpu)?)?;
+    let group = batch.agents.max(1);
+    let active = &batch.active[rows.start * group..rows.end * group];
+    let rows = td.chunks_exact(group).zip(active.chunks_exact(group));
+    Ok(rows
+        .map(|(td, active)| {
+            combine_priorities(
+                td.iter()
+                    .zip(active)
+                    .filter(|(_, a)| **a > 0.0)
+                    .map(|(td, _)| *td),
+            )
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use common::config::GoalsConfig;
+
+    use super::*;
+    use crate::testing::{batch, config, trainer};
+    use crate::training::targets::{Lessons, STEPS};
+
+    #[test]
+    fn rows_are_split_without_gaps() {
+        assert_eq!(split(7, 2), [0..3, 3..7]);
+        assert_eq!(split(2, 5), [0..1, 1..2]);
+        assert_eq!(split(0, 2).len(), 1);
+    }
+
+    #[test]
+    fn rows_that_teach_only_their_own_step_are_ordinary_rows() {
+        let mut changed = (*config("collab", 2)).clone();
+        changed.learner.gamma = 0.0;
+        let config = Arc::new(changed);
+        let trainer = trainer(&config);
+        let mut batch = batch(&config, 1);
+        batch.discount.fill(0.0);
+        let mut replica = [Replica {
+            online: trainer.online().share().unwrap(),
+            target: trainer.target().share().unwrap(),
+            windows: None,
+        }];
+        let plain = compute_all(&mut replica, &batch, true).unwrap();
+        let mut lessons = Lessons::default();
+        for entry in 0..batch.rows {
+            for place in 0..2 * STEPS as i64 {
+                let own = batch.agent[entry] * STEPS as i64 + batch.action[entry] == place;
+                let weight = batch.weight[entry] * batch.active[entry];
+                lessons.weight.push(if own { weight } else { 0.0 });
+                lessons
+                    .reward
+                    .push(if own { batch.reward[entry] } else { 7.0 });
+            }
+        }
+        batch.lessons = lessons;
+        let taught = compute_all(&mut replica, &batch, true).unwrap();
+        assert!((plain[0].loss - taught[0].loss).abs() < 1e-6);
+        assert_eq!(plain[0].td_errors.len(), taught[0].td_errors.len());
+        for (a, b) in plain[0].td_errors.iter().zip(&taught[0].td_errors) {
+            assert!((a - b).abs() < 1e-6);
+        }
+        assert!((plain[0].q_sum - taught[0].q_sum).abs() < 1e-5);
+        for (a, b) in plain[0].gradients.iter().zip(&taught[0].gradients) {
+            let difference = (a - b).abs().max().double_value(&[]);
+            assert!(difference < 1e-6, "{difference}");
+        }
+    }
+
+    #[test]
+    fn two_replicas_give_the_gradients_of_one() {
+        for (kind, goals) in [
+            ("collab", GoalsConfig::Own),
+            ("commnet", GoalsConfig::Own),
+            ("collab", GoalsConfig::All),
+        ] {
+            let mut changed = (*config(kind, 2)).clone();
+            changed.learner.goals = goals;
+            let config = Arc::new(changed);
+            let trainer = trainer(&config);
+            let batch = batch(&config, 1);
+            let replica = || Replica {
+                online: trainer.online().share().unwrap(),
+                target: trainer.target().share().unwrap(),
+                windows: None,
+            };
+            let one = compute_all(&mut [replica()], &batch, true).unwrap();
+            let two = compute_all(&mut [replica(), replica()], &batch, true).unwrap();
+            assert_eq!((one.len(), two.len()), (1, 2));
+            let loss = two[0].loss + two[1].loss;
+            assert!((one[0].loss - loss).abs() < 1e-6, "{kind}");
+            let td: Vec<f32> = two.iter().flat_map(|p| p.td_errors.clone()).collect();
+            for (a, b) in one[0].td_errors.iter().zip(&td) {
+                assert!((a - b).abs() < 1e-5, "{kind}");
+            }
+            for (i, whole) in one[0].gradients.iter().enumerate() {
+                let sum = &two[0].gradients[i] + &two[1].gradients[i];
+                let difference = (whole - sum).abs().max().double_value(&[]);
+                assert!(difference < 1e-5, "{kind} {i}: {difference}");
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What a row teaches besides what its agent earned: the same step has its
+//! worth for every agent, and by the rules so has each step that was not taken.
+//!
+//! All-goals updating (Kaelbling 1993, "Learning to achieve goals"): one
+//! transition of a known environment is a transition towards every goal. It
+//! needs γ = 0, where a step's worth is its reward; `learner.goals` and
+//! `learner.actions` switch it on.
+
+use common::config::{ActionsConfig, Config, GoalsConfig};
+use common::environment::rules::Rules;
+use common::environment::{ACTIONS, step_rewards};
+use common::imaging::geometry::Geometry;
+use common::transition::row::{AgentStep, FrameRef};
+
+/// Actions of an agent.
+pub const STEPS: usize = ACTIONS.len();
+
+/// Rewards and weights of a batch, each `[N, A, 6]`; both empty where rows
+/// teach nothing besides their own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Lessons {
+    /// What each action would have earned each agent, clipped.
+    pub reward: Vec<f32>,
+    /// How much each counts: a row's weight, shared evenly among those it teaches.
+    pub weight: Vec<f32>,
+}
+
+impl Lessons {
+    pub(crate) fn clear(&mut self) {
+        self.reward.clear();
+        self.weight.clear();
+    }
+}
+
+/// Makes them.
+#[derive(Debug, Clone)]
+pub(crate) struct Teacher {
+    rules: Rules,
+    goals: GoalsConfig,
+    actions: ActionsConfig,
+}
+
+impl Teacher {
+    /// `None` where rows teach nothing besides their own.
+    pub(crate) fn new(config: &Config) -> Option<Self> {
+        let l = &config.learner;
+        let more = l.goals == GoalsConfig::All || l.actions == ActionsConfig::All;
+        more.then(|| Self {
+            rules: config.rules.clone(),
+            goals: l.goals,
+            actions: l.actions,
+        })
+    }
+
+    /// Appends what one agent's step teaches. `targets` (voxel): the landmarks
+    /// of all agents in the volume that it walked through; `weight`: the row's.
+    pub(crate) fn teach(
+        &self,
+        step: &AgentStep,
+        targets: &[Option<[f64; 3]>],
+        geometry: &Geometry,
+        weight: f32,
+        lessons: &mut Lessons,
+    ) {
+        let begin = lessons.reward.len();
+        let end = begin + targets.len() * STEPS;
+        lessons.reward.resize(end, 0.0);
+        lessons.weight.resize(end, 0.0);
+        let Some(place) = step.state.last().filter(|_| step.active) else {
+            return;
+        };
+        let from = place.position.map(i32::from);
+        let mut taught = 0;
+        for (agent, target) in targets.iter().enumerate() {
+            let own = agent == usize::from(step.agent);
+            let Some(target) = target.filter(|t| own || self.concerns(step.scale, place, *t))
+            else {
+                continue;
+            };
+            let at = begin + agent * STEPS..begin + (agent + 1) * STEPS;
+            let rewards = step_rewards(&self.rules, geometry, from, step.scale, target);
+            lessons.reward[at.clone()].copy_from_slice(&rewards);
+            let weights = &mut lessons.weight[at];
+            match self.actions {
+                ActionsConfig::All => weights.fill(1.0),
+                ActionsConfig::Taken => weights[usize::from(step.action) % STEPS] = 1.0,
+            }
+            taught += match self.actions {
+                ActionsConfig::All => STEPS,
+                ActionsConfig::Taken => 1,
+            };
+        }
+        #[expect(clippy::cast_precision_loss, reason = "agents times actions")]
+        let share = weight / taught.max(1) as f32;
+        lessons.weight[begin..].iter_mut().for_each(|w| *w *= share);
+    }
+
+    /// Whether an agent that looks for `target` would ever stand there at this
+    /// scale: finer scales are reached near the target.
+    fn concerns(&self, scale: u8, place: &FrameRef, target: [f64; 3]) -> bool {
+        if self.goals == GoalsConfig::Own {
+            return false;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "samples of a window")]
+        let reach = self.rules.window_size as f64 * f64::from(place.stride) / 2.0;
+        let shown = |(p, t): (&i16, &f64)| (f64::from(*p) - t).abs() <= reach;
+        scale == 0 || place.position.iter().zip(&target).all(shown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::geometry;
+
+    /// An agent 0 at (10, 10, 10) that went left, at the finest scale.
+    fn step(scale: u8, stride: u8) -> AgentStep {
+        let place = FrameRef {
+            position: [10, 10, 10],
+            stride,
+            valid: true,
+        };
+        AgentStep {
+            agent: 0,
+            scale,
+            action: 3,
+            active: true,
+            state: vec![FrameRef::default(), place],
+            ..AgentStep::default()
+        }
+    }
+
+    fn lessons(goals: GoalsConfig, actions: ActionsConfig, step: &AgentStep) -> Lessons {
+        let mut config = Config::defaults().unwrap();
+        (config.learner.goals, config.learner.actions) = (goals, actions);
+        (config.learner.gamma, config.rules.window_size) = (0.0, 8);
+        config.validate().unwrap();
+        // Left of it, out of the window of 8 samples, missing, and right above.
+        let targets = [
+            Some([7.0, 10.0, 10.0]),
+            Some([10.0, 10.0, 19.0]),
+            None,
+            Some([10.0, 10.0, 12.0]),
+        ];
+        let mut lessons = Lessons::default();
+        let teacher = Teacher::new(&config).unwrap();
+        teacher.teach(step, &targets, &geometry([20; 3]), 0.5, &mut lessons);
+        lessons
+    }
+
+    fn of(values: &[f32], agent: usize) -> &[f32] {
+        &values[agent * STEPS..(agent + 1) * STEPS]
+    }
+
+    #[test]
+    fn all_steps_teach_the_agent_that_walked() {
+        let found = lessons(GoalsConfig::Own, ActionsConfig::All, &step(2, 1));
+        assert_eq!(found.reward.len(), 4 * STEPS);
+        // To (7, 10, 10): right −1, left 1, all others away by √10 − 3.
+        let aside = (3.0 - 10_f64.sqrt()) as f32;
+        let expected = [aside, aside, -1.0, 1.0, aside, aside];
+        for (f, e) in of(&found.reward, 0).iter().zip(expected) {
+            assert!((f - e).abs() < 1e-6, "{found:?}");
+        }
+        assert_eq!(of(&found.weight, 0), [0.5 / 6.0; STEPS]);
+        assert!(found.weight[STEPS..].iter().all(|w| *w == 0.0));
+    }
+
+    #[test]
+    fn the_step_teaches_everybody_who_would_stand_there() {
+        let found = lessons(GoalsConfig::All, ActionsConfig::Taken, &step(2, 1));
+        let expected = [0.0, 0.0, 0.0, 0.25, 0.0, 0.0];
+        assert_eq!(of(&found.weight, 0), expected);
+        assert_eq!(of(&found.weight, 3), expected);
+        // Left is away from what is right above.
+        assert!(of(&found.reward, 0)[3] > 0.9 && of(&found.reward, 3)[3] < 0.0);
+        assert!(
+            of(&found.weight, 1).iter().all(|w| *w == 0.0),
+            "not in sight"
+        );
+        assert!(of(&found.weight, 2).iter().all(|w| *w == 0.0), "missing");
+        // The coarsest scale begins anywhere, and a coarser window shows more.
+        for (scale, stride) in [(0, 1), (1, 3)] {
+            let found = lessons(GoalsConfig::All, ActionsConfig::All, &step(scale, stride));
+            for agent in [0, 1, 3] {
+                assert_eq!(of(&found.weight, agent), [0.5 / 18.0; STEPS]);
+            }
+        }
+    }
+
+    #[test]
+    fn who_stood_still_teaches_nobody() {
+        let mut still = step(2, 1);
+        still.active = false;
+        let found = lessons(GoalsConfig::All, ActionsConfig::All, &still);
+        assert_eq!(found.weight, [0.0; 4 * STEPS]);
+        assert!(Teacher::new(&Config::defaults().unwrap()).is_none());
+    }
+}

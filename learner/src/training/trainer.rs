@@ -1,0 +1,395 @@
+//! One training update after another: no clock, no socket, no thread.
+//!
+//! Equal seeds and equal batches give equal bits (on one libtorch thread).
+
+use std::sync::Arc;
+
+use common::config::Config;
+use common::imaging::scan::Scan;
+use model::files::weights;
+use model::{Compute, ModelError, Network, NetworkKind, NetworkSpec, Parameters};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use tch::{Device, Kind};
+
+use crate::batch::Batch;
+use crate::batch::augment::Augmenter;
+use crate::training::adam::{Adam, AdamError};
+use crate::training::ema::Average;
+use crate::training::replicas::{Replicas, ReplicasError};
+use crate::training::schedule;
+
+/// Metadata key of the rules in a weights file, JSON.
+pub const RULES_KEY: &str = "landmarl.rules";
+/// Metadata key: the spacing in mm that scans are resampled to, `0` where they are not.
+pub const RESAMPLE_KEY: &str = "landmarl.resample_mm";
+/// Metadata key of the landmarks' names, a JSON list in agent order.
+pub const LANDMARKS_KEY: &str = "landmarl.landmarks";
+/// Metadata key of the version of landmarl that wrote the file.
+pub const VERSION_KEY: &str = "landmarl.version";
+/// Metadata key of the number of updates done.
+pub const UPDATES_KEY: &str = "landmarl.updates";
+/// Metadata key of the number of the broadcast.
+pub const WEIGHTS_VERSION_KEY: &str = "landmarl.weights_version";
+
+/// Why an update was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The gradients or the optimizer's state.
+    #[error("update {update}: {source}")]
+    Adam {
+        /// Number of the update, from 1.
+        update: u64,
+        /// What was wrong.
+        source: AdamError,
+    },
+    /// libtorch or the network.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Devices that cannot work together.
+    #[error(transparent)]
+    Replicas(#[from] ReplicasError),
+}
+
+impl From<tch::TchError> for TrainError {
+    fn from(error: tch::TchError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+/// What one update did.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepReport {
+    /// The loss before the update.
+    pub loss: f64,
+    /// New priority of each row of the batch.
+    pub td_errors: Vec<f32>,
+    /// Mean Q-value of the actions taken, over all entries.
+    pub q_mean: f64,
+    /// Norm of the gradients before they were cut.
+    pub grad_norm: f64,
+    /// Learning rate of this update.
+    pub lr: f64,
+}
+
+impl StepReport {
+    /// Mean of the rows' priorities.
+    #[must_use]
+    pub fn td_mean(&self) -> f64 {
+        let sum: f64 = self.td_errors.iter().map(|&td| f64::from(td)).sum();
+        #[expect(clippy::cast_precision_loss, reason = "rows of a batch")]
+        let rows = self.td_errors.len().max(1) as f64;
+        sum / rows
+    }
+}
+
+/// The network of a configuration for this many agents.
+///
+/// # Errors
+/// When the preset's convolutions leave nothing of `rules.window_size`, or the
+/// options do not go together.
+pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, ModelError> {
+    let (network, rules) = (&config.network, &config.rules);
+    let kind = if network.kind == "commnet" {
+        NetworkKind::Commnet
+    } else {
+        NetworkKind::Collab
+    };
+    let preset = match network.preset.as_str() {
+        "reference_torch" => NetworkSpec::reference_torch(kind, agents),
+        "reference_tf" => NetworkSpec::reference_tf(agents),
+        _ => NetworkSpec::small(agents, rules.history, None),
+    };
+    let mut spec = NetworkSpec {
+        kind,
+        history: rules.history,
+        window: rules.window_size,
+        scales: network.scale_input.then_some(rules.scales.len()),
+        dueling: network.dueling,
+        attention: network.attention,
+        ..preset
+    };
+    if !network.hidden.is_empty() {
+        spec.hidden.clone_from(&network.hidden);
+    }
+    let explain = |e: ModelError| {
+        let preset = &network.preset;
+        ModelError::Spec(format!(
+            "network.preset = \"{preset}\" with rules.window_size = {}: {e}",
+            rules.window_size
+        ))
+    };
+    if network.shared > 0 {
+        spec.share(network.shared).map_err(explain)?;
+    }
+    spec.validate().map_err(explain)?;
+    Ok(spec)
+}
+
+/// Networks, optimizer and the number of updates done.
+#[derive(Debug)]
+pub struct Trainer {
+    config: Arc<Config>,
+    landmarks: Vec<String>,
+    device: Device,
+    online: Network,
+    target: Network,
+    average: Average,
+    replicas: Replicas,
+    adam: Adam,
+    updates: u64,
+    rng: ChaCha8Rng,
+}
+
+impl Trainer {
+    /// A trainer whose first weights come from `run.seed`; one agent per landmark.
+    ///
+    /// # Errors
+    /// When the configuration names no possible network, or the device has no memory.
+    pub fn new(
+        config: Arc<Config>,
+        landmarks: Vec<String>,
+        device: Device,
+    ) -> Result<Self, TrainError> {
+        Self::on(config, landmarks, &[device])
+    }
+
+    /// The same on several devices that share each batch; weights and moments
+    /// live on the first.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`], and when the devices cannot work together.
+    pub fn on(
+        config: Arc<Config>,
+        landmarks: Vec<String>,
+        devices: &[Device],
+    ) -> Result<Self, TrainError> {
+        let device = devices.first().copied().unwrap_or(Device::Cpu);
+        let spec = network_spec(&config, landmarks.len())?;
+        let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed);
+        let mut online = Network::new(&spec, &mut rng, device)?;
+        online.set_compute(Compute {
+            bf16: model::device::wants_bf16(&config.learner.precision, device),
+            channels_last: true,
+            windows: None,
+            blocked: device.is_cuda(),
+            fused: false,
+        });
+        let target = online.deep_clone(device)?;
+        let replicas = Replicas::new(&online, &target, devices, config.learner.threads)?;
+        let average = Average::new(online.parameters(), config.learner.average)?;
+        let adam = Adam::new(online.parameters(), &config.learner)
+            .map_err(|e| ModelError::Spec(format!("optimizer: {e}")))?;
+        Ok(Self {
+            config,
+            landmarks,
+            device,
+            online,
+            target,
+            average,
+            replicas,
+            adam,
+            updates: 0,
+            rng,
+        })
+    }
+
+    /// Copies the scans of the manifest to the devices: batches may come
+    /// without windows from then on.
+    ///
+    /// # Errors
+    /// When a device has no memory for them.
+    pub fn hold_scans(
+        &mut self,
+        scans: &[Arc<Scan>],
+        augmenter: &Augmenter,
+    ) -> Result<(), TrainError> {
+        Ok(self
+            .replicas
+            .hold_scans(scans, &self.config.rules, augmenter)?)
+    }
+
+    /// The network that is trained.
+    #[must_use]
+    pub fn online(&self) -> &Network {
+        &self.online
+    }
+
+    /// The network that values bootstrap states.
+    #[must_use]
+    pub fn target(&self) -> &Network {
+        &self.target
+    }
+
+    /// What actors, evaluations and weights files get: the running average of
+    /// the online network's numbers (`learner.average`).
+    #[must_use]
+    pub fn average(&self) -> &Parameters {
+        self.average.parameters()
+    }
+
+    /// The optimizer.
+    #[must_use]
+    pub fn adam(&self) -> &Adam {
+        &self.adam
+    }
+
+    /// Updates done.
+    #[must_use]
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Landmark names, one agent each.
+    #[must_use]
+    pub fn landmarks(&self) -> &[String] {
+        &self.landmarks
+    }
+
+    /// The trainer's own random numbers, saved with it.
+    #[must_use]
+    pub fn rng(&self) -> &ChaCha8Rng {
+        &self.rng
+    }
+
+    /// The same, to draw from.
+    pub fn rng_mut(&mut self) -> &mut ChaCha8Rng {
+        &mut self.rng
+    }
+
+    /// Takes over what a checkpoint holds; see `Checkpoint::restore`.
+    pub(crate) fn restore(&mut self, parts: &Restored<'_>) -> Result<(), TrainError> {
+        let own = |p: &Parameters| -> Result<Network, ModelError> {
+            Network::from_parameters(self.online.spec(), p.deep_clone(self.device)?)
+        };
+        let (online, target) = (own(parts.online)?, own(parts.target)?);
+        let restored = self.adam.restore(parts.adam_steps, parts.m, parts.v);
+        restored.map_err(|source| TrainError::Adam {
+            update: parts.updates,
+            source,
+        })?;
+        self.online.copy_from(&online)?;
+        self.target.copy_from(&target)?;
+        self.average.restore(parts.average)?;
+        self.replicas.follow_online(&self.online)?;
+        self.replicas.follow_target(&self.target)?;
+        self.updates = parts.updates;
+        self.rng = parts.rng.clone();
+        Ok(())
+    }
+
+    /// One update with one batch.
+    ///
+    /// # Errors
+    /// When the gradients are not finite (then nothing is changed), or shapes
+    /// do not fit.
+    pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
+        let lr = schedule::learning_rate(&self.config.learner, self.updates);
+        let double = self.config.learner.double;
+        let sum = self.replicas.compute(batch, double)?;
+        let parameters = self.online.trainable();
+        let stepped = self.adam.step(&parameters, &sum.gradients, lr);
+        let update = self.updates + 1;
+        let grad_norm = stepped.map_err(|source| TrainError::Adam { update, source })?;
+        self.updates = update;
+        self.average.follow(self.online.parameters(), update)?;
+        if self
+            .updates
+            .is_multiple_of(self.config.learner.target_every)
+        {
+            self.target.copy_from(&self.online)?;
+            self.replicas.follow_target(&self.target)?;
+        }
+        self.replicas.follow_online(&self.online)?;
+        #[expect(clippy::cast_precision_loss, reason = "entries of a batch")]
+        let entries = (batch.rows * batch.agents).max(1) as f64;
+        Ok(StepReport {
+            loss: sum.loss,
+            td_errors: sum.td_errors,
+            q_mean: sum.q_sum / entries,
+            grad_norm,
+            lr,
+        })
+    }
+
+    /// The averaged weights as a file of their own: see the key constants for what
+    /// stands beside the network's spec.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read from its device.
+    pub fn weights_bytes(&self, weights_version: u64) -> Result<Vec<u8>, ModelError> {
+        self.snapshot(weights_version)?.to_bytes()
+    }
+
+    /// A copy of the weights that another thread can turn into a file.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn snapshot(&self, weights_version: u64) -> Result<Snapshot, ModelError> {
+        Ok(Snapshot {
+            spec: self.online.spec().clone(),
+            parameters: self.average().deep_clone(Device::Cpu)?,
+            metadata: self.metadata(weights_version),
+            weights_version,
+            updates: self.updates,
+        })
+    }
+
+    pub(crate) fn metadata(&self, weights_version: u64) -> model::files::tensor_file::Metadata {
+        let json = |value: serde_json::Value| value.to_string();
+        [
+            (RULES_KEY, json(serde_json::json!(self.config.rules))),
+            (LANDMARKS_KEY, json(serde_json::json!(self.landmarks))),
+            (RESAMPLE_KEY, self.config.data.resample_mm.to_string()),
+            (VERSION_KEY, env!("CARGO_PKG_VERSION").to_owned()),
+            (UPDATES_KEY, self.updates.to_string()),
+            (WEIGHTS_VERSION_KEY, weights_version.to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
+    }
+}
+
+/// What [`Trainer::restore`] takes over.
+pub(crate) struct Restored<'a> {
+    pub(crate) online: &'a Parameters,
+    pub(crate) target: &'a Parameters,
+    pub(crate) average: &'a Parameters,
+    pub(crate) m: &'a Parameters,
+    pub(crate) v: &'a Parameters,
+    pub(crate) adam_steps: u64,
+    pub(crate) updates: u64,
+    pub(crate) rng: ChaCha8Rng,
+}
+
+/// Weights at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    spec: NetworkSpec,
+    parameters: Parameters,
+    metadata: model::files::tensor_file::Metadata,
+    /// Number of the broadcast.
+    pub weights_version: u64,
+    /// Updates done by then.
+    pub updates: u64,
+}
+
+impl Snapshot {
+    /// As a weights file.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
+        weights::parameters_to_bytes(&self.spec, &self.parameters, Kind::Float, &self.metadata)
+    }
+}
+
+#[cfg(test)]
+#[path = "trainer_tests.rs"]
+mod tests;

@@ -1,0 +1,285 @@
+//! Named tensors ↔ safetensors bytes.
+//!
+//! Written bytes depend on nothing but their content: keys and tensors are in
+//! a fixed order, which the `safetensors` crate's own writer does not promise
+//! for metadata, so the header is put together here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorInfo};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{ModelError, Result};
+use crate::network::init::as_i64;
+
+/// Free text that goes along with tensors.
+pub type Metadata = BTreeMap<String, String>;
+
+const METADATA: &str = "__metadata__";
+
+/// Writes tensors (f32, bf16, f64, i64 or u8, from any device) and metadata.
+///
+/// # Errors
+/// [`ModelError::TensorType`] for another kind; libtorch's where a tensor
+/// cannot be read.
+pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8>> {
+    let mut ordered = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let kind = tensor.f_kind()?;
+        let dtype = DTYPES
+            .iter()
+            .find(|(_, k)| *k == kind)
+            .map(|(dtype, _)| *dtype);
+        let dtype = dtype.ok_or_else(|| ModelError::TensorType {
+            name: name.clone(),
+            expected: "F32, BF16, F64, I64 or U8",
+            found: format!("{kind:?}"),
+        })?;
+        ordered.push((name, tensor, dtype));
+    }
+    // Wide types first, so that every tensor is aligned to its type.
+    ordered.sort_by(|a, b| b.2.bitsize().cmp(&a.2.bitsize()).then(a.0.cmp(b.0)));
+
+    let mut header = serde_json::Map::new();
+    header.insert(METADATA.to_owned(), json(metadata)?);
+    let mut end = 0;
+    for (name, tensor, dtype) in &ordered {
+        let shape: Vec<usize> = tensor
+            .size()
+            .into_iter()
+            .map(|n| usize::try_from(n).unwrap_or(0))
+            .collect();
+        let begin = end;
+        end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        let info = TensorInfo {
+            dtype: *dtype,
+            shape,
+            data_offsets: (begin, end),
+        };
+        header.insert((*name).clone(), json(&info)?);
+    }
+    let mut text = json(&header)?.to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+
+    let mut bytes = Vec::with_capacity(8 + text.len() + end);
+    bytes.extend((text.len() as u64).to_le_bytes());
+    bytes.extend(text);
+    for (_, tensor, dtype) in &ordered {
+        let start = bytes.len();
+        let count = tensor.numel();
+        bytes.resize(start + count * dtype.bitsize() / 8, 0);
+        let flat = tensor.detach().f_to_device(Device::Cpu)?.f_contiguous()?;
+        flat.f_copy_data_u8(&mut bytes[start..], count)?;
+    }
+    Ok(bytes)
+}
+
+const DTYPES: [(Dtype, Kind); 5] = [
+    (Dtype::F32, Kind::Float),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::F64, Kind::Double),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::U8, Kind::Uint8),
+];
+
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|e| ModelError::Metadata {
+        key: METADATA.to_owned(),
+        reason: e.to_string(),
+    })
+}
+
+/// Reads every tensor, on the CPU, sorted by name, and the metadata.
+///
+/// # Errors
+/// As [`TensorFile::open`]; [`ModelError::TensorType`] and
+/// [`ModelError::TensorShape`] for what [`write()`] never writes.
+pub fn read(bytes: &[u8]) -> Result<(Vec<(String, Tensor)>, Metadata)> {
+    let file = TensorFile::open(bytes)?;
+    let mut tensors = Vec::with_capacity(file.shapes.len());
+    for (name, shape) in &file.shapes {
+        tensors.push((name.clone(), file.raw(name, shape)?));
+    }
+    Ok((tensors, file.metadata))
+}
+
+/// An opened safetensors file: names, shapes and metadata, checked; numbers
+/// are copied when asked for.
+#[derive(Debug)]
+pub struct TensorFile<'a> {
+    tensors: SafeTensors<'a>,
+    shapes: BTreeMap<String, Vec<usize>>,
+    metadata: Metadata,
+}
+
+impl<'a> TensorFile<'a> {
+    /// Opens a file's bytes.
+    ///
+    /// # Errors
+    /// [`ModelError::NotSafetensors`] for anything but a complete file.
+    pub fn open(bytes: &'a [u8]) -> Result<Self> {
+        let refuse = |e: safetensors::SafeTensorError| ModelError::NotSafetensors {
+            size: bytes.len(),
+            reason: e.to_string(),
+        };
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(refuse)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(refuse)?;
+        let shapes = tensors
+            .iter()
+            .map(|(name, view)| (name.to_owned(), view.shape().to_vec()));
+        let metadata = header.metadata().iter().flatten();
+        Ok(Self {
+            shapes: shapes.collect(),
+            metadata: metadata.map(|(k, v)| (k.clone(), v.clone())).collect(),
+            tensors,
+        })
+    }
+
+    /// Shape of each tensor, by name.
+    #[must_use]
+    pub fn shapes(&self) -> &BTreeMap<String, Vec<usize>> {
+        &self.shapes
+    }
+
+    /// The file's metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// A tensor of the given shape as f32 on the CPU; stored as f32 or bf16.
+    ///
+    /// # Errors
+    /// Names the tensor and what was expected and found.
+    pub fn float(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let view = self.view(name, shape)?;
+        if !matches!(view.dtype(), Dtype::F32 | Dtype::BF16) {
+            return Err(ModelError::TensorType {
+                name: name.to_owned(),
+                expected: "F32 or BF16",
+                found: format!("{:?}", view.dtype()),
+            });
+        }
+        Ok(self.raw(name, shape)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// The first tensor whose name is not among `known`.
+    #[must_use]
+    pub fn first_extra(&self, known: &BTreeSet<String>) -> Option<&str> {
+        self.shapes
+            .keys()
+            .find(|name| !known.contains(*name))
+            .map(String::as_str)
+    }
+
+    fn view(&self, name: &str, shape: &[usize]) -> Result<safetensors::tensor::TensorView<'a>> {
+        let missing = |_| ModelError::MissingTensor {
+            name: name.to_owned(),
+            expected: shape.to_vec(),
+        };
+        let view = self.tensors.tensor(name).map_err(missing)?;
+        if view.shape() == shape {
+            return Ok(view);
+        }
+        Err(ModelError::TensorShape {
+            name: name.to_owned(),
+            expected: shape.to_vec(),
+            found: view.shape().to_vec(),
+        })
+    }
+
+    fn raw(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let view = self.view(name, shape)?;
+        let kind = DTYPES
+            .iter()
+            .find(|(dtype, _)| *dtype == view.dtype())
+            .map(|(_, kind)| *kind);
+        let kind = kind.ok_or_else(|| ModelError::TensorType {
+            name: name.to_owned(),
+            expected: "F32, BF16, F64, I64 or U8",
+            found: format!("{:?}", view.dtype()),
+        })?;
+        // An empty tensor may claim any size on its other axes, which
+        // libtorch's arithmetic does not survive.
+        if shape.contains(&0) {
+            return Err(ModelError::TensorShape {
+                name: name.to_owned(),
+                expected: vec![1],
+                found: shape.to_vec(),
+            });
+        }
+        Ok(Tensor::f_from_data_size(view.data(), &as_i64(shape), kind)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Vec<(String, Tensor)> {
+        vec![
+            (
+                "b".to_owned(),
+                Tensor::from_slice(&[1.5_f32, -2.0, 3.25, 0.0]).reshape([2, 2]),
+            ),
+            ("a".to_owned(), Tensor::from_slice(&[7_u8, 8, 9])),
+            ("c".to_owned(), Tensor::from_slice(&[i64::MIN, 3])),
+            (
+                "d".to_owned(),
+                Tensor::from_slice(&[2.0_f32]).to_kind(Kind::BFloat16),
+            ),
+            (
+                "e".to_owned(),
+                Tensor::from_slice(&[4.0_f64]).reshape([] as [i64; 0]),
+            ),
+        ]
+    }
+
+    fn notes() -> Metadata {
+        (0..20)
+            .map(|i| (format!("key {i}"), format!("\"value\" {i}\n")))
+            .collect()
+    }
+
+    #[test]
+    fn tensors_come_back_and_bytes_are_always_the_same() {
+        let bytes = write(&sample(), &notes()).unwrap();
+        let mut backwards = sample();
+        backwards.reverse();
+        assert_eq!(bytes, write(&backwards, &notes()).unwrap());
+        let (tensors, metadata) = read(&bytes).unwrap();
+        assert_eq!(metadata, notes());
+        for (name, tensor) in sample() {
+            let (_, found) = tensors.iter().find(|(n, _)| *n == name).unwrap();
+            assert_eq!(found.kind(), tensor.kind(), "{name}");
+            assert!(found.equal(&tensor), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_crate_reads_what_we_write() {
+        let bytes = write(&sample(), &notes()).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(file.len(), 5);
+        assert_eq!(file.tensor("a").unwrap().data(), [7, 8, 9]);
+        assert_eq!(file.tensor("b").unwrap().data()[..4], 1.5_f32.to_le_bytes());
+    }
+
+    #[test]
+    fn empty_tensors_and_odd_types_are_refused() {
+        let empty = safetensors::tensor::TensorView::new(Dtype::F32, vec![0, usize::MAX / 8], &[]);
+        let file = safetensors::serialize([("x", empty.unwrap())], None);
+        if let Ok(file) = file {
+            assert!(read(&file).is_err());
+        }
+        let half = safetensors::tensor::TensorView::new(Dtype::I8, vec![2], &[1, 2]).unwrap();
+        let file = safetensors::serialize([("x", half)], None).unwrap();
+        assert!(matches!(read(&file), Err(ModelError::TensorType { .. })));
+        let int = [("x".to_owned(), Tensor::from_slice(&[1_i32]))];
+        assert!(matches!(
+            write(&int, &Metadata::new()),
+            Err(ModelError::TensorType { .. })
+        ));
+    }
+}

@@ -1,0 +1,207 @@
+//! Weights ↔ safetensors bytes.
+//!
+//! On disk every agent has its own tensors under rl-medical's names
+//! (`conv0.weight`, `fc1.2.bias`, `prelu4.2.weight`, …), f32; the wire may use
+//! bf16. Metadata [`NETWORK_KEY`] holds the network's spec as JSON; a file
+//! without it is taken for one of rl-medical's.
+
+use std::collections::BTreeSet;
+
+use tch::{Kind, Tensor};
+
+use crate::error::{ModelError, Result};
+use crate::files::tensor_file::{self, Metadata, TensorFile};
+use crate::network::Network;
+use crate::network::init::as_i64;
+use crate::network::layout::{Layout, Role, Slot};
+use crate::network::parameters::Parameters;
+use crate::network::spec::NetworkSpec;
+
+/// Metadata key of the network's spec, JSON.
+pub const NETWORK_KEY: &str = "landmarl.network";
+
+/// A network read from bytes, on the CPU, and what was written beside it.
+#[derive(Debug)]
+pub struct Weights {
+    /// The network.
+    pub network: Network,
+    /// All metadata of the file, the spec included.
+    pub metadata: Metadata,
+}
+
+/// A network's weights as f32, with the caller's metadata beside the spec.
+/// Equal weights and metadata give equal bytes.
+///
+/// # Errors
+/// When a tensor cannot be read from its device.
+pub fn to_bytes(network: &Network, metadata: &Metadata) -> Result<Vec<u8>> {
+    parameters_to_bytes(network.spec(), network.parameters(), Kind::Float, metadata)
+}
+
+/// The same rounded to bf16, half the size, for the wire.
+///
+/// # Errors
+/// As [`to_bytes`].
+pub fn to_bytes_bf16(network: &Network, metadata: &Metadata) -> Result<Vec<u8>> {
+    parameters_to_bytes(
+        network.spec(),
+        network.parameters(),
+        Kind::BFloat16,
+        metadata,
+    )
+}
+
+/// Tensors laid out as a network's parameters (an optimizer's moments, say) in
+/// the same file format.
+///
+/// # Errors
+/// When `parameters` are not laid out as the spec's, or cannot be read.
+pub fn parameters_to_bytes(
+    spec: &NetworkSpec,
+    parameters: &Parameters,
+    kind: Kind,
+    metadata: &Metadata,
+) -> Result<Vec<u8>> {
+    let layout = Layout::new(spec)?;
+    let mut tensors = Vec::new();
+    for (slot, (name, tensor)) in layout.slots.iter().zip(parameters.iter()) {
+        if name != slot.name() || tensor.size() != as_i64(&slot.shape) {
+            return Err(ModelError::OtherNetwork(format!(
+                "{name} stands in the place of {}",
+                slot.name()
+            )));
+        }
+        let tensor = tensor.detach().f_to_kind(kind)?;
+        for agent in 0..slot.file_parts() {
+            tensors.push((slot.file_name(agent), to_file(slot, &tensor, agent)?));
+        }
+    }
+    let mut metadata = metadata.clone();
+    let json = serde_json::to_string(spec).map_err(|e| bad_spec(&e))?;
+    metadata.insert(NETWORK_KEY.to_owned(), json);
+    tensor_file::write(&tensors, &metadata)
+}
+
+/// Reads a network.
+///
+/// # Errors
+/// Says what is wrong with the bytes, or which tensor is missing, superfluous
+/// or of another shape or type.
+pub fn from_bytes(bytes: &[u8]) -> Result<Weights> {
+    let file = TensorFile::open(bytes)?;
+    let spec = spec_of(&file)?;
+    let network = Network::from_parameters(&spec, read_parameters(&file, &spec)?)?;
+    Ok(Weights {
+        network,
+        metadata: file.metadata().clone(),
+    })
+}
+
+/// Reads what [`parameters_to_bytes`] wrote: tensors on the CPU, no gradients wanted.
+///
+/// # Errors
+/// As [`from_bytes`].
+pub fn parameters_from_bytes(bytes: &[u8]) -> Result<(NetworkSpec, Parameters, Metadata)> {
+    let file = TensorFile::open(bytes)?;
+    let spec = spec_of(&file)?;
+    let parameters = read_parameters(&file, &spec)?;
+    Ok((spec, parameters, file.metadata().clone()))
+}
+
+/// Reads weights into a network that is there already, wherever it lies, and
+/// gives back the metadata.
+///
+/// # Errors
+/// As [`from_bytes`]; [`ModelError::OtherNetwork`] names what differs (here:
+/// the network, there: the file). The network is changed only if all is well.
+pub fn load_into(network: &mut Network, bytes: &[u8]) -> Result<Metadata> {
+    let file = TensorFile::open(bytes)?;
+    network.same_network(&spec_of(&file)?)?;
+    let read = Network::from_parameters(network.spec(), read_parameters(&file, network.spec())?)?;
+    network.copy_from(&read)?;
+    Ok(file.metadata().clone())
+}
+
+/// The spec and metadata of a file, without its numbers.
+///
+/// # Errors
+/// As [`from_bytes`], but for the numbers.
+pub fn inspect(bytes: &[u8]) -> Result<(NetworkSpec, Metadata)> {
+    let file = TensorFile::open(bytes)?;
+    Ok((spec_of(&file)?, file.metadata().clone()))
+}
+
+fn spec_of(file: &TensorFile<'_>) -> Result<NetworkSpec> {
+    let Some(json) = file.metadata().get(NETWORK_KEY) else {
+        return NetworkSpec::infer(file.shapes());
+    };
+    let spec: NetworkSpec = serde_json::from_str(json).map_err(|e| bad_spec(&e))?;
+    spec.validate()?;
+    Ok(spec)
+}
+
+fn bad_spec(error: &serde_json::Error) -> ModelError {
+    ModelError::Metadata {
+        key: NETWORK_KEY.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+fn read_parameters(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<Parameters> {
+    let layout = Layout::new(spec)?;
+    let mut used = BTreeSet::new();
+    let mut entries = Vec::with_capacity(layout.slots.len());
+    for slot in &layout.slots {
+        let mut parts = Vec::with_capacity(slot.file_parts());
+        for agent in 0..slot.file_parts() {
+            let name = file_name(file, slot, agent);
+            parts.push(from_file(slot, &file.float(&name, &slot.file_shape())?)?);
+            used.insert(name);
+        }
+        let tensor = if slot.role.stacked() {
+            Tensor::f_stack(&parts, 0)?.f_reshape(as_i64(&slot.shape))?
+        } else {
+            parts.remove(0)
+        };
+        entries.push((slot.name(), tensor));
+    }
+    match file.first_extra(&used) {
+        Some(name) => Err(ModelError::ExtraTensor {
+            name: name.to_owned(),
+        }),
+        None => Ok(Parameters::new(entries)),
+    }
+}
+
+/// Where an agent's part stands. Before 2021-08 rl-medical's CommNet shared
+/// one PReLU per layer between all agents, `prelu4.weight`.
+fn file_name(file: &TensorFile<'_>, slot: &Slot, agent: usize) -> String {
+    let name = slot.file_name(agent);
+    if slot.role == Role::HeadPrelu && !file.shapes().contains_key(&name) {
+        let shared = slot.name();
+        if file.shapes().contains_key(&shared) {
+            return shared;
+        }
+    }
+    name
+}
+
+/// One agent's part in the file's layout.
+fn to_file(slot: &Slot, tensor: &Tensor, agent: usize) -> Result<Tensor> {
+    if !slot.role.stacked() {
+        return Ok(tensor.shallow_clone());
+    }
+    let part = tensor.f_select(0, as_i64(&[agent])[0])?;
+    match slot.role {
+        Role::HeadWeight => Ok(part.f_transpose(0, 1)?),
+        _ => Ok(part.f_reshape(as_i64(&slot.file_shape()))?),
+    }
+}
+
+/// The inverse of [`to_file`] for one part.
+fn from_file(slot: &Slot, part: &Tensor) -> Result<Tensor> {
+    match slot.role {
+        Role::HeadWeight => Ok(part.f_transpose(0, 1)?),
+        _ => Ok(part.shallow_clone()),
+    }
+}

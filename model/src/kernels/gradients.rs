@@ -1,0 +1,327 @@
+//! Forward passes that will be differentiated.
+//!
+//! Small strided convolutions on a CPU have gradients of their own
+//! (`trunk_grad`); heads, losses and everything else are libtorch's.
+
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
+use crate::kernels::trunk_grad::{self, Recorded};
+use crate::network::Network;
+use crate::network::head_plan::HeadPlan;
+use crate::network::init::as_i64;
+
+/// Q-values of a batch, with what their gradients need.
+#[derive(Debug)]
+pub struct Differentiable<'a> {
+    network: &'a Network,
+    q: Tensor,
+    /// Where the trunk's gradients are our own: what it computed, and its
+    /// features as the place where libtorch's gradients end.
+    own: Option<(Recorded, Tensor)>,
+}
+
+impl Network {
+    /// As [`Network::forward_rows`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn differentiable_rows(
+        &self,
+        windows: &Tensor,
+        plan: &HeadPlan,
+        scale: Option<&Tensor>,
+    ) -> Result<Differentiable<'_>> {
+        let Some((recorded, features)) = self.record(windows, &[plan.samples()])? else {
+            return Ok(Differentiable {
+                network: self,
+                q: self.forward_rows(windows, plan, scale)?,
+                own: None,
+            });
+        };
+        let q = self.rows_of(&features, plan, scale)?;
+        Ok(Differentiable {
+            network: self,
+            q,
+            own: Some((recorded, features)),
+        })
+    }
+
+    /// As [`Network::forward_groups`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn differentiable_groups(
+        &self,
+        windows: &Tensor,
+        scale: Option<&Tensor>,
+    ) -> Result<Differentiable<'_>> {
+        let groups = windows.size().first().copied().unwrap_or(0);
+        let agents = self.spec().agents;
+        let samples = usize::try_from(groups).unwrap_or(0) * agents;
+        let flat = match windows.dim() {
+            0 | 1 => windows.shallow_clone(),
+            _ => windows.f_flatten(0, 1)?,
+        };
+        let Some((recorded, features)) = self.record(&flat, &[samples])? else {
+            return Ok(Differentiable {
+                network: self,
+                q: self.forward_groups(windows, scale)?,
+                own: None,
+            });
+        };
+        let q = self.groups_of(&features, scale, [groups, as_i64(&[agents])[0]])?;
+        Ok(Differentiable {
+            network: self,
+            q,
+            own: Some((recorded, features)),
+        })
+    }
+
+    fn record(&self, windows: &Tensor, batch: &[usize]) -> Result<Option<(Recorded, Tensor)>> {
+        let (trunk, compute) = self.trunk();
+        if !trunk_grad::is_for(trunk, compute, self.device()) {
+            return Ok(None);
+        }
+        self.check_windows(windows, &as_i64(batch))?;
+        tch::no_grad(|| {
+            let recorded = Recorded::forward(trunk, self.parameters(), windows, compute)?;
+            let features = recorded.features()?.f_contiguous()?;
+            let features = features.f_set_requires_grad(true)?;
+            Ok(Some((recorded, features)))
+        })
+    }
+}
+
+impl Differentiable<'_> {
+    /// The Q-values, as the forward pass of the same name gives them.
+    pub fn q(&self) -> &Tensor {
+        &self.q
+    }
+
+    /// Gradients of a scalar computed from [`Differentiable::q`], in the order
+    /// of [`Network::trainable`].
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn gradients(self, loss: &Tensor) -> Result<Vec<Tensor>> {
+        let mut parameters = self.network.trainable();
+        let Some((recorded, features)) = self.own else {
+            return Ok(Tensor::f_run_backward(&[loss], &parameters, false, false)?);
+        };
+        let (trunk, _) = self.network.trunk();
+        // The trunk's place in the order is taken by its own gradients.
+        let convolutions = 2 * trunk.layers.len();
+        let mut wanted = parameters.split_off(convolutions);
+        wanted.push(features);
+        let mut heads = Tensor::f_run_backward(&[loss], &wanted, false, false)?;
+        let Some(features) = heads.pop() else {
+            return Ok(heads);
+        };
+        let features = features.f_to_kind(Kind::Float)?;
+        let mut all =
+            tch::no_grad(|| recorded.gradients(trunk, self.network.parameters(), &features))?;
+        all.extend(heads);
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::spec::{NetworkKind, NetworkSpec};
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha8Rng;
+    use tch::Device;
+
+    fn network(spec: &NetworkSpec) -> Network {
+        Network::new(spec, &mut ChaCha8Rng::seed_from_u64(3), Device::Cpu).unwrap()
+    }
+
+    fn windows(lead: &[i64], spec: &NetworkSpec) -> Tensor {
+        let mut size = lead.to_vec();
+        size.extend(as_i64(&[
+            spec.history,
+            spec.window,
+            spec.window,
+            spec.window,
+        ]));
+        let count: i64 = size.iter().product();
+        let values: Vec<f32> = (0..count)
+            .map(|i| ((i * i % 99_991 * 31 + i * 7919) % 100_003) as f32 / 100_003.0)
+            .collect();
+        Tensor::from_slice(&values).view(&size[..])
+    }
+
+    /// A loss that weighs every Q-value differently.
+    fn loss(q: &Tensor) -> Tensor {
+        let count = i64::try_from(q.numel()).unwrap();
+        let weights: Vec<f32> = (0..count).map(|i| (i % 7) as f32 - 2.5).collect();
+        (q.flatten(0, -1) * Tensor::from_slice(&weights)).sum(Kind::Float)
+    }
+
+    fn same(name: &str, own: &[Tensor], libtorch: &[Tensor], network: &Network) {
+        near(1e-5, name, own, libtorch, network);
+    }
+
+    fn near(bound: f64, name: &str, own: &[Tensor], libtorch: &[Tensor], network: &Network) {
+        assert_eq!(own.len(), libtorch.len(), "{name}");
+        for ((a, b), (parameter, _)) in own.iter().zip(libtorch).zip(network.parameters().iter()) {
+            assert_eq!(a.size(), b.size(), "{name} {parameter}");
+            let difference = (a - b).norm().double_value(&[]);
+            let norm = b.norm().double_value(&[]);
+            assert!(norm > 0.0, "{name} {parameter}: nothing to compare");
+            assert!(
+                difference < bound * norm,
+                "{name} {parameter}: {difference} of {norm}"
+            );
+        }
+    }
+
+    #[test]
+    fn rows_have_libtorchs_gradients_whatever_the_history_and_memory_order() {
+        for (history, window, channels_last, shared) in [
+            (1, 24, true, 0),
+            (4, 13, false, 0),
+            (2, 8, true, 0),
+            (1, 24, true, 40),
+            (2, 13, false, 7),
+        ] {
+            let mut spec = NetworkSpec::small(3, history, Some(2));
+            spec.window = window;
+            if shared > 0 {
+                spec.share(shared).unwrap();
+            }
+            let mut network = network(&spec);
+            network.set_compute(crate::network::trunk::Compute {
+                bf16: false,
+                channels_last,
+                windows: None,
+                blocked: false,
+                fused: false,
+            });
+            let windows = windows(&[5], &spec);
+            let plan = HeadPlan::new(&[0, 2, 2, 1, 0], 3, Device::Cpu).unwrap();
+            let scale = Tensor::from_slice(&[0_i64, 1, 1, 0, 1]);
+            let q = network.forward_rows(&windows, &plan, Some(&scale)).unwrap();
+            let libtorch = Tensor::run_backward(&[loss(&q)], &network.trainable(), false, false);
+            let forward = network
+                .differentiable_rows(&windows, &plan, Some(&scale))
+                .unwrap();
+            assert!(forward.own.is_some() && forward.q().allclose(&q, 1e-6, 1e-6, false));
+            let own = loss(forward.q());
+            same(
+                "rows",
+                &forward.gradients(&own).unwrap(),
+                &libtorch,
+                &network,
+            );
+        }
+    }
+
+    #[test]
+    fn groups_have_libtorchs_gradients() {
+        let mut spec = NetworkSpec::small(2, 1, Some(2));
+        (spec.window, spec.kind) = (12, NetworkKind::Commnet);
+        let network = network(&spec);
+        let windows = windows(&[3, 2], &spec);
+        let scale = Tensor::from_slice2(&[[0_i64, 1], [1, 1], [0, 0]]);
+        let q = network.forward_groups(&windows, Some(&scale)).unwrap();
+        let libtorch = Tensor::run_backward(&[loss(&q)], &network.trainable(), false, false);
+        let forward = network
+            .differentiable_groups(&windows, Some(&scale))
+            .unwrap();
+        assert!(forward.own.is_some() && forward.q().size() == q.size());
+        let own = loss(forward.q());
+        same(
+            "groups",
+            &forward.gradients(&own).unwrap(),
+            &libtorch,
+            &network,
+        );
+    }
+
+    #[test]
+    fn other_trunks_are_left_to_libtorch() {
+        let mut spec = NetworkSpec::reference_torch(NetworkKind::Collab, 1);
+        spec.window = 37;
+        let network = network(&spec);
+        let windows = windows(&[1], &spec);
+        let plan = HeadPlan::new(&[0], 1, Device::Cpu).unwrap();
+        let forward = network.differentiable_rows(&windows, &plan, None).unwrap();
+        assert!(forward.own.is_none());
+        let own = loss(forward.q());
+        let q = network.forward_rows(&windows, &plan, None).unwrap();
+        let libtorch = Tensor::run_backward(&[loss(&q)], &network.trainable(), false, false);
+        same(
+            "reference",
+            &forward.gradients(&own).unwrap(),
+            &libtorch,
+            &network,
+        );
+    }
+
+    #[test]
+    fn blocks_change_neither_values_nor_gradients() {
+        let mut torch = NetworkSpec::reference_torch(NetworkKind::Collab, 2);
+        let mut tf = NetworkSpec::reference_tf(2);
+        // Odd and even numbers of outputs, equal and unequal padding.
+        (torch.window, tf.window, tf.history) = (37, 18, 2);
+        let mut smaller = torch.clone();
+        smaller.window = 38;
+        for (spec, slope) in [
+            (torch.clone(), 0.25),
+            (torch, -0.3),
+            (smaller, 0.25),
+            (tf, 0.1),
+        ] {
+            let mut network = network(&spec);
+            let slopes = network.parameters().iter().filter(|(_, p)| p.numel() == 1);
+            tch::no_grad(|| slopes.for_each(|(_, p)| drop(p.shallow_clone().fill_(slope))));
+            let windows = windows(&[3], &spec);
+            let plan = HeadPlan::new(&[0, 1, 1], 2, Device::Cpu).unwrap();
+            let mut answers = Vec::new();
+            for blocked in [false, true] {
+                network.set_compute(crate::network::trunk::Compute {
+                    channels_last: true,
+                    blocked,
+                    ..Default::default()
+                });
+                let acted = tch::no_grad(|| network.forward_rows(&windows, &plan, None).unwrap());
+                let forward = network.differentiable_rows(&windows, &plan, None).unwrap();
+                let q = forward.q().detach();
+                assert!(acted.allclose(&q, 1e-6, 1e-7, false));
+                let loss = loss(forward.q());
+                answers.push((q, forward.gradients(&loss).unwrap()));
+            }
+            let (plain, blocked) = (&answers[0], &answers[1]);
+            let apart = (&blocked.0 - &plain.0).norm() / plain.0.norm();
+            let apart = apart.double_value(&[]);
+            assert!(apart < 1e-5, "{slope} {}: {apart}", spec.window);
+            // Where two of a block are equal but for rounding, either may be the largest.
+            near(
+                1e-3,
+                &format!("blocked {slope} {}", spec.window),
+                &blocked.1,
+                &plain.1,
+                &network,
+            );
+        }
+    }
+
+    #[test]
+    fn windows_of_another_size_are_refused() {
+        let spec = NetworkSpec::small(2, 1, None);
+        let network = network(&spec);
+        let plan = HeadPlan::new(&[0, 1], 2, Device::Cpu).unwrap();
+        let text = network.differentiable_rows(
+            &Tensor::zeros([2, 1, 9, 9, 9], (Kind::Float, Device::Cpu)),
+            &plan,
+            None,
+        );
+        assert!(text.unwrap_err().to_string().contains("windows"));
+        let text =
+            network.differentiable_groups(&Tensor::zeros([4], (Kind::Float, Device::Cpu)), None);
+        assert!(text.unwrap_err().to_string().contains("windows"));
+    }
+}

@@ -1,0 +1,345 @@
+//! The shared convolutions.
+
+use std::cell::OnceCell;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::device;
+use crate::error::{ModelError, Result};
+use crate::kernels::fused;
+use crate::kernels::space_to_depth as blocked;
+use crate::network::init::as_i64;
+use crate::network::layout::{Layout, Role};
+use crate::network::parameters::Parameters;
+use crate::network::spec::{Activation, ConvSpec, NetworkSpec};
+
+/// How the trunk computes; parameters and results are f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compute {
+    /// Convolutions in bfloat16, from f32 master weights.
+    pub bf16: bool,
+    /// Channels next to each other in memory, which suits cuDNN and oneDNN.
+    pub channels_last: bool,
+    /// Most windows that pass the trunk together; all of a batch where `None`.
+    pub windows: Option<usize>,
+    /// Pooled convolutions block by block (`blocked`), which suits GPUs.
+    pub blocked: bool,
+    /// Pooled convolutions of 5³ by our own kernel (`fused`) where windows lie
+    /// on a CPU in f32: for acting, because it gives no gradients. With `bf16`
+    /// the first one alone, whose few channels libtorch is slow with.
+    pub fused: bool,
+}
+
+/// Bytes of a layer's output that should not leave the cache before the next
+/// layer reads it: about what a CPU's last level holds.
+const CACHED: usize = 16 << 20;
+
+/// The same on a GPU: what actors may take of a memory that a learner needs.
+const BESIDE: usize = 1 << 30;
+
+/// Input channels from which on libtorch's bf16 convolutions of a CPU beat our
+/// own in f32: 32 do, the four frames of a window do not (`cargo xtask bench actor`).
+const BF16_CHANNELS: i64 = 16;
+
+/// Slope of libtorch's `leaky_relu` below zero.
+pub(crate) const LEAK: f32 = 0.01;
+
+/// The shared convolutions, as places in the parameters.
+#[derive(Debug, Clone)]
+pub(crate) struct Trunk {
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) activation: Activation,
+}
+
+/// One convolution with what follows it, as places in the parameters.
+#[derive(Debug)]
+pub(crate) struct Layer {
+    pub(crate) conv: ConvSpec,
+    /// Samples per side of the input.
+    pub(crate) side: usize,
+    /// Zeros (before, after) each axis.
+    pub(crate) padding: (i64, i64),
+    pub(crate) weight: usize,
+    pub(crate) bias: usize,
+    pub(crate) prelu: Option<usize>,
+    /// Of `blocked`, once it was needed.
+    pub(crate) block_places: OnceCell<Tensor>,
+}
+
+impl Clone for Layer {
+    fn clone(&self) -> Self {
+        Self {
+            block_places: OnceCell::new(),
+            ..*self
+        }
+    }
+}
+
+impl Trunk {
+    /// Finds the convolutions in a layout.
+    pub(crate) fn new(spec: &NetworkSpec, layout: &Layout) -> Result<Self> {
+        let sides = spec.feature_sides()?;
+        let inputs = std::iter::once(spec.window).chain(sides);
+        let mut places = layout
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| !s.role.stacked())
+            .peekable();
+        let mut layers = Vec::with_capacity(spec.conv.len());
+        for (conv, side) in spec.conv.iter().zip(inputs) {
+            let mut next = || places.next().map_or(0, |(place, _)| place);
+            let (weight, bias) = (next(), next());
+            let prelu = places
+                .next_if(|(_, s)| s.role == Role::ConvPrelu)
+                .map(|(place, _)| place);
+            let (before, after) = conv.padding.around(side, conv.kernel, conv.stride);
+            let padding = as_i64(&[before, after]);
+            layers.push(Layer {
+                conv: *conv,
+                side,
+                padding: (padding[0], padding[1]),
+                weight,
+                bias,
+                prelu,
+                block_places: OnceCell::new(),
+            });
+        }
+        Ok(Self {
+            layers,
+            activation: spec.activation,
+        })
+    }
+
+    /// Windows `[B, H, n, n, n]` → features `[B, F]`, f32.
+    pub(crate) fn forward(
+        &self,
+        p: &Parameters,
+        windows: &Tensor,
+        compute: Compute,
+    ) -> Result<Tensor> {
+        let threads = i64::from(tch::get_num_threads());
+        let batch = windows.size().first().copied().unwrap_or(0);
+        let fused = self
+            .layers
+            .first()
+            .is_some_and(|l| compute.fuses(l, windows));
+        if fused && threads.min(batch) > 1 {
+            return self.side_by_side(p, windows, compute, threads.min(batch));
+        }
+        self.in_parts(p, windows, compute)
+    }
+
+    /// Windows on several threads, each computing on its own: that beats several
+    /// threads per operation, which meet after each and spin in between.
+    fn side_by_side(
+        &self,
+        p: &Parameters,
+        windows: &Tensor,
+        compute: Compute,
+        threads: i64,
+    ) -> Result<Tensor> {
+        let batch = windows.size().first().copied().unwrap_or(0);
+        let parts = windows.f_split((batch + threads - 1) / threads, 0)?;
+        let before = tch::get_num_threads();
+        let work = |trunk: &Self, p: &Parameters, part: &Tensor| {
+            device::set_threads(1);
+            tch::no_grad(|| trunk.in_parts(p, part, compute))
+        };
+        let features: Result<Vec<Tensor>> = std::thread::scope(|scope| {
+            let (first, others) = parts.split_first().ok_or_else(no_windows)?;
+            let handles: Vec<_> = others
+                .iter()
+                .map(|part| {
+                    let (trunk, p, part) = (self.clone(), p.share(), part.shallow_clone());
+                    scope.spawn(move || work(&trunk, &p, &part))
+                })
+                .collect();
+            let mut features = vec![work(self, p, first)];
+            for handle in handles {
+                features.push(
+                    handle
+                        .join()
+                        .unwrap_or_else(|e| std::panic::resume_unwind(e)),
+                );
+            }
+            features.into_iter().collect()
+        });
+        tch::set_num_threads(before);
+        Ok(Tensor::f_cat(&features?, 0)?)
+    }
+
+    fn in_parts(&self, p: &Parameters, windows: &Tensor, compute: Compute) -> Result<Tensor> {
+        let batch = windows.size().first().copied().unwrap_or(0);
+        let part = compute.windows.and_then(|n| i64::try_from(n.max(1)).ok());
+        let Some(part) = part.filter(|&n| n < batch) else {
+            return self.together(p, windows, compute);
+        };
+        let parts = windows.f_split(part, 0)?;
+        let features: Result<Vec<Tensor>> = parts
+            .iter()
+            .map(|part| self.together(p, part, compute))
+            .collect();
+        Ok(Tensor::f_cat(&features?, 0)?)
+    }
+
+    fn together(&self, p: &Parameters, windows: &Tensor, compute: Compute) -> Result<Tensor> {
+        let mut x = match self.layers.first() {
+            Some(first) if compute.blocked && blocked::is_for(first) => {
+                windows.f_to_kind(compute.kind())?
+            }
+            // Both put windows in order themselves.
+            Some(first) if compute.fuses(first, windows) => windows.shallow_clone(),
+            _ => compute.ready(windows)?,
+        };
+        for layer in &self.layers {
+            x = self.layer(layer, p, &x, compute)?;
+        }
+        Ok(x.f_flatten(1, -1)?.f_to_kind(Kind::Float)?)
+    }
+
+    /// One layer's output.
+    pub(crate) fn layer(
+        &self,
+        layer: &Layer,
+        p: &Parameters,
+        x: &Tensor,
+        compute: Compute,
+    ) -> Result<Tensor> {
+        let slope = layer.prelu.map(|place| p.at(place));
+        let (weight, bias) = (p.at(layer.weight), p.at(layer.bias));
+        if compute.fuses(layer, x) {
+            return fused::layer(layer, x, [weight, bias], slope, self.activation);
+        }
+        let slope = slope.map(|s| s.f_to_kind(compute.kind())).transpose()?;
+        if compute.blocked && blocked::is_for(layer) {
+            let (parameters, kind) = ([weight, bias], compute.kind());
+            return blocked::layer(layer, x, parameters, slope.as_ref(), self.activation, kind);
+        }
+        let [x, bias] = [x, bias].map(|t| t.f_to_kind(compute.kind()));
+        let (x, bias) = (x?, bias?);
+        let x = if layer.is_dense() {
+            layer.multiply(&x, &weight.f_to_kind(compute.kind())?, &bias)?
+        } else {
+            layer.convolve(&x, &compute.ready(weight)?, &bias)?
+        };
+        let x = activate(&x, self.activation, slope.as_ref())?;
+        if layer.conv.pool {
+            return Ok(x.f_max_pool3d([2, 2, 2], [2, 2, 2], [0, 0, 0], [1, 1, 1], false)?);
+        }
+        Ok(x)
+    }
+}
+
+impl Compute {
+    /// What suits forward passes without gradients: on a CPU as many windows at
+    /// once as leave each layer's output in the cache (the published networks'
+    /// first one is 10 MB for a single window), on a GPU as many as take a
+    /// gigabyte there.
+    ///
+    /// # Errors
+    /// [`crate::ModelError::Spec`] for a spec that is not valid.
+    pub fn acting(spec: &NetworkSpec, device: Device, bf16: bool) -> Result<Self> {
+        let room = if device == Device::Cpu {
+            CACHED
+        } else {
+            BESIDE
+        };
+        let fused = device == Device::Cpu;
+        Ok(Self {
+            bf16,
+            channels_last: true,
+            windows: Some((room / spec.largest_output(fused)?.max(1)).max(1)),
+            blocked: device != Device::Cpu,
+            fused,
+        })
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        if self.bf16 {
+            Kind::BFloat16
+        } else {
+            Kind::Float
+        }
+    }
+
+    fn fuses(self, layer: &Layer, x: &Tensor) -> bool {
+        let here = self.fused && fused::is_for(&layer.conv) && fused::takes(x);
+        here && (!self.bf16 || x.size().get(1).is_some_and(|c| *c < BF16_CHANNELS))
+    }
+
+    /// A tensor `[a, c, x, y, z]` as this computes with it.
+    pub(crate) fn ready(self, tensor: &Tensor) -> Result<Tensor> {
+        let tensor = tensor.f_to_kind(self.kind())?;
+        if self.channels_last {
+            channels_last(&tensor)
+        } else {
+            Ok(tensor)
+        }
+    }
+}
+
+/// A tensor's numbers in the order of its axes.
+pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+    let tensor = tensor.f_contiguous()?;
+    let mut all = vec![0.0; tensor.numel()];
+    tensor.f_copy_data(&mut all, tensor.numel())?;
+    Ok(all)
+}
+
+fn no_windows() -> ModelError {
+    ModelError::Input {
+        what: "windows",
+        expected: "at least one".to_owned(),
+        found: "none".to_owned(),
+    }
+}
+
+impl Layer {
+    /// Whether the kernel covers the whole input: a fully connected layer.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.conv.kernel == self.side && self.padding == (0, 0) && !self.conv.pool
+    }
+
+    /// `[B, C, k, k, k]` → `[B, O, 1, 1, 1]` as one matrix product.
+    fn multiply(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let y = x.f_flatten(1, -1)?;
+        let y = y.f_linear(&weight.f_flatten(1, -1)?, Some(bias))?;
+        Ok(y.f_unflatten(1, [-1, 1, 1, 1])?)
+    }
+
+    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let stride = as_i64(&[self.conv.stride; 3]);
+        let (before, after) = self.padding;
+        if before == after {
+            return Ok(x.f_conv3d(weight, Some(bias), stride, [before; 3], [1; 3], 1)?);
+        }
+        // libtorch's convolutions pad both sides alike.
+        let padded = x.f_constant_pad_nd([before, after, before, after, before, after])?;
+        Ok(padded.f_conv3d(weight, Some(bias), stride, [0; 3], [1; 3], 1)?)
+    }
+}
+
+/// Applies an activation; `slope` belongs to PReLU and has one number, or one
+/// per entry of axis 1.
+pub(crate) fn activate(
+    x: &Tensor,
+    activation: Activation,
+    slope: Option<&Tensor>,
+) -> Result<Tensor> {
+    Ok(match (activation, slope) {
+        (Activation::Prelu, Some(slope)) => x.f_prelu(slope)?,
+        (Activation::LeakyRelu, _) => x.f_leaky_relu()?,
+        (Activation::Relu, _) => x.f_relu()?,
+        (Activation::Linear | Activation::Prelu, _) => x.shallow_clone(),
+    })
+}
+
+/// The same `[a, c, x, y, z]` with c fastest in memory; tch has no word for
+/// the memory format, so the strides are made by hand.
+fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor
+        .f_permute([0, 2, 3, 4, 1])?
+        .f_contiguous()?
+        .f_permute([0, 4, 1, 2, 3])?)
+}

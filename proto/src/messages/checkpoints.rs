@@ -1,0 +1,270 @@
+//! Checkpoints of a running learner: what there is, and their bytes.
+
+use crate::error::ProtocolError;
+use crate::messages::pack;
+use crate::wire;
+use bytes::Bytes;
+
+/// Bytes of one piece of a file, at most.
+pub const PIECE_BYTES_MAX: usize = 1 << 20;
+/// Longest name of a file.
+const NAME_BYTES_MAX: usize = 255;
+
+/// One file of a run's checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointInfo {
+    /// Its name, without a folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Of the whole file.
+    pub sha256: [u8; 32],
+    /// When it was written: seconds since 1970.
+    pub modified_s: u64,
+    /// Updates done, where the name or the file tells.
+    pub updates: Option<u64>,
+}
+
+/// All of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointList {
+    /// The run.
+    pub run_id: String,
+    /// The most updates first.
+    pub checkpoints: Vec<CheckpointInfo>,
+}
+
+/// A part of a file that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its bytes: the first ones.
+    pub bytes: u64,
+    /// SHA-256 of the whole that it belongs to.
+    pub sha256: [u8; 32],
+}
+
+/// Which file, and from where on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullCheckpoint {
+    /// A name of the list, or `last`, `best`.
+    pub name: String,
+    /// What is there already.
+    pub part: Option<Part>,
+}
+
+/// A piece of a file; the pieces come in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointChunk {
+    /// The file's name.
+    pub name: String,
+    /// Bytes of the whole.
+    pub total_bytes: u64,
+    /// SHA-256 of the whole.
+    pub sha256: [u8; 32],
+    /// Where in the whole this piece starts.
+    pub offset: u64,
+    /// At most [`PIECE_BYTES_MAX`] bytes; none where everything is there already.
+    pub data: Bytes,
+}
+
+/// Whether a name may be one file in a folder: no path, nothing hidden.
+#[must_use]
+pub fn is_file_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.') && name.chars().all(plain)
+}
+
+fn file_name(field: &'static str, name: String) -> Result<String, ProtocolError> {
+    if is_file_name(&name) {
+        return Ok(name);
+    }
+    let why = format!("{name:?} is not the name of a file without a folder");
+    Err(ProtocolError::invalid(field, why))
+}
+
+impl From<CheckpointInfo> for wire::CheckpointInfo {
+    fn from(info: CheckpointInfo) -> Self {
+        Self {
+            name: info.name,
+            bytes: info.bytes,
+            sha256: Bytes::copy_from_slice(&info.sha256),
+            modified_s: info.modified_s,
+            updates: info.updates,
+        }
+    }
+}
+
+impl TryFrom<wire::CheckpointInfo> for CheckpointInfo {
+    type Error = ProtocolError;
+
+    fn try_from(info: wire::CheckpointInfo) -> Result<Self, ProtocolError> {
+        Ok(Self {
+            name: file_name("checkpoints.name", info.name)?,
+            bytes: info.bytes,
+            sha256: pack::digest("checkpoints.sha256", &info.sha256)?,
+            modified_s: info.modified_s,
+            updates: info.updates,
+        })
+    }
+}
+
+impl From<CheckpointList> for wire::CheckpointList {
+    fn from(list: CheckpointList) -> Self {
+        Self {
+            run_id: list.run_id,
+            checkpoints: list.checkpoints.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::CheckpointList> for CheckpointList {
+    type Error = ProtocolError;
+
+    fn try_from(list: wire::CheckpointList) -> Result<Self, ProtocolError> {
+        let checkpoints = list.checkpoints.into_iter().map(TryInto::try_into);
+        Ok(Self {
+            run_id: list.run_id,
+            checkpoints: checkpoints.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<PullCheckpoint> for wire::PullCheckpointRequest {
+    fn from(request: PullCheckpoint) -> Self {
+        let sha256 = request.part.map(|p| Bytes::copy_from_slice(&p.sha256));
+        Self {
+            name: request.name,
+            offset: request.part.map_or(0, |p| p.bytes),
+            sha256: sha256.unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<wire::PullCheckpointRequest> for PullCheckpoint {
+    type Error = ProtocolError;
+
+    fn try_from(request: wire::PullCheckpointRequest) -> Result<Self, ProtocolError> {
+        let part = match (request.offset, request.sha256.is_empty()) {
+            (0, true) => None,
+            (bytes, _) => Some(Part {
+                bytes,
+                sha256: pack::digest("sha256", &request.sha256)?,
+            }),
+        };
+        Ok(Self {
+            name: file_name("name", request.name)?,
+            part,
+        })
+    }
+}
+
+impl From<CheckpointChunk> for wire::CheckpointChunk {
+    fn from(chunk: CheckpointChunk) -> Self {
+        Self {
+            name: chunk.name,
+            total_bytes: chunk.total_bytes,
+            sha256: Bytes::copy_from_slice(&chunk.sha256),
+            offset: chunk.offset,
+            data: chunk.data,
+        }
+    }
+}
+
+impl TryFrom<wire::CheckpointChunk> for CheckpointChunk {
+    type Error = ProtocolError;
+
+    fn try_from(chunk: wire::CheckpointChunk) -> Result<Self, ProtocolError> {
+        let bytes = chunk.data.len();
+        if bytes > PIECE_BYTES_MAX {
+            let why = format!("{bytes} bytes are more than {PIECE_BYTES_MAX}");
+            return Err(ProtocolError::invalid("data", why));
+        }
+        if chunk.offset.saturating_add(bytes as u64) > chunk.total_bytes {
+            let why = format!(
+                "{bytes} bytes at {} end after the whole of {}",
+                chunk.offset, chunk.total_bytes
+            );
+            return Err(ProtocolError::invalid("offset", why));
+        }
+        Ok(Self {
+            name: file_name("name", chunk.name)?,
+            total_bytes: chunk.total_bytes,
+            sha256: pack::digest("sha256", &chunk.sha256)?,
+            offset: chunk.offset,
+            data: chunk.data,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_requests_and_chunks_read_back() {
+        let list = CheckpointList {
+            run_id: "skulls-1".into(),
+            checkpoints: vec![CheckpointInfo {
+                name: "update-00000500.safetensors".into(),
+                bytes: 9,
+                sha256: [3; 32],
+                modified_s: 1_700_000_000,
+                updates: Some(500),
+            }],
+        };
+        assert_eq!(
+            CheckpointList::try_from(wire::CheckpointList::from(list.clone())),
+            Ok(list)
+        );
+        let sha256 = [4; 32];
+        for part in [None, Some(Part { bytes: 7, sha256 })] {
+            let name = "best".to_owned();
+            let request = PullCheckpoint { name, part };
+            let message = wire::PullCheckpointRequest::from(request.clone());
+            assert_eq!(PullCheckpoint::try_from(message), Ok(request));
+        }
+        let chunk = CheckpointChunk {
+            name: "best.safetensors".into(),
+            total_bytes: 9,
+            sha256,
+            offset: 2,
+            data: Bytes::from_static(b"1234567"),
+        };
+        let message = wire::CheckpointChunk::from(chunk.clone());
+        assert_eq!(CheckpointChunk::try_from(message.clone()), Ok(chunk));
+        let late = wire::CheckpointChunk {
+            offset: 3,
+            ..message
+        };
+        let error = CheckpointChunk::try_from(late).unwrap_err().to_string();
+        assert!(error.contains("offset"), "{error}");
+    }
+
+    #[test]
+    fn no_path_is_a_file_name() {
+        for good in ["best", "last.safetensors", "update-00000001.safetensors"] {
+            assert!(is_file_name(good), "{good}");
+        }
+        let long = "a".repeat(256);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../best",
+            "a/b",
+            "/etc/passwd",
+            "a\\b",
+            "a\0b",
+            ".hidden",
+            "é",
+            &long,
+        ] {
+            assert!(!is_file_name(bad), "{bad}");
+            let message = wire::PullCheckpointRequest {
+                name: bad.into(),
+                ..Default::default()
+            };
+            assert!(PullCheckpoint::try_from(message).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The first message of every conversation: do the two sides belong together?
+
+use crate::error::ProtocolError;
+use crate::messages::pack;
+use crate::wire;
+use bytes::Bytes;
+use common::transition::row::RowShape;
+use std::fmt;
+use tonic::Status;
+
+/// Raised by every incompatible change of the .proto files.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Longest run id, in bytes.
+const RUN_ID_BYTES_MAX: usize = 256;
+/// More agents or frames than any run has: bounds what a lying peer can make us allocate.
+const AGENTS_MAX: u32 = 1024;
+const HISTORY_MAX: u32 = 16;
+
+/// What must agree before any row flows. Always speaks [`PROTOCOL_VERSION`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The training run. Empty only in a join: whatever run the learner has.
+    pub run_id: String,
+    /// SHA-256 of the training manifest (which scans, numbered how).
+    pub manifest: [u8; 32],
+    /// SHA-256 of the config keys that shape rows and windows.
+    pub config_digest: [u8; 32],
+    /// Agents per row and frames per observation.
+    pub shape: RowShape,
+}
+
+impl Hello {
+    /// Compares a server's hello (`self`) with a client's, and names everything
+    /// that differs. An empty run id of the client agrees with every run; all
+    /// messages but a join refuse it on arrival.
+    pub fn check(&self, client: &Self) -> Result<(), HelloMismatch> {
+        let mut differences = Vec::new();
+        if !client.run_id.is_empty() && self.run_id != client.run_id {
+            differences.push(Difference::Run {
+                server: self.run_id.clone(),
+                client: client.run_id.clone(),
+            });
+        }
+        if self.manifest != client.manifest {
+            differences.push(Difference::Manifest {
+                server: self.manifest,
+                client: client.manifest,
+            });
+        }
+        if self.config_digest != client.config_digest {
+            differences.push(Difference::Config {
+                server: self.config_digest,
+                client: client.config_digest,
+            });
+        }
+        if self.shape != client.shape {
+            differences.push(Difference::Shape {
+                server: self.shape,
+                client: client.shape,
+            });
+        }
+        if differences.is_empty() {
+            Ok(())
+        } else {
+            Err(HelloMismatch { differences })
+        }
+    }
+}
+
+/// Everything in which two hellos differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HelloMismatch {
+    /// At least one.
+    pub differences: Vec<Difference>,
+}
+
+/// One thing that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// Built from incompatible versions.
+    Protocol {
+        /// The server's protocol version.
+        server: u32,
+        /// The client's protocol version.
+        client: u32,
+    },
+    /// Members of different runs.
+    Run {
+        /// The server's run id.
+        server: String,
+        /// The client's run id.
+        client: String,
+    },
+    /// Other scans, other landmarks, or other preprocessing.
+    Manifest {
+        /// The server's manifest hash.
+        server: [u8; 32],
+        /// The client's manifest hash.
+        client: [u8; 32],
+    },
+    /// Other rules, windows or networks.
+    Config {
+        /// The server's config digest.
+        server: [u8; 32],
+        /// The client's config digest.
+        client: [u8; 32],
+    },
+    /// Rows of another size.
+    Shape {
+        /// The server's row shape.
+        server: RowShape,
+        /// The client's row shape.
+        client: RowShape,
+    },
+}
+
+impl std::error::Error for HelloMismatch {}
+
+impl fmt::Display for HelloMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, difference) in self.differences.iter().enumerate() {
+            if i > 0 {
+                f.write_str("; ")?;
+            }
+            difference.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol { server, client } => write!(
+                f,
+                "protocol versions differ: the server speaks {server}, the client {client}: \
+                 use one landmarl version everywhere"
+            ),
+            Self::Run { server, client } => write!(
+                f,
+                "runs differ: the server belongs to run {server:?}, the client to run {client:?}: \
+                 give both one run id, or start a server for the other run"
+            ),
+            Self::Manifest { server, client } => write!(
+                f,
+                "training data differ: the manifest hash is {} on the server, {} on the client: \
+                 both must hold the same scans and landmarks",
+                Short(server),
+                Short(client)
+            ),
+            Self::Config { server, client } => write!(
+                f,
+                "configurations differ: the digest of the keys that shape rows and windows is {} on the server, \
+                 {} on the client: start both with the same configuration",
+                Short(server),
+                Short(client)
+            ),
+            Self::Shape { server, client } => write!(
+                f,
+                "row shapes differ: the server takes {} agents and {} frames per row, the client sends {} and {}",
+                server.agents, server.history, client.agents, client.history
+            ),
+        }
+    }
+}
+
+/// The first bytes of a hash: enough for a person to tell two apart.
+struct Short<'a>(&'a [u8; 32]);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<HelloMismatch> for Status {
+    fn from(mismatch: HelloMismatch) -> Self {
+        Self::failed_precondition(mismatch.to_string())
+    }
+}
+
+impl From<&Hello> for wire::Hello {
+    fn from(hello: &Hello) -> Self {
+        Self {
+            protocol: PROTOCOL_VERSION,
+            run_id: hello.run_id.clone(),
+            manifest: Bytes::copy_from_slice(&hello.manifest),
+            config_digest: Bytes::copy_from_slice(&hello.config_digest),
+            row_agents: hello.shape.agents.into(),
+            row_history: hello.shape.history.into(),
+        }
+    }
+}
+
+impl From<Hello> for wire::Hello {
+    fn from(hello: Hello) -> Self {
+        Self::from(&hello)
+    }
+}
+
+impl TryFrom<wire::Hello> for Hello {
+    type Error = ProtocolError;
+
+    /// Another protocol version is a mismatch at once: its other fields may
+    /// mean something else.
+    fn try_from(hello: wire::Hello) -> Result<Self, ProtocolError> {
+        if hello.protocol != PROTOCOL_VERSION {
+            let difference = Difference::Protocol {
+                server: PROTOCOL_VERSION,
+                client: hello.protocol,
+            };
+            return Err(HelloMismatch {
+                differences: vec![difference],
+            }
+            .into());
+        }
+        if hello.run_id.len() > RUN_ID_BYTES_MAX {
+            let why = format!(
+                "{} bytes are more than {RUN_ID_BYTES_MAX}",
+                hello.run_id.len()
+            );
+            return Err(ProtocolError::invalid("hello.run_id", why));
+        }
+        let within = |field, value: u32, max: u32| match value {
+            value if (1..=max).contains(&value) => Ok(value),
+            _ => Err(ProtocolError::invalid(
+                field,
+                format!("{value} is not within 1..={max}"),
+            )),
+        };
+        let agents = within("hello.row_agents", hello.row_agents, AGENTS_MAX)?;
+        let history = within("hello.row_history", hello.row_history, HISTORY_MAX)?;
+        Ok(Self {
+            run_id: hello.run_id,
+            manifest: pack::digest("hello.manifest", &hello.manifest)?,
+            config_digest: pack::digest("hello.config_digest", &hello.config_digest)?,
+            shape: RowShape {
+                agents: pack::narrow("hello.row_agents", agents)?,
+                history: pack::narrow("hello.row_history", history)?,
+            },
+        })
+    }
+}
+
+/// A hello that a join must carry; its run id may be empty.
+pub(crate) fn required_by_join(hello: Option<wire::Hello>) -> Result<Hello, ProtocolError> {
+    hello.ok_or(ProtocolError::Missing("hello"))?.try_into()
+}
+
+/// A hello that any other message must carry.
+pub(crate) fn required(hello: Option<wire::Hello>) -> Result<Hello, ProtocolError> {
+    let hello = required_by_join(hello)?;
+    if hello.run_id.is_empty() {
+        return Err(ProtocolError::Missing("hello.run_id"));
+    }
+    Ok(hello)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn hello() -> Hello {
+        Hello {
+            run_id: "skulls-1".into(),
+            manifest: [1; 32],
+            config_digest: [2; 32],
+            shape: RowShape {
+                agents: 1,
+                history: 4,
+            },
+        }
+    }
+
+    #[test]
+    fn reads_back_and_agrees_with_itself() {
+        let there = Hello::try_from(wire::Hello::from(&hello())).unwrap();
+        assert_eq!(there, hello());
+        assert_eq!(hello().check(&there), Ok(()));
+    }
+
+    #[test]
+    fn each_difference_is_a_sentence() {
+        let sentence = |change: fn(&mut Hello)| {
+            let mut client = hello();
+            change(&mut client);
+            hello().check(&client).unwrap_err().to_string()
+        };
+        assert!(sentence(|h| h.run_id = "other".into()).starts_with(
+            "runs differ: the server belongs to run \"skulls-1\", the client to run \"other\""
+        ));
+        assert!(sentence(|h| h.manifest = [0xab; 32]).starts_with("training data differ: the manifest hash is 010101010101 on the server, abababababab on the client"));
+        assert!(
+            sentence(|h| h.config_digest[0] = 9)
+                .contains("is 020202020202 on the server, 090202020202 on the client")
+        );
+        assert!(
+            sentence(|h| h.shape.agents = 5)
+                .ends_with("takes 1 agents and 4 frames per row, the client sends 5 and 4")
+        );
+        let both = sentence(|h| {
+            h.run_id = "other".into();
+            h.shape.history = 1;
+        });
+        assert!(
+            both.contains("runs differ") && both.contains("; row shapes differ"),
+            "{both}"
+        );
+    }
+
+    #[test]
+    fn only_a_join_may_leave_the_run_open() {
+        let mut open = hello();
+        open.run_id.clear();
+        assert_eq!(hello().check(&open), Ok(()));
+        assert_eq!(required_by_join(Some((&open).into())), Ok(open.clone()));
+        assert_eq!(
+            required(Some((&open).into())),
+            Err(ProtocolError::Missing("hello.run_id"))
+        );
+    }
+
+    #[test]
+    fn another_protocol_is_a_failed_precondition_and_a_broken_field_an_invalid_argument() {
+        let refused = |change: fn(&mut wire::Hello)| {
+            let mut message = wire::Hello::from(&hello());
+            change(&mut message);
+            Status::from(required(Some(message)).unwrap_err())
+        };
+        let status = refused(|h| h.protocol = 7);
+        assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+        assert!(
+            status
+                .message()
+                .contains("the server speaks 1, the client 7"),
+            "{status}"
+        );
+        for (change, field) in [
+            (
+                (|h| h.run_id.clear()) as fn(&mut wire::Hello),
+                "hello.run_id",
+            ),
+            (
+                |h| h.manifest = Bytes::from_static(b"short"),
+                "hello.manifest",
+            ),
+            (|h| h.config_digest.clear(), "hello.config_digest"),
+            (|h| h.row_agents = 0, "hello.row_agents"),
+            (|h| h.row_agents = 70_000, "hello.row_agents"),
+            (|h| h.row_history = 300, "hello.row_history"),
+        ] {
+            let status = refused(change);
+            assert_eq!(status.code(), tonic::Code::InvalidArgument);
+            assert!(status.message().contains(field), "{status}");
+        }
+    }
+}

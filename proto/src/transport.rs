@@ -1,0 +1,10 @@
+//! Channels, listeners, security, retries, health and HTTP.
+
+pub mod channel;
+pub mod health;
+pub mod http;
+pub mod listen;
+pub mod metrics;
+pub mod retry;
+pub mod security;
+pub mod serve;

@@ -1,0 +1,115 @@
+//! Connections: taken through the cluster's door, served, bounded.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tonic::Code;
+
+use crate::transport::security::{Conn, Peer, Security};
+
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS: usize = 256;
+/// How long a client may take for the head of a request.
+const HEAD: Duration = Duration::from_secs(15);
+/// How long open requests may take after the stop signal.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What anybody may read where nothing protects the service.
+const OPEN: [&str; 2] = ["/health", "/metrics"];
+
+/// Serves `router` on `listener` until `shutdown`; then open requests get a
+/// few seconds. Every request carries its [`Peer`], and has been held against
+/// the cluster's table of who may ask for what.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    security: &Security,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let router = router.layer(from_fn_with_state(security.clone(), guard));
+    let mut door = security.http_door(listener);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    let mut open = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        let next = async {
+            let permit = Arc::clone(&room).acquire_owned().await;
+            (permit, door.next().await)
+        };
+        let (permit, conn) = tokio::select! {
+            next = next => next,
+            Some(_) = open.join_next() => continue,
+            () = &mut shutdown => break,
+        };
+        // The door says what kept a connection out, and has no end of its own.
+        let Some(Ok(conn)) = conn else { continue };
+        let (router, watcher) = (router.clone(), graceful.watcher());
+        open.spawn(async move {
+            let _permit = permit;
+            requests(conn, router, watcher).await;
+        });
+    }
+    drop(door);
+    let _ = timeout(GRACE, graceful.shutdown()).await;
+    open.shutdown().await;
+}
+
+type Watcher = hyper_util::server::graceful::Watcher;
+
+async fn requests(conn: Conn, router: Router, watcher: Watcher) {
+    let peer = conn.peer();
+    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(conn), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(address = %peer.address, %error, "an HTTP connection ended early");
+    }
+}
+
+/// Lets through who may ask for that path.
+async fn guard(
+    State(security): State<Security>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let proven = security.has_tls() || security.has_token();
+    let here = peer.address.ip().to_canonical().is_loopback();
+    if !proven && !here && !OPEN.contains(&path) {
+        let why = "from another machine this needs certificates or a token, and this service has neither \
+                   (cluster.cert, cluster.token_file)\n";
+        tracing::warn!(peer = %peer.address.ip(), path, "HTTP request refused");
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    let shown = request.headers().get(AUTHORIZATION);
+    let shown = shown.map(HeaderValue::as_bytes);
+    let Err(denied) = security.admit(path, shown, peer.roles) else {
+        return next.run(request).await;
+    };
+    security.complain(peer.address, &denied);
+    let status = match denied.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::FORBIDDEN,
+    };
+    (status, format!("{denied}\n")).into_response()
+}

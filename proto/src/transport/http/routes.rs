@@ -1,0 +1,49 @@
+//! What every service answers over HTTP.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use common::run::telemetry::Control;
+
+use crate::transport::metrics::{self, Metrics};
+
+/// A log level is short.
+const BODY_BYTES_MAX: usize = 4096;
+
+/// `/metrics`, `/health` and `/log-level`; a service merges its own.
+/// Who may ask for what is `serve`'s to decide.
+pub fn standard(metrics: Metrics, log: Control) -> Router {
+    let level = get(level)
+        .put(set_level)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(log);
+    Router::new()
+        .route("/metrics", get(told).with_state(metrics))
+        .route("/health", get(async || "ok\n"))
+        .route("/log-level", level)
+}
+
+async fn told(State(metrics): State<Metrics>) -> Response {
+    // Reading files of the system is quick, but no task should wait for a disk.
+    let text = tokio::task::spawn_blocking(move || metrics.text()).await;
+    match text {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn level(State(log): State<Control>) -> String {
+    log.level() + "\n"
+}
+
+async fn set_level(State(log): State<Control>, body: Bytes) -> Response {
+    let level = String::from_utf8_lossy(&body);
+    match log.set_level(&level) {
+        Ok(()) => (StatusCode::OK, log.level() + "\n").into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}

@@ -1,0 +1,247 @@
+//! Real requests over real sockets.
+
+use std::sync::{Arc, OnceLock};
+
+use common::config::Config;
+use common::run::telemetry::{self, Console, Control};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use super::*;
+use crate::transport::metrics::{Metrics, Process};
+use crate::transport::security::Role;
+use crate::transport::security::issue::{Authority, Pair};
+
+/// Logging is set up once per process.
+fn log() -> Control {
+    static GUARD: OnceLock<telemetry::Guard> = OnceLock::new();
+    let guard = GUARD.get_or_init(|| {
+        let options = telemetry::Options {
+            console: Console::new(|_| Ok(())),
+            ..telemetry::Options::new("test", "info")
+        };
+        telemetry::init(&options).unwrap()
+    });
+    guard.control()
+}
+
+fn router() -> Router {
+    let metrics = Metrics::default();
+    metrics.add(Process::new("test", Some(log())));
+    standard(metrics, log())
+}
+
+async fn start(security: &Security) -> (SocketAddr, Serving) {
+    let listener = bind("127.0.0.1:0", security, false).await.unwrap();
+    let address = listener.as_ref().unwrap().local_addr().unwrap();
+    let serving = spawn(listener, router(), security).unwrap();
+    (address, serving)
+}
+
+fn with_token(dir: &std::path::Path, token: &str) -> Security {
+    let path = dir.join("token");
+    std::fs::write(&path, token).unwrap();
+    let mut cluster = Config::defaults().unwrap().cluster;
+    cluster.token_file = path.to_str().unwrap().to_owned();
+    Security::from_config(&cluster).unwrap()
+}
+
+/// Status and the rest of the answer.
+async fn talk(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    line: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String) {
+    let length = body.len();
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A server that closes without TLS's farewell has answered all the same.
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).map_or(0, |s| s.parse().unwrap());
+    (status, answer)
+}
+
+async fn ask(address: SocketAddr, line: &str, headers: &str, body: &str) -> (u16, String) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    talk(stream, line, headers, body).await
+}
+
+#[tokio::test]
+async fn health_and_metrics_are_answered_until_the_end() {
+    let (address, serving) = start(&Security::none()).await;
+    let (status, answer) = ask(address, "GET /health", "", "").await;
+    assert!(status == 200 && answer.ends_with("ok\n"), "{answer}");
+    let (status, answer) = ask(address, "GET /metrics", "", "").await;
+    assert_eq!(status, 200);
+    for part in [
+        crate::transport::metrics::CONTENT_TYPE,
+        "landmarl_process_log_lines_dropped_total 0.0",
+        "# EOF",
+    ] {
+        assert!(answer.contains(part), "{part} is not in {answer}");
+    }
+    assert_eq!(ask(address, "GET /nothing", "", "").await.0, 404);
+    assert_eq!(ask(address, "POST /health", "", "").await.0, 405);
+    // An idle connection does not keep the server from stopping.
+    let idle = TcpStream::connect(address).await.unwrap();
+    let begin = std::time::Instant::now();
+    serving.finish().await;
+    assert!(begin.elapsed().as_secs() < 4);
+    drop(idle);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_level_changes_with_the_token_alone_where_there_is_one() {
+    let (open, _a) = start(&Security::none()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let token = "open-sesame-open-sesame-open-sesame";
+    let (guarded, _b) = start(&with_token(dir.path(), token)).await;
+    let right = &format!("Authorization: Bearer {token}\r\n");
+    let wrong = &format!("Authorization: Bearer {}\r\n", &token[1..]);
+    let put = "PUT /log-level";
+    for (address, headers, body, expected) in [
+        (guarded, "", "debug", 401),
+        (guarded, wrong, "debug", 401),
+        (guarded, right, "loud", 400),
+        (guarded, right, &"x".repeat(5000), 413),
+        (open, "", "warn,proto=debug\n", 200),
+        (guarded, right, "debug", 200),
+    ] {
+        let (status, answer) = ask(address, put, headers, body).await;
+        assert_eq!(status, expected, "{headers}{answer}");
+        let now = log().level();
+        let expected = if status == 200 { body.trim() } else { &now };
+        assert_eq!(now, expected);
+    }
+    assert!(tracing::enabled!(tracing::Level::DEBUG));
+    for (headers, expected) in [("", 401), (wrong, 401), (right.as_str(), 404)] {
+        let (status, _) = ask(guarded, "GET /checkpoints/best", headers, "").await;
+        assert_eq!(status, expected, "{headers}");
+    }
+    let (_, answer) = ask(guarded, "GET /log-level", right, "").await;
+    assert!(answer.ends_with("\r\n\r\ndebug\n"), "{answer}");
+    log().set_level("info").unwrap();
+    assert!(!tracing::enabled!(tracing::Level::DEBUG));
+}
+
+#[tokio::test]
+async fn addresses_are_refused_with_a_reason() {
+    let taken = bind("127.0.0.1:0", &Security::none(), false)
+        .await
+        .unwrap()
+        .unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let held = bind(&taken, &Security::none(), false).await;
+    for (listen, words) in [
+        ("localhost", "is not IP:PORT"),
+        ("0.0.0.0:0", "cluster.insecure"),
+        (&taken, "the port is in use"),
+    ] {
+        let error = bind(listen, &Security::none(), false)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{listen}: {error}");
+    }
+    drop(held);
+    assert!(bind("", &Security::none(), false).await.unwrap().is_none());
+    assert!(bind("0.0.0.0:0", &Security::none(), true).await.is_ok());
+}
+
+/// A learner's server, and what makes clients of its authority.
+struct Made {
+    _dir: tempfile::TempDir,
+    authority: Authority,
+    server: Security,
+}
+
+fn made() -> Made {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(1).unwrap();
+    let pair = authority.certificate(Role::Learner, &[], 1).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let cluster = common::config::ClusterConfig {
+        ca: write("ca.pem", &authority.pair().certificate),
+        cert: write("learner.pem", &pair.certificate),
+        key: write("learner.key", &pair.key),
+        ..Config::defaults().unwrap().cluster
+    };
+    let server = Security::from_config(&cluster).unwrap();
+    Made {
+        _dir: dir,
+        authority,
+        server,
+    }
+}
+
+impl Made {
+    fn client(&self, own: Option<&Pair>) -> ClientConfig {
+        let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(certificate(&self.authority.pair().certificate))
+            .unwrap();
+        let client = ClientConfig::builder().with_root_certificates(roots);
+        let Some(own) = own else {
+            return client.with_no_client_auth();
+        };
+        let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+        let chain = vec![certificate(&own.certificate)];
+        client.with_client_auth_cert(chain, key).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn over_tls_only_those_with_a_certificate_are_answered_and_each_role_its_own() {
+    let made = made();
+    let (address, _serving) = start(&made.server).await;
+    let name = ServerName::try_from(Role::Learner.dns_name()).unwrap();
+    let connect = async |config: ClientConfig| {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name.clone(), stream).await
+    };
+    for (role, line, expected) in [
+        (Role::Monitor, "GET /health", 200),
+        (Role::Monitor, "GET /metrics", 200),
+        (Role::Monitor, "PUT /log-level", 403),
+        (Role::Actor, "GET /metrics", 403),
+        // Let in, and told that there is no such level: the level is the whole process's,
+        // and other tests look at it.
+        (Role::Operator, "PUT /log-level", 400),
+    ] {
+        let own = made.authority.certificate(role, &[], 1).unwrap();
+        let stream = connect(made.client(Some(&own))).await.unwrap();
+        let (status, answer) = talk(stream, line, "", "loud").await;
+        assert_eq!(status, expected, "{role}: {answer}");
+    }
+    // With TLS 1.3 a client hears only afterwards that it is refused.
+    match connect(made.client(None)).await {
+        Ok(mut stream) => {
+            let _ = stream
+                .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                .await;
+            let mut answer = Vec::new();
+            let read = stream.read_to_end(&mut answer).await;
+            assert!(read.is_err() && answer.is_empty(), "{answer:?}");
+        }
+        Err(error) => assert!(error.to_string().contains("ertificate"), "{error}"),
+    }
+    // Nor are those who speak no TLS at all.
+    let (status, answer) = ask(address, "GET /health", "", "").await;
+    assert_eq!(status, 0, "{answer}");
+}

@@ -1,0 +1,351 @@
+//! Real servers and clients, with certificates made for the occasion.
+
+use super::issue::{Authority, Pair, token};
+use super::*;
+use crate::transport::health::{self, HealthError};
+use crate::transport::listen;
+use crate::transport::serve;
+use common::config::Config;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::Code;
+use tonic::service::Routes;
+
+/// Files of one cluster: an authority and what it signed.
+struct Certs {
+    dir: tempfile::TempDir,
+    authority: Authority,
+}
+
+impl Certs {
+    fn new() -> Self {
+        let certs = Self {
+            dir: tempfile::tempdir().unwrap(),
+            authority: Authority::new(1).unwrap(),
+        };
+        certs.write("ca.pem", &certs.authority.pair().certificate);
+        certs.write("token", &token().unwrap());
+        certs
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn issue(&self, role: Role, days: u32) -> Pair {
+        self.authority.certificate(role, &[], days).unwrap()
+    }
+
+    /// The configuration of a process in this role.
+    fn config(&self, role: Role, days: u32) -> ClusterConfig {
+        let pair = self.issue(role, days);
+        ClusterConfig {
+            ca: self.path("ca.pem"),
+            cert: self.write(&format!("{role}.pem"), &pair.certificate),
+            key: self.write(&format!("{role}.key"), &pair.key),
+            token_file: self.path("token"),
+            ..Config::defaults().unwrap().cluster
+        }
+    }
+
+    fn security(&self, role: Role) -> Security {
+        Security::from_config(&self.config(role, 1)).unwrap()
+    }
+}
+
+struct Server {
+    address: String,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<Result<(), serve::ServeError>>,
+}
+
+impl Server {
+    async fn start(security: Security) -> Self {
+        let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false)
+            .await
+            .unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (stop, stopped) = oneshot::channel();
+        let routes = Routes::default();
+        let served = tokio::spawn(serve::run_server(listener, security, routes, &[], async {
+            let _ = stopped.await;
+        }));
+        Self {
+            address,
+            stop,
+            served,
+        }
+    }
+
+    async fn check(&self, security: &Security) -> Result<(), HealthError> {
+        health::check(&self.address, security, Role::Replay).await
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.served.await.unwrap().unwrap();
+    }
+}
+
+/// Calls what the server does not have, and so learns whether it got that far.
+async fn status(server: &Server, security: &Security) -> Code {
+    let channel = security.connect(&server.address, Role::Replay).unwrap();
+    let mut client = crate::transport::channel::replay_client(channel);
+    let asked = client.status(crate::wire::ShardStatusRequest {}).await;
+    asked.unwrap_err().code()
+}
+
+#[tokio::test]
+async fn both_sides_must_come_from_one_authority_and_the_server_in_its_role() {
+    let (ours, theirs) = (Certs::new(), Certs::new());
+    let server = Server::start(ours.security(Role::Replay)).await;
+    for role in Role::ALL {
+        server.check(&ours.security(role)).await.unwrap();
+    }
+    assert!(server.check(&Security::none()).await.is_err(), "plain text");
+    let foreign = server.check(&theirs.security(Role::Actor)).await;
+    let told = foreign.unwrap_err().to_string();
+    assert!(told.contains("certificate"), "{told}");
+    // Ours, for a server that claims to be a shard and is an actor.
+    let impostor = Server::start(ours.security(Role::Actor)).await;
+    let told = impostor.check(&ours.security(Role::Learner)).await;
+    let told = told.unwrap_err().to_string();
+    assert!(told.contains("certificate"), "{told}");
+    // Nobody was harmed.
+    server.check(&ours.security(Role::Learner)).await.unwrap();
+    server.stop().await;
+    impostor.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_does_not_pass_even_where_ours_is_trusted() {
+    let (ours, theirs) = (Certs::new(), Certs::new());
+    let mut config = theirs.config(Role::Actor, 1);
+    // Read by itself it does not fit, and is refused before any call.
+    config.ca = ours.path("ca.pem");
+    let refused = Security::from_config(&config).unwrap_err().to_string();
+    assert!(
+        refused.contains("was not signed by the authority"),
+        "{refused}"
+    );
+    // So somebody who does not ask us builds the client by hand.
+    let server = Server::start(ours.security(Role::Replay)).await;
+    let tls = tonic::transport::ClientTlsConfig::new()
+        .ca_certificate(tonic::transport::Certificate::from_pem(
+            ours.authority.pair().certificate,
+        ))
+        .domain_name(Role::Replay.dns_name());
+    let stranger = theirs.issue(Role::Actor, 1);
+    let identity = tonic::transport::Identity::from_pem(stranger.certificate, stranger.key);
+    for tls in [tls.clone(), tls.identity(identity)] {
+        let endpoint = endpoint(&server.address, "https").unwrap();
+        let channel = endpoint.tls_config(tls).unwrap().connect_lazy();
+        let mut client = tonic_health::pb::health_client::HealthClient::new(channel);
+        let asked = client.check(tonic_health::pb::HealthCheckRequest::default());
+        assert!(asked.await.is_err());
+    }
+    server.check(&ours.security(Role::Actor)).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn roles_and_tokens_are_asked_for_in_a_sentence() {
+    let certs = Certs::new();
+    let server = Server::start(certs.security(Role::Replay)).await;
+    assert_eq!(
+        status(&server, &certs.security(Role::Monitor)).await,
+        Code::Unimplemented
+    );
+    let channel = |security: &Security| security.connect(&server.address, Role::Replay).unwrap();
+    let sample = |security: Security| {
+        let mut client = crate::transport::channel::replay_client(channel(&security));
+        async move {
+            let asked = client.sample(crate::wire::SampleRequest::default()).await;
+            asked.unwrap_err()
+        }
+    };
+    assert_eq!(
+        sample(certs.security(Role::Learner)).await.code(),
+        Code::Unimplemented
+    );
+    let denied = sample(certs.security(Role::Actor)).await;
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    let sentence =
+        "a certificate of actor may not call /landmarl.v1.Replay/Sample, which is for learner";
+    assert!(denied.message().starts_with(sentence), "{denied}");
+
+    let mut config = certs.config(Role::Learner, 1);
+    config.token_file = String::new();
+    let denied = sample(Security::from_config(&config).unwrap()).await;
+    assert_eq!(denied.code(), Code::Unauthenticated);
+    assert!(denied.message().contains("cluster.token_file"), "{denied}");
+    config.token_file = certs.write("other", &token().unwrap());
+    let other = Security::from_config(&config).unwrap();
+    let denied = sample(other.clone()).await;
+    assert_eq!(denied.code(), Code::Unauthenticated);
+    assert!(
+        denied.message().contains("is not this cluster's"),
+        "{denied}"
+    );
+    // Probes need none.
+    server.check(&other).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_token_counts_without_tls_too() {
+    let certs = Certs::new();
+    let plain = |token_file: String| {
+        let config = ClusterConfig {
+            token_file,
+            ..Config::defaults().unwrap().cluster
+        };
+        Security::from_config(&config).unwrap()
+    };
+    let ours = plain(certs.path("token"));
+    assert!(!ours.has_tls() && ours.server_tls().is_none());
+    let server = Server::start(ours.clone()).await;
+    assert_eq!(status(&server, &ours).await, Code::Unimplemented);
+    assert_eq!(
+        status(&server, &Security::none()).await,
+        Code::Unauthenticated
+    );
+    let other = plain(certs.write("other", &token().unwrap()));
+    assert_eq!(status(&server, &other).await, Code::Unauthenticated);
+    server.check(&Security::none()).await.unwrap();
+    server.stop().await;
+}
+
+type Change<'a> = &'a dyn Fn(&mut ClusterConfig);
+
+#[test]
+fn files_that_do_not_fit_are_named_with_their_key() {
+    let certs = Certs::new();
+    let good = certs.config(Role::Actor, 400);
+    Security::from_config(&good).unwrap();
+    let refused = |change: Change<'_>| {
+        let mut config = good.clone();
+        change(&mut config);
+        Security::from_config(&config).unwrap_err().to_string()
+    };
+    let other = certs.issue(Role::Actor, 1);
+    let cases: [(Change<'_>, &str, &str); 6] = [
+        (
+            &|c| c.ca = "/no/ca.pem".into(),
+            "cluster.ca",
+            "cannot read /no/ca.pem",
+        ),
+        (
+            &|c| c.ca = certs.path("token"),
+            "cluster.ca",
+            "holds no certificate in PEM",
+        ),
+        (
+            &|c| c.cert = c.key.clone(),
+            "cluster.cert",
+            "holds no certificate in PEM",
+        ),
+        (
+            &|c| c.key = c.cert.clone(),
+            "cluster.key",
+            "holds no private key in PEM",
+        ),
+        (
+            &|c| c.key = certs.write("other.key", &other.key),
+            "cluster.key",
+            "does not belong to cluster.cert",
+        ),
+        (
+            &|c| c.token_file = certs.write("short", "abc"),
+            "cluster.token_file",
+            "fewer than 16",
+        ),
+    ];
+    for (change, key, why) in cases {
+        let told = refused(change);
+        assert!(told.contains(key) && told.contains(why), "{told}");
+    }
+}
+
+#[test]
+fn the_days_left_and_the_roles_are_read_from_the_certificate() {
+    let certs = Certs::new();
+    for (days, role) in [(1, Role::Actor), (90, Role::Learner)] {
+        let security = Security::from_config(&certs.config(role, days)).unwrap();
+        let identity = security.identity.unwrap();
+        assert_eq!(identity.days_left, u64::from(days));
+        assert_eq!(identity.roles, Roles::of(&[role]));
+    }
+}
+
+/// Says nothing, and waits for the end.
+async fn silence(address: String) {
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut greeting = Vec::new();
+    let cut = silent.read_to_end(&mut greeting);
+    let cut = tokio::time::timeout(std::time::Duration::from_secs(60), cut).await;
+    assert!(cut.is_ok(), "the connection stays");
+}
+
+#[tokio::test]
+async fn one_who_says_nothing_loses_the_connection() {
+    let certs = Certs::new();
+    let secured = Server::start(certs.security(Role::Replay)).await;
+    let plain = Server::start(Security::none()).await;
+    tokio::join!(
+        silence(secured.address.clone()),
+        silence(plain.address.clone())
+    );
+    secured.check(&certs.security(Role::Actor)).await.unwrap();
+    plain.check(&Security::none()).await.unwrap();
+    secured.stop().await;
+    plain.stop().await;
+}
+
+#[tokio::test]
+async fn headers_beyond_the_limit_are_refused_and_harm_nobody() {
+    let server = Server::start(Security::none()).await;
+    let channel = Security::none()
+        .connect(&server.address, Role::Replay)
+        .unwrap();
+    let mut client = crate::transport::channel::replay_client(channel);
+    let mut asked = async |bytes: usize| {
+        let mut request = tonic::Request::new(crate::wire::ShardStatusRequest {});
+        let value = "x".repeat(bytes).parse().unwrap();
+        request.metadata_mut().insert("much", value);
+        client.status(request).await.unwrap_err().code()
+    };
+    assert_eq!(asked(8 << 10).await, Code::Unimplemented);
+    assert_ne!(asked(32 << 10).await, Code::Unimplemented);
+    assert_eq!(asked(8 << 10).await, Code::Unimplemented);
+    server.stop().await;
+}
+
+#[test]
+fn behind_tls_somebody_without_a_role_has_none() {
+    let certs = Certs::new();
+    let security = certs.security(Role::Learner);
+    let token = format!(
+        "Bearer {}",
+        std::fs::read_to_string(certs.path("token")).unwrap()
+    );
+    let path = "/landmarl.v1.Learner/Status";
+    let admit = |roles| security.admit(path, Some(token.as_bytes()), roles);
+    assert_eq!(admit(Some(Roles::of(&[Role::Monitor]))), Ok(()));
+    assert!(matches!(admit(None), Err(Denied::Role { .. })));
+    let made_up = format!("/{}", "x".repeat(10_000));
+    let denied = security.admit(&made_up, None, Some(Roles::of(&[Role::Operator])));
+    let told = denied.unwrap_err().to_string();
+    assert!(
+        told.len() < 400 && told.contains("is for no role"),
+        "{told}"
+    );
+}

@@ -1,0 +1,165 @@
+//! A shard that begins with the rows of its journal.
+
+use crate::config::ShardConfig;
+use crate::error::ShardError;
+use crate::journal::disk::RealDisk;
+use crate::journal::log::{Log, Start};
+use crate::journal::recover::{Mode, Recovered, Sink, recover};
+use crate::journal::segment::{Head, Stored};
+use crate::journal::snapshot::Snapshot;
+use crate::journal::{JournalConfig, JournalError};
+use crate::shard::Shard;
+use proto::messages::hello::Hello;
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+/// A shard with the rows of its journal.
+#[derive(Debug)]
+pub struct Restored {
+    /// The shard.
+    pub shard: Shard,
+    /// The log that goes on from there.
+    pub log: Log<RealDisk>,
+    /// Keeps others out of the folder for as long as it is open.
+    pub lock: File,
+}
+
+/// A shard with the rows of its journal.
+pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored, ShardError> {
+    let folder = &journal.folder;
+    fs::create_dir_all(folder).map_err(JournalError::disk("create", folder))?;
+    let lock = lock(folder)?;
+    let (number, writers_max) = (config.shard, config.writers_max);
+    let mut filling = Filling {
+        shard: Shard::new(config)?,
+        journal,
+        refused: None,
+    };
+    let found = recover(
+        folder,
+        Some(number),
+        Mode::Repair,
+        writers_max,
+        &mut filling,
+    );
+    if let Some(refused) = filling.refused.take() {
+        return Err(refused);
+    }
+    let (mut shard, mut found) = (filling.shard, found?);
+    let capacity = shard.config().capacity as u64;
+    let stale = found.settle(found.next_row.saturating_sub(capacity));
+    shard.go_on(found.writers.clone(), found.next_row, found.incarnation);
+    reweigh(&mut shard, journal, &found)?;
+    tell(&shard, journal, &found);
+    let start = Start {
+        shard: number,
+        incarnation: shard.config().incarnation,
+        capacity,
+        next_row: found.next_row,
+        segments: found.segments.clone(),
+        stale,
+        writers: found.writers.clone(),
+    };
+    let hello: Option<Hello> = shard.hello().cloned();
+    let log = Log::new(RealDisk, journal.clone(), start, hello);
+    Ok(Restored { shard, log, lock })
+}
+
+/// Two shards that write to one folder would destroy each other's rows.
+fn lock(folder: &Path) -> Result<File, JournalError> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(JournalError::disk("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::Foreign {
+            folder: folder.to_owned(),
+            why: "is in use by another shard that runs".to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(JournalError::disk("lock", &path)(error)),
+    }
+}
+
+/// Rows on their way into a shard that was made for them.
+struct Filling<'a> {
+    shard: Shard,
+    journal: &'a JournalConfig,
+    /// Why the shard did not take them.
+    refused: Option<ShardError>,
+}
+
+impl Filling<'_> {
+    fn or_refused(&mut self, done: Result<(), ShardError>) -> Result<(), JournalError> {
+        done.map_err(|error| {
+            let why = error.to_string();
+            self.refused = Some(error);
+            JournalError::Foreign {
+                folder: self.journal.folder.clone(),
+                why,
+            }
+        })
+    }
+}
+
+impl Sink for Filling<'_> {
+    fn open(&mut self, head: &Head) -> Result<(), JournalError> {
+        if let Some(Err(mismatch)) = self.shard.hello().map(|own| own.check(&head.hello)) {
+            return Err(JournalError::Foreign {
+                folder: self.journal.folder.clone(),
+                why: format!("is not of this run ({mismatch})"),
+            });
+        }
+        let done = self.shard.join(&head.hello);
+        self.or_refused(done)
+    }
+
+    fn rows(&mut self, batch: &Stored<'_>) -> Result<(), JournalError> {
+        let table = self.shard.table();
+        let done = table.and_then(|t| Ok(t.insert(batch.packed, &batch.td_errors())?));
+        self.or_refused(done)
+    }
+
+    fn hole(&mut self, rows: u64) -> Result<(), JournalError> {
+        let table = self.shard.table();
+        let done = table.and_then(|t| Ok(t.skip(rows)?));
+        self.or_refused(done)
+    }
+}
+
+/// Priorities of the last snapshot, where it is of these rows.
+fn reweigh(
+    shard: &mut Shard,
+    journal: &JournalConfig,
+    found: &Recovered,
+) -> Result<(), ShardError> {
+    let Some(snapshot) = Snapshot::read(&journal.folder)? else {
+        return Ok(());
+    };
+    if found.hello.is_none() || snapshot.outline.end > found.next_row {
+        tracing::warn!(
+            "the snapshot is newer than the rows: they get the priorities that they came with"
+        );
+        return Ok(());
+    }
+    if snapshot.outline.selector != shard.config().selector {
+        tracing::warn!(was = ?snapshot.outline.selector, is = ?shard.config().selector, "the selector changed: rows get the priorities that they came with");
+        return Ok(());
+    }
+    shard.restore(&snapshot)
+}
+
+fn tell(shard: &Shard, journal: &JournalConfig, found: &Recovered) {
+    let folder = journal.folder.display();
+    for damage in &found.damage {
+        tracing::error!("{damage}");
+    }
+    if found.hello.is_some() {
+        tracing::info!(
+            %folder,
+            rows = shard.rows(),
+            next_row = found.next_row,
+            lost_rows = found.lost_rows,
+            torn_bytes = found.torn_bytes,
+            "rows of the journal are back"
+        );
+    }
+}

@@ -1,0 +1,302 @@
+//! One shard for many tasks.
+//!
+//! A mutex around the shard, not a thread that owns it: everything slow
+//! (decoding, checking, turning rows into columns) happens outside, what is left
+//! inside is copying rows and summing priorities, and nobody awaits while
+//! holding it. A batch that waits for credit waits outside too, so that a closed
+//! limiter never holds a sample up. Nor does the disk: the journal takes batches
+//! in the order of the table and writes them on its own thread.
+
+use crate::config::ShardConfig;
+use crate::error::ShardError;
+use crate::journal::JournalError;
+use crate::journal::disk::RealDisk;
+use crate::journal::log::Entry;
+use crate::journal::restore::{Restored, restore};
+use crate::journal::snapshot::{self, Pieces};
+use crate::journal::thread::{Journal, Room};
+use crate::service::counted::{Count, Counted};
+use crate::shard::{CheckedBatch, Insertion, Place, Shard};
+use proto::messages::hello::Hello;
+use proto::messages::insert::Writer;
+use proto::messages::shard_status::ShardStatus;
+use std::fs::File;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// After so long without credit the log says why.
+const LONG_WAIT: Duration = Duration::from_secs(30);
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acked {
+    /// The last batch stored from its writer.
+    pub sequence: u64,
+    /// Once the rows below this number are on the disk, so is the batch.
+    pub end: u64,
+}
+
+/// A snapshot that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The number behind that of its last row: the journal's position.
+    pub row: u64,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
+/// A shard with its clock and the queue of those who wait for credit.
+#[derive(Debug)]
+pub struct SharedShard {
+    shard: Mutex<Shard>,
+    journal: Option<Journal>,
+    /// Keeps others out of the journal's folder.
+    _lock: Option<File>,
+    /// Held while a snapshot is taken, by the thread that writes it too: a task
+    /// that is given up must not replace a later snapshot by its own.
+    snapshot: Arc<tokio::sync::Mutex<Pieces>>,
+    started: Instant,
+    /// Insert streams.
+    streams: Count,
+    /// Batches whose acknowledgement is on its way.
+    unacknowledged: Count,
+    /// Held by the first of those who wait; the others queue for it, in order.
+    first: tokio::sync::Mutex<()>,
+    /// Wakes the first when there is more credit.
+    granted: Notify,
+}
+
+impl SharedShard {
+    /// A shard with the rows of its journal, or an empty one. Blocks while it reads.
+    pub fn new(config: ShardConfig) -> Result<Self, ShardError> {
+        let (shard, journal, lock) = match config.journal.clone() {
+            None => (Shard::new(config)?, None, None),
+            Some(settings) => {
+                let Restored { shard, log, lock } = restore(config, &settings)?;
+                (
+                    shard,
+                    Some(Journal::start(log, RealDisk, &settings)?),
+                    Some(lock),
+                )
+            }
+        };
+        Ok(Self {
+            shard: Mutex::new(shard),
+            journal,
+            _lock: lock,
+            snapshot: Arc::default(),
+            started: Instant::now(),
+            streams: Count::default(),
+            unacknowledged: Count::default(),
+            first: tokio::sync::Mutex::new(()),
+            granted: Notify::new(),
+        })
+    }
+
+    /// Does something short with the shard, at this moment after the start.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Shard, Duration) -> T) -> Result<T, ShardError> {
+        let mut shard = self.shard.lock().map_err(|_| ShardError::Poisoned)?;
+        let now = self.started.elapsed();
+        Ok(act(&mut shard, now))
+    }
+
+    /// Takes note of insert credit, and wakes who waits for it.
+    pub fn grant(&self, incarnation: u64, insert_limit: u64) -> Result<(), ShardError> {
+        if self.with(|shard, _| shard.grant(incarnation, insert_limit))? {
+            self.granted.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Lets a caller in that belongs to this shard's run; the first decides which that is.
+    pub fn join(&self, hello: &Hello) -> Result<(), ShardError> {
+        self.with(|shard, _| {
+            let first = shard.hello().is_none();
+            shard.join(hello)?;
+            if first {
+                common::run::telemetry::name_run(&hello.run_id);
+            }
+            match &self.journal {
+                Some(journal) if first => Ok(journal.join(hello)?),
+                _ => Ok(()),
+            }
+        })?
+    }
+
+    /// Whether rows are kept on disk.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// Lets a writer begin: what it has stored, for the answer to its stream.
+    pub fn begin(&self, writer: Writer) -> Result<Acked, ShardError> {
+        self.with(|shard, _| {
+            Ok(Acked {
+                sequence: shard.begin(writer)?,
+                end: shard.next_row(),
+            })
+        })?
+    }
+
+    /// Returns once all rows below this number are on the disk; at once
+    /// without a journal.
+    pub async fn durable(&self, row: u64) -> Result<(), ShardError> {
+        match &self.journal {
+            Some(journal) => Ok(journal.durable(row).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores a batch as soon as the limiter and the journal have room for all
+    /// its rows. `urgent`: somebody will wait until it is on the disk. Dropping
+    /// the future gives up the wait.
+    pub async fn insert(&self, batch: CheckedBatch, urgent: bool) -> Result<Acked, ShardError> {
+        let room = match &self.journal {
+            Some(journal) => Some(journal.room(batch.packed.len()).await?),
+            None => None,
+        };
+        let mut coming = Coming {
+            batch: Arc::new(batch),
+            urgent,
+            room,
+        };
+        if let Some(acked) = self.try_insert(&mut coming, Place::Arriving)? {
+            return Ok(acked);
+        }
+        let _wait = Wait::enter(self)?;
+        let _first = self.first.lock().await;
+        loop {
+            if let Some(acked) = self.try_insert(&mut coming, Place::First)? {
+                return Ok(acked);
+            }
+            // Credit granted since then left a permit: the wake-up cannot be missed.
+            if tokio::time::timeout(LONG_WAIT, self.granted.notified())
+                .await
+                .is_err()
+            {
+                self.explain_wait(&coming.batch)?;
+            }
+        }
+    }
+
+    fn try_insert(&self, coming: &mut Coming, place: Place) -> Result<Option<Acked>, ShardError> {
+        self.with(|shard, now| {
+            Ok(match shard.insert(&coming.batch, place, now)? {
+                Insertion::NoCredit => None,
+                Insertion::Duplicate { acked } => Some(Acked {
+                    sequence: acked,
+                    end: shard.next_row(),
+                }),
+                Insertion::Stored { acked, first_row } => {
+                    // Under the same lock, so that the journal's order is the table's.
+                    if let (Some(journal), Some(room)) = (&self.journal, coming.room.take()) {
+                        let entry = Entry {
+                            first_row,
+                            batch: coming.batch.clone(),
+                        };
+                        journal.append(entry, coming.urgent, room)?;
+                    }
+                    Some(Acked {
+                        sequence: acked,
+                        end: shard.next_row(),
+                    })
+                }
+            })
+        })?
+    }
+
+    /// Saves the priorities; none without a journal or before the first row's shape is known.
+    pub async fn snapshot(self: &Arc<Self>) -> Result<Option<Taken>, ShardError> {
+        let Some(journal) = &self.journal else {
+            return Ok(None);
+        };
+        let mut pieces = self.snapshot.clone().lock_owned().await;
+        let (outline, folder) = self.with(|shard, _| {
+            let folder = shard.config().journal.as_ref().map(|j| j.folder.clone());
+            (shard.outline(), folder)
+        })?;
+        let Some(folder) = folder.filter(|_| outline.rows > 0) else {
+            return Ok(None);
+        };
+        // Never of rows that a crash could take: their numbers would be given again.
+        journal.durable(outline.end).await?;
+        let shared = self.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            // Piece by piece, so that nobody waits for the shard longer than one takes.
+            snapshot::write(&folder, &outline, &mut pieces, |rows, out| {
+                shared.with(|shard, _| shard.weights(rows, out))
+            })
+        });
+        let bytes = written.await.map_err(|_| JournalError::Gone)??;
+        let row = outline.end;
+        Ok(Some(Taken { row, bytes }))
+    }
+
+    /// Brings everything to the disk, and takes no more. Blocks.
+    pub fn stop(&self) -> Result<(), ShardError> {
+        match &self.journal {
+            Some(journal) => Ok(journal.stop()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts an insert stream.
+    #[must_use]
+    pub fn stream(&self) -> Counted {
+        self.streams.one()
+    }
+
+    /// Counts a batch until it is acknowledged.
+    #[must_use]
+    pub fn unacknowledged(&self) -> Counted {
+        self.unacknowledged.one()
+    }
+
+    /// What the shard and its journal tell people.
+    pub fn status(&self) -> Result<ShardStatus, ShardError> {
+        let mut status = self.with(|shard, now| shard.status(now))?;
+        status.journal = self.journal.as_ref().map(Journal::status);
+        status.insert_streams = self.streams.get();
+        status.unacknowledged = self.unacknowledged.get();
+        Ok(status)
+    }
+
+    fn explain_wait(&self, batch: &CheckedBatch) -> Result<(), ShardError> {
+        let (credit, summary) = self.with(|shard, now| (shard.credit(), shard.summary(now)))?;
+        tracing::warn!(
+            rows = batch.td_errors.len(),
+            inserted = credit.inserted(),
+            insert_limit = credit.limit(),
+            writers_waiting = summary.writers_waiting,
+            "inserts wait: the learner has allowed no more rows for {} s",
+            LONG_WAIT.as_secs()
+        );
+        Ok(())
+    }
+}
+
+/// A batch on its way into the table and the journal.
+struct Coming {
+    batch: Arc<CheckedBatch>,
+    urgent: bool,
+    room: Option<Room>,
+}
+
+/// Counts a writer as waiting for as long as it lives.
+struct Wait<'a>(&'a SharedShard);
+
+impl<'a> Wait<'a> {
+    fn enter(shared: &'a SharedShard) -> Result<Self, ShardError> {
+        shared.with(Shard::enter_wait)?;
+        Ok(Self(shared))
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        // A poisoned shard answers nobody any more; its counters do not matter.
+        let _ = self.0.with(Shard::leave_wait);
+    }
+}
