@@ -6,6 +6,7 @@ pub(crate) mod driver;
 pub(crate) mod feed;
 pub(crate) mod learner_client;
 pub mod metrics;
+pub(crate) mod unreachable;
 pub mod weights;
 
 use std::sync::Arc;

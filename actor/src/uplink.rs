@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
 use common::config::{AckConfig, OverloadConfig};
-use common::transition::row::Row;
 use proto::messages::insert::{AckLevel, InsertOpen, InsertReply};
 use proto::transport::channel::{AddressError, Channel, replay_client};
 use proto::transport::retry::{CALL_DEADLINE, backoff, reason};
@@ -29,11 +28,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::session::counters::Counters;
-use crate::session::learner_client::Away;
-use crate::uplink::outbox::Outbox;
-
-/// Rows of one step for one shard, with their priorities.
-pub(crate) type Chunk = Vec<(Row, f32)>;
+use crate::session::unreachable::Away;
+use crate::uplink::outbox::{Chunk, Outbox};
 
 /// Steps' rows between the rollout and the uplink: enough that a step need not
 /// wait for the task to wake, few enough that blocked rows stay fresh.

@@ -21,10 +21,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::position_history::Trail;
+use crate::environment::reward::REWARD_CLIP;
 use crate::environment::reward::{Moved, TeamReward, rewards};
 use crate::environment::rules::{Coupling, CutRule, Rules, TargetRule};
 use crate::imaging::scan::Scan;
-use crate::transition::n_step::REWARD_CLIP;
 use crate::transition::row::FrameRef;
 
 pub use state::WalkState;

@@ -11,13 +11,16 @@
 pub mod actors;
 pub mod batch;
 pub mod checkpoint;
+pub mod error;
 pub mod replay;
 pub mod report;
 pub mod run;
 pub mod service;
+pub mod shared;
 #[cfg(test)]
 mod testing;
 pub mod training;
 
+pub use error::{LearnerError, TrainThreadError};
 pub use report::progress::Progress;
-pub use run::{LearnerError, LearnerSetup, LearnerSummary, run};
+pub use run::{LearnerSetup, LearnerSummary, run};

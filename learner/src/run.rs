@@ -26,13 +26,15 @@ use crate::actors::registry::{Registry, Settings};
 use crate::batch::collate::CollateCounts;
 use crate::batch::sampler::Sampler;
 use crate::checkpoint::files::CheckpointFiles;
-use crate::replay::limiter::{Ledger, LedgerError, Limits};
+use crate::error::LearnerError;
+use crate::replay::limiter::{Ledger, Limits};
 use crate::replay::priorities::priorities;
 use crate::replay::shards::Store;
 use crate::report::progress::Progress;
 use crate::report::reporter::Reporter;
-use crate::service::{LearnerService, Shared};
-use crate::training::thread::{Done, TrainSetup, TrainSummary, TrainThreadError};
+use crate::service::LearnerService;
+use crate::shared::Shared;
+use crate::training::thread::{Done, TrainSetup, TrainSummary};
 
 /// How long actors are given to hear that the run is over.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -79,34 +81,6 @@ pub struct LearnerSummary {
     pub checkpoint: PathBuf,
     /// The last progress.
     pub progress: Progress,
-}
-
-/// Why a learner cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum LearnerError {
-    /// The limiter's settings.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// A shard's address.
-    #[error("cluster.shards: {0}")]
-    Address(#[from] proto::transport::channel::AddressError),
-    /// Training.
-    #[error(transparent)]
-    Train(#[from] TrainThreadError),
-    /// The run folder.
-    #[error("cannot write metrics to {path}: {source}; check the folder's rights and space")]
-    Metrics {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A thread could not be started, or died.
-    #[error("the {0} thread died; its last words are in the log")]
-    Thread(&'static str),
-    /// Serving.
-    #[error(transparent)]
-    Serve(#[from] proto::transport::serve::ServeError),
 }
 
 /// Runs until the last update, the time limit, or `shutdown`; a final

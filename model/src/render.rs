@@ -9,7 +9,7 @@ use common::imaging::volume::{Volume, Voxels};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
 
 /// Samples rendered at a time; bounds the index tensor to 256 MiB.
 const CHUNK: usize = 1 << 25;

@@ -19,7 +19,8 @@ use tokio::time::sleep;
 use tonic::{Code, Request, Status};
 
 use crate::error::ActorError;
-use crate::session::learner_client::{Away, is_final};
+use crate::session::learner_client::is_final;
+use crate::session::unreachable::Away;
 
 /// Weights of any size get through within this.
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::session::counters::Counters;
 use crate::session::weights::Published;
-use crate::uplink::Chunk;
+use crate::uplink::outbox::Chunk;
 use crate::uplink::placement::shard_of;
 
 /// One life of the actor, as the rollout sees it.

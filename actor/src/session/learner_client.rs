@@ -1,14 +1,14 @@
 //! The learner as an actor sees it: join, and say so every now and then.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::BackoffBuilder;
 use proto::messages::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
 use proto::transport::channel::{Channel, learner_client};
-use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, reason, unary};
+use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, unary};
 use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::learner_client::LearnerClient;
@@ -18,9 +18,8 @@ use tonic::{Code, Status};
 use crate::error::ActorError;
 use crate::session::counters::{Counters, Reading};
 use crate::session::feed::Feed;
+use crate::session::unreachable::Away;
 
-/// How often to say that the learner is still away.
-const SAY_AWAY_EVERY: Duration = Duration::from_secs(10);
 /// Heartbeats per lease.
 const BEATS_PER_LEASE: u32 = 4;
 /// The shortest time between heartbeats, whatever the lease.
@@ -56,42 +55,6 @@ pub(crate) enum Order {
     Rejoin,
     /// The run is over.
     Stop,
-}
-
-/// Says at most every so often that a peer is away.
-#[derive(Debug, Default)]
-pub(crate) struct Away {
-    since: Option<Instant>,
-    said: Option<Instant>,
-}
-
-impl Away {
-    /// How long the peer has been away, where that is to be said now.
-    pub(crate) fn due(&mut self) -> Option<Duration> {
-        let now = Instant::now();
-        let since = *self.since.get_or_insert(now);
-        let say = self.said.is_none_or(|said| now - said >= SAY_AWAY_EVERY);
-        say.then(|| {
-            self.said = Some(now);
-            now - since
-        })
-    }
-
-    pub(crate) fn say(&mut self, address: &str, status: &Status) {
-        if let Some(away) = self.due() {
-            tracing::warn!(
-                learner = address, away_s = away.as_secs(), code = ?status.code(), reason = reason(status),
-                "the learner does not answer; trying again"
-            );
-        }
-    }
-
-    /// It answers; said where its silence was.
-    pub(crate) fn is_back(&mut self, address: &str) {
-        if std::mem::take(self).since.is_some() {
-            tracing::info!(learner = address, "the learner is back");
-        }
-    }
 }
 
 impl Link {

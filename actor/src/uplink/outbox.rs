@@ -11,6 +11,9 @@ use common::transition::columns::to_columns;
 use common::transition::row::{Row, RowShape};
 use proto::messages::insert::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, InsertBatch};
 
+/// Rows of one step for one shard, with their priorities.
+pub(crate) type Chunk = Vec<(Row, f32)>;
+
 /// When batches are made, and how many are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Batching {

@@ -7,9 +7,9 @@ use common::config::ConfigError;
 use common::run::run_folder::RunFolderError;
 use common::run::telemetry::TelemetryError;
 use learner::LearnerError;
+use learner::TrainThreadError;
 use learner::checkpoint::CheckpointError;
 use learner::report::status_text::StatusError;
-use learner::training::thread::TrainThreadError;
 use proto::transport::security::SecurityError;
 
 /// What the shell gets.

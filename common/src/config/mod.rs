@@ -16,7 +16,7 @@ pub use layer::ConfigError;
 pub use sections::{
     AckConfig, ActionsConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig,
     DataConfig, EvaluationConfig, GoalsConfig, HttpConfig, LearnerConfig, LogConfig, NetworkConfig,
-    OverloadConfig, PoseConfig, ReplayConfig, RunConfig, SelectorConfig, ValidationConfig,
+    OverloadConfig, ReplayConfig, RunConfig, SelectorConfig, ValidationConfig,
 };
 
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use crate::environment::pose::PoseConfig;
 use crate::environment::rules::Rules;
 
 /// The defaults, with a comment for each key.

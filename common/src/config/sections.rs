@@ -205,15 +205,6 @@ pub struct AugmentConfig {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PoseConfig {
-    pub share: f64,
-    pub rotation_degrees: f64,
-    pub scaling: f64,
-    pub flip: f64,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ValidationConfig {
     pub every: u64,
     pub starts: usize,

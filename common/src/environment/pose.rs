@@ -14,8 +14,22 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::config::PoseConfig;
 use crate::imaging::geometry::{Affine, Geometry};
+use serde::{Deserialize, Serialize};
+
+/// The section `[pose]` of the configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoseConfig {
+    /// Share of the training episodes in another pose.
+    pub share: f64,
+    /// Rotation about each axis: up to ± this.
+    pub rotation_degrees: f64,
+    /// Scaling: up to ± this share.
+    pub scaling: f64,
+    /// Probability of a left-right flip.
+    pub flip: f64,
+}
 
 /// Binary digits behind the point.
 pub const FRACTION: u32 = 16;

@@ -8,6 +8,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Largest absolute reward of one step, as in every published system.
+pub const REWARD_CLIP: f32 = 1.0;
+
 /// What is rewarded. The numbers are those of the 2019 code's
 /// `--reward_strategy`; `d` is the Euclidean distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

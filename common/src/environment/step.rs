@@ -1,9 +1,9 @@
 //! What one step does, apart from any walk.
 
 use crate::environment::reward::Moved;
+use crate::environment::reward::REWARD_CLIP;
 use crate::environment::rules::{BorderRule, RewardUnit, Rules};
 use crate::imaging::geometry::Geometry;
-use crate::transition::n_step::REWARD_CLIP;
 
 use super::{ACTIONS, BLOCKED_REWARD, finest_step_mm};
 

@@ -10,11 +10,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use crate::environment::reward::REWARD_CLIP;
 use crate::environment::{Observation, Outcome};
 use crate::transition::row::{AgentStep, FrameRef, Row, RowHeader};
-
-/// Largest absolute reward of one step, as in every published system.
-pub const REWARD_CLIP: f32 = 1.0;
 
 /// One agent's share of one step, before it becomes part of a row.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -11,8 +11,8 @@ use common::run::run_folder::rfc3339;
 use common::run::tensorboard::EventFile;
 use serde::Serialize;
 
+use crate::error::LearnerError;
 use crate::report::progress::Progress;
-use crate::run::LearnerError;
 
 /// A line of metrics.jsonl.
 #[derive(Serialize)]

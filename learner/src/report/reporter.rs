@@ -11,12 +11,12 @@ use common::run::machine::resident_bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::batch::collate::CollateCounts;
+use crate::error::LearnerError;
 use crate::replay::priorities::PriorityCounts;
 use crate::replay::watchdog::Standstill;
 use crate::report::progress::Progress;
 use crate::report::recorder::Recorder;
-use crate::run::LearnerError;
-use crate::service::Shared;
+use crate::shared::Shared;
 use crate::training::thread::TrainStats;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use proto::messages::learner_status::{LearnerStatus, Pace};
 
 use crate::report::progress::Progress;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// The status; of one host's actors and evaluators alone where `host` is not empty.
 #[must_use]

@@ -23,12 +23,12 @@ use crate::batch::collate::{Collate, CollateCounts, READY, Ready};
 use crate::batch::sampler::SampledRows;
 use crate::batch::{Batch, Collator};
 use crate::checkpoint::folder::{CheckpointFolder, load_newest};
-use crate::checkpoint::{Checkpoint, CheckpointError, Surroundings};
+use crate::checkpoint::{Checkpoint, Surroundings};
+use crate::error::{LearnerError, TrainThreadError};
 use crate::replay::priorities::PrioritySink;
 use crate::replay::shards::Store;
-use crate::run::LearnerError;
 use crate::training::schedule;
-use crate::training::trainer::{StepReport, TrainError, Trainer};
+use crate::training::trainer::{StepReport, Trainer};
 
 /// How long the thread waits for a batch before it looks for a stop signal.
 const LOOK_UP_EVERY: Duration = Duration::from_millis(50);
@@ -62,32 +62,6 @@ pub struct TrainStats {
     pub failed_checkpoints: u64,
     /// When the first update of this process began.
     pub first_update: Option<Instant>,
-}
-
-/// Why training ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainThreadError {
-    /// An update failed.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// The network, or its libtorch.
-    #[error(transparent)]
-    Model(#[from] model::ModelError),
-    /// A checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The last one could not be written; those before it are still there.
-    #[error("the final checkpoint could not be written to {0}; the log says why")]
-    FinalCheckpoint(PathBuf),
-    /// The manifest.
-    #[error("cannot write the manifest as JSON: {0}")]
-    Manifest(#[from] serde_json::Error),
-    /// `learner.device` or `learner.devices`.
-    #[error("config key \"learner.{0}\": {1}")]
-    Device(&'static str, String),
-    /// The collate thread died.
-    #[error("the collate thread died; its last words are in the log")]
-    Collate,
 }
 
 /// How training ended.

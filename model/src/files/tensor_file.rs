@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
 
 /// Free text that goes along with tensors.
 pub type Metadata = BTreeMap<String, String>;

@@ -14,7 +14,7 @@ use tch::Tensor;
 use crate::error::{ModelError, Result};
 use crate::files::tensor_file::Metadata;
 use crate::files::weights::Weights;
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
 use pickle::{Id, Pickle, Value};
 use storage::{Container, Element};
 

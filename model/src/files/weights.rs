@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use crate::error::{ModelError, Result};
 use crate::files::tensor_file::{self, Metadata, TensorFile};
 use crate::network::Network;
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
 use crate::network::layout::{Layout, Role, Slot};
 use crate::network::parameters::Parameters;
 use crate::network::spec::NetworkSpec;

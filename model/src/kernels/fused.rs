@@ -5,9 +5,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::kernels::winograd::{ConvPool, KERNEL, PoolShape, transformed};
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
+use crate::network::layer::{LEAK, Layer, numbers};
 use crate::network::spec::{Activation, ConvSpec};
-use crate::network::trunk::{LEAK, Layer, numbers};
 
 /// Whether a layer is computed here; without vector instructions of ours
 /// libtorch's are faster.

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::kernels::trunk_grad::{self, Recorded};
 use crate::network::Network;
 use crate::network::head_plan::HeadPlan;
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
 
 /// Q-values of a batch, with what their gradients need.
 #[derive(Debug)]

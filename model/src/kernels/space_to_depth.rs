@@ -11,9 +11,9 @@
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
+use crate::network::layer::{Layer, activate};
 use crate::network::spec::Activation;
-use crate::network::trunk::{Layer, activate};
 
 /// Voxels per side of a block, as many as pooling looks at.
 const SIDE: i64 = 2;

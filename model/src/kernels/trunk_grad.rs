@@ -7,10 +7,11 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::kernels::conv_grad::{ConvShape, InputGradient, WeightGradient};
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
+use crate::network::layer::{LEAK, Layer, numbers};
 use crate::network::parameters::Parameters;
 use crate::network::spec::Activation;
-use crate::network::trunk::{Compute, LEAK, Layer, Trunk, numbers};
+use crate::network::trunk::{Compute, Trunk};
 
 /// Channels are worked on in vectors of up to this many.
 const VECTOR: usize = 16;

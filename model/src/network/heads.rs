@@ -4,10 +4,10 @@ use tch::Tensor;
 
 use crate::error::Result;
 use crate::network::communication::append_message;
+use crate::network::layer::activate;
 use crate::network::layout::{Layout, Role};
 use crate::network::parameters::Parameters;
 use crate::network::spec::{Activation, NetworkKind, NetworkSpec};
-use crate::network::trunk::activate;
 
 /// One stream of heads (the Q-values, or advantages, or the state's value), as
 /// places in the parameters.

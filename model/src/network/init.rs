@@ -18,6 +18,7 @@ use rand::Rng;
 use tch::Tensor;
 
 use crate::error::Result;
+use crate::network::layer::as_i64;
 use crate::network::layout::{Layout, Role, Slot};
 use crate::network::parameters::Parameters;
 use crate::network::spec::{Init, NetworkSpec};
@@ -36,14 +37,6 @@ pub fn draw(spec: &NetworkSpec, rng: &mut impl Rng) -> Result<Parameters> {
         entries.push((slot.name(), tensor));
     }
     Ok(Parameters::new(entries))
-}
-
-/// A shape as libtorch counts.
-pub(crate) fn as_i64(shape: &[usize]) -> Vec<i64> {
-    shape
-        .iter()
-        .map(|&n| i64::try_from(n).unwrap_or(i64::MAX))
-        .collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "fans are far below 2^52")]

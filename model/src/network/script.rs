@@ -12,7 +12,7 @@ use tch::{CModule, Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
 use crate::network::Network;
-use crate::network::init::as_i64;
+use crate::network::layer::as_i64;
 
 /// Writes a network as TorchScript, for the CPU and f32.
 ///

@@ -246,18 +246,6 @@ impl NetworkSpec {
         Ok(())
     }
 
-    /// Bytes that the largest output of a convolution takes in f32, per window;
-    /// after pooling where `fused` layers pool what they have at hand.
-    pub(crate) fn largest_output(&self, fused: bool) -> Result<usize> {
-        let sides = self.feature_sides()?;
-        let outputs = self.conv.iter().zip(sides).map(|(conv, side)| {
-            let pooled_later = conv.pool && !(fused && crate::kernels::fused::is_for(conv));
-            let side = if pooled_later { 2 * side } else { side };
-            4 * conv.channels * side.pow(3)
-        });
-        Ok(outputs.max().unwrap_or(0))
-    }
-
     /// Numbers per sample that the trunk hands to the heads, the scale included.
     ///
     /// # Errors

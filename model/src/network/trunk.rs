@@ -8,10 +8,10 @@ use crate::device;
 use crate::error::{ModelError, Result};
 use crate::kernels::fused;
 use crate::kernels::space_to_depth as blocked;
-use crate::network::init::as_i64;
+use crate::network::layer::{Layer, activate, as_i64};
 use crate::network::layout::{Layout, Role};
 use crate::network::parameters::Parameters;
-use crate::network::spec::{Activation, ConvSpec, NetworkSpec};
+use crate::network::spec::{Activation, NetworkSpec};
 
 /// How the trunk computes; parameters and results are f32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,38 +41,11 @@ const BESIDE: usize = 1 << 30;
 /// own in f32: 32 do, the four frames of a window do not (`cargo xtask bench actor`).
 const BF16_CHANNELS: i64 = 16;
 
-/// Slope of libtorch's `leaky_relu` below zero.
-pub(crate) const LEAK: f32 = 0.01;
-
 /// The shared convolutions, as places in the parameters.
 #[derive(Debug, Clone)]
 pub(crate) struct Trunk {
     pub(crate) layers: Vec<Layer>,
     pub(crate) activation: Activation,
-}
-
-/// One convolution with what follows it, as places in the parameters.
-#[derive(Debug)]
-pub(crate) struct Layer {
-    pub(crate) conv: ConvSpec,
-    /// Samples per side of the input.
-    pub(crate) side: usize,
-    /// Zeros (before, after) each axis.
-    pub(crate) padding: (i64, i64),
-    pub(crate) weight: usize,
-    pub(crate) bias: usize,
-    pub(crate) prelu: Option<usize>,
-    /// Of `blocked`, once it was needed.
-    pub(crate) block_places: OnceCell<Tensor>,
-}
-
-impl Clone for Layer {
-    fn clone(&self) -> Self {
-        Self {
-            block_places: OnceCell::new(),
-            ..*self
-        }
-    }
 }
 
 impl Trunk {
@@ -249,7 +222,7 @@ impl Compute {
         Ok(Self {
             bf16,
             channels_last: true,
-            windows: Some((room / spec.largest_output(fused)?.max(1)).max(1)),
+            windows: Some((room / largest_output(spec, fused)?.max(1)).max(1)),
             blocked: device != Device::Cpu,
             fused,
         })
@@ -279,12 +252,16 @@ impl Compute {
     }
 }
 
-/// A tensor's numbers in the order of its axes.
-pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
-    let tensor = tensor.f_contiguous()?;
-    let mut all = vec![0.0; tensor.numel()];
-    tensor.f_copy_data(&mut all, tensor.numel())?;
-    Ok(all)
+/// Bytes that the largest output of a convolution takes in f32, per window;
+/// after pooling where `fused` layers pool while they compute.
+fn largest_output(spec: &NetworkSpec, fused: bool) -> Result<usize> {
+    let sides = spec.feature_sides()?;
+    let outputs = spec.conv.iter().zip(sides).map(|(conv, side)| {
+        let pooled_later = conv.pool && !(fused && fused::is_for(conv));
+        let side = if pooled_later { 2 * side } else { side };
+        4 * conv.channels * side.pow(3)
+    });
+    Ok(outputs.max().unwrap_or(0))
 }
 
 fn no_windows() -> ModelError {
@@ -293,46 +270,6 @@ fn no_windows() -> ModelError {
         expected: "at least one".to_owned(),
         found: "none".to_owned(),
     }
-}
-
-impl Layer {
-    /// Whether the kernel covers the whole input: a fully connected layer.
-    pub(crate) fn is_dense(&self) -> bool {
-        self.conv.kernel == self.side && self.padding == (0, 0) && !self.conv.pool
-    }
-
-    /// `[B, C, k, k, k]` → `[B, O, 1, 1, 1]` as one matrix product.
-    fn multiply(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let y = x.f_flatten(1, -1)?;
-        let y = y.f_linear(&weight.f_flatten(1, -1)?, Some(bias))?;
-        Ok(y.f_unflatten(1, [-1, 1, 1, 1])?)
-    }
-
-    fn convolve(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let stride = as_i64(&[self.conv.stride; 3]);
-        let (before, after) = self.padding;
-        if before == after {
-            return Ok(x.f_conv3d(weight, Some(bias), stride, [before; 3], [1; 3], 1)?);
-        }
-        // libtorch's convolutions pad both sides alike.
-        let padded = x.f_constant_pad_nd([before, after, before, after, before, after])?;
-        Ok(padded.f_conv3d(weight, Some(bias), stride, [0; 3], [1; 3], 1)?)
-    }
-}
-
-/// Applies an activation; `slope` belongs to PReLU and has one number, or one
-/// per entry of axis 1.
-pub(crate) fn activate(
-    x: &Tensor,
-    activation: Activation,
-    slope: Option<&Tensor>,
-) -> Result<Tensor> {
-    Ok(match (activation, slope) {
-        (Activation::Prelu, Some(slope)) => x.f_prelu(slope)?,
-        (Activation::LeakyRelu, _) => x.f_leaky_relu()?,
-        (Activation::Relu, _) => x.f_relu()?,
-        (Activation::Linear | Activation::Prelu, _) => x.shallow_clone(),
-    })
 }
 
 /// The same `[a, c, x, y, z]` with c fastest in memory; tch has no word for

@@ -1,0 +1,61 @@
+//! Why a learner cannot start, and why training ends early.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::CheckpointError;
+use crate::replay::limiter::LedgerError;
+use crate::training::trainer::TrainError;
+
+/// Why a learner cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnerError {
+    /// The limiter's settings.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A shard's address.
+    #[error("cluster.shards: {0}")]
+    Address(#[from] proto::transport::channel::AddressError),
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] TrainThreadError),
+    /// The run folder.
+    #[error("cannot write metrics to {path}: {source}; check the folder's rights and space")]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A thread could not be started, or died.
+    #[error("the {0} thread died; its last words are in the log")]
+    Thread(&'static str),
+    /// Serving.
+    #[error(transparent)]
+    Serve(#[from] proto::transport::serve::ServeError),
+}
+
+/// Why training ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainThreadError {
+    /// An update failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The network, or its libtorch.
+    #[error(transparent)]
+    Model(#[from] model::ModelError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The last one could not be written; those before it are still there.
+    #[error("the final checkpoint could not be written to {0}; the log says why")]
+    FinalCheckpoint(PathBuf),
+    /// The manifest.
+    #[error("cannot write the manifest as JSON: {0}")]
+    Manifest(#[from] serde_json::Error),
+    /// `learner.device` or `learner.devices`.
+    #[error("config key \"learner.{0}\": {1}")]
+    Device(&'static str, String),
+    /// The collate thread died.
+    #[error("the collate thread died; its last words are in the log")]
+    Collate,
+}
