@@ -108,7 +108,7 @@ fn network(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_json:
     model::device::set_threads(options.threads);
     let spec = NetworkSpec::reference_torch(NetworkKind::Collab, options.agents);
     let network = Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(3), device)?;
-    let bf16 = model::device::wants_bf16(&options.precision, device);
+    let bf16 = options.precision == "bf16";
     let start = Instant::now();
     let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, device);
     let mut policy = policy.with_bf16(bf16).with_clock(move || start.elapsed());

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use proto::transport::channel::AddressError;
+use proto::transport::endpoint::AddressError;
 
 use crate::rollout::RolloutError;
 use crate::rollout::policy::PolicyError;

@@ -12,7 +12,7 @@ mod state;
 use std::ops::Range;
 use std::sync::Arc;
 
-use common::config::Config;
+use common::config::{Config, NetworkKind};
 use common::environment::pose::Poses;
 use common::imaging::scan::Scan;
 use common::transition::row::{Row, RowHeader};
@@ -21,7 +21,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::rollout::episodes::{Episodes, EpisodesError};
-use crate::rollout::group::{COMMNET, walk_together};
+use crate::rollout::group::walk_together;
 use crate::rollout::policy::{Policy, PolicyError, View};
 pub use crate::rollout::slot::EpisodeEnd;
 use crate::rollout::slot::{Slot, SlotRules};
@@ -108,7 +108,7 @@ impl Rollout {
         narrow("scans", scans.len())?;
         narrow("slots", slots)?;
         let agents = agents_of(config, scans);
-        let rows_together = config.network.kind == COMMNET;
+        let rows_together = config.network.kind == NetworkKind::Commnet;
         let together = walk_together(&config.rules, rows_together);
         let stream = |number: u32| stream(config.run.seed, writer, number);
         let mut episodes = Episodes::new(scans, agents, together, stream(u32::MAX))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::config::Config;
+use common::config::{Config, NetworkKind};
 use common::environment::rules::RULES_VERSION;
 use common::imaging::dataset::Dataset;
 use common::imaging::manifest::TrainingManifest;
@@ -20,7 +20,6 @@ use tracing::Instrument as _;
 
 use crate::error::ActorError;
 use crate::rollout::agents_of;
-use crate::rollout::group::COMMNET;
 use crate::session::counters::{Counters, Reading};
 use crate::session::driver::Driver;
 use crate::session::feed::{Feed, StopOnDrop};
@@ -287,7 +286,7 @@ fn join_request(setup: &ActorSetup, scans: &[Arc<Scan>]) -> Result<JoinRequest, 
     let manifest = TrainingManifest::new(scans.iter().map(AsRef::as_ref), RULES_VERSION);
     let agents = agents_of(config, scans);
     let shape = RowShape {
-        agents: if config.network.kind == COMMNET {
+        agents: if config.network.kind == NetworkKind::Commnet {
             agents
         } else {
             1

@@ -5,6 +5,7 @@ use std::fs;
 use super::*;
 use crate::checkpoint::folder::{CheckpointFolder, LAST, load_newest};
 use crate::testing::{batch, config, trainer};
+use common::config::NetworkKind;
 use proptest::prelude::*;
 
 fn around() -> Surroundings {
@@ -23,7 +24,7 @@ fn around() -> Surroundings {
 }
 
 fn trained(steps: u32) -> Trainer {
-    let config = config("collab", 2);
+    let config = config(NetworkKind::Collab, 2);
     let mut t = trainer(&config);
     for i in 0..steps {
         t.step(&batch(&config, i)).unwrap();
@@ -64,7 +65,7 @@ fn a_run_stopped_and_resumed_is_bit_equal_to_one_never_stopped() {
 fn other_runs_are_refused_by_what_differs() {
     let read = Checkpoint::from_bytes(&bytes_of(&trained(1)), "x").unwrap();
     let refused = |change: fn(&mut common::config::Config), manifest: &str| {
-        let mut c = (*config("collab", 2)).clone();
+        let mut c = (*config(NetworkKind::Collab, 2)).clone();
         change(&mut c);
         let mut other = trainer(&std::sync::Arc::new(c));
         let text = read.restore(&mut other, manifest).unwrap_err().to_string();
@@ -146,7 +147,7 @@ fn the_folder_keeps_the_newest_and_passes_over_broken_ones() {
     let dir = tempfile::tempdir().unwrap();
     let mut folder = CheckpointFolder::new(dir.path(), 2);
     assert!(load_newest(dir.path()).unwrap().is_none());
-    let config = config("collab", 2);
+    let config = config(NetworkKind::Collab, 2);
     let mut t = trainer(&config);
     for i in 0..4 {
         t.step(&batch(&config, i)).unwrap();

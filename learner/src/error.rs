@@ -14,7 +14,7 @@ pub enum LearnerError {
     Ledger(#[from] LedgerError),
     /// A shard's address.
     #[error("cluster.shards: {0}")]
-    Address(#[from] proto::transport::channel::AddressError),
+    Address(#[from] proto::transport::endpoint::AddressError),
     /// Training.
     #[error(transparent)]
     Train(#[from] TrainThreadError),

@@ -267,7 +267,7 @@ fn row_shape(config: &Config) -> RowShape {
 fn clients(
     addresses: &[String],
     security: &Security,
-) -> Result<Vec<ReplayClient<Channel>>, proto::transport::channel::AddressError> {
+) -> Result<Vec<ReplayClient<Channel>>, proto::transport::endpoint::AddressError> {
     addresses
         .iter()
         .map(|a| Ok(channel::replay_client(security.connect(a, Role::Replay)?)))

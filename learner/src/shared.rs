@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use common::imaging::manifest::TrainingManifest;
 use proto::messages::evaluator::EvaluatorBeat;
-use proto::messages::hello::{Difference, Hello};
+use proto::messages::hello::Hello;
 use proto::messages::join::JoinRequest;
+use proto::messages::mismatch::Difference;
 use tokio::sync::watch;
 use tonic::Status;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::config::Config;
+use common::config::{Config, NetworkKind};
 use common::imaging::geometry::{Affine, AxisMap, Geometry};
 use common::imaging::scan::Scan;
 use common::imaging::volume::Volume;
@@ -97,9 +97,9 @@ pub(crate) fn key(i: u32) -> RowKey {
 }
 
 /// A small configuration over `agents` landmarks: windows of 8³, batches of 6.
-pub(crate) fn config(kind: &str, agents: usize) -> Arc<Config> {
+pub(crate) fn config(kind: NetworkKind, agents: usize) -> Arc<Config> {
     let mut c = Config::defaults().unwrap();
-    c.network.kind = kind.to_owned();
+    c.network.kind = kind;
     (c.rules.window_size, c.rules.history) = (8, 1);
     c.data.landmarks = (0..agents).map(|i| format!("L{i}")).collect();
     (c.learner.batch, c.learner.lr, c.learner.target_every) = (6, 1e-3, 5);

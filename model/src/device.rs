@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use common::config::Precision;
 use serde::{Deserialize, Serialize};
 use tch::{Cuda, Device};
 
@@ -127,11 +128,14 @@ pub fn cuda() -> &'static std::result::Result<usize, String> {
     })
 }
 
-/// Whether convolutions compute in bfloat16 under a `precision` setting:
-/// `"bf16"`, or `"auto"` on a GPU.
+/// Whether convolutions compute in bfloat16 under a `precision` setting.
 #[must_use]
-pub fn wants_bf16(precision: &str, device: Device) -> bool {
-    precision == "bf16" || (precision == "auto" && device.is_cuda())
+pub fn wants_bf16(precision: Precision, device: Device) -> bool {
+    match precision {
+        Precision::Bf16 => true,
+        Precision::F32 => false,
+        Precision::Auto => device.is_cuda(),
+    }
 }
 
 /// Lets cuDNN try its algorithms for every new shape of a convolution and keep

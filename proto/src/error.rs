@@ -1,6 +1,6 @@
 //! A message that is not what the contract says.
 
-use crate::messages::hello::HelloMismatch;
+use crate::messages::mismatch::HelloMismatch;
 use tonic::Status;
 
 /// Why a received message was refused.

@@ -8,6 +8,7 @@ pub mod hello;
 pub mod insert;
 pub mod join;
 pub mod learner_status;
+pub mod mismatch;
 pub(crate) mod pack;
 pub mod sample;
 pub mod shard_status;

@@ -1,6 +1,7 @@
 //! Channels, listeners, security, retries, health and HTTP.
 
 pub mod channel;
+pub mod endpoint;
 pub mod health;
 pub mod http;
 pub mod listen;

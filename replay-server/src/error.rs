@@ -6,7 +6,7 @@ use crate::service::writers::FormerLife;
 use crate::table::TableError;
 use crate::table::selector::SelectorError;
 use proto::error::ProtocolError;
-use proto::messages::hello::HelloMismatch;
+use proto::messages::mismatch::HelloMismatch;
 use proto::messages::sample::SAMPLE_ROWS_MAX;
 use proto::transport::serve::ServeError;
 use std::path::PathBuf;

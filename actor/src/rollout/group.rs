@@ -12,9 +12,6 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::rollout::policy::{QValues, View, greedy};
 
-/// `network.kind` of networks that mix the agents of a group.
-pub(crate) const COMMNET: &str = "commnet";
-
 /// Whether all agents of a scan walk as one group: where they share a scale
 /// and an end, a reward, or a network that mixes them.
 #[must_use]

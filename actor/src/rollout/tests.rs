@@ -320,7 +320,7 @@ fn random_actions_follow_the_schedule() {
 #[test]
 fn a_commnet_group_shares_a_row_in_which_missing_agents_are_inactive() {
     let mut config = fixture::config();
-    config.network.kind = "commnet".into();
+    config.network.kind = NetworkKind::Commnet;
     let scans = [
         scan_with(&[Some(TARGET), None]),
         scan_with(&[Some([4.0; 3]), Some(TARGET)]),

@@ -97,7 +97,7 @@ fn act(
     let choice: DeviceChoice = config.actor.device.parse().map_err(ActorError::Device)?;
     let device = choice.resolve();
     let windows = windows_per_pass(config, device);
-    let bf16 = model::device::wants_bf16(&config.actor.precision, device);
+    let bf16 = model::device::wants_bf16(config.actor.precision, device);
     let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, device).with_bf16(bf16);
     let mut policy = policy.with_clock(move || start.elapsed());
     let mut current: Option<(Arc<Life>, Rollout)> = None;

@@ -9,9 +9,9 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::session::counters::Counters;
-use crate::session::weights::Published;
 use crate::uplink::outbox::Chunk;
 use crate::uplink::placement::shard_of;
+use proto::messages::assembly::Published;
 
 /// One life of the actor, as the rollout sees it.
 #[derive(Debug)]

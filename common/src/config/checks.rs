@@ -1,7 +1,7 @@
 //! What the values of the configuration have to be, alone and together.
 
 use super::Config;
-use super::sections::{ActionsConfig, ClusterConfig, GoalsConfig, KIND_COMMNET};
+use super::sections::{ActionsConfig, ClusterConfig, GoalsConfig};
 use crate::environment::reward::{RewardStrategy, TeamReward};
 
 /// One condition on a value.
@@ -16,15 +16,6 @@ fn within(key: &'static str, value: f64, low: f64, high: f64) -> Check {
     Check {
         key,
         holds: (low..=high).contains(&value),
-        why,
-    }
-}
-
-fn one_of(key: &'static str, value: &str, allowed: &[&str]) -> Check {
-    let why = format!("must be one of {}, got \"{value}\"", allowed.join(", "));
-    Check {
-        key,
-        holds: allowed.contains(&value),
         why,
     }
 }
@@ -46,8 +37,6 @@ fn device(key: &'static str, name: &str) -> Check {
 fn count(key: &'static str, value: usize, high: usize) -> Check {
     within(key, value as f64, 1.0, high as f64)
 }
-
-const PRECISIONS: &[&str] = &["auto", "f32", "bf16"];
 
 /// All checks, in the order of the file, then those of several keys together.
 pub(super) fn checks(c: &Config) -> Vec<Check> {
@@ -74,16 +63,8 @@ fn services(c: &Config) -> Vec<Check> {
             why: format!("must be a fold from 0, or -1 for none, got {}", c.data.fold),
         },
         within("data.resample_mm", spacing, 0.001, 1000.0),
-        one_of(
-            "network.preset",
-            &c.network.preset,
-            &["small", "reference_torch", "reference_tf"],
-        ),
-        one_of("learner.precision", &c.learner.precision, PRECISIONS),
-        one_of("actor.precision", &c.actor.precision, PRECISIONS),
         device("actor.device", &c.actor.device),
         device("learner.device", &c.learner.device),
-        one_of("network.kind", &c.network.kind, &["collab", KIND_COMMNET]),
         count("replay.shards", r.shards, 256),
         count("replay.capacity", r.capacity, 1 << 31),
         within("replay.alpha", r.alpha, 0.0, 2.0),

@@ -81,13 +81,17 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
     for layer in layers(sources)? {
         builder = builder.add_source(source(&layer.text));
     }
-    builder
+    let whole = builder
         .build()
-        .and_then(config::Config::try_deserialize)
-        .map_err(|e| ConfigError::Value {
-            key: "config".into(),
-            why: e.to_string(),
-        })
+        .and_then(config::Config::try_deserialize::<Value>);
+    let whole = whole.map_err(|e| ConfigError::Value {
+        key: "config".into(),
+        why: e.to_string(),
+    })?;
+    serde_path_to_error::deserialize(whole).map_err(|e| ConfigError::Value {
+        key: e.path().to_string(),
+        why: e.inner().message().to_owned(),
+    })
 }
 
 /// Reads and checks the layers above the defaults, the lowest first.

@@ -16,7 +16,8 @@ pub use layer::ConfigError;
 pub use sections::{
     AckConfig, ActionsConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig,
     DataConfig, EvaluationConfig, GoalsConfig, HttpConfig, LearnerConfig, LogConfig, NetworkConfig,
-    OverloadConfig, ReplayConfig, RunConfig, SelectorConfig, ValidationConfig,
+    NetworkKind, NetworkPreset, OverloadConfig, Precision, ReplayConfig, RunConfig, SelectorConfig,
+    ValidationConfig,
 };
 
 use std::path::PathBuf;
@@ -165,7 +166,7 @@ impl Config {
     #[must_use]
     pub fn row_agents(&self) -> u16 {
         let agents = u16::try_from(self.data.landmarks.len()).unwrap_or(u16::MAX);
-        if self.network.kind == sections::KIND_COMMNET {
+        if self.network.kind == NetworkKind::Commnet {
             agents
         } else {
             1

@@ -9,8 +9,47 @@ use serde::{Deserialize, Serialize};
 use crate::environment::starts::TrainingStarts;
 use crate::imaging::nifti_io::Limits;
 
-/// `network.kind` where agents hear each other.
-pub const KIND_COMMNET: &str = "commnet";
+/// Whether the agents of a group exchange messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkKind {
+    /// Shared convolutions, one independent head per agent (rl-medical's Network3d).
+    Collab,
+    /// The same with the agents' mean features appended before every layer of
+    /// the heads (rl-medical's CommNet).
+    Commnet,
+}
+
+/// The named networks; `model::network::presets` says what each is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkPreset {
+    Small,
+    ReferenceTorch,
+    ReferenceTf,
+}
+
+impl NetworkPreset {
+    /// As the configuration spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::ReferenceTorch => "reference_torch",
+            Self::ReferenceTf => "reference_tf",
+        }
+    }
+}
+
+/// Number format of convolutions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// bf16 on a GPU, f32 on a CPU.
+    Auto,
+    F32,
+    Bf16,
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,8 +102,8 @@ impl DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
-    pub preset: String,
-    pub kind: String,
+    pub preset: NetworkPreset,
+    pub kind: NetworkKind,
     pub dueling: bool,
     pub attention: bool,
     pub scale_input: bool,
@@ -139,7 +178,7 @@ pub struct ActorConfig {
     pub threads: usize,
     pub nice: u8,
     pub device: String,
-    pub precision: String,
+    pub precision: Precision,
     pub epsilon_start: f64,
     pub epsilon_decay: f64,
     pub epsilon_low: f64,
@@ -170,7 +209,7 @@ impl ActorConfig {
 pub struct LearnerConfig {
     pub device: String,
     pub devices: Vec<String>,
-    pub precision: String,
+    pub precision: Precision,
     pub threads: usize,
     pub updates: u64,
     pub max_minutes: f64,

@@ -116,7 +116,15 @@ fn errors_name_key_layer_and_remedy() {
         ),
         (
             &["network.kind=comm"],
-            "config key \"network.kind\": must be one of collab, commnet, got \"comm\"",
+            "config key \"network.kind\": unknown variant `comm`, expected `collab` or `commnet`",
+        ),
+        (
+            &["network.preset=smal"],
+            "config key \"network.preset\": unknown variant `smal`, expected one of `small`, `reference_torch`, `reference_tf`",
+        ),
+        (
+            &["rules.border=open"],
+            "config key \"rules.border\": unknown variant `open`, expected `inclusive` or `zero_blocked`",
         ),
         (
             &["rules.history=0"],

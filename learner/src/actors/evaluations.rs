@@ -377,7 +377,10 @@ mod tests {
         };
         e.beat(S(0), &beat("a", Some(untrained), true), false)
             .unwrap();
-        let trainer = crate::testing::trainer(&crate::testing::config("collab", 2));
+        let trainer = crate::testing::trainer(&crate::testing::config(
+            common::config::NetworkKind::Collab,
+            2,
+        ));
         e.keep_best(1, &trainer.weights_bytes(1).unwrap()).unwrap();
         assert!(
             e.beat(S(1), &beat("a", Some(found(3, 2.0)), true), false)

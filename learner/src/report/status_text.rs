@@ -15,7 +15,7 @@ use crate::report::bottleneck::bottleneck;
 pub enum StatusError {
     /// An address that is none.
     #[error(transparent)]
-    Address(#[from] channel::AddressError),
+    Address(#[from] proto::transport::endpoint::AddressError),
     /// Nobody answers, or refuses to.
     #[error(
         "{address} does not answer: {why}; is a learner running there? (`learner run`, or `landmarl train` for all in one)"

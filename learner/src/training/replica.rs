@@ -294,7 +294,7 @@ fn row_errors(td: &Tensor, batch: &Batch, rows: &Range<usize>) -> Result<Vec<f32
 mod tests {
     use std::sync::Arc;
 
-    use common::config::GoalsConfig;
+    use common::config::{GoalsConfig, NetworkKind};
 
     use super::*;
     use crate::testing::{batch, config, trainer};
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn rows_that_teach_only_their_own_step_are_ordinary_rows() {
-        let mut changed = (*config("collab", 2)).clone();
+        let mut changed = (*config(NetworkKind::Collab, 2)).clone();
         changed.learner.gamma = 0.0;
         let config = Arc::new(changed);
         let trainer = trainer(&config);
@@ -349,9 +349,9 @@ mod tests {
     #[test]
     fn two_replicas_give_the_gradients_of_one() {
         for (kind, goals) in [
-            ("collab", GoalsConfig::Own),
-            ("commnet", GoalsConfig::Own),
-            ("collab", GoalsConfig::All),
+            (NetworkKind::Collab, GoalsConfig::Own),
+            (NetworkKind::Commnet, GoalsConfig::Own),
+            (NetworkKind::Collab, GoalsConfig::All),
         ] {
             let mut changed = (*config(kind, 2)).clone();
             changed.learner.goals = goals;
@@ -367,15 +367,15 @@ mod tests {
             let two = compute_all(&mut [replica(), replica()], &batch, true).unwrap();
             assert_eq!((one.len(), two.len()), (1, 2));
             let loss = two[0].loss + two[1].loss;
-            assert!((one[0].loss - loss).abs() < 1e-6, "{kind}");
+            assert!((one[0].loss - loss).abs() < 1e-6, "{kind:?}");
             let td: Vec<f32> = two.iter().flat_map(|p| p.td_errors.clone()).collect();
             for (a, b) in one[0].td_errors.iter().zip(&td) {
-                assert!((a - b).abs() < 1e-5, "{kind}");
+                assert!((a - b).abs() < 1e-5, "{kind:?}");
             }
             for (i, whole) in one[0].gradients.iter().enumerate() {
                 let sum = &two[0].gradients[i] + &two[1].gradients[i];
                 let difference = (whole - sum).abs().max().double_value(&[]);
-                assert!(difference < 1e-5, "{kind} {i}: {difference}");
+                assert!(difference < 1e-5, "{kind:?} {i}: {difference}");
             }
         }
     }

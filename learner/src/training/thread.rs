@@ -255,7 +255,7 @@ impl Run {
         }
         tracing::info!(
             ?devices,
-            precision = config.learner.precision,
+            precision = ?config.learner.precision,
             "training on"
         );
         let manifest_json = serde_json::to_string(&setup.manifest)?;

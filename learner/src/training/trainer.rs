@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use common::config::Config;
+use common::config::{Config, NetworkPreset};
 use common::imaging::scan::Scan;
 use model::files::weights;
-use model::{Compute, ModelError, Network, NetworkKind, NetworkSpec, Parameters};
+use model::{Compute, ModelError, Network, NetworkSpec, Parameters};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use tch::{Device, Kind};
@@ -90,15 +90,11 @@ impl StepReport {
 /// options do not go together.
 pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, ModelError> {
     let (network, rules) = (&config.network, &config.rules);
-    let kind = if network.kind == "commnet" {
-        NetworkKind::Commnet
-    } else {
-        NetworkKind::Collab
-    };
-    let preset = match network.preset.as_str() {
-        "reference_torch" => NetworkSpec::reference_torch(kind, agents),
-        "reference_tf" => NetworkSpec::reference_tf(agents),
-        _ => NetworkSpec::small(agents, rules.history, None),
+    let kind = network.kind;
+    let preset = match network.preset {
+        NetworkPreset::ReferenceTorch => NetworkSpec::reference_torch(kind, agents),
+        NetworkPreset::ReferenceTf => NetworkSpec::reference_tf(agents),
+        NetworkPreset::Small => NetworkSpec::small(agents, rules.history, None),
     };
     let mut spec = NetworkSpec {
         kind,
@@ -113,7 +109,7 @@ pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, Model
         spec.hidden.clone_from(&network.hidden);
     }
     let explain = |e: ModelError| {
-        let preset = &network.preset;
+        let preset = network.preset.name();
         ModelError::Spec(format!(
             "network.preset = \"{preset}\" with rules.window_size = {}: {e}",
             rules.window_size
@@ -169,7 +165,7 @@ impl Trainer {
         let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed);
         let mut online = Network::new(&spec, &mut rng, device)?;
         online.set_compute(Compute {
-            bf16: model::device::wants_bf16(&config.learner.precision, device),
+            bf16: model::device::wants_bf16(config.learner.precision, device),
             channels_last: true,
             windows: None,
             blocked: device.is_cuda(),

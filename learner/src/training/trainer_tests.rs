@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::testing::{batch, config, trainer};
+use common::config::{NetworkKind, NetworkPreset};
 use model::HeadPlan;
 use tch::Tensor;
 
 #[test]
 fn presets_take_rules_and_options_from_the_configuration() {
-    let mut c = (*config("collab", 3)).clone();
+    let mut c = (*config(NetworkKind::Collab, 3)).clone();
     let spec = network_spec(&c, 3).unwrap();
     assert_eq!(
         (spec.agents, spec.window, spec.history, spec.scales),
@@ -28,9 +29,9 @@ fn presets_take_rules_and_options_from_the_configuration() {
     );
     (c.network.shared, c.network.hidden) = (0, Vec::new());
     c.network.scale_input = false;
-    c.network.kind = "commnet".into();
+    c.network.kind = NetworkKind::Commnet;
     (c.network.dueling, c.network.attention) = (true, true);
-    c.network.preset = "reference_torch".into();
+    c.network.preset = NetworkPreset::ReferenceTorch;
     (c.rules.window_size, c.rules.history) = (45, 4);
     let spec = network_spec(&c, 2).unwrap();
     assert_eq!(
@@ -42,9 +43,9 @@ fn presets_take_rules_and_options_from_the_configuration() {
             && spec.attention
             && spec.activation == model::network::spec::Activation::Prelu
     );
-    c.network.preset = "reference_tf".into();
+    c.network.preset = NetworkPreset::ReferenceTf;
     assert_eq!(network_spec(&c, 2).unwrap().hidden, [512, 256, 128]);
-    c.network.preset = "reference_torch".into();
+    c.network.preset = NetworkPreset::ReferenceTorch;
     c.rules.window_size = 12;
     let text = network_spec(&c, 2).unwrap_err().to_string();
     assert!(
@@ -56,7 +57,12 @@ fn presets_take_rules_and_options_from_the_configuration() {
 
 #[test]
 fn two_runs_are_bit_equal_and_learn() {
-    for (kind, threads) in [("collab", 1), ("collab", 2), ("commnet", 1), ("commnet", 2)] {
+    for (kind, threads) in [
+        (NetworkKind::Collab, 1),
+        (NetworkKind::Collab, 2),
+        (NetworkKind::Commnet, 1),
+        (NetworkKind::Commnet, 2),
+    ] {
         // Targets that stand still: what remains is a regression, whose loss must fall.
         let mut c = (*config(kind, 2)).clone();
         (c.learner.target_every, c.learner.double) = (1000, false);
@@ -82,14 +88,14 @@ fn two_runs_are_bit_equal_and_learn() {
         let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
         assert!(
             mean(&losses[36..]) < 0.5 * mean(&losses[..4]),
-            "{kind}: {losses:?}"
+            "{kind:?}: {losses:?}"
         );
     }
 }
 
 #[test]
 fn the_target_is_copied_every_so_many_updates() {
-    let mut c = (*config("collab", 2)).clone();
+    let mut c = (*config(NetworkKind::Collab, 2)).clone();
     c.learner.target_every = 3;
     let mut t = trainer(&Arc::new(c));
     let same = |t: &Trainer| {
@@ -156,11 +162,11 @@ fn expected_errors(t: &Trainer, batch: &Batch, double: bool) -> Vec<f32> {
 #[test]
 fn td_errors_are_those_of_the_formula() {
     let cases = [
-        ("collab", true, true),
-        ("collab", false, true),
-        ("collab", true, false),
-        ("commnet", true, true),
-        ("commnet", true, false),
+        (NetworkKind::Collab, true, true),
+        (NetworkKind::Collab, false, true),
+        (NetworkKind::Collab, true, false),
+        (NetworkKind::Commnet, true, true),
+        (NetworkKind::Commnet, true, false),
     ];
     for (kind, double, bootstraps) in cases {
         let mut c = (*config(kind, 2)).clone();
@@ -187,13 +193,13 @@ fn td_errors_are_those_of_the_formula() {
             .iter()
             .zip(&expected)
             .all(|(a, b)| (a - b).abs() < 1e-5);
-        assert!(near, "{kind} {double}: {found:?} {expected:?}");
+        assert!(near, "{kind:?} {double}: {found:?} {expected:?}");
     }
 }
 
 #[test]
 fn weights_name_what_they_are() {
-    let config = config("collab", 2);
+    let config = config(NetworkKind::Collab, 2);
     let t = trainer(&config);
     let read = weights::from_bytes(&t.weights_bytes(7).unwrap()).unwrap();
     assert_eq!(read.network.spec(), t.online().spec());
@@ -212,7 +218,7 @@ fn weights_name_what_they_are() {
 
 #[test]
 fn numbers_that_are_none_stop_the_update_by_name() {
-    let config = config("collab", 2);
+    let config = config(NetworkKind::Collab, 2);
     let mut t = trainer(&config);
     let mut broken = batch(&config, 0);
     broken.reward[0] = f32::INFINITY;

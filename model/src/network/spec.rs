@@ -1,19 +1,9 @@
 //! What a network is made of; everything that decides a tensor's shape.
 
+pub use common::config::NetworkKind;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ModelError, Result};
-
-/// Whether agents talk to each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NetworkKind {
-    /// Shared convolutions, one independent head per agent (rl-medical's Network3d).
-    Collab,
-    /// The same with the agents' mean features appended before every layer of
-    /// the heads (rl-medical's CommNet).
-    Commnet,
-}
 
 /// What follows a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

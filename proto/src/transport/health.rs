@@ -1,6 +1,6 @@
 //! Is a service there and ready? What probes of containers ask.
 
-use crate::transport::channel::AddressError;
+use crate::transport::endpoint::AddressError;
 use crate::transport::retry::{self, CALL_DEADLINE};
 use crate::transport::security::{Role, Security};
 use tonic::Status;

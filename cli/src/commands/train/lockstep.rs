@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use actor::evaluation::validate::Validator;
 use actor::session::weights::Published;
 use anyhow::Context as _;
-use common::config::Config;
+use common::config::{Config, Precision};
 use common::environment::rules::RULES_VERSION;
 use common::run::durable::write_atomic;
 use common::run::machine::resident_bytes;
@@ -51,7 +51,7 @@ pub fn settle(config: &mut Config) -> Result<(), Advice> {
     // As many as the machine has would be other bits on another machine.
     l.threads = l.threads.max(1);
     l.device = "cpu".to_owned();
-    l.precision = "f32".to_owned();
+    l.precision = Precision::F32;
     Ok(())
 }
 

@@ -18,14 +18,14 @@ mod guard;
 mod identity;
 pub mod issue;
 mod role;
-mod token;
+pub(crate) mod token;
 
 pub use door::{Conn, Door, Peer};
 pub use guard::{Denied, Guard, GuardLayer};
 pub use role::{Role, Roles, UnknownRole};
 pub use token::Bearer;
 
-use crate::transport::channel::{AddressError, Channel, endpoint};
+use crate::transport::endpoint::{AddressError, Channel, endpoint};
 use common::config::ClusterConfig;
 use complaints::Complaints;
 use identity::Identity;

@@ -1,0 +1,119 @@
+//! What two peers that do not belong together differ in, as sentences.
+
+use common::transition::row::RowShape;
+use std::fmt;
+use tonic::Status;
+
+/// Everything in which two hellos differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HelloMismatch {
+    /// At least one.
+    pub differences: Vec<Difference>,
+}
+
+/// One thing that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// Built from incompatible versions.
+    Protocol {
+        /// The server's protocol version.
+        server: u32,
+        /// The client's protocol version.
+        client: u32,
+    },
+    /// Members of different runs.
+    Run {
+        /// The server's run id.
+        server: String,
+        /// The client's run id.
+        client: String,
+    },
+    /// Other scans, other landmarks, or other preprocessing.
+    Manifest {
+        /// The server's manifest hash.
+        server: [u8; 32],
+        /// The client's manifest hash.
+        client: [u8; 32],
+    },
+    /// Other rules, windows or networks.
+    Config {
+        /// The server's config digest.
+        server: [u8; 32],
+        /// The client's config digest.
+        client: [u8; 32],
+    },
+    /// Rows of another size.
+    Shape {
+        /// The server's row shape.
+        server: RowShape,
+        /// The client's row shape.
+        client: RowShape,
+    },
+}
+
+impl std::error::Error for HelloMismatch {}
+
+impl fmt::Display for HelloMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, difference) in self.differences.iter().enumerate() {
+            if i > 0 {
+                f.write_str("; ")?;
+            }
+            difference.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Protocol { server, client } => write!(
+                f,
+                "protocol versions differ: the server speaks {server}, the client {client}: \
+                 use one landmarl version everywhere"
+            ),
+            Self::Run { server, client } => write!(
+                f,
+                "runs differ: the server belongs to run {server:?}, the client to run {client:?}: \
+                 give both one run id, or start a server for the other run"
+            ),
+            Self::Manifest { server, client } => write!(
+                f,
+                "training data differ: the manifest hash is {} on the server, {} on the client: \
+                 both must hold the same scans and landmarks",
+                Short(server),
+                Short(client)
+            ),
+            Self::Config { server, client } => write!(
+                f,
+                "configurations differ: the digest of the keys that shape rows and windows is {} on the server, \
+                 {} on the client: start both with the same configuration",
+                Short(server),
+                Short(client)
+            ),
+            Self::Shape { server, client } => write!(
+                f,
+                "row shapes differ: the server takes {} agents and {} frames per row, the client sends {} and {}",
+                server.agents, server.history, client.agents, client.history
+            ),
+        }
+    }
+}
+
+/// The first bytes of a hash: enough for a person to tell two apart.
+struct Short<'a>(&'a [u8; 32]);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<HelloMismatch> for Status {
+    fn from(mismatch: HelloMismatch) -> Self {
+        Self::failed_precondition(mismatch.to_string())
+    }
+}
