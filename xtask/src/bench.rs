@@ -1,21 +1,21 @@
-//! Whole-system figures, as ratios to what others would use instead.
+//! `cargo xtask bench`: builds our side and starts the scripts of bench/, which
+//! measure it beside its peers and print the figures.
 
-mod actor;
 mod gpu;
-mod learner;
-mod replay;
-mod system;
+mod options;
+mod script;
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use serde::Deserialize;
 
 use crate::command;
 use crate::libtorch;
-use crate::workspace::Workspace;
+use crate::venv;
+use crate::workspace::{Workspace, cache_folder};
+use options::{Actor, Eval, Learner, Replay, System};
+use script::Script;
 
 /// Measure landmarl against what others would use, both in one run.
 #[derive(Debug, Args)]
@@ -36,165 +36,210 @@ const EXAMPLES: &str = "Examples:
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Walks of a published agent: time per step of `landmarl eval` and of bench/eval_loop.py
+    /// A published agent: time per step of `landmarl eval` and of bench/eval_loop.py
     Eval(Eval),
     /// The replay service, in processes of its own, against Reverb and cpprb
-    Replay(replay::Options),
+    Replay(Replay),
     /// Environment steps, and acted windows of the paper's network against bench/learner_loop.py
-    Actor(actor::Options),
+    Actor(Actor),
     /// Training updates of the paper's network: ours and those of bench/learner_loop.py
-    Learner(learner::Options),
+    Learner(Learner),
     /// Weights published to acted with, and the memory of all processes together
-    System(system::Options),
-    /// All that is to be seen on a GPU, here or packed for a machine without Rust
+    System(System),
+    /// Checks, speed and training on a GPU, here or packed for a machine without Rust
     Gpu(gpu::Options),
-}
-
-#[derive(Debug, Args)]
-struct Eval {
-    /// A Python with torch, numpy and nibabel
-    #[arg(long, default_value = "python3", value_name = "FILE")]
-    python: PathBuf,
-    /// Weights of one agent with rl-medical's names
-    #[arg(
-        long,
-        default_value = "../shared/reference/rl-medical-single-agent-ac.safetensors",
-        value_name = "FILE"
-    )]
-    weights: PathBuf,
-    /// Folder with images.txt and landmarks.txt
-    #[arg(long, default_value = "../shared/data/brain", value_name = "DIR")]
-    data: PathBuf,
-    /// The first so many of the 19 published starts
-    #[arg(long, default_value_t = 19)]
-    starts: usize,
-}
-
-/// What `landmarl eval` leaves in `summary.json`, as far as it is needed here.
-#[derive(Debug, Deserialize)]
-struct Summary {
-    timing: Timing,
-}
-
-#[derive(Debug, Deserialize)]
-struct Timing {
-    walk_s: f64,
-    steps: u64,
-}
-
-/// What `bench/eval_loop.py` prints.
-#[derive(Debug, Deserialize)]
-struct Loop {
-    torch: String,
-    steps: u64,
-    seconds: f64,
 }
 
 /// `cargo xtask bench`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    match &options.what {
-        What::Eval(options) => eval(workspace, options),
-        What::Replay(options) => replay::run(workspace, options),
-        What::Actor(options) => actor::run(workspace, options),
-        What::Learner(options) => learner::run(workspace, options),
-        What::System(options) => system::run(workspace, options),
-        What::Gpu(options) => gpu::run(workspace, options),
-    }
-}
-
-fn eval(workspace: &Workspace, options: &Eval) -> Result<()> {
-    libtorch::ensure(workspace)?;
-    command::run(&mut workspace.cargo("build --release --locked -p cli"))?;
-    let root = workspace.root();
-    let [weights, data] = [&options.weights, &options.data].map(|path| root.join(path));
-    let list = data.join("images.txt");
-    let images = fs::read_to_string(&list).with_context(|| format!("no {}", list.display()))?;
-    let out = tempfile::tempdir()?;
-    let starts: Vec<String> = starts(options.starts);
-    let program = workspace.target_folder()?.join("release/landmarl");
-    let mut ours = workspace.command(&program.to_string_lossy());
-    ours.args(["eval", "--rules", "reference", "--device", "cpu"])
-        .args(["--landmarks", "13", "--no-pictures"])
-        .args(["--set", "data.allow_mixed_spacing=true"])
-        .arg("--load")
-        .arg(&weights)
-        .arg("--images")
-        .arg(&list)
-        .arg("--landmarks-files")
-        .arg(data.join("landmarks.txt"))
-        .arg("--out")
-        .arg(out.path())
-        .args(starts.iter().flat_map(|s| ["--start", s.as_str()]));
-    command::run(&mut ours)?;
-    let text = fs::read_to_string(out.path().join("summary.json"))?;
-    let ours: Summary = serde_json::from_str(&text).context("summary.json")?;
-    let mut theirs = workspace.command(&options.python.to_string_lossy());
-    theirs
-        .arg(root.join("bench/eval_loop.py"))
-        .arg(&weights)
-        .args(
-            images
-                .lines()
-                .filter(|l| !l.trim().is_empty())
-                .map(|l| data.join(l.trim())),
-        )
-        .args(["--starts", &options.starts.to_string()]);
-    let theirs: Loop =
-        serde_json::from_str(&command::read(&mut theirs)?).context("the loop's output")?;
-    tell(&ours.timing, &theirs)
-}
-
-fn tell(ours: &Timing, theirs: &Loop) -> Result<()> {
-    if ours.steps == 0 || theirs.steps == 0 {
-        bail!("nothing was walked");
-    }
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 steps")]
-    let per_step = |seconds: f64, steps: u64| 1000.0 * seconds / steps as f64;
-    let (a, b) = (
-        per_step(ours.walk_s, ours.steps),
-        per_step(theirs.seconds, theirs.steps),
-    );
-    println!(
-        "landmarl eval        {} steps  {a:.1} ms per step",
-        ours.steps
-    );
-    println!(
-        "PyTorch {} loop  {} steps  {b:.1} ms per step",
-        theirs.torch, theirs.steps
-    );
-    println!(
-        "ratio {:.2} (f32, two threads each, same weights, scans and starts)",
-        a / b
-    );
-    Ok(())
-}
-
-/// The 19 published starts, in our order, as `--start` takes them.
-fn starts(count: usize) -> Vec<String> {
-    let parts = [0.5, 0.75, 0.25];
-    let mut all = Vec::new();
-    for x in parts {
-        for y in parts {
-            for z in parts {
-                if [x, y, z].iter().any(|f| (f - 0.5_f64).abs() < 1e-9) {
-                    all.push(format!("{x},{y},{z}"));
-                }
-            }
+    let script = match &options.what {
+        What::Eval(options) => {
+            libtorch::ensure(workspace)?;
+            eval(options, &build(workspace, "-p cli")?)?
         }
+        What::Actor(options) => {
+            libtorch::ensure(workspace)?;
+            actor(options, &build(workspace, "-p actor --example acting")?)?
+        }
+        What::Learner(options) => {
+            let program = updates(workspace, options)?;
+            let results = match &options.out {
+                Some(file) => std::path::absolute(file)?,
+                None => workspace.target_folder()?.join("bench/learner.jsonl"),
+            };
+            learner(options, &program, &results)?
+        }
+        What::System(options) => {
+            let bins = programs(workspace, options)?;
+            system(workspace, options, &bins, &workspace.target_folder()?)?
+        }
+        What::Replay(options) => {
+            let programs = "-p replay-server --bin replay-server --example load";
+            let target = build(workspace, programs)?;
+            let peers = peers(workspace, options)?;
+            replay(options, &target, peers.as_deref())?
+        }
+        What::Gpu(options) => return gpu::run(workspace, options),
+    };
+    script.run(workspace)
+}
+
+/// Builds for release, and returns cargo's build folder.
+fn build(workspace: &Workspace, what: &str) -> Result<PathBuf> {
+    command::run(&mut workspace.cargo(&format!("build --release --locked {what}")))?;
+    workspace.target_folder()
+}
+
+fn eval(options: &Eval, target: &Path) -> Result<Script> {
+    let script = Script::new("eval", &options.python).options(options)?;
+    Ok(script.path("program", &target.join("release/landmarl")))
+}
+
+fn actor(options: &Actor, target: &Path) -> Result<Script> {
+    let script = Script::new("actor", &options.python).options(options)?;
+    Ok(script
+        .path("program", &target.join("release/examples/acting"))
+        .path("results", &target.join("bench/actor.jsonl")))
+}
+
+/// The learner's example `updates`: built, unless it is there already.
+fn updates(workspace: &Workspace, options: &Learner) -> Result<PathBuf> {
+    if let Some(folder) = &options.prebuilt {
+        let program = std::path::absolute(folder)?.join("updates");
+        if !program.is_file() {
+            bail!("{} does not exist", program.display());
+        }
+        return Ok(program);
     }
-    all.truncate(count);
-    all
+    libtorch::ensure(workspace)?;
+    Ok(build(workspace, "-p learner --example updates")?.join("release/examples/updates"))
+}
+
+fn learner(options: &Learner, program: &Path, results: &Path) -> Result<Script> {
+    let script = Script::new("learner", &options.python).options(options)?;
+    Ok(script.path("program", program).path("results", results))
+}
+
+/// The folder of the services: built, unless another is given.
+fn programs(workspace: &Workspace, options: &System) -> Result<PathBuf> {
+    if let Some(bins) = &options.bins {
+        return Ok(workspace.root().join(bins));
+    }
+    libtorch::ensure(workspace)?;
+    let programs = "--bins -p cli -p learner -p actor -p replay-server";
+    Ok(build(workspace, programs)?.join("release"))
+}
+
+fn system(workspace: &Workspace, options: &System, bins: &Path, target: &Path) -> Result<Script> {
+    let config = options.config.as_ref();
+    let config = config.map(|config| workspace.root().join(config));
+    let folder = target.join("bench");
+    let script = Script::new("system", Path::new("python3")).options(options)?;
+    Ok(script
+        .path("bins", bins)
+        .path("results", &folder.join("system.jsonl"))
+        .path("scratch", &folder)
+        .path_if("config", config.as_deref()))
+}
+
+/// A Python with the peers, made before anything is measured.
+fn peers(workspace: &Workspace, options: &Replay) -> Result<Option<PathBuf>> {
+    if options.no_peers {
+        return Ok(None);
+    }
+    let list = workspace.root().join("bench/replay_peers.txt");
+    let parent = match &options.scratch {
+        Some(folder) => std::path::absolute(folder)?,
+        None => cache_folder()?,
+    };
+    venv::python(&options.python, &list, &parent, "py-peers")
+        .context("Reverb and cpprb cannot be installed; --no-peers leaves them out")
+        .map(Some)
+}
+
+fn replay(options: &Replay, target: &Path, peers: Option<&Path>) -> Result<Script> {
+    let folder = target.join("bench");
+    let results = match &options.out {
+        Some(file) => std::path::absolute(file)?,
+        None => folder.join("replay.jsonl"),
+    };
+    let scratch = match &options.scratch {
+        Some(folder) => std::path::absolute(folder)?,
+        None => folder,
+    };
+    // A bare name is looked for on PATH.
+    let python = match options.python.components().count() {
+        1 => options.python.clone(),
+        _ => std::path::absolute(&options.python)?,
+    };
+    let script = Script::new("replay", &python).options(options)?;
+    Ok(script
+        .path("server", &target.join("release/replay-server"))
+        .path("load", &target.join("release/examples/load"))
+        .path("results", &results)
+        .path("scratch", &scratch)
+        .path_if("peers-python", peers))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    /// The script of a command line, as if all programs were built.
+    fn script(line: &str) -> Script {
+        let workspace = Workspace::find().unwrap();
+        let target = Path::new("/target");
+        let line = Line::parse_from(line.split_whitespace());
+        match &line.options.what {
+            What::Eval(options) => eval(options, target),
+            What::Actor(options) => actor(options, target),
+            What::Learner(options) => learner(options, target, target),
+            What::System(options) => system(&workspace, options, target, target),
+            What::Replay(options) => replay(options, target, Some(target)),
+            What::Gpu(_) => panic!("{line:?} starts bench/gpu.sh"),
+        }
+        .unwrap()
+    }
 
     #[test]
-    fn nineteen_starts_of_which_the_centre_is_first() {
-        let all = starts(99);
-        assert_eq!((all.len(), all[0].as_str()), (19, "0.5,0.5,0.5"));
-        assert!(!all.contains(&"0.25,0.25,0.75".to_owned()));
-        assert_eq!(starts(3).len(), 3);
+    fn scripts_accept_what_they_are_started_with() {
+        for line in [
+            "bench eval --starts 3",
+            "bench actor --precision bf16 --threads 1",
+            "bench learner",
+            "bench learner --only-precision bf16 --their-bf16 --batch 8 --updates 1 --warmup 0",
+            "bench system",
+            "bench system --config configs/phantom.toml --set a.b=1,2 --set c.d=-1",
+            "bench replay",
+            "bench replay --shards 1,2 --acks durable --operations mixed-half --fresh --out x.jsonl",
+        ] {
+            script(line).accepts_its_flags();
+        }
+    }
+
+    #[test]
+    fn options_become_flags() {
+        let replay = script("bench replay --shards 1,2 --acks durable --operations mixed-half");
+        let system = script("bench system --set a.b=1,2 --config x.toml");
+        for (script, flags) in [
+            (&replay, "--shards=1 --shards=2 "),
+            (&replay, "--operations=mixed-half "),
+            (&replay, "--acks=durable "),
+            (&replay, "--peers-python=/target"),
+            (&replay, "--results=/target/bench/replay.jsonl "),
+            (&system, "--set=a.b=1,2 "),
+            (&system, "/x.toml"),
+        ] {
+            let shown = script.show();
+            assert!(shown.contains(flags), "{flags}: {shown}");
+        }
+        assert!(!replay.show().contains("--fresh"));
     }
 }

@@ -1,11 +1,12 @@
-//! Everything that is to be seen on a GPU: built here, run by `bench/gpu.sh`,
-//! which needs no Rust, here or on the machine that has one.
+//! Checks, speed and training on a GPU: built here, run by `bench/gpu.sh`, here
+//! or on a machine without Rust.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 
+use super::build;
 use crate::workspace::Workspace;
 use crate::{command, libtorch, pack};
 
@@ -14,10 +15,6 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("landmarl", "release/landmarl"),
     ("updates", "release/examples/updates"),
     ("device_check", "release/examples/device_check"),
-];
-const BUILDS: [&str; 2] = [
-    "build --release --locked -p cli",
-    "build --release --locked -p learner --example updates --example device_check",
 ];
 
 /// Checks, speed and training on a GPU with bench/gpu.sh, or a folder to carry
@@ -50,15 +47,16 @@ const EXAMPLES: &str = "Examples:
   cargo xtask bench gpu --python venv/bin/python checks speed
   cargo xtask bench gpu --pack carry      then, there: carry/bench/gpu.sh carry/bin DATA_DIR OUT_DIR
 
-bench/gpu.sh without arguments lists the variables that it heeds, such as MINUTES of training.";
+bench/gpu.sh without arguments lists the variables that it reads, such as MINUTES of training.";
 
 /// `cargo xtask bench gpu`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     libtorch::ensure(workspace)?;
-    for line in BUILDS {
-        command::run(&mut workspace.cargo(line))?;
-    }
-    let target = workspace.target_folder()?;
+    build(workspace, "-p cli")?;
+    let target = build(
+        workspace,
+        "-p learner --example updates --example device_check",
+    )?;
     if let Some(folder) = &options.pack {
         let folder = std::path::absolute(folder)?;
         copy_programs(workspace, &target, &folder.join("bin"))?;
@@ -70,14 +68,17 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let bin = target.join("gpu/bin");
     copy_programs(workspace, &target, &bin)?;
-    let out = options.out.clone();
+    let out = options
+        .out
+        .clone()
+        .unwrap_or_else(|| target.join("gpu/out"));
     let mut script = workspace.command("bash");
     script
         .env("PYTHON", &options.python)
         .arg(workspace.root().join("bench/gpu.sh"))
         .arg(bin)
         .arg(&options.data)
-        .arg(out.unwrap_or_else(|| target.join("gpu/out")))
+        .arg(out)
         .args(&options.parts);
     command::run(&mut script)
 }
