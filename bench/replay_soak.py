@@ -14,22 +14,15 @@ others) and OUT.svg. Needs Python 3.9 and nothing else.
 import argparse
 import csv
 import json
-import os
 import pathlib
-import signal
-import subprocess
 import tempfile
 import time
 
+from harness.command import entry, read
+from harness.replay.shards import Shards
+
 FIELDS = ["seconds", "resident_mb", "journal_mb", "rows_per_s", "sample_p50_ms", "sample_p99_ms",
           "sample_p999_ms", "insert_p50_ms", "insert_p99_ms", "insert_p999_ms", "busy_pct", "stolen_pct"]
-
-
-def resident_mb(pid):
-    for line in open(f"/proc/{pid}/status"):
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1e3
-    raise RuntimeError("the shard is gone")
 
 
 def machine():
@@ -39,31 +32,20 @@ def machine():
     return used + idle + wait + stolen, used, stolen
 
 
-def start_shard(binary, folder, rows, snapshot_s):
-    command = [binary, "serve", "--listen", "127.0.0.1:0", "--capacity", str(rows), "--journal", folder,
-               "--snapshot-s", str(snapshot_s), "--log-format", "json"]
-    shard = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for line in shard.stderr:
-        at = line.find("127.0.0.1:")
-        if at >= 0:
-            return shard, line[at:].split('"')[0].split()[0]
-    raise RuntimeError("the shard does not start")
-
-
 def load(binary, address, *more):
-    command = [binary, "--shards", address, "--ack", "durable", *more]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout)["parts"]
+    return json.loads(read([binary, "--shards", address, "--ack", "durable", *more]))["parts"]
 
 
-def interval(options, shard, address, folder, begun):
+def interval(options, shards, begun):
     before = machine()
-    parts = load(options.load, address, "--operation", "mixed", "--rate", str(options.rate), "--seconds",
+    parts = load(options.load, shards.addresses[0], "--operation", "mixed", "--rate", str(options.rate), "--seconds",
                  str(options.every))
     ticks, used, stolen = (after - first for after, first in zip(machine(), before))
     sample, insert = parts["sample"], parts["insert"]
-    journal = sum(f.stat().st_size for f in pathlib.Path(folder).iterdir())
-    figures = [round(time.monotonic() - begun, 1), round(resident_mb(shard.pid), 1), round(journal / 1e6, 1),
+    journal = sum(f.stat().st_size for f in shards.journals.rglob("*") if f.is_file())
+    # Thousands of KiB, as in the figures of docs/images/replay-soak.csv.
+    resident = shards.resident_bytes() / 1024e3
+    figures = [round(time.monotonic() - begun, 1), round(resident, 1), round(journal / 1e6, 1),
                round(sample["rows"] / sample["seconds"])]
     for operation in (sample, insert):
         figures += [operation[key] for key in ("p50_ms", "p99_ms", "p999_ms")]
@@ -118,23 +100,21 @@ def main():
     options.add_argument("--load", default="target/release/examples/load")
     options.add_argument("--out", default="replay-soak")
     options = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        shard, address = start_shard(options.server, folder, options.rows, options.snapshot_s)
-        try:
-            load(options.load, address, "--operation", "fill", "--rows", str(options.rows))
-            begun, rows = time.monotonic(), []
-            with open(options.out + ".csv", "w", newline="") as file:
-                table = csv.DictWriter(file, FIELDS)
-                table.writeheader()
-                while time.monotonic() - begun < 60 * options.minutes:
-                    rows.append(interval(options, shard, address, folder, begun))
-                    table.writerow(rows[-1])
-                    file.flush()
-                    print(rows[-1], flush=True)
-            pathlib.Path(options.out + ".svg").write_text(picture(rows, options.rate))
-        finally:
-            os.kill(shard.pid, signal.SIGTERM)
-            shard.wait()
+    snapshot = f"--snapshot-s={options.snapshot_s}"
+    with (tempfile.TemporaryDirectory() as folder,
+          Shards(options.server, 1, options.rows, pathlib.Path(folder), True, (snapshot,)) as shards):
+        load(options.load, shards.addresses[0], "--operation", "fill", "--rows", str(options.rows))
+        begun, rows = time.monotonic(), []
+        with open(options.out + ".csv", "w", newline="") as file:
+            table = csv.DictWriter(file, FIELDS)
+            table.writeheader()
+            while time.monotonic() - begun < 60 * options.minutes:
+                rows.append(interval(options, shards, begun))
+                table.writerow(rows[-1])
+                file.flush()
+                print(rows[-1], flush=True)
+        pathlib.Path(options.out + ".svg").write_text(picture(rows, options.rate))
 
 
-main()
+if __name__ == "__main__":
+    entry(main)
