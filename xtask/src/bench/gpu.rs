@@ -16,6 +16,8 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("updates", "release/examples/updates"),
     ("device_check", "release/examples/device_check"),
 ];
+/// `bench/gpu.sh`, and what else of `bench/` it starts.
+const SCRIPTS: [&str; 2] = ["bench/gpu.sh", "bench/learner_loop.py"];
 
 /// Checks, speed and training on a GPU with bench/gpu.sh, or a folder to carry
 /// to a GPU machine that has no Rust.
@@ -60,9 +62,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if let Some(folder) = &options.pack {
         let folder = std::path::absolute(folder)?;
         copy_programs(workspace, &target, &folder.join("bin"))?;
-        for part in ["bench", "configs"] {
-            pack::files(&workspace.root().join(part), &folder.join(part))?;
+        pack::folder(&folder.join("bench"))?;
+        for script in SCRIPTS {
+            pack::file(&workspace.root().join(script), &folder.join(script))?;
         }
+        pack::files(&workspace.root().join("configs"), &folder.join("configs"))?;
         println!("packed: {}", folder.display());
         return Ok(());
     }
