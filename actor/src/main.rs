@@ -12,24 +12,14 @@ use actor::session::counters::Counters;
 use actor::session::metrics::{ActorMetrics, EvaluatorMetrics};
 use actor::{ActorError, ActorSetup};
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
-use common::imaging::dataset::{Dataset, DatasetError, DatasetSpec, is_list};
+use common::imaging::dataset::{Dataset, DatasetSpec, is_list};
 use common::run::telemetry::{self, TelemetryError};
-use proto::transport::http::{self, Serving};
-use proto::transport::listen::stop_signal;
-use proto::transport::metrics::{Metrics, Process};
-use proto::transport::security::{Security, SecurityError};
+use proto::transport::entry::{self, Exit, LogFormat, Service};
+use proto::transport::metrics::Metrics;
+use proto::transport::security::Security;
 use tokio::sync::watch;
-
-/// Failed while running.
-const EXIT_FAILED: u8 = 1;
-/// The configuration is invalid.
-const EXIT_CONFIG: u8 = 3;
-/// The scans cannot be read, or are not the learner's.
-const EXIT_DATA: u8 = 4;
-/// Nobody answers, or knows this host.
-const EXIT_UNREACHABLE: u8 = 5;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -115,62 +105,36 @@ struct RunArgs {
     log_format: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    Text,
-    Json,
-}
-
 fn main() -> ExitCode {
     model::memory::keep_freed();
-    let done = match Cli::parse().command {
-        Command::Run(args) => run(args),
-        Command::Evaluate(args) => evaluate(args),
-        Command::Health(args) => ask(args),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            ExitCode::from(exit_code(&error))
-        }
+    entry::run(execute(Cli::parse().command), exit)
+}
+
+async fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => run(args).await,
+        Command::Evaluate(args) => evaluate(args).await,
+        Command::Health(args) => check(args).await,
     }
 }
 
-/// What both services begin with: settings, log and training scans.
-struct Begun {
+/// What `run` and `evaluate` start with.
+struct Start {
+    service: Service,
     config: Config,
     dataset: Dataset,
     learner: String,
     run_id: Option<String>,
-    security: Security,
-    log: telemetry::Guard,
 }
 
-impl Begun {
-    /// Serves metrics, health and the log level, where the configuration says so.
-    async fn observe(&self, service: &str, metrics: Metrics) -> anyhow::Result<Option<Serving>> {
-        metrics.add(Process::new(service, Some(self.log.control())));
-        let (listen, insecure) = (&self.config.http.listen, self.config.cluster.insecure);
-        let web = http::bind(listen, &self.security, insecure).await?;
-        let router = http::standard(metrics, self.log.control());
-        Ok(http::spawn(web, router, &self.security))
-    }
-}
-
-fn begin(args: RunArgs, service: &str) -> anyhow::Result<Begun> {
+async fn start(args: RunArgs, name: &str) -> anyhow::Result<Start> {
     let mut config = Config::load(&Sources::from_process(args.config, args.set))?;
-    let mut options = telemetry::Options::of(service, &config.log);
-    options.format = match args.log_format {
-        LogFormat::Auto => telemetry::Format::Auto,
-        LogFormat::Text => telemetry::Format::Text,
-        LogFormat::Json => telemetry::Format::Json,
+    let log = telemetry::Options {
+        format: args.log_format.into(),
+        ..telemetry::Options::of(name, &config.log)
     };
-    let log = telemetry::init(&options)?;
-    let security = Security::from_config(&config.cluster)?;
-    security.tell();
+    let service = Service::start(&log, &config).await?;
+    service.security().log_state();
     let dataset = Dataset::load(&scans(&config)?).context("load the training scans")?;
     // Names as everybody resolves them, so that all digests agree.
     config.data.landmarks.clone_from(&dataset.landmark_names);
@@ -179,72 +143,61 @@ fn begin(args: RunArgs, service: &str) -> anyhow::Result<Begun> {
         landmarks = dataset.landmark_names.join(","),
         "loaded the training scans"
     );
-    Ok(Begun {
-        learner: args
-            .learner
-            .unwrap_or_else(|| config.cluster.learner.clone()),
+    let learner = args.learner;
+    Ok(Start {
+        service,
+        learner: learner.unwrap_or_else(|| config.cluster.learner.clone()),
         run_id: args.run_id,
         config,
         dataset,
-        security,
-        log,
     })
 }
 
-async fn told_to_stop() {
-    if let Err(error) = stop_signal().await {
-        tracing::error!(%error, "cannot wait for signals; stopping");
-    }
-}
-
-fn run(args: RunArgs) -> anyhow::Result<()> {
-    let begun = begin(args, "actor")?;
+async fn run(args: RunArgs) -> anyhow::Result<()> {
+    let mut start = start(args, "actor").await?;
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::default();
     metrics.add(ActorMetrics::new(Arc::clone(&counters), 0));
-    let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
-    let _web = runtime.block_on(begun.observe("actor", metrics))?;
+    let _web = start.service.serve_http(metrics, None, None);
     let setup = ActorSetup {
-        security: begun.security,
-        learner: begun.learner,
-        run_id: begun.run_id,
-        config: Arc::new(begun.config),
-        dataset: Arc::new(begun.dataset),
+        security: start.service.security().clone(),
+        learner: start.learner,
+        run_id: start.run_id,
+        config: Arc::new(start.config),
+        dataset: Arc::new(start.dataset),
         counters,
     };
-    runtime.block_on(actor::run(setup, told_to_stop()))?;
+    actor::run(setup, entry::shutdown_signal()).await?;
     Ok(())
 }
 
-fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
-    let begun = begin(args.common, "evaluator")?;
-    let config = &begun.config;
-    let selection = selection(config)?;
+async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
+    let mut start = start(args.common, "evaluator").await?;
+    let selection = selection(&start.config)?;
     let selection = Dataset::load(&selection).context("load the selection scans")?;
-    let names = &begun.dataset.landmark_names;
-    let guess = Guess::of(&begun.dataset.scans, names, String::new());
+    let names = &start.dataset.landmark_names;
+    let guess = Guess::of(&start.dataset.scans, names, String::new());
     if let Some(folder) = &args.run_dir {
         std::fs::create_dir_all(folder.join("checkpoints"))
             .with_context(|| format!("cannot write to the run folder {}", folder.display()))?;
-        guess.store(folder, names, begun.dataset.scans.len())?;
+        guess.store(folder, names, start.dataset.scans.len())?;
     }
     tracing::info!(scans = selection.scans.len(), "loaded the selection scans");
     let (errors, seen) = watch::channel(None);
     let metrics = Metrics::default();
     metrics.add(EvaluatorMetrics::new(seen));
-    let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
-    let _web = runtime.block_on(begun.observe("evaluator", metrics))?;
+    let _web = start.service.serve_http(metrics, None, None);
     let setup = EvaluatorSetup {
-        security: begun.security,
+        security: start.service.security().clone(),
         errors,
-        learner: begun.learner,
-        run_id: begun.run_id,
-        config: Arc::new(begun.config),
+        learner: start.learner,
+        run_id: start.run_id,
+        config: Arc::new(start.config),
         selection: selection.scans,
         guess,
         run_dir: args.run_dir,
     };
-    runtime.block_on(evaluator::run(setup, told_to_stop()))?;
+    evaluator::run(setup, entry::shutdown_signal()).await?;
     Ok(())
 }
 
@@ -265,7 +218,7 @@ fn selection(config: &Config) -> Result<DatasetSpec, ConfigError> {
     })
 }
 
-fn ask(args: HealthArgs) -> anyhow::Result<()> {
+async fn check(args: HealthArgs) -> anyhow::Result<()> {
     let cluster = Config::load(&Sources::from_process(args.config, Vec::new()))?.cluster;
     let security = Security::from_config(&cluster)?;
     let learner = args.learner.unwrap_or(cluster.learner);
@@ -274,21 +227,9 @@ fn ask(args: HealthArgs) -> anyhow::Result<()> {
     } else {
         Part::Actor
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the async runtime")?;
-    let words = runtime.block_on(health::check(&learner, &security, part))?;
-    tell(&words);
-    Ok(())
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "what was asked for goes to standard output"
-)]
-fn tell(text: &str) {
-    println!("{text}");
+    Ok(entry::print(
+        &health::check(&learner, &security, part).await?,
+    )?)
 }
 
 fn scans(config: &Config) -> Result<DatasetSpec, ConfigError> {
@@ -309,29 +250,16 @@ fn scans(config: &Config) -> Result<DatasetSpec, ConfigError> {
     Ok(DatasetSpec::training(config))
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
-    let found = error.chain().find_map(|cause| {
-        let config = cause.is::<ConfigError>()
-            || cause.is::<SecurityError>()
-            || matches!(cause.downcast_ref(), Some(TelemetryError::Filter { .. }));
-        let refused = matches!(
-            cause.downcast_ref(),
-            Some(ActorError::Refused { .. } | ActorError::ShardRefused(_))
-        );
-        let data = refused || cause.is::<DatasetError>();
-        let unreachable = cause.is::<HealthError>().then_some(EXIT_UNREACHABLE);
-        let config = config.then_some(EXIT_CONFIG);
-        config.or(data.then_some(EXIT_DATA)).or(unreachable)
-    });
-    found.unwrap_or(EXIT_FAILED)
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "the one place where an error meets a person"
-)]
-fn complain(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+/// The exit codes of an actor's own errors: scans that the learner refuses are data, and a learner
+/// that does not answer, or does not know this host, is unreachable.
+fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(TelemetryError::Filter { .. }) = cause.downcast_ref() {
+        return Some(Exit::Config);
+    }
+    if let Some(ActorError::Refused { .. } | ActorError::ShardRefused(_)) = cause.downcast_ref() {
+        return Some(Exit::Data);
+    }
+    cause.is::<HealthError>().then_some(Exit::Unreachable)
 }
 
 #[cfg(test)]
@@ -341,30 +269,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent_and_exit_codes_follow_types() {
         <Cli as clap::CommandFactory>::command().debug_assert();
+        let code = |error: anyhow::Error| Exit::of(&error, exit);
         let refused = ActorError::Refused {
             learner: "a:1".into(),
             sentence: "other scans".into(),
         };
-        assert_eq!(exit_code(&refused.into()), EXIT_DATA);
+        assert_eq!(code(refused.into()), Exit::Data);
         assert_eq!(
-            exit_code(&ActorError::Panicked(String::new()).into()),
-            EXIT_FAILED
+            code(ActorError::Panicked(String::new()).into()),
+            Exit::Failed
         );
         let unset = scans(&Config::defaults().unwrap()).unwrap_err();
         assert!(
             unset.to_string().contains("--set data.train_images=PATH"),
             "{unset}"
         );
-        assert_eq!(exit_code(&unset.into()), EXIT_CONFIG);
+        assert_eq!(code(unset.into()), Exit::Config);
         let mut config = Config::defaults().unwrap();
-        let told = |config: &Config| selection(config).unwrap_err().to_string();
-        assert!(told(&config).contains("data.selection_images"));
+        let refusal = |config: &Config| selection(config).unwrap_err().to_string();
+        assert!(refusal(&config).contains("data.selection_images"));
         config.validation.every = 0;
-        assert!(told(&config).contains("--set validation.every=200"));
+        assert!(refusal(&config).contains("--set validation.every=200"));
         let lost = HealthError::NoLease {
             learner: "a:1".into(),
             host: "h".into(),
         };
-        assert_eq!(exit_code(&lost.into()), EXIT_UNREACHABLE);
+        assert_eq!(code(lost.into()), Exit::Unreachable);
     }
 }

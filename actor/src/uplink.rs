@@ -29,7 +29,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::session::counters::Counters;
-use crate::session::unreachable::Away;
+use crate::session::unreachable::Unreachable;
 use crate::uplink::outbox::{Chunk, Outbox};
 
 /// Steps' rows between the rollout and the uplink: enough that a step need not
@@ -98,7 +98,7 @@ struct Stream {
 struct Trouble {
     waits: ExponentialBackoff,
     refused_since: Option<Instant>,
-    away: Away,
+    unreachable: Unreachable,
 }
 
 impl Default for Trouble {
@@ -106,7 +106,7 @@ impl Default for Trouble {
         Self {
             waits: backoff(usize::MAX).build(),
             refused_since: None,
-            away: Away::default(),
+            unreachable: Unreachable::default(),
         }
     }
 }
@@ -160,7 +160,7 @@ impl Uplink {
     fn judge(&self, status: &Status, trouble: &mut Trouble) -> Result<(), UplinkError> {
         if !is_refusal(status.code()) {
             trouble.refused_since = None;
-            if let Some(away) = trouble.away.due() {
+            if let Some(away) = trouble.unreachable.warning() {
                 tracing::warn!(
                     shard = self.shard, address = %self.address, away_s = away.as_secs(),
                     code = ?status.code(), reason = reason(status),

@@ -1,4 +1,4 @@
-//! `learner`: trains, and asks after one that does.
+//! `learner`: trains, and queries a running learner.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
 use common::environment::rules::RULES_VERSION;
-use common::imaging::dataset::{Dataset, DatasetError, DatasetSpec};
+use common::imaging::dataset::{Dataset, DatasetSpec};
 use common::imaging::manifest::hex;
 use common::run::run_folder::{RunFolder, RunFolderError, RunInfo, RunLock, host_name, rfc3339};
 use common::run::telemetry;
@@ -19,11 +19,9 @@ use learner::checkpoint::http as checkpoint_http;
 use learner::report::metrics::LearnerMetrics;
 use learner::report::status_text;
 use learner::{LearnerSetup, Progress};
-use proto::transport::health;
-use proto::transport::http;
-use proto::transport::listen;
-use proto::transport::metrics::{Metrics, Process};
-use proto::transport::security::{Role, Security, SecurityError};
+use proto::transport::entry::{self, Service};
+use proto::transport::metrics::Metrics;
+use proto::transport::security::Role;
 use tokio::sync::watch;
 
 const EXAMPLES: &str = "Examples:
@@ -55,26 +53,8 @@ enum Command {
     },
 }
 
-/// Whom to ask, and how to prove who asks.
-#[derive(Debug, Args)]
-struct Ask {
-    /// host:port
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
-    address: String,
-    /// TOML files, later ones win: cluster.ca, cert, key and token_file count
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
-    /// One setting, wins over files and LANDMARL__SECTION__KEY
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
-}
-
-impl Ask {
-    fn security(&self) -> anyhow::Result<Security> {
-        let sources = Sources::from_process(self.config.clone(), self.set.clone());
-        Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
-    }
-}
+/// The learner that a sub-command calls.
+type Ask = entry::Ask<7400>;
 
 #[derive(Debug, Args)]
 struct RunArgs {
@@ -104,60 +84,28 @@ enum Resume {
 
 fn main() -> ExitCode {
     model::memory::keep_freed();
-    let cli = Cli::parse();
-    let done = tokio::runtime::Runtime::new()
-        .context("start the async runtime")
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                match cli.command {
-                    Command::Run(args) => run(args).await,
-                    Command::Health(ask) => {
-                        Ok(health::check(&ask.address, &ask.security()?, Role::Learner).await?)
-                    }
-                    Command::Status { ask, json } => status(&ask, json).await,
-                }
-            })
-        });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            exit_code(&error)
-        }
-    }
+    let command = Cli::parse().command;
+    entry::run(execute(command), |_| None)
 }
 
-/// 3 for configuration, 4 for data, 1 for the rest.
-fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.is::<ConfigError>() || error.is::<SecurityError>() {
-        ExitCode::from(3)
-    } else if error.is::<DatasetError>() {
-        ExitCode::from(4)
-    } else {
-        ExitCode::FAILURE
+async fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => run(args).await,
+        Command::Health(ask) => ask.health(Role::Learner).await,
+        Command::Status { ask, json } => status(&ask, json).await,
     }
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "the one place where an error meets a person"
-)]
-fn complain(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut config = Config::load(&Sources::from_process(args.config, args.set))?;
     let (run_dir, run_id) = run_dir_and_name(&args.run_dir)?;
-    let log = telemetry::init(&telemetry::Options {
+    let log = telemetry::Options {
         run: run_id.clone(),
         ..telemetry::Options::of("learner", &config.log)
-    })?;
+    };
+    let mut service = Service::start(&log, &config).await?;
     let address = listening(args.listen.as_deref(), &config)?;
-    let security = Security::from_config(&config.cluster)?;
-    let open = config.cluster.insecure || security.has_tls();
-    let listener = listen::bind(address, open).await?;
-    let web = http::bind(&config.http.listen, &security, config.cluster.insecure).await?;
+    let listener = service.listen(address).await?;
     let resume = args.resume.is_some();
     let (folder, _lock) = run_folder(&run_dir, &run_id, resume)?;
     let dataset = Arc::new(Dataset::load(&DatasetSpec::training(&config))?);
@@ -168,14 +116,9 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (progress, seen) = watch::channel(Progress::default());
     let metrics = Metrics::default();
     metrics.add(LearnerMetrics::new(seen));
-    metrics.add(Process::new("learner", Some(log.control())).writes_to("run", &run_dir));
     let checkpoints = Arc::new(CheckpointFiles::new(&folder.checkpoints()));
-    let _web = http::spawn(
-        web,
-        http::standard(metrics, log.control())
-            .merge(checkpoint_http::router(Arc::clone(&checkpoints))),
-        &security,
-    );
+    let downloads = checkpoint_http::router(Arc::clone(&checkpoints));
+    let _web = service.serve_http(metrics, Some(("run", &run_dir)), Some(downloads));
     let setup = LearnerSetup {
         shards: config.cluster.shards.clone(),
         config: Arc::new(config),
@@ -184,10 +127,10 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         run_dir,
         checkpoints,
         resume,
-        security: security.clone(),
+        security: service.security().clone(),
         progress,
     };
-    let summary = learner::run(setup, listener, listen::stop_signal_or_exit()).await?;
+    let summary = learner::run(setup, listener, entry::shutdown_signal()).await?;
     tracing::info!(
         updates = summary.updates,
         stopped_early = summary.stopped_early,
@@ -280,20 +223,12 @@ fn listening(flag: Option<&str>, config: &Config) -> Result<SocketAddr, ConfigEr
 
 async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
     let status = status_text::ask(&ask.address, &ask.security()?, "").await?;
-    tell(&if json {
+    entry::print(&if json {
         status_text::as_json(&status).to_string()
     } else {
         status_text::as_text(&status)
-    });
+    })?;
     Ok(())
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "what was asked for goes to standard output"
-)]
-fn tell(text: &str) {
-    println!("{text}");
 }
 
 #[cfg(test)]
@@ -303,19 +238,22 @@ mod tests {
     #[test]
     fn names_are_for_others_and_listening_needs_an_address() {
         let mut config = Config::defaults().unwrap();
-        let told = |flag, config: &Config| listening(flag, config).map_err(|e| e.to_string());
-        assert_eq!(told(None, &config).unwrap().to_string(), "127.0.0.1:7400");
+        let address = |flag, config: &Config| listening(flag, config).map_err(|e| e.to_string());
+        assert_eq!(
+            address(None, &config).unwrap().to_string(),
+            "127.0.0.1:7400"
+        );
         config.cluster.learner = "learner:7400".into();
-        let error = told(None, &config).unwrap_err();
+        let error = address(None, &config).unwrap_err();
         assert!(
             error.contains("cluster.learner") && error.contains("--listen 0.0.0.0:7400"),
             "{error}"
         );
         config.cluster.listen = "0.0.0.0:7401".into();
-        assert_eq!(told(None, &config).unwrap().port(), 7401);
-        assert_eq!(told(Some("[::1]:5"), &config).unwrap().port(), 5);
+        assert_eq!(address(None, &config).unwrap().port(), 7401);
+        assert_eq!(address(Some("[::1]:5"), &config).unwrap().port(), 5);
         assert!(
-            told(Some("here"), &config)
+            address(Some("here"), &config)
                 .unwrap_err()
                 .contains("\"here\"")
         );

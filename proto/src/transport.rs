@@ -1,7 +1,8 @@
-//! Channels, listeners, security, retries, health and HTTP.
+//! Channels, listeners, security, retries, health and HTTP; what all services' `main`s share.
 
 pub mod channel;
 pub mod endpoint;
+pub mod entry;
 pub mod health;
 pub mod http;
 pub mod listen;

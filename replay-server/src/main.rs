@@ -1,32 +1,28 @@
-//! `replay-server`: serves one replay shard, and asks after one.
+//! `replay-server`: serves one replay shard, and queries a running one.
 
-use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::config::{
-    Config, ConfigError, ENV_PREFIX, HttpConfig, LogConfig, SelectorConfig, Sources,
-};
-use common::run::telemetry;
-use proto::messages::shard_status::ShardStatus;
-use proto::transport::channel;
-use proto::transport::channel::Channel;
-use proto::transport::health;
-use proto::transport::http;
-use proto::transport::listen;
-use proto::transport::metrics::{Metrics, Process};
-use proto::transport::retry::{CALL_DEADLINE, reason, unary};
-use proto::transport::security::{Role, Security, SecurityError};
-use proto::wire;
-use proto::wire::replay_client::ReplayClient;
-use replay_server::journal::verify;
-use replay_server::table::selector::Selector;
-use replay_server::{JournalConfig, ShardConfig, report, run_observed};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Rows of a shard that no configuration speaks of.
-const ALONE_ROWS: usize = 200_000;
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::config::{Config, ConfigError, ENV_PREFIX, SelectorConfig, Sources};
+use common::run::telemetry;
+use proto::messages::shard_status::ShardStatus;
+use proto::transport::channel::{self, Channel};
+use proto::transport::entry::{self, LogFormat, Service};
+use proto::transport::metrics::Metrics;
+use proto::transport::retry::{CALL_DEADLINE, reason, unary};
+use proto::transport::security::{Role, Security};
+use proto::wire;
+use proto::wire::replay_client::ReplayClient;
+use replay_server::journal::verify;
+use replay_server::table::selector::Selector;
+use replay_server::{JournalConfig, ShardConfig, report, run_observed};
+
+/// The capacity of a shard whose settings describe no run.
+const ROWS_WITHOUT_RUN: usize = 200_000;
 /// A snapshot waits for the disk.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -65,31 +61,8 @@ enum Command {
     },
 }
 
-/// Whom to ask, and how to prove who asks.
-#[derive(Debug, Args)]
-struct Ask {
-    /// host:port
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7100")]
-    address: String,
-    /// TOML files, later ones win: cluster.ca, cert, key and token_file count
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
-    /// One setting, wins over files and LANDMARL__SECTION__KEY
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
-}
-
-impl Ask {
-    fn security(&self) -> anyhow::Result<Security> {
-        let sources = Sources::from_process(self.config.clone(), self.set.clone());
-        Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
-    }
-
-    fn client(&self) -> anyhow::Result<ReplayClient<Channel>> {
-        let channel = self.security()?.connect(&self.address, Role::Replay)?;
-        Ok(channel::replay_client(channel))
-    }
-}
+/// The shard that a sub-command calls.
+type Ask = entry::Ask<7100>;
 
 #[derive(Debug, Args)]
 struct ServeArgs {
@@ -159,34 +132,59 @@ enum SelectorName {
     Uniform,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    Text,
-    Json,
+impl From<SelectorName> for SelectorConfig {
+    fn from(name: SelectorName) -> Self {
+        match name {
+            SelectorName::Prioritised => Self::Prioritised,
+            SelectorName::Uniform => Self::Uniform,
+        }
+    }
 }
 
 impl ServeArgs {
-    fn config(&self, base: Base) -> anyhow::Result<ShardConfig> {
-        let selector = match self.selector.unwrap_or(base.selector) {
-            SelectorName::Uniform => Selector::Uniform,
-            SelectorName::Prioritised => Selector::prioritised(
-                self.alpha.unwrap_or(base.alpha),
-                self.epsilon.unwrap_or(base.epsilon),
-                self.priority_max.unwrap_or(base.priority_max),
-            )?,
-        };
-        // The clock rises between two lives of a shard, which is all that is asked of an incarnation.
+    /// The configuration of the run that the files and settings describe, changed by the flags;
+    /// where they say nothing about rows, the default of a shard without a run.
+    fn settings(&self) -> Result<Config, ConfigError> {
+        let sources = Sources::from_process(self.config.clone(), self.set.clone());
+        let mut config = Config::load(&sources)?;
+        if !speaks_of_rows(&sources) {
+            let shards = config.cluster.shards.len().max(1);
+            config = Config {
+                cluster: config.cluster,
+                http: config.http,
+                log: config.log,
+                ..Config::defaults()?
+            };
+            config.replay.capacity = ROWS_WITHOUT_RUN * shards;
+            config.run.seed = 0;
+        }
+        config.cluster.insecure |= self.insecure;
+        if let Some(level) = &self.log {
+            config.log.level.clone_from(level);
+        }
+        let replay = &mut config.replay;
+        replay.selector = self.selector.map_or(replay.selector, Into::into);
+        replay.alpha = self.alpha.unwrap_or(replay.alpha);
+        replay.epsilon = self.epsilon.unwrap_or(replay.epsilon);
+        replay.priority_max = self.priority_max.unwrap_or(replay.priority_max);
+        config.run.seed = self.seed.unwrap_or(config.run.seed);
+        Ok(config)
+    }
+
+    fn shard(&self, config: &Config, security: Security) -> anyhow::Result<ShardConfig> {
+        // The clock advances between two starts of a shard: that makes an incarnation.
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .context("the clock stands before 1970")?;
+            .context("the system clock is before 1970")?;
+        // The learner counts shards in the same way. It refuses to have none.
+        let shards = config.cluster.shards.len().max(1);
+        let share = config.replay.capacity.div_ceil(shards);
         Ok(ShardConfig {
             shard: self.shard,
-            incarnation: u64::try_from(now.as_nanos()).context("the clock stands after 2500")?,
-            capacity: self.capacity.unwrap_or(base.capacity),
-            selector,
-            seed: self.seed.unwrap_or(base.seed),
+            incarnation: u64::try_from(now.as_nanos()).context("the system clock is after 2500")?,
+            capacity: self.capacity.unwrap_or(share),
+            selector: Selector::from(&config.replay),
+            seed: config.run.seed,
             memory_max: self.memory_max_mb.saturating_mul(1_000_000),
             journal: self.journal.as_deref().map(|folder| JournalConfig {
                 segment_bytes: self.segment_mb << 20,
@@ -194,70 +192,15 @@ impl ServeArgs {
                 snapshot_every: Duration::from_secs(self.snapshot_s),
                 ..JournalConfig::new(folder)
             }),
-            security: base.security,
+            security,
             ..ShardConfig::default()
         })
     }
 }
 
-/// What holds where no flag says otherwise.
-struct Base {
-    capacity: usize,
-    selector: SelectorName,
-    alpha: f64,
-    epsilon: f64,
-    priority_max: f64,
-    seed: u64,
-    log: LogConfig,
-    http: HttpConfig,
-    insecure: bool,
-    security: Security,
-}
-
-impl Base {
-    /// That of a run with these files and settings, which shares its rows among
-    /// its shards; where they say nothing of rows, that of a shard by itself.
-    fn load(files: Vec<PathBuf>, set: Vec<String>) -> anyhow::Result<Self> {
-        let sources = Sources::from_process(files, set);
-        let alone = !speaks_of_rows(&sources);
-        let mut config = Config::load(&sources)?;
-        let security = Security::from_config(&config.cluster)?;
-        if alone {
-            config = Config {
-                cluster: config.cluster,
-                http: config.http,
-                log: config.log,
-                ..Config::defaults()?
-            };
-        }
-        let replay = config.replay;
-        Ok(Self {
-            capacity: if alone {
-                ALONE_ROWS
-            } else {
-                // As the learner counts them. It refuses to have none.
-                let shards = config.cluster.shards.len().max(1);
-                replay.capacity.div_ceil(shards)
-            },
-            selector: match replay.selector {
-                SelectorConfig::Uniform => SelectorName::Uniform,
-                SelectorConfig::Prioritised => SelectorName::Prioritised,
-            },
-            alpha: replay.alpha,
-            epsilon: replay.epsilon,
-            priority_max: replay.priority_max,
-            seed: if alone { 0 } else { config.run.seed },
-            log: config.log,
-            http: config.http,
-            insecure: config.cluster.insecure,
-            security,
-        })
-    }
-}
-
-/// Whether these say anything of a run's rows: any file does, and what is set here unless it is
-/// about connections or logs. Containers give all of their programs the same variables, so of
-/// those only what is about rows, the run and the number of its shards does.
+/// Whether these sources say anything about a run's rows: any file does, and any setting here
+/// unless it is about connections or logs. Containers pass the same variables to all of their
+/// programs, so among those only the ones about rows, the run and the number of its shards count.
 fn speaks_of_rows(sources: &Sources) -> bool {
     const SHARDS: &str = "cluster.shards";
     let around = ["cluster.", "http.", "log."];
@@ -274,114 +217,80 @@ fn speaks_of_rows(sources: &Sources) -> bool {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = tokio::runtime::Runtime::new()
-        .context("start the async runtime")
-        .and_then(|runtime| {
-            runtime.block_on(async {
-                match cli.command {
-                    Command::Serve(args) => serve(args).await,
-                    Command::Health(ask) => {
-                        Ok(health::check(&ask.address, &ask.security()?, Role::Replay).await?)
-                    }
-                    Command::Status { ask, json } => status(&ask, json).await,
-                    Command::Snapshot(ask) => snapshot(&ask).await,
-                    Command::Verify { folder, json } => verify_folder(&folder, json),
-                }
-            })
-        });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            // The same number as the other services'.
-            if error.is::<ConfigError>() || error.is::<SecurityError>() {
-                ExitCode::from(3)
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-    }
+    let command = Cli::parse().command;
+    entry::run(execute(command), |_| None)
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "the one place where an error meets a person"
-)]
-fn complain(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+async fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => serve(args).await,
+        Command::Health(ask) => ask.health(Role::Replay).await,
+        Command::Status { ask, json } => status(&ask, json).await,
+        Command::Snapshot(ask) => snapshot(&ask).await,
+        Command::Verify { folder, json } => verify_folder(&folder, json),
+    }
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let base = Base::load(args.config.clone(), args.set.clone())?;
-    let options = telemetry::Options {
-        format: match args.log_format {
-            LogFormat::Auto => telemetry::Format::Auto,
-            LogFormat::Text => telemetry::Format::Text,
-            LogFormat::Json => telemetry::Format::Json,
-        },
-        level: args.log.clone().unwrap_or(base.log.level.clone()),
-        ..telemetry::Options::of("replay-server", &base.log)
+    let config = args.settings()?;
+    let log = telemetry::Options {
+        format: args.log_format.into(),
+        ..telemetry::Options::of("replay-server", &config.log)
     };
-    let log = telemetry::init(&options)?;
-    let insecure = args.insecure || base.insecure;
-    let security = base.security.clone();
-    let listen_http = base.http.listen.clone();
-    let config = args.config(base)?;
-    let listener = listen::bind(args.listen, insecure || security.has_tls()).await?;
-    let web = http::bind(&listen_http, &security, insecure).await?;
+    let mut service = Service::start(&log, &config).await?;
+    let shard = args.shard(&config, service.security().clone())?;
+    let listener = service.listen(args.listen).await?;
     let metrics = Metrics::default();
-    let mut process = Process::new("replay-server", Some(log.control()));
-    if let Some(journal) = &config.journal {
-        process = process.writes_to("journal", &journal.folder);
-    }
-    metrics.add(process);
-    let _web = http::spawn(
-        web,
-        http::standard(metrics.clone(), log.control()),
-        &security,
-    );
-    let stop = listen::stop_signal_or_exit();
-    Ok(run_observed(config, listener, &metrics, stop).await?)
+    let journal = shard.journal.as_ref().map(|journal| &*journal.folder);
+    let journal = journal.map(|folder| ("journal", folder));
+    let _web = service.serve_http(metrics.clone(), journal, None);
+    let stop = entry::shutdown_signal();
+    Ok(run_observed(shard, listener, &metrics, stop).await?)
+}
+
+/// A client of the shard at the address that the user gave.
+fn client(ask: &Ask) -> anyhow::Result<ReplayClient<Channel>> {
+    let channel = ask.security()?.connect(&ask.address, Role::Replay)?;
+    Ok(channel::replay_client(channel))
 }
 
 async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
-    let mut client = ask.client()?;
+    let mut client = client(ask)?;
     let reply = unary(wire::ShardStatusRequest {}, CALL_DEADLINE, |request| {
         client.status(request)
     })
     .await
     .map_err(|status| anyhow::anyhow!("{} does not answer: {}", ask.address, reason(&status)))?;
     let status = ShardStatus::try_from(reply)?;
-    tell(&if json {
+    entry::print(&if json {
         report::as_json(&status).to_string()
     } else {
         report::as_text(&status)
-    });
+    })?;
     Ok(())
 }
 
 async fn snapshot(ask: &Ask) -> anyhow::Result<()> {
-    let mut client = ask.client()?;
+    let mut client = client(ask)?;
     let reply = unary(wire::SnapshotRequest {}, SNAPSHOT_DEADLINE, |request| {
         client.snapshot(request)
     })
     .await
     .map_err(|status| anyhow::anyhow!("{}: {}", ask.address, reason(&status)))?;
-    tell(&format!(
+    entry::print(&format!(
         "priorities of the rows below {} saved, {} bytes",
         reply.row, reply.bytes
-    ));
+    ))?;
     Ok(())
 }
 
 fn verify_folder(folder: &Path, json: bool) -> anyhow::Result<()> {
     let found = verify::verify(folder)?;
-    tell(&if json {
+    entry::print(&if json {
         found.as_json().to_string()
     } else {
         found.as_text()
-    });
+    })?;
     anyhow::ensure!(
         found.is_sound(),
         "the journal in '{}' is damaged: serving goes on with what is left of it; \
@@ -389,12 +298,4 @@ fn verify_folder(folder: &Path, json: bool) -> anyhow::Result<()> {
         folder.display()
     );
     Ok(())
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "what was asked for goes to standard output"
-)]
-fn tell(text: &str) {
-    println!("{text}");
 }

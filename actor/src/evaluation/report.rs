@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 
 use crate::error::ActorError;
 use crate::session::learner_client::is_final;
-use crate::session::unreachable::Away;
+use crate::session::unreachable::Unreachable;
 
 /// Weights of any size get through within this.
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(60);
@@ -51,7 +51,7 @@ pub(crate) struct Reporter {
     keeps: bool,
     evaluating: Option<u64>,
     pending: VecDeque<Found>,
-    away: Away,
+    unreachable: Unreachable,
 }
 
 impl Reporter {
@@ -71,7 +71,7 @@ impl Reporter {
             keeps,
             evaluating: None,
             pending: VecDeque::new(),
-            away: Away::default(),
+            unreachable: Unreachable::default(),
         })
     }
 
@@ -129,18 +129,18 @@ impl Reporter {
                     });
                 }
                 Err(status) => {
-                    self.away.say(&self.address, &status);
+                    self.unreachable.warn(&self.address, &status);
                     return Ok(None);
                 }
             };
-            self.away.is_back(&self.address);
+            self.unreachable.is_back(&self.address);
             let Some(found) = found else {
                 return Ok(Some(reply));
             };
             if reply.wanted
                 && let Err(status) = self.upload(&found.weights).await
             {
-                self.away.say(&self.address, &status);
+                self.unreachable.warn(&self.address, &status);
                 return Ok(None);
             }
             self.pending.pop_front();

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::run::throttle::Throttle;
 use proto::messages::insert::Writer;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -55,7 +56,7 @@ impl Life {
 }
 
 /// How often to say that the weights are outdated still.
-const SAY_STALE_EVERY: Duration = Duration::from_secs(10);
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 struct State {
@@ -145,28 +146,27 @@ impl Feed {
         counters: &Counters,
     ) -> Option<(Arc<Life>, Arc<Published>)> {
         let mut state = self.lock();
-        let mut waited = false;
+        let mut outdated = Throttle::new(WARN_INTERVAL);
         loop {
             if state.stop {
                 return None;
             }
             if let Some((version, age)) = state.stale(self.max_staleness) {
                 counters.set_stale(true);
-                waited = true;
-                tracing::warn!(
-                    version,
-                    age_s = age.as_secs(),
-                    "weights are outdated, or the learner is away: no steps until newer ones come (actor.max_staleness)"
-                );
-                let wait = self
-                    .changed
-                    .wait_timeout_while(state, SAY_STALE_EVERY, |s| {
-                        !s.stop && s.stale(self.max_staleness).is_some()
-                    });
+                if outdated.warning(Instant::now()).is_some() {
+                    tracing::warn!(
+                        version,
+                        age_s = age.as_secs(),
+                        "weights are outdated, or the learner is away: no steps until newer ones come (actor.max_staleness)"
+                    );
+                }
+                let wait = self.changed.wait_timeout_while(state, WARN_INTERVAL, |s| {
+                    !s.stop && s.stale(self.max_staleness).is_some()
+                });
                 state = wait.unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            if std::mem::take(&mut waited) {
+            if outdated.reset() {
                 counters.set_stale(false);
                 tracing::info!("weights are the newest again: going on");
             }

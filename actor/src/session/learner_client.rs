@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use crate::error::ActorError;
 use crate::session::counters::{Counters, Reading};
 use crate::session::feed::Feed;
-use crate::session::unreachable::Away;
+use crate::session::unreachable::Unreachable;
 
 /// Heartbeats per lease.
 const BEATS_PER_LEASE: u32 = 4;
@@ -80,7 +80,7 @@ impl Link {
     /// Joins, however long it takes for the learner to be there.
     pub(crate) async fn join(&self, request: &JoinRequest) -> Result<JoinReply, ActorError> {
         let mut waits = backoff(usize::MAX).build();
-        let mut away = Away::default();
+        let mut unreachable = Unreachable::default();
         loop {
             match self.try_join(request).await {
                 Ok(reply) => {
@@ -97,7 +97,7 @@ impl Link {
                         sentence,
                     });
                 }
-                Err(status) => away.say(&self.address, &status),
+                Err(status) => unreachable.warn(&self.address, &status),
             }
             sleep(waits.next().unwrap_or(CALL_DEADLINE)).await;
         }
@@ -130,7 +130,7 @@ impl Link {
             let mut told = self.told();
             told.begin = told.last;
         }
-        let mut away = Away::default();
+        let mut unreachable = Unreachable::default();
         loop {
             ticks.tick().await;
             let now = counters.read();
@@ -143,7 +143,7 @@ impl Link {
                     if !reply.rejoin {
                         self.told().last = now;
                     }
-                    away.is_back(&self.address);
+                    unreachable.is_back(&self.address);
                     counters.set_updates(reply.updates);
                     feed.newest_is(reply.weights_version);
                     if reply.stop {
@@ -153,7 +153,7 @@ impl Link {
                         return Order::Rejoin;
                     }
                 }
-                Err(status) => away.say(&self.address, &status),
+                Err(status) => unreachable.warn(&self.address, &status),
             }
         }
     }

@@ -2,33 +2,31 @@
 
 use std::time::{Duration, Instant};
 
+use common::run::throttle::Throttle;
 use proto::transport::retry::reason;
 use tonic::Status;
 
-/// How often to say that the learner is still away.
-const SAY_AWAY_EVERY: Duration = Duration::from_secs(10);
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Says at most every so often that a peer is away.
-#[derive(Debug, Default)]
-pub(crate) struct Away {
-    since: Option<Instant>,
-    said: Option<Instant>,
+/// A peer that may be unreachable: warns about it, and logs its return.
+#[derive(Debug)]
+pub(crate) struct Unreachable(Throttle);
+
+impl Default for Unreachable {
+    fn default() -> Self {
+        Self(Throttle::new(WARN_INTERVAL))
+    }
 }
 
-impl Away {
-    /// How long the peer has been away, where that is to be said now.
-    pub(crate) fn due(&mut self) -> Option<Duration> {
-        let now = Instant::now();
-        let since = *self.since.get_or_insert(now);
-        let say = self.said.is_none_or(|said| now - said >= SAY_AWAY_EVERY);
-        say.then(|| {
-            self.said = Some(now);
-            now - since
-        })
+impl Unreachable {
+    /// How long the peer has been unreachable, where a warning is due.
+    pub(crate) fn warning(&mut self) -> Option<Duration> {
+        let warning = self.0.warning(Instant::now())?;
+        Some(warning.lasted.unwrap_or_default())
     }
 
-    pub(crate) fn say(&mut self, address: &str, status: &Status) {
-        if let Some(away) = self.due() {
+    pub(crate) fn warn(&mut self, address: &str, status: &Status) {
+        if let Some(away) = self.warning() {
             tracing::warn!(
                 learner = address, away_s = away.as_secs(), code = ?status.code(), reason = reason(status),
                 "the learner does not answer; trying again"
@@ -36,9 +34,9 @@ impl Away {
         }
     }
 
-    /// It answers; said where its silence was.
+    /// The learner answers: logged where a warning was.
     pub(crate) fn is_back(&mut self, address: &str) {
-        if std::mem::take(self).since.is_some() {
+        if self.0.reset() {
             tracing::info!(learner = address, "the learner is back");
         }
     }

@@ -1,35 +1,15 @@
-//! Exit codes, and how an error is told to a person.
+//! The exit code and the printed text of an error.
 
 use std::fmt;
 
 use actor::rollout::policy::PolicyError;
-use common::config::ConfigError;
 use common::run::run_folder::RunFolderError;
 use common::run::telemetry::TelemetryError;
 use learner::LearnerError;
 use learner::TrainThreadError;
 use learner::checkpoint::CheckpointError;
 use learner::report::status_text::StatusError;
-use proto::transport::security::SecurityError;
-
-/// What the shell gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// All is well.
-    Done = 0,
-    /// It failed while running.
-    Failed = 1,
-    /// The command line makes no sense.
-    Usage = 2,
-    /// The configuration is invalid.
-    Config = 3,
-    /// A scan, landmark file or checkpoint is invalid.
-    Data = 4,
-    /// A service cannot be reached, or a port is taken.
-    Unreachable = 5,
-    /// Ctrl-C.
-    Interrupted = 130,
-}
+pub use proto::transport::entry::Exit;
 
 /// An error of this command itself, with what to do next.
 #[derive(Debug)]
@@ -71,10 +51,7 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         if let Some(advice) = cause.downcast_ref::<Advice>() {
             return Some(advice.exit);
         }
-        if cause.is::<ConfigError>()
-            || cause.is::<SecurityError>()
-            || matches!(cause.downcast_ref(), Some(TelemetryError::Filter { .. }))
-        {
+        if let Some(TelemetryError::Filter { .. }) = cause.downcast_ref() {
             return Some(Exit::Config);
         }
         if cause.is::<StatusError>() {
@@ -85,8 +62,7 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
             Some(_) => return Some(Exit::Failed),
             None => {}
         }
-        let data = cause.is::<common::imaging::dataset::DatasetError>()
-            || cause.is::<model::ModelError>()
+        let data = cause.is::<model::ModelError>()
             || cause.is::<CheckpointError>()
             || matches!(
                 cause.downcast_ref(),
@@ -94,7 +70,9 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
             )
             || cause.is::<common::phantom::DatasetError>();
         let unfit = matches!(cause.downcast_ref(), Some(PolicyError::Unfit { .. }));
-        (data || unfit).then_some(Exit::Data)
+        (data || unfit)
+            .then_some(Exit::Data)
+            .or_else(|| Exit::of_cause(cause))
     });
     found.unwrap_or(Exit::Failed)
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::config::ReplayConfig;
+use common::run::throttle::Throttle;
 use common::transition::columns::read_rows;
 use common::transition::row::RowShape;
 use crossbeam_channel::{Receiver, Sender};
@@ -15,6 +16,9 @@ use tokio::sync::mpsc;
 use crate::batch::sampler::SampledRows;
 use crate::batch::{Batch, Collator, SampledRow};
 use crate::training::schedule;
+
+/// Between two warnings about refused rows.
+pub const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Batches that lie ready for the train thread, at most.
 pub const READY: usize = 2;
@@ -54,6 +58,8 @@ pub struct Collate {
     pub rng: ChaCha8Rng,
     /// Counters.
     pub counts: Arc<CollateCounts>,
+    /// Warnings about refused rows.
+    pub refusals: Throttle,
 }
 
 impl Collate {
@@ -83,8 +89,8 @@ impl Collate {
     }
 
     /// Rows with their importance weights (N·q)^−β over the largest of the
-    /// batch; broken ones are left out, counted, and said once in a while.
-    fn decode(&self, sampled: SampledRows) -> Vec<SampledRow> {
+    /// batch; broken ones are left out, counted, and logged at intervals.
+    fn decode(&mut self, sampled: SampledRows) -> Vec<SampledRow> {
         let beta = schedule::beta(
             &self.replay,
             self.updates.load(Ordering::Relaxed),
@@ -113,13 +119,11 @@ impl Collate {
         rows
     }
 
-    fn refuse(&self, rows: usize, why: &str) {
-        let before = self
-            .counts
-            .refused_rows
-            .fetch_add(rows as u64, Ordering::Relaxed);
-        if before == 0 || before / 1000 != (before + rows as u64) / 1000 {
-            tracing::warn!(refused_so_far = before + rows as u64, why, "rows refused");
+    fn refuse(&mut self, rows: usize, why: &str) {
+        let rows = rows as u64;
+        let before = self.counts.refused_rows.fetch_add(rows, Ordering::Relaxed);
+        if self.refusals.warning(Instant::now()).is_some() {
+            tracing::warn!(refused_so_far = before + rows, why, "rows refused");
         }
     }
 }

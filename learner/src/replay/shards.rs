@@ -4,14 +4,15 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::run::throttle::Throttle;
 use proto::messages::learner_status::ShardLink;
 use proto::messages::sample::ShardSummary;
 use tokio::sync::Notify;
 
 use crate::replay::limiter::{Ledger, Report};
 
-/// A shard that stays away is told of again this often.
-const SAY_AWAY_EVERY: Duration = Duration::from_secs(30);
+/// Between two warnings about a shard that does not answer.
+const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// One shard as last heard of.
 #[derive(Debug, Clone)]
@@ -22,8 +23,8 @@ struct Link {
     met: bool,
     /// When it answered last; at first, when the learner began.
     heard: Instant,
-    /// When its silence was said last.
-    complained: Option<Instant>,
+    /// Warnings while it does not answer.
+    silence: Throttle,
     /// Why the last call failed.
     why: String,
     restarts: u32,
@@ -64,7 +65,7 @@ impl Store {
             alive: false,
             met: false,
             heard: Instant::now(),
-            complained: None,
+            silence: Throttle::new(WARN_INTERVAL),
             why: String::new(),
             restarts: 0,
             summary: None,
@@ -152,7 +153,8 @@ impl Store {
                 );
             }
             link.restarts += u32::from(renewed);
-            (link.alive, link.met, link.complained) = (true, true, None);
+            (link.alive, link.met) = (true, true);
+            link.silence.reset();
             link.heard = Instant::now();
             link.why.clear();
             link.summary = Some(summary);
@@ -168,19 +170,17 @@ impl Store {
         self.changed.notify_waiters();
     }
 
-    /// Takes note of a call that failed; said at once, and now and then until
-    /// the shard answers again.
+    /// Takes note of a call that failed; warns at once, and at intervals until the shard
+    /// answers again.
     pub fn lost(&self, shard: usize, why: &str) {
         let mut state = self.lock();
         let Some(link) = state.links.get_mut(shard) else {
             return;
         };
         why.clone_into(&mut link.why);
-        let said = link.complained;
-        if said.is_none_or(|at| at.elapsed() >= SAY_AWAY_EVERY) {
-            link.complained = Some(Instant::now());
+        if let Some(warning) = link.silence.warning(Instant::now()) {
             let (address, silent_s) = (&link.address, link.heard.elapsed().as_secs());
-            match (link.met, said) {
+            match (link.met, warning.lasted) {
                 (false, _) => {
                     tracing::warn!(
                         shard,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use common::config::{Config, SelectorConfig};
 use common::imaging::dataset::Dataset;
 use common::imaging::manifest::TrainingManifest;
+use common::run::throttle::Throttle;
 use common::transition::row::RowShape;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use model::DeviceChoice;
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::actors::broadcast::{Published, Publisher};
 use crate::batch::augment::Augmenter;
-use crate::batch::collate::{Collate, CollateCounts, READY, Ready};
+use crate::batch::collate::{self, Collate, CollateCounts, READY, Ready};
 use crate::batch::sampler::SampledRows;
 use crate::batch::{Batch, Collator};
 use crate::checkpoint::folder::{CheckpointFolder, load_newest};
@@ -201,6 +202,7 @@ impl TrainSetup {
             updates_total: config.learner.updates,
             rng,
             counts: Arc::clone(&self.collate_counts),
+            refusals: Throttle::new(collate::WARN_INTERVAL),
         };
         (collate, augmenter)
     }

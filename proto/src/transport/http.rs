@@ -126,4 +126,4 @@ impl Serving {
 
 #[cfg(test)]
 #[path = "http/tests.rs"]
-mod tests;
+pub(crate) mod tests;

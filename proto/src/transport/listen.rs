@@ -1,11 +1,8 @@
-//! Where a service listens, and what tells it to stop.
+//! Where a service listens.
 
 use std::io;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
-
-/// Exit code of a process that a second signal ended.
-pub const INTERRUPTED: i32 = 130;
 
 /// Why a service cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -50,80 +47,6 @@ pub async fn bind(address: SocketAddr, open: bool) -> Result<TcpListener, Listen
             io::ErrorKind::AddrInUse => ListenError::InUse { address },
             _ => ListenError::Io { address, source },
         })
-}
-
-/// Ctrl-C and SIGTERM, from now on.
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> io::Result<()> {
-        tokio::select! {
-            _ = self.interrupt.recv() => Ok(()),
-            _ = self.terminate.recv() => Ok(()),
-        }
-    }
-}
-
-/// Ctrl-C.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) -> io::Result<()> {
-        tokio::signal::ctrl_c().await
-    }
-}
-
-/// Ends with Ctrl-C or SIGTERM.
-pub async fn stop_signal() -> io::Result<()> {
-    Signals::new()?.next().await
-}
-
-/// Ends with Ctrl-C or SIGTERM; another one after that ends the process at
-/// once, with exit code [`INTERRUPTED`]: whoever asks twice will not wait.
-///
-/// Listens for them from this call on, not from the first poll: a signal that
-/// comes while a service still starts is not lost on it.
-pub fn stop_signal_or_exit() -> impl Future<Output = ()> + Send {
-    let signals = Signals::new();
-    async move {
-        let first = async {
-            let mut signals = signals?;
-            signals.next().await?;
-            io::Result::Ok(signals)
-        };
-        let mut signals = match first.await {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::error!(%error, "cannot wait for signals; stopping");
-                return;
-            }
-        };
-        tokio::spawn(async move {
-            if signals.next().await.is_ok() {
-                #[expect(clippy::exit, reason = "nothing is left to be done in order")]
-                std::process::exit(INTERRUPTED);
-            }
-        });
-    }
 }
 
 #[cfg(test)]

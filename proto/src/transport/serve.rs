@@ -47,7 +47,7 @@ pub async fn run_server(
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    security.tell();
+    security.log_state();
     let exposed = listener.local_addr().is_ok_and(|a| !a.ip().is_loopback());
     if exposed && !security.has_tls() {
         tracing::warn!(

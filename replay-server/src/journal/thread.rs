@@ -9,6 +9,7 @@ use super::disk::Disk;
 use super::log::{Entry, Log};
 use super::sweep::Sweeper;
 use super::{JournalConfig, JournalError};
+use common::run::throttle::Throttle;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use proto::messages::hello::Hello;
 use proto::messages::shard_status::JournalStatus;
@@ -25,8 +26,8 @@ const GROUP_BYTES: usize = 4 << 20;
 const PAUSE: Duration = Duration::from_millis(2);
 /// A disk that refused is asked again after so long.
 const RETRY: Duration = Duration::from_millis(500);
-/// While the disk refuses the log says so this often.
-const COMPLAIN: Duration = Duration::from_secs(30);
+/// Between two errors in the log about a disk that refuses.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// At the stop a disk that refuses gets so long.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -81,7 +82,7 @@ impl Journal {
             status: status.clone(),
             sync_every: config.sync_every,
             committed: Instant::now(),
-            complained: None,
+            failures: Throttle::new(LOG_INTERVAL),
         };
         writer.tell(None);
         writer.sweep();
@@ -177,7 +178,8 @@ struct Writer<D: Disk> {
     sync_every: Duration,
     /// When the last group was on the disk.
     committed: Instant,
-    complained: Option<Instant>,
+    /// Errors of the disk in the log.
+    failures: Throttle,
 }
 
 /// Batches that go to the disk together.
@@ -286,7 +288,7 @@ impl<D: Disk> Writer<D> {
 
     fn committed(&mut self, took: Duration) {
         self.committed = Instant::now();
-        if self.complained.take().is_some() {
+        if self.failures.reset() {
             tracing::info!("the disk takes rows again");
         }
         {
@@ -317,9 +319,8 @@ impl<D: Disk> Writer<D> {
             status.failing = error.map(ToString::to_string);
         }
         if let Some(error) = error
-            && self.complained.is_none_or(|at| at.elapsed() > COMPLAIN)
+            && self.failures.warning(Instant::now()).is_some()
         {
-            self.complained = Some(Instant::now());
             tracing::error!(%error, "rows cannot be brought to the disk; inserts wait, draws go on");
         }
     }

@@ -1,5 +1,6 @@
 //! Which rows are drawn, and how often: the rule between |TD error| and tree.
 
+use common::config::{ReplayConfig, SelectorConfig};
 use rand::{Rng, RngExt as _};
 
 /// How rows are chosen.
@@ -46,6 +47,19 @@ pub enum SelectorError {
         /// As given.
         max: f64,
     },
+}
+
+impl From<&ReplayConfig> for Selector {
+    fn from(replay: &ReplayConfig) -> Self {
+        match replay.selector {
+            SelectorConfig::Uniform => Self::Uniform,
+            SelectorConfig::Prioritised => Self::Prioritised {
+                alpha: replay.alpha,
+                epsilon: replay.epsilon,
+                max: replay.priority_max,
+            },
+        }
+    }
 }
 
 impl Selector {

@@ -1,6 +1,7 @@
 //! The built binary, as people and containers start it.
 
 use proto::transport::channel;
+use proto::transport::entry::Exit;
 use proto::transport::listen;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -151,7 +152,7 @@ async fn a_second_signal_ends_it_at_once() {
     server.terminate();
     assert_eq!(
         server.child.wait().unwrap().code(),
-        Some(listen::INTERRUPTED)
+        Some(Exit::Interrupted as i32)
     );
     assert!(begun.elapsed() < proto::transport::serve::DRAIN_GRACE);
     drop(watched);

@@ -74,7 +74,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
         .context("start the runtime that hears signals")?;
     let body = move || {
         runtime.block_on(async move {
-            proto::transport::listen::stop_signal_or_exit().await;
+            proto::transport::entry::shutdown_signal().await;
             told.store(true, Ordering::Relaxed);
             console::note("stopping with a checkpoint; Ctrl-C again stops at once");
             std::future::pending::<()>().await;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::path::Path;
 
-use common::config::{Config, ReplayConfig, SelectorConfig};
+use common::config::Config;
 use proto::messages::hello::Hello;
 use proto::transport::metrics::Metrics;
 use replay_server::table::selector::Selector;
@@ -29,18 +29,6 @@ pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
     Ok(bound.map_err(refused)?)
 }
 
-/// How rows are drawn.
-pub fn selector(replay: &ReplayConfig) -> Selector {
-    match replay.selector {
-        SelectorConfig::Uniform => Selector::Uniform,
-        SelectorConfig::Prioritised => Selector::Prioritised {
-            alpha: replay.alpha,
-            epsilon: replay.epsilon,
-            max: replay.priority_max,
-        },
-    }
-}
-
 /// What each shard is told: the capacity is shared evenly, rows are kept in
 /// `folder` where the configuration says so.
 pub fn configs(
@@ -54,7 +42,7 @@ pub fn configs(
         shard,
         incarnation,
         capacity: replay.capacity.div_ceil(replay.shards),
-        selector: selector(replay),
+        selector: Selector::from(replay),
         seed: config.run.seed,
         hello: Some(hello.clone()),
         journal: replay

@@ -98,7 +98,10 @@ async fn guard(
     if !proven && !here && !OPEN.contains(&path) {
         let why = "from another machine this needs certificates or a token, and this service has neither \
                    (cluster.cert, cluster.token_file)\n";
-        tracing::warn!(peer = %peer.address.ip(), path, "HTTP request refused");
+        let address = peer.address.ip();
+        if let Some(unsaid) = security.refusal_warning(address, "http") {
+            tracing::warn!(peer = %address, unsaid, path, "HTTP request refused");
+        }
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     let shown = request.headers().get(AUTHORIZATION);
@@ -106,10 +109,64 @@ async fn guard(
     let Err(denied) = security.admit(path, shown, peer.roles) else {
         return next.run(request).await;
     };
-    security.complain(peer.address, &denied);
+    security.log_refusal(peer.address, &denied);
     let status = match denied.code() {
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         _ => StatusCode::FORBIDDEN,
     };
     (status, format!("{denied}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::body::Body;
+    use hyper::service::Service as _;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Counts warnings.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<AtomicUsize>);
+
+    impl Subscriber for Warnings {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let warning = *event.metadata().level() == Level::WARN;
+            self.0.fetch_add(usize::from(warning), Ordering::Relaxed);
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test]
+    async fn a_stranger_who_asks_for_many_paths_does_not_fill_the_log() {
+        let warnings = Warnings::default();
+        let _scope = tracing::subscriber::set_default(warnings.clone());
+        let peer = Peer {
+            address: "203.0.113.7:1234".parse().unwrap(),
+            roles: None,
+        };
+        let router = Router::new()
+            .layer(from_fn_with_state(Security::none(), guard))
+            .layer(Extension(peer));
+        let service = TowerToHyperService::new(router);
+        for number in 0..20 {
+            let path = format!("/{number}");
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let response = service.call(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        }
+        assert_eq!(warnings.0.load(Ordering::Relaxed), 1);
+    }
 }

@@ -17,7 +17,7 @@ use crate::transport::security::Role;
 use crate::transport::security::issue::{Authority, Pair};
 
 /// Logging is set up once per process.
-fn log() -> Control {
+pub(crate) fn log() -> Control {
     static GUARD: OnceLock<telemetry::Guard> = OnceLock::new();
     let guard = GUARD.get_or_init(|| {
         let options = telemetry::Options {

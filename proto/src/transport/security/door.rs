@@ -3,8 +3,8 @@
 //! tonic would do the handshakes itself, but say nothing of those that fail, let
 //! each take for ever, and count nobody.
 
-use super::complaints::Complaints;
 use super::identity::explain;
+use super::refusals::Refusals;
 use super::role::Roles;
 use rustls::{AlertDescription, Error as TlsError, ServerConfig};
 use std::collections::{HashMap, VecDeque};
@@ -49,7 +49,7 @@ pub struct Door {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     places: Places,
-    complaints: Arc<Complaints>,
+    refusals: Arc<Refusals>,
     handshakes: JoinSet<Option<Conn>>,
     ready: VecDeque<Conn>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -68,13 +68,13 @@ impl Door {
     pub(super) fn new(
         listener: TcpListener,
         tls: Option<Arc<ServerConfig>>,
-        complaints: Arc<Complaints>,
+        refusals: Arc<Refusals>,
     ) -> Self {
         Self {
             listener,
             tls: tls.map(TlsAcceptor::from),
             places: Places::default(),
-            complaints,
+            refusals,
             handshakes: JoinSet::new(),
             ready: VecDeque::new(),
             pause: None,
@@ -84,7 +84,7 @@ impl Door {
     fn greet(&mut self, stream: TcpStream, address: SocketAddr) {
         let Some(place) = self.places.take(address.ip()) else {
             let reason = "too many connections from its address, or from everybody";
-            return complain(&self.complaints, address, "full", reason);
+            return log_refusal(&self.refusals, address, "full", reason);
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%address, %error, "no TCP_NODELAY");
@@ -98,7 +98,7 @@ impl Door {
                 .ready
                 .push_back(Conn::new(Io::Plain(stream), peer, place));
         };
-        let complaints = Arc::clone(&self.complaints);
+        let refusals = Arc::clone(&self.refusals);
         self.handshakes.spawn(async move {
             match timeout(HANDSHAKE, tls.accept(stream)).await {
                 Ok(Ok(stream)) => {
@@ -109,18 +109,18 @@ impl Door {
                     return Some(Conn::new(io, Peer { address, roles }, place));
                 }
                 Ok(Err(error)) => match why(&error) {
-                    Some((what, reason)) => complain(&complaints, address, what, &reason),
+                    Some((what, reason)) => log_refusal(&refusals, address, what, &reason),
                     None => tracing::debug!(%address, %error, "gone before its handshake"),
                 },
-                Err(_) => complain(&complaints, address, "silence", "no handshake in time"),
+                Err(_) => log_refusal(&refusals, address, "silence", "no handshake in time"),
             }
             None
         });
     }
 }
 
-fn complain(complaints: &Complaints, peer: SocketAddr, what: &'static str, reason: &str) {
-    if let Some(unsaid) = complaints.due(peer.ip(), what, Instant::now()) {
+fn log_refusal(refusals: &Refusals, peer: SocketAddr, kind: &'static str, reason: &str) {
+    if let Some(unsaid) = refusals.warning(peer.ip(), kind, Instant::now()) {
         tracing::warn!(%peer, unsaid, reason, "connection refused");
     }
 }
@@ -170,7 +170,7 @@ impl Stream for Door {
                 Poll::Ready(Ok((stream, address))) => this.greet(stream, address),
                 Poll::Ready(Err(error)) => {
                     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-                    complain(&this.complaints, nobody, "accept", &error.to_string());
+                    log_refusal(&this.refusals, nobody, "accept", &error.to_string());
                     this.pause = Some(Box::pin(sleep(PAUSE)));
                 }
                 Poll::Pending => break,

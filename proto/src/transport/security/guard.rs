@@ -124,7 +124,7 @@ where
             return Box::pin(self.inner.call(request));
         };
         if let Some(peer) = peer {
-            self.security.complain(peer.address, &denied);
+            self.security.log_refusal(peer.address, &denied);
         }
         let answer = Status::from(denied).into_http();
         Box::pin(std::future::ready(Ok(answer)))

@@ -3,7 +3,7 @@
 //! Three locks, each by itself: TLS in which both sides show a certificate of the
 //! cluster's authority (`identity`); the role that the certificate names, held
 //! against one table of who may call what (`access`); and a join token (`token`).
-//! Whoever is refused is told in a sentence, and so is the log (`complaints`).
+//! Whoever is refused gets a sentence that says why, and so does the log (`refusals`).
 //! `docs/security.md` says against whom this helps.
 //!
 //! - [`Role`], [`Roles`]: learner, replay, actor, evaluator, operator, monitor.
@@ -12,11 +12,11 @@
 //! - [`issue`]: makes authorities, certificates and tokens.
 
 mod access;
-mod complaints;
 mod door;
 mod guard;
 mod identity;
 pub mod issue;
+mod refusals;
 mod role;
 pub(crate) mod token;
 
@@ -27,10 +27,10 @@ pub use token::Bearer;
 
 use crate::transport::endpoint::{AddressError, Channel, endpoint};
 use common::config::ClusterConfig;
-use complaints::Complaints;
 use identity::Identity;
+use refusals::Refusals;
 use rustls::ServerConfig;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -90,7 +90,7 @@ struct Keys<'a> {
 pub struct Security {
     identity: Option<Arc<Identity>>,
     tokens: Arc<Tokens>,
-    complaints: Arc<Complaints>,
+    refusals: Arc<Refusals>,
 }
 
 impl std::fmt::Debug for Security {
@@ -128,7 +128,7 @@ impl Security {
         Ok(Self {
             identity: identity.map(Arc::new),
             tokens: Arc::new(tokens.unwrap_or_default()),
-            complaints: Arc::default(),
+            refusals: Arc::default(),
         })
     }
 
@@ -222,8 +222,8 @@ impl Security {
         }
     }
 
-    /// Tells the log what protects this process, and what soon will not.
-    pub fn tell(&self) {
+    /// Logs what protects this process, and warns of a certificate that soon expires.
+    pub fn log_state(&self) {
         let token = self.tokens.is_some();
         let Some(identity) = &self.identity else {
             return tracing::debug!(token, "no TLS");
@@ -243,21 +243,25 @@ impl Security {
 
     /// Takes connections of a listener.
     pub(crate) fn door(&self, listener: tokio::net::TcpListener) -> Door {
-        Door::new(listener, self.server_tls(), Arc::clone(&self.complaints))
+        Door::new(listener, self.server_tls(), Arc::clone(&self.refusals))
     }
 
     /// Takes connections of an HTTP listener.
     #[must_use]
     pub fn http_door(&self, listener: tokio::net::TcpListener) -> Door {
-        Door::new(listener, self.rustls_server(), Arc::clone(&self.complaints))
+        Door::new(listener, self.rustls_server(), Arc::clone(&self.refusals))
     }
 
-    /// Says once in a while that a peer was denied something.
-    pub fn complain(&self, peer: SocketAddr, denied: &Denied) {
-        let what = denied.kind();
-        if let Some(unsaid) = self.complaints.due(peer.ip(), what, Instant::now()) {
+    /// Logs that a peer was denied something, once per interval for each peer and kind.
+    pub fn log_refusal(&self, peer: SocketAddr, denied: &Denied) {
+        if let Some(unsaid) = self.refusal_warning(peer.ip(), denied.kind()) {
             tracing::warn!(%peer, unsaid, reason = %denied, "call refused");
         }
+    }
+
+    /// Where a refusal of this kind is to be logged now, the number of those suppressed before it.
+    pub(crate) fn refusal_warning(&self, peer: IpAddr, kind: &'static str) -> Option<u64> {
+        self.refusals.warning(peer, kind, Instant::now())
     }
 }
 

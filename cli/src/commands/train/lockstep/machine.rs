@@ -25,11 +25,10 @@ use learner::training::trainer::{StepReport, Trainer};
 use proto::messages::sample::RowKey;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use replay_server::table::selector::Selector;
 use replay_server::table::{Sampled, Table, TableState, Update};
 use serde::{Deserialize, Serialize};
 use tch::Device;
-
-use crate::commands::train::shards::selector;
 
 /// Name of the machine's own state in a checkpoint.
 const STATE: &str = "lockstep";
@@ -93,7 +92,7 @@ impl Machine {
         let replay = &config.replay;
         // Refuses settings that could never sample.
         Ledger::new(Limits::new(config, 1))?;
-        selector(replay).check()?;
+        Selector::from(replay).check()?;
         let mut draws = ChaCha8Rng::seed_from_u64(config.run.seed);
         draws.set_stream(DRAWS_STREAM);
         let samples = config.rules.window_size.pow(3);
@@ -107,7 +106,7 @@ impl Machine {
             shape,
             rollout: rollout(config, scans)?,
             policy: NetworkPolicy::new(&config.rules, Samples::Bytes, Device::Cpu),
-            table: Table::new(replay.capacity, shape.bytes(), selector(replay)),
+            table: Table::new(replay.capacity, shape.bytes(), Selector::from(replay)),
             collator,
             batch: Batch::default(),
             draws,

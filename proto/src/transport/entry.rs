@@ -1,0 +1,379 @@
+//! What the `main` functions of all services share: runtime, exit codes, logs, security, HTTP
+//! and signals.
+//!
+//! A service's own `main` reads its arguments and its configuration, and calls the service's
+//! `run(config, listener, shutdown)` with what [`Service`] and [`shutdown_signal`] provide.
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use axum::Router;
+use common::config::{Config, ConfigError, Sources};
+use common::imaging::dataset::DatasetError;
+use common::run::telemetry::{self, Control, Guard};
+use tokio::net::TcpListener;
+
+use crate::transport::health;
+use crate::transport::http::{self, Serving};
+use crate::transport::listen::{self, ListenError};
+use crate::transport::metrics::{Metrics, Process};
+use crate::transport::security::{Role, Security, SecurityError};
+
+/// What a program returns to the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Success.
+    Done = 0,
+    /// It failed while it ran.
+    Failed = 1,
+    /// The command line is invalid.
+    Usage = 2,
+    /// The configuration is invalid, or a file that it names for TLS or the token.
+    Config = 3,
+    /// A scan, a landmark file or a checkpoint is invalid.
+    Data = 4,
+    /// A service cannot be reached.
+    Unreachable = 5,
+    /// A second signal ended the process, or the first one a command.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The code for a cause of an error that every program may end with; `None` for other causes.
+    #[must_use]
+    pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<Self> {
+        if cause.is::<ConfigError>() || cause.is::<SecurityError>() {
+            return Some(Self::Config);
+        }
+        cause.is::<DatasetError>().then_some(Self::Data)
+    }
+
+    /// The code for an error: that of its first cause for which [`Exit::of_cause`] or `own`
+    /// knows one.
+    pub fn of(error: &anyhow::Error, own: impl Fn(&(dyn Error + 'static)) -> Option<Self>) -> Self {
+        let of = |cause| Self::of_cause(cause).or_else(|| own(cause));
+        error.chain().find_map(of).unwrap_or(Self::Failed)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Runs a command on a multi-threaded runtime and prints the error that it ends with; `own`
+/// chooses the exit code of causes that only this program knows.
+pub fn run(
+    command: impl Future<Output = anyhow::Result<()>>,
+    own: impl Fn(&(dyn Error + 'static)) -> Option<Exit>,
+) -> ExitCode {
+    let done = tokio::runtime::Runtime::new()
+        .context("start the async runtime")
+        .and_then(|runtime| runtime.block_on(command));
+    match done {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            print_error(&error);
+            Exit::of(&error, own).into()
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the error that a process ends with")]
+fn print_error(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
+
+/// Prints a line on standard output; a reader that has closed the pipe is no error.
+///
+/// # Errors
+/// When standard output takes nothing, as on a full disk.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Text everywhere.
+    Text,
+    /// JSON everywhere.
+    Json,
+}
+
+impl From<LogFormat> for telemetry::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Auto => Self::Auto,
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// The arguments of a sub-command that calls a running service, by default that at `PORT` of
+/// this machine.
+#[derive(Debug, clap::Args)]
+pub struct Ask<const PORT: u16> {
+    /// host:port
+    #[arg(long, value_name = "ADDRESS", default_value_t = format!("127.0.0.1:{PORT}"))]
+    pub address: String,
+    /// TOML files, later ones win: cluster.ca, cert, key and token_file count
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// One setting, wins over files and LANDMARL__SECTION__KEY
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl<const PORT: u16> Ask<PORT> {
+    /// The certificate and the token to call with.
+    ///
+    /// # Errors
+    /// When the configuration, or a file that it names, is invalid.
+    pub fn security(&self) -> anyhow::Result<Security> {
+        let sources = Sources::from_process(self.config.clone(), self.set.clone());
+        Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
+    }
+
+    /// Succeeds if the service in this role serves.
+    ///
+    /// # Errors
+    /// When it does not, or cannot be asked.
+    pub async fn health(&self, role: Role) -> anyhow::Result<()> {
+        Ok(health::check(&self.address, &self.security()?, role).await?)
+    }
+}
+
+/// The log, the security and the HTTP port of a process.
+#[derive(Debug)]
+pub struct Service {
+    name: String,
+    security: Security,
+    insecure: bool,
+    http: Option<TcpListener>,
+    log: Control,
+    /// Writes what waits for the log file when it is dropped.
+    _guard: Option<Guard>,
+}
+
+impl Service {
+    /// Starts the log, reads certificates and token, and binds the HTTP port, where there is one.
+    ///
+    /// # Errors
+    /// When one of these settings is invalid, or the port cannot be bound.
+    pub async fn start(log: &telemetry::Options, config: &Config) -> anyhow::Result<Self> {
+        let guard = telemetry::init(log)?;
+        let service = Self::with_log(&log.service, guard.control(), config).await?;
+        Ok(Self {
+            _guard: Some(guard),
+            ..service
+        })
+    }
+
+    /// The same in a process that has started its log.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub async fn with_log(name: &str, log: Control, config: &Config) -> anyhow::Result<Self> {
+        let security = Security::from_config(&config.cluster)?;
+        let insecure = config.cluster.insecure;
+        let http = http::bind(&config.http.listen, &security, insecure).await?;
+        Ok(Self {
+            name: name.to_owned(),
+            security,
+            insecure,
+            http,
+            log,
+            _guard: None,
+        })
+    }
+
+    /// What this process proves its identity with.
+    #[must_use]
+    pub fn security(&self) -> &Security {
+        &self.security
+    }
+
+    /// Listens for gRPC; beyond loopback only with TLS, or where the configuration allows it.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub async fn listen(&self, address: SocketAddr) -> Result<TcpListener, ListenError> {
+        listen::bind(address, self.insecure || self.security.has_tls()).await
+    }
+
+    /// Serves `/metrics`, `/health`, `/log-level` and `more` until the result is dropped, where
+    /// there is an HTTP port. `folder` is where the process writes, and what for: its metrics
+    /// include the space left there.
+    #[must_use = "serving ends when this is dropped"]
+    pub fn serve_http(
+        &mut self,
+        metrics: Metrics,
+        folder: Option<(&'static str, &Path)>,
+        more: Option<Router>,
+    ) -> Option<Serving> {
+        let mut process = Process::new(&self.name, Some(self.log.clone()));
+        if let Some((purpose, folder)) = folder {
+            process = process.writes_to(purpose, folder);
+        }
+        metrics.add(process);
+        let router = http::standard(metrics, self.log.clone()).merge(more.unwrap_or_default());
+        http::spawn(self.http.take(), router, &self.security)
+    }
+}
+
+/// Completes with Ctrl-C or SIGTERM. Another one after that ends the process at once with
+/// [`Exit::Interrupted`]: whoever asks twice does not want to wait.
+///
+/// Signals count from this call on, not from the first poll: one that arrives while a service
+/// starts stops it, too.
+pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
+    let signals = Signals::new();
+    async move {
+        let first = async {
+            let mut signals = signals?;
+            signals.next().await?;
+            io::Result::Ok(signals)
+        };
+        let mut signals = match first.await {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(%error, "cannot wait for signals; stopping");
+                return;
+            }
+        };
+        tokio::spawn(async move {
+            if signals.next().await.is_ok() {
+                #[expect(clippy::exit, reason = "nothing is left to be done in order")]
+                std::process::exit(i32::from(Exit::Interrupted as u8));
+            }
+        });
+    }
+}
+
+/// Ctrl-C and SIGTERM, from [`Signals::new`] on.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::select! {
+            _ = self.interrupt.recv() => Ok(()),
+            _ = self.terminate.recv() => Ok(()),
+        }
+    }
+}
+
+/// Ctrl-C.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::signal::ctrl_c().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::http::tests::log;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        ask: Ask<7100>,
+    }
+
+    #[test]
+    fn the_default_address_is_the_port_of_the_service() {
+        let parse = |words: &[&str]| <Cli as clap::Parser>::try_parse_from(words).unwrap();
+        assert_eq!(parse(&["x"]).ask.address, "127.0.0.1:7100");
+        let cli = parse(&["x", "--address", "a:1", "--set", "cluster.insecure=true"]);
+        assert_eq!(cli.ask.address, "a:1");
+        assert!(!cli.ask.security().unwrap().has_tls());
+        let unknown = parse(&["x", "--set", "cluster.nothing=1"]);
+        let error = unknown.ask.security().unwrap_err();
+        assert_eq!(Exit::of(&error, |_| None), Exit::Config);
+    }
+
+    #[test]
+    fn exit_codes_follow_the_types_of_the_errors_under_any_context() {
+        let unknown = Sources {
+            set: vec!["learner.lrr=1".into()],
+            ..Sources::default()
+        };
+        let config = Config::load(&unknown).context("load").unwrap_err();
+        let code = |error: &anyhow::Error| Exit::of(error, |_| None);
+        assert_eq!(code(&config), Exit::Config);
+        assert_eq!(code(&anyhow::anyhow!("other")), Exit::Failed);
+        let own = |cause: &(dyn Error + 'static)| cause.is::<io::Error>().then_some(Exit::Data);
+        let read = anyhow::Error::new(io::Error::other("x")).context("read");
+        assert_eq!(Exit::of(&read, own), Exit::Data);
+        let mut cluster = Config::defaults().unwrap().cluster;
+        cluster.token_file = "/nowhere/token".into();
+        let security = anyhow::Error::new(Security::from_config(&cluster).unwrap_err());
+        assert_eq!(code(&security.context("start")), Exit::Config);
+    }
+
+    #[tokio::test]
+    async fn a_service_serves_health_and_its_metrics_where_http_is_configured() {
+        let mut config = Config::defaults().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut off = Service::with_log("test", log(), &config).await.unwrap();
+        assert!(off.serve_http(Metrics::default(), None, None).is_none());
+        config.http.listen = "127.0.0.1:0".into();
+        let mut service = Service::with_log("test", log(), &config).await.unwrap();
+        let address = service.http.as_ref().unwrap().local_addr().unwrap();
+        let written = Some(("run", folder.path()));
+        let _serving = service.serve_http(Metrics::default(), written, None);
+        let get = |path: &str| {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            tokio::task::spawn_blocking(move || {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.write_all(request.as_bytes()).unwrap();
+                io::read_to_string(stream).unwrap()
+            })
+        };
+        assert!(get("/health").await.unwrap().ends_with("ok\n"));
+        let metrics = get("/metrics").await.unwrap();
+        for line in [
+            "landmarl_build_info{service=\"test\"",
+            "landmarl_process_disk_free_bytes{folder=\"run\"} ",
+        ] {
+            assert!(metrics.contains(line), "{line}: {metrics}");
+        }
+        let beyond = service.listen("0.0.0.0:0".parse().unwrap()).await;
+        assert!(beyond.is_err_and(|e| e.to_string().contains("--insecure")));
+    }
+}
