@@ -1,5 +1,4 @@
 //! What a step leaves behind: rows, and n-step returns.
 
-pub mod columns;
 pub mod n_step;
 pub mod row;

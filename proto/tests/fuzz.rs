@@ -112,8 +112,7 @@ fn seeds() -> Vec<Vec<u8>> {
     };
     let batch = InsertBatch {
         sequence: 7,
-        rows: 2,
-        columns: Bytes::from(vec![1; 113]),
+        packed: Bytes::from(vec![1; 112]),
         priorities: vec![0.5, 1.5],
     };
     let key = RowKey {
@@ -123,8 +122,7 @@ fn seeds() -> Vec<Vec<u8>> {
         generation: 4,
     };
     let drawn = SampledBatch {
-        rows: 1,
-        columns: Bytes::from(vec![1; 57]),
+        packed: Bytes::from(vec![1; 56]),
         keys: vec![key],
         probabilities: vec![0.25],
         summary: summary(),

@@ -9,8 +9,6 @@ pub mod writers;
 use crate::error::ShardError;
 use crate::service::shared::{SharedShard, Taken};
 use crate::table::{Sampled, Update};
-use common::transition::columns;
-use common::transition::row::RowShape;
 use proto::messages::insert::INSERT_WINDOW;
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
 use proto::messages::update::{PriorityUpdate, UpdateReply};
@@ -57,7 +55,7 @@ impl ReplayService {
         let (sampled, summary) = self
             .shard
             .with(|shard, now| (shard.sample(request.rows), shard.summary(now)))?;
-        Ok(batch(sampled, summary, shape))
+        Ok(batch(sampled, summary))
     }
 
     fn update(&self, update: &PriorityUpdate) -> Result<UpdateReply, ShardError> {
@@ -81,7 +79,7 @@ impl ReplayService {
     }
 }
 
-fn batch(sampled: Sampled, summary: ShardSummary, shape: RowShape) -> SampledBatch {
+fn batch(sampled: Sampled, summary: ShardSummary) -> SampledBatch {
     let keys = sampled
         .slots
         .iter()
@@ -93,8 +91,7 @@ fn batch(sampled: Sampled, summary: ShardSummary, shape: RowShape) -> SampledBat
             generation,
         });
     SampledBatch {
-        rows: sampled.slots.len(),
-        columns: columns::to_columns(&sampled.packed, shape).into(),
+        packed: sampled.packed.into(),
         keys: keys.collect(),
         probabilities: sampled.probabilities,
         summary,

@@ -12,6 +12,7 @@ use crate::limiter::waiting::Waiting;
 use crate::service::writers::Writers;
 use crate::table::ages::Ages;
 use crate::table::{Sampled, Table, Update, Updated};
+use bytes::Bytes;
 use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
@@ -31,7 +32,7 @@ pub struct CheckedBatch {
     /// Its number.
     pub sequence: u64,
     /// Its rows, one after another.
-    pub packed: Vec<u8>,
+    pub packed: Bytes,
     /// |TD error| of each.
     pub td_errors: Vec<f32>,
 }

@@ -35,7 +35,7 @@ fn batch(actor: u16, sequence: u64, rows: usize) -> CheckedBatch {
             incarnation: 1,
         },
         sequence,
-        packed: vec![0; rows * SHAPE.bytes()],
+        packed: vec![0; rows * SHAPE.bytes()].into(),
         td_errors: vec![1.0; rows],
     }
 }

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::transition::columns::to_columns;
 use common::transition::row::{Row, RowShape};
 use proto::messages::insert::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, InsertBatch};
 
@@ -29,15 +28,14 @@ pub(crate) struct Batching {
 impl Batching {
     /// Rows per batch, within what the wire takes.
     fn full(&self) -> usize {
-        let fit = (BATCH_BYTES_MAX - 1) / self.shape.bytes();
+        let fit = BATCH_BYTES_MAX / self.shape.bytes();
         self.rows.min(fit).clamp(1, BATCH_ROWS_MAX)
     }
 }
 
 #[derive(Debug)]
 struct Sealed {
-    rows: usize,
-    columns: Bytes,
+    packed: Bytes,
     priorities: Vec<f32>,
 }
 
@@ -73,7 +71,11 @@ impl Outbox {
     /// Takes rows with their priorities.
     pub(crate) fn push(&mut self, rows: Vec<(Row, f32)>, now: Instant) {
         for (row, priority) in rows {
-            self.oldest.get_or_insert(now);
+            if self.oldest.is_none() {
+                self.oldest = Some(now);
+                self.packed
+                    .reserve_exact(self.batching.full() * self.batching.shape.bytes());
+            }
             row.write_to(&mut self.packed);
             self.priorities.push(priority);
             if self.priorities.len() == self.batching.full() {
@@ -92,14 +94,9 @@ impl Outbox {
         if self.priorities.is_empty() {
             return;
         }
-        let columns = Bytes::from(to_columns(&self.packed, self.batching.shape));
+        let packed = Bytes::from(std::mem::take(&mut self.packed));
         let priorities = std::mem::take(&mut self.priorities);
-        self.unsent.push_back(Sealed {
-            rows: priorities.len(),
-            columns,
-            priorities,
-        });
-        self.packed.clear();
+        self.unsent.push_back(Sealed { packed, priorities });
         self.oldest = None;
     }
 
@@ -120,8 +117,8 @@ impl Outbox {
 
     /// Rows in here.
     pub(crate) fn rows(&self) -> usize {
-        let sent: usize = self.sent.iter().map(|b| b.rows).sum();
-        let unsent: usize = self.unsent.iter().map(|b| b.rows).sum();
+        let sent: usize = self.sent.iter().map(InsertBatch::rows).sum();
+        let unsent: usize = self.unsent.iter().map(|b| b.priorities.len()).sum();
         sent + unsent + self.priorities.len()
     }
 
@@ -130,7 +127,7 @@ impl Outbox {
     pub(crate) fn trim(&mut self) -> usize {
         let mut dropped = 0;
         while self.unsent.len() > self.batching.backlog {
-            dropped += self.unsent.pop_front().map_or(0, |b| b.rows);
+            dropped += self.unsent.pop_front().map_or(0, |b| b.priorities.len());
         }
         dropped
     }
@@ -149,7 +146,7 @@ impl Outbox {
     pub(crate) fn acknowledged(&mut self, acked: u64) -> usize {
         let mut rows = 0;
         while self.sent.front().is_some_and(|b| b.sequence <= acked) {
-            rows += self.sent.pop_front().map_or(0, |b| b.rows);
+            rows += self.sent.pop_front().map_or(0, |b| b.rows());
             self.on_stream = self.on_stream.saturating_sub(1);
         }
         rows
@@ -162,15 +159,10 @@ impl Outbox {
             return None;
         }
         if self.on_stream == self.sent.len() {
-            let Sealed {
-                rows,
-                columns,
-                priorities,
-            } = self.unsent.pop_front()?;
+            let Sealed { packed, priorities } = self.unsent.pop_front()?;
             self.sent.push_back(InsertBatch {
                 sequence: self.next_sequence,
-                rows,
-                columns,
+                packed,
                 priorities,
             });
             self.next_sequence += 1;
@@ -183,7 +175,6 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::transition::columns::read_rows;
     use common::transition::row::{AgentStep, FrameRef, RowHeader};
     use proptest::prelude::*;
 
@@ -224,7 +215,8 @@ mod tests {
     }
 
     fn ids(batch: &InsertBatch) -> Vec<u32> {
-        let rows = read_rows(&batch.columns, batch.rows, SHAPE).unwrap();
+        let packed = SHAPE.split(&batch.packed, batch.rows()).unwrap();
+        let rows: Vec<_> = packed.map(|b| Row::read(b, SHAPE).unwrap()).collect();
         assert!(
             rows.iter()
                 .zip(&batch.priorities)
@@ -311,7 +303,7 @@ mod tests {
             wait: Duration::ZERO,
             backlog: 1,
         };
-        assert!(batching.full() * wide.bytes() < BATCH_BYTES_MAX && batching.full() > 100);
+        assert!(batching.full() * wide.bytes() <= BATCH_BYTES_MAX && batching.full() > 100);
     }
 
     proptest! {

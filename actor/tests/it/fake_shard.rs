@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::transition::columns::read_rows;
 use common::transition::row::{Row, RowShape};
 use proto::messages::insert::{InsertReply, InsertRequest, Writer};
 use proto::transport::channel::replay_server;
@@ -106,7 +105,8 @@ impl FakeShard {
                 }
                 InsertRequest::Batch(batch) => {
                     let writer = writer.expect("an open comes first");
-                    let rows = read_rows(&batch.columns, batch.rows, SHAPE).unwrap();
+                    let packed = SHAPE.split(&batch.packed, batch.rows()).unwrap();
+                    let rows: Vec<_> = packed.map(|b| Row::read(b, SHAPE).unwrap()).collect();
                     let needed = self.rows() + rows.len();
                     let mut credit = self.credit.subscribe();
                     self.waits

@@ -9,7 +9,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::transition::columns::{read_rows, to_columns};
 use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
 use learner::batch::sampler::{SampledRows, Sampler};
 use learner::replay::limiter::{Ledger, Limits};
@@ -126,8 +125,7 @@ impl Shard {
         new.iter().for_each(|e| row(*e).write_to(&mut packed));
         let batch = InsertBatch {
             sequence: self.sequence,
-            rows: new.len(),
-            columns: to_columns(&packed, SHAPE).into(),
+            packed: packed.into(),
             priorities: errors,
         };
         requests.send(batch.into()).await.unwrap();
@@ -188,8 +186,8 @@ async fn phase(
         assert!(drawn.rows() > 0);
         if i >= BEFORE {
             let episodes = drawn.parts.iter().flat_map(|part| {
-                let rows = read_rows(&part.columns, part.rows, SHAPE).unwrap();
-                rows.into_iter().map(|r| r.header.episode)
+                let rows = SHAPE.split(&part.packed, part.rows()).unwrap();
+                rows.map(|bytes| Row::read(bytes, SHAPE).unwrap().header.episode)
             });
             let weighted = episodes.zip(&drawn.scaled).map(|(e, nq)| value(e) / nq);
             estimates.push(weighted.sum::<f64>() / drawn.rows() as f64);

@@ -4,13 +4,14 @@
 //! same windows from it. It is self-contained (nothing outside it is needed to
 //! train on it), so the store can drop any other row at any time.
 //!
-//! In memory a row is a [`Row`]; stored and sent it is a fixed number of
-//! little-endian bytes, [`RowShape::bytes`], laid out as docs/wire.md shows.
-//! Batches travel as columns: see [`crate::transition::columns`].
+//! While it is made or read a row is a [`Row`]; stored and sent it is packed: a
+//! fixed number of little-endian bytes, [`RowShape::bytes`], laid out as
+//! docs/wire.md shows. A batch is packed rows one after another.
 
 use serde::{Deserialize, Serialize};
+use std::slice::ChunksExact;
 
-/// Version byte of the row layout; a change of any field raises it.
+/// Version of the row layout, in every hello and every journal segment; a change of any field raises it.
 pub const ROW_VERSION: u8 = 1;
 
 /// Bytes before the agents.
@@ -42,28 +43,23 @@ impl RowShape {
         HEADER_BYTES + usize::from(self.agents) * self.agent_bytes()
     }
 
-    /// (offset, width) of every field of a row, in order: the columns of a batch.
-    #[must_use]
-    pub fn fields(self) -> Vec<(usize, usize)> {
-        // scan, pose, actor, incarnation, slot, episode, step, weights version
-        let mut widths = vec![2, 4, 2, 4, 2, 4, 2, 6];
-        for _ in 0..self.agents {
-            // agent, state scale, next scale, action, active, reward, discount
-            widths.extend([2, 1, 1, 1, 1, 4, 4]);
-            // each frame: position x, y, z, stride, valid
-            for _ in 0..2 * usize::from(self.history) {
-                widths.extend([2, 2, 2, 1, 1]);
-            }
+    /// The single rows of a batch, whose number is known from elsewhere.
+    ///
+    /// # Errors
+    /// [`RowError::Batch`] when the bytes are not exactly that many rows; what is
+    /// in them is up to [`Row::check`].
+    pub fn split(self, packed: &[u8], rows: usize) -> Result<ChunksExact<'_, u8>, RowError> {
+        let row_bytes = self.bytes();
+        let expected = rows.saturating_mul(row_bytes);
+        if packed.len() != expected {
+            return Err(RowError::Batch {
+                rows,
+                row_bytes,
+                expected,
+                found: packed.len(),
+            });
         }
-        let mut offset = 0;
-        widths
-            .into_iter()
-            .map(|width| {
-                let field = (offset, width);
-                offset += width;
-                field
-            })
-            .collect()
+        Ok(packed.chunks_exact(row_bytes))
     }
 }
 
@@ -142,6 +138,18 @@ pub enum RowError {
         /// H of the expected shape.
         history: u8,
         /// Bytes of that shape.
+        expected: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// The number of bytes does not fit the number of rows.
+    #[error("{rows} rows of {row_bytes} bytes need {expected} bytes, got {found}")]
+    Batch {
+        /// Rows announced.
+        rows: usize,
+        /// Bytes of one row.
+        row_bytes: usize,
+        /// Bytes needed.
         expected: usize,
         /// Bytes given.
         found: usize,

@@ -100,19 +100,6 @@ fn sizes_stay_within_the_budget_of_the_design() {
 }
 
 #[test]
-fn fields_cover_a_row_without_gaps() {
-    for (agents, history) in [(1, 1), (1, 4), (5, 4)] {
-        let shape = RowShape { agents, history };
-        let mut end = 0;
-        for (offset, width) in shape.fields() {
-            assert_eq!(offset, end);
-            end += width;
-        }
-        assert_eq!(end, shape.bytes());
-    }
-}
-
-#[test]
 fn golden_bytes() {
     let frame = |x, valid| FrameRef {
         position: [x, -2, 300],
@@ -201,7 +188,36 @@ fn refuses_what_no_actor_writes() {
     );
 }
 
+#[test]
+fn a_batch_of_another_length_is_refused_with_both_numbers() {
+    let shape = RowShape {
+        agents: 1,
+        history: 1,
+    };
+    let zeros = [0; 168];
+    let error = |bytes, rows| {
+        let split = shape.split(&zeros[..bytes], rows);
+        split.unwrap_err().to_string()
+    };
+    assert_eq!(error(111, 2), "2 rows of 56 bytes need 112 bytes, got 111");
+    assert!(error(168, 2).ends_with("got 168"));
+    assert!(error(56, 0).ends_with("need 0 bytes, got 56"));
+    assert!(error(56, usize::MAX).contains("got 56"));
+    assert_eq!(shape.split(&[], 0).unwrap().len(), 0);
+}
+
 proptest! {
+    #[test]
+    fn batches_read_back(
+        (rows, shape) in any_shape().prop_flat_map(|s| (prop::collection::vec(any_row(s), 0..9), Just(s)))
+    ) {
+        let mut packed = Vec::new();
+        rows.iter().for_each(|r| r.write_to(&mut packed));
+        let split = shape.split(&packed, rows.len()).unwrap();
+        let read: Vec<Row> = split.map(|bytes| Row::read(bytes, shape).unwrap()).collect();
+        prop_assert_eq!(read, rows);
+    }
+
     #[test]
     fn rows_read_back((row, shape) in any_shape().prop_flat_map(|s| (any_row(s), Just(s)))) {
         let mut bytes = Vec::new();
@@ -211,7 +227,31 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), shape in any_shape()) {
+    fn random_bytes_never_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..300), rows in 0_usize..10, shape in any_shape(),
+    ) {
         let _ = Row::read(&bytes, shape);
+        if let Ok(split) = shape.split(&bytes, rows) {
+            prop_assert!(split.map(|bytes| Row::check(bytes, shape)).count() == rows);
+        }
+    }
+
+    /// A byte that changed on its way is noticed or leaves a row that reads: the
+    /// two never disagree.
+    #[test]
+    fn what_is_checked_reads_and_writes_back(
+        (row, shape) in any_shape().prop_flat_map(|s| (any_row(s), Just(s))),
+        place in any::<prop::sample::Index>(),
+        value in any::<u8>(),
+    ) {
+        let mut bytes = Vec::new();
+        row.write_to(&mut bytes);
+        let place = place.index(bytes.len());
+        bytes[place] = value;
+        if Row::check(&bytes, shape).is_ok() {
+            let mut again = Vec::new();
+            Row::read(&bytes, shape).unwrap().write_to(&mut again);
+            prop_assert_eq!(again, bytes);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The collate thread: sampled columns → batches, between the sampler's tasks
+//! The collate thread: sampled rows → batches, between the sampler's tasks
 //! and the train thread.
 
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use common::config::ReplayConfig;
 use common::run::throttle::Throttle;
-use common::transition::columns::read_rows;
-use common::transition::row::RowShape;
+use common::transition::row::{Row, RowShape};
 use crossbeam_channel::{Receiver, Sender};
+use proto::messages::sample::RowKey;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 
@@ -100,23 +100,32 @@ impl Collate {
         let mut weights = weights.into_iter();
         let mut rows = Vec::with_capacity(sampled.rows());
         for part in sampled.parts {
-            let part_weights: Vec<f32> = weights.by_ref().take(part.rows).collect();
-            let decoded = match read_rows(&part.columns, part.rows, self.shape) {
-                Ok(decoded) => decoded,
+            let part_weights: Vec<f32> = weights.by_ref().take(part.rows()).collect();
+            let packed = match self.shape.split(&part.packed, part.rows()) {
+                Ok(packed) => packed,
                 Err(error) => {
-                    self.refuse(part.rows, &error.to_string());
+                    self.refuse(part.rows(), &error.to_string());
                     continue;
                 }
             };
-            for ((row, key), weight) in decoded.into_iter().zip(part.keys).zip(part_weights) {
-                let row = SampledRow { row, key, weight };
-                match self.collator.check(&row) {
-                    Ok(()) => rows.push(row),
-                    Err(error) => self.refuse(1, &error.to_string()),
+            for ((bytes, &key), weight) in packed.zip(&part.keys).zip(part_weights) {
+                match self.read(bytes, key, weight) {
+                    Ok(row) => rows.push(row),
+                    Err(why) => self.refuse(1, &why),
                 }
             }
         }
         rows
+    }
+
+    fn read(&self, bytes: &[u8], key: RowKey, weight: f32) -> Result<SampledRow, String> {
+        let row = Row::read(bytes, self.shape)
+            .map_err(|error| format!("row {} of shard {}: {error}", key.slot, key.shard))?;
+        let row = SampledRow { row, key, weight };
+        self.collator
+            .check(&row)
+            .map_err(|error| error.to_string())?;
+        Ok(row)
     }
 
     fn refuse(&mut self, rows: usize, why: &str) {
@@ -142,6 +151,85 @@ pub fn importance_weights(scaled: &[f64], beta: f64) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::augment::Augmenter;
+    use crate::testing::{config, key, row, scans};
+    use common::config::NetworkKind;
+    use common::transition::row::HEADER_BYTES;
+    use proto::messages::sample::{SampledBatch, ShardSummary};
+    use rand_chacha::rand_core::SeedableRng as _;
+
+    const SHAPE: RowShape = RowShape {
+        agents: 1,
+        history: 1,
+    };
+
+    fn collate() -> Collate {
+        let config = config(NetworkKind::Collab, 2);
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let augmenter = Augmenter::new(&config.augment, 512, &mut rng);
+        Collate {
+            collator: Collator::new(scans(3), &config, 1, augmenter, 1),
+            shape: SHAPE,
+            replay: config.replay.clone(),
+            updates: Arc::default(),
+            updates_total: 1000,
+            rng,
+            counts: Arc::default(),
+        }
+    }
+
+    /// Rows `first` to `first + rows` as a shard sends them.
+    fn part(first: u32, rows: u32) -> SampledBatch {
+        let numbers = first..first + rows;
+        let mut packed = Vec::new();
+        for i in numbers.clone() {
+            row(i, SHAPE.agents, 1).write_to(&mut packed);
+        }
+        SampledBatch {
+            packed: packed.into(),
+            keys: numbers.map(key).collect(),
+            probabilities: vec![0.25; rows as usize],
+            summary: ShardSummary {
+                shard: 0,
+                shard_incarnation: 1,
+                rows: 4,
+                mass: 4.0,
+                inserted: 4,
+                sampled: 0,
+                insert_blocked_s: 0.0,
+                writers_waiting: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn broken_rows_are_left_out_and_the_others_keep_their_key_and_weight() {
+        let collate = collate();
+        let mut broken = part(0, 4);
+        let mut bytes = broken.packed.to_vec();
+        // An action that does not exist, and a scan that this learner does not hold.
+        bytes[SHAPE.bytes() + HEADER_BYTES + 4] = 6;
+        bytes[2 * SHAPE.bytes()..][..2].copy_from_slice(&3_u16.to_le_bytes());
+        broken.packed = bytes.into();
+        let mut torn = part(4, 3);
+        torn.packed.truncate(3 * SHAPE.bytes() - 1);
+        let scaled = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+        let rows = collate.decode(SampledRows {
+            parts: vec![broken, torn, part(7, 2)],
+            scaled: scaled.clone(),
+            waited: Duration::ZERO,
+        });
+        let weights = importance_weights(&scaled, schedule::beta(&collate.replay, 0, 1000));
+        let expected: Vec<SampledRow> = [0, 3, 7, 8]
+            .map(|i| SampledRow {
+                row: row(i, 1, 1),
+                key: key(i),
+                weight: weights[i as usize],
+            })
+            .to_vec();
+        assert_eq!(rows, expected);
+        assert_eq!(collate.counts.refused_rows.load(Ordering::Relaxed), 5);
+    }
 
     #[test]
     fn weights_by_hand() {

@@ -137,9 +137,9 @@ impl Sampler {
             let Ok((shard, asked, batch)) = call else {
                 continue;
             };
-            let given = batch.as_ref().map_or(0, |b| b.rows);
+            let given = batch.as_ref().map_or(0, SampledBatch::rows);
             self.store.unsample(asked.saturating_sub(given));
-            if let Some(batch) = batch.filter(|b| b.rows > 0) {
+            if let Some(batch) = batch.filter(|b| b.rows() > 0) {
                 answers.push((shard, batch));
             }
         }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use common::transition::columns::to_columns;
 use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
 use proto::messages::hello::Hello;
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
@@ -177,8 +176,7 @@ impl Replay for Shard {
         }
         s.sampled += rows as u64;
         let batch = SampledBatch {
-            rows,
-            columns: to_columns(&packed, SHAPE).into(),
+            packed: packed.into(),
             keys,
             probabilities: vec![1.0 / s.rows.max(1) as f64; rows],
             summary: self.summary(&s),

@@ -20,6 +20,9 @@ pub struct Hello {
     pub row_agents: u32,
     #[prost(uint32, tag = "6")]
     pub row_history: u32,
+    /// Version of the row layout, docs/wire.md.
+    #[prost(uint32, tag = "7")]
+    pub row_version: u32,
 }
 /// Who writes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -59,11 +62,9 @@ pub struct InsertBatch {
     /// Rises by one with each new batch of this writer to this shard, from 1.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
-    #[prost(uint32, tag = "2")]
-    pub rows: u32,
-    /// Rows as columns, docs/wire.md.
+    /// Packed rows, one after another, docs/wire.md. As many as there are priorities.
     #[prost(bytes = "bytes", tag = "3")]
-    pub columns: ::prost::bytes::Bytes,
+    pub rows: ::prost::bytes::Bytes,
     /// \|TD error| of each row, little-endian f32: finite, not negative.
     #[prost(bytes = "bytes", tag = "4")]
     pub priorities: ::prost::bytes::Bytes,
@@ -96,11 +97,9 @@ pub struct SampleRequest {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SampleReply {
-    #[prost(uint32, tag = "1")]
-    pub rows: u32,
-    /// Rows as columns, docs/wire.md.
+    /// Packed rows, one after another, docs/wire.md. As many as there are slots.
     #[prost(bytes = "bytes", tag = "2")]
-    pub columns: ::prost::bytes::Bytes,
+    pub rows: ::prost::bytes::Bytes,
     /// Per row: slot and generation of its key, little-endian u32 each.
     #[prost(bytes = "bytes", tag = "3")]
     pub slots: ::prost::bytes::Bytes,

@@ -5,10 +5,10 @@ use crate::messages::mismatch::{Difference, HelloMismatch};
 use crate::messages::pack;
 use crate::wire;
 use bytes::Bytes;
-use common::transition::row::RowShape;
+use common::transition::row::{ROW_VERSION, RowShape};
 
 /// Raised by every incompatible change of the .proto files.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Longest run id, in bytes.
 const RUN_ID_BYTES_MAX: usize = 256;
@@ -16,7 +16,7 @@ const RUN_ID_BYTES_MAX: usize = 256;
 const AGENTS_MAX: u32 = 1024;
 const HISTORY_MAX: u32 = 16;
 
-/// What must agree before any row flows. Always speaks [`PROTOCOL_VERSION`].
+/// What must agree before any row flows. Always of [`PROTOCOL_VERSION`] and [`ROW_VERSION`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// The training run. Empty only in a join: whatever run the learner has.
@@ -76,6 +76,7 @@ impl From<&Hello> for wire::Hello {
             config_digest: Bytes::copy_from_slice(&hello.config_digest),
             row_agents: hello.shape.agents.into(),
             row_history: hello.shape.history.into(),
+            row_version: ROW_VERSION.into(),
         }
     }
 }
@@ -89,19 +90,8 @@ impl From<Hello> for wire::Hello {
 impl TryFrom<wire::Hello> for Hello {
     type Error = ProtocolError;
 
-    /// Another protocol version is a mismatch at once: its other fields may
-    /// mean something else.
     fn try_from(hello: wire::Hello) -> Result<Self, ProtocolError> {
-        if hello.protocol != PROTOCOL_VERSION {
-            let difference = Difference::Protocol {
-                server: PROTOCOL_VERSION,
-                client: hello.protocol,
-            };
-            return Err(HelloMismatch {
-                differences: vec![difference],
-            }
-            .into());
-        }
+        check_versions(&hello)?;
         if hello.run_id.len() > RUN_ID_BYTES_MAX {
             let why = format!(
                 "{} bytes are more than {RUN_ID_BYTES_MAX}",
@@ -128,6 +118,26 @@ impl TryFrom<wire::Hello> for Hello {
             },
         })
     }
+}
+
+/// Refuses another version before any other field is read: it may mean something else there.
+fn check_versions(hello: &wire::Hello) -> Result<(), HelloMismatch> {
+    let difference = if hello.protocol != PROTOCOL_VERSION {
+        Difference::Protocol {
+            server: PROTOCOL_VERSION,
+            client: hello.protocol,
+        }
+    } else if hello.row_version != u32::from(ROW_VERSION) {
+        Difference::RowVersion {
+            server: ROW_VERSION.into(),
+            client: hello.row_version,
+        }
+    } else {
+        return Ok(());
+    };
+    Err(HelloMismatch {
+        differences: vec![difference],
+    })
 }
 
 /// A hello that a join must carry; its run id may be empty.
@@ -220,7 +230,13 @@ pub(crate) mod tests {
         assert!(
             status
                 .message()
-                .contains("the server speaks 1, the client 7"),
+                .contains("the server speaks 2, the client 7"),
+            "{status}"
+        );
+        let status = refused(|h| h.row_version = 7);
+        assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+        assert!(
+            status.message().starts_with("row layouts differ"),
             "{status}"
         );
         for (change, field) in [

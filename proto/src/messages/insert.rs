@@ -1,4 +1,4 @@
-//! Rows into a shard: what a writer says and what it hears.
+//! Rows into a shard: batches one way, acknowledgements the other.
 
 use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
@@ -9,7 +9,7 @@ use wire::insert_request::Kind;
 
 /// Rows of one batch, at most.
 pub const BATCH_ROWS_MAX: usize = 4096;
-/// Bytes of one batch's columns, at most.
+/// Bytes of one batch's packed rows, at most.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Unacknowledged batches of one stream, at most.
 pub const INSERT_WINDOW: u32 = 8;
@@ -48,12 +48,18 @@ pub struct InsertOpen {
 pub struct InsertBatch {
     /// From 1, one more with each new batch of this writer to this shard.
     pub sequence: u64,
-    /// 1 to [`BATCH_ROWS_MAX`].
-    pub rows: usize,
-    /// `common::transition::columns` of the rows; the shard checks them against its row shape.
-    pub columns: Bytes,
-    /// |TD error| of each row: finite, not negative.
+    /// The rows, one after another; the shard checks them against its row shape.
+    pub packed: Bytes,
+    /// |TD error| of each row, 1 to [`BATCH_ROWS_MAX`] of them: finite, not negative.
     pub priorities: Vec<f32>,
+}
+
+impl InsertBatch {
+    /// How many rows it has.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.priorities.len()
+    }
 }
 
 /// What a writer sends.
@@ -101,9 +107,7 @@ impl From<InsertBatch> for wire::InsertRequest {
     fn from(batch: InsertBatch) -> Self {
         let batch = wire::InsertBatch {
             sequence: batch.sequence,
-            // A batch that does not fit is refused by the receiver, as any that is too large.
-            rows: u32::try_from(batch.rows).unwrap_or(u32::MAX),
-            columns: batch.columns,
+            rows: batch.packed,
             priorities: pack::pack(batch.priorities),
         };
         Self {
@@ -160,25 +164,21 @@ impl TryFrom<wire::InsertBatch> for InsertBatch {
                 "sequence numbers start at 1",
             ));
         }
-        let rows: usize = pack::narrow("rows", batch.rows)?;
+        let rows = batch.priorities.len() / size_of::<f32>();
         if !(1..=BATCH_ROWS_MAX).contains(&rows) {
             return Err(ProtocolError::invalid(
-                "rows",
-                format!("{rows} is not within 1..={BATCH_ROWS_MAX}"),
+                "priorities",
+                format!("{rows} rows are not within 1..={BATCH_ROWS_MAX}"),
             ));
         }
-        if batch.columns.len() > BATCH_BYTES_MAX {
-            let why = format!(
-                "{} bytes are more than {BATCH_BYTES_MAX}",
-                batch.columns.len()
-            );
-            return Err(ProtocolError::invalid("columns", why));
+        if batch.rows.len() > BATCH_BYTES_MAX {
+            let why = format!("{} bytes are more than {BATCH_BYTES_MAX}", batch.rows.len());
+            return Err(ProtocolError::invalid("rows", why));
         }
         let priorities = pack::unpack_priorities(&batch.priorities, rows)?;
         Ok(Self {
             sequence: batch.sequence,
-            rows,
-            columns: batch.columns,
+            packed: batch.rows,
             priorities,
         })
     }
@@ -231,8 +231,7 @@ mod tests {
     fn batch() -> InsertBatch {
         InsertBatch {
             sequence: 9,
-            rows: 2,
-            columns: Bytes::from_static(b"columns"),
+            packed: Bytes::from_static(b"two rows"),
             priorities: vec![0.5, 0.0],
         }
     }
@@ -268,15 +267,13 @@ mod tests {
     fn batches_outside_the_contract_are_refused_by_field() {
         for (change, field) in [
             ((|b| b.sequence = 0) as fn(&mut InsertBatch), "sequence"),
-            (|b| b.rows = 0, "rows"),
-            (|b| b.rows = BATCH_ROWS_MAX + 1, "rows"),
-            (|b| b.rows = usize::MAX, "rows"),
-            (|b| b.rows = 3, "priorities"),
-            (|b| b.priorities[1] = f32::NAN, "priorities"),
+            (|b| b.priorities.clear(), "priorities"),
             (
-                |b| b.columns = vec![0; BATCH_BYTES_MAX + 1].into(),
-                "columns",
+                |b| b.priorities = vec![0.0; BATCH_ROWS_MAX + 1],
+                "priorities",
             ),
+            (|b| b.priorities[1] = f32::NAN, "priorities"),
+            (|b| b.packed = vec![0; BATCH_BYTES_MAX + 1].into(), "rows"),
         ] {
             let mut batch = batch();
             change(&mut batch);
@@ -286,6 +283,18 @@ mod tests {
                 "{error}"
             );
         }
+        let mut torn = wire::InsertBatch {
+            sequence: 1,
+            rows: Bytes::from_static(b"two rows"),
+            priorities: Bytes::from_static(&[0; 8]),
+        };
+        assert!(InsertBatch::try_from(torn.clone()).is_ok());
+        torn.priorities = Bytes::from_static(&[0; 9]);
+        let error = InsertBatch::try_from(torn).unwrap_err().to_string();
+        assert!(
+            error.contains("2 values of 4 bytes are needed, got 9"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -21,6 +21,13 @@ pub enum Difference {
         /// The client's protocol version.
         client: u32,
     },
+    /// Rows laid out differently.
+    RowVersion {
+        /// The server's row version.
+        server: u32,
+        /// The client's row version.
+        client: u32,
+    },
     /// Members of different runs.
     Run {
         /// The server's run id.
@@ -72,6 +79,11 @@ impl fmt::Display for Difference {
                 f,
                 "protocol versions differ: the server speaks {server}, the client {client}: \
                  use one landmarl version everywhere"
+            ),
+            Self::RowVersion { server, client } => write!(
+                f,
+                "row layouts differ: the server reads version {server}, the client sends version \
+                 {client}: use one landmarl version everywhere"
             ),
             Self::Run { server, client } => write!(
                 f,

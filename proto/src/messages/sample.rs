@@ -39,11 +39,9 @@ pub struct RowKey {
 /// Rows drawn with replacement from one shard.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampledBatch {
-    /// How many; 0 when the shard has none, else as many as were asked for.
-    pub rows: usize,
-    /// `common::transition::columns` of the rows; the caller checks them against its row shape.
-    pub columns: Bytes,
-    /// One per row.
+    /// The rows, one after another; the caller checks them against its row shape.
+    pub packed: Bytes,
+    /// One per row: none when the shard is empty, else as many as were asked for.
     pub keys: Vec<RowKey>,
     /// One per row: with what probability a draw from this shard takes that
     /// row, within 0 (exclusive) and 1.
@@ -52,7 +50,15 @@ pub struct SampledBatch {
     pub summary: ShardSummary,
 }
 
-/// What a shard tells about itself with every sample.
+impl SampledBatch {
+    /// How many rows it has.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.keys.len()
+    }
+}
+
+/// The state of a shard, sent with every sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ShardSummary {
     /// The shard's number.
@@ -146,8 +152,7 @@ pub(crate) fn required_summary(
 impl From<SampledBatch> for wire::SampleReply {
     fn from(batch: SampledBatch) -> Self {
         Self {
-            rows: u32::try_from(batch.rows).unwrap_or(u32::MAX),
-            columns: batch.columns,
+            rows: batch.packed,
             slots: pack::pack(batch.keys.iter().map(|key| key.slot)),
             generations: pack::pack(batch.keys.iter().map(|key| key.generation)),
             probabilities: pack::pack(batch.probabilities),
@@ -161,7 +166,7 @@ impl TryFrom<wire::SampleReply> for SampledBatch {
 
     fn try_from(reply: wire::SampleReply) -> Result<Self, ProtocolError> {
         let summary = required_summary(reply.summary)?;
-        let rows: usize = pack::narrow("rows", reply.rows)?;
+        let rows = reply.slots.len() / size_of::<u32>();
         let slots = pack::unpack::<u32>("slots", &reply.slots, rows)?;
         let generations = pack::unpack::<u32>("generations", &reply.generations, rows)?;
         let probabilities = pack::unpack::<f64>("probabilities", &reply.probabilities, rows)?;
@@ -182,8 +187,7 @@ impl TryFrom<wire::SampleReply> for SampledBatch {
                 generation,
             });
         Ok(Self {
-            rows,
-            columns: reply.columns,
+            packed: reply.rows,
             keys: keys.collect(),
             probabilities,
             summary,
@@ -217,8 +221,7 @@ pub(crate) mod tests {
             generation,
         };
         SampledBatch {
-            rows: 2,
-            columns: Bytes::from_static(b"columns"),
+            packed: Bytes::from_static(b"two rows"),
             keys: vec![key(7, 0), key(3, 9)],
             probabilities: vec![0.25, 1.0],
             summary: summary(),
@@ -255,7 +258,8 @@ pub(crate) mod tests {
             change(&mut reply);
             SampledBatch::try_from(reply).unwrap_err().to_string()
         };
-        assert!(error(|r| r.rows = 3).contains("slots"));
+        assert!(error(|r| r.slots.truncate(7)).contains("slots"));
+        assert!(error(|r| r.slots.truncate(4)).contains("generations"));
         assert!(error(|r| r.generations.clear()).contains("generations"));
         assert!(error(|r| r.probabilities = pack::pack([0.5, 0.0])).contains("row 1 has 0"));
         assert!(error(|r| r.probabilities = pack::pack([f64::NAN, 0.5])).contains("row 0 has NaN"));

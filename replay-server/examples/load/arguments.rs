@@ -1,15 +1,13 @@
-//! What the client is asked to do.
+//! The command line.
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use common::transition::row::RowShape;
 use proto::messages::insert::{AckLevel, BATCH_ROWS_MAX, INSERT_WINDOW};
+use serde::Serialize;
 
-/// Requests in flight of a client that samples or updates, unless told
-/// otherwise: enough that no side waits for the other's answer.
-const CALLS_IN_FLIGHT: usize = 4;
-
-/// One client of a replay service, measuring.
-#[derive(Debug, Parser)]
+/// A client of a replay service that measures it.
+#[derive(Debug, Clone, Parser)]
 #[command(name = "load")]
 pub struct Arguments {
     /// The shards, host:port each, separated by commas.
@@ -24,7 +22,7 @@ pub struct Arguments {
     #[arg(long, value_enum)]
     pub operation: Operation,
     /// Rows per batch.
-    #[arg(long, default_value_t = 256, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=BATCH_ROWS_MAX as u64))]
+    #[arg(long, default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=BATCH_ROWS_MAX as u64))]
     pub batch: usize,
     /// Seconds to measure.
     #[arg(long, default_value_t = 5.0)]
@@ -41,8 +39,8 @@ pub struct Arguments {
     /// This client's number among all clients: its writer id, and the seed of its rows.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16))]
     pub client: u16,
-    /// Requests in flight: batches per insert stream, at most its window; calls otherwise.
-    #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+    /// Requests in flight: batches per insert stream, at most its window; calls otherwise (4 unless given).
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     in_flight: Option<usize>,
     /// Rows per second of each operation with `mixed`; as fast as possible unless given.
     #[arg(long)]
@@ -53,7 +51,7 @@ pub struct Arguments {
     /// Frames per observation (H).
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     history: u8,
-    /// Say `ready` on standard error, then begin when a line comes on standard input.
+    /// Print `ready` on standard error, then begin when a line comes on standard input.
     #[arg(long)]
     pub wait: bool,
     /// Also print how often each latency was seen, to join the results of several clients.
@@ -62,7 +60,6 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The rows' shape.
     pub fn shape(&self) -> RowShape {
         RowShape {
             agents: self.agents,
@@ -70,9 +67,10 @@ impl Arguments {
         }
     }
 
-    /// Calls in flight of a client that samples or updates.
+    /// Calls in flight of a client that samples or updates: by default enough
+    /// that neither side waits for the other.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.unwrap_or(CALLS_IN_FLIGHT)
+        self.in_flight.unwrap_or(4)
     }
 
     /// Batches in flight per insert stream.
@@ -86,8 +84,8 @@ impl Arguments {
     }
 }
 
-/// What a client does all the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// Insert `--rows` rows, then stop.
     Fill,
@@ -101,21 +99,8 @@ pub enum Operation {
     Mixed,
 }
 
-impl Operation {
-    /// As it is written on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fill => "fill",
-            Self::Insert => "insert",
-            Self::Sample => "sample",
-            Self::Update => "update",
-            Self::Mixed => "mixed",
-        }
-    }
-}
-
-/// [`AckLevel`], as it is written on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Ack {
     /// In the table.
     Memory,
@@ -123,20 +108,11 @@ pub enum Ack {
     Durable,
 }
 
-impl Ack {
-    /// As it is written on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Durable => "durable",
-        }
-    }
-
-    /// As the protocol knows it.
-    pub fn level(self) -> AckLevel {
-        match self {
-            Self::Memory => AckLevel::Memory,
-            Self::Durable => AckLevel::Durable,
+impl From<Ack> for AckLevel {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::Memory => Self::Memory,
+            Ack::Durable => Self::Durable,
         }
     }
 }

@@ -1,17 +1,15 @@
 //! Inserting: one stream per shard, its window kept full.
 
-use crate::arguments::Arguments;
-use crate::latency::{Recorder, Span};
-use crate::pool::Pool;
-use crate::session::Session;
+use crate::load::Load;
+use crate::pace::Pace;
+use crate::session::{Session, Shard};
 use anyhow::{Context as _, Result, bail};
-use proto::messages::insert::{InsertOpen, InsertReply, Writer};
+use proto::messages::insert::{AckLevel, InsertOpen, InsertReply, Writer};
 use proto::wire;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -23,51 +21,38 @@ pub struct Stream {
     replies: Streaming<wire::InsertReply>,
     sequence: u64,
     window: usize,
-    /// Batches not yet acknowledged, oldest first: number, when sent, rows.
-    sent: VecDeque<(u64, Instant, usize)>,
-}
-
-/// Opens a stream to every shard.
-pub async fn open(session: &Arc<Session>, arguments: &Arguments) -> Result<Vec<Stream>> {
-    let writer = Writer {
-        actor: arguments.client,
-        incarnation: 1,
-    };
-    let mut streams = Vec::new();
-    for shard in 0..session.shards.len() {
-        streams.push(Stream::open(session, shard, writer, arguments).await?);
-    }
-    Ok(streams)
+    /// Batches not yet acknowledged, oldest first: number, and since when the latency counts.
+    sent: VecDeque<(u64, Instant)>,
 }
 
 impl Stream {
-    async fn open(
+    pub async fn open(
         session: &Arc<Session>,
         shard: usize,
-        writer: Writer,
-        arguments: &Arguments,
+        actor: u16,
+        ack: AckLevel,
+        window: usize,
     ) -> Result<Self> {
         let open = InsertOpen {
             hello: session.hello.clone(),
-            writer,
-            ack: arguments.ack.level(),
+            writer: Writer {
+                actor,
+                incarnation: 1,
+            },
+            ack,
         };
-        let window = arguments.insert_window();
         let (requests, receiver) = mpsc::channel(window);
         requests.send(open.into()).await?;
         let mut client = session.shards[shard].client.clone();
-        let replies = client
-            .insert(ReceiverStream::new(receiver))
-            .await
-            .map_err(|status| session.failed(shard, "insert", &status))?
-            .into_inner();
+        let replies = client.insert(ReceiverStream::new(receiver)).await;
+        let replies = replies.map_err(|status| session.shards[shard].failed("insert", &status))?;
         let mut stream = Self {
             session: session.clone(),
             shard,
             requests,
-            replies,
+            replies: replies.into_inner(),
             sequence: 0,
-            window: 1,
+            window,
             sent: VecDeque::new(),
         };
         let first = stream.reply().await?;
@@ -77,23 +62,24 @@ impl Stream {
         Ok(stream)
     }
 
+    fn shard(&self) -> &Shard {
+        &self.session.shards[self.shard]
+    }
+
     async fn reply(&mut self) -> Result<InsertReply> {
-        let message = self
-            .replies
-            .message()
-            .await
-            .map_err(|status| self.session.failed(self.shard, "insert", &status))?;
+        let message = self.replies.message().await;
+        let message = message.map_err(|status| self.shard().failed("insert", &status))?;
         let Some(message) = message else {
             bail!("a shard ended an insert stream without a reason");
         };
-        InsertReply::try_from(message).context("an acknowledgement is none")
+        InsertReply::try_from(message).context("a shard sent an invalid acknowledgement")
     }
 
     /// Sends one batch; its latency counts from `since`.
-    pub async fn send(&mut self, pool: &Pool, rows: usize, since: Instant) -> Result<()> {
+    async fn send(&mut self, load: &Load, since: Instant) -> Result<()> {
         self.sequence += 1;
-        let batch = pool.batch(self.sequence);
-        self.sent.push_back((self.sequence, since, rows));
+        let batch = load.pool.batch(self.sequence);
+        self.sent.push_back((self.sequence, since));
         if self.requests.send(batch.into()).await.is_err() {
             // The reason is in the replies.
             self.reply().await?;
@@ -102,101 +88,43 @@ impl Stream {
         Ok(())
     }
 
-    /// Waits for the next acknowledgement and records what it covers.
-    pub async fn acknowledged(&mut self, recorder: &mut Recorder) -> Result<()> {
+    /// Waits for the next acknowledgement and counts what it covers.
+    async fn acknowledged(&mut self, load: &Load) -> Result<()> {
         let reply = self.reply().await?;
-        while let Some(&(sequence, since, rows)) = self.sent.front()
+        while let Some(&(sequence, since)) = self.sent.front()
             && sequence <= reply.acked
         {
-            recorder.done(since, rows);
+            load.measured.done("insert", since, load.rows);
             self.sent.pop_front();
         }
         Ok(())
     }
 
-    /// Whether another batch may be sent.
-    pub fn has_room(&self) -> bool {
-        self.sent.len() < self.window
-    }
-
-    /// Whether everything sent is acknowledged.
-    pub fn is_idle(&self) -> bool {
-        self.sent.is_empty()
-    }
-
-    /// Keeps the window full while `more` says so, then waits for what is in flight.
-    async fn write(
-        &mut self,
-        pool: &Pool,
-        rows: usize,
-        recorder: &mut Recorder,
-        mut more: impl FnMut() -> bool,
-    ) -> Result<()> {
+    /// Inserts a batch whenever one is due and the window has room, then waits
+    /// for what is in flight.
+    pub async fn write(mut self, load: Load, pace: Arc<Pace>) -> Result<()> {
+        let due = || async {
+            let since = pace.due(load.measured.until).await?;
+            load.draws.give();
+            Some(since)
+        };
+        let mut next = Box::pin(due());
         loop {
-            while self.has_room() && more() {
-                self.send(pool, rows, Instant::now()).await?;
+            tokio::select! {
+                biased;
+                since = &mut next, if self.sent.len() < self.window => {
+                    let Some(since) = since else {
+                        break;
+                    };
+                    self.send(&load, since).await?;
+                    next.set(due());
+                }
+                done = self.acknowledged(&load), if !self.sent.is_empty() => done?,
             }
-            if self.is_idle() {
-                return Ok(());
-            }
-            self.acknowledged(recorder).await?;
         }
+        while !self.sent.is_empty() {
+            self.acknowledged(&load).await?;
+        }
+        Ok(())
     }
-}
-
-/// Inserts into every shard until the time is up.
-pub async fn run(
-    streams: Vec<Stream>,
-    pool: &Arc<Pool>,
-    arguments: &Arc<Arguments>,
-    span: Span,
-) -> Result<Recorder> {
-    let mut tasks = JoinSet::new();
-    for mut stream in streams {
-        let (pool, rows) = (pool.clone(), arguments.batch);
-        tasks.spawn(async move {
-            let mut recorder = Recorder::new(span);
-            let more = || !span.is_over();
-            stream.write(&pool, rows, &mut recorder, more).await?;
-            Ok::<_, anyhow::Error>(recorder)
-        });
-    }
-    joined(tasks, span).await
-}
-
-/// Inserts `--rows` rows, as many into each shard.
-pub async fn fill(
-    streams: Vec<Stream>,
-    pool: &Arc<Pool>,
-    arguments: &Arc<Arguments>,
-) -> Result<Recorder> {
-    let span = Span::open();
-    let mut tasks = JoinSet::new();
-    let each = arguments.rows.div_ceil(streams.len());
-    for mut stream in streams {
-        let (pool, rows) = (pool.clone(), arguments.batch);
-        tasks.spawn(async move {
-            let mut recorder = Recorder::new(span);
-            let mut batches = each.div_ceil(rows);
-            let more = || {
-                batches = batches.saturating_sub(1);
-                batches > 0
-            };
-            stream.send(&pool, rows, Instant::now()).await?;
-            stream.write(&pool, rows, &mut recorder, more).await?;
-            Ok::<_, anyhow::Error>(recorder)
-        });
-    }
-    let mut recorder = joined(tasks, span).await?;
-    recorder.end_now();
-    Ok(recorder)
-}
-
-/// What all tasks recorded, or the first failure.
-pub async fn joined(mut tasks: JoinSet<Result<Recorder>>, span: Span) -> Result<Recorder> {
-    let mut all = Recorder::new(span);
-    while let Some(task) = tasks.join_next().await {
-        all.join(task??);
-    }
-    Ok(all)
 }

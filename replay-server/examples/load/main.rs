@@ -1,28 +1,31 @@
-//! A client of replay shards that does nothing but talk to them, as fast as it
-//! can or at a given rate: what `cargo xtask bench replay` measures with.
+//! A client of replay shards that does nothing but call them, as fast as it can
+//! or at a given rate: `cargo xtask bench replay` measures with it.
 //!
 //! One process is one client, as an actor or a learner would be: it has its own
 //! connections, its own writer id and its own insert streams. Every batch is a
-//! fresh message; rows and priorities come from a pool made before the clock
-//! starts, because making them is the work of whoever walks or trains.
+//! new message; rows and priorities come from a pool made before the clock
+//! starts, because making them is the work of actors and the learner.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the result goes to standard output, everything else to standard error"
+)]
 
 mod arguments;
 mod insert;
-mod latency;
-mod mixed;
+mod load;
+mod measured;
+mod pace;
 mod pool;
 mod processor;
-mod sample;
 mod session;
-mod update;
 
 use anyhow::{Context as _, Result};
 use arguments::{Arguments, Operation};
 use clap::Parser as _;
-use latency::{Recorder, Span};
-use pool::Pool;
-use session::Session;
-use std::io::Write as _;
+use load::Prepared;
+use measured::Measured;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,106 +38,49 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .context("start the async runtime")
-        .and_then(|runtime| runtime.block_on(run(arguments)));
+        .and_then(|runtime| runtime.block_on(run(&arguments)));
     match done {
-        Ok(line) => {
-            tell(&line);
+        Ok(result) => {
+            println!("{result}");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain(&format!("error: {error:#}"));
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(arguments: Arguments) -> Result<String> {
-    let arguments = Arc::new(arguments);
-    let session = Arc::new(Session::open(&arguments).await?);
-    let pool = Arc::new(Pool::new(&arguments));
-    let parts = match arguments.operation {
-        Operation::Fill => {
-            let writers = insert::open(&session, &arguments).await?;
-            start(&arguments).await?;
-            vec![("insert", insert::fill(writers, &pool, &arguments).await?)]
-        }
-        Operation::Insert => {
-            let writers = insert::open(&session, &arguments).await?;
-            let span = start(&arguments).await?;
-            vec![(
-                "insert",
-                insert::run(writers, &pool, &arguments, span).await?,
-            )]
-        }
-        Operation::Sample => {
-            let span = start(&arguments).await?;
-            vec![("sample", sample::run(&session, &arguments, span).await?)]
-        }
-        Operation::Update => {
-            let keys = Arc::new(update::keys(&session, &arguments).await?);
-            let span = start(&arguments).await?;
-            vec![(
-                "update",
-                update::run(&session, &keys, &pool, &arguments, span).await?,
-            )]
-        }
-        Operation::Mixed => {
-            let writers = insert::open(&session, &arguments).await?;
-            let span = start(&arguments).await?;
-            mixed::run(writers, &session, &pool, &arguments, span).await?
-        }
-    };
-    Ok(report(&arguments, &parts))
-}
-
-/// The span to measure in: from now, or from when the line that `--wait` asks
-/// for comes, so that several clients begin together.
-async fn start(arguments: &Arguments) -> Result<Span> {
+async fn run(arguments: &Arguments) -> Result<serde_json::Value> {
+    let prepared = Prepared::new(arguments).await?;
     if arguments.wait {
-        complain("ready");
+        // Several clients begin together.
+        eprintln!("ready");
         tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()))
             .await?
             .context("standard input cannot be read")?;
     }
-    Ok(Span::after(
-        Duration::from_secs_f64(arguments.warm_up),
-        Duration::from_secs_f64(arguments.seconds),
-    ))
-}
-
-fn report(arguments: &Arguments, parts: &[(&'static str, Recorder)]) -> String {
-    let first = parts.first();
-    let processor_s = first.map_or(0.0, |(_, recorder)| recorder.processor_s());
-    let parts: serde_json::Map<_, _> = parts
-        .iter()
-        .map(|(name, recorder)| ((*name).to_owned(), recorder.as_json(arguments.histogram)))
-        .collect();
-    serde_json::json!({
-        "operation": arguments.operation.name(),
-        "ack": arguments.ack.name(),
+    let fills = arguments.operation == Operation::Fill;
+    let measured = Arc::new(if fills {
+        Measured::open()
+    } else {
+        let [warm_up, length] =
+            [arguments.warm_up, arguments.seconds].map(Duration::try_from_secs_f64);
+        Measured::after(warm_up?, length?)
+    });
+    prepared.run(arguments, measured.clone()).await?;
+    let mut measured = Arc::into_inner(measured).context("a task still runs")?;
+    if fills {
+        measured.end();
+    }
+    Ok(serde_json::json!({
+        "operation": arguments.operation,
+        "ack": arguments.ack,
         "client": arguments.client,
         "shards": arguments.shards.len(),
         "batch": arguments.batch,
         "rate": arguments.rate,
-        "processor_s": processor_s,
-        "parts": parts,
-    })
-    .to_string()
-}
-
-#[expect(
-    clippy::print_stdout,
-    reason = "the result goes to standard output, and nothing else does"
-)]
-fn tell(line: &str) {
-    println!("{line}");
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "the one place where errors and signs of life meet who started this"
-)]
-fn complain(line: &str) {
-    eprintln!("{line}");
-    let _ = std::io::stderr().flush();
+        "processor_s": measured.processor_s(),
+        "parts": measured.as_json(arguments.histogram),
+    }))
 }

@@ -2,7 +2,6 @@
 
 use crate::arguments::Arguments;
 use bytes::Bytes;
-use common::transition::columns;
 use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
 use proto::messages::insert::InsertBatch;
 use rand::{Rng, RngExt as _, SeedableRng as _};
@@ -14,9 +13,7 @@ const BATCHES: usize = 32;
 /// Packed rows and |TD errors| of some batches.
 #[derive(Debug)]
 pub struct Pool {
-    shape: RowShape,
-    rows: usize,
-    packed: Vec<Vec<u8>>,
+    packed: Vec<Bytes>,
     td_errors: Vec<Vec<f32>>,
 }
 
@@ -31,11 +28,9 @@ impl Pool {
             for step in 0..rows {
                 row(arguments.client, batch, step, shape, &mut walk, &mut rng).write_to(&mut out);
             }
-            out
+            out.into()
         });
         Self {
-            shape,
-            rows,
             packed: packed.collect(),
             td_errors: (0..BATCHES)
                 .map(|_| (0..rows).map(|_| rng.random::<f32>() * 2.0).collect())
@@ -48,8 +43,7 @@ impl Pool {
         let turn = turn(sequence);
         InsertBatch {
             sequence,
-            rows: self.rows,
-            columns: Bytes::from(columns::to_columns(&self.packed[turn], self.shape)),
+            packed: self.packed[turn].clone(),
             priorities: self.td_errors[turn].clone(),
         }
     }
@@ -68,7 +62,7 @@ fn turn(number: u64) -> usize {
     (number % BATCHES as u64) as usize
 }
 
-/// A plausible row: a walk with neighbouring positions, as compressible as one.
+/// A plausible row: neighbouring positions, as in an episode.
 fn row<R: Rng>(
     actor: u16,
     episode: usize,

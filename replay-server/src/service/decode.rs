@@ -1,21 +1,20 @@
 //! A batch from the wire, checked down to every field before it is stored.
 
-use common::transition::columns::{self, ColumnsError};
 use common::transition::row::{Row, RowError, RowShape};
 use proto::messages::insert::InsertBatch;
 
 /// A batch that holds what no actor writes.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum BatchError {
-    /// Version or length are wrong.
+    /// The length is wrong.
     #[error("batch {sequence}: {why}")]
-    Columns {
+    Length {
         /// The batch's sequence number.
         sequence: u64,
         /// What is wrong.
-        why: ColumnsError,
+        why: RowError,
     },
-    /// One of the rows is none.
+    /// One of the rows is invalid.
     #[error("batch {sequence}, row {row}: {why}")]
     Row {
         /// The batch's sequence number.
@@ -27,14 +26,18 @@ pub enum BatchError {
     },
 }
 
-/// The batch's rows, packed as the table stores them. Priorities were checked
-/// when the message was read.
-pub fn unpack(batch: &InsertBatch, shape: RowShape) -> Result<Vec<u8>, BatchError> {
+/// Checks the packed rows in place. Priorities were checked when the message
+/// was read.
+///
+/// # Errors
+/// Names the batch, the row and the field.
+pub fn check(batch: &InsertBatch, shape: RowShape) -> Result<(), BatchError> {
     let sequence = batch.sequence;
-    let packed = columns::from_columns(&batch.columns, batch.rows, shape)
-        .map_err(|why| BatchError::Columns { sequence, why })?;
-    for (row, bytes) in packed.chunks_exact(shape.bytes()).enumerate() {
+    let rows = shape
+        .split(&batch.packed, batch.rows())
+        .map_err(|why| BatchError::Length { sequence, why })?;
+    for (row, bytes) in rows.enumerate() {
         Row::check(bytes, shape).map_err(|why| BatchError::Row { sequence, row, why })?;
     }
-    Ok(packed)
+    Ok(())
 }

@@ -136,11 +136,11 @@ fn check(open: &InsertOpen, message: wire::InsertRequest) -> Result<CheckedBatch
     let InsertRequest::Batch(batch) = message.try_into()? else {
         return Err(ShardError::Order("an insert stream is opened once"));
     };
-    let packed = batch::unpack(&batch, open.hello.shape)?;
+    batch::check(&batch, open.hello.shape)?;
     let InsertBatch {
         sequence,
+        packed,
         priorities,
-        ..
     } = batch;
     Ok(CheckedBatch {
         writer: open.writer,

@@ -1,11 +1,11 @@
 //! One shard for many tasks.
 //!
 //! A mutex around the shard, not a thread that owns it: everything slow
-//! (decoding, checking, turning rows into columns) happens outside, what is left
-//! inside is copying rows and summing priorities, and nobody awaits while
-//! holding it. A batch that waits for credit waits outside too, so that a closed
-//! limiter never holds a sample up. Nor does the disk: the journal takes batches
-//! in the order of the table and writes them on its own thread.
+//! (decoding, checking, encoding) happens outside, what is left inside is
+//! copying rows and summing priorities, and nobody awaits while holding it. A
+//! batch that waits for credit waits outside too, so that a closed limiter never
+//! holds a sample up. Nor does the disk: the journal takes batches in the order
+//! of the table and writes them on its own thread.
 
 use crate::config::ShardConfig;
 use crate::error::ShardError;

@@ -1,6 +1,5 @@
 //! A shard in this process, and those who talk to it.
 
-use common::transition::columns;
 use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
 use proto::messages::hello::Hello;
 use proto::messages::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, Writer};
@@ -62,10 +61,10 @@ pub fn row(n: u32) -> Row {
     }
 }
 
-pub fn columns_of(rows: &[Row]) -> Vec<u8> {
+pub fn packed(rows: &[Row]) -> Vec<u8> {
     let mut packed = Vec::new();
     rows.iter().for_each(|row| row.write_to(&mut packed));
-    columns::to_columns(&packed, SHAPE)
+    packed
 }
 
 /// Rows numbered from `first`, each with |TD error| 1.
@@ -73,8 +72,7 @@ pub fn batch(sequence: u64, first: u32, rows: u32) -> InsertBatch {
     let rows: Vec<_> = (first..first + rows).map(row).collect();
     InsertBatch {
         sequence,
-        rows: rows.len(),
-        columns: columns_of(&rows).into(),
+        packed: packed(&rows).into(),
         priorities: vec![1.0; rows.len()],
     }
 }

@@ -1,7 +1,7 @@
 //! A disk that is really full: a small file system of its own, where the tests
 //! may mount one.
 
-use crate::client::{batch, hello, open};
+use crate::client::{SHAPE, batch, hello, open};
 use crate::process::{Server, output};
 use proto::messages::insert::{AckLevel, InsertOpen, InsertReply};
 use proto::messages::sample::SampleRequest;
@@ -113,7 +113,7 @@ async fn a_full_disk_blocks_inserts_until_there_is_room() {
         .await
         .unwrap()
         .into_inner();
-    assert_eq!(drawn.rows, 64);
+    assert_eq!(drawn.rows.len(), 64 * SHAPE.bytes());
     assert!(
         output(&["health", "--address", &server.address])
             .status

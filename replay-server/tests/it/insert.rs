@@ -89,7 +89,7 @@ async fn without_credit_inserts_wait_and_samples_do_not() {
         .until(|status| status.summary.writers_waiting == 1)
         .await;
     assert_eq!((blocked.summary.inserted, blocked.insert_limit), (4, 5));
-    assert_eq!(shard.sample(3).await.rows, 3);
+    assert_eq!(shard.sample(3).await.rows(), 3);
     // Not enough for the whole batch.
     shard.grant(7).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -186,7 +186,7 @@ async fn a_writer_that_reads_nothing_harms_nobody() {
     for sequence in 1..=20 {
         assert_eq!(stream.insert(batch(sequence, 0, 30)).await, sequence);
     }
-    assert_eq!(shard.sample(100).await.rows, 100);
+    assert_eq!(shard.sample(100).await.rows(), 100);
     let before = shard.status().await.summary.inserted;
     drop(silent);
     // Unread acknowledgements are dropped with the stream.

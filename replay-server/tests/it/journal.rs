@@ -77,7 +77,7 @@ async fn a_restart_has_rows_priorities_draws_and_writers_as_before() {
     assert_eq!(status.summary.mass, alone.status().await.summary.mass);
     // The draws go on where they were, over the same priorities.
     let (a, b) = (kept.sample(256).await, alone.sample(256).await);
-    assert_eq!(a.columns, b.columns);
+    assert_eq!(a.packed, b.packed);
     assert_eq!(a.probabilities, b.probabilities);
     // A batch sent again, because its acknowledgement was lost.
     let (mut stream, first) = kept.open(1).await;

@@ -43,7 +43,7 @@ struct Writing {
 impl Writing {
     fn acknowledge(&mut self, acked: u64) {
         while self.kept.front().is_some_and(|b| b.sequence <= acked) {
-            let rows = self.kept.pop_front().map_or(0, |b| b.rows);
+            let rows = self.kept.pop_front().map_or(0, |b| b.rows());
             self.acked_rows += u32::try_from(rows).unwrap();
         }
     }

@@ -1,6 +1,6 @@
 //! Clients that do not belong here, and clients that lie.
 
-use crate::client::{Shard, batch, columns_of, hello, lie, open, row};
+use crate::client::{SHAPE, Shard, batch, hello, lie, open, packed, row};
 use common::transition::row::{AgentStep, RowShape};
 use proto::messages::hello::Hello;
 use proto::messages::insert::{AckLevel, BATCH_BYTES_MAX, BATCH_ROWS_MAX, InsertOpen};
@@ -23,7 +23,7 @@ async fn refused(shard: &Shard, requests: impl IntoIterator<Item = wire::InsertR
 }
 
 #[tokio::test]
-async fn whoever_belongs_to_another_run_is_told_in_a_sentence() {
+async fn a_client_of_another_run_gets_one_sentence() {
     let shard = Shard::with_credit(100).await;
     let changed = |change: fn(&mut Hello)| {
         let mut hello = hello();
@@ -71,17 +71,43 @@ async fn whoever_belongs_to_another_run_is_told_in_a_sentence() {
             assert!(status.message().contains(sentence), "{status}");
         }
     }
-    let mut request = wire::SampleRequest {
-        hello: Some(hello().into()),
-        ..Default::default()
-    };
-    request.hello.as_mut().unwrap().protocol = 99;
-    let status = shard.client().sample(request).await.unwrap_err();
-    assert_eq!(status.code(), Code::FailedPrecondition);
-    assert!(
-        status.message().contains("protocol versions differ"),
-        "{status}"
-    );
+}
+
+#[tokio::test]
+async fn a_client_of_another_version_gets_one_sentence() {
+    let shard = Shard::with_credit(100).await;
+    for (change, sentence) in [
+        (
+            // A client of protocol 1 names no row version.
+            (|h| (h.protocol, h.row_version) = (1, 0)) as fn(&mut wire::Hello),
+            "protocol versions differ: the server speaks 2, the client 1: \
+             use one landmarl version everywhere",
+        ),
+        (
+            |h| h.row_version = 9,
+            "row layouts differ: the server reads version 1, the client sends version 9: \
+             use one landmarl version everywhere",
+        ),
+    ] {
+        let mut other = wire::Hello::from(hello());
+        change(&mut other);
+        let mut opening = wire::InsertRequest::from(open(1));
+        match &mut opening.kind {
+            Some(wire::insert_request::Kind::Open(open)) => open.hello = Some(other.clone()),
+            _ => unreachable!("an open is an open"),
+        }
+        let inserting = refused(&shard, [opening, batch(1, 0, 2).into()]).await;
+        let request = wire::SampleRequest {
+            hello: Some(other),
+            ..Default::default()
+        };
+        let sampling = shard.client().sample(request).await.unwrap_err();
+        for status in [inserting, sampling] {
+            assert_eq!(status.code(), Code::FailedPrecondition);
+            assert_eq!(status.message(), sentence);
+        }
+    }
+    assert_eq!(shard.status().await.summary.rows, 0);
 }
 
 #[tokio::test]
@@ -127,20 +153,24 @@ fn priorities(values: &[f32]) -> wire::InsertRequest {
     lie(batch(1, 0, 2), |b| b.priorities = bytes.into())
 }
 
-/// A batch of two rows with other columns.
-fn columns(bytes: Vec<u8>) -> wire::InsertRequest {
-    lie(batch(1, 0, 2), |b| b.columns = bytes.into())
+/// A batch of two priorities with these bytes as rows.
+fn rows(bytes: Vec<u8>) -> wire::InsertRequest {
+    lie(batch(1, 0, 2), |b| b.rows = bytes.into())
 }
 
 /// A batch of two rows, the second changed.
 fn second_row(change: fn(&mut AgentStep)) -> wire::InsertRequest {
-    let mut rows = [row(0), row(1)];
-    change(&mut rows[1].agents[0]);
-    columns(columns_of(&rows))
+    let mut both = [row(0), row(1)];
+    change(&mut both[1].agents[0]);
+    rows(packed(&both))
 }
 
-fn claims(rows: u32) -> wire::InsertRequest {
-    lie(batch(1, 0, 2), |b| b.rows = rows)
+/// So many rows of zeros, which is what an agent that does not take part leaves.
+fn zeros(count: usize) -> wire::InsertRequest {
+    lie(batch(1, 0, 2), |b| {
+        b.rows = vec![0; count * SHAPE.bytes()].into();
+        b.priorities = vec![0; 4 * count].into();
+    })
 }
 
 #[tokio::test]
@@ -152,14 +182,18 @@ async fn lies_are_refused_by_row_and_field_and_leave_nothing_behind() {
         (priorities(&[1.0, -2.0]), "row 1 has -2"),
         (priorities(&[1.0]), "priorities"),
         (
-            columns(vec![1; 10]),
-            "batch 1: 2 rows of 72 bytes need 145 bytes",
+            rows(vec![1; 10]),
+            "batch 1: 2 rows of 72 bytes need 144 bytes, got 10",
         ),
         (
-            columns(vec![200; 145]),
-            "batch 1: rows of layout version 200",
+            rows(vec![0; 3 * SHAPE.bytes()]),
+            "batch 1: 2 rows of 72 bytes need 144 bytes, got 216",
         ),
-        (columns(vec![1; BATCH_BYTES_MAX + 1]), "columns"),
+        (
+            rows(vec![200; 2 * SHAPE.bytes()]),
+            "batch 1, row 0: row field action of agent 0 is 200",
+        ),
+        (rows(vec![1; BATCH_BYTES_MAX + 1]), "field rows"),
         (
             second_row(|a| a.reward = f32::NAN),
             "batch 1, row 1: row field reward of agent 0 is NaN",
@@ -172,9 +206,8 @@ async fn lies_are_refused_by_row_and_field_and_leave_nothing_behind() {
             second_row(|a| a.next[1].stride = 0),
             "batch 1, row 1: row field frame of agent 0",
         ),
-        (claims(u32::MAX), "rows"),
-        (claims(BATCH_ROWS_MAX as u32 + 1), "rows"),
-        (claims(0), "rows"),
+        (zeros(BATCH_ROWS_MAX + 1), "4097 rows"),
+        (zeros(0), "0 rows"),
         (lie(batch(1, 0, 2), |b| b.sequence = 0), "sequence"),
     ];
     let count = lies.len() as u64;

@@ -1,7 +1,7 @@
 //! Samplers: rows, keys, probabilities, new priorities, credit.
 
 use crate::client::{INCARNATION, SHAPE, Shard, batch, hello, row};
-use common::transition::columns;
+use common::transition::row::Row;
 use proto::messages::insert::InsertBatch;
 use proto::messages::sample::{SAMPLE_ROWS_MAX, SampleRequest};
 use proto::messages::update::SlotPriority;
@@ -37,7 +37,7 @@ async fn an_empty_shard_answers_at_once_with_nothing() {
     let shard = Shard::with_credit(0).await;
     let sampled = shard.sample(32).await;
     assert_eq!(
-        (sampled.rows, sampled.summary.rows, sampled.summary.mass),
+        (sampled.rows(), sampled.summary.rows, sampled.summary.mass),
         (0, 0, 0.0)
     );
 }
@@ -46,16 +46,17 @@ async fn an_empty_shard_answers_at_once_with_nothing() {
 async fn rows_come_as_stored_with_probabilities_that_sum_to_one() {
     let shard = filled(20, 1000).await;
     let sampled = shard.sample(4000).await;
-    let rows = columns::read_rows(&sampled.columns, sampled.rows, SHAPE).unwrap();
+    let rows = SHAPE.split(&sampled.packed, 4000).unwrap();
     let mut probability = HashMap::new();
-    for (i, found) in rows.iter().enumerate() {
+    for (i, bytes) in rows.enumerate() {
+        let found = Row::read(bytes, SHAPE).unwrap();
         let key = sampled.keys[i];
         assert_eq!(
             (key.shard, key.incarnation, key.generation),
             (0, INCARNATION, 0)
         );
         assert_eq!(
-            *found,
+            found,
             row(key.slot),
             "row {} lies in the slot of that number",
             key.slot
