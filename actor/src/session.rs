@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 
 use crate::error::ActorError;
 use crate::session::counters::Counters;
-use crate::session::feed::{Feed, Life};
+use crate::session::feed::{Feed, Feeding, Life};
 use crate::session::learner_client::{Link, Order};
 use crate::uplink::outbox::{Batching, Outbox};
 use crate::uplink::{CHUNKS, Phase, Uplink, UplinkError, insert_open};
@@ -75,8 +75,13 @@ impl Session {
             uplinks.spawn(uplink.run().in_current_span());
         }
         let mut watching = JoinSet::new();
-        let newest = weights::watch(link.client(), hello, Arc::clone(feed), Arc::clone(counters));
-        watching.spawn(newest.in_current_span());
+        let feeding = Feeding {
+            hello,
+            feed: Arc::clone(feed),
+            counters: Arc::clone(counters),
+            newest: 0,
+        };
+        watching.spawn(weights::watch(link.client(), feeding).in_current_span());
         let mut beats = JoinSet::new();
         let (own_link, own_joined) = (link.clone(), joined.clone());
         let (own_counters, own_feed) = (Arc::clone(counters), Arc::clone(feed));

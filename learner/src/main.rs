@@ -224,7 +224,7 @@ fn listening(flag: Option<&str>, config: &Config) -> Result<SocketAddr, ConfigEr
 async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
     let status = status_text::ask(&ask.address, &ask.security()?, "").await?;
     entry::print(&if json {
-        status_text::as_json(&status).to_string()
+        status_text::as_json(&status)?.to_string()
     } else {
         status_text::as_text(&status)
     })?;

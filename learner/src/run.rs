@@ -12,6 +12,7 @@ use common::imaging::dataset::Dataset;
 use common::imaging::manifest::TrainingManifest;
 use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
+use proto::messages::weights::Published;
 use proto::transport::channel::{self, Channel};
 use proto::transport::security::{Role, Security};
 use proto::wire::replay_client::ReplayClient;
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use crate::actors::broadcast::{Newest, Published};
+use crate::actors::broadcast::Newest;
 use crate::actors::evaluations::Evaluations;
 use crate::actors::registry::{Registry, Settings};
 use crate::batch::collate::CollateCounts;

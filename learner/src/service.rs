@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use proto::messages::assembly::Assembly;
 use proto::messages::checkpoints::{CheckpointList, PullCheckpoint};
+use proto::messages::chunks::Chunk;
 use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
 use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
 use proto::messages::join::{JoinReply, JoinRequest};
-use proto::messages::weights::{WatchRequest, WeightsChunk};
+use proto::messages::weights::{Receiver, WatchRequest};
 use proto::wire;
 use proto::wire::learner_server::Learner;
 use tokio::sync::mpsc;
@@ -23,7 +23,6 @@ use crate::actors::evaluations::KeepError;
 use crate::checkpoint::files::FilesError;
 use crate::checkpoint::stream as checkpoint_stream;
 use crate::report::status;
-
 use crate::shared::Shared;
 
 /// Chunks on their way to one receiver.
@@ -44,8 +43,7 @@ impl LearnerService {
     }
 }
 
-type CheckpointsStream = Pin<Box<dyn Stream<Item = Result<wire::CheckpointChunk, Status>> + Send>>;
-type WeightsStream = Pin<Box<dyn Stream<Item = Result<wire::WeightsChunk, Status>> + Send>>;
+type ChunkStream = Pin<Box<dyn Stream<Item = Result<wire::Chunk, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Learner for LearnerService {
@@ -94,12 +92,12 @@ impl Learner for LearnerService {
         Ok(Response::new(reply.into()))
     }
 
-    type WatchWeightsStream = WeightsStream;
+    type WatchWeightsStream = ChunkStream;
 
     async fn watch_weights(
         &self,
         request: Request<wire::WatchRequest>,
-    ) -> Result<Response<WeightsStream>, Status> {
+    ) -> Result<Response<ChunkStream>, Status> {
         let request = WatchRequest::try_from(request.into_inner())?;
         // An evaluator may hold other scans: only the run has to be the same.
         let mut hello = self.shared.hello.clone();
@@ -127,7 +125,7 @@ impl Learner for LearnerService {
     ) -> Result<Response<wire::LearnerStatus>, Status> {
         let (shared, host) = (Arc::clone(&self.shared), request.into_inner().host);
         let status = blocking(move || status::status(&shared, &host)).await?;
-        Ok(Response::new(status.into()))
+        Ok(Response::new(status))
     }
 
     async fn evaluator_beat(
@@ -157,13 +155,13 @@ impl Learner for LearnerService {
 
     async fn keep_best(
         &self,
-        request: Request<Streaming<wire::WeightsChunk>>,
+        request: Request<Streaming<wire::Chunk>>,
     ) -> Result<Response<wire::KeepBestReply>, Status> {
         let mut chunks = request.into_inner();
-        let mut assembly = Assembly::default();
+        let mut receiver = Receiver::default();
         while let Some(chunk) = chunks.message().await? {
-            let whole = assembly
-                .push(WeightsChunk::try_from(chunk)?)
+            let whole = receiver
+                .push(&Chunk::try_from(chunk)?)
                 .map_err(|e| Status::data_loss(e.to_string()))?;
             if let Some(weights) = whole {
                 let shared = Arc::clone(&self.shared);
@@ -193,12 +191,12 @@ impl Learner for LearnerService {
         Ok(Response::new(list.into()))
     }
 
-    type PullCheckpointStream = CheckpointsStream;
+    type PullCheckpointStream = ChunkStream;
 
     async fn pull_checkpoint(
         &self,
         request: Request<wire::PullCheckpointRequest>,
-    ) -> Result<Response<CheckpointsStream>, Status> {
+    ) -> Result<Response<ChunkStream>, Status> {
         let request = PullCheckpoint::try_from(request.into_inner())?;
         let files = Arc::clone(&self.shared.checkpoints);
         let opened = blocking(move || checkpoint_stream::open(&files, &request)).await?;

@@ -9,10 +9,11 @@ use proto::messages::evaluator::EvaluatorBeat;
 use proto::messages::hello::Hello;
 use proto::messages::join::JoinRequest;
 use proto::messages::mismatch::Difference;
+use proto::messages::weights::Published;
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::actors::broadcast::{Newest, Published};
+use crate::actors::broadcast::Newest;
 use crate::actors::evaluations::Evaluations;
 use crate::actors::registry::Registry;
 use crate::checkpoint::files::CheckpointFiles;

@@ -10,13 +10,54 @@ use std::path::{Path, PathBuf};
 
 const PROTOS: [&str; 2] = ["landmarl/v1/learner.proto", "landmarl/v1/replay.proto"];
 const FILES: [&str; 2] = ["landmarl.v1.rs", "descriptor.bin"];
+/// Messages that `--json` prints.
+const PRINTED: [&str; 8] = [
+    "ActorReport",
+    "ActorStatus",
+    "EvaluatorStatus",
+    "JournalStatus",
+    "LearnerStatus",
+    "ShardLink",
+    "ShardStatus",
+    "ShardSummary",
+];
+/// How their fields are printed, where that is not as they are.
+const ATTRIBUTES: [(&str, &str); 6] = [
+    (
+        "ActorReport.state",
+        "serialize_with = \"crate::messages::status::state\"",
+    ),
+    ("ActorStatus.report", "flatten"),
+    ("LearnerStatus.run_id", "rename = \"run\""),
+    (
+        "LearnerStatus.rows_by_weights_age",
+        "serialize_with = \"crate::messages::status::ages\"",
+    ),
+    (
+        "ShardLink.summary",
+        "flatten, serialize_with = \"crate::messages::status::counters\"",
+    ),
+    ("ShardStatus.summary", "flatten"),
+];
 
 fn generate(into: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let descriptors = protox::compile(PROTOS, [root]).expect("the .proto files compile");
     fs::write(into.join("descriptor.bin"), descriptors.encode_to_vec())
         .expect("write the descriptor");
-    tonic_prost_build::configure()
+    let mut config = tonic_prost_build::configure()
+        // A line of validation.jsonl holds these fields, too.
+        .type_attribute(
+            "Evaluation",
+            "#[derive(serde::Serialize, serde::Deserialize)]",
+        );
+    for message in PRINTED {
+        config = config.type_attribute(message, "#[derive(serde::Serialize)]");
+    }
+    for (field, attribute) in ATTRIBUTES {
+        config = config.field_attribute(field, format!("#[serde({attribute})]"));
+    }
+    config
         .bytes(".")
         .emit_rerun_if_changed(false)
         .out_dir(into)

@@ -12,9 +12,8 @@ use proto::messages::hello::Hello;
 use proto::messages::insert::{
     AckLevel, InsertBatch, InsertOpen, InsertReply, InsertRequest, Writer,
 };
-use proto::messages::learner_status::LearnerStatus;
-use proto::messages::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
-use proto::messages::shard_status::ShardStatus;
+use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
+use proto::messages::status::{LearnerStatus, ShardStatus, ShardSummary};
 use proto::messages::update::{PriorityUpdate, SlotPriority};
 use proto::wire;
 
@@ -26,6 +25,16 @@ where
 {
     if let Ok(message) = W::decode(bytes) {
         let _ = T::try_from(message);
+    }
+}
+
+/// Decodes a message that is used as it is, and prints it.
+fn printed<M>(bytes: &[u8])
+where
+    M: Message + Default + serde::Serialize,
+{
+    if let Ok(message) = M::decode(bytes) {
+        serde_json::to_value(message).unwrap();
     }
 }
 
@@ -48,11 +57,8 @@ const TARGETS: [(&str, Target); 13] = [
         "UpdateRequest",
         target::<wire::UpdateRequest, PriorityUpdate>,
     ),
-    ("ShardStatus", target::<wire::ShardStatus, ShardStatus>),
-    (
-        "LearnerStatus",
-        target::<wire::LearnerStatus, LearnerStatus>,
-    ),
+    ("ShardStatus", printed::<ShardStatus>),
+    ("LearnerStatus", printed::<LearnerStatus>),
     (
         "JoinRequest",
         target::<wire::JoinRequest, proto::messages::join::JoinRequest>,
@@ -70,8 +76,8 @@ const TARGETS: [(&str, Target); 13] = [
         target::<wire::WatchRequest, proto::messages::weights::WatchRequest>,
     ),
     (
-        "WeightsChunk",
-        target::<wire::WeightsChunk, proto::messages::weights::WeightsChunk>,
+        "Chunk",
+        target::<wire::Chunk, proto::messages::chunks::Chunk>,
     ),
 ];
 
@@ -149,14 +155,16 @@ fn seeds() -> Vec<Vec<u8>> {
         wire::UpdateRequest::from(update).encode_to_vec(),
         wire::SampleRequest::from(request).encode_to_vec(),
         wire::Hello::from(hello()).encode_to_vec(),
-        wire::WeightsChunk {
-            version: 1,
+        wire::Chunk {
             total_bytes: u64::MAX,
             sha256: Bytes::from(vec![3; 32]),
             offset: 0,
             data: Bytes::from(vec![4; 100]),
-            updates: 5,
-            published_us: 6,
+            weights: Some(wire::WeightsVersion {
+                version: 1,
+                updates: 5,
+                published_us: 6,
+            }),
         }
         .encode_to_vec(),
     ]

@@ -256,14 +256,13 @@ fn client(ask: &Ask) -> anyhow::Result<ReplayClient<Channel>> {
 
 async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
     let mut client = client(ask)?;
-    let reply = unary(wire::ShardStatusRequest {}, CALL_DEADLINE, |request| {
+    let status = unary(wire::ShardStatusRequest {}, CALL_DEADLINE, |request| {
         client.status(request)
     })
     .await
     .map_err(|status| anyhow::anyhow!("{} does not answer: {}", ask.address, reason(&status)))?;
-    let status = ShardStatus::try_from(reply)?;
     entry::print(&if json {
-        report::as_json(&status).to_string()
+        serde_json::to_value(&status)?.to_string()
     } else {
         report::as_text(&status)
     })?;

@@ -1,11 +1,13 @@
-//! A shard's numbers for Prometheus; docs/metrics.md says what each means.
+//! A shard's metrics: each with its name, unit, meaning and value.
 
-use crate::service::shared::SharedShard;
-use proto::messages::shard_status::{JournalStatus, ShardStatus};
-use proto::transport::metrics::{Page, Source, Unit, number};
 use std::sync::Arc;
 
-/// Tells what a shard holds and does.
+use proto::messages::status::JournalStatus;
+use proto::transport::metrics::{Metric, Page, Source, Unit, by, counter, gauge};
+
+use crate::service::shared::{Reading, SharedShard};
+
+/// Exports what a shard holds and does.
 #[derive(Debug)]
 pub struct ShardMetrics(Arc<SharedShard>);
 
@@ -18,156 +20,195 @@ impl ShardMetrics {
 }
 
 impl Source for ShardMetrics {
-    fn tell(&self, page: &mut Page) {
-        // A shard that cannot tell its status answers nobody else either.
-        if let Ok(status) = self.0.status() {
-            put(page, &status);
-        }
+    fn export(&self, page: &mut Page) {
+        // A shard whose status cannot be read serves nothing else either.
+        let Ok(reading) = self.0.reading() else {
+            return;
+        };
+        let number = reading.status.summary().shard.to_string();
+        page.labelled("shard", &number, |page| {
+            page.read(SHARD, &reading);
+            if let Some(journal) = &reading.status.journal {
+                page.read(JOURNAL, journal);
+            }
+        });
     }
 }
 
-/// Puts a shard's status on the page.
-pub fn put(page: &mut Page, status: &ShardStatus) {
-    page.labelled("shard", &status.summary.shard.to_string(), |page| {
-        table(page, status);
-        traffic(page, status);
-        if let Some(kept) = &status.journal {
-            journal(page, status, kept);
-        }
-    });
-}
-
-fn table(page: &mut Page, s: &ShardStatus) {
-    page.gauge(
+/// A shard; counters are of this incarnation.
+pub const SHARD: &[Metric<Reading>] = &[
+    gauge(
         "landmarl_replay_rows",
+        Unit::Rows,
         "Rows in the table",
-        number(s.summary.rows),
-    );
-    page.gauge(
+        "",
+        |r| r.status.summary().rows.into(),
+    ),
+    gauge(
         "landmarl_replay_rows_capacity",
+        Unit::Rows,
         "Rows that fit into the table",
-        number(s.capacity),
-    );
-    page.gauge(
+        "",
+        |r| r.status.capacity.into(),
+    ),
+    gauge(
         "landmarl_replay_mass",
+        Unit::Number,
         "Sum of the priorities after the exponent",
-        s.summary.mass,
-    );
-    page.gauge_in(
-        Unit::Seconds,
+        "",
+        |r| r.status.summary().mass.into(),
+    ),
+    gauge(
         "landmarl_replay_oldest_row_age",
-        "Time since the oldest row came; of rows of an earlier life since the start",
-        s.oldest_row_s,
-    );
-}
-
-fn traffic(page: &mut Page, s: &ShardStatus) {
-    page.counter(
+        Unit::Seconds,
+        "Time since the oldest row arrived; of rows of an earlier incarnation, since the start",
+        "how long experience is kept",
+        |r| r.status.oldest_row_s.into(),
+    ),
+    counter(
         "landmarl_replay_rows_inserted",
-        "Rows inserted in this life",
-        number(s.summary.inserted),
-    );
-    page.gauge(
+        Unit::Rows,
+        "Rows inserted",
+        "rises",
+        |r| r.status.summary().inserted.into(),
+    ),
+    gauge(
         "landmarl_replay_rows_insert_limit",
-        "Rows that the learner allows to be inserted in this life",
-        number(s.insert_limit),
-    );
-    page.counter(
+        Unit::Rows,
+        "Rows that the learner allows to be inserted",
+        "",
+        |r| r.status.insert_limit.into(),
+    ),
+    counter(
         "landmarl_replay_rows_sampled",
-        "Rows drawn in this life",
-        number(s.summary.sampled),
-    );
-    page.counter_in(
-        Unit::Seconds,
+        Unit::Rows,
+        "Rows drawn",
+        "rises",
+        |r| r.counters.sampled.into(),
+    ),
+    counter(
         "landmarl_replay_insert_blocked",
+        Unit::Seconds,
         "Time that writers waited for credit, all together",
-        s.summary.insert_blocked_s,
-    );
-    page.gauge(
+        "the learner's limiter says why",
+        |r| r.status.summary().insert_blocked_s.into(),
+    ),
+    gauge(
         "landmarl_replay_writers_waiting",
+        Unit::Count,
         "Writers that wait for credit now",
-        f64::from(s.summary.writers_waiting),
-    );
-    page.gauge(
+        "",
+        |r| r.status.summary().writers_waiting.into(),
+    ),
+    gauge(
         "landmarl_replay_insert_streams",
+        Unit::Count,
         "Open insert streams",
-        number(s.insert_streams),
-    );
-    page.gauge(
+        "",
+        |r| r.status.insert_streams.into(),
+    ),
+    gauge(
         "landmarl_replay_batches_unacknowledged",
+        Unit::Count,
         "Batches stored and not yet acknowledged",
-        number(s.unacknowledged),
-    );
-    page.counters(
+        "at most 8 per stream",
+        |r| r.status.unacknowledged.into(),
+    ),
+    counter(
         "landmarl_replay_batches_odd",
-        "Batches sent twice, never seen, or refused for what was in them",
-        "what",
-        &[
-            ("duplicate", number(s.duplicates)),
-            ("missing", number(s.gaps)),
-            ("refused", number(s.refused_batches)),
-        ],
-    );
-    page.counter(
+        Unit::Count,
+        "Batches by `what`: `duplicate` (sent twice), `missing` (never arrived), `refused` (for \
+         their content)",
+        "missing and refused: 0",
+        |r| {
+            let counts = [
+                ("duplicate", r.counters.duplicates),
+                ("missing", r.counters.gaps),
+                ("refused", r.counters.refused_batches),
+            ];
+            by("what", counts)
+        },
+    ),
+    counter(
         "landmarl_replay_priorities_stale",
+        Unit::Rows,
         "New priorities for rows that were gone",
-        number(s.stale_updates),
-    );
-}
-
-fn journal(page: &mut Page, s: &ShardStatus, kept: &JournalStatus) {
-    page.gauge(
+        "few",
+        |r| r.counters.stale_updates.into(),
+    ),
+    gauge(
         "landmarl_replay_journal_rows_waiting",
-        "Rows in the table that are not on the disk yet",
-        number(s.next_row.saturating_sub(kept.durable)),
-    );
-    for (name, help, bytes) in [
-        (
-            "landmarl_replay_journal_queued",
-            "Bytes of rows on their way to the disk",
-            kept.queued_bytes,
-        ),
-        (
-            "landmarl_replay_journal_queue_limit",
-            "How many may be before inserts wait",
-            kept.queued_bytes_max,
-        ),
-        (
-            "landmarl_replay_journal_size",
-            "Bytes of all segments",
-            kept.bytes,
-        ),
-    ] {
-        page.gauge_in(Unit::Bytes, name, help, number(bytes));
-    }
-    page.gauge(
+        Unit::Rows,
+        "Rows in the table that are not on disk yet",
+        "small",
+        |r| {
+            let journal = r.status.journal.as_ref();
+            journal
+                .map(|j| r.status.next_row.saturating_sub(j.durable))
+                .into()
+        },
+    ),
+];
+
+/// The journal of a shard that has one.
+pub const JOURNAL: &[Metric<JournalStatus>] = &[
+    gauge(
+        "landmarl_replay_journal_queued",
+        Unit::Bytes,
+        "Rows on their way to the disk",
+        "far below the limit",
+        |j| j.queued_bytes.into(),
+    ),
+    gauge(
+        "landmarl_replay_journal_queue_limit",
+        Unit::Bytes,
+        "Rows on their way to the disk from which on inserts wait",
+        "",
+        |j| j.queued_bytes_max.into(),
+    ),
+    gauge(
+        "landmarl_replay_journal_size",
+        Unit::Bytes,
+        "Size of all segments",
+        "flat once the table is full",
+        |j| j.bytes.into(),
+    ),
+    gauge(
         "landmarl_replay_journal_segments",
+        Unit::Count,
         "Segments",
-        number(kept.segments),
-    );
-    page.counter(
+        "flat once the table is full",
+        |j| j.segments.into(),
+    ),
+    counter(
         "landmarl_replay_journal_commits",
-        "Groups brought to the disk",
-        number(kept.commits),
-    );
-    page.counter_in(
-        Unit::Seconds,
+        Unit::Count,
+        "Groups of batches written and synced",
+        "",
+        |j| j.commits.into(),
+    ),
+    counter(
         "landmarl_replay_journal_busy",
-        "Time of all commits",
-        kept.busy_s,
-    );
-    page.gauge_in(
         Unit::Seconds,
+        "Time of all commits",
+        "its rate well below 1",
+        |j| j.busy_s.into(),
+    ),
+    gauge(
         "landmarl_replay_journal_longest_commit",
+        Unit::Seconds,
         "Time of the longest commit",
-        kept.longest_s,
-    );
-    page.gauge(
+        "",
+        |j| j.longest_s.into(),
+    ),
+    gauge(
         "landmarl_replay_journal_failing",
-        "1 while the disk refuses",
-        f64::from(u8::from(kept.failing.is_some())),
-    );
-}
+        Unit::Flag,
+        "1 while writes fail",
+        "0",
+        |j| j.failing.is_some().into(),
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -176,7 +217,7 @@ mod tests {
     use proto::transport::metrics::Metrics;
 
     #[test]
-    fn a_shard_tells_its_table_and_its_journal_where_it_has_one() {
+    fn a_shard_exports_its_table_and_its_journal_where_it_has_one() {
         let dir = tempfile::tempdir().unwrap();
         let kept = crate::JournalConfig::new(&dir.path().join("kept"));
         let metrics = Metrics::default();
@@ -194,10 +235,13 @@ mod tests {
         for line in [
             "landmarl_replay_rows_capacity{shard=\"1\"} 77.0\n",
             "landmarl_replay_journal_failing{shard=\"0\"} 0.0\n",
+            "landmarl_replay_journal_rows_waiting{shard=\"0\"} 0.0\n",
             "landmarl_replay_batches_odd_total{shard=\"0\",what=\"missing\"} 0.0\n",
         ] {
             assert!(text.contains(line), "{line} is not in {text}");
         }
-        assert!(!text.contains("journal_failing{shard=\"1\"}"), "{text}");
+        for absent in ["journal_failing{shard=\"1\"}", "rows_waiting{shard=\"1\"}"] {
+            assert!(!text.contains(absent), "{absent} is in {text}");
+        }
     }
 }

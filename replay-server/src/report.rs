@@ -1,50 +1,11 @@
-//! A shard's status in words and as JSON.
+//! A shard's status in words.
 
-use proto::messages::shard_status::ShardStatus;
-
-/// For programs.
-#[must_use]
-pub fn as_json(status: &ShardStatus) -> serde_json::Value {
-    let summary = &status.summary;
-    serde_json::json!({
-        "shard": summary.shard,
-        "shard_incarnation": summary.shard_incarnation,
-        "run_id": status.run_id,
-        "rows": summary.rows,
-        "capacity": status.capacity,
-        "mass": summary.mass,
-        "inserted": summary.inserted,
-        "insert_limit": status.insert_limit,
-        "sampled": summary.sampled,
-        "insert_blocked_s": summary.insert_blocked_s,
-        "writers_waiting": summary.writers_waiting,
-        "duplicates": status.duplicates,
-        "gaps": status.gaps,
-        "stale_updates": status.stale_updates,
-        "refused_batches": status.refused_batches,
-        "version": status.version,
-        "next_row": status.next_row,
-        "oldest_row_s": status.oldest_row_s,
-        "insert_streams": status.insert_streams,
-        "unacknowledged": status.unacknowledged,
-        "journal": status.journal.as_ref().map(|journal| serde_json::json!({
-            "durable": journal.durable,
-            "segments": journal.segments,
-            "bytes": journal.bytes,
-            "commits": journal.commits,
-            "busy_s": journal.busy_s,
-            "longest_s": journal.longest_s,
-            "queued_bytes": journal.queued_bytes,
-            "queued_bytes_max": journal.queued_bytes_max,
-            "failing": journal.failing,
-        })),
-    })
-}
+use proto::messages::status::ShardStatus;
 
 /// For people.
 #[must_use]
 pub fn as_text(status: &ShardStatus) -> String {
-    let summary = &status.summary;
+    let summary = status.summary();
     format!(
         "shard {} of run {} (version {})\n\
          rows      {} of {}, mass {:.3}; the oldest came {:.1} s ago\n\

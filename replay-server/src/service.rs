@@ -10,7 +10,8 @@ use crate::error::ShardError;
 use crate::service::shared::{SharedShard, Taken};
 use crate::table::{Sampled, Update};
 use proto::messages::insert::INSERT_WINDOW;
-use proto::messages::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
+use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
+use proto::messages::status::ShardSummary;
 use proto::messages::update::{PriorityUpdate, UpdateReply};
 use proto::transport::channel::MESSAGE_BYTES_MAX;
 use proto::wire;
@@ -137,7 +138,7 @@ impl wire::replay_server::Replay for ReplayService {
         &self,
         _request: Request<wire::ShardStatusRequest>,
     ) -> Result<Response<wire::ShardStatus>, Status> {
-        Ok(Response::new(self.shard.status()?.into()))
+        Ok(Response::new(self.shard.status()?))
     }
 
     async fn snapshot(

@@ -17,8 +17,7 @@ use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::mismatch::HelloMismatch;
-use proto::messages::sample::ShardSummary;
-use proto::messages::shard_status::ShardStatus;
+use proto::messages::status::{ShardStatus, ShardSummary};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use std::ops::Range;
@@ -88,13 +87,19 @@ struct Open {
     table: Table,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    sampled: u64,
-    duplicates: u64,
-    gaps: u64,
-    stale_updates: u64,
-    refused_batches: u64,
+/// Counts of this incarnation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Rows drawn.
+    pub sampled: u64,
+    /// Batches recognised as sent before.
+    pub duplicates: u64,
+    /// Batches that never arrived: sequence numbers skipped.
+    pub gaps: u64,
+    /// Priority updates for rows that were gone.
+    pub stale_updates: u64,
+    /// Batches refused for their content.
+    pub refused_batches: u64,
 }
 
 impl Shard {
@@ -325,7 +330,7 @@ impl Shard {
         self.waiting.leave(now);
     }
 
-    /// What every sample tells about the shard.
+    /// What every sample reports about the shard.
     #[must_use]
     pub fn summary(&self, now: Duration) -> ShardSummary {
         let table = self.open.as_ref().map(|open| &open.table);
@@ -341,11 +346,17 @@ impl Shard {
         }
     }
 
-    /// What the shard tells people.
+    /// The counts so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The shard's status, but for what is outside it.
     #[must_use]
     pub fn status(&self, now: Duration) -> ShardStatus {
         ShardStatus {
-            summary: self.summary(now),
+            summary: Some(self.summary(now)),
             capacity: self.config.capacity as u64,
             insert_limit: self.credit.limit(),
             duplicates: self.counters.duplicates,

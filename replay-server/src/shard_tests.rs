@@ -113,8 +113,8 @@ fn batches_wait_for_credit_and_repeats_do_not() {
     let status = shard.status(NOW);
     assert_eq!(
         (
-            status.summary.rows,
-            status.summary.inserted,
+            status.summary().rows,
+            status.summary().inserted,
             status.insert_limit
         ),
         (3, 3, 4)
@@ -210,7 +210,7 @@ fn gaps_stale_updates_and_samples_are_counted() {
     );
     let status = shard.status(NOW);
     assert_eq!(
-        (status.gaps, status.stale_updates, status.summary.sampled),
+        (status.gaps, status.stale_updates, status.summary().sampled),
         (3, 3, 5)
     );
     assert_eq!(status.run_id.as_deref(), Some("a"));

@@ -18,6 +18,7 @@ use common::imaging::scan::Scan;
 use common::transition::row::RowShape;
 use proto::messages::evaluator::EvaluatorBeatReply;
 use proto::messages::hello::Hello;
+use proto::messages::weights::Published;
 use proto::transport::security::Security;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,11 +26,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::error::ActorError;
 use crate::evaluation::baseline::Guess;
-use crate::evaluation::newest::{Newest, follow};
+use crate::evaluation::newest::{Follow, Newest};
 use crate::evaluation::report::{Found, Reporter};
 use crate::evaluation::validate::Validator;
 use crate::run::{Ending, host};
-use crate::session::weights::Published;
+use crate::session::weights;
 
 /// Time between signs of life.
 const BEAT_EVERY: Duration = Duration::from_secs(2);
@@ -103,10 +104,14 @@ pub async fn run(
         every = setup.config.validation.every,
         "found the run"
     );
-    let (tell, newest) = watch::channel(Newest::default());
+    let (sender, newest) = watch::channel(Newest::default());
+    let follow = Follow {
+        hello: reporter.hello().clone(),
+        untrained_first: evaluated.is_none(),
+        newest: sender,
+    };
     let mut tasks = JoinSet::new();
-    let hello = reporter.hello().clone();
-    tasks.spawn(follow(reporter.client(), hello, evaluated.is_none(), tell));
+    tasks.spawn(weights::watch(reporter.client(), follow));
     let mut evaluating = Evaluating {
         every: setup.config.validation.every,
         threads: setup.config.actor.threads,

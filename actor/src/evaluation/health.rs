@@ -1,29 +1,26 @@
-//! Does this host act, or evaluate, for the run? The learner is asked, because
-//! it alone decides.
+//! Whether this host acts, or evaluates, for the run: the learner decides that.
 
 use common::run::run_folder::host_name;
-use proto::error::ProtocolError;
-use proto::messages::evaluator::EvaluatorStatus;
-use proto::messages::learner_status::{ActorStatus, LearnerStatus};
+use proto::messages::status::{ActorStatus, EvaluatorStatus};
 use proto::transport::channel::learner_client;
 use proto::transport::endpoint::AddressError;
 use proto::transport::retry::{CALL_DEADLINE, reason, unary};
 use proto::transport::security::{Role, Security};
 use proto::wire;
 
-/// What shall be there.
+/// What this host runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// An actor whose lease holds.
     Actor,
-    /// An evaluator that was heard of lately.
+    /// An evaluator whose last beat is recent.
     Evaluator,
 }
 
 /// Why this host is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// Nobody can be asked there.
+    /// The address is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// No answer.
@@ -33,14 +30,6 @@ pub enum HealthError {
         learner: String,
         /// What came instead.
         why: String,
-    },
-    /// An answer that is none.
-    #[error("the learner at {learner} answers what this version does not understand: {source}")]
-    Unreadable {
-        /// Who was asked.
-        learner: String,
-        /// What is wrong.
-        source: ProtocolError,
     },
     /// The learner does not know this host.
     #[error(
@@ -52,9 +41,9 @@ pub enum HealthError {
         /// This host.
         host: String,
     },
-    /// The learner has not heard of an evaluator here.
+    /// No evaluator of this host sent a beat lately.
     #[error(
-        "the learner at {learner} has not heard of an evaluator of host {host} lately; its log says why"
+        "the learner at {learner} has received no beat of an evaluator of host {host} lately; that evaluator's log says why"
     )]
     NoEvaluator {
         /// Who was asked.
@@ -74,13 +63,9 @@ pub async fn check(learner: &str, security: &Security, part: Part) -> Result<Str
     let request = wire::LearnerStatusRequest { host: host.clone() };
     let reply = unary(request, CALL_DEADLINE, |r| client.status(r)).await;
     let learner = learner.to_owned();
-    let reply = reply.map_err(|status| HealthError::NoAnswer {
+    let status = reply.map_err(|status| HealthError::NoAnswer {
         learner: learner.clone(),
         why: reason(&status),
-    })?;
-    let status = LearnerStatus::try_from(reply).map_err(|source| HealthError::Unreadable {
-        learner: learner.clone(),
-        source,
     })?;
     match part {
         Part::Actor => {
@@ -97,12 +82,13 @@ pub async fn check(learner: &str, security: &Security, part: Part) -> Result<Str
 }
 
 fn actor_words(a: &ActorStatus) -> String {
+    let report = a.report();
     format!(
         "actor {} on {} is {}, with weights version {}",
-        a.writer.actor,
+        a.actor,
         a.host,
-        a.state.word(),
-        a.weights_version
+        report.state().word(),
+        report.weights_version
     )
 }
 

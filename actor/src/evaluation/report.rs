@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use backon::BackoffBuilder;
 use bytes::Bytes;
-use proto::messages::assembly::Published;
-use proto::messages::evaluator::{Evaluation, EvaluatorBeat, EvaluatorBeatReply};
+use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
 use proto::messages::hello::Hello;
+use proto::messages::status::Evaluation;
+use proto::messages::weights::Published;
 use proto::transport::channel::{Channel, learner_client};
 use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, unary};
 use proto::transport::security::{Role, Security};
@@ -187,7 +188,7 @@ impl Reporter {
 
     /// Weights that the learner keeps as the best. That it wants them no more is no failure.
     async fn upload(&mut self, weights: &Arc<Published>) -> Result<(), Status> {
-        let chunks: Vec<wire::WeightsChunk> = weights.chunks().map(Into::into).collect();
+        let chunks: Vec<wire::Chunk> = weights.chunks().map(Into::into).collect();
         let request = Request::new(tokio_stream::iter(chunks));
         let sent = tokio::time::timeout(UPLOAD_DEADLINE, self.client.keep_best(request)).await;
         match sent {

@@ -21,7 +21,7 @@ use crate::evaluation::evaluate::{Evaluation, evaluate};
 use crate::evaluation::summary::{LandmarkSummary, summarise};
 use crate::rollout::network_policy::{NetworkPolicy, Samples};
 use crate::rollout::policy::{Policy, PolicyError, QValues, View};
-use crate::session::weights::Published;
+use proto::messages::weights::Published;
 
 const BATCH: usize = 64;
 
@@ -50,7 +50,7 @@ pub struct Validation {
     pub landmarks: Vec<LandmarkSummary>,
 }
 
-impl From<&Validation> for proto::messages::evaluator::Evaluation {
+impl From<&Validation> for proto::messages::status::Evaluation {
     fn from(v: &Validation) -> Self {
         Self {
             updates: v.updates,

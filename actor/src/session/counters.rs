@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::messages::heartbeat::ActorState;
+use proto::messages::status::{ActorReport, ActorState};
 
 use crate::rollout::EpisodeEnd;
 use crate::rollout::network_policy::PolicyTimes;
@@ -85,6 +85,21 @@ pub struct Reading {
     pub errors: u64,
     /// Time of the policy.
     pub policy: PolicyTimes,
+}
+
+impl Reading {
+    /// What the learner shows in its status; counts since `begin`.
+    pub(crate) fn report(&self, begin: &Self) -> ActorReport {
+        ActorReport {
+            env_steps: self.env_steps - begin.env_steps,
+            rows_dropped: self.rows_dropped - begin.rows_dropped,
+            weights_version: self.weights_version,
+            weights_age_s: self.weights_age.unwrap_or_default().as_secs_f64(),
+            state: self.state.into(),
+            exploration: self.exploration,
+            weights_latency_s: self.weights_latency.unwrap_or_default().as_secs_f64(),
+        }
+    }
 }
 
 impl Gauges {

@@ -16,7 +16,7 @@ use crate::rollout::exploration;
 use crate::rollout::network_policy::{NetworkPolicy, Samples};
 use crate::session::counters::Counters;
 use crate::session::feed::{Feed, Life};
-use crate::session::weights::Published;
+use proto::messages::weights::Published;
 
 /// Windows of one pass on a CPU, per thread: with all 48 of `mouse-small` together new
 /// weights took three times as long until they were acted with (`cargo xtask bench system`).

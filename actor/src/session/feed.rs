@@ -5,14 +5,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::run::throttle::Throttle;
+use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
+use proto::messages::weights::{Published, WatchRequest};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::session::counters::Counters;
+use crate::session::weights::Watcher;
 use crate::uplink::outbox::Chunk;
 use crate::uplink::placement::shard_of;
-use proto::messages::assembly::Published;
 
 /// One life of the actor, as the rollout sees it.
 #[derive(Debug)]
@@ -185,6 +187,34 @@ impl Feed {
     }
 }
 
+/// Feeds one incarnation with the learner's weights. It takes whatever arrives
+/// first, because a learner that resumed may count from an older version.
+#[derive(Debug)]
+pub(crate) struct Feeding {
+    pub(crate) hello: Hello,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) counters: Arc<Counters>,
+    /// The newest version received; 0 before the first.
+    pub(crate) newest: u64,
+}
+
+impl Watcher for Feeding {
+    fn request(&self) -> WatchRequest {
+        WatchRequest {
+            hello: self.hello.clone(),
+            newer_than: self.newest,
+            bf16: false,
+            untrained_first: false,
+        }
+    }
+
+    fn take(&mut self, weights: Published) {
+        self.newest = weights.version;
+        self.counters.set_updates(weights.updates);
+        self.feed.publish(weights);
+    }
+}
+
 /// Stops the rollout when its owner goes away, however that happens.
 #[derive(Debug)]
 pub(crate) struct StopOnDrop(pub(crate) Arc<Feed>);
@@ -198,7 +228,7 @@ impl Drop for StopOnDrop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::messages::heartbeat::ActorState;
+    use proto::messages::status::ActorState;
 
     fn life(actor: u16) -> Life {
         Life {
@@ -212,12 +242,7 @@ mod tests {
     }
 
     fn weights(version: u64) -> Published {
-        Published {
-            version,
-            updates: 0,
-            published_us: 0,
-            bytes: vec![],
-        }
+        Published::at(0, version, 0, Vec::new())
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use proto::messages::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
+use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
+use proto::messages::status::ActorState;
 use proto::transport::channel::{Channel, learner_client};
 use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, unary};
 use proto::transport::security::{Role, Security};
@@ -162,7 +163,7 @@ impl Link {
     /// up when its lease ends.
     pub(crate) async fn leave(&self, writer: Writer, counters: &Counters) {
         let mut heartbeat = report(writer, &counters.read(), &self.told());
-        heartbeat.state = ActorState::Left;
+        heartbeat.report.set_state(ActorState::Left);
         if let Err(status) = self.try_beat(heartbeat, LEAVE_WITHIN).await {
             tracing::debug!(learner = self.address, code = ?status.code(), "the learner did not hear that this actor left");
         }
@@ -201,18 +202,12 @@ fn report(writer: Writer, now: &Reading, told: &Told) -> Heartbeat {
     };
     Heartbeat {
         writer,
-        env_steps: now.env_steps - begin.env_steps,
+        report: now.report(begin),
         episodes: now.episodes - begin.episodes,
         rows_sent: now.rows_acked - begin.rows_acked,
-        rows_dropped: now.rows_dropped - begin.rows_dropped,
-        weights_version: now.weights_version,
         blocked_s: now.blocked.saturating_sub(told.blocked).as_secs_f64(),
         episode_error: mean,
         episode_errors: errors,
-        weights_age_s: now.weights_age.unwrap_or_default().as_secs_f64(),
-        state: now.state,
-        exploration: now.exploration,
-        weights_latency_s: now.weights_latency.unwrap_or_default().as_secs_f64(),
     }
 }
 
@@ -260,7 +255,7 @@ mod tests {
                 last: told,
             },
         );
-        assert_eq!((h.env_steps, h.rows_sent, h.blocked_s), (30, 7, 2.0));
+        assert_eq!((h.report.env_steps, h.rows_sent, h.blocked_s), (30, 7, 2.0));
         assert_eq!((h.episode_error, h.episode_errors), (4.0, 3));
         let quiet = report(
             Writer {
@@ -274,7 +269,7 @@ mod tests {
             },
         );
         // A new life begins with what the one before has told.
-        assert_eq!((quiet.env_steps, quiet.rows_sent), (0, 0));
+        assert_eq!((quiet.report.env_steps, quiet.rows_sent), (0, 0));
         assert_eq!(
             (quiet.episode_error, quiet.episode_errors, quiet.blocked_s),
             (0.0, 0, 0.0)

@@ -1,15 +1,13 @@
-//! An actor's and an evaluator's numbers for Prometheus; docs/metrics.md says
-//! what each means.
+//! An actor's and an evaluator's metrics: each with its name, unit, meaning and value.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use proto::transport::metrics::{Page, Source, Unit, number};
+use proto::transport::metrics::{Metric, Page, Source, Unit, counter, gauge};
 use tokio::sync::watch;
 
 use crate::session::counters::{Counters, Reading};
 
-/// Tells what an actor counts.
+/// Exports what an actor counts.
 #[derive(Debug)]
 pub struct ActorMetrics {
     counters: Arc<Counters>,
@@ -28,141 +26,162 @@ impl ActorMetrics {
 }
 
 impl Source for ActorMetrics {
-    fn tell(&self, page: &mut Page) {
+    fn export(&self, page: &mut Page) {
         let reading = self.counters.read();
-        page.labelled("actor", &self.place, |page| {
-            acting(page, &reading);
-            times(page, &reading);
-        });
+        page.labelled("actor", &self.place, |page| page.read(ACTOR, &reading));
     }
 }
 
-fn acting(page: &mut Page, r: &Reading) {
-    page.counter(
+/// An actor.
+pub const ACTOR: &[Metric<Reading>] = &[
+    counter(
         "landmarl_actor_env_steps",
+        Unit::Count,
         "Environment steps: one per group of agents that moved",
-        number(r.env_steps),
-    );
-    page.counter(
+        "rises",
+        |r| r.env_steps.into(),
+    ),
+    counter(
         "landmarl_actor_episodes",
-        "Walks that ended",
-        number(r.episodes),
-    );
-    page.counter(
+        Unit::Count,
+        "Episodes that ended",
+        "rises",
+        |r| r.episodes.into(),
+    ),
+    counter(
         "landmarl_actor_rows_made",
+        Unit::Rows,
         "Rows that the rollout made",
-        number(r.rows_made),
-    );
-    page.counter(
+        "rises",
+        |r| r.rows_made.into(),
+    ),
+    counter(
         "landmarl_actor_rows_acknowledged",
+        Unit::Rows,
         "Rows that shards acknowledged",
-        number(r.rows_acked),
-    );
-    page.counter(
+        "close to the rows made",
+        |r| r.rows_acked.into(),
+    ),
+    counter(
         "landmarl_actor_rows_dropped",
-        "Rows given up because their shard was away for too long",
-        number(r.rows_dropped),
-    );
-    page.gauge(
+        Unit::Rows,
+        "Rows given up because their shard was unreachable for too long, or with an old \
+         incarnation",
+        "0",
+        |r| r.rows_dropped.into(),
+    ),
+    gauge(
         "landmarl_actor_exploration",
-        "Probability of a random action, mean over the slots",
-        r.exploration,
-    );
-    page.gauge(
+        Unit::Probability,
+        "Probability of a random action now, mean over the slots",
+        "1, then down to its share of `actor.epsilon_low…high`",
+        |r| r.exploration.into(),
+    ),
+    gauge(
         "landmarl_actor_weights_version",
+        Unit::Count,
         "Version of the weights that it acts with; 0 before the first",
-        number(r.weights_version),
-    );
-    if let Some(age) = r.weights_age {
-        seconds(
-            page,
-            Page::gauge_in,
-            "landmarl_actor_weights_age",
-            "Time since these weights came",
-            age,
-        );
-    }
-}
-
-fn times(page: &mut Page, r: &Reading) {
-    let spent = [
-        (
-            "landmarl_actor_render",
-            "Time of cutting windows out of volumes",
-            r.policy.render,
-        ),
-        (
-            "landmarl_actor_forward",
-            "Time of the network",
-            r.policy.forward,
-        ),
-        (
-            "landmarl_actor_blocked",
-            "Time that the rollout waited for shards to take rows",
-            r.blocked,
-        ),
-        (
-            "landmarl_actor_starved",
-            "Time that the rollout waited for its learner: for weights, or to be let in again",
-            r.starved,
-        ),
-    ];
-    for (name, help, time) in spent {
-        seconds(page, Page::counter_in, name, help, time);
-    }
-    page.counter(
+        "a few versions behind",
+        |r| r.weights_version.into(),
+    ),
+    gauge(
+        "landmarl_actor_weights_age",
+        Unit::Seconds,
+        "Time since these weights arrived; absent before the first",
+        "seconds",
+        |r| r.weights_age.into(),
+    ),
+    counter(
+        "landmarl_actor_render",
+        Unit::Seconds,
+        "Time of cutting windows out of volumes",
+        "",
+        |r| r.policy.render.into(),
+    ),
+    counter(
+        "landmarl_actor_forward",
+        Unit::Seconds,
+        "Time of the network",
+        "most of the time",
+        |r| r.policy.forward.into(),
+    ),
+    counter(
         "landmarl_actor_forward_batches",
+        Unit::Count,
         "Batches that went through the network",
-        number(r.policy.batches),
-    );
-    page.counter(
+        "",
+        |r| r.policy.batches.into(),
+    ),
+    counter(
         "landmarl_actor_forward_observations",
+        Unit::Count,
         "Observations in these batches",
-        number(r.policy.observations),
-    );
-}
+        "",
+        |r| r.policy.observations.into(),
+    ),
+    counter(
+        "landmarl_actor_blocked",
+        Unit::Seconds,
+        "Time that the rollout waited for shards to take rows",
+        "its rate is what the rate limiter takes",
+        |r| r.blocked.into(),
+    ),
+    counter(
+        "landmarl_actor_starved",
+        Unit::Seconds,
+        "Time that the rollout waited for its learner: for weights, or to join again",
+        "flat after the start",
+        |r| r.starved.into(),
+    ),
+];
 
-type Put = fn(&mut Page, Unit, &'static str, &'static str, f64);
-
-fn seconds(page: &mut Page, put: Put, name: &'static str, help: &'static str, time: Duration) {
-    put(page, Unit::Seconds, name, help, time.as_secs_f64());
-}
-
-/// Tells how good weights are on scans that nobody trains on.
+/// Exports how good weights are on scans that nobody trains on.
 #[derive(Debug)]
 pub struct EvaluatorMetrics {
-    found: watch::Receiver<Option<(f64, f64)>>,
+    errors: watch::Receiver<Option<Errors>>,
 }
 
+/// The best and the last mean error in mm.
+pub type Errors = (f64, f64);
+
 impl EvaluatorMetrics {
-    /// Of the evaluator that tells its best and its last mean error in mm to
-    /// the other end of `found`.
+    /// Of the evaluator that reports to the other end of `errors`.
     #[must_use]
-    pub fn new(found: watch::Receiver<Option<(f64, f64)>>) -> Self {
-        Self { found }
+    pub fn new(errors: watch::Receiver<Option<Errors>>) -> Self {
+        Self { errors }
     }
 }
 
 impl Source for EvaluatorMetrics {
-    fn tell(&self, page: &mut Page) {
-        let Some((best, last)) = *self.found.borrow() else {
-            return;
-        };
-        page.gauge(
-            "landmarl_evaluator_error_millimetres",
-            "Mean error of the newest weights that were evaluated, on the selection scans",
-            last,
-        );
-        page.gauge(
-            "landmarl_evaluator_best_error_millimetres",
-            "Mean error of the best weights so far",
-            best,
-        );
+    fn export(&self, page: &mut Page) {
+        if let Some(errors) = *self.errors.borrow() {
+            page.read(EVALUATOR, &errors);
+        }
     }
 }
 
+/// An evaluator; absent before the first evaluation.
+pub const EVALUATOR: &[Metric<Errors>] = &[
+    gauge(
+        "landmarl_evaluator_error",
+        Unit::Millimetres,
+        "Mean error of the newest weights that were evaluated, over the validation scans",
+        "falls",
+        |(_, last)| (*last).into(),
+    ),
+    gauge(
+        "landmarl_evaluator_best_error",
+        Unit::Millimetres,
+        "Mean error of the best weights so far",
+        "below the mean-position baseline",
+        |(best, _)| (*best).into(),
+    ),
+];
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proto::transport::metrics::Metrics;
 
     use super::*;
@@ -180,8 +199,8 @@ mod tests {
         counters.set_exploration(0.5);
         let metrics = Metrics::default();
         metrics.add(ActorMetrics::new(Arc::clone(&counters), 1));
-        let (tell, found) = watch::channel(None);
-        metrics.add(EvaluatorMetrics::new(found));
+        let (sender, errors) = watch::channel(None);
+        metrics.add(EvaluatorMetrics::new(errors));
         let text = counters.blocked(|| {
             std::thread::sleep(Duration::from_millis(20));
             metrics.text().unwrap()
@@ -199,11 +218,9 @@ mod tests {
         for absent in ["weights_age", "landmarl_evaluator"] {
             assert!(!text.contains(absent), "{absent} is in {text}");
         }
-        tell.send_replace(Some((1.25, 2.5)));
+        sender.send_replace(Some((1.25, 2.5)));
         let text = metrics.text().unwrap();
-        assert!(
-            text.contains("landmarl_evaluator_error_millimetres 2.5\n"),
-            "{text}"
-        );
+        let line = "landmarl_evaluator_error_millimetres 2.5\n";
+        assert!(text.contains(line), "{text}");
     }
 }

@@ -1,58 +1,47 @@
-//! The learner's newest weights: the task that watches.
+//! Watches the learner for its newest weights.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-pub use proto::messages::assembly::{Assembly, AssemblyError, Published};
-use proto::messages::hello::Hello;
-use proto::messages::weights::{WatchRequest, WeightsChunk};
+use proto::messages::chunks::Chunk;
+use proto::messages::weights::{Published, Receiver, WatchRequest};
 use proto::transport::channel::Channel;
 use proto::transport::retry::{CALL_DEADLINE, backoff};
 use proto::wire::learner_client::LearnerClient;
 use tokio::time::sleep;
 use tonic::Status;
 
-use crate::session::counters::Counters;
-use crate::session::feed::Feed;
+/// A learner that has no weights yet may open the stream late.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Watches for weights, again and again; ends only when it is dropped. A new
-/// life of the actor takes whatever comes first, because a learner that resumed
-/// may count from an older version.
-pub(crate) async fn watch(
-    mut client: LearnerClient<Channel>,
-    hello: Hello,
-    feed: Arc<Feed>,
-    counters: Arc<Counters>,
-) {
-    let mut newest = 0;
+/// Who watches: what it asks for, and what it does with the weights.
+pub(crate) trait Watcher {
+    /// The request that opens the next stream.
+    fn request(&self) -> WatchRequest;
+    /// Takes a version that is newer than those before it on this stream.
+    fn take(&mut self, weights: Published);
+}
+
+/// Watches until it is dropped: opens a stream again when one has ended.
+pub(crate) async fn watch(mut client: LearnerClient<Channel>, mut watcher: impl Watcher) {
     let mut waits = backoff(usize::MAX).build();
     loop {
-        let before = newest;
-        let request = WatchRequest {
-            hello: hello.clone(),
-            newer_than: newest,
-            bf16: false,
-            untrained_first: false,
-        };
-        let ended = receive(&mut client, request, |weights| {
-            let (version, bytes) = (weights.version, weights.bytes.len());
-            let received_ms = weights.age().as_secs_f64() * 1e3;
-            tracing::debug!(version, bytes, received_ms, "new weights");
-            newest = version;
-            counters.set_updates(weights.updates);
-            feed.publish(weights);
+        let mut received = false;
+        let ended = receive(&mut client, watcher.request(), |weights| {
+            received = true;
+            watcher.take(weights);
         })
         .await;
-        tracing::debug!(code = ?ended.code(), reason = ended.message(), "weights stream ended; watching again");
-        if newest > before {
+        let (code, reason) = (ended.code(), ended.message());
+        tracing::debug!(?code, reason, "weights stream ended; watching again");
+        if received {
             waits = backoff(usize::MAX).build();
         }
         sleep(waits.next().unwrap_or(CALL_DEADLINE)).await;
     }
 }
 
-/// Hands each whole version of one stream to `each`; why the stream ended.
+/// Passes each whole version of one stream to `each`; why the stream ended.
 pub async fn receive(
     client: &mut LearnerClient<Channel>,
     request: WatchRequest,
@@ -63,23 +52,28 @@ pub async fn receive(
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => return status,
         Err(_) => {
-            return Status::deadline_exceeded("no answer to the opening of the weights stream");
+            return Status::deadline_exceeded("the learner did not open the weights stream");
         }
     };
-    let mut assembly = Assembly::default();
+    let mut receiver = Receiver::default();
     loop {
         let chunk = match stream.message().await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => return Status::unavailable("the learner closed the stream"),
             Err(status) => return status,
         };
-        let whole = match WeightsChunk::try_from(chunk) {
-            Ok(chunk) => assembly.push(chunk),
+        let whole = match Chunk::try_from(chunk) {
+            Ok(chunk) => receiver.push(&chunk),
             Err(error) => return error.into(),
         };
         match whole {
             Ok(None) => {}
-            Ok(Some(weights)) => each(weights),
+            Ok(Some(weights)) => {
+                let (version, bytes) = (weights.version, weights.bytes.len());
+                let received_ms = weights.age().as_secs_f64() * 1e3;
+                tracing::debug!(version, bytes, received_ms, "new weights");
+                each(weights);
+            }
             Err(error) => {
                 tracing::warn!(%error, "asking for the weights again");
                 return Status::data_loss(error.to_string());
@@ -87,6 +81,3 @@ pub async fn receive(
         }
     }
 }
-
-/// A learner that has no weights yet may answer late, but not never.
-const OPEN_DEADLINE: Duration = Duration::from_secs(60);

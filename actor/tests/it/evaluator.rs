@@ -6,9 +6,9 @@ use std::sync::Arc;
 use actor::evaluation::baseline::Guess;
 use actor::evaluation::evaluator::{self, EvaluatorSetup, EvaluatorSummary};
 use actor::evaluation::validate::{Validation, Validator};
-use actor::session::weights::Published;
 use actor::{ActorError, Ending};
-use proto::messages::evaluator::Evaluation;
+use proto::messages::status::Evaluation;
+use proto::messages::weights::Published;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -179,12 +179,7 @@ fn a_disk_that_takes_nothing_stops_no_training_and_makes_no_weights_the_best() {
     let mut validator =
         Validator::new(Arc::new(config), vec![scan(13)], guess, "cpu", folder).unwrap();
     let mut validate = |updates| {
-        let published = Published {
-            version: updates,
-            updates,
-            bytes: weights(1, 1),
-            published_us: 0,
-        };
+        let published = Published::at(0, updates, updates, weights(1, 1));
         let best = validator.validate(&published).unwrap().best;
         (best, validator.errors_mm().is_some())
     };

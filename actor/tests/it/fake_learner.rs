@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use proto::messages::assembly::Assembly;
+use proto::messages::chunks::{Chunk, Whole};
 use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
 use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
-use proto::messages::weights::{WatchRequest, WeightsChunk};
+use proto::messages::weights::{Receiver, WatchRequest, WeightsVersion};
 use proto::transport::channel::learner_server;
 use proto::wire;
 use proto::wire::learner_server::Learner;
@@ -78,8 +78,16 @@ impl FakeLearner {
         Server::start(address, Routes::new(learner_server(self.clone())))
     }
 
-    fn chunks(&self, version: u64, bytes: &[u8]) -> Vec<WeightsChunk> {
-        let sha256 = Sha256::digest(bytes).into();
+    fn chunks(&self, version: u64, bytes: &[u8]) -> Vec<Chunk> {
+        let whole = Whole {
+            bytes: bytes.len() as u64,
+            sha256: Sha256::digest(bytes).into(),
+            weights: Some(WeightsVersion {
+                version,
+                updates: version.saturating_sub(1) * 10,
+                published_us: 0,
+            }),
+        };
         let mut bytes = bytes.to_vec();
         if self
             .garbled
@@ -90,14 +98,10 @@ impl FakeLearner {
         {
             bytes[20] ^= 1;
         }
-        let piece = |(i, data): (usize, &[u8])| WeightsChunk {
-            version,
-            total_bytes: bytes.len() as u64,
-            sha256,
+        let piece = |(i, data): (usize, &[u8])| Chunk {
+            whole,
             offset: (i * CHUNK) as u64,
             data: data.to_vec().into(),
-            updates: version.saturating_sub(1) * 10,
-            published_us: 0,
         };
         bytes.chunks(CHUNK).enumerate().map(piece).collect()
     }
@@ -105,7 +109,7 @@ impl FakeLearner {
 
 #[tonic::async_trait]
 impl Learner for FakeLearner {
-    type WatchWeightsStream = ReceiverStream<Result<wire::WeightsChunk, Status>>;
+    type WatchWeightsStream = ReceiverStream<Result<wire::Chunk, Status>>;
 
     async fn join(
         &self,
@@ -198,11 +202,11 @@ impl Learner for FakeLearner {
 
     async fn keep_best(
         &self,
-        request: Request<Streaming<wire::WeightsChunk>>,
+        request: Request<Streaming<wire::Chunk>>,
     ) -> Result<Response<wire::KeepBestReply>, Status> {
-        let (mut chunks, mut assembly) = (request.into_inner(), Assembly::default());
+        let (mut chunks, mut receiver) = (request.into_inner(), Receiver::default());
         while let Some(chunk) = chunks.message().await? {
-            let whole = assembly.push(WeightsChunk::try_from(chunk)?).unwrap();
+            let whole = receiver.push(&Chunk::try_from(chunk)?).unwrap();
             if let Some(whole) = whole {
                 let kept = (whole.version, whole.bytes.len());
                 self.kept.lock().unwrap().push(kept);
@@ -218,7 +222,7 @@ impl Learner for FakeLearner {
         Err(Status::unimplemented("not for actors"))
     }
 
-    type PullCheckpointStream = ReceiverStream<Result<wire::CheckpointChunk, Status>>;
+    type PullCheckpointStream = ReceiverStream<Result<wire::Chunk, Status>>;
 
     async fn pull_checkpoint(
         &self,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use actor::{ActorError, Ending};
-use proto::messages::heartbeat::{ActorState, HeartbeatReply};
+use proto::messages::heartbeat::HeartbeatReply;
+use proto::messages::status::ActorState;
 use tonic::Status;
 
 use crate::fake_learner::FakeLearner;
@@ -187,7 +188,10 @@ async fn an_actor_goes_on_without_its_learner_and_stops_when_the_run_is_over() {
     let beats = learner.beats.lock().unwrap();
     let last = beats.last().unwrap();
     assert!(
-        last.env_steps > 0 && last.episodes > 0 && last.rows_sent > 0 && last.weights_version == 1
+        last.report.env_steps > 0
+            && last.episodes > 0
+            && last.rows_sent > 0
+            && last.report.weights_version == 1
     );
     assert!(
         beats
@@ -215,7 +219,7 @@ async fn outdated_weights_are_not_acted_with_until_the_learner_is_back() {
         let beats = learner.beats.lock().unwrap();
         beats
             .last()
-            .is_some_and(|b| b.weights_age_s > 1.0 && b.exploration > 0.0)
+            .is_some_and(|b| b.report.weights_age_s > 1.0 && b.report.exploration > 0.0)
     })
     .await;
     let address = server.address.clone();

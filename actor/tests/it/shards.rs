@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use actor::Ending;
 use actor::uplink::placement::shard_of;
 use common::config::OverloadConfig;
-use proto::messages::heartbeat::ActorState;
 use proto::messages::insert::Writer;
+use proto::messages::status::ActorState;
 use tonic::Status;
 
 use crate::fake_learner::{FakeLearner, RUN};

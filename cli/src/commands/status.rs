@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Outcome {
         loop {
             let status = ask(&address, &security, "").await?;
             let text = if args.json {
-                as_json(&status).to_string()
+                as_json(&status)?.to_string()
             } else {
                 as_text(&status)
             };

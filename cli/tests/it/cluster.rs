@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::messages::learner_status::{ActorStatus, LearnerStatus, ShardLink};
+use proto::messages::status::{ActorStatus, LearnerStatus, ShardLink};
 use serde_json::Value;
 
 use crate::process::Bench;
@@ -26,7 +26,8 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn acts(actor: &ActorStatus) -> bool {
-    actor.alive && actor.env_steps > 50 && actor.weights_version > 0
+    let report = actor.report();
+    actor.alive && report.env_steps > 50 && report.weights_version > 0
 }
 
 fn training(status: &LearnerStatus) -> bool {
@@ -38,16 +39,17 @@ fn a_killed_actor_is_noticed_and_replaced() {
     let _alone = alone();
     let mut cluster = Cluster::start(1, 2000, "");
     let first = cluster.actor("");
-    let lost = cluster.until("training", PATIENCE, training).actors[0].writer;
+    let writer = |a: &ActorStatus| (a.actor, a.incarnation);
+    let lost = writer(&cluster.until("training", PATIENCE, training).actors[0]);
     first.kill();
     let killed = Instant::now();
     let _second = cluster.actor("");
     cluster.until("the loss", NOTICED, |s| {
-        s.actors.iter().all(|a| a.writer != lost || !a.alive)
+        s.actors.iter().all(|a| writer(a) != lost || !a.alive)
     });
     assert!(killed.elapsed() < NOTICED, "{:?}", killed.elapsed());
     cluster.until("a new actor", PATIENCE, |s| {
-        s.actors.iter().any(|a| a.writer != lost && acts(a))
+        s.actors.iter().any(|a| writer(a) != lost && acts(a))
     });
     let status = cluster.more_updates(50, PATIENCE);
     assert_eq!(status.actors.iter().filter(|a| a.alive).count(), 1);
@@ -137,7 +139,7 @@ fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -
         pace.see(s);
         let shard = &s.shards[1];
         let used =
-            |s: proto::messages::sample::ShardSummary| s.rows >= capacity * 2 / 3 && s.sampled > 0;
+            |s: proto::messages::status::ShardSummary| s.rows >= capacity * 2 / 3 && s.sampled > 0;
         shard.alive && shard.summary.is_some_and(used)
     });
     assert!(back.updates >= away.updates);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use proto::messages::learner_status::LearnerStatus;
+use proto::messages::status::LearnerStatus;
 use serde_json::Value;
 
 use crate::process::json;
@@ -180,7 +180,7 @@ fn told(cluster: &mut Cluster) {
     cluster.until("a latency", PATIENCE, |s| {
         s.actors
             .iter()
-            .any(|a| a.alive && a.weights_latency_s > 0.0)
+            .any(|a| a.alive && a.report().weights_latency_s > 0.0)
     });
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use proto::transport::metrics::{BUILD, DISK, Metric, PROCESS};
 use regex::Regex;
 use serde_json::Value;
 
@@ -36,6 +37,52 @@ fn exported(text: &str) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let name = |line: &str| line.split(['{', ' ']).next().unwrap_or_default().to_owned();
     samples.map(name).collect()
+}
+
+/// Metrics as rows of a table of docs/metrics.md.
+fn rows<T>(metrics: &[Metric<T>]) -> String {
+    let row = |metric: &Metric<T>| {
+        let m = metric.describe();
+        let (name, unit, help, healthy) = (m.name, m.unit, m.help, m.healthy);
+        format!("| `{name}` | {unit} | {help} | {healthy} |\n")
+    };
+    metrics.iter().map(row).collect()
+}
+
+fn table<T>(metrics: &[Metric<T>]) -> String {
+    format!(
+        "| name | unit | what | healthy |\n|---|---|---|---|\n{}",
+        rows(metrics)
+    )
+}
+
+#[test]
+fn the_documentation_has_the_tables_of_the_code() {
+    let tables = [
+        ("learner", table(learner::report::metrics::METRICS)),
+        ("evaluator", table(actor::session::metrics::EVALUATOR)),
+        ("actor", table(actor::session::metrics::ACTOR)),
+        ("shard", table(replay_server::metrics::SHARD)),
+        ("journal", table(replay_server::metrics::JOURNAL)),
+        ("process", table(PROCESS) + &rows(BUILD) + &rows(DISK)),
+    ];
+    let have = read("docs/metrics.md");
+    let mut want = have.clone();
+    for (name, table) in tables {
+        let begin = format!("<!-- {name} -->\n");
+        let (before, rest) = want.split_once(&begin).unwrap();
+        let (_, after) = rest.split_once("<!-- end -->").unwrap();
+        want = format!("{before}{begin}{table}<!-- end -->{after}");
+    }
+    if std::env::var_os("LANDMARL_REGEN").is_some() {
+        std::fs::write(file("docs/metrics.md"), &want).unwrap();
+        return;
+    }
+    assert!(
+        have == want,
+        "docs/metrics.md has not the metrics of the code; \
+         run LANDMARL_REGEN=1 cargo test -p cli --test it documentation"
+    );
 }
 
 /// The expressions of both dashboards, with the panel that each belongs to.

@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use learner::checkpoint::files::CheckpointFiles;
 use learner::checkpoint::stream as checkpoint_stream;
-use proto::messages::checkpoints::{
-    CheckpointChunk, CheckpointList, PIECE_BYTES_MAX, PullCheckpoint,
-};
+use proto::messages::checkpoints::{CheckpointList, PullCheckpoint};
+use proto::messages::chunks::{CHUNK_BYTES_MAX, Chunk};
 use proto::transport::channel::{learner_server, server_builder};
 use proto::wire;
 use proto::wire::learner_server::Learner;
@@ -19,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::process::Bench;
 
-/// Gives checkpoints away, and breaks off as told.
+/// Sends checkpoints, and breaks off where a test says so.
 #[derive(Clone)]
 struct Giver {
     files: Arc<CheckpointFiles>,
@@ -37,7 +36,7 @@ struct State {
     sent: u64,
 }
 
-type Chunks = ReceiverStream<Result<wire::CheckpointChunk, Status>>;
+type Chunks = ReceiverStream<Result<wire::Chunk, Status>>;
 
 fn not_here<T>() -> Result<T, Status> {
     Err(Status::unimplemented("only checkpoints"))
@@ -45,7 +44,7 @@ fn not_here<T>() -> Result<T, Status> {
 
 #[tonic::async_trait]
 impl Learner for Giver {
-    type WatchWeightsStream = ReceiverStream<Result<wire::WeightsChunk, Status>>;
+    type WatchWeightsStream = Chunks;
     type PullCheckpointStream = Chunks;
 
     async fn join(
@@ -80,7 +79,7 @@ impl Learner for Giver {
     }
     async fn keep_best(
         &self,
-        _: Request<Streaming<wire::WeightsChunk>>,
+        _: Request<Streaming<wire::Chunk>>,
     ) -> Result<Response<wire::KeepBestReply>, Status> {
         not_here()
     }
@@ -112,7 +111,7 @@ impl Learner for Giver {
         };
         let (opened, offset) = checkpoint_stream::open(&self.files, &request)
             .map_err(|e| Status::not_found(e.to_string()))?;
-        let (whole, mut pieces) = mpsc::channel::<Result<CheckpointChunk, Status>>(1);
+        let (whole, mut pieces) = mpsc::channel::<Result<Chunk, Status>>(1);
         tokio::task::spawn_blocking(move || checkpoint_stream::send(opened, offset, &whole));
         let (out, chunks) = mpsc::channel(1);
         let state = Arc::clone(&self.state);
@@ -142,7 +141,7 @@ struct Served {
 }
 
 fn bytes(seed: usize) -> Vec<u8> {
-    (0..PIECE_BYTES_MAX * 3 + 17)
+    (0..CHUNK_BYTES_MAX * 3 + 17)
         .map(|i| ((i * seed) % 251) as u8)
         .collect()
 }
@@ -201,7 +200,7 @@ impl Served {
     }
 }
 
-const PIECE: u64 = PIECE_BYTES_MAX as u64;
+const PIECE: u64 = CHUNK_BYTES_MAX as u64;
 
 fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
@@ -223,7 +222,7 @@ fn an_interrupted_pull_sends_each_byte_once() {
     assert_eq!(served.seen(), (vec![0, PIECE], whole.len() as u64));
     assert_eq!(files(served.bench.dir.path()), ["best.safetensors"]);
 
-    // The learner is away for good: what came stays, and the next pull goes on.
+    // The learner stays unreachable: what arrived stays, and the next pull goes on.
     std::fs::remove_file(&pulled).unwrap();
     served.set(Some(0), true);
     served
@@ -242,7 +241,7 @@ fn a_part_is_checked_and_another_file_begins_anew() {
     let (part, digest) = ("best.safetensors.part", "best.safetensors.part.sha256");
     let sha256 = served.sha256_of_best();
     // Damaged on this disk: found out by the digest at the end, and pulled anew.
-    let mut damaged = bytes(7)[..PIECE_BYTES_MAX].to_vec();
+    let mut damaged = bytes(7)[..CHUNK_BYTES_MAX].to_vec();
     damaged[5] ^= 1;
     served.bench.write(part, damaged);
     served.bench.write(digest, format!("{sha256}  best\n"));
@@ -252,8 +251,8 @@ fn a_part_is_checked_and_another_file_begins_anew() {
     let pulled = served.bench.path("best.safetensors");
     assert!(std::fs::read(&pulled).unwrap() == bytes(7));
 
-    // Better weights came between the two halves.
-    served.bench.write(part, &bytes(7)[..PIECE_BYTES_MAX]);
+    // Better weights arrived between the two halves.
+    served.bench.write(part, &bytes(7)[..CHUNK_BYTES_MAX]);
     served.bench.write(digest, format!("{sha256}  best\n"));
     served.bench.write("next", bytes(11));
     let kept = served.bench.path("kept/best.safetensors");
@@ -273,7 +272,7 @@ fn a_part_of_one_checkpoint_does_not_become_another() {
     // What a pull of the best weights to the same place left.
     let digest = format!("{}  best\n", served.sha256_of_best());
     served.bench.write("agents.part.sha256", digest);
-    let part = &bytes(7)[..PIECE_BYTES_MAX];
+    let part = &bytes(7)[..CHUNK_BYTES_MAX];
     served.bench.write("agents.part", part);
     let line = served.line("final.safetensors -o agents");
     assert_eq!(served.bench.succeed(&line).out, "agents\n");

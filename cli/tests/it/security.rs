@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::config::{ClusterConfig, Config};
-use proto::messages::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
+use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
 use proto::messages::insert::Writer;
-use proto::messages::learner_status::LearnerStatus;
+use proto::messages::status::{ActorReport, ActorState, LearnerStatus};
 use proto::transport::retry::{CALL_DEADLINE, unary};
 use proto::transport::security::{Role, Security};
 use proto::wire;
@@ -190,7 +190,7 @@ impl Secured {
             let status = self.call(Role::Operator, |mut client| async move {
                 let ask = |request| async move { client.status(request).await };
                 let reply = unary(wire::LearnerStatusRequest::default(), CALL_DEADLINE, ask).await;
-                reply.ok().map(|r| LearnerStatus::try_from(r).unwrap())
+                reply.ok()
             });
             if let Some(status) = status.as_ref().filter(|s| wanted(s)) {
                 return status.clone();
@@ -210,18 +210,17 @@ impl Secured {
     fn heartbeat(&self, writer: Writer) -> HeartbeatReply {
         let heartbeat = Heartbeat {
             writer,
-            env_steps: 1 << 40,
+            report: ActorReport {
+                env_steps: 1 << 40,
+                weights_version: 1,
+                state: ActorState::Acting.into(),
+                ..ActorReport::default()
+            },
             episodes: 1 << 40,
             rows_sent: 0,
-            rows_dropped: 0,
-            weights_version: 1,
             blocked_s: 0.0,
             episode_error: 0.0,
             episode_errors: 0,
-            state: ActorState::Acting,
-            exploration: 0.1,
-            weights_age_s: 0.0,
-            weights_latency_s: 0.0,
         };
         self.call(Role::Actor, |mut client| async move {
             let ask = |request| async move { client.heartbeat(request).await };
@@ -273,8 +272,9 @@ fn operator_asks(cluster: &Secured) {
 fn a_cluster_trains_with_certificates_and_refuses_those_who_lack_them() {
     let mut cluster = Secured::start();
     let first = cluster.actor(Role::Actor);
-    let acts = |s: &LearnerStatus| s.updates > 20 && s.actors.iter().any(|a| a.env_steps > 50);
-    let former = cluster.until("training", acts).actors[0].writer;
+    let acts =
+        |s: &LearnerStatus| s.updates > 20 && s.actors.iter().any(|a| a.report().env_steps > 50);
+    let former = cluster.until("training", acts).actors.remove(0);
 
     operator_asks(&cluster);
 
@@ -298,15 +298,19 @@ fn a_cluster_trains_with_certificates_and_refuses_those_who_lack_them() {
     cluster.until("the loss", |s| s.actors.iter().all(|a| !a.alive));
     let _second = cluster.actor(Role::Actor);
     let replaced = |s: &LearnerStatus| {
-        let same = s.actors.iter().find(|a| a.writer.actor == former.actor);
-        same.is_some_and(|a| a.writer.incarnation > former.incarnation && a.env_steps > 0)
+        let same = s.actors.iter().find(|a| a.actor == former.actor);
+        same.is_some_and(|a| a.incarnation > former.incarnation && a.report().env_steps > 0)
     };
-    cluster.until("a second life", replaced);
-    assert!(cluster.heartbeat(former).rejoin);
+    cluster.until("its second incarnation", replaced);
+    let writer = Writer {
+        actor: u16::try_from(former.actor).unwrap(),
+        incarnation: former.incarnation,
+    };
+    assert!(cluster.heartbeat(writer).rejoin);
     let log = cluster.learner.log();
     assert!(log.contains("heartbeat of another life refused"), "{log}");
     let status = cluster.until("training on", replaced);
-    let steps = status.actors.iter().map(|a| a.env_steps).max();
+    let steps = status.actors.iter().map(|a| a.report().env_steps).max();
     assert!(steps < Some(1 << 40), "{status:?}");
     cluster.until("more updates", |s| s.updates > status.updates + 20);
 }

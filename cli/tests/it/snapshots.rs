@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use common::config::DEFAULTS;
+use serde_json::Value;
+
 use crate::process::{Bench, same_as_before};
 use crate::services::Service;
+
+/// The section of the settings of which the print is compared.
+const SHOWN: &str = "network";
 
 /// Every command and the commands in it: names as typed.
 fn with_subcommands(help: impl Fn(&str) -> String) -> Vec<(String, String)> {
@@ -57,12 +63,36 @@ fn help_texts_are_as_they_were() {
     }
 }
 
+/// Every key, its default and its description come from `default.toml`; how
+/// they are printed is compared with what it was, for one section.
 #[test]
-fn the_schema_of_settings_is_as_it_was() {
+fn settings_and_their_schema_are_those_of_the_defaults() {
     let bench = Bench::new();
-    same_as_before("config-schema", &bench.succeed("config schema").out);
-    same_as_before(
-        "config-defaults",
-        &bench.succeed("config show --origin").out,
-    );
+    let defaults: toml::Table = DEFAULTS.parse().unwrap();
+    let shown = bench.succeed("config show --origin").out;
+    assert_eq!(shown.parse::<toml::Table>().unwrap(), defaults);
+    let mut settings = shown.lines().filter(|line| line.contains('='));
+    assert!(settings.all(|line| line.ends_with("# default")), "{shown}");
+    let mut schema: Value = serde_json::from_str(&bench.succeed("config schema").out).unwrap();
+    let sections = schema["properties"].as_object_mut().unwrap();
+    assert!(sections.keys().eq(defaults.keys()), "{sections:?}");
+    for (section, keys) in &defaults {
+        let keys = keys.as_table().unwrap();
+        let properties = sections[section]["properties"].as_object().unwrap();
+        assert_eq!(properties.len(), keys.len(), "{section}");
+        for (key, default) in keys {
+            let entry = &properties[key];
+            let default = serde_json::to_value(default).unwrap();
+            assert_eq!(entry["default"], default, "{section}.{key}");
+            let description = entry["description"].as_str().unwrap_or_default();
+            assert!(!description.is_empty(), "{section}.{key} has no comment");
+        }
+    }
+    sections.retain(|section, _| section == SHOWN);
+    let schema = serde_json::to_string_pretty(&schema).unwrap();
+    same_as_before("config-schema", &schema);
+    let section = shown
+        .split("\n\n")
+        .find(|text| text.starts_with(&format!("[{SHOWN}]")));
+    same_as_before("config-defaults", section.unwrap());
 }

@@ -1,34 +1,33 @@
 //! What `landmarl status` and `learner status` print, from statuses that are given.
 
 use learner::report::status_text::{as_json, as_text};
-use proto::messages::evaluator::{Evaluation, EvaluatorStatus};
-use proto::messages::heartbeat::ActorState;
-use proto::messages::insert::Writer;
-use proto::messages::learner_status::{ActorStatus, LearnerStatus, Pace, ShardLink};
-use proto::messages::sample::ShardSummary;
+use proto::messages::status::{
+    ActorReport, ActorState, ActorStatus, Evaluation, EvaluatorStatus, LearnerStatus, ShardLink,
+    ShardSummary,
+};
 
 use crate::process::{Bench, same_as_before};
 use crate::services::free_address;
 
-fn actor(number: u16, host: &str) -> ActorStatus {
+fn actor(number: u32, host: &str) -> ActorStatus {
     ActorStatus {
-        writer: Writer {
-            actor: number,
-            incarnation: 1_700_000_000,
-        },
+        actor: number,
+        incarnation: 1_700_000_000,
         host: host.into(),
         alive: true,
         heartbeat_age_s: 0.4,
-        env_steps: 91_204,
-        weights_version: 148,
         env_steps_per_s: 412.5,
-        weights_age_s: 3.2,
-        state: ActorState::Acting,
-        exploration: 0.114,
-        weights_latency_s: 0.061,
         blocked_share: 0.02,
         restarts: 0,
-        rows_dropped: 0,
+        report: Some(ActorReport {
+            env_steps: 91_204,
+            rows_dropped: 0,
+            weights_version: 148,
+            weights_age_s: 3.2,
+            state: ActorState::Acting.into(),
+            exploration: 0.114,
+            weights_latency_s: 0.061,
+        }),
     }
 }
 
@@ -79,13 +78,11 @@ fn healthy() -> LearnerStatus {
         limiter: "open".into(),
         version: "0.1.0".into(),
         actors_expected: 4,
-        pace: Pace {
-            updates_per_s: 9.6,
-            env_steps_per_s: 1650.0,
-            train_wait_share: 0.08,
-            limited_share: 0.01,
-            collate_share: 0.4,
-        },
+        updates_per_s: 9.6,
+        env_steps_per_s: 1650.0,
+        train_wait_share: 0.08,
+        limited_share: 0.01,
+        collate_share: 0.4,
         elapsed_s: 340.0,
         left_s: Some(108.3),
         over: false,
@@ -97,7 +94,7 @@ fn healthy() -> LearnerStatus {
         }],
         last_evaluation: Some(evaluation(2800, 0.41, false)),
         best_evaluation: Some(evaluation(2600, 0.38, true)),
-        rows_by_weights_age: [350_000, 11_000, 900, 0, 0],
+        rows_by_weights_age: vec![350_000, 11_000, 900, 0, 0],
         min_rows: 3000,
         rows: 59_900,
     }
@@ -108,16 +105,18 @@ fn troubled() -> LearnerStatus {
     let mut s = healthy();
     s.actors.truncate(2);
     s.actors[1].alive = false;
+    let lost = s.actors[1].report.as_mut().unwrap();
+    lost.set_state(ActorState::Lost);
     (s.actors[1].heartbeat_age_s, s.actors[1].env_steps_per_s) = (47.0, 0.0);
     s.actors[0].restarts = 3;
-    s.actors[0].weights_version = 101;
+    s.actors[0].report.as_mut().unwrap().weights_version = 101;
     s.shards[1].alive = false;
     s.shards[1].silent_s = 93.0;
     s.shards[1].why = "tcp connect error: Connection refused".into();
-    s.pace.train_wait_share = 0.9;
-    s.pace.limited_share = 0.85;
+    s.train_wait_share = 0.9;
+    s.limited_share = 0.85;
     s.limiter = "sampling waits for inserts: 5 × 100 − 900 − 128 < −400 (tolerance 80 × 5)".into();
-    s.pace.updates_per_s = 0.9;
+    s.updates_per_s = 0.9;
     s.left_s = Some(7300.0);
     s.evaluators.clear();
     (s.last_evaluation, s.best_evaluation) = (None, None);
@@ -134,6 +133,7 @@ fn beginning() -> LearnerStatus {
         actors_expected: 4,
         min_rows: 3000,
         shards: vec![shard(0), shard(1)],
+        rows_by_weights_age: vec![0; 5],
         ..LearnerStatus::default()
     };
     for link in &mut s.shards {
@@ -154,7 +154,7 @@ fn the_text_of_fixed_statuses_is_as_it_was() {
         .iter()
         .map(|(name, status)| format!("── {name}\n{}\n", as_text(status)));
     same_as_before("status", &texts.collect::<String>());
-    let json = serde_json::to_string_pretty(&as_json(&troubled())).unwrap();
+    let json = serde_json::to_string_pretty(&as_json(&troubled()).unwrap()).unwrap();
     same_as_before("status-json", &json);
 }
 

@@ -2,77 +2,10 @@
 //! skipped by whoever is slow, nothing queues.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use proto::messages::weights::{CHUNK_BYTES_MAX, WeightsChunk};
-use sha2::{Digest, Sha256};
+use proto::messages::chunks::Chunk;
+use proto::messages::weights::Published;
 use tokio::sync::{mpsc, watch};
-
-/// One published version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// Rises by one with each broadcast.
-    pub version: u64,
-    /// Updates done by then.
-    pub updates: u64,
-    /// The weights as safetensors.
-    pub bytes: Bytes,
-    /// Of `bytes`.
-    pub sha256: [u8; 32],
-    /// When that was: microseconds since 1970.
-    pub published_us: u64,
-}
-
-impl Published {
-    /// Published now; hashes the bytes.
-    #[must_use]
-    pub fn new(version: u64, updates: u64, bytes: Vec<u8>) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let us = since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
-        Self::at(us, version, updates, bytes)
-    }
-
-    /// Published at that time (microseconds since 1970); hashes the bytes.
-    #[must_use]
-    pub fn at(published_us: u64, version: u64, updates: u64, bytes: Vec<u8>) -> Self {
-        let sha256 = Sha256::digest(&bytes).into();
-        Self {
-            version,
-            updates,
-            bytes: bytes.into(),
-            sha256,
-            published_us,
-        }
-    }
-
-    /// Seconds since it was published.
-    #[must_use]
-    pub fn age_s(&self) -> f64 {
-        let at = UNIX_EPOCH + Duration::from_micros(self.published_us);
-        SystemTime::now()
-            .duration_since(at)
-            .map_or(0.0, |age| age.as_secs_f64())
-    }
-
-    /// The version in pieces of at most 1 MiB, without a copy.
-    pub fn chunks(&self) -> impl Iterator<Item = WeightsChunk> + '_ {
-        (0..self.bytes.len())
-            .step_by(CHUNK_BYTES_MAX)
-            .map(|offset| {
-                let end = (offset + CHUNK_BYTES_MAX).min(self.bytes.len());
-                WeightsChunk {
-                    version: self.version,
-                    total_bytes: self.bytes.len() as u64,
-                    sha256: self.sha256,
-                    offset: offset as u64,
-                    data: self.bytes.slice(offset..end),
-                    updates: self.updates,
-                    published_us: self.published_us,
-                }
-            })
-    }
-}
 
 /// Where the train thread publishes.
 pub type Publisher = watch::Sender<Option<Arc<Published>>>;
@@ -90,7 +23,7 @@ pub async fn stream(
     mut first: Option<Arc<Published>>,
     mut newer_than: u64,
     half: Option<Half>,
-    out: mpsc::Sender<WeightsChunk>,
+    out: mpsc::Sender<Chunk>,
 ) {
     loop {
         let next = match first.take() {
@@ -103,13 +36,13 @@ pub async fn stream(
             Some(half) => halved(half, published).await,
             None => published,
         };
-        let begun_ms = published.age_s() * 1e3;
+        let begun_ms = published.age().as_secs_f64() * 1e3;
         for chunk in published.chunks() {
             if out.send(chunk).await.is_err() {
                 return;
             }
         }
-        let (version, handed_ms) = (published.version, published.age_s() * 1e3);
+        let (version, handed_ms) = (published.version, published.age().as_secs_f64() * 1e3);
         tracing::debug!(version, begun_ms, handed_ms, "weights handed to a stream");
     }
 }
@@ -130,17 +63,8 @@ async fn halved(half: Half, full: Arc<Published>) -> Arc<Published> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn chunks_cover_the_bytes_once() {
-        let bytes: Vec<u8> = (0..CHUNK_BYTES_MAX * 2 + 7)
-            .map(|i| (i % 251) as u8)
-            .collect();
-        let p = Published::new(3, 60, bytes.clone());
-        let chunks: Vec<_> = p.chunks().collect();
-        assert_eq!(chunks.len(), 3);
-        assert!(chunks[2].is_last() && !chunks[1].is_last());
-        let joined: Vec<u8> = chunks.iter().flat_map(|c| c.data.to_vec()).collect();
-        assert_eq!(joined, bytes);
+    fn version_of(chunk: Option<Chunk>) -> u64 {
+        chunk.unwrap().whole.weights.unwrap().version
     }
 
     #[tokio::test]
@@ -153,7 +77,7 @@ mod tests {
             publisher.send_replace(Some(Arc::new(p)));
         };
         publish(1);
-        assert_eq!(seen.recv().await.unwrap().version, 1);
+        assert_eq!(version_of(seen.recv().await), 1);
         // The task holds at most one version in the channel and one in hand.
         for version in 2..100 {
             publish(version);
@@ -161,18 +85,16 @@ mod tests {
         }
         let mut versions = Vec::new();
         while versions.last() != Some(&99) {
-            versions.push(seen.recv().await.unwrap().version);
+            versions.push(version_of(seen.recv().await));
         }
         assert!(versions.len() < 10, "{versions:?}");
         assert!(versions.windows(2).all(|w| w[0] < w[1]));
         let (again, mut late) = mpsc::channel(4);
         let first = Arc::new(Published::at(7, 1, 0, vec![1; 10]));
         let late_task = tokio::spawn(stream(publisher.subscribe(), Some(first), 0, None, again));
-        let (first, second) = (late.recv().await.unwrap(), late.recv().await.unwrap());
-        assert_eq!(
-            (first.version, first.published_us, second.version),
-            (1, 7, 99)
-        );
+        let untrained = late.recv().await.unwrap().whole.weights.unwrap();
+        assert_eq!((untrained.version, untrained.published_us), (1, 7));
+        assert_eq!(version_of(late.recv().await), 99);
         drop(publisher);
         late_task.await.unwrap();
         task.await.unwrap();

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::run::durable::{DurableError, append_line, write_atomic};
-use proto::messages::evaluator::{Evaluation, EvaluatorBeat, EvaluatorStatus};
-use serde::Deserialize;
+use proto::messages::evaluator::EvaluatorBeat;
+use proto::messages::status::{Evaluation, EvaluatorStatus};
+use proto::messages::weights::Published;
 use serde_json::Value;
 
-use crate::actors::broadcast::Published;
 use crate::training::trainer::UPDATES_KEY;
 
 /// Name of the best weights' file in the folder of checkpoints.
@@ -21,34 +21,6 @@ pub const BEST: &str = "best.safetensors";
 
 /// An evaluator that says nothing for this long is gone. It beats every two seconds.
 const GONE: Duration = Duration::from_secs(10);
-
-/// What is read of a line of validation.jsonl.
-#[derive(Debug, Deserialize)]
-struct Line {
-    updates: u64,
-    weights_version: u64,
-    mean_error_mm: f64,
-    mean_error_voxels: f64,
-    median_error_mm: f64,
-    constant_guess_mm: Option<f64>,
-    seconds: f64,
-    best: bool,
-}
-
-impl From<Line> for Evaluation {
-    fn from(line: Line) -> Self {
-        Self {
-            updates: line.updates,
-            weights_version: line.weights_version,
-            mean_error_mm: line.mean_error_mm,
-            mean_error_voxels: line.mean_error_voxels,
-            median_error_mm: line.median_error_mm,
-            constant_guess_mm: line.constant_guess_mm,
-            seconds: line.seconds,
-            best: line.best,
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Seen {
@@ -112,7 +84,7 @@ impl Evaluations {
         // A line cut off by a crash is no reason to stop.
         let before: Vec<Evaluation> = text
             .lines()
-            .filter_map(|l| Some(serde_json::from_str::<Line>(l).ok()?.into()))
+            .filter_map(|line| serde_json::from_str(line).ok())
             .collect();
         let least = |mut among: Vec<&Evaluation>| {
             among.sort_by(|a, b| a.mean_error_mm.total_cmp(&b.mean_error_mm));

@@ -5,9 +5,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use proto::messages::heartbeat::{ActorState, Heartbeat};
+use proto::messages::heartbeat::Heartbeat;
 use proto::messages::insert::Writer;
-use proto::messages::learner_status::{ActorStatus, WEIGHTS_AGE_BOUNDS};
+use proto::messages::status::{ActorReport, ActorState, ActorStatus, WEIGHTS_AGE_BOUNDS};
+use serde::Serialize;
 
 /// An actor's rates are taken over its last so many heartbeats.
 const BEATS: usize = 8;
@@ -28,22 +29,10 @@ pub struct Actor {
     pub joined: Duration,
     /// When it was heard of last.
     pub seen: Duration,
-    /// Environment steps of this life.
-    pub env_steps: u64,
-    /// Episodes of this life.
+    /// Its last report.
+    pub report: ActorReport,
+    /// Episodes of this incarnation.
     pub episodes: u64,
-    /// Rows given up in this life because their shard was gone for too long.
-    pub rows_dropped: u64,
-    /// The weights that it acts with.
-    pub weights_version: u64,
-    /// Seconds since those arrived there.
-    pub weights_age_s: f64,
-    /// What it does.
-    pub state: ActorState,
-    /// Mean probability of a random action.
-    pub exploration: f64,
-    /// From a publication to the end of the first step with it, as last told.
-    pub weights_latency_s: f64,
     /// Lives under this id before this one.
     pub restarts: u32,
     rows_sent: u64,
@@ -66,14 +55,8 @@ impl Actor {
             left: false,
             joined: now,
             seen: now,
-            env_steps: 0,
+            report: ActorReport::default(),
             episodes: 0,
-            rows_dropped: 0,
-            weights_version: 0,
-            weights_age_s: 0.0,
-            state: ActorState::Starting,
-            exploration: 0.0,
-            weights_latency_s: 0.0,
             restarts,
             rows_sent: 0,
             blocked_s: 0.0,
@@ -107,40 +90,38 @@ impl Actor {
 
     fn note(&mut self, now: Duration, beat: &Heartbeat) {
         self.seen = now;
-        self.env_steps = self.env_steps.max(beat.env_steps);
+        self.report = ActorReport {
+            env_steps: self.report.env_steps.max(beat.report.env_steps),
+            rows_dropped: self.report.rows_dropped.max(beat.report.rows_dropped),
+            ..beat.report
+        };
         self.episodes = self.episodes.max(beat.episodes);
-        self.rows_dropped = self.rows_dropped.max(beat.rows_dropped);
-        self.weights_version = beat.weights_version;
-        self.weights_age_s = beat.weights_age_s;
-        self.state = beat.state;
-        self.exploration = beat.exploration;
-        self.weights_latency_s = beat.weights_latency_s;
         self.blocked_s += beat.blocked_s;
-        self.beats.push_back((now, self.env_steps, self.blocked_s));
+        self.beats
+            .push_back((now, self.report.env_steps, self.blocked_s));
         if self.beats.len() > BEATS {
             self.beats.pop_front();
         }
     }
 
-    /// As the learner's status tells it.
+    /// For the learner's status.
     #[must_use]
     pub fn status(&self, now: Duration) -> ActorStatus {
         let (env_steps_per_s, blocked_share) = self.pace();
+        let mut report = self.report;
+        if !self.alive {
+            report.set_state(ActorState::Lost);
+        }
         ActorStatus {
-            writer: self.writer,
+            actor: self.writer.actor.into(),
+            incarnation: self.writer.incarnation,
             host: self.host.clone(),
             alive: self.alive,
             heartbeat_age_s: now.saturating_sub(self.seen).as_secs_f64(),
-            env_steps: self.env_steps,
-            weights_version: self.weights_version,
             env_steps_per_s,
-            weights_age_s: self.weights_age_s,
-            state: self.state,
-            exploration: self.exploration,
-            weights_latency_s: self.weights_latency_s,
             blocked_share,
             restarts: self.restarts,
-            rows_dropped: self.rows_dropped,
+            report: Some(report),
         }
     }
 }
@@ -174,6 +155,31 @@ pub struct Settings {
     pub first_incarnation: u32,
 }
 
+/// What all actors did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ActorTotals {
+    /// Actors whose lease holds.
+    pub actors_alive: usize,
+    /// Actor ids whose lease has expired and that nobody has taken again.
+    pub actors_lost: usize,
+    /// Actors that there should be.
+    #[serde(skip)]
+    pub actors_expected: usize,
+    /// Environment steps of all incarnations.
+    pub env_steps: u64,
+    /// Episodes that ended, of all incarnations.
+    pub episodes: u64,
+    /// Rows that actors gave up because a shard was unreachable.
+    pub dropped_rows: u64,
+    /// Rows that actors sent, by how many versions their weights were behind
+    /// the newest: up to each of [`WEIGHTS_AGE_BOUNDS`], and beyond.
+    pub rows_by_weights_age: [u64; WEIGHTS_AGE_BOUNDS.len() + 1],
+    /// Part of the time, lately, that actors whose lease holds waited for the shards.
+    pub actors_blocked_share: f64,
+    /// Mean error (finest steps) of the training episodes that ended lately.
+    pub episode_error: Option<f64>,
+}
+
 /// The actors of a run.
 #[derive(Debug)]
 pub struct Registry {
@@ -185,6 +191,7 @@ pub struct Registry {
     rows_by_weights_age: [u64; WEIGHTS_AGE_BOUNDS.len() + 1],
     error_sum: f64,
     error_count: u64,
+    last_error: Option<f64>,
 }
 
 impl Registry {
@@ -200,6 +207,7 @@ impl Registry {
             rows_by_weights_age: [0; WEIGHTS_AGE_BOUNDS.len() + 1],
             error_sum: 0.0,
             error_count: 0,
+            last_error: None,
         }
     }
 
@@ -238,9 +246,9 @@ impl Registry {
         let actor = Actor::new(writer, host, now, restarts);
         tracing::info!(actor = id, incarnation, host, slots, "actor joined");
         if let Some(before) = self.actors.get_mut(place) {
-            self.past_steps += before.env_steps;
+            self.past_steps += before.report.env_steps;
             self.past_episodes += before.episodes;
-            self.past_dropped += before.rows_dropped;
+            self.past_dropped += before.report.rows_dropped;
             *before = actor;
         } else {
             self.actors.push(actor);
@@ -285,13 +293,13 @@ impl Registry {
         if !actor.alive {
             return false;
         }
-        let behind = newest.saturating_sub(heartbeat.weights_version);
+        let behind = newest.saturating_sub(heartbeat.report.weights_version);
         let bucket = WEIGHTS_AGE_BOUNDS.partition_point(|bound| *bound < behind);
         self.rows_by_weights_age[bucket] += heartbeat.rows_sent.saturating_sub(actor.rows_sent);
         actor.rows_sent = actor.rows_sent.max(heartbeat.rows_sent);
         actor.told_to_stop |= stop;
         actor.note(now, heartbeat);
-        if heartbeat.state == ActorState::Left {
+        if heartbeat.report.state() == ActorState::Left {
             (actor.alive, actor.left) = (false, true);
             tracing::info!(
                 actor = heartbeat.writer.actor,
@@ -378,22 +386,10 @@ impl Registry {
             .all(|a| a.told_to_stop)
     }
 
-    /// Environment steps of all lives.
-    #[must_use]
-    pub fn env_steps(&self) -> u64 {
-        self.past_steps + self.actors.iter().map(|a| a.env_steps).sum::<u64>()
-    }
-
-    /// Finished episodes of all lives.
+    /// Episodes that ended, of all incarnations.
     #[must_use]
     pub fn episodes(&self) -> u64 {
         self.past_episodes + self.actors.iter().map(|a| a.episodes).sum::<u64>()
-    }
-
-    /// Rows that actors of all lives gave up.
-    #[must_use]
-    pub fn rows_dropped(&self) -> u64 {
-        self.past_dropped + self.actors.iter().map(|a| a.rows_dropped).sum::<u64>()
     }
 
     /// Rows sent, by how many versions the weights of their actor were behind
@@ -404,9 +400,24 @@ impl Registry {
         self.rows_by_weights_age
     }
 
-    /// Part of the time, lately, that living actors waited for the shards.
-    #[must_use]
-    pub fn blocked_share(&self) -> f64 {
+    /// The totals now; `expected`: actors that there should be.
+    pub fn totals(&mut self, expected: usize) -> ActorTotals {
+        let steps = self.actors.iter().map(|a| a.report.env_steps);
+        let dropped = self.actors.iter().map(|a| a.report.rows_dropped);
+        ActorTotals {
+            actors_alive: self.alive(),
+            actors_lost: self.lost(),
+            actors_expected: expected,
+            env_steps: self.past_steps + steps.sum::<u64>(),
+            episodes: self.episodes(),
+            dropped_rows: self.past_dropped + dropped.sum::<u64>(),
+            rows_by_weights_age: self.rows_by_weights_age,
+            actors_blocked_share: self.blocked_share(),
+            episode_error: self.episode_error(),
+        }
+    }
+
+    fn blocked_share(&self) -> f64 {
         let alive = self.actors.iter().filter(|a| a.alive);
         let shares: Vec<f64> = alive.map(|a| a.pace().1).collect();
         #[expect(clippy::cast_precision_loss, reason = "a number of actors")]
@@ -414,16 +425,16 @@ impl Registry {
         shares.iter().sum::<f64>() / count
     }
 
-    /// Mean error (finest steps) of the training episodes that ended since the
-    /// last call; `None` when none did.
-    pub fn take_episode_error(&mut self) -> Option<f64> {
+    /// Over the episodes since the last call; the last mean when none ended.
+    fn episode_error(&mut self) -> Option<f64> {
         #[expect(
             clippy::cast_precision_loss,
             reason = "episode counts are far below 2^52"
         )]
         let mean = (self.error_count > 0).then(|| self.error_sum / self.error_count as f64);
         (self.error_sum, self.error_count) = (0.0, 0);
-        mean
+        self.last_error = mean.or(self.last_error);
+        self.last_error
     }
 
     /// Geometric between the two ends (Horgan et al. 2018), in the order of the

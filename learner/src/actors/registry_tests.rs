@@ -17,44 +17,56 @@ fn settings() -> Settings {
 fn beat(writer: Writer, env_steps: u64) -> Heartbeat {
     Heartbeat {
         writer,
-        env_steps,
+        report: ActorReport {
+            env_steps,
+            rows_dropped: 1,
+            weights_version: 3,
+            weights_age_s: 0.5,
+            state: ActorState::Acting.into(),
+            exploration: 0.125,
+            weights_latency_s: 0.25,
+        },
         episodes: env_steps / 10,
         rows_sent: 0,
-        rows_dropped: 1,
-        weights_version: 3,
         blocked_s: 0.0,
         episode_error: 4.0,
         episode_errors: 1,
-        weights_age_s: 0.5,
-        state: ActorState::Acting,
-        exploration: 0.125,
-        weights_latency_s: 0.25,
     }
 }
 
 #[test]
-fn rates_restarts_and_the_age_of_weights_are_told() {
+fn rates_restarts_and_the_age_of_weights_are_reported() {
     let mut r = Registry::new(settings());
     let a = r.join(S(0), 4, "a").unwrap().writer;
     for (second, newest) in [(1, 3), (2, 4), (3, 7), (4, 30), (5, 90)] {
-        let told = Heartbeat {
+        let heartbeat = Heartbeat {
             rows_sent: second * 10,
             blocked_s: 0.25,
             ..beat(a, second * 100)
         };
-        assert!(r.heartbeat(S(second), &told, newest, false));
+        assert!(r.heartbeat(S(second), &heartbeat, newest, false));
     }
     // Weights version 3 is 0, 1, 4, 27 and 87 versions behind.
     assert_eq!(r.rows_by_weights_age(), [20, 0, 10, 10, 10]);
-    let told = r.actors()[0].status(S(6));
-    assert_eq!((told.env_steps_per_s, told.blocked_share), (100.0, 0.25));
-    assert_eq!((told.restarts, told.heartbeat_age_s), (0, 1.0));
-    assert_eq!(r.blocked_share(), 0.25);
+    let status = r.actors()[0].status(S(6));
+    assert_eq!(
+        (status.env_steps_per_s, status.blocked_share),
+        (100.0, 0.25)
+    );
+    assert_eq!((status.restarts, status.heartbeat_age_s), (0, 1.0));
+    // What the actor reports is passed on as it is.
+    assert_eq!(status.report, Some(beat(a, 500).report));
+    assert_eq!(r.totals(1).actors_blocked_share, 0.25);
     r.expire(S(20));
-    assert_eq!(r.actors()[0].status(S(20)).env_steps_per_s, 0.0);
+    let lost = r.actors()[0].status(S(20));
+    assert_eq!(
+        (lost.env_steps_per_s, lost.report().state()),
+        (0.0, ActorState::Lost)
+    );
     r.join(S(20), 4, "a again").unwrap();
     let again = r.actors()[0].status(S(20));
-    assert_eq!((again.restarts, again.state), (1, ActorState::Starting));
+    let state = again.report().state();
+    assert_eq!((again.restarts, state), (1, ActorState::Starting));
 }
 
 #[test]
@@ -93,22 +105,20 @@ fn ids_are_reused_and_lives_rise() {
         5,
         false
     ));
-    assert_eq!(r.env_steps(), 55);
+    assert_eq!(r.totals(0).env_steps, 55);
 }
 
-/// Whoever was told to stop is not missed, whoever was lost is, until somebody takes its place.
+/// An actor that stopped in order is not expected; a lost one is, until its place is taken.
 #[test]
 fn an_actor_that_leaves_is_not_expected_any_more() {
     let mut r = Registry::new(settings());
     let [a, b, c] = ["a", "b", "c"].map(|host| r.join(S(0), 4, host).unwrap().writer);
-    let left = Heartbeat {
-        state: ActorState::Left,
-        ..beat(a, 40)
-    };
+    let mut left = beat(a, 40);
+    left.report.set_state(ActorState::Left);
     assert!(r.heartbeat(S(5), &left, 5, false));
     assert_eq!((r.alive(), r.lost(), r.present()), (2, 0, 2));
-    // Its counts stay, and it is not heard again.
-    assert_eq!(r.env_steps(), 40);
+    // Its counts stay, and its heartbeats are refused.
+    assert_eq!(r.totals(0).env_steps, 40);
     assert!(!r.heartbeat(S(6), &beat(a, 50), 5, false));
     assert!(r.heartbeat(S(6), &beat(c, 7), 5, false));
     r.expire(S(11));
@@ -123,7 +133,7 @@ fn an_actor_that_leaves_is_not_expected_any_more() {
     let e = &r.actors()[usize::from(a.actor)];
     assert_eq!((e.restarts, e.left), (0, false));
     assert_eq!((r.alive(), r.lost(), r.present()), (3, 0, 3));
-    assert_eq!(r.env_steps(), 47);
+    assert_eq!(r.totals(0).env_steps, 47);
 }
 
 /// A process that dies and is back within its lease gets another id; the old one is not missed.
@@ -164,14 +174,20 @@ fn counters_survive_the_lives_that_made_them() {
     assert!(r.heartbeat(S(1), &beat(a, 90), 5, false));
     let b = r.join(S(20), 1, "b").unwrap().writer;
     assert!(r.heartbeat(S(21), &beat(b, 30), 5, false));
+    let totals = r.totals(1);
     assert_eq!(
-        (r.env_steps(), r.episodes(), r.rows_dropped()),
+        (totals.env_steps, totals.episodes, totals.dropped_rows),
         (130, 18, 2)
     );
-    assert_eq!(
-        (r.take_episode_error(), r.take_episode_error()),
-        (Some(4.0), None)
-    );
+    assert_eq!(totals.episode_error, Some(4.0));
+    let worse = Heartbeat {
+        episode_error: 6.0,
+        ..beat(b, 30)
+    };
+    assert!(r.heartbeat(S(21), &worse, 5, false));
+    // Of the episodes since the last totals; the last mean where none ended.
+    let again = [r.totals(1).episode_error, r.totals(1).episode_error];
+    assert_eq!(again, [Some(6.0), Some(6.0)]);
     assert!(!r.all_told_to_stop());
     assert!(r.heartbeat(S(22), &beat(b, 30), 5, true));
     assert!(r.all_told_to_stop());

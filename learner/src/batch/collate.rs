@@ -11,6 +11,7 @@ use common::transition::row::{Row, RowShape};
 use crossbeam_channel::{Receiver, Sender};
 use proto::messages::sample::RowKey;
 use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::batch::sampler::SampledRows;
@@ -39,6 +40,27 @@ pub struct CollateCounts {
     pub refused_rows: AtomicU64,
     /// Microseconds spent decoding and rendering.
     pub busy_us: AtomicU64,
+}
+
+/// One reading of [`CollateCounts`].
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CollateTotals {
+    /// Rows that no actor of this run can have made.
+    pub refused_rows: u64,
+    /// Seconds spent decoding and rendering.
+    pub collate_busy_s: f64,
+}
+
+impl CollateCounts {
+    /// The totals now.
+    #[must_use]
+    pub fn totals(&self) -> CollateTotals {
+        let busy = Duration::from_micros(self.busy_us.load(Ordering::Relaxed));
+        CollateTotals {
+            refused_rows: self.refused_rows.load(Ordering::Relaxed),
+            collate_busy_s: busy.as_secs_f64(),
+        }
+    }
 }
 
 /// Everything that the thread needs.

@@ -1,8 +1,9 @@
-//! A checkpoint on its way to whoever pulls it, in pieces, from an offset on.
+//! Sends a checkpoint in chunks, from an offset on.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
-use proto::messages::checkpoints::{CheckpointChunk, PIECE_BYTES_MAX, PullCheckpoint};
+use proto::messages::checkpoints::PullCheckpoint;
+use proto::messages::chunks::{CHUNK_BYTES_MAX, Chunk, Whole};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -27,37 +28,36 @@ pub fn open(
     Ok((files.open(&request.name)?, 0))
 }
 
-/// Sends the pieces from `offset` on; blocks while the receiver is slower. One
-/// piece without bytes tells a receiver that has everything what it has.
-pub fn send(opened: Opened, offset: u64, out: &mpsc::Sender<Result<CheckpointChunk, Status>>) {
+/// Sends the chunks from `offset` on; blocks while the receiver is slower. A
+/// receiver that has all bytes gets one chunk without any.
+pub fn send(opened: Opened, offset: u64, out: &mpsc::Sender<Result<Chunk, Status>>) {
     let name = opened.info.name.clone();
-    if let Err(error) = pieces(opened, offset, |chunk| out.blocking_send(Ok(chunk)).is_ok()) {
+    if let Err(error) = chunks(opened, offset, |chunk| out.blocking_send(Ok(chunk)).is_ok()) {
         let text = format!("cannot read checkpoint {name}: {error}");
         tracing::warn!(text);
         let _ = out.blocking_send(Err(Status::data_loss(text)));
     }
 }
 
-fn pieces(
-    opened: Opened,
-    mut offset: u64,
-    mut send: impl FnMut(CheckpointChunk) -> bool,
-) -> io::Result<()> {
+fn chunks(opened: Opened, mut offset: u64, mut send: impl FnMut(Chunk) -> bool) -> io::Result<()> {
     let Opened { info, mut file } = opened;
+    let whole = Whole {
+        bytes: info.bytes,
+        sha256: info.sha256,
+        weights: None,
+    };
     file.seek(SeekFrom::Start(offset))?;
     loop {
         let mut data = Vec::new();
         file.by_ref()
-            .take(PIECE_BYTES_MAX as u64)
+            .take(CHUNK_BYTES_MAX as u64)
             .read_to_end(&mut data)?;
         let read = data.len() as u64;
         if read == 0 && offset < info.bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let chunk = CheckpointChunk {
-            name: info.name.clone(),
-            total_bytes: info.bytes,
-            sha256: info.sha256,
+        let chunk = Chunk {
+            whole,
             offset,
             data: data.into(),
         };
@@ -74,9 +74,9 @@ mod tests {
     use proto::messages::checkpoints::Part;
 
     #[test]
-    fn pieces_cover_what_is_missing() {
+    fn chunks_cover_what_is_missing() {
         let dir = tempfile::tempdir().unwrap();
-        let bytes: Vec<u8> = (0..PIECE_BYTES_MAX * 2 + 5)
+        let bytes: Vec<u8> = (0..CHUNK_BYTES_MAX * 2 + 5)
             .map(|i| (i % 251) as u8)
             .collect();
         std::fs::write(dir.path().join("best.safetensors"), &bytes).unwrap();
@@ -87,7 +87,7 @@ mod tests {
         for (part, expected) in [
             (None, 0),
             (part(7, sha256), 7),
-            (part(PIECE_BYTES_MAX as u64, sha256), PIECE_BYTES_MAX as u64),
+            (part(CHUNK_BYTES_MAX as u64, sha256), CHUNK_BYTES_MAX as u64),
             (part(whole, sha256), whole),
             // Another file, or more than there is: from the beginning.
             (part(7, [1; 32]), 0),
@@ -96,15 +96,15 @@ mod tests {
             let name = "best".to_owned();
             let (opened, offset) = open(&files, &PullCheckpoint { name, part }).unwrap();
             assert_eq!(offset, expected);
-            let (mut got, mut chunks) = (bytes[..usize::try_from(offset).unwrap()].to_vec(), 0);
-            pieces(opened, offset, |chunk| {
+            let (mut got, mut count) = (bytes[..usize::try_from(offset).unwrap()].to_vec(), 0);
+            chunks(opened, offset, |chunk| {
                 assert_eq!(chunk.offset, got.len() as u64);
                 got.extend_from_slice(&chunk.data);
-                chunks += 1;
+                count += 1;
                 true
             })
             .unwrap();
-            assert!(got == bytes && chunks >= 1, "{part:?}");
+            assert!(got == bytes && count >= 1, "{part:?}");
         }
     }
 }

@@ -22,6 +22,24 @@
 use common::config::Config;
 use serde::{Deserialize, Serialize};
 
+/// Rows into and out of the shards.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct RowTotals {
+    /// Rows in the shards that respond.
+    pub rows: u64,
+    /// Rows inserted so far.
+    pub inserted: u64,
+    /// Rows sampled so far.
+    pub sampled: u64,
+    /// Their ratio.
+    pub samples_per_insert: f64,
+    /// Why a side waits, or "open".
+    pub limiter: String,
+    /// Sampling, inserting: whether the limiter or missing rows block it now.
+    #[serde(skip)]
+    pub blocked: (bool, bool),
+}
+
 /// What the ledger has to keep to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -352,6 +370,19 @@ impl Ledger {
     #[must_use]
     pub fn samples_per_insert(&self) -> f64 {
         as_f64(self.books.samples) / as_f64(self.books.charged.max(1))
+    }
+
+    /// The totals now.
+    #[must_use]
+    pub fn totals(&self) -> RowTotals {
+        RowTotals {
+            rows: self.rows(),
+            inserted: self.inserted(),
+            sampled: self.sampled(),
+            samples_per_insert: self.samples_per_insert(),
+            limiter: self.why_blocked().unwrap_or_else(|| "open".into()),
+            blocked: self.blocked(),
+        }
     }
 
     /// Why a side is blocked, with the numbers; sampling first.

@@ -10,6 +10,7 @@ use proto::messages::update::{PriorityUpdate, SlotPriority, UpdateReply};
 use proto::transport::channel::Channel;
 use proto::transport::retry::{CALL_DEADLINE, retry, unary};
 use proto::wire::replay_client::ReplayClient;
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -27,6 +28,30 @@ pub struct PriorityCounts {
     pub stale: AtomicU64,
     /// Rows whose priority was dropped: queue full or shard dead.
     pub dropped: AtomicU64,
+}
+
+/// One reading of [`PriorityCounts`].
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PriorityTotals {
+    /// New priorities that reached their row.
+    #[serde(skip)]
+    pub applied_priorities: u64,
+    /// New priorities for rows that were gone.
+    pub stale_priorities: u64,
+    /// New priorities dropped on the way.
+    pub dropped_priorities: u64,
+}
+
+impl PriorityCounts {
+    /// The totals now.
+    #[must_use]
+    pub fn totals(&self) -> PriorityTotals {
+        PriorityTotals {
+            applied_priorities: self.applied.load(Ordering::Relaxed),
+            stale_priorities: self.stale.load(Ordering::Relaxed),
+            dropped_priorities: self.dropped.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// Where the train thread leaves its priorities.

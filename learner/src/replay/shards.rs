@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::run::throttle::Throttle;
-use proto::messages::learner_status::ShardLink;
-use proto::messages::sample::ShardSummary;
+use proto::messages::status::{ShardLink, ShardSummary};
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::replay::limiter::{Ledger, Report};
@@ -35,6 +35,18 @@ struct Link {
 struct State {
     links: Vec<Link>,
     ledger: Ledger,
+}
+
+/// Which shards respond.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ShardTotals {
+    /// Shards that respond.
+    pub shards_alive: usize,
+    /// Shards of the run.
+    pub shards: usize,
+    /// Whether each of them responds, in the order of their numbers.
+    #[serde(skip)]
+    pub shards_up: Vec<bool>,
 }
 
 /// How a batch is spread over the shards.
@@ -103,6 +115,17 @@ impl Store {
     #[must_use]
     pub fn is_alive(&self, shard: usize) -> bool {
         self.lock().links.get(shard).is_some_and(|l| l.alive)
+    }
+
+    /// Which shards respond now.
+    #[must_use]
+    pub fn totals(&self) -> ShardTotals {
+        let shards_up: Vec<bool> = self.lock().links.iter().map(|l| l.alive).collect();
+        ShardTotals {
+            shards_alive: shards_up.iter().filter(|up| **up).count(),
+            shards: shards_up.len(),
+            shards_up,
+        }
     }
 
     /// Address, state and last summary of each shard.

@@ -1,7 +1,6 @@
 //! Who holds a run up, and what would help.
 
-use proto::messages::heartbeat::ActorState;
-use proto::messages::learner_status::{ActorStatus, LearnerStatus, ShardLink};
+use proto::messages::status::{ActorState, ActorStatus, LearnerStatus, ShardLink};
 use serde::Serialize;
 
 /// From this share of its time on, a side that waits is held up.
@@ -88,7 +87,7 @@ fn shards_away(s: &LearnerStatus) -> Option<Bottleneck> {
         return None;
     }
     let stands = count == s.shards.len() || s.limiter.contains("the living shards hold");
-    let idle = s.pace.updates_per_s <= 0.0 && s.pace.train_wait_share > BUSY;
+    let idle = s.updates_per_s <= 0.0 && s.train_wait_share > BUSY;
     (stands || idle).then(|| {
         let why = format!(
             "{count} of {} shards do not answer for up to {longest:.0} s: {names}",
@@ -116,7 +115,9 @@ fn no_actors(s: &LearnerStatus) -> Option<Bottleneck> {
         let advice = "start actors, or see in their logs why they cannot join";
         return Some(new(Limit::Actors, why, advice));
     }
-    let stale = living(s).filter(|a| a.state == ActorState::Stale).count();
+    let stale = living(s)
+        .filter(|a| a.report().state() == ActorState::Stale)
+        .count();
     (stale * 2 > joined).then(|| {
         let why = format!("{stale} of {joined} actors wait for newer weights");
         let advice = "the weights do not reach them: see their logs, and actor.max_staleness";
@@ -127,7 +128,7 @@ fn no_actors(s: &LearnerStatus) -> Option<Bottleneck> {
 /// Before the first update.
 fn too_few_rows(s: &LearnerStatus) -> Option<Bottleneck> {
     (s.limiter.starts_with("sampling waits for the first")).then(|| {
-        let steps = s.pace.env_steps_per_s;
+        let steps = s.env_steps_per_s;
         let why = format!(
             "the first {} rows are being gathered: {} so far, {steps:.0} environment steps/s",
             s.min_rows, s.rows
@@ -139,19 +140,18 @@ fn too_few_rows(s: &LearnerStatus) -> Option<Bottleneck> {
 
 /// Which side waits for the other.
 fn waits(s: &LearnerStatus) -> Bottleneck {
-    let p = s.pace;
     #[expect(clippy::cast_precision_loss, reason = "a number of actors")]
     let count = living(s).count().max(1) as f64;
     let blocked = living(s).map(|a| a.blocked_share).sum::<f64>() / count;
-    let limited = p.limited_share > HELD_UP || s.limiter.starts_with("sampling waits");
-    let (starved, held) = (p.train_wait_share > HELD_UP, blocked > HELD_UP);
+    let limited = s.limited_share > HELD_UP || s.limiter.starts_with("sampling waits");
+    let (starved, held) = (s.train_wait_share > HELD_UP, blocked > HELD_UP);
     let spi = s.samples_per_insert;
     match (starved, held) {
         (true, true) if limited => new(
             Limit::Limiter,
             format!(
                 "the learner waits {} of its time, actors {}, at {spi:.1} samples per insert",
-                percent(p.train_wait_share),
+                percent(s.train_wait_share),
                 percent(blocked)
             ),
             "let the two drift further apart: raise replay.tolerance",
@@ -160,16 +160,16 @@ fn waits(s: &LearnerStatus) -> Bottleneck {
             Limit::Actors,
             format!(
                 "the learner waits {} of its time for rows, at {spi:.1} samples per insert",
-                percent(p.train_wait_share)
+                percent(s.train_wait_share)
             ),
             too_slow(s),
         ),
-        (true, _) if p.collate_share > BUSY => new(
+        (true, _) if s.collate_share > BUSY => new(
             Limit::Learner,
             format!(
                 "its rendering works {} of the time, and training waits {} for it",
-                percent(p.collate_share),
-                percent(p.train_wait_share)
+                percent(s.collate_share),
+                percent(s.train_wait_share)
             ),
             "give the learner another core, or a GPU that renders (learner.device)",
         ),
@@ -177,7 +177,7 @@ fn waits(s: &LearnerStatus) -> Bottleneck {
             Limit::Shards,
             format!(
                 "training waits {} of its time for batches, though the limiter is open",
-                percent(p.train_wait_share)
+                percent(s.train_wait_share)
             ),
             "shards or their network are slow: `replay-server status`, learner.prefetch",
         ),
@@ -186,7 +186,7 @@ fn waits(s: &LearnerStatus) -> Bottleneck {
             format!(
                 "actors wait {} of their time: rows come faster than {:.1} updates/s use them",
                 percent(blocked),
-                p.updates_per_s
+                s.updates_per_s
             ),
             "fewer actors would do; a GPU, or a smaller replay.samples_per_insert, uses more rows",
         ),
@@ -194,7 +194,7 @@ fn waits(s: &LearnerStatus) -> Bottleneck {
             Limit::Nobody,
             format!(
                 "the learner waits {} of its time, actors {}",
-                percent(p.train_wait_share),
+                percent(s.train_wait_share),
                 percent(blocked)
             ),
             "actors and learner are balanced",
@@ -217,12 +217,14 @@ fn too_slow(s: &LearnerStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::messages::learner_status::Pace;
+    use proto::messages::status::ActorReport;
 
     fn run(change: impl FnOnce(&mut LearnerStatus)) -> LearnerStatus {
+        let mut report = ActorReport::default();
+        report.set_state(ActorState::Acting);
         let actor = ActorStatus {
             alive: true,
-            state: ActorState::Acting,
+            report: Some(report),
             ..ActorStatus::default()
         };
         let shard = ShardLink {
@@ -237,10 +239,7 @@ mod tests {
             actors: vec![actor; 2],
             shards: vec![shard; 2],
             actors_expected: 2,
-            pace: Pace {
-                updates_per_s: 10.0,
-                ..Pace::default()
-            },
+            updates_per_s: 10.0,
             min_rows: 400,
             rows: 900,
             ..LearnerStatus::default()
@@ -266,7 +265,7 @@ mod tests {
     }
 
     fn wait(s: &mut LearnerStatus, wait: f64, limited: f64) {
-        (s.pace.train_wait_share, s.pace.limited_share) = (wait, limited);
+        (s.train_wait_share, s.limited_share) = (wait, limited);
     }
 
     #[test]
@@ -281,7 +280,7 @@ mod tests {
         };
         let rendering = |s: &mut LearnerStatus| {
             wait(s, 0.5, 0.0);
-            s.pace.collate_share = 0.95;
+            s.collate_share = 0.95;
         };
         let slow = run(|s| wait(s, 0.6, 0.5));
         let held = run(|s| blocked(s, 0.5));
@@ -321,7 +320,7 @@ mod tests {
         let one = run(|s| s.shards[1].alive = false);
         let stale = |s: &mut LearnerStatus| {
             for actor in &mut s.actors {
-                actor.state = ActorState::Stale;
+                actor.report.as_mut().unwrap().set_state(ActorState::Stale);
             }
         };
         check(&[

@@ -1,11 +1,11 @@
-//! A learner's numbers for Prometheus; docs/metrics.md says what each means.
+//! A learner's metrics: each with its name, unit, meaning and value.
 
-use proto::transport::metrics::{Page, Source, Unit, number};
+use proto::transport::metrics::{Metric, Page, Source, Unit, by, counter, gauge};
 use tokio::sync::watch;
 
 use crate::report::progress::Progress;
 
-/// Tells the newest progress of a run.
+/// Exports the newest progress of a run.
 #[derive(Debug)]
 pub struct LearnerMetrics {
     progress: watch::Receiver<Progress>,
@@ -20,191 +20,245 @@ impl LearnerMetrics {
 }
 
 impl Source for LearnerMetrics {
-    fn tell(&self, page: &mut Page) {
+    fn export(&self, page: &mut Page) {
         let progress = self.progress.borrow().clone();
-        training(page, &progress);
-        acting(page, &progress);
-        replay(page, &progress);
-        waits(page, &progress);
+        page.read(METRICS, &progress);
     }
 }
 
-fn training(page: &mut Page, p: &Progress) {
-    page.counter(
+/// A training run.
+pub const METRICS: &[Metric<Progress>] = &[
+    counter(
         "landmarl_learner_updates",
+        Unit::Count,
         "Updates done, those before a resume included",
-        number(p.updates),
-    );
-    page.gauge(
+        "rises",
+        |p| p.train.updates.into(),
+    ),
+    gauge(
         "landmarl_learner_updates_goal",
-        "Updates to do",
-        number(p.updates_total),
-    );
-    page.gauge("landmarl_learner_loss", "Loss of the last update", p.loss);
-    page.gauge(
+        Unit::Count,
+        "Updates to do: `learner.updates`",
+        "",
+        |p| p.updates_total.into(),
+    ),
+    gauge(
+        "landmarl_learner_loss",
+        Unit::Number,
+        "Loss of the last update",
+        "falls, then flat",
+        |p| p.train.loss.into(),
+    ),
+    gauge(
         "landmarl_learner_td_error_mean",
+        Unit::Number,
         "Mean TD error of the rows of the last batch",
-        p.td_mean,
-    );
-    page.gauge(
+        "0.05–0.5",
+        |p| p.train.td_mean.into(),
+    ),
+    gauge(
         "landmarl_learner_q_mean",
+        Unit::Number,
         "Mean Q-value of the actions of the last batch",
-        p.q_mean,
-    );
-    page.gauge(
+        "at most 1/(1−γ)",
+        |p| p.train.q_mean.into(),
+    ),
+    gauge(
         "landmarl_learner_gradient_norm",
+        Unit::Number,
         "Norm of all gradients before clipping",
-        p.grad_norm,
-    );
-    page.gauge(
+        "0.1–5",
+        |p| p.train.grad_norm.into(),
+    ),
+    gauge(
         "landmarl_learner_learning_rate",
-        "Learning rate of the last update",
-        p.lr,
-    );
-    page.gauge(
+        Unit::Number,
+        "Learning rate of the last update, a function of the updates done",
+        "",
+        |p| p.train.lr.into(),
+    ),
+    gauge(
         "landmarl_learner_importance_exponent",
-        "Exponent of the importance weights",
-        p.beta,
-    );
-    page.gauge(
+        Unit::Number,
+        "Exponent of the importance weights, a function of the updates done",
+        "",
+        |p| p.train.beta.into(),
+    ),
+    gauge(
         "landmarl_learner_weights_version",
-        "Version of the newest weights",
-        number(p.weights_version),
-    );
-    page.counter(
+        Unit::Count,
+        "Version of the newest weights: publications so far",
+        "rises",
+        |p| p.train.weights_version.into(),
+    ),
+    counter(
         "landmarl_learner_checkpoints_failed",
+        Unit::Count,
         "Checkpoints that could not be written",
-        number(p.failed_checkpoints),
-    );
-    page.gauge(
+        "0",
+        |p| p.train.failed_checkpoints.into(),
+    ),
+    gauge(
         "landmarl_learner_run_over",
+        Unit::Flag,
         "1 once the run is over",
-        flag(p.over),
-    );
-}
-
-fn acting(page: &mut Page, p: &Progress) {
-    page.gauges(
+        "",
+        |p| p.over.into(),
+    ),
+    gauge(
         "landmarl_learner_actors",
-        "Actors by state",
-        "state",
-        &[
-            ("joined", number(p.actors_alive as u64)),
-            ("lost", number(p.actors_lost as u64)),
-        ],
-    );
-    page.gauge(
+        Unit::Count,
+        "Actors by `state`: `joined` (the lease holds), `lost` (ids whose lease expired and that \
+         nobody took again)",
+        "joined = expected",
+        |p| {
+            let a = &p.actors;
+            by(
+                "state",
+                [("joined", a.actors_alive), ("lost", a.actors_lost)],
+            )
+        },
+    ),
+    gauge(
         "landmarl_learner_actors_expected",
-        "Actors that there should be",
-        number(p.actors_expected as u64),
-    );
-    page.counter(
+        Unit::Count,
+        "Actors that there should be: `cluster.actors`; where that is 0, actors that have joined \
+         and did not stop in order",
+        "",
+        |p| p.actors.actors_expected.into(),
+    ),
+    counter(
         "landmarl_learner_env_steps",
-        "Environment steps of all actors and lives",
-        number(p.env_steps),
-    );
-    page.counter(
+        Unit::Count,
+        "Environment steps of all actors and incarnations",
+        "rises",
+        |p| p.actors.env_steps.into(),
+    ),
+    counter(
         "landmarl_learner_episodes",
-        "Walks that ended, of all actors and lives",
-        number(p.episodes),
-    );
-    if let Some(error) = p.episode_error {
-        page.gauge(
-            "landmarl_learner_episode_error_finest_steps",
-            "Mean distance of answer and landmark of the training walks that ended lately",
-            error,
-        );
-    }
-}
-
-fn replay(page: &mut Page, p: &Progress) {
-    page.gauge(
+        Unit::Count,
+        "Episodes that ended, of all actors and incarnations",
+        "rises",
+        |p| p.actors.episodes.into(),
+    ),
+    gauge(
+        "landmarl_learner_episode_error",
+        Unit::FinestSteps,
+        "Mean distance of prediction and landmark of the training episodes that ended lately; \
+         absent before the first",
+        "falls",
+        |p| p.actors.episode_error.into(),
+    ),
+    gauge(
         "landmarl_learner_shards_expected",
+        Unit::Count,
         "Shards of the run",
-        number(p.shards as u64),
-    );
-    for (shard, up) in p.shards_up.iter().enumerate() {
-        page.labelled("shard", &shard.to_string(), |page| {
-            page.gauge(
-                "landmarl_learner_shard_up",
-                "1 while the shard answers the learner",
-                flag(*up),
-            );
-        });
-    }
-    page.gauge(
+        "",
+        |p| p.shards.shards.into(),
+    ),
+    gauge(
+        "landmarl_learner_shard_up",
+        Unit::Flag,
+        "1 while `shard` responds to the learner",
+        "all 1",
+        |p| {
+            let shards = p.shards.shards_up.iter().enumerate();
+            by(
+                "shard",
+                shards.map(|(number, up)| (number.to_string(), *up)),
+            )
+        },
+    ),
+    gauge(
         "landmarl_learner_rows",
-        "Rows in the living shards",
-        number(p.rows),
-    );
-    page.counter(
+        Unit::Rows,
+        "Rows in the shards that respond",
+        "up to `replay.capacity`",
+        |p| p.rows.rows.into(),
+    ),
+    counter(
         "landmarl_learner_rows_inserted",
+        Unit::Rows,
         "Rows into all shards",
-        number(p.inserted),
-    );
-    page.counter(
+        "rises",
+        |p| p.rows.inserted.into(),
+    ),
+    counter(
         "landmarl_learner_rows_sampled",
+        Unit::Rows,
         "Rows out of all shards",
-        number(p.sampled),
-    );
-    page.gauge(
+        "rises",
+        |p| p.rows.sampled.into(),
+    ),
+    gauge(
         "landmarl_learner_samples_per_insert",
+        Unit::Number,
         "Rows sampled per row inserted so far",
-        p.samples_per_insert,
-    );
-    let (sampling, inserting) = p.blocked;
-    page.gauges(
+        "near `replay.samples_per_insert`",
+        |p| p.rows.samples_per_insert.into(),
+    ),
+    gauge(
         "landmarl_learner_limiter_blocked",
-        "1 while the limiter, or missing rows, hold a side back",
-        "side",
-        &[("sampling", flag(sampling)), ("inserting", flag(inserting))],
-    );
-    page.counters(
+        Unit::Flag,
+        "1 while the rate limiter, or missing rows, block a `side`: `sampling` (too few rows or \
+         inserts), `inserting` (too few samples)",
+        "0 most of the time, never both for long",
+        |p| {
+            let (sampling, inserting) = p.rows.blocked;
+            by("side", [("sampling", sampling), ("inserting", inserting)])
+        },
+    ),
+    counter(
         "landmarl_learner_priorities",
-        "New priorities of rows, by what became of them",
-        "outcome",
-        &[
-            ("applied", number(p.applied_priorities)),
-            ("stale", number(p.stale_priorities)),
-            ("dropped", number(p.dropped_priorities)),
-        ],
-    );
-    page.counter(
+        Unit::Rows,
+        "New priorities of rows by `outcome`: `applied`, `stale` (the row was gone), `dropped` \
+         (on the way)",
+        "few stale, none dropped",
+        |p| {
+            let counts = [
+                ("applied", p.priorities.applied_priorities),
+                ("stale", p.priorities.stale_priorities),
+                ("dropped", p.priorities.dropped_priorities),
+            ];
+            by("outcome", counts)
+        },
+    ),
+    counter(
         "landmarl_learner_rows_refused",
+        Unit::Rows,
         "Rows that no actor of this run can have made",
-        number(p.refused_rows),
-    );
-    page.counter(
+        "0",
+        |p| p.collate.refused_rows.into(),
+    ),
+    counter(
         "landmarl_learner_rows_dropped",
-        "Rows that actors gave up because a shard was away",
-        number(p.dropped_rows),
-    );
-}
-
-fn waits(page: &mut Page, p: &Progress) {
-    page.counter_in(
-        Unit::Seconds,
+        Unit::Rows,
+        "Rows that actors gave up because a shard was unreachable",
+        "0",
+        |p| p.actors.dropped_rows.into(),
+    ),
+    counter(
         "landmarl_learner_train_wait",
+        Unit::Seconds,
         "Time that the train thread waited for batches",
-        p.train_wait_s,
-    );
-    page.counter_in(
-        Unit::Seconds,
+        "its rate well below 0.5",
+        |p| p.train.train_wait_s.into(),
+    ),
+    counter(
         "landmarl_learner_limited",
-        "Time that the limiter held batches back, summed over batches",
-        p.limited_s,
-    );
-    page.counter_in(
         Unit::Seconds,
+        "Time that the rate limiter held batches back, summed over batches",
+        "its rate small; else start more actors",
+        |p| p.train.limited_s.into(),
+    ),
+    counter(
         "landmarl_learner_collate_busy",
+        Unit::Seconds,
         "Time of decoding and rendering batches",
-        p.collate_busy_s,
-    );
-}
-
-fn flag(is_so: bool) -> f64 {
-    f64::from(u8::from(is_so))
-}
+        "its rate below 1",
+        |p| p.collate.collate_busy_s.into(),
+    ),
+];
 
 #[cfg(test)]
 mod tests {
@@ -214,19 +268,16 @@ mod tests {
 
     #[test]
     fn progress_becomes_samples() {
-        let progress = Progress {
-            updates: 70,
-            loss: 0.25,
-            actors_alive: 2,
-            actors_lost: 1,
-            actors_expected: 4,
-            shards_up: vec![true, false],
-            blocked: (true, false),
-            episode_error: None,
-            ..Progress::default()
-        };
+        let mut progress = Progress::default();
+        progress.train.updates = 70;
+        progress.train.loss = 0.25;
+        progress.actors.actors_alive = 2;
+        progress.actors.actors_lost = 1;
+        progress.actors.actors_expected = 4;
+        progress.shards.shards_up = vec![true, false];
+        progress.rows.blocked = (true, false);
         let metrics = Metrics::default();
-        let (_tell, seen) = watch::channel(progress);
+        let (sender, seen) = watch::channel(progress);
         metrics.add(LearnerMetrics::new(seen));
         let text = metrics.text().unwrap();
         for line in [
@@ -241,5 +292,9 @@ mod tests {
             assert!(text.contains(line), "{line} is not in {text}");
         }
         assert!(!text.contains("episode_error"), "{text}");
+        sender.send_modify(|p| p.actors.episode_error = Some(2.5));
+        let text = metrics.text().unwrap();
+        let line = "landmarl_learner_episode_error_finest_steps 2.5\n";
+        assert!(text.contains(line), "{text}");
     }
 }

@@ -59,7 +59,7 @@ impl Recorder {
         let Some(events) = &mut self.events else {
             return;
         };
-        let drawn = events.scalars(progress.updates, SystemTime::now(), &curves(progress));
+        let drawn = events.scalars(progress.train.updates, SystemTime::now(), &curves(progress));
         if let Err(error) = drawn {
             tracing::warn!(%error, "TensorBoard's event file takes no more; training goes on");
             self.events = None;
@@ -89,17 +89,18 @@ fn curves(p: &Progress) -> Vec<(&'static str, f64)> {
     #[expect(clippy::cast_precision_loss, reason = "counts shown on a curve")]
     let count = |n: u64| n as f64;
     let mut all = vec![
-        ("train/loss", p.loss),
-        ("train/td_mean", p.td_mean),
-        ("train/q_mean", p.q_mean),
-        ("train/grad_norm", p.grad_norm),
-        ("train/lr", p.lr),
-        ("rate/updates_per_s", p.updates_per_s),
-        ("rate/env_steps_per_s", p.env_steps_per_s),
-        ("replay/rows", count(p.rows)),
-        ("replay/samples_per_insert", p.samples_per_insert),
+        ("train/loss", p.train.loss),
+        ("train/td_mean", p.train.td_mean),
+        ("train/q_mean", p.train.q_mean),
+        ("train/grad_norm", p.train.grad_norm),
+        ("train/lr", p.train.lr),
+        ("rate/updates_per_s", p.pace.updates_per_s),
+        ("rate/env_steps_per_s", p.pace.env_steps_per_s),
+        ("replay/rows", count(p.rows.rows)),
+        ("replay/samples_per_insert", p.rows.samples_per_insert),
         ("system/resident_bytes", count(p.resident_bytes)),
     ];
-    all.extend(p.episode_error.map(|error| ("train/episode_error", error)));
+    let error = p.actors.episode_error;
+    all.extend(error.map(|error| ("train/episode_error", error)));
     all
 }

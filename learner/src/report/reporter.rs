@@ -1,5 +1,5 @@
-//! Progress once a second for whoever watches, and a line of metrics every few
-//! seconds for the run folder.
+//! Measures the progress once a second, and writes a line of metrics into the
+//! run folder every few seconds.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::batch::collate::CollateCounts;
 use crate::error::LearnerError;
 use crate::replay::priorities::PriorityCounts;
 use crate::replay::watchdog::Standstill;
-use crate::report::progress::Progress;
+use crate::report::progress::{Pace, Progress};
 use crate::report::recorder::Recorder;
 use crate::shared::Shared;
 use crate::training::thread::TrainStats;
@@ -63,11 +63,11 @@ impl Mark {
     fn of(at: Instant, p: &Progress) -> Self {
         Self {
             at,
-            updates: p.updates,
-            env_steps: p.env_steps,
-            train_wait_s: p.train_wait_s,
-            limited_s: p.limited_s,
-            collate_busy_s: p.collate_busy_s,
+            updates: p.train.updates,
+            env_steps: p.actors.env_steps,
+            train_wait_s: p.train.train_wait_s,
+            limited_s: p.train.limited_s,
+            collate_busy_s: p.collate.collate_busy_s,
         }
     }
 }
@@ -88,7 +88,7 @@ impl Reporter {
         let recorder = Recorder::open(run_dir)?;
         let now = Instant::now();
         let begin = Progress {
-            updates: train.borrow().updates,
+            train: train.borrow().clone(),
             ..Progress::default()
         };
         let sources = Sources {
@@ -139,71 +139,44 @@ impl Sources {
     fn measure(&mut self) -> Progress {
         let train = self.train.borrow().clone();
         let shared = &self.shared;
+        let actors = {
+            let mut registry = shared.registry();
+            let expected = shared.expected(&registry);
+            registry.totals(expected)
+        };
+        shared.episodes.store(actors.episodes, Relaxed);
         let mut progress = Progress {
-            updates: train.updates,
             updates_total: shared.updates_total,
             elapsed_s: self.began.elapsed().as_secs_f64(),
-            loss: train.loss,
-            td_mean: train.td_mean,
-            q_mean: train.q_mean,
-            grad_norm: train.grad_norm,
-            lr: train.lr,
-            beta: train.beta,
-            train_wait_s: train.wait_s,
             training_s: train.first_update.map(|at| at.elapsed().as_secs_f64()),
-            limited_s: train.limited_s,
-            failed_checkpoints: train.failed_checkpoints,
-            weights_version: train.weights_version,
-            shards_alive: shared.store.alive(),
-            shards: shared.store.shards(),
-            shards_up: shared.store.links().iter().map(|l| l.alive).collect(),
-            collate_busy_s: Duration::from_micros(self.collate.busy_us.load(Relaxed)).as_secs_f64(),
-            refused_rows: self.collate.refused_rows.load(Relaxed),
-            applied_priorities: self.priorities.applied.load(Relaxed),
-            stale_priorities: self.priorities.stale.load(Relaxed),
-            dropped_priorities: self.priorities.dropped.load(Relaxed),
             resident_bytes: resident_bytes(),
-            ..Progress::default()
+            over: false,
+            train,
+            collate: self.collate.totals(),
+            priorities: self.priorities.totals(),
+            actors,
+            rows: shared.store.with_ledger(|l| l.totals()),
+            shards: shared.store.totals(),
+            pace: Pace::default(),
         };
-        {
-            let mut registry = shared.registry();
-            progress.actors_alive = registry.alive();
-            progress.actors_lost = registry.lost();
-            progress.actors_expected = shared.expected(&registry);
-            progress.env_steps = registry.env_steps();
-            progress.episodes = registry.episodes();
-            shared.episodes.store(progress.episodes, Relaxed);
-            progress.dropped_rows = registry.rows_dropped();
-            progress.rows_by_weights_age = registry.rows_by_weights_age();
-            progress.actors_blocked_share = registry.blocked_share();
-            let before = self.progress.borrow().episode_error;
-            progress.episode_error = registry.take_episode_error().or(before);
-        }
-        shared.store.with_ledger(|l| {
-            progress.rows = l.rows();
-            progress.inserted = l.inserted();
-            progress.sampled = l.sampled();
-            progress.samples_per_insert = l.samples_per_insert();
-            progress.limiter = l.why_blocked().unwrap_or_else(|| "open".into());
-            progress.blocked = l.blocked();
-        });
         self.rates(&mut progress);
         self.warn(&progress);
         progress
     }
 
-    /// Rows that neither come nor go are told with the limiter's numbers.
+    /// Warns of rows that neither arrive nor leave, with the limiter's numbers.
     fn warn(&mut self, progress: &Progress) {
-        let (inserted, sampled) = (progress.inserted, progress.sampled);
-        if let Some(stood) = self.standstill.see(inserted, sampled, self.began.elapsed()) {
+        let rows = &progress.rows;
+        let elapsed = self.began.elapsed();
+        if let Some(stood) = self.standstill.see(rows.inserted, rows.sampled, elapsed) {
             tracing::warn!(
                 seconds = stood.as_secs(),
-                inserted,
-                sampled,
-                rows = progress.rows,
-                actors_alive = progress.actors_alive,
-                shards_alive = progress.shards_alive,
-                limiter = progress.limiter,
+                inserted = rows.inserted,
+                sampled = rows.sampled,
+                rows = rows.rows,
+                actors_alive = progress.actors.actors_alive,
+                shards_alive = progress.shards.shards_alive,
+                limiter = rows.limiter,
                 "no row was inserted or sampled: look at the actors if sampling waits, \
                  at the shards' status (`replay-server status`) if inserting does"
             );
@@ -216,14 +189,15 @@ impl Sources {
             let seconds = now.at.duration_since(then.at).as_secs_f64().max(1e-3);
             #[expect(clippy::cast_precision_loss, reason = "counts within seconds")]
             let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
-            progress.updates_per_s = rate(now.updates, then.updates);
-            progress.env_steps_per_s = rate(now.env_steps, then.env_steps);
+            let pace = &mut progress.pace;
+            pace.updates_per_s = rate(now.updates, then.updates);
+            pace.env_steps_per_s = rate(now.env_steps, then.env_steps);
             let share = |new: f64, old: f64| ((new - old) / seconds).clamp(0.0, 1.0);
-            progress.train_wait_share = share(now.train_wait_s, then.train_wait_s);
-            progress.collate_share = share(now.collate_busy_s, then.collate_busy_s);
+            pace.train_wait_share = share(now.train_wait_s, then.train_wait_s);
+            pace.collate_share = share(now.collate_busy_s, then.collate_busy_s);
             #[expect(clippy::cast_precision_loss, reason = "a few requests")]
             let requests = self.prefetch.max(1) as f64;
-            progress.limited_share = share(now.limited_s / requests, then.limited_s / requests);
+            pace.limited_share = share(now.limited_s / requests, then.limited_s / requests);
         }
         self.last.push_back(now);
         if self.last.len() > RATE_REPORTS {

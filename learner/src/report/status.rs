@@ -1,8 +1,8 @@
-//! What the run is doing, put together for whoever asks.
+//! The learner's status, put together from its parts.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use proto::messages::learner_status::{LearnerStatus, Pace};
+use proto::messages::status::LearnerStatus;
 
 use crate::report::progress::Progress;
 use crate::shared::Shared;
@@ -12,7 +12,7 @@ use crate::shared::Shared;
 pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
     let now = shared.now();
     // Host and process are one word: `lab3/711`.
-    let asked = |told: &str| host.is_empty() || told.split('/').next() == Some(host);
+    let asked = |of: &str| host.is_empty() || of.split('/').next() == Some(host);
     let (actors, expected, rows_by_weights_age) = {
         let registry = shared.registry();
         let actors = registry.actors().iter().filter(|a| !a.left);
@@ -27,10 +27,9 @@ pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
         evaluators.retain(|e| asked(&e.host));
         (evaluators, evaluations.last(), evaluations.best())
     };
-    let (samples_per_insert, limiter, rows) = shared
-        .store
-        .with_ledger(|l| (l.samples_per_insert(), l.why_blocked(), l.rows()));
+    let rows = shared.store.with_ledger(|l| l.totals());
     let progress = shared.progress.borrow().clone();
+    let pace = progress.pace;
     let updates = shared.updates.load(Relaxed);
     let newest = shared.newest.borrow().clone();
     LearnerStatus {
@@ -40,31 +39,25 @@ pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
         weights_version: newest.as_ref().map_or(0, |p| p.version),
         actors,
         shards: shared.store.links(),
-        samples_per_insert,
-        limiter: limiter.unwrap_or_else(|| "open".into()),
+        samples_per_insert: rows.samples_per_insert,
+        limiter: rows.limiter,
         version: env!("CARGO_PKG_VERSION").into(),
         actors_expected: u32::try_from(expected).unwrap_or(u32::MAX),
-        pace: pace(&progress),
+        updates_per_s: pace.updates_per_s,
+        env_steps_per_s: pace.env_steps_per_s,
+        train_wait_share: pace.train_wait_share,
+        limited_share: pace.limited_share,
+        collate_share: pace.collate_share,
         elapsed_s: now.as_secs_f64(),
         left_s: left(&progress, updates, shared),
         over: shared.over.load(Relaxed),
-        weights_age_s: newest.map_or(0.0, |p| p.age_s()),
+        weights_age_s: newest.map_or(0.0, |p| p.age().as_secs_f64()),
         evaluators,
         last_evaluation,
         best_evaluation,
-        rows_by_weights_age,
+        rows_by_weights_age: rows_by_weights_age.into(),
         min_rows: shared.min_rows,
-        rows,
-    }
-}
-
-fn pace(p: &Progress) -> Pace {
-    Pace {
-        updates_per_s: p.updates_per_s,
-        env_steps_per_s: p.env_steps_per_s,
-        train_wait_share: p.train_wait_share,
-        limited_share: p.limited_share,
-        collate_share: p.collate_share,
+        rows: rows.rows,
     }
 }
 
@@ -72,7 +65,8 @@ fn pace(p: &Progress) -> Pace {
 fn left(progress: &Progress, updates: u64, shared: &Shared) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "a time for people")]
     let updates = shared.updates_total.saturating_sub(updates) as f64;
-    let by_updates = (progress.updates_per_s > 1e-3).then(|| updates / progress.updates_per_s);
+    let pace = progress.pace.updates_per_s;
+    let by_updates = (pace > 1e-3).then(|| updates / pace);
     let limit_s = shared.max_minutes * 60.0;
     let by_time = progress
         .training_s

@@ -1,22 +1,22 @@
 //! A run's status in words and as JSON, for `landmarl status` and `learner status`.
 
-use proto::messages::evaluator::Evaluation;
-use proto::messages::learner_status::{ActorStatus, LearnerStatus, ShardLink, WEIGHTS_AGE_BOUNDS};
+use proto::messages::status::{LearnerStatus, ShardSummary};
 use proto::transport::channel;
 use proto::transport::retry::{CALL_DEADLINE, reason, unary};
 use proto::transport::security::{Role, Security};
 use proto::wire;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::report::bottleneck::bottleneck;
+use crate::report::bottleneck::{Bottleneck, bottleneck};
 
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// An address that is none.
+    /// The address is invalid.
     #[error(transparent)]
     Address(#[from] proto::transport::endpoint::AddressError),
-    /// Nobody answers, or refuses to.
+    /// No answer, or a refusal.
     #[error(
         "{address} does not answer: {why}; is a learner running there? (`learner run`, or `landmarl train` for all in one)"
     )]
@@ -26,21 +26,13 @@ pub enum StatusError {
         /// What came instead.
         why: String,
     },
-    /// It answers what is no status.
-    #[error("{address} answers what this version does not understand: {source}")]
-    Unreadable {
-        /// Who was asked.
-        address: String,
-        /// What is wrong.
-        source: proto::error::ProtocolError,
-    },
 }
 
 /// Asks the learner at `address`; for one host's actors and evaluators alone
 /// where `host` is not empty.
 ///
 /// # Errors
-/// When it cannot be reached or understood.
+/// When it does not reply.
 pub async fn ask(
     address: &str,
     security: &Security,
@@ -50,87 +42,36 @@ pub async fn ask(
     let host = host.to_owned();
     let request = wire::LearnerStatusRequest { host };
     let reply = unary(request, CALL_DEADLINE, |r| client.status(r)).await;
-    let reply = reply.map_err(|status| StatusError::NoAnswer {
+    reply.map_err(|status| StatusError::NoAnswer {
         address: address.to_owned(),
         why: reason(&status),
-    })?;
-    LearnerStatus::try_from(reply).map_err(|source| StatusError::Unreadable {
-        address: address.to_owned(),
-        source,
     })
 }
 
-/// Joined and expected actors.
+/// Actors whose lease holds.
 fn joined(s: &LearnerStatus) -> usize {
     s.actors.iter().filter(|a| a.alive).count()
 }
 
+/// A status with what follows from it.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    status: &'a LearnerStatus,
+    actors_joined: usize,
+    limits: Bottleneck,
+}
+
 /// One JSON object.
-#[must_use]
-pub fn as_json(s: &LearnerStatus) -> Value {
-    let actors: Vec<Value> = s.actors.iter().map(actor_json).collect();
-    let shards: Vec<Value> = s.shards.iter().map(shard_json).collect();
-    let evaluators: Vec<Value> = s
-        .evaluators
-        .iter()
-        .map(|e| json!({ "host": e.host, "heard_s": e.heard_s, "evaluating": e.evaluating }))
-        .collect();
-    json!({
-        "run": s.run_id, "over": s.over, "version": s.version,
-        "updates": s.updates, "updates_total": s.updates_total,
-        "updates_per_s": s.pace.updates_per_s, "elapsed_s": s.elapsed_s, "left_s": s.left_s,
-        "env_steps_per_s": s.pace.env_steps_per_s,
-        "weights_version": s.weights_version, "weights_age_s": s.weights_age_s,
-        "samples_per_insert": s.samples_per_insert, "limiter": s.limiter,
-        "train_wait_share": s.pace.train_wait_share, "limited_share": s.pace.limited_share,
-        "collate_share": s.pace.collate_share, "rows": s.rows, "min_rows": s.min_rows,
-        "rows_by_weights_age": rows_by_age(s).into_iter().map(|(label, rows)| (label, json!(rows)))
-            .collect::<serde_json::Map<_, _>>(),
-        "actors_joined": joined(s), "actors_expected": s.actors_expected,
-        "limits": bottleneck(s),
-        "last_evaluation": s.last_evaluation.map(evaluation_json),
-        "best_evaluation": s.best_evaluation.map(evaluation_json),
-        "actors": actors, "shards": shards, "evaluators": evaluators,
+///
+/// # Errors
+/// When serde cannot write it.
+pub fn as_json(s: &LearnerStatus) -> serde_json::Result<Value> {
+    serde_json::to_value(Report {
+        status: s,
+        actors_joined: joined(s),
+        limits: bottleneck(s),
     })
-}
-
-fn actor_json(a: &ActorStatus) -> Value {
-    json!({
-        "actor": a.writer.actor, "incarnation": a.writer.incarnation, "restarts": a.restarts,
-        "host": a.host, "alive": a.alive, "state": state(a), "heartbeat_age_s": a.heartbeat_age_s,
-        "env_steps": a.env_steps, "env_steps_per_s": a.env_steps_per_s,
-        "exploration": a.exploration, "blocked_share": a.blocked_share,
-        "weights_version": a.weights_version, "weights_age_s": a.weights_age_s,
-        "weights_latency_s": a.weights_latency_s, "rows_dropped": a.rows_dropped,
-    })
-}
-
-fn shard_json(l: &ShardLink) -> Value {
-    let s = l.summary;
-    json!({
-        "address": l.address, "alive": l.alive, "silent_s": l.silent_s, "why": l.why,
-        "restarts": l.restarts, "rows": s.map(|s| s.rows), "inserted": s.map(|s| s.inserted),
-        "sampled": s.map(|s| s.sampled), "writers_waiting": s.map(|s| s.writers_waiting),
-    })
-}
-
-fn evaluation_json(e: Evaluation) -> Value {
-    json!({
-        "updates": e.updates, "weights_version": e.weights_version, "best": e.best,
-        "mean_error_mm": e.mean_error_mm, "mean_error_voxels": e.mean_error_voxels,
-        "median_error_mm": e.median_error_mm, "constant_guess_mm": e.constant_guess_mm,
-        "seconds": e.seconds,
-    })
-}
-
-fn rows_by_age(s: &LearnerStatus) -> Vec<(String, u64)> {
-    let bounds = WEIGHTS_AGE_BOUNDS.map(|bound| format!("up to {bound}"));
-    let labels = bounds.into_iter().chain(["more".to_owned()]);
-    labels.zip(s.rows_by_weights_age).collect()
-}
-
-fn state(a: &ActorStatus) -> &'static str {
-    if a.alive { a.state.word() } else { "lost" }
 }
 
 /// Some lines, without a newline at the end.
@@ -163,14 +104,15 @@ fn head(s: &LearnerStatus) -> Vec<String> {
         (false, Some(left)) => format!("{} left", duration(left)),
         (false, None) => "time left unknown".to_owned(),
     };
-    let by_age: Vec<String> = rows_by_age(s)
+    let by_age: Vec<String> = s
+        .rows_by_weights_age()
         .into_iter()
         .map(|(label, rows)| format!("{rows} {label}"))
         .collect();
     vec![
         format!(
             "run {}: {} of {} updates, {:.1} updates/s, {left}",
-            s.run_id, s.updates, s.updates_total, s.pace.updates_per_s
+            s.run_id, s.updates, s.updates_total, s.updates_per_s
         ),
         format!(
             "weights version {}, published {} ago; rows by versions behind: {}",
@@ -180,7 +122,7 @@ fn head(s: &LearnerStatus) -> Vec<String> {
         ),
         format!(
             "{:.0} environment steps/s, {:.2} samples per insert, limiter {}",
-            s.pace.env_steps_per_s, s.samples_per_insert, s.limiter
+            s.env_steps_per_s, s.samples_per_insert, s.limiter
         ),
     ]
 }
@@ -188,21 +130,21 @@ fn head(s: &LearnerStatus) -> Vec<String> {
 fn actor_table(s: &LearnerStatus) -> Vec<String> {
     let head = [
         "id", "host", "state", "steps/s", "steps", "explores", "weights", "behind", "age", "waits",
-        "restarts", "heard",
+        "restarts", "seen",
     ];
     let rows = s.actors.iter().map(|a| {
+        let report = a.report();
+        let behind = s.weights_version.saturating_sub(report.weights_version);
         vec![
-            a.writer.actor.to_string(),
+            a.actor.to_string(),
             a.host.clone(),
-            state(a).to_owned(),
+            report.state().word().to_owned(),
             format!("{:.1}", a.env_steps_per_s),
-            a.env_steps.to_string(),
-            format!("{:.2}", a.exploration),
-            a.weights_version.to_string(),
-            s.weights_version
-                .saturating_sub(a.weights_version)
-                .to_string(),
-            duration(a.weights_age_s),
+            report.env_steps.to_string(),
+            format!("{:.2}", report.exploration),
+            report.weights_version.to_string(),
+            behind.to_string(),
+            duration(report.weights_age_s),
             format!("{:.0} %", a.blocked_share * 100.0),
             a.restarts.to_string(),
             format!("{} ago", duration(a.heartbeat_age_s)),
@@ -216,21 +158,21 @@ fn shard_table(s: &LearnerStatus) -> Vec<String> {
         "shard", "address", "state", "rows", "inserted", "sampled", "restarts", "",
     ];
     let rows = s.shards.iter().enumerate().map(|(number, l)| {
-        let count = |of: fn(&proto::messages::sample::ShardSummary) -> u64| {
+        let count = |of: fn(&ShardSummary) -> u64| {
             l.summary
                 .as_ref()
                 .map_or_else(|| "–".into(), |s| of(s).to_string())
         };
-        let away = format!("silent for {}: {}", duration(l.silent_s), l.why);
+        let silent = format!("silent for {}: {}", duration(l.silent_s), l.why);
         vec![
             number.to_string(),
             l.address.clone(),
-            if l.alive { "answers" } else { "away" }.to_owned(),
+            if l.alive { "answers" } else { "unreachable" }.to_owned(),
             count(|s| s.rows),
             count(|s| s.inserted),
             count(|s| s.sampled),
             l.restarts.to_string(),
-            if l.alive { String::new() } else { away },
+            if l.alive { String::new() } else { silent },
         ]
     });
     table(&head, 3, rows)

@@ -13,12 +13,14 @@ use common::run::throttle::Throttle;
 use common::transition::row::RowShape;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use model::DeviceChoice;
+use proto::messages::weights::Published;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
+use serde::Serialize;
 use tch::Device;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::actors::broadcast::{Published, Publisher};
+use crate::actors::broadcast::Publisher;
 use crate::batch::augment::Augmenter;
 use crate::batch::collate::{self, Collate, CollateCounts, READY, Ready};
 use crate::batch::sampler::SampledRows;
@@ -36,32 +38,33 @@ const LOOK_UP_EVERY: Duration = Duration::from_millis(50);
 /// Random stream of the augmentation, apart from the trainer's.
 const AUGMENT_STREAM: u64 = 7;
 
-/// What the train thread tells after each update.
-#[derive(Debug, Clone, Default)]
+/// What the train thread reports after each update.
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct TrainStats {
     /// Updates done.
     pub updates: u64,
-    /// Of the last update.
+    /// Loss of the last update.
     pub loss: f64,
-    /// Of the last update.
+    /// Mean |TD error| of the last batch's active agents.
     pub td_mean: f64,
-    /// Of the last update.
+    /// Mean Q-value of the last batch's actions.
     pub q_mean: f64,
-    /// Of the last update.
+    /// Gradient norm of the last update before clipping.
     pub grad_norm: f64,
-    /// Of the last update.
+    /// Learning rate of the last update.
     pub lr: f64,
     /// Exponent of the importance weights.
     pub beta: f64,
     /// Seconds spent waiting for batches.
-    pub wait_s: f64,
-    /// Seconds that batches were held back by the limiter.
+    pub train_wait_s: f64,
+    /// Seconds that batches were held back by the limiter, summed over batches.
     pub limited_s: f64,
     /// Version of the newest weights.
     pub weights_version: u64,
     /// Checkpoints that could not be written.
     pub failed_checkpoints: u64,
     /// When the first update of this process began.
+    #[serde(skip)]
     pub first_update: Option<Instant>,
 }
 
@@ -348,7 +351,7 @@ impl Run {
             }
             let begin = Instant::now();
             let ready = batches.recv_timeout(LOOK_UP_EVERY);
-            self.stats.wait_s += begin.elapsed().as_secs_f64();
+            self.stats.train_wait_s += begin.elapsed().as_secs_f64();
             match ready {
                 Ok(ready) => {
                     self.stats.first_update.get_or_insert_with(Instant::now);

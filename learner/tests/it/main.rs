@@ -8,14 +8,14 @@ mod shard;
 use std::time::Duration;
 
 use learner::LearnerError;
-use proto::messages::heartbeat::{ActorState, Heartbeat, HeartbeatReply};
+use proto::messages::chunks::Chunk;
+use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
-use proto::messages::learner_status::LearnerStatus;
-use proto::messages::weights::{WatchRequest, WeightsChunk};
+use proto::messages::status::{ActorReport, ActorState};
+use proto::messages::weights::{Receiver, WatchRequest};
 use proto::wire;
 use setup::{Run, config};
-use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 use tonic::Code;
 
@@ -37,18 +37,20 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 fn heartbeat(writer: Writer) -> wire::HeartbeatRequest {
     Heartbeat {
         writer,
-        env_steps: 123,
+        report: ActorReport {
+            env_steps: 123,
+            rows_dropped: 0,
+            weights_version: 1,
+            weights_age_s: 0.5,
+            state: ActorState::Acting.into(),
+            exploration: 0.25,
+            weights_latency_s: 0.0,
+        },
         episodes: 4,
         rows_sent: 100,
-        rows_dropped: 0,
-        weights_version: 1,
         blocked_s: 0.0,
         episode_error: 2.5,
         episode_errors: 4,
-        weights_age_s: 0.5,
-        state: ActorState::Acting,
-        exploration: 0.25,
-        weights_latency_s: 0.0,
     }
     .into()
 }
@@ -79,7 +81,7 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
     };
     let stream = client.watch_weights(wire::WatchRequest::from(watch)).await;
     let mut stream = stream.unwrap().into_inner();
-    let (mut versions, mut whole) = (Vec::new(), Vec::new());
+    let (mut versions, mut receiver) = (Vec::new(), Receiver::default());
     let mut feeding: Option<JoinHandle<()>> = None;
     loop {
         let reply = client.heartbeat(heartbeat(writer)).await.unwrap();
@@ -93,16 +95,12 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
         }
         let next = tokio::time::timeout(Duration::from_millis(100), stream.message()).await;
         let Ok(Ok(Some(chunk))) = next else { continue };
-        let chunk = WeightsChunk::try_from(chunk).unwrap();
-        whole.extend_from_slice(&chunk.data);
-        if chunk.is_last() {
-            let sum: [u8; 32] = Sha256::digest(&whole).into();
-            assert_eq!(sum, chunk.sha256);
-            let read = model::files::weights::from_bytes(&whole).unwrap();
+        let chunk = Chunk::try_from(chunk).unwrap();
+        if let Some(weights) = receiver.push(&chunk).unwrap() {
+            let read = model::files::weights::from_bytes(&weights.bytes).unwrap();
             let updates = &read.metadata[learner::training::trainer::UPDATES_KEY];
-            assert_eq!(*updates, chunk.updates.to_string());
-            versions.push(chunk.version);
-            whole.clear();
+            assert_eq!(*updates, weights.updates.to_string());
+            versions.push(weights.version);
             feeding.get_or_insert_with(|| run.feed());
         }
     }
@@ -121,9 +119,9 @@ async fn a_run_trains_to_its_end_and_tells_everyone() {
     assert_eq!(versions.first(), Some(&1), "published at the start");
     assert!(versions.windows(2).all(|w| w[0] < w[1]));
     let progress = &summary.progress;
-    assert!(progress.over && progress.loss.is_finite());
+    assert!(progress.over && progress.train.loss.is_finite());
     assert_eq!(
-        (progress.env_steps, progress.episode_error),
+        (progress.actors.env_steps, progress.actors.episode_error),
         (123, Some(2.5))
     );
     let updated: u64 = run.shards.iter().map(|s| s.state().updated).sum();
@@ -144,18 +142,18 @@ async fn a_dead_shard_is_left_out_and_its_return_picked_up() {
     let mut run = Run::start(config, false).await;
     let feeding = run.feed();
     let progress = run.progress.clone();
-    let updates = || progress.borrow().updates;
+    let updates = || progress.borrow().train.updates;
     until("first updates", || updates() > 5).await;
     run.shards[1].kill();
     until("the loss is noticed", || {
-        progress.borrow().shards_alive == 1
+        progress.borrow().shards.shards_alive == 1
     })
     .await;
     let then = updates();
     until("training goes on with one shard", || updates() > then + 20).await;
     run.shards[1].revive();
     until("the return is noticed", || {
-        progress.borrow().shards_alive == 2
+        progress.borrow().shards.shards_alive == 2
     })
     .await;
     until("it gets credit and rows", || {
@@ -167,9 +165,15 @@ async fn a_dead_shard_is_left_out_and_its_return_picked_up() {
     until("training goes on with both", || updates() > then + 20).await;
     // All at once, and empty: neither a block nor a burst.
     run.shards.iter().for_each(shard::Shard::kill);
-    until("all are gone", || progress.borrow().shards_alive == 0).await;
+    until("all are gone", || {
+        progress.borrow().shards.shards_alive == 0
+    })
+    .await;
     run.shards.iter().for_each(shard::Shard::revive);
-    until("all are back", || progress.borrow().shards_alive == 2).await;
+    until("all are back", || {
+        progress.borrow().shards.shards_alive == 2
+    })
+    .await;
     let then = updates();
     until("training goes on after a total loss", || {
         updates() > then + 20
@@ -242,7 +246,7 @@ async fn a_stopped_run_goes_on_where_it_was() {
     let progress = run.progress.clone();
     until("some updates and walks", || {
         let progress = progress.borrow();
-        progress.updates > 10 && progress.episodes == 4
+        progress.train.updates > 10 && progress.actors.episodes == 4
     })
     .await;
     feeding.abort();
@@ -258,7 +262,7 @@ async fn a_stopped_run_goes_on_where_it_was() {
         .status(wire::LearnerStatusRequest::default())
         .await
         .unwrap();
-    let status = LearnerStatus::try_from(status.into_inner()).unwrap();
+    let status = status.into_inner();
     assert!(
         status.updates >= first.updates,
         "{} of {}",
@@ -269,7 +273,7 @@ async fn a_stopped_run_goes_on_where_it_was() {
     let second = again.ended().await.unwrap();
     feeding.abort();
     assert_eq!((second.updates, second.stopped_early), (total, false));
-    let walks = second.progress.episodes;
+    let walks = second.progress.actors.episodes;
     assert_eq!(walks, 4, "learner.max_episodes is of the whole run");
     // Other rules: refused before anything is served.
     let other = config(|c| c.rules.max_steps = 9);

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
 use proto::messages::hello::Hello;
-use proto::messages::sample::{RowKey, SampleRequest, SampledBatch, ShardSummary};
+use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
+use proto::messages::status::ShardSummary;
 use proto::messages::update::{PriorityUpdate, UpdateReply};
 use proto::wire;
 use proto::wire::replay_server::Replay;

@@ -113,6 +113,7 @@ pub struct SampleReply {
     pub summary: ::core::option::Option<ShardSummary>,
 }
 /// The shard at the moment of the reply.
+#[derive(serde::Serialize)]
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct ShardSummary {
     #[prost(uint32, tag = "1")]
@@ -160,9 +161,11 @@ pub struct UpdateReply {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShardStatusRequest {}
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ShardStatus {
     #[prost(message, optional, tag = "1")]
+    #[serde(flatten)]
     pub summary: ::core::option::Option<ShardSummary>,
     #[prost(uint64, tag = "2")]
     pub capacity: u64,
@@ -178,8 +181,9 @@ pub struct ShardStatus {
     pub refused_batches: u64,
     #[prost(string, tag = "8")]
     pub version: ::prost::alloc::string::String,
-    #[prost(string, tag = "9")]
-    pub run_id: ::prost::alloc::string::String,
+    /// Absent before the first hello.
+    #[prost(string, optional, tag = "9")]
+    pub run_id: ::core::option::Option<::prost::alloc::string::String>,
     /// The number of the next row, over all lives: the journal's position.
     #[prost(uint64, tag = "10")]
     pub next_row: u64,
@@ -197,6 +201,7 @@ pub struct ShardStatus {
     pub unacknowledged: u64,
 }
 /// What a journal does.
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JournalStatus {
     /// Rows with lower numbers are on the disk.
@@ -214,9 +219,9 @@ pub struct JournalStatus {
     pub busy_s: f64,
     #[prost(double, tag = "6")]
     pub longest_s: f64,
-    /// Why the disk refuses; empty while it does not.
-    #[prost(string, tag = "7")]
-    pub failing: ::prost::alloc::string::String,
+    /// Why the last write failed; absent while writes succeed.
+    #[prost(string, optional, tag = "7")]
+    pub failing: ::core::option::Option<::prost::alloc::string::String>,
     /// Bytes of rows on their way to the disk, and how many may be before inserts wait.
     #[prost(uint64, tag = "8")]
     pub queued_bytes: u64,
@@ -904,43 +909,54 @@ pub struct JoinReply {
     #[prost(string, tag = "6")]
     pub run_id: ::prost::alloc::string::String,
 }
+/// What an actor reports with each heartbeat. The learner passes it on in its
+/// status as it is, so that a field added here shows there.
+#[derive(serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct ActorReport {
+    /// Environment steps and rows given up since the actor joined.
+    #[prost(uint64, tag = "1")]
+    pub env_steps: u64,
+    #[prost(uint64, tag = "2")]
+    pub rows_dropped: u64,
+    #[prost(uint64, tag = "3")]
+    pub weights_version: u64,
+    /// Seconds since the weights that it acts with arrived.
+    #[prost(double, tag = "4")]
+    pub weights_age_s: f64,
+    #[prost(enumeration = "ActorState", tag = "5")]
+    #[serde(serialize_with = "crate::messages::status::state")]
+    pub state: i32,
+    /// Mean probability of a random action over its slots now.
+    #[prost(double, tag = "6")]
+    pub exploration: f64,
+    /// Seconds from the publication of the newest weights acted with to the end of
+    /// the first step with them, by the two hosts' clocks; 0 before the first.
+    #[prost(double, tag = "7")]
+    pub weights_latency_s: f64,
+}
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct HeartbeatRequest {
     #[prost(uint32, tag = "1")]
     pub actor: u32,
     #[prost(uint32, tag = "2")]
     pub incarnation: u32,
-    #[prost(uint64, tag = "3")]
-    pub env_steps: u64,
+    #[prost(message, optional, tag = "3")]
+    pub report: ::core::option::Option<ActorReport>,
+    /// Since the actor joined.
     #[prost(uint64, tag = "4")]
     pub episodes: u64,
     #[prost(uint64, tag = "5")]
     pub rows_sent: u64,
-    #[prost(uint64, tag = "6")]
-    pub rows_dropped: u64,
-    #[prost(uint64, tag = "7")]
-    pub weights_version: u64,
     /// Seconds since the last heartbeat that the actor waited for the shards.
-    #[prost(double, tag = "8")]
+    #[prost(double, tag = "6")]
     pub blocked_s: f64,
     /// Mean error (finest steps) of the episodes that ended since the last
     /// heartbeat, and how many did.
-    #[prost(double, tag = "9")]
+    #[prost(double, tag = "7")]
     pub episode_error: f64,
-    #[prost(uint64, tag = "10")]
+    #[prost(uint64, tag = "8")]
     pub episode_errors: u64,
-    /// Seconds since the weights that it acts with arrived.
-    #[prost(double, tag = "11")]
-    pub weights_age_s: f64,
-    #[prost(enumeration = "ActorState", tag = "12")]
-    pub state: i32,
-    /// Mean probability of a random action over its slots now.
-    #[prost(double, tag = "13")]
-    pub exploration: f64,
-    /// Seconds from the publication of the newest weights acted with to the end of
-    /// the first step with them, by the two hosts' clocks; 0 before the first.
-    #[prost(double, tag = "14")]
-    pub weights_latency_s: f64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatReply {
@@ -971,24 +987,34 @@ pub struct WatchRequest {
     #[prost(bool, tag = "4")]
     pub untrained_first: bool,
 }
+/// A piece of a whole: of one version of the weights or of one checkpoint. The
+/// pieces of a whole come in order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WeightsChunk {
+pub struct Chunk {
+    /// Of the whole: bytes and SHA-256; in every chunk.
+    #[prost(uint64, tag = "1")]
+    pub total_bytes: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub sha256: ::prost::bytes::Bytes,
+    /// Where in the whole this chunk starts.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// At most 1 MiB; empty only where a receiver has the whole already.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub data: ::prost::bytes::Bytes,
+    /// Only of weights; in every chunk.
+    #[prost(message, optional, tag = "5")]
+    pub weights: ::core::option::Option<WeightsVersion>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WeightsVersion {
     #[prost(uint64, tag = "1")]
     pub version: u64,
-    /// Of the whole: bytes and SHA-256; in every chunk.
-    #[prost(uint64, tag = "2")]
-    pub total_bytes: u64,
-    #[prost(bytes = "bytes", tag = "3")]
-    pub sha256: ::prost::bytes::Bytes,
-    #[prost(uint64, tag = "4")]
-    pub offset: u64,
-    #[prost(bytes = "bytes", tag = "5")]
-    pub data: ::prost::bytes::Bytes,
     /// Updates done when these weights were published.
-    #[prost(uint64, tag = "6")]
+    #[prost(uint64, tag = "2")]
     pub updates: u64,
     /// When they were published: microseconds since 1970 by the learner's clock.
-    #[prost(uint64, tag = "7")]
+    #[prost(uint64, tag = "3")]
     pub published_us: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -997,6 +1023,7 @@ pub struct LearnerStatusRequest {
     #[prost(string, tag = "1")]
     pub host: ::prost::alloc::string::String,
 }
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ActorStatus {
     #[prost(uint32, tag = "1")]
@@ -1005,33 +1032,25 @@ pub struct ActorStatus {
     pub incarnation: u32,
     #[prost(string, tag = "3")]
     pub host: ::prost::alloc::string::String,
+    /// Whether its lease holds.
     #[prost(bool, tag = "4")]
     pub alive: bool,
     #[prost(double, tag = "5")]
     pub heartbeat_age_s: f64,
-    #[prost(uint64, tag = "6")]
-    pub env_steps: u64,
-    #[prost(uint64, tag = "7")]
-    pub weights_version: u64,
-    #[prost(double, tag = "8")]
+    #[prost(double, tag = "6")]
     pub env_steps_per_s: f64,
-    #[prost(double, tag = "9")]
-    pub weights_age_s: f64,
-    #[prost(enumeration = "ActorState", tag = "10")]
-    pub state: i32,
-    #[prost(double, tag = "11")]
-    pub exploration: f64,
-    #[prost(double, tag = "12")]
-    pub weights_latency_s: f64,
     /// Share of the time, lately, that it waited for the shards: 0 to 1.
-    #[prost(double, tag = "13")]
+    #[prost(double, tag = "7")]
     pub blocked_share: f64,
-    /// Lives under this id before this one.
-    #[prost(uint32, tag = "14")]
+    /// Earlier incarnations under this id.
+    #[prost(uint32, tag = "8")]
     pub restarts: u32,
-    #[prost(uint64, tag = "15")]
-    pub rows_dropped: u64,
+    /// Its last report; the state is LOST where the lease does not hold.
+    #[prost(message, optional, tag = "9")]
+    #[serde(flatten)]
+    pub report: ::core::option::Option<ActorReport>,
 }
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ShardLink {
     #[prost(string, tag = "1")]
@@ -1039,6 +1058,7 @@ pub struct ShardLink {
     #[prost(bool, tag = "2")]
     pub alive: bool,
     #[prost(message, optional, tag = "3")]
+    #[serde(flatten, serialize_with = "crate::messages::status::counters")]
     pub summary: ::core::option::Option<ShardSummary>,
     /// Seconds since it answered last; since the learner's start if never.
     #[prost(double, tag = "4")]
@@ -1046,11 +1066,12 @@ pub struct ShardLink {
     /// Why the last call failed; empty while it answers.
     #[prost(string, tag = "5")]
     pub why: ::prost::alloc::string::String,
-    /// Lives before this one that the learner saw.
+    /// Earlier incarnations that the learner saw.
     #[prost(uint32, tag = "6")]
     pub restarts: u32,
 }
 /// One evaluation of the selection scans.
+#[derive(serde::Serialize, serde::Deserialize)]
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct Evaluation {
     #[prost(uint64, tag = "1")]
@@ -1081,9 +1102,9 @@ pub struct EvaluatorBeatRequest {
     /// For people: host and process.
     #[prost(string, tag = "2")]
     pub host: ::prost::alloc::string::String,
-    /// The weights that it evaluates now; 0 for none.
-    #[prost(uint64, tag = "3")]
-    pub evaluating: u64,
+    /// The weights that it evaluates now.
+    #[prost(uint64, optional, tag = "3")]
+    pub evaluating: ::core::option::Option<u64>,
     /// What it found since the last beat.
     #[prost(message, optional, tag = "4")]
     pub evaluation: ::core::option::Option<Evaluation>,
@@ -1105,23 +1126,26 @@ pub struct EvaluatorBeatReply {
     /// The weights of this evaluation are to be sent with KeepBest.
     #[prost(bool, tag = "3")]
     pub wanted: bool,
-    /// The last weights of a run that is over; worth an evaluation still. 0 before.
-    #[prost(uint64, tag = "4")]
-    pub last_version: u64,
+    /// The last weights of a run that is over; worth an evaluation still. Absent before.
+    #[prost(uint64, optional, tag = "4")]
+    pub last_version: ::core::option::Option<u64>,
     /// Updates of the newest evaluation that the learner knows of.
     #[prost(uint64, optional, tag = "5")]
     pub last_updates: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeepBestReply {}
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EvaluatorStatus {
     #[prost(string, tag = "1")]
     pub host: ::prost::alloc::string::String,
+    /// Seconds since its last beat.
     #[prost(double, tag = "2")]
     pub heard_s: f64,
-    #[prost(uint64, tag = "3")]
-    pub evaluating: u64,
+    /// The weights that it evaluates now.
+    #[prost(uint64, optional, tag = "3")]
+    pub evaluating: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListCheckpointsRequest {}
@@ -1161,22 +1185,11 @@ pub struct PullCheckpointRequest {
     #[prost(bytes = "bytes", tag = "3")]
     pub sha256: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CheckpointChunk {
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "2")]
-    pub total_bytes: u64,
-    #[prost(bytes = "bytes", tag = "3")]
-    pub sha256: ::prost::bytes::Bytes,
-    #[prost(uint64, tag = "4")]
-    pub offset: u64,
-    #[prost(bytes = "bytes", tag = "5")]
-    pub data: ::prost::bytes::Bytes,
-}
+#[derive(serde::Serialize)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LearnerStatus {
     #[prost(string, tag = "1")]
+    #[serde(rename = "run")]
     pub run_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub updates: u64,
@@ -1231,6 +1244,7 @@ pub struct LearnerStatus {
     /// Rows that actors sent, by how many versions their weights were behind the
     /// newest: at most 1, 3, 10, 30, and more.
     #[prost(uint64, repeated, tag = "23")]
+    #[serde(serialize_with = "crate::messages::status::ages")]
     pub rows_by_weights_age: ::prost::alloc::vec::Vec<u64>,
     /// Rows before the first update, and rows there are.
     #[prost(uint64, tag = "24")]
@@ -1241,16 +1255,17 @@ pub struct LearnerStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ActorState {
-    Unspecified = 0,
-    /// No weights have come yet.
-    Starting = 1,
-    Acting = 2,
+    /// No weights have arrived yet.
+    Starting = 0,
+    Acting = 1,
     /// Waits for shards to take rows.
-    Blocked = 3,
+    Blocked = 2,
     /// Waits for newer weights: its own are older than actor.max_staleness allows.
-    Stale = 4,
-    /// Told to stop: this is its last heartbeat, and nobody misses it.
-    Left = 5,
+    Stale = 3,
+    /// Stops in order: this is its last heartbeat.
+    Left = 4,
+    /// Only in the learner's status: the lease has expired.
+    Lost = 5,
 }
 impl ActorState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1259,23 +1274,23 @@ impl ActorState {
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::Unspecified => "ACTOR_STATE_UNSPECIFIED",
             Self::Starting => "ACTOR_STATE_STARTING",
             Self::Acting => "ACTOR_STATE_ACTING",
             Self::Blocked => "ACTOR_STATE_BLOCKED",
             Self::Stale => "ACTOR_STATE_STALE",
             Self::Left => "ACTOR_STATE_LEFT",
+            Self::Lost => "ACTOR_STATE_LOST",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "ACTOR_STATE_UNSPECIFIED" => Some(Self::Unspecified),
             "ACTOR_STATE_STARTING" => Some(Self::Starting),
             "ACTOR_STATE_ACTING" => Some(Self::Acting),
             "ACTOR_STATE_BLOCKED" => Some(Self::Blocked),
             "ACTOR_STATE_STALE" => Some(Self::Stale),
             "ACTOR_STATE_LEFT" => Some(Self::Left),
+            "ACTOR_STATE_LOST" => Some(Self::Lost),
             _ => None,
         }
     }
@@ -1421,7 +1436,7 @@ pub mod learner_client {
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::WeightsChunk>>,
+            tonic::Response<tonic::codec::Streaming<super::Chunk>>,
             tonic::Status,
         > {
             self.inner
@@ -1495,7 +1510,7 @@ pub mod learner_client {
         /// Deadline 60 s.
         pub async fn keep_best(
             &mut self,
-            request: impl tonic::IntoStreamingRequest<Message = super::WeightsChunk>,
+            request: impl tonic::IntoStreamingRequest<Message = super::Chunk>,
         ) -> std::result::Result<tonic::Response<super::KeepBestReply>, tonic::Status> {
             self.inner
                 .ready()
@@ -1543,7 +1558,7 @@ pub mod learner_client {
             &mut self,
             request: impl tonic::IntoRequest<super::PullCheckpointRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::CheckpointChunk>>,
+            tonic::Response<tonic::codec::Streaming<super::Chunk>>,
             tonic::Status,
         > {
             self.inner
@@ -1592,7 +1607,7 @@ pub mod learner_server {
         ) -> std::result::Result<tonic::Response<super::HeartbeatReply>, tonic::Status>;
         /// Server streaming response type for the WatchWeights method.
         type WatchWeightsStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::WeightsChunk, tonic::Status>,
+                Item = std::result::Result<super::Chunk, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
@@ -1626,7 +1641,7 @@ pub mod learner_server {
         /// Deadline 60 s.
         async fn keep_best(
             &self,
-            request: tonic::Request<tonic::Streaming<super::WeightsChunk>>,
+            request: tonic::Request<tonic::Streaming<super::Chunk>>,
         ) -> std::result::Result<tonic::Response<super::KeepBestReply>, tonic::Status>;
         /// The checkpoints and weights files of the run. Deadline 60 s: files that are
         /// new are read whole for their SHA-256.
@@ -1636,7 +1651,7 @@ pub mod learner_server {
         ) -> std::result::Result<tonic::Response<super::CheckpointList>, tonic::Status>;
         /// Server streaming response type for the PullCheckpoint method.
         type PullCheckpointStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::CheckpointChunk, tonic::Status>,
+                Item = std::result::Result<super::Chunk, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
@@ -1819,7 +1834,7 @@ pub mod learner_server {
                         T: Learner,
                     > tonic::server::ServerStreamingService<super::WatchRequest>
                     for WatchWeightsSvc<T> {
-                        type Response = super::WeightsChunk;
+                        type Response = super::Chunk;
                         type ResponseStream = T::WatchWeightsStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,
@@ -1951,9 +1966,7 @@ pub mod learner_server {
                 "/landmarl.v1.Learner/KeepBest" => {
                     #[allow(non_camel_case_types)]
                     struct KeepBestSvc<T: Learner>(pub Arc<T>);
-                    impl<
-                        T: Learner,
-                    > tonic::server::ClientStreamingService<super::WeightsChunk>
+                    impl<T: Learner> tonic::server::ClientStreamingService<super::Chunk>
                     for KeepBestSvc<T> {
                         type Response = super::KeepBestReply;
                         type Future = BoxFuture<
@@ -1962,9 +1975,7 @@ pub mod learner_server {
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::WeightsChunk>,
-                            >,
+                            request: tonic::Request<tonic::Streaming<super::Chunk>>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -2047,7 +2058,7 @@ pub mod learner_server {
                         T: Learner,
                     > tonic::server::ServerStreamingService<super::PullCheckpointRequest>
                     for PullCheckpointSvc<T> {
-                        type Response = super::CheckpointChunk;
+                        type Response = super::Chunk;
                         type ResponseStream = T::PullCheckpointStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,

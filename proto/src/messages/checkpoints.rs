@@ -5,8 +5,6 @@ use crate::messages::pack;
 use crate::wire;
 use bytes::Bytes;
 
-/// Bytes of one piece of a file, at most.
-pub const PIECE_BYTES_MAX: usize = 1 << 20;
 /// Longest name of a file.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -21,7 +19,7 @@ pub struct CheckpointInfo {
     pub sha256: [u8; 32],
     /// When it was written: seconds since 1970.
     pub modified_s: u64,
-    /// Updates done, where the name or the file tells.
+    /// Updates done, where the name or the file says so.
     pub updates: Option<u64>,
 }
 
@@ -50,21 +48,6 @@ pub struct PullCheckpoint {
     pub name: String,
     /// What is there already.
     pub part: Option<Part>,
-}
-
-/// A piece of a file; the pieces come in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckpointChunk {
-    /// The file's name.
-    pub name: String,
-    /// Bytes of the whole.
-    pub total_bytes: u64,
-    /// SHA-256 of the whole.
-    pub sha256: [u8; 32],
-    /// Where in the whole this piece starts.
-    pub offset: u64,
-    /// At most [`PIECE_BYTES_MAX`] bytes; none where everything is there already.
-    pub data: Bytes,
 }
 
 /// Whether a name may be one file in a folder: no path, nothing hidden.
@@ -158,50 +141,12 @@ impl TryFrom<wire::PullCheckpointRequest> for PullCheckpoint {
     }
 }
 
-impl From<CheckpointChunk> for wire::CheckpointChunk {
-    fn from(chunk: CheckpointChunk) -> Self {
-        Self {
-            name: chunk.name,
-            total_bytes: chunk.total_bytes,
-            sha256: Bytes::copy_from_slice(&chunk.sha256),
-            offset: chunk.offset,
-            data: chunk.data,
-        }
-    }
-}
-
-impl TryFrom<wire::CheckpointChunk> for CheckpointChunk {
-    type Error = ProtocolError;
-
-    fn try_from(chunk: wire::CheckpointChunk) -> Result<Self, ProtocolError> {
-        let bytes = chunk.data.len();
-        if bytes > PIECE_BYTES_MAX {
-            let why = format!("{bytes} bytes are more than {PIECE_BYTES_MAX}");
-            return Err(ProtocolError::invalid("data", why));
-        }
-        if chunk.offset.saturating_add(bytes as u64) > chunk.total_bytes {
-            let why = format!(
-                "{bytes} bytes at {} end after the whole of {}",
-                chunk.offset, chunk.total_bytes
-            );
-            return Err(ProtocolError::invalid("offset", why));
-        }
-        Ok(Self {
-            name: file_name("name", chunk.name)?,
-            total_bytes: chunk.total_bytes,
-            sha256: pack::digest("sha256", &chunk.sha256)?,
-            offset: chunk.offset,
-            data: chunk.data,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn lists_requests_and_chunks_read_back() {
+    fn lists_and_requests_read_back() {
         let list = CheckpointList {
             run_id: "skulls-1".into(),
             checkpoints: vec![CheckpointInfo {
@@ -223,21 +168,6 @@ mod tests {
             let message = wire::PullCheckpointRequest::from(request.clone());
             assert_eq!(PullCheckpoint::try_from(message), Ok(request));
         }
-        let chunk = CheckpointChunk {
-            name: "best.safetensors".into(),
-            total_bytes: 9,
-            sha256,
-            offset: 2,
-            data: Bytes::from_static(b"1234567"),
-        };
-        let message = wire::CheckpointChunk::from(chunk.clone());
-        assert_eq!(CheckpointChunk::try_from(message.clone()), Ok(chunk));
-        let late = wire::CheckpointChunk {
-            offset: 3,
-            ..message
-        };
-        let error = CheckpointChunk::try_from(late).unwrap_err().to_string();
-        assert!(error.contains("offset"), "{error}");
     }
 
     #[test]

@@ -1,36 +1,15 @@
-//! An evaluator's signs of life and what it finds.
+//! An evaluator's beats and what it finds.
 
 use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
-use crate::messages::pack;
+use crate::messages::status::Evaluation;
 use crate::wire;
 use bytes::Bytes;
 
 /// A line of validation.jsonl, at most: bounds what an evaluator can make the learner write.
 const LINE_BYTES_MAX: usize = 4 << 20;
 
-/// One evaluation of the selection scans.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Evaluation {
-    /// Updates done by the weights.
-    pub updates: u64,
-    /// Their version.
-    pub weights_version: u64,
-    /// Mean error over scans and landmarks.
-    pub mean_error_mm: f64,
-    /// The same in voxels.
-    pub mean_error_voxels: f64,
-    /// Median error.
-    pub median_error_mm: f64,
-    /// Mean error of the constant guess on the same scans.
-    pub constant_guess_mm: Option<f64>,
-    /// How long the walks took.
-    pub seconds: f64,
-    /// The least mean error of the run so far.
-    pub best: bool,
-}
-
-/// What an evaluator tells.
+/// What an evaluator reports.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvaluatorBeat {
     /// Which run (empty: whatever the learner runs), configuration and row
@@ -48,7 +27,7 @@ pub struct EvaluatorBeat {
     pub config_json: Bytes,
 }
 
-/// What the learner answers.
+/// What the learner replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluatorBeatReply {
     /// The run. Not empty.
@@ -63,64 +42,13 @@ pub struct EvaluatorBeatReply {
     pub last_updates: Option<u64>,
 }
 
-/// An evaluator as the learner sees it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EvaluatorStatus {
-    /// Host and process.
-    pub host: String,
-    /// Seconds since it was heard of.
-    pub heard_s: f64,
-    /// The weights that it evaluates now.
-    pub evaluating: Option<u64>,
-}
-
-/// Zero stands for none: versions count from one.
-fn some(version: u64) -> Option<u64> {
-    Some(version).filter(|v| *v > 0)
-}
-
-impl From<Evaluation> for wire::Evaluation {
-    fn from(e: Evaluation) -> Self {
-        Self {
-            updates: e.updates,
-            weights_version: e.weights_version,
-            mean_error_mm: e.mean_error_mm,
-            mean_error_voxels: e.mean_error_voxels,
-            median_error_mm: e.median_error_mm,
-            constant_guess_mm: e.constant_guess_mm,
-            seconds: e.seconds,
-            best: e.best,
-        }
-    }
-}
-
-impl TryFrom<wire::Evaluation> for Evaluation {
-    type Error = ProtocolError;
-
-    fn try_from(e: wire::Evaluation) -> Result<Self, ProtocolError> {
-        let guess = e.constant_guess_mm;
-        Ok(Self {
-            updates: e.updates,
-            weights_version: e.weights_version,
-            mean_error_mm: pack::measure("evaluation.mean_error_mm", e.mean_error_mm)?,
-            mean_error_voxels: pack::measure("evaluation.mean_error_voxels", e.mean_error_voxels)?,
-            median_error_mm: pack::measure("evaluation.median_error_mm", e.median_error_mm)?,
-            constant_guess_mm: guess
-                .map(|mm| pack::measure("evaluation.constant_guess_mm", mm))
-                .transpose()?,
-            seconds: pack::measure("evaluation.seconds", e.seconds)?,
-            best: e.best,
-        })
-    }
-}
-
 impl From<EvaluatorBeat> for wire::EvaluatorBeatRequest {
     fn from(beat: EvaluatorBeat) -> Self {
         Self {
             hello: Some(beat.hello.into()),
             host: beat.host,
-            evaluating: beat.evaluating.unwrap_or(0),
-            evaluation: beat.evaluation.map(Into::into),
+            evaluating: beat.evaluating,
+            evaluation: beat.evaluation,
             line_json: beat.line_json,
             config_json: beat.config_json,
         }
@@ -139,8 +67,8 @@ impl TryFrom<wire::EvaluatorBeatRequest> for EvaluatorBeat {
         Ok(Self {
             hello: hello::required_by_join(beat.hello)?,
             host: beat.host,
-            evaluating: some(beat.evaluating),
-            evaluation: beat.evaluation.map(TryInto::try_into).transpose()?,
+            evaluating: beat.evaluating,
+            evaluation: beat.evaluation.map(Evaluation::checked).transpose()?,
             line_json: beat.line_json,
             config_json: beat.config_json,
         })
@@ -153,7 +81,7 @@ impl From<EvaluatorBeatReply> for wire::EvaluatorBeatReply {
             run_id: reply.run_id,
             stop: reply.stop,
             wanted: reply.wanted,
-            last_version: reply.last_version.unwrap_or(0),
+            last_version: reply.last_version,
             last_updates: reply.last_updates,
         }
     }
@@ -170,51 +98,17 @@ impl TryFrom<wire::EvaluatorBeatReply> for EvaluatorBeatReply {
             run_id: reply.run_id,
             stop: reply.stop,
             wanted: reply.wanted,
-            last_version: some(reply.last_version),
+            last_version: reply.last_version,
             last_updates: reply.last_updates,
         })
     }
 }
 
-impl From<EvaluatorStatus> for wire::EvaluatorStatus {
-    fn from(status: EvaluatorStatus) -> Self {
-        Self {
-            host: status.host,
-            heard_s: status.heard_s,
-            evaluating: status.evaluating.unwrap_or(0),
-        }
-    }
-}
-
-impl TryFrom<wire::EvaluatorStatus> for EvaluatorStatus {
-    type Error = ProtocolError;
-
-    fn try_from(status: wire::EvaluatorStatus) -> Result<Self, ProtocolError> {
-        Ok(Self {
-            host: status.host,
-            heard_s: pack::measure("evaluators.heard_s", status.heard_s)?,
-            evaluating: some(status.evaluating),
-        })
-    }
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::messages::hello::tests::hello;
-
-    pub(crate) fn evaluation() -> Evaluation {
-        Evaluation {
-            updates: 500,
-            weights_version: 26,
-            mean_error_mm: 1.25,
-            mean_error_voxels: 7.0,
-            median_error_mm: 0.75,
-            constant_guess_mm: Some(3.0),
-            seconds: 4.5,
-            best: true,
-        }
-    }
+    use crate::messages::status::tests::evaluation;
 
     #[test]
     fn beats_read_back_and_lies_are_refused_by_field() {
@@ -247,9 +141,9 @@ pub(crate) mod tests {
             ..message.clone()
         };
         let nan = wire::EvaluatorBeatRequest {
-            evaluation: Some(wire::Evaluation {
+            evaluation: Some(Evaluation {
                 mean_error_mm: f64::NAN,
-                ..evaluation().into()
+                ..evaluation()
             }),
             ..message
         };

@@ -3,6 +3,7 @@
 use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
 use crate::messages::pack;
+use crate::messages::status::ShardSummary;
 use crate::wire;
 use bytes::Bytes;
 
@@ -58,27 +59,6 @@ impl SampledBatch {
     }
 }
 
-/// The state of a shard, sent with every sample.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ShardSummary {
-    /// The shard's number.
-    pub shard: u32,
-    /// Which life of the shard; rises with every restart.
-    pub shard_incarnation: u64,
-    /// Rows in the table.
-    pub rows: u64,
-    /// Sum of their priorities after the exponent.
-    pub mass: f64,
-    /// Rows inserted in this life.
-    pub inserted: u64,
-    /// Rows sampled in this life.
-    pub sampled: u64,
-    /// Seconds that inserts waited for credit in this life, all writers together.
-    pub insert_blocked_s: f64,
-    /// Writers waiting for credit right now.
-    pub writers_waiting: u32,
-}
-
 impl From<SampleRequest> for wire::SampleRequest {
     fn from(request: SampleRequest) -> Self {
         Self {
@@ -110,45 +90,6 @@ impl TryFrom<wire::SampleRequest> for SampleRequest {
     }
 }
 
-impl From<ShardSummary> for wire::ShardSummary {
-    fn from(summary: ShardSummary) -> Self {
-        Self {
-            shard: summary.shard,
-            shard_incarnation: summary.shard_incarnation,
-            rows: summary.rows,
-            mass: summary.mass,
-            inserted: summary.inserted,
-            sampled: summary.sampled,
-            insert_blocked_s: summary.insert_blocked_s,
-            writers_waiting: summary.writers_waiting,
-        }
-    }
-}
-
-impl TryFrom<wire::ShardSummary> for ShardSummary {
-    type Error = ProtocolError;
-
-    fn try_from(summary: wire::ShardSummary) -> Result<Self, ProtocolError> {
-        Ok(Self {
-            shard: summary.shard,
-            shard_incarnation: summary.shard_incarnation,
-            rows: summary.rows,
-            mass: pack::measure("summary.mass", summary.mass)?,
-            inserted: summary.inserted,
-            sampled: summary.sampled,
-            insert_blocked_s: pack::measure("summary.insert_blocked_s", summary.insert_blocked_s)?,
-            writers_waiting: summary.writers_waiting,
-        })
-    }
-}
-
-/// A summary that a message must carry.
-pub(crate) fn required_summary(
-    summary: Option<wire::ShardSummary>,
-) -> Result<ShardSummary, ProtocolError> {
-    summary.ok_or(ProtocolError::Missing("summary"))?.try_into()
-}
-
 impl From<SampledBatch> for wire::SampleReply {
     fn from(batch: SampledBatch) -> Self {
         Self {
@@ -156,7 +97,7 @@ impl From<SampledBatch> for wire::SampleReply {
             slots: pack::pack(batch.keys.iter().map(|key| key.slot)),
             generations: pack::pack(batch.keys.iter().map(|key| key.generation)),
             probabilities: pack::pack(batch.probabilities),
-            summary: Some(batch.summary.into()),
+            summary: Some(batch.summary),
         }
     }
 }
@@ -165,7 +106,8 @@ impl TryFrom<wire::SampleReply> for SampledBatch {
     type Error = ProtocolError;
 
     fn try_from(reply: wire::SampleReply) -> Result<Self, ProtocolError> {
-        let summary = required_summary(reply.summary)?;
+        let summary = reply.summary.ok_or(ProtocolError::Missing("summary"))?;
+        let summary = summary.checked()?;
         let rows = reply.slots.len() / size_of::<u32>();
         let slots = pack::unpack::<u32>("slots", &reply.slots, rows)?;
         let generations = pack::unpack::<u32>("generations", &reply.generations, rows)?;
@@ -196,22 +138,10 @@ impl TryFrom<wire::SampleReply> for SampledBatch {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::messages::hello::tests::hello;
-
-    pub(crate) fn summary() -> ShardSummary {
-        ShardSummary {
-            shard: 2,
-            shard_incarnation: 5,
-            rows: 10,
-            mass: 3.5,
-            inserted: 12,
-            sampled: 40,
-            insert_blocked_s: 0.25,
-            writers_waiting: 1,
-        }
-    }
+    use crate::messages::status::tests::summary;
 
     fn batch() -> SampledBatch {
         let key = |slot, generation| RowKey {

@@ -1,15 +1,129 @@
-//! Weights on their way to the actors, in chunks.
+//! Weights as the learner publishes them, and how to ask for them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::error::ProtocolError;
+use crate::messages::chunks::{Assembly, CHUNK_BYTES_MAX, Chunk, ChunkError, Whole};
 use crate::messages::hello::{self, Hello};
-use crate::messages::pack;
 use crate::wire;
-use bytes::Bytes;
 
-/// Bytes of one chunk, at most.
-pub const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// Bytes of one version, at most: bounds what a lying learner can make us allocate.
+pub use crate::wire::WeightsVersion;
+
+/// Bytes of one version, at most: bounds what a receiver allocates.
 pub const WEIGHTS_BYTES_MAX: u64 = 4 << 30;
+/// Reserved for one version before its bytes are there, at most.
+const RESERVED_MAX: u64 = 256 << 20;
+
+/// One published version. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Rises by one with each publication.
+    pub version: u64,
+    /// Updates done by then.
+    pub updates: u64,
+    /// When that was: microseconds since 1970 by the learner's clock.
+    pub published_us: u64,
+    /// The weights as safetensors.
+    pub bytes: Bytes,
+    /// SHA-256 of `bytes`.
+    pub sha256: [u8; 32],
+}
+
+impl Published {
+    /// Published now; hashes the bytes.
+    #[must_use]
+    pub fn new(version: u64, updates: u64, bytes: impl Into<Bytes>) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let us = since.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX));
+        Self::at(us, version, updates, bytes)
+    }
+
+    /// Published at that time (microseconds since 1970); hashes the bytes.
+    #[must_use]
+    pub fn at(published_us: u64, version: u64, updates: u64, bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self {
+            version,
+            updates,
+            published_us,
+            sha256: Sha256::digest(&bytes).into(),
+            bytes,
+        }
+    }
+
+    /// Time since the publication, by the learner's clock and ours.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let at = UNIX_EPOCH + Duration::from_micros(self.published_us);
+        SystemTime::now().duration_since(at).unwrap_or_default()
+    }
+
+    fn whole(&self) -> Whole {
+        Whole {
+            bytes: self.bytes.len() as u64,
+            sha256: self.sha256,
+            weights: Some(WeightsVersion {
+                version: self.version,
+                updates: self.updates,
+                published_us: self.published_us,
+            }),
+        }
+    }
+
+    /// All bytes in chunks, without a copy.
+    pub fn chunks(&self) -> impl Iterator<Item = Chunk> + '_ {
+        let whole = self.whole();
+        let offsets = (0..self.bytes.len()).step_by(CHUNK_BYTES_MAX);
+        offsets.map(move |offset| {
+            let end = (offset + CHUNK_BYTES_MAX).min(self.bytes.len());
+            Chunk {
+                whole,
+                offset: offset as u64,
+                data: self.bytes.slice(offset..end),
+            }
+        })
+    }
+}
+
+/// Puts the chunks of one version after another together. A new version may
+/// begin at any time and replaces an incomplete one.
+#[derive(Debug, Default)]
+pub struct Receiver {
+    begun: Option<(Assembly, Vec<u8>)>,
+}
+
+impl Receiver {
+    /// Takes the next chunk; the weights when they are complete with it.
+    ///
+    /// # Errors
+    /// When the chunk does not follow, or the whole is not what was announced;
+    /// the receiver is empty then.
+    pub fn push(&mut self, chunk: &Chunk) -> Result<Option<Published>, ChunkError> {
+        let begun = self.begun.take().filter(|_| chunk.offset > 0);
+        let (mut assembly, mut bytes) = begun.unwrap_or_else(|| {
+            let reserved = chunk.whole.bytes.min(RESERVED_MAX);
+            let bytes = Vec::with_capacity(usize::try_from(reserved).unwrap_or(0));
+            (Assembly::new(chunk.whole), bytes)
+        });
+        let version = chunk.whole.weights.ok_or(ChunkError::NotWeights)?;
+        let complete = assembly.push(chunk)?;
+        bytes.extend_from_slice(&chunk.data);
+        if !complete {
+            self.begun = Some((assembly, bytes));
+            return Ok(None);
+        }
+        Ok(Some(Published {
+            version: version.version,
+            updates: version.updates,
+            published_us: version.published_us,
+            bytes: bytes.into(),
+            sha256: chunk.whole.sha256,
+        }))
+    }
+}
 
 /// What an actor asks for: every newest version from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,35 +134,8 @@ pub struct WatchRequest {
     pub newer_than: u64,
     /// Half the bytes: weights as bf16.
     pub bf16: bool,
-    /// Begin with the weights that nothing was learned in yet, where there are such.
+    /// Begin with the untrained weights, where the learner started with such.
     pub untrained_first: bool,
-}
-
-/// A piece of one version; the pieces of a version come in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WeightsChunk {
-    /// Which version.
-    pub version: u64,
-    /// Bytes of the whole, at most [`WEIGHTS_BYTES_MAX`].
-    pub total_bytes: u64,
-    /// SHA-256 of the whole.
-    pub sha256: [u8; 32],
-    /// Where in the whole this piece starts.
-    pub offset: u64,
-    /// 1 to [`CHUNK_BYTES_MAX`] bytes, within the whole.
-    pub data: Bytes,
-    /// Updates done when this version was published.
-    pub updates: u64,
-    /// When that was: microseconds since 1970 by the learner's clock.
-    pub published_us: u64,
-}
-
-impl WeightsChunk {
-    /// Whether the version is complete with this piece.
-    #[must_use]
-    pub fn is_last(&self) -> bool {
-        self.offset + self.data.len() as u64 == self.total_bytes
-    }
 }
 
 impl From<WatchRequest> for wire::WatchRequest {
@@ -75,89 +162,13 @@ impl TryFrom<wire::WatchRequest> for WatchRequest {
     }
 }
 
-impl From<WeightsChunk> for wire::WeightsChunk {
-    fn from(chunk: WeightsChunk) -> Self {
-        Self {
-            version: chunk.version,
-            total_bytes: chunk.total_bytes,
-            sha256: Bytes::copy_from_slice(&chunk.sha256),
-            offset: chunk.offset,
-            data: chunk.data,
-            updates: chunk.updates,
-            published_us: chunk.published_us,
-        }
-    }
-}
-
-impl TryFrom<wire::WeightsChunk> for WeightsChunk {
-    type Error = ProtocolError;
-
-    fn try_from(chunk: wire::WeightsChunk) -> Result<Self, ProtocolError> {
-        let bytes = chunk.data.len();
-        if !(1..=CHUNK_BYTES_MAX).contains(&bytes) {
-            return Err(ProtocolError::invalid(
-                "data",
-                format!("{bytes} bytes are not within 1..={CHUNK_BYTES_MAX}"),
-            ));
-        }
-        if chunk.total_bytes > WEIGHTS_BYTES_MAX {
-            let why = format!(
-                "{} bytes are more than {WEIGHTS_BYTES_MAX}",
-                chunk.total_bytes
-            );
-            return Err(ProtocolError::invalid("total_bytes", why));
-        }
-        if chunk.offset.saturating_add(bytes as u64) > chunk.total_bytes {
-            let why = format!(
-                "{bytes} bytes at {} end after the whole of {}",
-                chunk.offset, chunk.total_bytes
-            );
-            return Err(ProtocolError::invalid("offset", why));
-        }
-        Ok(Self {
-            version: chunk.version,
-            total_bytes: chunk.total_bytes,
-            sha256: pack::digest("sha256", &chunk.sha256)?,
-            offset: chunk.offset,
-            data: chunk.data,
-            updates: chunk.updates,
-            published_us: chunk.published_us,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::messages::hello::tests::hello;
 
-    fn chunk() -> WeightsChunk {
-        let data = Bytes::from_static(b"weights");
-        WeightsChunk {
-            version: 3,
-            total_bytes: 10,
-            sha256: [7; 32],
-            offset: 3,
-            data,
-            updates: 400,
-            published_us: 5,
-        }
-    }
-
     #[test]
-    fn chunks_and_requests_read_back() {
-        assert_eq!(
-            WeightsChunk::try_from(wire::WeightsChunk::from(chunk())),
-            Ok(chunk())
-        );
-        assert!(chunk().is_last());
-        assert!(
-            !WeightsChunk {
-                offset: 2,
-                ..chunk()
-            }
-            .is_last()
-        );
+    fn requests_read_back() {
         let request = WatchRequest {
             hello: hello(),
             newer_than: 2,
@@ -170,26 +181,46 @@ mod tests {
         );
     }
 
+    fn published(version: u64, bytes: usize) -> Published {
+        let byte = |i: usize| u8::try_from(i % 251).unwrap();
+        let bytes: Vec<u8> = (0..bytes).map(byte).collect();
+        Published::at(7 * version, version, 20 * version, bytes)
+    }
+
     #[test]
-    fn chunks_outside_the_contract_are_refused_by_field() {
-        for (change, field) in [
-            (
-                (|c| c.data = Bytes::new()) as fn(&mut wire::WeightsChunk),
-                "data",
-            ),
-            (|c| c.data = vec![0; CHUNK_BYTES_MAX + 1].into(), "data"),
-            (|c| c.total_bytes = WEIGHTS_BYTES_MAX + 1, "total_bytes"),
-            (|c| c.offset = 4, "offset"),
-            (|c| c.offset = u64::MAX, "offset"),
-            (|c| c.sha256 = Bytes::new(), "sha256"),
-        ] {
-            let mut message = wire::WeightsChunk::from(chunk());
-            change(&mut message);
-            let error = WeightsChunk::try_from(message).unwrap_err();
-            assert!(
-                matches!(&error, ProtocolError::Invalid { field: found, .. } if *found == field),
-                "{error}"
-            );
-        }
+    fn versions_come_together_one_after_another() {
+        let mut receiver = Receiver::default();
+        let large = published(6, CHUNK_BYTES_MAX * 2 + 7);
+        assert_eq!(large.chunks().count(), 3);
+        let replaced = published(5, CHUNK_BYTES_MAX + 1);
+        let stream = published(1, 13).chunks().collect::<Vec<_>>();
+        let stream = stream.into_iter().chain(replaced.chunks().take(1));
+        let stream = stream.chain(large.chunks().collect::<Vec<_>>());
+        let done: Vec<_> = stream
+            .filter_map(|chunk| receiver.push(&chunk).unwrap())
+            .collect();
+        assert_eq!(done, [published(1, 13), large]);
+    }
+
+    #[test]
+    fn a_receiver_that_refused_a_chunk_begins_anew() {
+        let mut receiver = Receiver::default();
+        let weights = published(3, CHUNK_BYTES_MAX * 2);
+        let chunks: Vec<_> = weights.chunks().collect();
+        let last = Err(ChunkError::Offset {
+            expected: 0,
+            found: CHUNK_BYTES_MAX as u64,
+        });
+        assert_eq!(receiver.push(&chunks[1]), last);
+        assert_eq!(receiver.push(&chunks[0]), Ok(None));
+        let other = published(4, CHUNK_BYTES_MAX * 2);
+        let other: Vec<_> = other.chunks().collect();
+        assert_eq!(receiver.push(&other[1]), Err(ChunkError::Disagree));
+        assert_eq!(receiver.push(&chunks[1]), last);
+        assert_eq!(receiver.push(&chunks[0]), Ok(None));
+        assert_eq!(receiver.push(&chunks[1]), Ok(Some(weights)));
+        let mut checkpoint = chunks[0].clone();
+        checkpoint.whole.weights = None;
+        assert_eq!(receiver.push(&checkpoint), Err(ChunkError::NotWeights));
     }
 }

@@ -1,132 +1,282 @@
-//! What a service tells Prometheus.
+//! What a service exports to Prometheus.
 //!
-//! A [`Source`] puts what it counts on a [`Page`] whenever somebody asks; all
-//! sources of a process share one [`Metrics`], so that several shards or actors
-//! in one process become several samples of one metric. docs/metrics.md says
-//! what each means; `cli/tests/it/metrics.rs` holds it to that.
+//! A [`Metric`] is the one place that has a number's name, unit, meaning and how
+//! to read it; each service has a table of them. A [`Source`] puts the values of
+//! its table on a [`Page`] whenever somebody asks. All sources of a process
+//! share one [`Metrics`], so that several shards or actors in one process become
+//! several samples of one metric. The tables of docs/metrics.md are written from
+//! the same entries (`cli/tests/it/metrics.rs`).
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
-use common::run::machine;
-use common::run::telemetry::Control;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit as Suffix};
 
-pub use prometheus_client::registry::Unit;
+mod process;
 
-/// How the answer names its format: OpenMetrics text.
+pub use process::{BUILD, DISK, PROCESS, Process};
+
+/// How the response names its format: OpenMetrics text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Something that counts.
+/// What a number counts or measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Rows.
+    Rows,
+    /// 0 or 1.
+    Flag,
+    /// A number without a unit.
+    Number,
+    /// From 0 to 1.
+    Probability,
+    /// Seconds; the name ends with it.
+    Seconds,
+    /// Bytes; the name ends with it.
+    Bytes,
+    /// Millimetres; the name ends with it.
+    Millimetres,
+    /// Steps at the finest scale; the name ends with it.
+    FinestSteps,
+}
+
+impl Unit {
+    /// As documentation writes it.
+    #[must_use]
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Rows => "rows",
+            Self::Flag => "0, 1",
+            Self::Number => "–",
+            Self::Probability => "0–1",
+            Self::Seconds => "s",
+            Self::Bytes => "B",
+            Self::Millimetres => "mm",
+            Self::FinestSteps => "finest steps",
+        }
+    }
+
+    /// What Prometheus appends to the name.
+    fn suffix(self) -> Option<Suffix> {
+        match self {
+            Self::Count | Self::Rows | Self::Flag | Self::Number | Self::Probability => None,
+            Self::Seconds => Some(Suffix::Seconds),
+            Self::Bytes => Some(Suffix::Bytes),
+            Self::Millimetres => Some(Suffix::Other("millimetres".to_owned())),
+            Self::FinestSteps => Some(Suffix::Other("finest_steps".to_owned())),
+        }
+    }
+}
+
+/// Whether a number may fall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// A number that is read from a `T`.
+#[derive(Debug)]
+pub struct Metric<T: 'static> {
+    kind: Kind,
+    name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    healthy: &'static str,
+    read: fn(&T) -> Value,
+}
+
+/// A number that only rises while the process runs; `_total` is appended to its
+/// name. `healthy`: what it is in a healthy system; may be empty.
+pub const fn counter<T>(
+    name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    healthy: &'static str,
+    read: fn(&T) -> Value,
+) -> Metric<T> {
+    Metric {
+        kind: Kind::Counter,
+        name,
+        unit,
+        help,
+        healthy,
+        read,
+    }
+}
+
+/// A number that rises and falls.
+pub const fn gauge<T>(
+    name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    healthy: &'static str,
+    read: fn(&T) -> Value,
+) -> Metric<T> {
+    Metric {
+        kind: Kind::Gauge,
+        ..counter(name, unit, help, healthy, read)
+    }
+}
+
+impl<T> Metric<T> {
+    /// For documentation.
+    #[must_use]
+    pub fn describe(&self) -> Description {
+        let suffix = self.unit.suffix().map(|s| format!("_{}", s.as_str()));
+        let total = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Gauge => "",
+        };
+        Description {
+            name: format!("{}{}{total}", self.name, suffix.unwrap_or_default()),
+            unit: self.unit.symbol(),
+            help: self.help,
+            healthy: self.healthy,
+        }
+    }
+}
+
+/// A metric in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// As Prometheus stores it.
+    pub name: String,
+    /// Symbol of its unit.
+    pub unit: &'static str,
+    /// What it is.
+    pub help: &'static str,
+    /// What it is in a healthy system; may be empty.
+    pub healthy: &'static str,
+}
+
+/// What a metric reads at one moment: any number of values, each with its label.
+#[derive(Debug, Default)]
+pub struct Value(Vec<(Option<Label>, f64)>);
+
+/// Name and value of a label.
+type Label = (&'static str, String);
+
+/// One value for each value of a label.
+pub fn by<L, V>(label: &'static str, values: impl IntoIterator<Item = (L, V)>) -> Value
+where
+    L: Into<String>,
+    V: Into<Value>,
+{
+    let labelled = |(which, value): (L, V)| {
+        let label = (label, which.into());
+        let values = value.into().0.into_iter();
+        values.map(move |(_, value)| (Some(label.clone()), value))
+    };
+    Value(values.into_iter().flat_map(labelled).collect())
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self(vec![(None, value)])
+    }
+}
+
+impl From<u64> for Value {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus keeps 64-bit floats: exact below 2^53"
+    )]
+    fn from(count: u64) -> Self {
+        (count as f64).into()
+    }
+}
+
+impl From<u32> for Value {
+    fn from(count: u32) -> Self {
+        f64::from(count).into()
+    }
+}
+
+impl From<usize> for Value {
+    fn from(count: usize) -> Self {
+        (count as u64).into()
+    }
+}
+
+impl From<bool> for Value {
+    fn from(holds: bool) -> Self {
+        f64::from(u8::from(holds)).into()
+    }
+}
+
+impl From<Duration> for Value {
+    fn from(time: Duration) -> Self {
+        time.as_secs_f64().into()
+    }
+}
+
+/// Absent where there is nothing to read.
+impl<V: Into<Self>> From<Option<V>> for Value {
+    fn from(value: Option<V>) -> Self {
+        value.map_or_else(Self::default, Into::into)
+    }
+}
+
+/// Something with metrics.
 pub trait Source: Send + Sync + 'static {
-    /// Puts its numbers on the page. Quick: nobody else is answered meanwhile.
-    fn tell(&self, page: &mut Page);
+    /// Puts its values on the page. Quick: all other requests wait meanwhile.
+    fn export(&self, page: &mut Page);
 }
 
 impl<F: Fn(&mut Page) + Send + Sync + 'static> Source for F {
-    fn tell(&self, page: &mut Page) {
+    fn export(&self, page: &mut Page) {
         self(page);
     }
 }
 
-/// Name and value of each label of a sample.
-type Labels = Vec<(&'static str, String)>;
+type Labels = Vec<Label>;
 
 #[derive(Debug)]
 struct Family {
+    kind: Kind,
+    unit: Unit,
     help: &'static str,
-    unit: Option<Unit>,
-    kind: MetricType,
     samples: Vec<(Labels, f64)>,
 }
 
-/// Everything that is told at one moment.
+/// All samples of one moment.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Of all samples that follow.
+    /// Labels of all samples that follow.
     common: Labels,
     families: BTreeMap<&'static str, Family>,
 }
 
 impl Page {
-    /// Something that only rises while the process lives; `_total` is added to its name.
-    pub fn counter(&mut self, name: &'static str, help: &'static str, value: f64) {
-        self.put(MetricType::Counter, name, None, help, &[], value);
-    }
-
-    /// Something that rises and falls.
-    pub fn gauge(&mut self, name: &'static str, help: &'static str, value: f64) {
-        self.put(MetricType::Gauge, name, None, help, &[], value);
-    }
-
-    /// A counter in a unit, which is added to its name before `_total`.
-    pub fn counter_in(&mut self, unit: Unit, name: &'static str, help: &'static str, value: f64) {
-        self.put(MetricType::Counter, name, Some(unit), help, &[], value);
-    }
-
-    /// A gauge in a unit, which is added to its name.
-    pub fn gauge_in(&mut self, unit: Unit, name: &'static str, help: &'static str, value: f64) {
-        self.put(MetricType::Gauge, name, Some(unit), help, &[], value);
-    }
-
-    /// One sample of a counter for each of several things.
-    pub fn counters(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        label: &'static str,
-        values: &[(&str, f64)],
-    ) {
-        for (which, value) in values {
-            let labels = [(label, (*which).to_owned())];
-            self.put(MetricType::Counter, name, None, help, &labels, *value);
+    /// Puts what these metrics read from `source` on the page.
+    pub fn read<T>(&mut self, metrics: &[Metric<T>], source: &T) {
+        for metric in metrics {
+            for (label, value) in (metric.read)(source).0 {
+                let labels = self.common.iter().cloned().chain(label).collect();
+                let family = self.families.entry(metric.name).or_insert_with(|| Family {
+                    kind: metric.kind,
+                    unit: metric.unit,
+                    help: metric.help,
+                    samples: Vec::new(),
+                });
+                family.samples.push((labels, value));
+            }
         }
     }
 
-    /// One sample of a gauge for each of several things.
-    pub fn gauges(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        label: &'static str,
-        values: &[(&str, f64)],
-    ) {
-        for (which, value) in values {
-            let labels = [(label, (*which).to_owned())];
-            self.put(MetricType::Gauge, name, None, help, &labels, *value);
-        }
-    }
-
-    /// Any sample; a metric keeps the help, unit and kind of its first one.
-    pub fn put(
-        &mut self,
-        kind: MetricType,
-        name: &'static str,
-        unit: Option<Unit>,
-        help: &'static str,
-        labels: &[(&'static str, String)],
-        value: f64,
-    ) {
-        let family = self.families.entry(name).or_insert_with(|| Family {
-            help,
-            unit,
-            kind,
-            samples: Vec::new(),
-        });
-        let labels = self.common.iter().chain(labels).cloned().collect();
-        family.samples.push((labels, value));
-    }
-
-    /// All samples that `tell` puts on the page get this label.
-    pub fn labelled(&mut self, label: &'static str, value: &str, tell: impl FnOnce(&mut Self)) {
+    /// All samples that `export` puts on the page get this label.
+    pub fn labelled(&mut self, label: &'static str, value: &str, export: impl FnOnce(&mut Self)) {
         self.common.push((label, value.to_owned()));
-        tell(self);
+        export(self);
         self.common.pop();
     }
 }
@@ -144,21 +294,21 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Tells what this source counts, too.
+    /// Exports this source, too.
     pub fn add(&self, source: impl Source) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.push(Box::new(source));
     }
 
-    /// All numbers of this moment, as OpenMetrics text.
+    /// All values of this moment, as OpenMetrics text.
     ///
     /// # Errors
-    /// What the encoder says of a number that it cannot write.
+    /// When the encoder cannot write a number.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut page = Page::default();
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         for source in sources.iter() {
-            source.tell(&mut page);
+            source.export(&mut page);
         }
         drop(sources);
         let mut registry = Registry::default();
@@ -172,19 +322,18 @@ impl Metrics {
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         for (name, family) in &self.families {
-            let Family {
-                help,
-                unit,
-                kind,
-                samples,
-            } = family;
-            let mut metric = encoder.encode_descriptor(name, help, unit.as_ref(), *kind)?;
-            for (labels, value) in samples {
+            let (kind, suffix) = (family.kind, family.unit.suffix());
+            let of = match kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(name, family.help, suffix.as_ref(), of)?;
+            for (labels, value) in &family.samples {
                 if labels.is_empty() {
                     // A family would write empty brackets.
-                    write(&mut metric, *kind, *value)?;
+                    write(&mut metric, kind, *value)?;
                 } else {
-                    write(&mut metric.encode_family(labels)?, *kind, *value)?;
+                    write(&mut metric.encode_family(labels)?, kind, *value)?;
                 }
             }
         }
@@ -192,149 +341,62 @@ impl Collector for Page {
     }
 }
 
-fn write(sample: &mut MetricEncoder<'_>, kind: MetricType, value: f64) -> Result<(), fmt::Error> {
+fn write(sample: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(), fmt::Error> {
     match kind {
-        MetricType::Counter => sample.encode_counter::<NoLabelSet, f64, f64>(&value, None),
-        _ => sample.encode_gauge(&value),
+        Kind::Counter => sample.encode_counter::<NoLabelSet, f64, f64>(&value, None),
+        Kind::Gauge => sample.encode_gauge(&value),
     }
-}
-
-/// What every process tells: itself, its disk and its log.
-pub struct Process {
-    service: String,
-    began: Instant,
-    log: Option<Control>,
-    /// What a folder is for, and where it is.
-    folders: Vec<(&'static str, PathBuf)>,
-}
-
-impl fmt::Debug for Process {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process")
-            .field("service", &self.service)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Process {
-    /// A service that begins now.
-    #[must_use]
-    pub fn new(service: &str, log: Option<Control>) -> Self {
-        Self {
-            service: service.to_owned(),
-            began: Instant::now(),
-            log,
-            folders: Vec::new(),
-        }
-    }
-
-    /// It writes to `folder`, so the room there matters.
-    #[must_use]
-    pub fn writes_to(mut self, what_for: &'static str, folder: impl Into<PathBuf>) -> Self {
-        self.folders.push((what_for, folder.into()));
-        self
-    }
-}
-
-impl Source for Process {
-    fn tell(&self, page: &mut Page) {
-        let labels = [
-            ("service", self.service.clone()),
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ];
-        let help = "1, with the service and its version";
-        page.put(
-            MetricType::Gauge,
-            "landmarl_build_info",
-            None,
-            help,
-            &labels,
-            1.0,
-        );
-        page.gauge_in(
-            Unit::Seconds,
-            "landmarl_process_uptime",
-            "Time since the process began",
-            self.began.elapsed().as_secs_f64(),
-        );
-        page.gauge_in(
-            Unit::Bytes,
-            "landmarl_process_resident",
-            "Resident memory of the process",
-            number(machine::resident_bytes()),
-        );
-        page.counter_in(
-            Unit::Seconds,
-            "landmarl_process_cpu",
-            "Processor time of all threads",
-            machine::processor_seconds(),
-        );
-        if let Some(log) = &self.log {
-            page.counter(
-                "landmarl_process_log_lines_dropped",
-                "Log lines that the disk was too slow or too full for",
-                number(log.dropped_lines()),
-            );
-            page.counter(
-                "landmarl_process_log_lines_held_back",
-                "Log lines held back because they repeated",
-                number(log.held_back_lines()),
-            );
-        }
-        for (what_for, folder) in &self.folders {
-            // A folder that is away has no room to tell; that series ends.
-            let Ok(room) = machine::disk_room(folder) else {
-                continue;
-            };
-            page.labelled("folder", what_for, |page| {
-                page.gauge_in(
-                    Unit::Bytes,
-                    "landmarl_process_disk_free",
-                    "What may still be written to the disk of the folder",
-                    number(room.free),
-                );
-                page.gauge_in(
-                    Unit::Bytes,
-                    "landmarl_process_disk_size",
-                    "Size of the disk of the folder",
-                    number(room.size),
-                );
-            });
-        }
-    }
-}
-
-/// A count as Prometheus takes it.
-#[must_use]
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "Prometheus keeps 64-bit floats: exact below 2^53"
-)]
-pub fn number(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Rows inserted, seconds of commits.
+    type Shard = (u64, f64);
+
+    const SHARD: &[Metric<Shard>] = &[
+        counter(
+            "landmarl_replay_rows_inserted",
+            Unit::Rows,
+            "Rows",
+            "",
+            |s| s.0.into(),
+        ),
+        counter(
+            "landmarl_replay_journal_busy",
+            Unit::Seconds,
+            "Time",
+            "",
+            |s| s.1.into(),
+        ),
+    ];
+
+    /// Joined, lost, loss.
+    type Learner = (u64, u64, Option<f64>);
+
+    const LEARNER: &[Metric<Learner>] = &[
+        gauge("landmarl_learner_actors", Unit::Count, "Actors", "", |l| {
+            by("state", [("joined", l.0), ("lost", l.1)])
+        }),
+        gauge(
+            "landmarl_learner_loss",
+            Unit::Number,
+            "Loss",
+            "falls",
+            |l| l.2.into(),
+        ),
+    ];
+
     #[test]
     fn the_text_is_openmetrics_with_units_and_labels() {
         let metrics = Metrics::default();
         for shard in ["0", "1"] {
             metrics.add(move |page: &mut Page| {
-                page.labelled("shard", shard, |page| {
-                    page.counter("landmarl_replay_rows_inserted", "Rows taken", 5.0);
-                    let busy = "landmarl_replay_journal_busy";
-                    page.counter_in(Unit::Seconds, busy, "Time of commits", 0.25);
-                });
+                page.labelled("shard", shard, |page| page.read(SHARD, &(5, 0.25)));
             });
         }
-        metrics.add(|page: &mut Page| {
-            let states = [("joined", 2.0), ("lost", 1.0)];
-            page.gauges("landmarl_learner_actors", "Actors", "state", &states);
-            page.gauge("landmarl_learner_loss", "Loss", 0.5);
-        });
+        metrics.add(|page: &mut Page| page.read(LEARNER, &(2, 1, Some(0.5))));
         let expected = "\
 # HELP landmarl_learner_actors Actors
 # TYPE landmarl_learner_actors gauge
@@ -343,12 +405,12 @@ landmarl_learner_actors{state=\"lost\"} 1.0
 # HELP landmarl_learner_loss Loss
 # TYPE landmarl_learner_loss gauge
 landmarl_learner_loss 0.5
-# HELP landmarl_replay_journal_busy_seconds Time of commits
+# HELP landmarl_replay_journal_busy_seconds Time
 # TYPE landmarl_replay_journal_busy_seconds counter
 # UNIT landmarl_replay_journal_busy_seconds seconds
 landmarl_replay_journal_busy_seconds_total{shard=\"0\"} 0.25
 landmarl_replay_journal_busy_seconds_total{shard=\"1\"} 0.25
-# HELP landmarl_replay_rows_inserted Rows taken
+# HELP landmarl_replay_rows_inserted Rows
 # TYPE landmarl_replay_rows_inserted counter
 landmarl_replay_rows_inserted_total{shard=\"0\"} 5.0
 landmarl_replay_rows_inserted_total{shard=\"1\"} 5.0
@@ -358,21 +420,27 @@ landmarl_replay_rows_inserted_total{shard=\"1\"} 5.0
     }
 
     #[test]
-    fn a_process_tells_of_itself_and_of_folders_that_are_there() {
-        let dir = tempfile::tempdir().unwrap();
+    fn a_value_that_is_absent_has_no_sample() {
         let metrics = Metrics::default();
-        let process = Process::new("actor", None)
-            .writes_to("run", dir.path())
-            .writes_to("gone", dir.path().join("gone"));
-        metrics.add(process);
-        let text = metrics.text().unwrap();
-        for line in [
-            "landmarl_build_info{service=\"actor\",version=\"",
-            "landmarl_process_disk_free_bytes{folder=\"run\"} ",
-            "landmarl_process_cpu_seconds_total ",
-        ] {
-            assert!(text.contains(line), "{line} is not in {text}");
-        }
-        assert!(!text.contains("gone"), "{text}");
+        metrics.add(|page: &mut Page| page.read(LEARNER, &(2, 1, None)));
+        assert!(!metrics.text().unwrap().contains("loss"));
+    }
+
+    #[test]
+    fn descriptions_have_the_names_that_prometheus_stores() {
+        let described = SHARD.iter().map(Metric::describe);
+        let names: Vec<_> = described.map(|d| (d.name, d.unit)).collect();
+        assert_eq!(
+            names,
+            [
+                ("landmarl_replay_rows_inserted_total".to_owned(), "rows"),
+                ("landmarl_replay_journal_busy_seconds_total".to_owned(), "s"),
+            ]
+        );
+        let loss = LEARNER[1].describe();
+        assert_eq!(
+            (loss.name.as_str(), loss.healthy),
+            ("landmarl_learner_loss", "falls")
+        );
     }
 }

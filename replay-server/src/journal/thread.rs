@@ -12,7 +12,7 @@ use super::{JournalConfig, JournalError};
 use common::run::throttle::Throttle;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use proto::messages::hello::Hello;
-use proto::messages::shard_status::JournalStatus;
+use proto::messages::status::JournalStatus;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;

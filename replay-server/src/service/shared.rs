@@ -16,10 +16,10 @@ use crate::journal::restore::{Restored, restore};
 use crate::journal::snapshot::{self, Pieces};
 use crate::journal::thread::{Journal, Room};
 use crate::service::counted::{Count, Counted};
-use crate::shard::{CheckedBatch, Insertion, Place, Shard};
+use crate::shard::{CheckedBatch, Counters, Insertion, Place, Shard};
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
-use proto::messages::shard_status::ShardStatus;
+use proto::messages::status::ShardStatus;
 use std::fs::File;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,6 +35,15 @@ pub struct Acked {
     pub sequence: u64,
     /// Once the rows below this number are on the disk, so is the batch.
     pub end: u64,
+}
+
+/// One reading of a shard.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Its status.
+    pub status: ShardStatus,
+    /// Its counts.
+    pub counters: Counters,
 }
 
 /// A snapshot that was taken.
@@ -254,13 +263,21 @@ impl SharedShard {
         self.unacknowledged.one()
     }
 
-    /// What the shard and its journal tell people.
+    /// The status of the shard and its journal.
     pub fn status(&self) -> Result<ShardStatus, ShardError> {
         let mut status = self.with(|shard, now| shard.status(now))?;
         status.journal = self.journal.as_ref().map(Journal::status);
         status.insert_streams = self.streams.get();
         status.unacknowledged = self.unacknowledged.get();
         Ok(status)
+    }
+
+    /// What is exported as metrics.
+    pub fn reading(&self) -> Result<Reading, ShardError> {
+        Ok(Reading {
+            status: self.status()?,
+            counters: self.with(|shard, _| shard.counters())?,
+        })
     }
 
     fn explain_wait(&self, batch: &CheckedBatch) -> Result<(), ShardError> {

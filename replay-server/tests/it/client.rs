@@ -4,7 +4,7 @@ use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
 use proto::messages::hello::Hello;
 use proto::messages::insert::{AckLevel, InsertBatch, InsertOpen, InsertReply, Writer};
 use proto::messages::sample::{SampleRequest, SampledBatch};
-use proto::messages::shard_status::ShardStatus;
+use proto::messages::status::ShardStatus;
 use proto::messages::update::{PriorityUpdate, SlotPriority, UpdateReply};
 use proto::transport::channel;
 use proto::transport::channel::Channel;

@@ -40,8 +40,8 @@ async fn batches_are_acknowledged_in_order_and_can_be_sampled() {
     let status = shard.status().await;
     assert_eq!(
         (
-            status.summary.rows,
-            status.summary.inserted,
+            status.summary().rows,
+            status.summary().inserted,
             status.insert_limit
         ),
         (50, 50, 100)
@@ -63,7 +63,7 @@ async fn a_batch_sent_again_after_a_reconnect_is_stored_once() {
     assert_eq!(again.insert(batch(3, 8, 4)).await, 3);
     let status = shard.status().await;
     assert_eq!(
-        (status.summary.rows, status.duplicates, status.gaps),
+        (status.summary().rows, status.duplicates, status.gaps),
         (12, 1, 0)
     );
 }
@@ -86,24 +86,24 @@ async fn without_credit_inserts_wait_and_samples_do_not() {
     assert_eq!(stream.insert(batch(1, 0, 4)).await, 1);
     stream.send(batch(2, 4, 4)).await;
     let blocked = shard
-        .until(|status| status.summary.writers_waiting == 1)
+        .until(|status| status.summary().writers_waiting == 1)
         .await;
-    assert_eq!((blocked.summary.inserted, blocked.insert_limit), (4, 5));
+    assert_eq!((blocked.summary().inserted, blocked.insert_limit), (4, 5));
     assert_eq!(shard.sample(3).await.rows(), 3);
     // Not enough for the whole batch.
     shard.grant(7).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let status = shard.status().await;
     assert_eq!(
-        (status.summary.inserted, status.summary.writers_waiting),
+        (status.summary().inserted, status.summary().writers_waiting),
         (4, 1)
     );
-    assert!(status.summary.insert_blocked_s >= 0.05, "{status:?}");
+    assert!(status.summary().insert_blocked_s >= 0.05, "{status:?}");
     shard.grant(8).await;
     assert_eq!(stream.reply().await.unwrap().acked, 2);
     let status = shard.status().await;
     assert_eq!(
-        (status.summary.inserted, status.summary.writers_waiting),
+        (status.summary().inserted, status.summary().writers_waiting),
         (8, 0)
     );
 }
@@ -118,13 +118,13 @@ async fn one_grant_releases_everybody_it_suffices_for() {
         streams.push(stream);
     }
     shard
-        .until(|status| status.summary.writers_waiting == 4)
+        .until(|status| status.summary().writers_waiting == 4)
         .await;
     shard.grant(40).await;
     for stream in &mut streams {
         assert_eq!(stream.reply().await.unwrap().acked, 1);
     }
-    assert_eq!(shard.status().await.summary.inserted, 40);
+    assert_eq!(shard.status().await.summary().inserted, 40);
 }
 
 #[tokio::test]
@@ -133,20 +133,20 @@ async fn a_writer_that_goes_away_gives_up_its_place() {
     let (mut gone, _) = shard.open(1).await;
     gone.send(batch(1, 0, 100)).await;
     shard
-        .until(|status| status.summary.writers_waiting == 1)
+        .until(|status| status.summary().writers_waiting == 1)
         .await;
     let (mut stays, _) = shard.open(2).await;
     stays.send(batch(1, 0, 5)).await;
     shard
-        .until(|status| status.summary.writers_waiting == 2)
+        .until(|status| status.summary().writers_waiting == 2)
         .await;
     drop(gone);
     shard
-        .until(|status| status.summary.writers_waiting == 1)
+        .until(|status| status.summary().writers_waiting == 1)
         .await;
     shard.grant(5).await;
     assert_eq!(stays.reply().await.unwrap().acked, 1);
-    assert_eq!(shard.status().await.summary.inserted, 5);
+    assert_eq!(shard.status().await.summary().inserted, 5);
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn stopping_ends_streams_even_those_that_wait() {
     waits.send(batch(1, 0, 5)).await;
     let (mut idle, _) = shard.open(2).await;
     shard
-        .until(|status| status.summary.writers_waiting == 1)
+        .until(|status| status.summary().writers_waiting == 1)
         .await;
     let started = std::time::Instant::now();
     shard.stop().await.unwrap();
@@ -187,7 +187,7 @@ async fn a_writer_that_reads_nothing_harms_nobody() {
         assert_eq!(stream.insert(batch(sequence, 0, 30)).await, sequence);
     }
     assert_eq!(shard.sample(100).await.rows(), 100);
-    let before = shard.status().await.summary.inserted;
+    let before = shard.status().await.summary().inserted;
     drop(silent);
     // Unread acknowledgements are dropped with the stream.
     assert_eq!(stream.insert(batch(21, 0, 30)).await, 21);

@@ -72,9 +72,9 @@ async fn a_restart_has_rows_priorities_draws_and_writers_as_before() {
     let life = credit(&kept, 100).await;
     assert_eq!(life, 6, "above the life before, whatever the clock says");
     let status = kept.status().await;
-    assert_eq!((status.summary.rows, status.next_row), (300, 300));
-    assert_eq!(status.journal.unwrap().durable, 300);
-    assert_eq!(status.summary.mass, alone.status().await.summary.mass);
+    assert_eq!((status.summary().rows, status.next_row), (300, 300));
+    assert_eq!(status.journal.as_ref().unwrap().durable, 300);
+    assert_eq!(status.summary().mass, alone.status().await.summary().mass);
     // The draws go on where they were, over the same priorities.
     let (a, b) = (kept.sample(256).await, alone.sample(256).await);
     assert_eq!(a.packed, b.packed);
@@ -85,7 +85,7 @@ async fn a_restart_has_rows_priorities_draws_and_writers_as_before() {
     assert_eq!(stream.insert(batch(10, 270, 30)).await, 10);
     assert_eq!(stream.insert(batch(11, 300, 30)).await, 11);
     let status = kept.status().await;
-    assert_eq!((status.summary.rows, status.duplicates), (330, 1));
+    assert_eq!((status.summary().rows, status.duplicates), (330, 1));
     kept.stop().await.unwrap();
     alone.stop().await.unwrap();
 }
@@ -143,7 +143,7 @@ async fn anothers_journal_is_refused_and_left_alone() {
     stream.insert(batch(1, 0, 10)).await;
     shard.stop().await.unwrap();
     let first = Shard::start(config(folder.path(), 6)).await;
-    first.until(|s| s.summary.rows == 10).await;
+    first.until(|s| s.summary().rows == 10).await;
     let second = Shard::start(config(folder.path(), 7)).await.ended().await;
     let error = second.unwrap_err().to_string();
     assert!(error.contains("is in use by another shard"), "{error}");
@@ -167,7 +167,7 @@ async fn anothers_journal_is_refused_and_left_alone() {
     let error = Shard::start(run).await.ended().await.unwrap_err();
     assert!(error.to_string().contains("\"another\""), "{error}");
     let shard = Shard::start(config(folder.path(), 6)).await;
-    assert_eq!(shard.status().await.summary.rows, 10);
+    assert_eq!(shard.status().await.summary().rows, 10);
     shard.stop().await.unwrap();
 }
 
@@ -198,15 +198,15 @@ async fn yesterdays_journal_opens() {
     }
     let shard = Shard::start(config(folder.path(), 6)).await;
     let status = shard.status().await;
-    assert_eq!(status.summary.rows, 20);
+    assert_eq!(status.summary().rows, 20);
     assert_eq!(status.run_id.as_deref(), Some("test"));
     // (min(|TD|, 10) + 0.01)^0.6: 0 to 9, then ten rows as they came, with 1.
     let weight = |td: f64| (td + 0.01).powf(0.6);
     let mass = (0..10).map(|td| weight(f64::from(td))).sum::<f64>() + 10.0 * weight(1.0);
     assert!(
-        (status.summary.mass - mass).abs() < 1e-9 * mass,
+        (status.summary().mass - mass).abs() < 1e-9 * mass,
         "{}",
-        status.summary.mass
+        status.summary().mass
     );
     let (_, first) = shard.open(1).await;
     assert_eq!(first.acked, 4);
@@ -244,7 +244,7 @@ async fn a_segment_that_should_be_gone_goes_at_the_next_start() {
     assert_eq!(found.as_json()["stale_segments"], 1);
     let shard = Shard::start(small(6)).await;
     let status = shard.status().await;
-    assert_eq!((status.summary.rows, status.next_row), (100, 1000));
+    assert_eq!((status.summary().rows, status.next_row), (100, 1000));
     shard.stop().await.unwrap();
     assert!(!first.exists());
 }

@@ -220,8 +220,8 @@ async fn lies_are_refused_by_row_and_field_and_leave_nothing_behind() {
     assert_eq!(
         (
             status.refused_batches,
-            status.summary.rows,
-            status.summary.inserted
+            status.summary().rows,
+            status.summary().inserted
         ),
         (count, 0, 0)
     );

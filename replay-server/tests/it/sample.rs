@@ -68,7 +68,7 @@ async fn rows_come_as_stored_with_probabilities_that_sum_to_one() {
     // Stratified: a row of 1/210 of the mass is among 4000 draws for certain.
     assert_eq!(probability.len(), 20);
     assert!((probability.values().sum::<f64>() - 1.0).abs() < 1e-9);
-    assert_eq!(shard.status().await.summary.sampled, 4000);
+    assert_eq!(shard.status().await.summary().sampled, 4000);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use crate::client::{InsertStream, batch, hello, open};
 use common::config::{ClusterConfig, Config};
 use proto::messages::insert::{InsertOpen, Writer};
 use proto::messages::sample::SampleRequest;
-use proto::messages::shard_status::ShardStatus;
+use proto::messages::status::ShardStatus;
 use proto::transport::channel::{Channel, replay_client};
 use proto::transport::retry::{CALL_DEADLINE, unary};
 use proto::transport::security::issue::{Authority, token};
@@ -156,7 +156,7 @@ impl Guarded {
     }
 
     async fn sample(&self, role: Role, insert_limit: u64) -> Result<wire::SampleReply, Status> {
-        let shard_incarnation = self.status().await.summary.shard_incarnation;
+        let shard_incarnation = self.status().await.summary().shard_incarnation;
         let request = SampleRequest {
             hello: hello(),
             rows: 0,
@@ -212,7 +212,7 @@ async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
     shard.grant(100).await.unwrap();
     let mut stream = shard.begin(&actor, 7).await.unwrap();
     assert_eq!(stream.insert(batch(1, 0, 2)).await, 1);
-    let before = shard.status().await.summary;
+    let before = shard.status().await.summary();
     assert_eq!((before.rows, before.inserted), (2, 2));
 
     // Plain text.
@@ -268,10 +268,10 @@ async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
     shard.logged("rows of a former life refused|\"incarnation\":7|\"newer\":8");
 
     // Nothing came of all that, and who belongs goes on.
-    let after = shard.status().await.summary;
+    let after = shard.status().await.summary();
     assert_eq!((after.rows, after.inserted), (2, 2));
     assert_eq!(next.insert(batch(1, 2, 3)).await, 1);
-    assert_eq!(shard.status().await.summary.rows, 5);
+    assert_eq!(shard.status().await.summary().rows, 5);
 }
 
 /// Asks for health with a certificate that our authority did not sign.

@@ -1,10 +1,10 @@
 //! `landmarl checkpoint pull`: a file of a running learner, whole or not at all.
 //!
-//! Bytes gather in `FILE.part`, beside `FILE.part.sha256`, the digest of the
-//! whole that they belong to: an interrupted pull goes on where it was.
+//! Bytes are collected in `FILE.part`, beside `FILE.part.sha256`, the digest of
+//! the whole that they belong to: an interrupted pull goes on where it was.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,13 +12,13 @@ use anyhow::Context as _;
 use backon::BackoffBuilder as _;
 use common::imaging::manifest::hex;
 use indicatif::ProgressBar;
-use proto::messages::checkpoints::{CheckpointChunk, Part, PullCheckpoint, is_file_name};
+use proto::messages::checkpoints::{Part, PullCheckpoint, is_file_name};
+use proto::messages::chunks::{Assembly, Chunk, ChunkError, Whole};
 use proto::transport::channel::{Channel, learner_client};
 use proto::transport::retry::{backoff, is_retryable};
 use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::learner_client::LearnerClient;
-use sha2::{Digest as _, Sha256};
 use tonic::{Code, Status};
 
 use super::remote::{no_answer, runtime, security};
@@ -107,9 +107,11 @@ fn beside(target: &Path, suffix: &str) -> PathBuf {
 
 /// How an attempt ended.
 enum Attempt {
-    /// All bytes of this whole are in the part.
-    Complete(Part),
-    /// It broke off; whether any byte came.
+    /// The part is this whole.
+    Complete(Whole),
+    /// The bytes do not have the digest that was announced.
+    Damaged,
+    /// It broke off; whether any byte arrived.
     Broken { status: Status, progress: bool },
 }
 
@@ -132,21 +134,21 @@ impl Pull {
     }
 
     /// Pulls, goes on after interruptions, checks, and names the file.
-    async fn until_whole(&mut self) -> anyhow::Result<Part> {
+    async fn until_whole(&mut self) -> anyhow::Result<Whole> {
         let mut client = learner_client(self.security.connect(&self.address, Role::Learner)?);
         let mut waits = backoff(TRIES).build();
         let mut damaged = false;
         loop {
             match self.attempt(&mut client).await? {
                 Attempt::Complete(whole) => {
-                    if self.fits(whole)? {
-                        self.finish()?;
-                        return Ok(whole);
-                    }
+                    self.finish()?;
+                    return Ok(whole);
+                }
+                Attempt::Damaged => {
                     self.forget();
                     if std::mem::replace(&mut damaged, true) {
                         let message = format!(
-                            "{} came damaged twice: its SHA-256 is not the one announced",
+                            "{} arrived damaged twice: its SHA-256 is not the one announced",
                             self.target.display()
                         );
                         let hint = "check this disk and the network on the way";
@@ -205,25 +207,28 @@ impl Pull {
         let mut writing: Option<Writing> = None;
         loop {
             let chunk = match stream.message().await {
-                Ok(Some(chunk)) => CheckpointChunk::try_from(chunk)?,
+                Ok(Some(chunk)) => Chunk::try_from(chunk)?,
                 Ok(None) => {
                     let status = Status::unavailable("the learner ended before the file's end");
                     return broken(status, writing.is_some());
                 }
                 Err(status) => return broken(status, writing.is_some()),
             };
-            let whole = Part {
-                bytes: chunk.total_bytes,
-                sha256: chunk.sha256,
+            let writing = match &mut writing {
+                Some(writing) => writing,
+                None => writing.insert(self.open(&chunk).await?),
             };
-            let file = match &mut writing {
-                Some(file) => file,
-                None => writing.insert(self.open(&chunk)?),
-            };
-            let at = file.write(&chunk).with_context(|| self.cannot_write())?;
-            self.bar.set_position(at);
-            if at == whole.bytes {
-                return Ok(Attempt::Complete(whole));
+            match writing.assembly.push(&chunk) {
+                Err(ChunkError::Hash) => return Ok(Attempt::Damaged),
+                complete => {
+                    let complete = complete.with_context(|| self.address.clone())?;
+                    let written = writing.file.write_all(&chunk.data);
+                    written.with_context(|| self.cannot_write())?;
+                    self.bar.inc(chunk.data.len() as u64);
+                    if complete {
+                        return Ok(Attempt::Complete(chunk.whole));
+                    }
+                }
             }
         }
     }
@@ -233,9 +238,10 @@ impl Pull {
     }
 
     /// The part, at the place where this chunk goes.
-    fn open(&self, first: &CheckpointChunk) -> anyhow::Result<Writing> {
+    async fn open(&self, first: &Chunk) -> anyhow::Result<Writing> {
         let before = self.arrived();
-        let goes_on = before.is_some_and(|p| p.sha256 == first.sha256 && p.bytes == first.offset);
+        let goes_on =
+            before.is_some_and(|p| p.sha256 == first.whole.sha256 && p.bytes == first.offset);
         if first.offset > 0 && !goes_on {
             anyhow::bail!(
                 "{} sends byte {} first, and that is not what was asked for",
@@ -243,40 +249,37 @@ impl Pull {
                 first.offset
             );
         }
+        self.bar.set_length(first.whole.bytes);
+        self.bar.set_position(first.offset);
+        // What was there before says nothing about today's speed.
+        self.bar.reset_eta();
         if first.offset == 0 {
             if before.is_some_and(|p| p.bytes > 0) {
                 console::note("the learner has another file under this name now: beginning anew");
             }
-            // As sha256sum writes it; the learner would go on with whatever file this is.
-            let line = format!("{}  {}\n", hex(&first.sha256), self.name);
-            fs::write(&self.digest, line)
-                .with_context(|| format!("cannot write {}", self.digest.display()))?;
+            return self.begin(first.whole);
         }
+        let (whole, part) = (first.whole, File::open(&self.part)?);
+        // Hashing what is there takes seconds for a large part; the connection
+        // goes on meanwhile.
+        let resumed = tokio::task::spawn_blocking(move || Assembly::resume(whole, part)).await?;
+        let assembly = resumed.with_context(|| format!("cannot read {}", self.part.display()))?;
         let mut options = File::options();
-        options.create(true).write(true);
-        let options = match first.offset {
-            0 => options.truncate(true),
-            _ => options.append(true),
-        };
-        let file = options
-            .open(&self.part)
-            .with_context(|| self.cannot_write())?;
-        self.bar.set_length(first.total_bytes);
-        self.bar.set_position(first.offset);
-        // What was there before came at no speed of today.
-        self.bar.reset_eta();
-        Ok(Writing {
-            file,
-            at: first.offset,
-        })
+        let file = options.append(true).open(&self.part);
+        let file = file.with_context(|| self.cannot_write())?;
+        Ok(Writing { file, assembly })
     }
 
-    fn fits(&self, whole: Part) -> anyhow::Result<bool> {
-        let mut file = File::open(&self.part)?;
-        let mut hasher = Hasher(Sha256::new());
-        let bytes = io::copy(&mut file, &mut hasher)?;
-        let sha256: [u8; 32] = hasher.0.finalize().into();
-        Ok(bytes == whole.bytes && sha256 == whole.sha256)
+    /// An empty part, and its digest beside it.
+    fn begin(&self, whole: Whole) -> anyhow::Result<Writing> {
+        // As sha256sum writes it, with the name that was asked for: `best` may
+        // be another file later.
+        let line = format!("{}  {}\n", hex(&whole.sha256), self.name);
+        fs::write(&self.digest, line)
+            .with_context(|| format!("cannot write {}", self.digest.display()))?;
+        let file = File::create(&self.part).with_context(|| self.cannot_write())?;
+        let assembly = Assembly::new(whole);
+        Ok(Writing { file, assembly })
     }
 
     /// The file is on the disk before its name is.
@@ -298,7 +301,7 @@ impl Pull {
 }
 
 /// Whether the same call may succeed a moment later. A connection that breaks
-/// off in the middle of a stream is told in several ways.
+/// off in the middle of a stream has one of several codes.
 fn may_pass(status: &Status) -> bool {
     is_retryable(status)
         || matches!(
@@ -310,33 +313,7 @@ fn may_pass(status: &Status) -> bool {
 /// A part that is being written.
 struct Writing {
     file: File,
-    at: u64,
-}
-
-impl Writing {
-    /// Where the next chunk goes.
-    fn write(&mut self, chunk: &CheckpointChunk) -> io::Result<u64> {
-        if chunk.offset != self.at {
-            let text = format!("byte {} came where {} follows", chunk.offset, self.at);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-        }
-        self.file.write_all(&chunk.data)?;
-        self.at += chunk.data.len() as u64;
-        Ok(self.at)
-    }
-}
-
-struct Hasher(Sha256);
-
-impl io::Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    assembly: Assembly,
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
@@ -356,7 +333,7 @@ mod tests {
 
     #[test]
     fn digests_read_back_and_names_get_their_extension() {
-        let digest: [u8; 32] = Sha256::digest("x").into();
+        let digest = [0xa7; 32];
         assert_eq!(unhex(&hex(&digest)), Some(digest));
         assert_eq!((unhex("12"), unhex(&"é".repeat(32))), (None, None));
         assert_eq!(default_name("best").unwrap(), "best.safetensors");

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use actor::evaluation::validate::Validator;
 use actor::session::counters::Counters;
 use actor::session::metrics::{ActorMetrics, EvaluatorMetrics};
-use actor::session::weights::Published;
 use actor::{ActorSetup, Ending};
 use anyhow::Context as _;
 use common::run::durable::write_atomic;
@@ -17,6 +16,7 @@ use common::run::telemetry::Control;
 use learner::checkpoint::files::CheckpointFiles;
 use learner::report::metrics::LearnerMetrics;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
+use proto::messages::weights::Published;
 use proto::transport::channel::{connect_lazy, learner_client};
 use proto::transport::http::{self, Serving};
 use proto::transport::metrics::{Metrics, Process};
@@ -250,16 +250,16 @@ impl Cluster {
 
     fn moment(&self) -> Moment {
         let p = self.progress.borrow();
-        let waiting = (p.updates == 0).then(|| match p.limiter.as_str() {
+        let waiting = (p.train.updates == 0).then(|| match p.rows.limiter.as_str() {
             "" | "open" => "starting".to_owned(),
             why => why.to_owned(),
         });
         Moment {
-            updates: p.updates,
+            updates: p.train.updates,
             updates_total: self.total,
             env_steps: self.counters.iter().map(|c| c.read().env_steps).sum(),
-            samples_per_insert: p.samples_per_insert,
-            loss: (p.updates > 0).then_some(p.loss),
+            samples_per_insert: p.rows.samples_per_insert,
+            loss: (p.train.updates > 0).then_some(p.train.loss),
             validation_mm: *self.errors.borrow(),
             waiting,
         }

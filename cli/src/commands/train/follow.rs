@@ -5,9 +5,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use actor::evaluation::validate::Validator;
-use actor::session::weights::{Published, receive};
+use actor::session::weights::receive;
 use proto::messages::hello::Hello;
-use proto::messages::weights::WatchRequest;
+use proto::messages::weights::{Published, WatchRequest};
 use proto::transport::channel::Channel;
 use proto::wire::learner_client::LearnerClient;
 use tokio::runtime::Handle;

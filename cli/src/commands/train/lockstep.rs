@@ -11,18 +11,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actor::evaluation::validate::Validator;
-use actor::session::weights::Published;
 use anyhow::Context as _;
 use common::config::{Config, Precision};
 use common::environment::rules::RULES_VERSION;
 use common::run::durable::write_atomic;
 use common::run::machine::resident_bytes;
 use learner::Progress;
+use learner::actors::registry::ActorTotals;
 use learner::checkpoint::folder::{CheckpointFolder, load_newest};
+use learner::replay::limiter::RowTotals;
+use learner::report::progress::Pace;
 use learner::report::recorder::Recorder;
 use learner::training::schedule;
+use learner::training::thread::TrainStats;
 use learner::training::trainer::StepReport;
 use model::DeviceChoice;
+use proto::messages::weights::Published;
 
 use super::cluster::Ended;
 use super::display::{Display, Moment};
@@ -192,12 +196,8 @@ impl Run {
         if let Some(validator) = &mut self.plan.validator
             && validator.last_updates().is_none_or(|last| last < updates)
         {
-            validator.validate(&Published {
-                version,
-                updates,
-                bytes: self.machine.trainer.weights_bytes(version)?,
-                published_us: 0,
-            })?;
+            let bytes = self.machine.trainer.weights_bytes(version)?;
+            validator.validate(&Published::at(0, version, updates, bytes))?;
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl Run {
             let progress = self.progress(since);
             self.recorder.record(&progress);
             self.recorded = now;
-            self.before = (progress.updates, progress.env_steps);
+            self.before = (progress.train.updates, progress.actors.env_steps);
         }
     }
 
@@ -245,28 +245,40 @@ impl Run {
         #[expect(clippy::cast_precision_loss, reason = "a count of episodes")]
         let error = (counts.errors > 0).then(|| counts.error_sum / counts.errors as f64);
         Progress {
-            updates,
             updates_total: config.learner.updates,
             elapsed_s: self.began.elapsed().as_secs_f64(),
-            loss: self.last.loss,
-            td_mean: self.last.td_mean(),
-            q_mean: self.last.q_mean,
-            grad_norm: self.last.grad_norm,
-            lr: self.last.lr,
-            beta: schedule::beta(&config.replay, updates, config.learner.updates),
-            env_steps: counts.env_steps,
-            episodes: counts.episodes,
-            episode_error: error,
-            rows: self.machine.rows(),
-            inserted: counts.inserted,
-            sampled: counts.sampled,
-            samples_per_insert: ratio(counts.sampled, counts.inserted),
-            limiter: "lockstep".to_owned(),
-            weights_version: counts.weights_version,
-            updates_per_s: per_s(updates, self.before.0),
-            env_steps_per_s: per_s(counts.env_steps, self.before.1),
-            failed_checkpoints: self.failed_checkpoints,
             resident_bytes: resident_bytes(),
+            train: TrainStats {
+                updates,
+                loss: self.last.loss,
+                td_mean: self.last.td_mean(),
+                q_mean: self.last.q_mean,
+                grad_norm: self.last.grad_norm,
+                lr: self.last.lr,
+                beta: schedule::beta(&config.replay, updates, config.learner.updates),
+                weights_version: counts.weights_version,
+                failed_checkpoints: self.failed_checkpoints,
+                ..TrainStats::default()
+            },
+            actors: ActorTotals {
+                env_steps: counts.env_steps,
+                episodes: counts.episodes,
+                episode_error: error,
+                ..ActorTotals::default()
+            },
+            rows: RowTotals {
+                rows: self.machine.rows(),
+                inserted: counts.inserted,
+                sampled: counts.sampled,
+                samples_per_insert: ratio(counts.sampled, counts.inserted),
+                limiter: "lockstep".to_owned(),
+                ..RowTotals::default()
+            },
+            pace: Pace {
+                updates_per_s: per_s(updates, self.before.0),
+                env_steps_per_s: per_s(counts.env_steps, self.before.1),
+                ..Pace::default()
+            },
             ..Progress::default()
         }
     }
@@ -285,12 +297,12 @@ impl Run {
         let file = folder.join("final.safetensors");
         write_atomic(&file, &self.machine.trainer.weights_bytes(version)?)?;
         if !interrupted {
-            self.validate(last.updates)?;
+            self.validate(last.train.updates)?;
         }
         let best = folder.join("best.safetensors");
         let validator = self.plan.validator.as_ref();
         Ok(Ended {
-            updates: last.updates,
+            updates: last.train.updates,
             interrupted,
             validation_mm: validator.and_then(Validator::errors_mm),
             constant_guess_mm: validator.and_then(Validator::constant_guess_mm),

@@ -9,7 +9,6 @@ use std::time::Duration;
 use actor::rollout::exploration;
 use actor::rollout::network_policy::{NetworkPolicy, Samples};
 use actor::rollout::{Rollout, RolloutState};
-use actor::session::weights::Published;
 use anyhow::Context as _;
 use common::config::{Config, SelectorConfig};
 use common::imaging::scan::Scan;
@@ -23,6 +22,7 @@ use learner::replay::limiter::{Ledger, Limits};
 use learner::training::schedule;
 use learner::training::trainer::{StepReport, Trainer};
 use proto::messages::sample::RowKey;
+use proto::messages::weights::Published;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use replay_server::table::selector::Selector;
@@ -111,12 +111,7 @@ impl Machine {
             batch: Batch::default(),
             draws,
             counts: Counts::default(),
-            acting: Published {
-                version: 0,
-                updates: 0,
-                bytes: Vec::new(),
-                published_us: 0,
-            },
+            acting: Published::at(0, 0, 0, Vec::new()),
             trainer,
         };
         machine.publish()?;
@@ -136,12 +131,8 @@ impl Machine {
         self.table.restore(&state.table)?;
         self.draws = state.draws;
         self.counts = state.counts;
-        self.act_with(Published {
-            version: state.counts.weights_version,
-            updates: state.acting_updates,
-            bytes: state.acting,
-            published_us: 0,
-        })
+        let (version, updates) = (state.counts.weights_version, state.acting_updates);
+        self.act_with(Published::at(0, version, updates, state.acting))
     }
 
     /// Everything, between two turns.
@@ -151,7 +142,7 @@ impl Machine {
             table: self.table.state(),
             draws: self.draws.clone(),
             counts: self.counts,
-            acting: self.acting.bytes.clone(),
+            acting: self.acting.bytes.to_vec(),
             acting_updates: self.acting.updates,
         };
         let bytes = postcard::to_stdvec(&state).context("write the lockstep state")?;
@@ -271,12 +262,8 @@ impl Machine {
         self.counts.weights_version += 1;
         let version = self.counts.weights_version;
         let bytes = self.trainer.weights_bytes(version)?;
-        self.act_with(Published {
-            version,
-            updates: self.trainer.updates(),
-            bytes,
-            published_us: 0,
-        })
+        let updates = self.trainer.updates();
+        self.act_with(Published::at(0, version, updates, bytes))
     }
 
     fn act_with(&mut self, weights: Published) -> anyhow::Result<()> {

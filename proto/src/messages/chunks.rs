@@ -1,0 +1,306 @@
+//! Pieces of a whole: of one version of the weights or of one checkpoint.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::ProtocolError;
+use crate::messages::pack;
+use crate::messages::weights::{WEIGHTS_BYTES_MAX, WeightsVersion};
+use crate::wire;
+
+/// Bytes of one chunk, at most.
+pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// What every chunk of one whole repeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of all its bytes.
+    pub sha256: [u8; 32],
+    /// Which weights; `None` for a checkpoint.
+    pub weights: Option<WeightsVersion>,
+}
+
+/// A piece of a whole; the pieces come in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// What it is a piece of.
+    pub whole: Whole,
+    /// Where in the whole it starts.
+    pub offset: u64,
+    /// At most [`CHUNK_BYTES_MAX`] bytes, within the whole; empty only at its end.
+    pub data: Bytes,
+}
+
+impl From<Chunk> for wire::Chunk {
+    fn from(chunk: Chunk) -> Self {
+        Self {
+            total_bytes: chunk.whole.bytes,
+            sha256: Bytes::copy_from_slice(&chunk.whole.sha256),
+            offset: chunk.offset,
+            data: chunk.data,
+            weights: chunk.whole.weights,
+        }
+    }
+}
+
+impl TryFrom<wire::Chunk> for Chunk {
+    type Error = ProtocolError;
+
+    fn try_from(chunk: wire::Chunk) -> Result<Self, ProtocolError> {
+        let (bytes, total) = (chunk.data.len(), chunk.total_bytes);
+        if bytes > CHUNK_BYTES_MAX {
+            let why = format!("{bytes} bytes are more than {CHUNK_BYTES_MAX}");
+            return Err(ProtocolError::invalid("data", why));
+        }
+        if bytes == 0 && chunk.offset < total {
+            let why = format!("no bytes at {} of {total}", chunk.offset);
+            return Err(ProtocolError::invalid("data", why));
+        }
+        if chunk.offset.saturating_add(bytes as u64) > total {
+            let why = format!("{bytes} bytes at {} end beyond {total}", chunk.offset);
+            return Err(ProtocolError::invalid("offset", why));
+        }
+        if chunk.weights.is_some() && !(1..=WEIGHTS_BYTES_MAX).contains(&total) {
+            let why = format!("{total} bytes of weights are not within 1..={WEIGHTS_BYTES_MAX}");
+            return Err(ProtocolError::invalid("total_bytes", why));
+        }
+        Ok(Self {
+            whole: Whole {
+                bytes: total,
+                sha256: pack::digest("sha256", &chunk.sha256)?,
+                weights: chunk.weights,
+            },
+            offset: chunk.offset,
+            data: chunk.data,
+        })
+    }
+}
+
+/// Chunks that do not make a whole.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ChunkError {
+    /// A chunk is missing or repeated.
+    #[error("a chunk at byte {found} arrived where byte {expected} is next")]
+    Offset {
+        /// The next byte.
+        expected: u64,
+        /// The chunk's first byte.
+        found: u64,
+    },
+    /// Chunks of one whole describe it differently.
+    #[error("chunks disagree on size, checksum or version")]
+    Disagree,
+    /// The bytes are not those that were sent.
+    #[error("the SHA-256 of the bytes received is not the one announced")]
+    Hash,
+    /// Chunks of something else where weights are expected.
+    #[error("the chunk belongs to a checkpoint, not to weights")]
+    NotWeights,
+}
+
+/// Checks that chunks follow each other and make the whole that they announce.
+#[derive(Debug)]
+pub struct Assembly {
+    whole: Whole,
+    received: u64,
+    hasher: Sha256,
+}
+
+impl Assembly {
+    /// Of a whole that begins with the next chunk.
+    #[must_use]
+    pub fn new(whole: Whole) -> Self {
+        Self {
+            whole,
+            received: 0,
+            hasher: Sha256::new(),
+        }
+    }
+
+    /// Of a whole whose first bytes are what `part` has.
+    ///
+    /// # Errors
+    /// When `part` cannot be read.
+    pub fn resume(whole: Whole, mut part: impl Read) -> io::Result<Self> {
+        let mut assembly = Self::new(whole);
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match part.read(&mut buffer)? {
+                0 => return Ok(assembly),
+                read => assembly.add(&buffer[..read]),
+            }
+        }
+    }
+
+    /// The whole.
+    #[must_use]
+    pub fn whole(&self) -> Whole {
+        self.whole
+    }
+
+    /// Takes the next chunk; true when the whole is complete with it.
+    ///
+    /// # Errors
+    /// When the chunk does not follow, or the whole is not what was announced.
+    pub fn push(&mut self, chunk: &Chunk) -> Result<bool, ChunkError> {
+        if chunk.whole != self.whole {
+            return Err(ChunkError::Disagree);
+        }
+        if chunk.offset != self.received {
+            return Err(ChunkError::Offset {
+                expected: self.received,
+                found: chunk.offset,
+            });
+        }
+        self.add(&chunk.data);
+        if self.received < self.whole.bytes {
+            return Ok(false);
+        }
+        if self.hasher.finalize_reset().as_slice() != self.whole.sha256 {
+            return Err(ChunkError::Hash);
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.received += bytes.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(bytes: &[u8]) -> Whole {
+        Whole {
+            bytes: bytes.len() as u64,
+            sha256: Sha256::digest(bytes).into(),
+            weights: None,
+        }
+    }
+
+    fn chunks(bytes: &'static [u8], size: usize) -> Vec<Chunk> {
+        let piece = |(i, data)| Chunk {
+            whole: whole(bytes),
+            offset: (i * size) as u64,
+            data: Bytes::from_static(data),
+        };
+        bytes.chunks(size).enumerate().map(piece).collect()
+    }
+
+    fn all(assembly: &mut Assembly, chunks: &[Chunk]) -> Result<Vec<bool>, ChunkError> {
+        chunks.iter().map(|c| assembly.push(c)).collect()
+    }
+
+    #[test]
+    fn chunks_read_back() {
+        let version = WeightsVersion {
+            version: 3,
+            updates: 400,
+            published_us: 5,
+        };
+        for weights in [None, Some(version)] {
+            for chunk in chunks(b"some bytes", 4) {
+                let whole = Whole {
+                    weights,
+                    ..chunk.whole
+                };
+                let chunk = Chunk { whole, ..chunk };
+                assert_eq!(Chunk::try_from(wire::Chunk::from(chunk.clone())), Ok(chunk));
+            }
+        }
+        // What a receiver of a checkpoint gets that has all its bytes already.
+        let at_the_end = Chunk {
+            whole: whole(b"1234"),
+            offset: 4,
+            data: Bytes::new(),
+        };
+        let message = wire::Chunk::from(at_the_end.clone());
+        assert_eq!(Chunk::try_from(message), Ok(at_the_end));
+    }
+
+    #[test]
+    fn chunks_outside_the_contract_are_refused_by_field() {
+        type Change = fn(&mut wire::Chunk);
+        for (change, field) in [
+            ((|c| c.data = Bytes::new()) as Change, "data"),
+            (|c| c.data = vec![0; CHUNK_BYTES_MAX + 1].into(), "data"),
+            (|c| c.offset = 4, "offset"),
+            (|c| c.offset = u64::MAX, "offset"),
+            (|c| c.sha256 = Bytes::new(), "sha256"),
+            (
+                |c| {
+                    c.total_bytes = WEIGHTS_BYTES_MAX + 1;
+                    c.weights = Some(wire::WeightsVersion::default());
+                },
+                "total_bytes",
+            ),
+            (
+                |c| {
+                    (c.total_bytes, c.offset, c.data) = (0, 0, Bytes::new());
+                    c.weights = Some(wire::WeightsVersion::default());
+                },
+                "total_bytes",
+            ),
+        ] {
+            let mut message = wire::Chunk::from(chunks(b"1234567", 4).remove(1));
+            assert!(Chunk::try_from(message.clone()).is_ok());
+            change(&mut message);
+            let error = Chunk::try_from(message).unwrap_err();
+            assert!(
+                matches!(&error, ProtocolError::Invalid { field: found, .. } if *found == field),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_whole_is_complete_with_its_last_chunk_from_any_offset_on() {
+        let bytes = b"some bytes";
+        let chunks = chunks(bytes, 4);
+        let expected = [false, false, true];
+        let mut assembly = Assembly::new(whole(bytes));
+        assert_eq!(all(&mut assembly, &chunks).unwrap(), expected);
+        for there in [1, 2] {
+            let part = &bytes[..there * 4];
+            let mut assembly = Assembly::resume(whole(bytes), part).unwrap();
+            assert_eq!(
+                all(&mut assembly, &chunks[there..]).unwrap(),
+                expected[there..]
+            );
+        }
+        let mut assembly = Assembly::resume(whole(bytes), &bytes[..]).unwrap();
+        let last = Chunk {
+            offset: 10,
+            data: Bytes::new(),
+            ..chunks[0].clone()
+        };
+        assert_eq!(assembly.push(&last), Ok(true));
+    }
+
+    #[test]
+    fn gaps_changes_and_wrong_bytes_are_refused() {
+        let bytes = b"some bytes";
+        let error = |part: &[u8], chunks: &[Chunk]| {
+            let mut assembly = Assembly::resume(whole(bytes), part).unwrap();
+            all(&mut assembly, chunks).unwrap_err()
+        };
+        let mut gap = chunks(bytes, 4);
+        gap.remove(1);
+        let (expected, found) = (4, 8);
+        assert_eq!(error(b"", &gap), ChunkError::Offset { expected, found });
+        let mut other = chunks(bytes, 4);
+        other[1].whole.sha256[0] ^= 1;
+        assert_eq!(error(b"", &other), ChunkError::Disagree);
+        let mut flipped = chunks(bytes, 4);
+        flipped[2].data = Bytes::from_static(b"ez");
+        assert_eq!(error(b"", &flipped), ChunkError::Hash);
+        // A part that was damaged on the receiver's disk.
+        assert_eq!(error(b"same", &chunks(bytes, 4)[1..]), ChunkError::Hash);
+    }
+}
