@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::config::{Config, ConfigError, ENV_PREFIX, SelectorConfig, Sources};
 use common::run::telemetry;
-use proto::messages::shard_status::ShardStatus;
 use proto::transport::channel::{self, Channel};
 use proto::transport::entry::{self, LogFormat, Service};
 use proto::transport::metrics::Metrics;

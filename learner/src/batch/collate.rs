@@ -177,7 +177,8 @@ mod tests {
     use crate::testing::{config, key, row, scans};
     use common::config::NetworkKind;
     use common::transition::row::HEADER_BYTES;
-    use proto::messages::sample::{SampledBatch, ShardSummary};
+    use proto::messages::sample::SampledBatch;
+    use proto::messages::status::ShardSummary;
     use rand_chacha::rand_core::SeedableRng as _;
 
     const SHAPE: RowShape = RowShape {
@@ -197,6 +198,7 @@ mod tests {
             updates_total: 1000,
             rng,
             counts: Arc::default(),
+            refusals: Throttle::new(Duration::ZERO),
         }
     }
 
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn broken_rows_are_left_out_and_the_others_keep_their_key_and_weight() {
-        let collate = collate();
+        let mut collate = collate();
         let mut broken = part(0, 4);
         let mut bytes = broken.packed.to_vec();
         // An action that does not exist, and a scan that this learner does not hold.

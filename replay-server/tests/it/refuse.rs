@@ -107,7 +107,7 @@ async fn a_client_of_another_version_gets_one_sentence() {
             assert_eq!(status.message(), sentence);
         }
     }
-    assert_eq!(shard.status().await.summary.rows, 0);
+    assert_eq!(shard.status().await.summary().rows, 0);
 }
 
 #[tokio::test]
