@@ -1,12 +1,17 @@
 //! What CI checks, in its order: quick checks first.
 
+mod deny;
+pub mod manifests;
+mod tidy;
+mod tree;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use crate::workspace::Workspace;
-use crate::{cluster, command, demo, deny, libtorch, manifests, tests_run, tidy, tree};
+use crate::{cluster, command, demo, libtorch, tests_run};
 
 /// Run every check that CI runs, in its order, up to the first that fails.
 #[derive(Debug, Args)]
@@ -31,7 +36,7 @@ const EXAMPLES: &str = "Examples:
 enum Step {
     /// The formatting, by rustfmt
     Fmt,
-    /// The rules of the house: sizes, docs, nothing unfinished
+    /// The project's own rules: sizes, documentation, nothing unfinished
     Tidy,
     /// Which crates may depend on what
     Tree,
@@ -45,9 +50,9 @@ enum Step {
     Test,
     /// A short training on phantoms that must beat the constant guess
     Demo,
-    /// Dockerfile, compose files and Kubernetes manifests, held against what reads them
+    /// Dockerfile, compose files and Kubernetes manifests, by the tools that read them
     Manifests,
-    /// A cluster in containers (as processes where no Docker is), and what it must bear
+    /// A cluster in containers, while its parts fail
     Cluster,
 }
 
@@ -71,7 +76,7 @@ impl Step {
         let cargo = |line: &str| command::run(&mut workspace.cargo(line));
         match self {
             Self::Fmt => cargo("fmt --all --check"),
-            Self::Tidy => tidy::run(workspace.root()),
+            Self::Tidy => tidy::run(workspace),
             Self::Tree => tree::run(workspace),
             Self::Deny => deny::run(workspace),
             Self::Clippy => cargo("clippy --workspace --all-targets --locked -- -D warnings"),

@@ -1,30 +1,27 @@
-//! Tests of a whole cluster: in containers, or as plain processes.
+//! The test of a whole cluster in containers.
 
 mod compose;
 mod docker;
-mod engine;
-mod ports;
-mod processes;
 mod prometheus;
-mod proxy;
 mod scenario;
 mod status;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
+use crate::command;
 use crate::dist::{self, Profile};
 use crate::workspace::Workspace;
 
-/// Train on a cluster, and break it in every way that it must bear.
+/// Train on a cluster while actors, shards, disks and networks fail.
 ///
-/// It learns, actors come and go, each role is killed in turn, a shard is cut
-/// off, its disk runs full, all is stopped and started again; then the error on
-/// selection scans must be below half of the untrained one, and no row that was
-/// acknowledged as durable may be missing.
+/// The cluster learns while actors come and go, each role is killed in turn, a
+/// shard is disconnected, its disk is filled, and everything is stopped and
+/// started again. Then the error on selection scans must be below half of the
+/// untrained one, and every row that was acknowledged as durable must be there.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
@@ -33,16 +30,15 @@ pub struct Options {
 }
 
 const EXAMPLES: &str = "Examples:
-  cargo xtask cluster docker       installs and starts Docker where no engine answers (Debian, root)
-  cargo xtask cluster processes    the same without containers
-  cargo xtask cluster docker --profile dev --skip-build";
+  cargo xtask cluster docker
+  cargo xtask cluster docker --profile dev --skip-build
+
+Without a Docker engine: `.ci/docker start` installs and starts one (Debian, root), `.ci/docker stop` stops it.";
 
 #[derive(Debug, Subcommand)]
 enum Place {
     /// In containers, by deploy/compose.yaml
     Docker(Run),
-    /// As plain processes on loopback
-    Processes(Run),
 }
 
 /// How it is run.
@@ -59,49 +55,14 @@ pub struct Run {
     learn_s: u64,
 }
 
-impl Run {
-    /// What CI does: its tests have built these programs.
-    pub fn for_ci() -> Self {
-        Self {
-            profile: Profile::Dev,
-            skip_build: false,
-            learn_s: 120,
-        }
-    }
-
-    fn learn(&self) -> Duration {
-        Duration::from_secs(self.learn_s)
-    }
-}
-
 /// `cargo xtask cluster`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    match &options.place {
-        Place::Docker(run) => match engine::Engine::find()? {
-            Ok(engine) => in_containers(workspace, run, &engine),
-            Err(engine::Absent(why)) => {
-                bail!("no Docker engine: {why}; without one: cargo xtask cluster processes")
-            }
-        },
-        Place::Processes(run) => as_processes(workspace, run),
-    }
-}
-
-/// In containers where an engine answers or can be installed, else as processes.
-pub fn for_ci(workspace: &Workspace) -> Result<()> {
-    let run = Run::for_ci();
-    match engine::Engine::find()? {
-        Ok(engine) => in_containers(workspace, &run, &engine),
-        Err(engine::Absent(why)) => {
-            println!("skipped: cluster in containers: no Docker engine: {why}");
-            as_processes(workspace, &run)
-        }
-    }
-}
-
-fn in_containers(workspace: &Workspace, run: &Run, engine: &engine::Engine) -> Result<()> {
-    println!("{}", engine.describe()?);
-    engine.base_image()?;
+    let Place::Docker(run) = &options.place;
+    let version = ["version", "--format", "Docker {{.Server.Version}}"];
+    let engine = command::read(compose::docker().args(version)).context(
+        "no Docker engine answers: start one; `.ci/docker start` installs one (Debian, root)",
+    )?;
+    print!("{engine}");
     dist::run(
         workspace,
         &dist::Options {
@@ -111,15 +72,23 @@ fn in_containers(workspace: &Workspace, run: &Run, engine: &engine::Engine) -> R
             out: PathBuf::from("dist"),
         },
     )?;
-    let mut cluster = docker::Docker::new(workspace.root())?;
-    scenario::run(&mut cluster, run.learn())
+    let cluster = docker::Docker::new(workspace.root())?;
+    scenario::run(cluster, Duration::from_secs(run.learn_s))
 }
 
-fn as_processes(workspace: &Workspace, run: &Run) -> Result<()> {
-    if !run.skip_build {
-        dist::build(workspace, run.profile)?;
+/// The same with the programs that the tests were built with, and with an engine
+/// for the time of the test where none answers.
+pub fn for_ci(workspace: &Workspace) -> Result<()> {
+    let engine = |verb: &str| command::run(workspace.command(".ci/docker").arg(verb));
+    if let Err(error) = engine("start") {
+        println!("skipped: cluster in containers: {error:#}");
+        return Ok(());
     }
-    let bin = workspace.target_folder()?.join(run.profile.folder());
-    let mut cluster = processes::Processes::new(workspace.root(), &bin)?;
-    scenario::run(&mut cluster, run.learn())
+    let place = Place::Docker(Run {
+        profile: Profile::Dev,
+        skip_build: false,
+        learn_s: 120,
+    });
+    let tested = run(workspace, &Options { place });
+    tested.and(engine("stop"))
 }

@@ -1,15 +1,17 @@
-//! What is handed on: programs, the libtorch that they need, presets, licences.
+//! The release: programs, the libtorch that they need, presets, licences.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+mod libraries;
+pub mod pack;
+
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use sha2::{Digest, Sha256};
 
 use crate::workspace::Workspace;
-use crate::{command, libraries, libtorch, pack};
+use crate::{command, libtorch};
 
 /// Crates and the program that each builds.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -22,9 +24,9 @@ const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 
 /// Build the programs and make dist/landmarl-VERSION-TARGET/{bin,lib,configs}.
 ///
-/// The folder works wherever it lies: the programs find libtorch in `../lib`.
-/// It needs the C library of this machine or a newer one. Beside it: a tar.gz of
-/// it and its SHA-256 sum.
+/// The folder works in any place: the programs find libtorch in `../lib`. It
+/// needs the C library of this machine or a newer one. Beside it: a tar.gz of it
+/// and its SHA-256 sum.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
@@ -34,10 +36,10 @@ pub struct Options {
     /// Take the programs that were built last
     #[arg(long)]
     pub skip_build: bool,
-    /// Only the folder
+    /// Make the folder only
     #[arg(long)]
     pub no_archive: bool,
-    /// Where it is made
+    /// The folder in which to make it
     #[arg(long, value_name = "DIR", default_value = "dist")]
     pub out: PathBuf,
 }
@@ -50,39 +52,37 @@ const EXAMPLES: &str = "Examples:
 /// A profile of cargo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Profile {
-    /// As fast as they get
+    /// Optimised
     Release,
     /// As tests are built
     Dev,
 }
 
 impl Profile {
-    /// The folder below cargo's build folder.
-    pub fn folder(self) -> &'static str {
+    /// Its name, and the folder below cargo's build folder.
+    fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::Release => "release",
-            Self::Dev => "debug",
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Release => "release",
-            Self::Dev => "dev",
+            Self::Release => ("release", "release"),
+            Self::Dev => ("dev", "debug"),
         }
     }
 }
 
-/// `cargo xtask dist`; returns the folder.
-pub fn run(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
+/// `cargo xtask dist`.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     libtorch::ensure(workspace)?;
     if !options.skip_build {
-        build(workspace, options.profile)?;
+        let mut build = workspace.cargo("build --locked --bins --profile");
+        build.arg(options.profile.names().0);
+        for (package, _) in PROGRAMS {
+            build.args(["--package", package]);
+        }
+        command::run(&mut build)?;
     }
     let out = workspace.root().join(&options.out);
     let name = format!("landmarl-{}-{}", env!("CARGO_PKG_VERSION"), host()?);
     let folder = out.join(&name);
-    // An archive that no longer belongs to the folder would be taken for its copy.
+    // An older archive would be mistaken for one of this folder.
     for ending in ["tar.gz", "tar.gz.sha256"] {
         fs::remove_file(out.join(format!("{name}.{ending}"))).ok();
     }
@@ -92,17 +92,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     if !options.no_archive {
         archive(workspace, &out, &name)?;
     }
-    Ok(folder)
-}
-
-/// Builds the programs and nothing else.
-pub fn build(workspace: &Workspace, profile: Profile) -> Result<()> {
-    let mut build = workspace.cargo("build --locked --bins --profile");
-    build.arg(profile.name());
-    for (package, _) in PROGRAMS {
-        build.args(["--package", package]);
-    }
-    command::run(&mut build)
+    Ok(())
 }
 
 /// The platform that cargo builds for, as Rust calls it.
@@ -120,7 +110,7 @@ fn fill(workspace: &Workspace, profile: Profile, folder: &Path) -> Result<()> {
     }
     let bin = folder.join("bin");
     pack::folder(&bin)?;
-    let built = workspace.target_folder()?.join(profile.folder());
+    let built = workspace.target_folder()?.join(profile.names().1);
     for (_, name) in PROGRAMS {
         pack::program(workspace, &built.join(name), &bin.join(name))?;
     }
@@ -136,16 +126,16 @@ fn fill(workspace: &Workspace, profile: Profile, folder: &Path) -> Result<()> {
 }
 
 /// Starts every program, and asks the loader which libtorch it takes: one that
-/// takes the build machine's would fail on the next.
+/// takes the build machine's would fail on another.
 fn check(workspace: &Workspace, folder: &Path) -> Result<()> {
     let lib = folder.join("lib").canonicalize()?;
     for (_, name) in PROGRAMS {
         let program = folder.join("bin").join(name);
         let shown = program.to_string_lossy();
         let mut version = workspace.command(&shown);
-        let said = command::read(version.arg("--version").env_remove("LD_LIBRARY_PATH"))?;
-        if said.trim() != format!("{name} {}", env!("CARGO_PKG_VERSION")) {
-            bail!("{shown} --version says \"{}\"", said.trim());
+        let printed = command::read(version.arg("--version").env_remove("LD_LIBRARY_PATH"))?;
+        if printed.trim() != format!("{name} {}", env!("CARGO_PKG_VERSION")) {
+            bail!("{shown} --version prints {:?}", printed.trim());
         }
         let mut ldd = workspace.command("ldd");
         let loads = command::read(ldd.arg(&program).env_remove("LD_LIBRARY_PATH"))?;
@@ -172,35 +162,13 @@ fn archive(workspace: &Workspace, out: &Path, name: &str) -> Result<()> {
         .arg(out.join(&archive))
         .arg(name);
     command::run(&mut tar)?;
-    let path = out.join(&archive);
-    let mut digest = Sha256::new();
-    let mut file =
-        File::open(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    io::copy(&mut file, &mut Hashing(&mut digest))?;
-    let sum: String = digest
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let mut sum = workspace.command("sha256sum");
+    let sum = command::read(sum.current_dir(out).arg(&archive))?;
     let note = out.join(format!("{archive}.sha256"));
-    fs::write(&note, format!("{sum}  {archive}\n"))
-        .with_context(|| format!("{} cannot be written", note.display()))?;
+    fs::write(&note, sum).with_context(|| format!("cannot write {}", note.display()))?;
+    let path = out.join(&archive);
     println!("made {}; its sum is in {}", path.display(), note.display());
     Ok(())
-}
-
-/// Hashes what is written to it.
-struct Hashing<'a>(&'a mut Sha256);
-
-impl Write for Hashing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -228,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_a_name() {
+    fn the_platform_is_known() {
         assert!(host().unwrap().contains("-linux-"));
     }
 }

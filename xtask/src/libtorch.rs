@@ -1,7 +1,8 @@
-//! The libtorch that tch needs: which version, where it lies, how a clone
-//! comes to use it.
-//!
-//! This file and the `tch` line of the top `Cargo.toml` are changed together.
+//! The libtorch that tch needs: which version, where it is, how a clone comes to
+//! use it. This file, the lists beside `src` and the `tch` line of the top
+//! `Cargo.toml` change together.
+
+mod wheels;
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,147 +12,85 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::installed;
-use crate::wheels;
 use crate::workspace::{Workspace, cache_folder};
 
 /// The version that tch 0.24.0 is written for.
-pub const VERSION: &str = "2.11.0";
+const VERSION: &str = "2.11.0";
+const VERSION_HEADER: &str = "include/torch/headeronly/version.h";
 
 /// Install libtorch 2.11.0 once per user and link it as .libtorch in this clone.
 ///
-/// The files come from the torch wheel by way of pip, and lie in
-/// $XDG_CACHE_HOME/landmarl or ~/.cache/landmarl. Nothing is done when they
-/// are there already. A LIBTORCH that you set yourself is checked and used as
-/// it is.
+/// The files come from the torch wheel by way of pip and are kept in
+/// $XDG_CACHE_HOME/landmarl or ~/.cache/landmarl. Nothing is done when they are
+/// there already. A LIBTORCH that you set yourself is checked and used as it is.
 #[derive(Debug, Default, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
     /// Install the full set for NVIDIA GPUs: a download of about 3 GB, for
-    /// x86-64 Linux and a driver that knows CUDA 13. Checked for completeness
+    /// x86-64 Linux and a driver that supports CUDA 13. Checked for completeness
     /// only: whether a GPU then works is for you to try
     #[arg(long)]
     cuda: bool,
     /// Install again, even if a good copy is there
     #[arg(long)]
     force: bool,
-    /// Compare every file with the SHA-256 noted when it was installed
-    #[arg(long)]
-    verify: bool,
 }
 
 const EXAMPLES: &str = "Examples:
   cargo xtask setup
-  cargo xtask setup --verify
+  cargo xtask setup --force                   replace a damaged installation
   LIBTORCH=/opt/libtorch cargo xtask setup    check a libtorch of your own";
 
-/// What an installation can compute on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flavour {
-    /// The processor only: 460 MB.
-    Cpu,
-    /// NVIDIA GPUs too: several gigabytes.
-    Cuda,
-}
-
-impl Flavour {
-    /// How it is called in folder names and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-        }
-    }
-
-    /// The folder with `include/` and `lib/`. The CUDA libraries look for each
-    /// other in `../../nvidia`, so theirs is one level further down.
-    pub fn libtorch(self, install: &Path) -> PathBuf {
-        match self {
-            Self::Cpu => install.to_path_buf(),
-            Self::Cuda => install.join("torch"),
-        }
-    }
-}
-
-/// Whose libtorch a build uses.
-#[derive(Debug, PartialEq, Eq)]
-enum Source {
-    /// The one that setup installs and links.
-    Ours,
-    /// One that the caller named in `LIBTORCH`.
-    Given(PathBuf),
-}
-
-/// Decides by the value of `LIBTORCH`. `.cargo/config.toml` sets it to the
-/// clone's own link for everything that cargo starts, us included, so that
-/// value means that nobody chose another.
-fn source(value: Option<&OsStr>, link: &Path) -> Result<Source> {
-    let Some(path) = value.filter(|value| !value.is_empty()).map(Path::new) else {
-        return Ok(Source::Ours);
-    };
-    if path.is_relative() {
-        bail!(
-            "LIBTORCH={} is relative, and every crate would look for it elsewhere: \
-             give an absolute path",
-            path.display()
-        );
-    }
-    Ok(if same_place(path, link) {
-        Source::Ours
+/// Where an installation has `include/` and `lib/`. The CUDA libraries look for
+/// each other in `../../nvidia`, so theirs is one level further down.
+fn inside(install: &Path, cuda: bool) -> PathBuf {
+    if cuda {
+        install.join("torch")
     } else {
-        Source::Given(path.to_path_buf())
-    })
-}
-
-/// Whether both are the same entry of the same folder. The entry itself may be
-/// a link, or absent, so only the folders are resolved.
-fn same_place(a: &Path, b: &Path) -> bool {
-    let folder = |path: &Path| path.parent().and_then(|parent| parent.canonicalize().ok());
-    a == b || (a.file_name() == b.file_name() && folder(a).is_some() && folder(a) == folder(b))
+        install.to_path_buf()
+    }
 }
 
 /// `cargo xtask setup`.
 pub fn setup(workspace: &Workspace, options: &Options) -> Result<()> {
-    let link = workspace.libtorch_link();
-    let flavour = if options.cuda {
-        Flavour::Cuda
-    } else {
-        Flavour::Cpu
-    };
-    if let Source::Given(path) = source(env::var_os("LIBTORCH").as_deref(), &link)? {
-        return accept_given(&path, options);
+    let (cuda, link) = (options.cuda, workspace.libtorch_link());
+    if let Some(path) = given(env::var_os("LIBTORCH").as_deref(), &link)? {
+        let shown = path.display();
+        inspect(&path, cuda).with_context(|| {
+            format!("LIBTORCH={shown} is not usable: correct it, or unset it to have setup install libtorch {VERSION}")
+        })?;
+        println!("libtorch {VERSION} in {shown} (from LIBTORCH): nothing to install");
+        return Ok(());
     }
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         bail!(
-            "setup knows x86-64 Linux only: fetch libtorch {VERSION} from https://pytorch.org \
+            "setup supports x86-64 Linux only: fetch libtorch {VERSION} from https://pytorch.org \
              and set LIBTORCH to its folder"
         );
     }
     let cache = cache_folder()?;
     fs::create_dir_all(&cache)
-        .with_context(|| format!("the cache folder {} cannot be made", cache.display()))?;
-    let install = cache.join(format!("libtorch-{VERSION}-{}", flavour.name()));
-    if options.force || installed::check(&install, flavour).is_err() {
-        install_alone(&cache, &install, flavour, options.force)?;
+        .with_context(|| format!("cannot create the cache folder {}", cache.display()))?;
+    let flavour = if cuda { "cuda" } else { "cpu" };
+    let install = cache.join(format!("libtorch-{VERSION}-{flavour}"));
+    if options.force || inspect(&inside(&install, cuda), cuda).is_err() {
+        let list = format!("xtask/libtorch-{flavour}.txt");
+        install_alone(&workspace.root().join(list), &install, options)?;
     }
-    if options.verify {
-        installed::verify(&install)?;
-    }
-    point_link(&link, &flavour.libtorch(&install))?;
+    point_link(&link, &inside(&install, cuda))?;
     println!(
-        "libtorch {VERSION} ({}) is ready in {}",
-        flavour.name(),
+        "libtorch {VERSION} ({flavour}) is ready in {}",
         install.display()
     );
     Ok(())
 }
 
-/// Makes sure that a build finds a libtorch, whichever it is: what builds and
-/// tests ask for. It leaves a working link to the CUDA set as it is.
+/// Makes sure that a build finds a libtorch, whichever it is. A working link to
+/// the CUDA set stays as it is.
 pub fn ensure(workspace: &Workspace) -> Result<()> {
     let link = workspace.libtorch_link();
-    let ours = source(env::var_os("LIBTORCH").as_deref(), &link)? == Source::Ours;
-    if ours && installed::inspect(&link, Flavour::Cpu).is_ok() {
+    let given = given(env::var_os("LIBTORCH").as_deref(), &link)?;
+    if given.is_none() && inspect(&link, false).is_ok() {
         return Ok(());
     }
     setup(workspace, &Options::default())
@@ -163,61 +102,77 @@ pub fn folder(workspace: &Workspace) -> PathBuf {
     given.map_or_else(|| workspace.libtorch_link(), PathBuf::from)
 }
 
-fn accept_given(path: &Path, options: &Options) -> Result<()> {
-    let flavour = if options.cuda {
-        Flavour::Cuda
-    } else {
-        Flavour::Cpu
+/// The libtorch that the user chose with `LIBTORCH`. `.cargo/config.toml` sets the
+/// variable to the clone's own link for everything that cargo starts, including
+/// this program, so that value is no choice.
+fn given(value: Option<&OsStr>, link: &Path) -> Result<Option<PathBuf>> {
+    let Some(path) = value.filter(|value| !value.is_empty()).map(Path::new) else {
+        return Ok(None);
     };
-    installed::inspect(path, flavour).with_context(|| {
-        format!(
-            "LIBTORCH={} does not hold libtorch {VERSION} ({}): mend it, or unset LIBTORCH \
-             to have setup install one",
-            path.display(),
-            flavour.name()
-        )
-    })?;
-    if options.force || options.verify {
-        bail!("--force and --verify are for the libtorch that setup installs: unset LIBTORCH");
+    if path.is_relative() {
+        bail!(
+            "LIBTORCH={} is relative, and every crate would look for it elsewhere: \
+             give an absolute path",
+            path.display()
+        );
     }
-    println!(
-        "libtorch {VERSION} in {} (from LIBTORCH): nothing to install",
-        path.display()
-    );
+    // The entry itself may be a link, or absent, so only the folders are resolved.
+    let folder = |path: &Path| path.parent().and_then(|parent| parent.canonicalize().ok());
+    let same_folder = folder(path).is_some() && folder(path) == folder(link);
+    let ours = path == link || (path.file_name() == link.file_name() && same_folder);
+    Ok((!ours).then(|| path.to_path_buf()))
+}
+
+/// Whether `libtorch` (the folder with `include/` and `lib/`) has the right
+/// version and the libraries that builds link.
+fn inspect(libtorch: &Path, cuda: bool) -> Result<()> {
+    let header = libtorch.join(VERSION_HEADER);
+    let text = fs::read_to_string(&header)
+        .with_context(|| format!("cannot read the version from {}", header.display()))?;
+    // The value is on the line after the name.
+    let after = text.split("#define TORCH_VERSION ").nth(1);
+    match after.and_then(|after| after.split('"').nth(1)) {
+        Some(VERSION) => {}
+        other => bail!(
+            "it is libtorch {}, and {VERSION} is needed",
+            other.unwrap_or("?")
+        ),
+    }
+    for name in ["torch", "torch_cpu", "c10", "torch_cuda"]
+        .into_iter()
+        .take(3 + usize::from(cuda))
+    {
+        let path = libtorch.join(format!("lib/lib{name}.so"));
+        if fs::metadata(&path).map_or(0, |data| data.len()) == 0 {
+            bail!("{} is missing or empty", path.display());
+        }
+    }
     Ok(())
 }
 
 /// Installs while no other setup of this user does. One that waited finds the
 /// work done.
-fn install_alone(cache: &Path, install: &Path, flavour: Flavour, force: bool) -> Result<()> {
-    let path = cache.join("setup.lock");
-    let lock = File::create(&path)
-        .with_context(|| format!("the lock {} cannot be opened", path.display()))?;
-    let mut waited = false;
+fn install_alone(list: &Path, install: &Path, options: &Options) -> Result<()> {
+    let path = install.with_file_name("setup.lock");
+    let lock =
+        File::create(&path).with_context(|| format!("cannot open the lock {}", path.display()))?;
+    let mut force = options.force;
     if let Err(TryLockError::WouldBlock) = lock.try_lock() {
         println!("another setup is running: waiting for it");
         lock.lock().context("waiting for the other setup failed")?;
-        waited = true;
+        force = false;
     }
-    if force && !waited {
-        return wheels::install(install, flavour);
-    }
-    let Err(reason) = installed::check(install, flavour) else {
+    let state = inspect(&inside(install, options.cuda), options.cuda);
+    if state.is_ok() && !force {
         return Ok(());
-    };
-    let adoptable = !installed::has_manifest(install)
-        && installed::inspect(&flavour.libtorch(install), flavour).is_ok();
-    if adoptable {
-        println!("adopting the libtorch in {}", install.display());
-        return installed::record(install, flavour);
     }
-    if install.exists() {
+    if let (Err(reason), true) = (state, install.exists()) {
         println!(
             "{} is not usable ({reason:#}): installing it again",
             install.display()
         );
     }
-    wheels::install(install, flavour)
+    wheels::install(list, install, options.cuda)
 }
 
 /// Points `link` at `target` in one step, so that a build that runs meanwhile
@@ -228,19 +183,13 @@ fn point_link(link: &Path, target: &Path) -> Result<()> {
     }
     if link.is_dir() && !link.is_symlink() {
         bail!(
-            "{} is a folder that setup did not make: remove it first",
+            "{} is a folder that setup did not create: remove it first",
             link.display()
         );
     }
     let fresh = link.with_file_name(format!(".libtorch.{}", std::process::id()));
     let linked = std::os::unix::fs::symlink(target, &fresh).and_then(|()| fs::rename(&fresh, link));
-    linked.with_context(|| {
-        format!(
-            "{} cannot be linked to {}",
-            link.display(),
-            target.display()
-        )
-    })
+    linked.with_context(|| format!("cannot link {} to {}", link.display(), target.display()))
 }
 
 #[cfg(test)]
@@ -248,54 +197,65 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_libtorch_other_than_our_link_counts_as_given() {
-        let clone = tempfile::tempdir().expect("temporary folder");
+    fn only_a_libtorch_other_than_the_clones_link_is_a_choice() {
+        let clone = tempfile::tempdir().unwrap();
         let link = clone.path().join(".libtorch");
         let alias = clone.path().join("alias");
-        std::os::unix::fs::symlink(clone.path(), &alias).expect("symlink");
+        std::os::unix::fs::symlink(clone.path(), &alias).unwrap();
         let aliased = alias.join(".libtorch");
-        let ours = [
-            None,
-            Some(OsStr::new("")),
-            Some(link.as_os_str()),
-            Some(aliased.as_os_str()),
-        ];
-        for value in ours {
-            assert_eq!(
-                source(value, &link).expect("valid"),
-                Source::Ours,
-                "{value:?}"
-            );
+        for ours in [OsStr::new(""), link.as_os_str(), aliased.as_os_str()] {
+            assert_eq!(given(Some(ours), &link).unwrap(), None, "{ours:?}");
         }
-        for given in ["/opt/libtorch", "/nowhere/.libtorch"] {
-            let expected = Source::Given(PathBuf::from(given));
-            assert_eq!(
-                source(Some(OsStr::new(given)), &link).expect("valid"),
-                expected
-            );
+        assert_eq!(given(None, &link).unwrap(), None);
+        for other in ["/opt/libtorch", "/nowhere/.libtorch"] {
+            let chosen = given(Some(OsStr::new(other)), &link).unwrap();
+            assert_eq!(chosen, Some(PathBuf::from(other)));
         }
-        let error = source(Some(OsStr::new("libtorch")), &link).expect_err("relative");
+        let error = given(Some(OsStr::new("libtorch")), &link).unwrap_err();
         assert!(error.to_string().contains("absolute"), "{error}");
     }
 
     #[test]
     fn the_link_is_replaced_but_a_folder_is_not() {
-        let clone = tempfile::tempdir().expect("temporary folder");
+        let clone = tempfile::tempdir().unwrap();
         let link = clone.path().join(".libtorch");
         for target in ["/a", "/b", "/b"] {
-            point_link(&link, Path::new(target)).expect("links");
-            assert_eq!(fs::read_link(&link).expect("a link"), Path::new(target));
+            point_link(&link, Path::new(target)).unwrap();
+            assert_eq!(fs::read_link(&link).unwrap(), Path::new(target));
         }
-        let folder = clone.path().join("folder");
-        fs::create_dir(&folder).expect("folder");
-        assert!(point_link(&folder, Path::new("/a")).is_err());
+        assert!(point_link(clone.path(), Path::new("/a")).is_err());
     }
 
     #[test]
-    fn the_version_is_the_one_of_the_build_script() {
-        // tch's minor version follows libtorch's; both are named in the lock file.
+    fn another_version_or_a_missing_library_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let refusal = |cuda| inspect(folder.path(), cuda).unwrap_err().to_string();
+        assert!(refusal(false).contains("cannot read the version"));
+        let header = "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION \\\n  \"2.10.0\"\n";
+        write(VERSION_HEADER, header);
+        assert!(refusal(false).contains("libtorch 2.10.0, and 2.11.0"));
+        write(VERSION_HEADER, &header.replace("2.10.0", VERSION));
+        for name in ["libtorch.so", "libtorch_cpu.so", "libc10.so"] {
+            assert!(refusal(false).contains(&format!("{name} is missing or empty")));
+            write(&format!("lib/{name}"), "library");
+        }
+        inspect(folder.path(), false).unwrap();
+        assert!(refusal(true).contains("libtorch_cuda.so"));
+        write("lib/libc10.so", "");
+        assert!(refusal(false).contains("libc10.so is missing or empty"));
+    }
+
+    #[test]
+    fn the_list_and_the_lock_file_name_this_version() {
+        // tch's minor version follows libtorch's.
         let lock = include_str!("../../Cargo.lock");
         assert!(lock.contains("name = \"torch-sys\"\nversion = \"0.24.0\""));
-        assert_eq!(VERSION, "2.11.0");
+        let list = include_str!("../libtorch-cpu.txt");
+        assert!(list.contains(&format!("\ntorch=={VERSION} --hash")));
     }
 }

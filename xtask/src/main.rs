@@ -3,7 +3,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a task runner talks to the person who started it"
+    reason = "a task runner reports to the person who started it"
 )]
 
 mod bench;
@@ -11,22 +11,11 @@ mod ci;
 mod cluster;
 mod command;
 mod demo;
-mod deny;
 mod dist;
-mod installed;
-mod libraries;
 mod libtorch;
-mod manifests;
-mod pack;
-mod pip;
-mod progress;
-mod rust_source;
 mod study;
 mod tests_run;
-mod tidy;
-mod tree;
 mod venv;
-mod wheels;
 mod workspace;
 
 use std::process::ExitCode;
@@ -52,8 +41,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask study configs/studies/bootstrap.toml   what a setting does, over seeds
   cargo xtask bench eval            time per step against a PyTorch loop
   cargo xtask bench replay          rows per second of the replay service, against its peers
-  cargo xtask dist                  what is handed on: programs, libtorch, presets
-  cargo xtask cluster docker        a cluster in containers, and what it must bear";
+  cargo xtask dist                  the release: programs, libtorch, presets
+  cargo xtask cluster docker        the test of a cluster in containers";
 
 #[derive(Debug, Subcommand)]
 enum Task {
@@ -71,7 +60,7 @@ enum Task {
     Bench(bench::Options),
     /// Build the programs and make dist/landmarl-VERSION-TARGET/{bin,lib,configs}
     Dist(dist::Options),
-    /// Train on a cluster, and break it in every way that it must bear
+    /// Train on a cluster while actors, shards, disks and networks fail
     Cluster(cluster::Options),
     /// Check the Dockerfile, the compose files and the Kubernetes manifests
     Manifests,
@@ -96,9 +85,9 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo(options) => demo::run(&workspace, &options)?,
         Task::Study(options) => study::run(&workspace, &options)?,
         Task::Bench(options) => bench::run(&workspace, &options)?,
-        Task::Dist(options) => drop(dist::run(&workspace, &options)?),
+        Task::Dist(options) => dist::run(&workspace, &options)?,
         Task::Cluster(options) => cluster::run(&workspace, &options)?,
-        Task::Manifests => manifests::run(&workspace)?,
+        Task::Manifests => ci::manifests::run(&workspace)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,14 +1,25 @@
-//! Running the tests and saying what they skipped.
+//! Running the tests and listing what they skipped.
 
-use std::io::{BufRead, BufReader};
-use std::process::{ExitCode, Stdio};
+use std::io::{Read as _, Seek as _};
+use std::path::Path;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use serde_json::Value;
 
 use crate::command;
 use crate::libtorch;
 use crate::workspace::Workspace;
+
+/// Test programs that run at the same time. Each has a thread per core, and most
+/// of the slow tests wait.
+const SIDE_BY_SIDE: usize = 2;
+/// cargo's exit code for failed tests.
+const FAILED: i32 = 101;
 
 /// Run the tests of the workspace and list what they skipped.
 #[derive(Debug, Default, Args)]
@@ -29,8 +40,9 @@ const EXAMPLES: &str = "Examples:
   cargo xtask test -p common walk
   cargo xtask test -- --test-threads=1
 
-Tests that lack something (real scans, a GPU) say `skipped: NAME: WHY`; these
-lines are repeated at the end.";
+Test programs run side by side; what one prints appears when it ends. Tests that
+lack something (real scans, a GPU) print `skipped: NAME: WHY`; these lines are
+repeated at the end.";
 
 /// `cargo xtask test`: ends with the exit code of `cargo test`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -42,43 +54,121 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
 pub fn all(workspace: &Workspace) -> Result<()> {
     match execute(workspace, &Options::default())? {
         0 => Ok(()),
-        code => bail!("cargo test ended with exit code {code}"),
+        code => bail!("the tests ended with exit code {code}"),
     }
 }
+
+/// A test program and its name.
+type Program = (String, Command);
 
 fn execute(workspace: &Workspace, options: &Options) -> Result<i32> {
     libtorch::ensure(workspace)?;
-    let mut test = workspace.cargo("test --locked --no-fail-fast");
-    test.args(options.package.is_empty().then_some("--workspace"));
+    let mut build = workspace.cargo("test --no-run --locked");
+    build.arg("--message-format=json-render-diagnostics");
+    build.args(options.package.is_empty().then_some("--workspace"));
     for package in &options.package {
-        test.args(["--package", package]);
+        build.args(["--package", package]);
     }
-    test.args(&options.filter)
-        .args(["--", "--show-output"])
-        .args(&options.harness);
-    println!("$ {}", command::show(&test));
-    let mut child = test
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cargo does not start")?;
+    println!("$ {}", command::show(&build));
+    let built = build.stderr(Stdio::inherit()).output();
+    let built = built.context("cargo does not start")?;
+    let mut code = built.status.code().unwrap_or(1);
     let mut transcript = Transcript::default();
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.context("reading from cargo test failed")?;
-            let line = String::from_utf8_lossy(&line);
-            if transcript.take(&line) {
-                println!("{line}");
+    if code == 0 {
+        let artifacts = String::from_utf8(built.stdout).context("cargo printed no UTF-8")?;
+        transcript = side_by_side(programs(workspace, &artifacts, options)?);
+        code = if transcript.failed > 0 { FAILED } else { 0 };
+    }
+    println!("{}", transcript.summary());
+    Ok(code)
+}
+
+/// The test programs that cargo built, as cargo would start them, and the examples
+/// in documentation, for which cargo has to run.
+fn programs(workspace: &Workspace, artifacts: &str, options: &Options) -> Result<Vec<Program>> {
+    let mut examples = workspace.cargo("test --doc --locked");
+    let mut documented = false;
+    // The same packages as were built: others would have other features.
+    examples.args(options.package.is_empty().then_some("--workspace"));
+    let mut programs = Vec::new();
+    for line in artifacts.lines() {
+        let built: Value = serde_json::from_str(line).context("cargo printed no JSON")?;
+        let manifest = Path::new(built["manifest_path"].as_str().unwrap_or_default());
+        let Some(folder) = manifest.parent() else {
+            continue;
+        };
+        let (package, target) = (folder.file_name().unwrap_or_default(), &built["target"]);
+        if built["profile"]["test"] != true {
+            continue;
+        }
+        if target["doctest"] == true {
+            documented = true;
+            if !options.package.is_empty() {
+                examples.arg("--package").arg(package);
             }
         }
+        let mut program = Command::new(built["executable"].as_str().unwrap_or_default());
+        program
+            .current_dir(folder)
+            .env("CARGO_MANIFEST_DIR", folder);
+        let target = target["name"].as_str().unwrap_or_default();
+        programs.push((format!("{} {target}", package.display()), program));
     }
-    let status = child.wait().context("cargo test cannot be waited for")?;
-    println!("{}", transcript.summary());
-    Ok(status.code().unwrap_or(1))
+    // Integration tests take longest, those of the cli above all.
+    programs.sort_by_key(|(name, _)| (name != "cli it", !name.ends_with(" it")));
+    programs.extend(documented.then(|| ("documentation".to_owned(), examples)));
+    for (name, program) in &mut programs {
+        program.args(&options.filter);
+        program.args((name == "documentation").then_some("--"));
+        program.arg("--show-output").args(&options.harness);
+    }
+    Ok(programs)
+}
+
+/// Runs all programs and prints the output of each when it has ended.
+fn side_by_side(programs: Vec<Program>) -> Transcript {
+    let queue = Mutex::new(programs.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let transcript = Mutex::new(Transcript::default());
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                while let Some((name, mut program)) = next() {
+                    let started = Instant::now();
+                    let (end, output) = match capture(&mut program) {
+                        Ok((status, output)) if status.success() => (None, output),
+                        Ok((status, output)) => (Some(status.to_string()), output),
+                        Err(error) => (Some(format!("{error:#}")), String::new()),
+                    };
+                    let seconds = started.elapsed().as_secs_f64();
+                    let mut all = transcript.lock().unwrap_or_else(PoisonError::into_inner);
+                    println!("== {name}: {seconds:.1} s");
+                    all.program(&output, end.as_deref());
+                }
+            });
+        }
+    });
+    transcript
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Both outputs in one, in their order.
+fn capture(program: &mut Command) -> Result<(ExitStatus, String)> {
+    let mut file = tempfile::tempfile().context("cannot create a temporary file")?;
+    program.stdout(file.try_clone()?).stderr(file.try_clone()?);
+    let status = program
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("{} does not start", command::show(program)))?;
+    let mut output = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut output)?;
+    Ok((status, String::from_utf8_lossy(&output).into_owned()))
 }
 
 /// What the test programs print, read line by line. `--show-output` makes them
-/// repeat what successful tests printed, which is hidden here except for what
-/// was skipped.
+/// repeat the output of successful tests, of which only skips are shown.
 #[derive(Debug, Default)]
 struct Transcript {
     in_successes: bool,
@@ -89,7 +179,23 @@ struct Transcript {
 }
 
 impl Transcript {
-    /// Takes in a line and says whether to show it.
+    /// Adds the output of a program and shows it; `end` is how it ended if not well.
+    fn program(&mut self, output: &str, end: Option<&str>) {
+        let failed = self.failed;
+        for line in output.lines() {
+            if self.take(line) {
+                println!("{line}");
+            }
+        }
+        if let Some(end) = end {
+            println!("{end}");
+            // A program that was killed counts no failures.
+            self.failed = self.failed.max(failed + 1);
+        }
+        self.in_successes = false;
+    }
+
+    /// Takes in a line and returns whether to show it.
     fn take(&mut self, line: &str) -> bool {
         match line {
             "successes:" => self.in_successes = true,
@@ -190,10 +296,58 @@ test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
     }
 
     #[test]
-    fn nothing_run_is_said_as_such() {
+    fn a_program_that_is_killed_has_failed() {
+        let mut transcript = Transcript::default();
+        assert_eq!(transcript.summary(), "0 passed, 0 failed, 0 skipped");
+        for (script, failed) in [
+            ("echo ok", 0),
+            ("echo out; echo err >&2; exit 3", 1),
+            ("kill -9 $$", 2),
+        ] {
+            let mut program = Command::new("sh");
+            program.args(["-c", script]);
+            let (status, output) = capture(&mut program).unwrap();
+            if status.code() == Some(3) {
+                assert_eq!(output, "out\nerr\n");
+            }
+            let end = (!status.success()).then(|| status.to_string());
+            transcript.program(&output, end.as_deref());
+            assert_eq!(transcript.failed, failed);
+        }
+    }
+
+    #[test]
+    fn programs_are_read_from_cargos_messages() {
+        let line = |package: &str, target: &str, test: bool| {
+            serde_json::json!({
+                "manifest_path": format!("/x/{package}/Cargo.toml"),
+                "target": {"name": target, "doctest": target == package},
+                "profile": {"test": test}, "executable": format!("/t/{target}"),
+            })
+            .to_string()
+        };
+        let lines = [
+            line("common", "common", false),
+            line("common", "common", true),
+            line("cli", "it", true),
+            "{\"reason\":\"build-finished\"}".to_owned(),
+        ];
+        let options = Options {
+            filter: Some("walk".into()),
+            ..Options::default()
+        };
+        let found = programs(&Workspace::find().unwrap(), &lines.join("\n"), &options).unwrap();
+        let shown: Vec<String> = found
+            .iter()
+            .map(|(name, program)| format!("{name}: {}", command::show(program)))
+            .collect();
         assert_eq!(
-            Transcript::default().summary(),
-            "0 passed, 0 failed, 0 skipped"
+            shown,
+            [
+                "cli it: /t/it walk --show-output",
+                "common common: /t/common walk --show-output",
+                "documentation: cargo test --doc --locked --workspace walk -- --show-output",
+            ]
         );
     }
 }

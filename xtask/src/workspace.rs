@@ -6,6 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::command;
+
 /// This clone of the repository.
 #[derive(Debug)]
 pub struct Workspace {
@@ -57,18 +59,10 @@ impl Workspace {
 
     /// The folder that cargo builds in.
     pub fn target_folder(&self) -> Result<PathBuf> {
-        let output = self
-            .cargo("metadata --no-deps --format-version 1 --locked")
-            .output()
-            .context("cargo metadata does not run")?;
-        if !output.status.success() {
-            bail!(
-                "cargo metadata failed: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
+        let line = "metadata --no-deps --format-version 1 --locked";
+        let json = command::read(&mut self.cargo(line))?;
         let metadata: serde_json::Value =
-            serde_json::from_slice(&output.stdout).context("cargo metadata printed no JSON")?;
+            serde_json::from_str(&json).context("cargo metadata printed no JSON")?;
         let folder = metadata["target_directory"]
             .as_str()
             .context("cargo metadata names no target_directory")?;
@@ -102,15 +96,12 @@ mod tests {
     #[test]
     fn cache_folder_follows_xdg() {
         let path = |text: &str| Some(PathBuf::from(text));
+        let home = "/home/u/.cache/landmarl";
         let cases = [
             (path("/x"), path("/home/u"), Some("/x/landmarl")),
-            (None, path("/home/u"), Some("/home/u/.cache/landmarl")),
-            (
-                path("relative"),
-                path("/home/u"),
-                Some("/home/u/.cache/landmarl"),
-            ),
-            (path(""), path("/home/u"), Some("/home/u/.cache/landmarl")),
+            (None, path("/home/u"), Some(home)),
+            (path("relative"), path("/home/u"), Some(home)),
+            (path(""), path("/home/u"), Some(home)),
             (None, None, None),
             (path(""), path(""), None),
         ];

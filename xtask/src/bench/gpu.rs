@@ -7,8 +7,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::build;
+use crate::dist::pack;
 use crate::workspace::Workspace;
-use crate::{command, libtorch, pack};
+use crate::{command, libtorch};
 
 /// What `bench/gpu.sh` starts, and where a release build leaves it.
 const PROGRAMS: [(&str, &str); 3] = [

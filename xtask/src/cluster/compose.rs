@@ -1,15 +1,21 @@
-//! Compose, in either of its versions, and the containers of a project.
+//! Docker and Compose, in either of its versions, and the containers of a project.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::engine::{docker, has_plugin, succeeds};
 use crate::command;
 
-/// One project: its files, its variables.
+/// The base of the images.
+pub const BASE: &str = "debian:bookworm-slim";
+/// The state of a listening socket in `/proc/net/tcp`.
+const LISTEN: &str = "0A";
+
+/// One project: its files and variables.
 #[derive(Debug)]
 pub struct Compose {
     plugin: bool,
@@ -19,36 +25,45 @@ pub struct Compose {
     variables: Vec<(String, String)>,
 }
 
-/// A container as the engine sees it.
+/// A container as the engine reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// What the engine calls it; another one of the same name has another.
+    /// A new container of the same name has another.
     pub id: String,
-    /// The service that it belongs to.
     pub service: String,
-    /// Its name.
     pub name: String,
-    /// Whether it runs.
     pub running: bool,
-    /// The process, as the host counts; 0 where it does not run.
+    /// As the host counts; 0 if it does not run.
     pub pid: u64,
     /// When it was started last.
     pub started: String,
     /// How often the engine started it again.
     pub restarts: u64,
-    /// How it ended, if it did.
     pub exit_code: i64,
-    /// `healthy`, `starting`, `unhealthy`; empty where nobody asks.
-    pub health: String,
+}
+
+/// The client.
+pub fn docker() -> Command {
+    Command::new("docker")
+}
+
+/// Whether a command succeeds; its output is discarded.
+pub fn succeeds(command: &mut Command) -> bool {
+    let quiet = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
 }
 
 impl Compose {
     /// The project `project` of the files in `folder`.
     pub fn new(folder: &Path, files: Vec<PathBuf>, project: &str) -> Result<Self> {
-        let plugin = has_plugin();
-        if !plugin && !succeeds(Command::new("docker-compose").arg("version")) {
-            bail!("neither `docker compose` nor `docker-compose` is there");
-        }
+        let plugin = succeeds(docker().args(["compose", "version"]));
+        ensure!(
+            plugin || succeeds(Command::new("docker-compose").arg("version")),
+            "neither `docker compose` nor `docker-compose` is installed"
+        );
         Ok(Self {
             plugin,
             folder: folder.to_path_buf(),
@@ -84,19 +99,12 @@ impl Compose {
         command
     }
 
-    /// Runs it in sight.
+    /// Runs it with our own output.
     pub fn run(&self, arguments: &[&str]) -> Result<()> {
         command::run(&mut self.command(arguments))
     }
 
-    /// In words.
-    pub fn describe(&self) -> Result<String> {
-        Ok(command::read(&mut self.command(&["version", "--short"]))?
-            .trim()
-            .to_owned())
-    }
-
-    /// All containers of the project, ended ones too.
+    /// All containers of the project, including those that ended.
     pub fn containers(&self) -> Result<Vec<Container>> {
         let label = format!("label=com.docker.compose.project={}", self.project);
         let ids = command::read(docker().args(["ps", "--all", "--quiet", "--filter", &label]))?;
@@ -110,23 +118,20 @@ impl Compose {
         Ok(all)
     }
 
-    /// Those of one service that run.
-    pub fn running(&self, service: &str) -> Result<Vec<Container>> {
-        let mut all = self.containers()?;
-        all.retain(|container| container.service == service && container.running);
-        Ok(all)
+    /// The first container of a service that runs.
+    pub fn running(&self, service: &str) -> Result<Container> {
+        let mut all = self.containers()?.into_iter();
+        all.find(|container| container.service == service && container.running)
+            .with_context(|| format!("no container of {service} runs"))
     }
 
-    /// What a program says inside the first container of a service.
+    /// The output of a program inside the first container of a service.
     pub fn exec(&self, service: &str, words: &[&str]) -> Result<String> {
-        let running = self.running(service)?;
-        let container = running
-            .first()
-            .with_context(|| format!("no container of {service} runs"))?;
-        command::read(docker().arg("exec").arg(&container.name).args(words))
+        let name = self.running(service)?.name;
+        command::read(docker().arg("exec").arg(name).args(words))
     }
 
-    /// The name that the engine gives to a volume of the project.
+    /// The engine's name for a volume of the project.
     pub fn volume(&self, name: &str) -> String {
         format!("{}_{name}", self.project)
     }
@@ -144,8 +149,29 @@ fn container(inspected: &Value) -> Container {
         started: text(&state["StartedAt"]),
         restarts: inspected["RestartCount"].as_u64().unwrap_or(0),
         exit_code: state["ExitCode"].as_i64().unwrap_or(-1),
-        health: text(&state["Health"]["Status"]),
     }
+}
+
+/// Every address, as `/proc/net/tcp` writes it, on which this machine listens.
+pub fn listening() -> BTreeSet<String> {
+    // A machine without IPv6 has no second table.
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let tables = tables.iter().flat_map(fs::read_to_string);
+    let mut all = BTreeSet::new();
+    for line in tables.collect::<String>().lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [_, local, _, LISTEN, ..] = words[..] {
+            all.insert(local.to_owned());
+        }
+    }
+    all
+}
+
+/// Whether only this machine reaches such an address: 127.0.0.0/8 (the bytes of
+/// each word are in reverse order) or ::1.
+pub fn is_loopback(address: &str) -> bool {
+    let (ip, _) = address.split_once(':').unwrap_or((address, ""));
+    (ip.len() == 8 && ip.ends_with("7F")) || ip == "00000000000000000000000001000000"
 }
 
 #[cfg(test)]
@@ -153,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_are_read_from_what_the_engine_says() {
+    fn containers_are_read_from_the_engines_report() {
         let inspected = serde_json::json!({
             "Name": "/landmarl-test_actor_1", "RestartCount": 2,
             "Config": {"Labels": {"com.docker.compose.service": "actor"}},
@@ -164,9 +190,22 @@ mod tests {
             (found.service.as_str(), found.pid, found.restarts),
             ("actor", 77, 2)
         );
-        assert_eq!(
-            (found.name.as_str(), found.health.as_str()),
-            ("landmarl-test_actor_1", "")
-        );
+        assert_eq!(found.name, "landmarl-test_actor_1");
+    }
+
+    #[test]
+    fn a_new_listener_is_seen_with_its_reach() {
+        let listen = |ip: &str| std::net::TcpListener::bind((ip, 0)).unwrap();
+        for (ip, loopback) in [("127.0.0.1", true), ("127.3.2.1", true), ("0.0.0.0", false)] {
+            let before = listening();
+            let listener = listen(ip);
+            let port = format!(":{:04X}", listener.local_addr().unwrap().port());
+            let now = listening();
+            let mut new = now.difference(&before);
+            let address = new.find(|address| address.ends_with(&port)).unwrap();
+            assert_eq!(is_loopback(address), loopback, "{address}");
+        }
+        assert!(is_loopback("00000000000000000000000001000000:1CE8"));
+        assert!(!is_loopback("00000000000000000000000000000000:1CE8"));
     }
 }

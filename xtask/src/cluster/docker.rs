@@ -1,27 +1,24 @@
-//! The cluster as `deploy/compose.yaml` makes it.
+//! The cluster of `deploy/compose.yaml`, and what can be done to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::compose::{Compose, Container};
-use super::engine::{BASE, docker, succeeds};
-use super::ports;
+use super::compose::{BASE, Compose, Container, docker, is_loopback, listening, succeeds};
 use super::prometheus::{self, Prometheus};
-use super::scenario::{Cluster, Role, SHARDS, VICTIM};
+use super::scenario::{SHARDS, VICTIM};
 use crate::command;
 
 const PROJECT: &str = "landmarl-test";
 /// Tag of the images, so that a user's own stay as they are.
 const TAG: &str = "test";
 const RUN: &str = "cluster-test";
-/// Keeps the small volume in memory mounted while its shard is away.
+/// Keeps the small volume in memory mounted while its shard is down.
 const HOLDER: &str = "landmarl-test-holder";
-/// Services that end by themselves, at each `up` anew.
+/// Services that end by themselves after each `up`.
 const ONCE: [&str; 2] = ["certs", "data"];
 /// What the replay image may add to its base.
 const REPLAY_MAX_MB: u64 = 40;
@@ -34,23 +31,22 @@ volumes:
     driver_opts: {type: tmpfs, device: tmpfs, o: 'size=64m,uid=10001,gid=10001'}
 ";
 
-/// The containers, and what was done to them.
 #[derive(Debug)]
 pub struct Docker {
     compose: Compose,
     /// Holds the override file.
     _folder: tempfile::TempDir,
-    /// When each container was started, at the last look.
+    /// When each container was started, at the last check.
     started: BTreeMap<String, String>,
     killed: BTreeSet<String>,
-    /// Who listened on this machine before.
-    listening: BTreeSet<SocketAddr>,
+    /// Addresses on which this machine listened before.
+    listening: BTreeSet<String>,
     root: PathBuf,
     prometheus: Option<Prometheus>,
 }
 
 impl Docker {
-    /// Nothing is started yet. The programs lie in dist/.
+    /// Starts nothing yet. The programs are in dist/.
     pub fn new(root: &Path) -> Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let small = folder.path().join("small-disk.yaml");
@@ -63,17 +59,16 @@ impl Docker {
             ("RUN", RUN),
             ("PROGRAMS", "packaged"),
             ("BASE", BASE),
-            // Nothing is compiled in a container: the compiler's image is not needed.
+            // The image of the compiler is not needed: nothing is compiled in a container.
             ("RUST", BASE),
             ("DATA_DIR", ""),
             ("LANDMARKS", ""),
-            // Two free ports of their own: a user's cluster may run beside the test.
+            // Other ports than the default: a user's cluster may run beside the test.
             ("LEARNER_PORT", "17400"),
             ("HTTP_PORT", "17480"),
         ] {
             compose.set(name, value);
         }
-        println!("compose {}", compose.describe()?);
         let mut docker = Self {
             compose,
             _folder: folder,
@@ -84,11 +79,11 @@ impl Docker {
             prometheus: None,
         };
         docker.clear();
-        docker.listening = ports::listening()?;
+        docker.listening = listening();
         Ok(docker)
     }
 
-    /// Removes whatever an earlier test, or this one, left.
+    /// Removes what an earlier test, or this one, left.
     fn clear(&self) {
         succeeds(docker().args(["rm", "--force", HOLDER]));
         prometheus::remove();
@@ -106,24 +101,13 @@ impl Docker {
             return Ok(());
         }
         let volume = format!("{}:/rows", self.compose.volume("rows-1"));
-        let options = [
-            "run",
-            "--detach",
-            "--network",
-            "none",
-            "--name",
-            HOLDER,
-            "--volume",
-        ];
-        command::run(
-            docker()
-                .args(options)
-                .arg(volume)
-                .args([BASE, "sleep", "infinity"]),
-        )
+        let mut run = docker();
+        run.args(["run", "--detach", "--network", "none", "--name", HOLDER])
+            .args(["--volume", &volume, BASE, "sleep", "infinity"]);
+        command::run(&mut run)
     }
 
-    /// Services that are to go on, as they are now.
+    /// Containers of services that do not end by themselves.
     fn services(&self) -> Result<Vec<Container>> {
         let mut all = self.compose.containers()?;
         all.retain(|container| !ONCE.contains(&container.service.as_str()));
@@ -137,16 +121,16 @@ impl Docker {
         Ok(())
     }
 
-    /// Beyond loopback nothing of ours may be reached from other machines.
+    /// No published port may be reachable from other machines.
     fn only_loopback(&self) -> Result<()> {
-        let now = ports::listening()?;
-        let new: Vec<&SocketAddr> = now.difference(&self.listening).collect();
+        let now = listening();
+        let new: Vec<&String> = now.difference(&self.listening).collect();
         println!("listening since `up`: {new:?}");
         ensure!(!new.is_empty(), "the learner's ports are not published");
-        let open: Vec<_> = new.iter().filter(|a| !a.ip().is_loopback()).collect();
+        let open: Vec<_> = new.iter().filter(|a| !is_loopback(a)).collect();
         ensure!(
             open.is_empty(),
-            "{open:?} can be reached from other machines"
+            "other machines can reach {open:?} (address:port as in /proc/net/tcp)"
         );
         Ok(())
     }
@@ -173,25 +157,24 @@ impl Docker {
         Ok(())
     }
 
-    /// No root, no rights, nothing to write to but volumes.
+    /// Services run without root and capabilities, and write to volumes only.
     fn hardened(&self) -> Result<()> {
         let format = "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} \
                       {{.HostConfig.SecurityOpt}} {{.HostConfig.PidsLimit}}";
         for container in self.services()? {
             let inspect = ["inspect", "--format", format, &container.name];
-            let said = command::read(docker().args(inspect))?;
+            let found = command::read(docker().args(inspect))?;
             ensure!(
-                said.trim() == "10001:10001 true [ALL] [no-new-privileges:true] 512",
-                "{} runs as {said}",
+                found.trim() == "10001:10001 true [ALL] [no-new-privileges:true] 512",
+                "{} runs as {found}",
                 container.name
             );
         }
         Ok(())
     }
-}
 
-impl Cluster for Docker {
-    fn up(&mut self, actors: usize) -> Result<()> {
+    /// Starts everything that does not run, with this many actors.
+    pub fn up(&mut self, actors: usize) -> Result<()> {
         let first = self.started.is_empty();
         self.compose.set("ACTORS", &actors.to_string());
         self.compose.run(&["up", "--detach"])?;
@@ -205,8 +188,9 @@ impl Cluster for Docker {
         Ok(())
     }
 
-    /// Both ways: by `.env` for more, by the option for fewer.
-    fn scale(&mut self, actors: usize) -> Result<()> {
+    /// Changes the number of actors and nothing else: by `.env` for more than one,
+    /// by the option otherwise, so that both ways are tested.
+    pub fn scale(&mut self, actors: usize) -> Result<()> {
         if actors > 1 {
             self.compose.set("ACTORS", &actors.to_string());
             return self.compose.run(&["up", "--detach"]);
@@ -215,29 +199,22 @@ impl Cluster for Docker {
         self.compose.run(&["up", "--detach", "--scale", &scale])
     }
 
-    /// The process is killed from outside, as the kernel does where memory runs
-    /// out: what the engine kills itself it does not start again.
-    fn kill(&mut self, role: Role) -> Result<()> {
-        let running = self.compose.running(role.name())?;
-        let victim = running
-            .first()
-            .with_context(|| format!("no container of {} runs", role.name()))?;
-        self.killed.insert(victim.id.clone());
+    /// Sends SIGKILL to a service from outside, as the kernel does if memory runs
+    /// out: the engine does not restart what it kills itself.
+    pub fn kill(&mut self, service: &str) -> Result<()> {
+        let victim = self.compose.running(service)?;
+        self.killed.insert(victim.id);
         let kill = format!("kill -KILL {}", victim.pid);
-        let options = ["run", "--rm", "--network", "none", "--pid", "host"];
-        let rights = ["--user", "0", "--cap-add", "KILL"];
-        command::run(
-            docker()
-                .args(options)
-                .args(rights)
-                .args([BASE, "sh", "-c", &kill]),
-        )
+        let options = "run --rm --network none --pid host --user 0 --cap-add KILL";
+        let mut run = docker();
+        run.args(options.split(' ')).args([BASE, "sh", "-c", &kill]);
+        command::run(&mut run)
     }
 
-    fn cut(&mut self, cut: bool) -> Result<()> {
+    /// Disconnects the shard [`VICTIM`] from the network, or connects it again.
+    pub fn cut(&self, cut: bool) -> Result<()> {
         let shard = format!("replay-{VICTIM}");
-        let running = self.compose.running(&shard)?;
-        let container = running.first().context("the shard does not run")?;
+        let container = self.compose.running(&shard)?;
         let network = format!("{PROJECT}_default");
         let mut words = if cut {
             vec!["network", "disconnect"]
@@ -248,80 +225,75 @@ impl Cluster for Docker {
         command::run(docker().args(words))
     }
 
-    fn fill(&mut self, full: bool) -> Result<bool> {
+    /// Fills the disk of the shard [`VICTIM`], or frees it.
+    pub fn fill(&self, full: bool) -> Result<()> {
         let script = if full {
             "dd if=/dev/zero of=/rows/ballast bs=64k 2>/dev/null; test -s /rows/ballast"
         } else {
             "rm /rows/ballast"
         };
-        command::run(docker().args(["exec", HOLDER, "sh", "-c", script]))?;
-        Ok(true)
+        command::run(docker().args(["exec", HOLDER, "sh", "-c", script]))
     }
 
-    fn down(&mut self) -> Result<()> {
+    /// Stops everything in order and keeps the volumes.
+    pub fn down(&mut self) -> Result<()> {
         self.compose.run(&["stop"])?;
         let all = self.services()?;
         let failed: Vec<_> = all.iter().filter(|c| c.exit_code != 0).collect();
         ensure!(
             failed.is_empty(),
-            "services did not end well within their 10 s: {failed:?}"
+            "services did not stop in order within their 10 s: {failed:?}"
         );
-        // It holds on to the network.
+        // The network cannot be removed while a container is in it.
         prometheus::remove();
         self.prometheus = None;
         self.compose.run(&["down"])
     }
 
-    fn learner(&self) -> Result<Value> {
-        let said = self
-            .compose
-            .exec("learner", &["learner", "status", "--json"])?;
-        Ok(serde_json::from_str(&said)?)
+    /// `learner status --json`.
+    pub fn learner(&self) -> Result<Value> {
+        let words = ["learner", "status", "--json"];
+        Ok(serde_json::from_str(
+            &self.compose.exec("learner", &words)?,
+        )?)
     }
 
-    fn shard(&self, number: usize) -> Result<Value> {
-        let words = [
-            "replay-server",
-            "status",
-            "--address",
-            "127.0.0.1:7410",
-            "--json",
-        ];
-        let said = self.compose.exec(&format!("replay-{number}"), &words)?;
-        Ok(serde_json::from_str(&said)?)
+    /// `replay-server status --json` of one shard.
+    pub fn shard(&self, number: usize) -> Result<Value> {
+        let line = "replay-server status --address 127.0.0.1:7410 --json";
+        let words: Vec<&str> = line.split(' ').collect();
+        let status = self.compose.exec(&format!("replay-{number}"), &words)?;
+        Ok(serde_json::from_str(&status)?)
     }
 
-    fn verify(&self, number: usize) -> Result<Value> {
+    /// `replay-server verify --json` of one shard that is stopped.
+    pub fn verify(&self, number: usize) -> Result<Value> {
         let volume = format!("{}:/rows", self.compose.volume(&format!("rows-{number}")));
-        let image = format!("landmarl-replay:{TAG}");
-        let said = command::read(
-            docker()
-                .args([
-                    "run",
-                    "--rm",
-                    "--network",
-                    "none",
-                    "--volume",
-                    &volume,
-                    &image,
-                ])
-                .args(["replay-server", "verify", "/rows", "--json"]),
-        )?;
-        Ok(serde_json::from_str(&said)?)
+        let mut verify = docker();
+        verify
+            .args(["run", "--rm", "--network", "none", "--volume", &volume])
+            .arg(format!("landmarl-replay:{TAG}"))
+            .args(["replay-server", "verify", "/rows", "--json"]);
+        Ok(serde_json::from_str(&command::read(&mut verify)?)?)
     }
 
-    fn validations(&self) -> Result<String> {
+    /// The lines of `validation.jsonl`.
+    pub fn validations(&self) -> Result<String> {
         let script = format!("cat /runs/{RUN}/validation.jsonl 2>/dev/null || true");
         self.compose.exec("learner", &["sh", "-c", &script])
     }
 
-    fn logs(&self) -> Result<String> {
+    /// The output of `landmarl logs --json` for the run so far.
+    pub fn logs(&self) -> Result<String> {
         let folder = format!("/runs/{RUN}");
         let words = ["landmarl", "logs", &folder, "--json"];
         self.compose.exec("learner", &words)
     }
 
-    fn observed(&mut self, actors: usize) -> Result<Option<usize>> {
+    /// Waits until a real Prometheus scrapes every service, so many actors among
+    /// them, and every query of dashboards and alerts returns data. Returns the
+    /// number of queries; `None` where Prometheus is not installed.
+    pub fn observed(&mut self, actors: usize) -> Result<Option<usize>> {
         if self.prometheus.is_none() {
             self.prometheus = Prometheus::start(&self.root, PROJECT)?;
         }
@@ -338,7 +310,8 @@ impl Cluster for Docker {
         prometheus.answers(&self.root).map(Some)
     }
 
-    fn only_killed_restarted(&mut self) -> Result<()> {
+    /// Fails if a service was restarted that was not killed.
+    pub fn only_killed_restarted(&mut self) -> Result<()> {
         for container in self.services()? {
             let Container {
                 id, name, started, ..
@@ -352,7 +325,7 @@ impl Cluster for Docker {
             };
             ensure!(
                 !moved,
-                "{name} was restarted, and nobody killed it: {container:?}"
+                "{name} was restarted although it was not killed: {container:?}"
             );
             ensure!(container.running, "{name} ended by itself: {container:?}");
         }

@@ -1,5 +1,5 @@
-//! A real Prometheus beside the containers: it finds them by `deploy/prometheus` as
-//! it stands, proves its role as the monitor, and is asked what the dashboards ask.
+//! A real Prometheus beside the containers: it finds them by `deploy/prometheus`,
+//! authenticates as the monitor and answers the queries of the dashboards.
 
 use std::fs;
 use std::path::Path;
@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::engine::{BASE, docker, succeeds};
+use super::compose::{BASE, docker, succeeds};
 use crate::command;
 
 const NAME: &str = "landmarl-test-prometheus";
-/// Debian's package has it here; it needs nothing but the C library of the base.
+/// Where Debian's package puts it; it needs only the C library of the base.
 const PROGRAM: &str = "/usr/bin/prometheus";
 /// Names are looked up and scraped every few seconds; rates need two scrapes.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// The container, where there is one.
 #[derive(Debug)]
 pub struct Prometheus {
     address: String,
@@ -27,7 +26,7 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// In the network of the project, with the rights of the service in compose.yaml;
-    /// `None` where no Prometheus is installed whose program could be lent to it.
+    /// `None` where no Prometheus is installed whose program a container could mount.
     pub fn start(root: &Path, project: &str) -> Result<Option<Self>> {
         if !Path::new(PROGRAM).exists() || !succeeds(Command::new("promtool").arg("--version")) {
             return Ok(None);
@@ -65,8 +64,8 @@ impl Prometheus {
     /// The samples of an expression now.
     fn query(&self, expression: &str) -> Result<Vec<Value>> {
         let words = ["query", "instant", "-o", "json", &self.address, expression];
-        let said = command::read(Command::new("promtool").args(words))?;
-        let samples = serde_json::from_str(&said).with_context(|| said.clone())?;
+        let json = command::read(Command::new("promtool").args(words))?;
+        let samples = serde_json::from_str(&json).with_context(|| json.clone())?;
         match samples {
             Value::Array(samples) => Ok(samples),
             // A scalar.
@@ -80,7 +79,9 @@ impl Prometheus {
         loop {
             let up = self.query("up");
             let missing = match &up {
-                Ok(up) => wanted.iter().find(|(job, n)| living(up, job) != Some(*n)),
+                Ok(up) => wanted
+                    .iter()
+                    .find(|(job, n)| answering(up, job) != Some(*n)),
                 Err(_) => wanted.first(),
             };
             let Some((job, count)) = missing else {
@@ -96,11 +97,12 @@ impl Prometheus {
         }
     }
 
-    /// Waits until every expression of dashboards and alerts returns data; how many they are.
+    /// Waits until every expression of dashboards and alerts returns data; returns
+    /// their number.
     pub fn answers(&self, root: &Path) -> Result<usize> {
         let all = expressions(root)?;
         let begun = Instant::now();
-        for (whence, expression) in &all {
+        for (origin, expression) in &all {
             loop {
                 let found = self.query(expression);
                 if found.as_ref().is_ok_and(|samples| !samples.is_empty()) {
@@ -108,7 +110,7 @@ impl Prometheus {
                 }
                 ensure!(
                     begun.elapsed() < PATIENCE,
-                    "{whence}: {expression}: {found:?}\n{}",
+                    "{origin}: {expression}: {found:?}\n{}",
                     log()
                 );
                 std::thread::sleep(LOOK_EVERY);
@@ -124,21 +126,21 @@ pub fn remove() {
 }
 
 fn log() -> String {
-    let said = docker().args(["logs", "--tail", "30", NAME]).output();
-    said.map_or_else(
+    let log = docker().args(["logs", "--tail", "30", NAME]).output();
+    log.map_or_else(
         |error| error.to_string(),
-        |said| String::from_utf8_lossy(&said.stderr).into_owned(),
+        |log| String::from_utf8_lossy(&log.stderr).into_owned(),
     )
 }
 
 /// How many targets of a job answer; `None` while some do not.
-fn living(up: &[Value], job: &str) -> Option<usize> {
+fn answering(up: &[Value], job: &str) -> Option<usize> {
     let targets: Vec<&Value> = up.iter().filter(|s| s["metric"]["job"] == job).collect();
     let all = targets.iter().all(|s| s["value"][1] == "1");
     all.then_some(targets.len())
 }
 
-/// Every expression, with whence it is.
+/// Every expression, with its origin.
 fn expressions(root: &Path) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     for board in ["training", "cluster"] {
@@ -167,8 +169,8 @@ fn expressions(root: &Path) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// What an alert compares must exist; whether it fires is not asked. What it compares
-/// with is younger than the cluster is.
+/// The data that an alert compares must exist, whether it fires or not. The cluster is
+/// younger than what an alert compares with.
 fn compared(alert: &str) -> String {
     let mut words = Vec::new();
     let mut all = alert.split(' ');
@@ -210,9 +212,9 @@ mod tests {
             up("replay", "0"),
             up("replay", "1"),
         ];
-        assert_eq!(living(&all, "actor"), Some(2));
-        assert_eq!(living(&all, "replay"), None);
-        assert_eq!(living(&all, "learner"), Some(0));
+        assert_eq!(answering(&all, "actor"), Some(2));
+        assert_eq!(answering(&all, "replay"), None);
+        assert_eq!(answering(&all, "learner"), Some(0));
     }
 
     #[test]

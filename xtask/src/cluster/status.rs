@@ -1,4 +1,4 @@
-//! What services say of themselves, read from their JSON.
+//! What the test needs of the services' JSON.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ pub fn all_there(status: &Value, actors: usize) -> bool {
     living(&status["actors"]) == actors && living_shards(status) == SHARDS
 }
 
-/// Ids and incarnations: who was killed comes back as another.
+/// Ids and incarnations: an actor that was killed comes back with another.
 pub fn living_actors(status: &Value) -> BTreeSet<(u64, u64)> {
     let all = status["actors"].as_array().map(Vec::as_slice);
     let living = all
@@ -39,12 +39,10 @@ pub fn living_actors(status: &Value) -> BTreeSet<(u64, u64)> {
         .collect()
 }
 
-/// One line of `validation.jsonl`.
+/// One line of `validation.jsonl`: the mean error after some updates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Selection {
-    /// Updates behind the weights.
     pub updates: u64,
-    /// Their mean error.
     pub mm: f64,
 }
 

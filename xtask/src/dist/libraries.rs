@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, pack};
+use super::pack;
+use crate::command;
 
 /// What our programs name, and what that consists of.
 const FIRST: [&str; 2] = ["libtorch.so", "libtorch_cpu.so"];

@@ -1,4 +1,4 @@
-//! Which crates may depend on what, asked of `cargo tree`.
+//! Which crates may depend on what, checked with `cargo tree`.
 
 use anyhow::{Result, bail};
 

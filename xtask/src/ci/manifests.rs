@@ -1,4 +1,4 @@
-//! The files of deploy/, held against what reads them.
+//! The files of deploy/, checked by the tools that read them.
 
 use std::fs;
 use std::path::Path;
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn another_setting_is_noticed() {
+    fn a_different_setting_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().join("deploy/kubernetes/base");
         fs::create_dir_all(&base).unwrap();

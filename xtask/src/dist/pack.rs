@@ -1,4 +1,4 @@
-//! Copying what was built to where others take it from.
+//! Copying built programs and files to where they are shipped from.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub fn files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// With its permissions. A program that still runs under the old name goes on.
+/// With its permissions. A program that still runs under the old name continues.
 pub fn file(from: &Path, to: &Path) -> Result<()> {
     fs::remove_file(to).ok();
     fs::copy(from, to)
