@@ -1,4 +1,4 @@
-//! `landmarl logs`: what all services of a run said, in the order of time.
+//! `landmarl logs`: the logs of all services of a run, in the order of time.
 
 mod files;
 mod filter;
@@ -7,6 +7,7 @@ mod loki;
 mod show;
 
 use std::collections::VecDeque;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,26 +24,26 @@ use line::{Level, Line};
 use loki::{Lately, Loki};
 use show::Look;
 
-/// How often a run folder is looked at, and Loki asked.
+/// How often a run folder is read again, and Loki queried.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// In nanoseconds: what Loki is asked for without `--since`, as it does itself.
+/// Nanoseconds. Without `--since`, Loki is queried for the last hour, as by its own tools.
 const HOUR: u64 = 3_600_000_000_000;
 
 /// Show the logs of a run's services, merged in the order of time.
 ///
-/// Reads the files of a run folder, rotated ones too, or asks Loki. Conditions
-/// add up; a list has at least one that fits.
+/// Reads the files of a run folder, rotated ones too, or standard input, or asks
+/// Loki. A line must meet every condition; of a list, at least one entry.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Run folder, or a folder of log files [default: log.folder of the configuration, else the newest run in run.dir]
+    /// Run folder, a folder of log files, or - for standard input [default: log.folder of the configuration, else the newest run in run.dir]
     #[arg(value_name = "RUN_DIR", conflicts_with = "loki")]
     run: Option<PathBuf>,
-    /// Show new lines as they come, until Ctrl-C
+    /// Show new lines as they are written, until Ctrl-C
     #[arg(long, short)]
     follow: bool,
-    /// Services whose name begins so: learner, actor, replay, landmarl
+    /// Services, by the beginning of their names: learner, actor, replay, landmarl
     #[arg(
         long,
         value_name = "NAME,...",
@@ -58,16 +59,16 @@ pub struct Args {
         help_heading = "Which lines"
     )]
     instance: Vec<String>,
-    /// At least this serious
+    /// This level and more severe ones
     #[arg(long, value_enum, ignore_case = true, help_heading = "Which lines")]
     level: Option<Level>,
     /// Message and fields (KEY=VALUE) match this regular expression; (?i) ignores case
     #[arg(long, value_name = "REGEX", help_heading = "Which lines")]
     grep: Option<String>,
-    /// Not older than this: 90s, 10m, 2h, 1d, or a time such as 2026-11-26T08:00:00Z
+    /// From this time on: an age such as 90s, 10m, 2h or 1d, or a time such as 2026-11-26T08:00:00Z
     #[arg(long, value_name = "TIME", help_heading = "Which lines")]
     since: Option<String>,
-    /// Older than this
+    /// Before this time
     #[arg(
         long,
         value_name = "TIME",
@@ -75,10 +76,10 @@ pub struct Args {
         help_heading = "Which lines"
     )]
     until: Option<String>,
-    /// The last N of them
+    /// Only the last N lines
     #[arg(long, value_name = "N", help_heading = "Which lines")]
     tail: Option<usize>,
-    /// Of the run of this name
+    /// Lines of the run with this name
     #[arg(long, value_name = "NAME", help_heading = "Which lines")]
     run_name: Option<String>,
     /// Print the lines as they were written, one JSON object each
@@ -90,10 +91,10 @@ pub struct Args {
     /// Ask Loki at this address instead of reading files; without --since for the last hour
     #[arg(long, value_name = "URL", help_heading = "Loki")]
     loki: Option<String>,
-    /// LogQL that is put behind the selection of services, level and run
+    /// LogQL to append to the selector of services, level and run
     #[arg(long, value_name = "LOGQL", requires = "loki", help_heading = "Loki")]
     query: Option<String>,
-    /// Header of each request, as in "X-Scope-OrgID: skulls"; may be repeated
+    /// Header to send with each request, as in "X-Scope-OrgID: skulls"; may be repeated
     #[arg(
         long,
         value_name = "NAME:VALUE",
@@ -110,10 +111,11 @@ Examples:
   landmarl logs runs/first
   landmarl logs -f --service actor --instance 3 --level warn
   landmarl logs --grep nan --since 10m --json
+  kubectl logs -f deployment/actor | landmarl logs - --level warn
   landmarl logs --loki http://127.0.0.1:3100 --service learner --query '|= \"shard\"'
 
-Exit codes: 0 also where no line fits; 2 for a time or an expression that is none;
-4 where there are no logs; 5 where Loki does not answer.";
+Exit codes: 0 even if no line matches; 2 for an invalid time or expression;
+4 if there are no logs; 5 if Loki does not answer.";
 
 pub fn run(args: &Args) -> Outcome {
     let filter = args.filter(SystemTime::now())?;
@@ -122,6 +124,9 @@ pub fn run(args: &Args) -> Outcome {
         Some(url) => {
             let loki = Loki::new(url, &filter, args.query.as_deref(), &args.header)?;
             args.show_loki(&loki, filter, look)?;
+        }
+        None if args.run.as_deref() == Some(Path::new("-")) => {
+            args.show_input(io::stdin().lock(), &filter, look)?;
         }
         None => args.show_files(&filter, look)?,
     }
@@ -139,15 +144,15 @@ impl Args {
         };
         let grep = self.grep.as_deref().map(Regex::new).transpose();
         let grep = grep.map_err(|error| {
-            // The parser draws a picture of several lines.
+            // The parser's message spans several lines, of which the last has the reason.
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default();
             let why = why.trim_start_matches("error: ");
             Advice::new(
                 Exit::Usage,
-                format!("--grep is no regular expression: {why}"),
+                format!("--grep is not a regular expression: {why}"),
             )
-            .hint("put a backslash before characters that are meant as they are")
+            .hint("put a backslash before characters that stand for themselves")
         })?;
         Ok(Filter {
             services: self.service.clone(),
@@ -167,18 +172,40 @@ impl Args {
         if files.is_empty() && !self.follow {
             return Err(no_logs(&folder).into());
         }
-        let mut told = 0;
+        let mut noted = 0;
         let mut reader = print_all(&mut files, filter, self.tail, look).with_context(failed)?;
         while self.follow && reader {
-            tell_damage(files.damaged, &mut told);
+            note_damage(files.damaged, &mut noted);
             std::thread::sleep(LOOK_EVERY);
-            // A folder that goes away, as with a volume, may come back.
+            // A folder that disappears, as an unmounted volume does, may come back.
             if files.look().is_ok() {
                 reader = print_all(&mut files, filter, None, look).with_context(failed)?;
             }
         }
         files.finish();
-        tell_damage(files.damaged, &mut told);
+        note_damage(files.damaged, &mut noted);
+        Ok(())
+    }
+
+    /// Shows lines in the order in which they arrive, each immediately.
+    fn show_input(&self, mut input: impl BufRead, filter: &Filter, look: Look) -> io::Result<()> {
+        let mut damaged = 0;
+        let mut printer = Printer::new(look, self.tail);
+        let mut bytes = Vec::new();
+        while input.read_until(b'\n', &mut bytes)? > 0 {
+            let text = String::from_utf8_lossy(&bytes);
+            // kubectl and docker compose may put a name or a time before the object.
+            let line = text.find('{').and_then(|at| Line::parse(&text[at..]));
+            damaged += u64::from(line.is_none() && !text.trim().is_empty());
+            if let Some(line) = line.filter(|line| filter.wants(line))
+                && !printer.take(line)?
+            {
+                break;
+            }
+            bytes.clear();
+        }
+        printer.finish()?;
+        note_damage(damaged, &mut 0);
         Ok(())
     }
 
@@ -186,7 +213,7 @@ impl Args {
         let now = nanos(SystemTime::now());
         let since = filter.since.unwrap_or(now.saturating_sub(HOUR));
         filter.since = Some(since);
-        // Loki leaves out the end itself, and clocks differ.
+        // Loki excludes the end of the interval, and clocks differ.
         let until = filter.until.unwrap_or(now.saturating_add(HOUR));
         let mut shown = Shown::new(look, self.follow);
         let mut began = since;
@@ -209,7 +236,7 @@ impl Args {
                 Ok(()) => away = false,
                 Err(error) if !away => {
                     away = true;
-                    console::note(&format!("warning: {error:#}; asking again"));
+                    console::note(&format!("warning: {error:#}; trying again"));
                 }
                 Err(_) => {}
             }
@@ -217,13 +244,13 @@ impl Args {
         Ok(())
     }
 
-    /// The folder of log files that is meant.
+    /// The folder of log files that the arguments or the configuration name.
     fn folder(&self) -> anyhow::Result<PathBuf> {
         if let Some(run) = &self.run {
             let logs = run.join("logs");
             let meant = if logs.is_dir() { logs } else { run.clone() };
             if !meant.is_dir() {
-                let message = format!("{} is no folder", run.display());
+                let message = format!("{} is not a folder", run.display());
                 let hint = "name a run folder, as in landmarl logs runs/first";
                 return Err(Advice::new(Exit::Data, message).hint(hint).into());
             }
@@ -242,12 +269,12 @@ impl Args {
     }
 }
 
-/// Lines that were shown.
+/// Prints lines from Loki, each once.
 struct Shown {
     look: Look,
     follow: bool,
     lately: Lately,
-    /// Somebody still reads them.
+    /// Standard output still has a reader.
     reads: bool,
 }
 
@@ -261,7 +288,7 @@ impl Shown {
         }
     }
 
-    /// Shows a line that may come again once; false once nobody reads it.
+    /// Returns false once standard output has no reader.
     fn show(&mut self, line: &Line) -> anyhow::Result<bool> {
         if !self.follow || self.lately.is_new(line) {
             self.reads = show::print(&self.look.render(line))?;
@@ -270,7 +297,7 @@ impl Shown {
     }
 }
 
-/// The logs of the run in `dir` that said something last.
+/// The logs of the run in `dir` whose logs were written to last.
 fn newest(dir: &Path) -> Option<PathBuf> {
     let runs = std::fs::read_dir(dir).ok()?.filter_map(Result::ok);
     let logs = runs
@@ -287,49 +314,75 @@ fn newest(dir: &Path) -> Option<PathBuf> {
 
 fn no_logs(folder: &Path) -> Advice {
     let message = format!("there are no logs in {}", folder.display());
-    let hint = "name a run folder; services write there where log.folder says so, and landmarl train always";
+    let hint = "name a run folder; services write logs where log.folder is set, landmarl train always does";
     Advice::new(Exit::Data, message).hint(hint)
 }
 
-/// Prints what is there, or the last of it; false once nobody reads it.
+/// Prints lines, all or the last of them.
+struct Printer {
+    look: Look,
+    tail: Option<usize>,
+    kept: VecDeque<Line>,
+}
+
+impl Printer {
+    fn new(look: Look, tail: Option<usize>) -> Self {
+        Self {
+            look,
+            tail,
+            kept: VecDeque::new(),
+        }
+    }
+
+    /// Returns false once standard output has no reader.
+    fn take(&mut self, line: Line) -> io::Result<bool> {
+        let Some(tail) = self.tail else {
+            return show::print(&self.look.render(&line));
+        };
+        self.kept.push_back(line);
+        if self.kept.len() > tail {
+            self.kept.pop_front();
+        }
+        Ok(true)
+    }
+
+    /// Prints the last lines; returns false once standard output has no reader.
+    fn finish(self) -> io::Result<bool> {
+        for line in self.kept {
+            if !show::print(&self.look.render(&line))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Prints what the files hold by now; returns false once standard output has no reader.
 fn print_all(
     files: &mut Files,
     filter: &Filter,
     tail: Option<usize>,
     look: Look,
-) -> std::io::Result<bool> {
+) -> io::Result<bool> {
+    let mut printer = Printer::new(look, tail);
     let mut reads = Ok(true);
-    let mut kept: VecDeque<Line> = VecDeque::new();
     files.merged(filter, |line| {
-        let Some(tail) = tail else {
-            reads = show::print(&look.render(&line));
-            return matches!(reads, Ok(true));
-        };
-        kept.push_back(line);
-        if kept.len() > tail {
-            kept.pop_front();
-        }
-        true
+        reads = printer.take(line);
+        matches!(reads, Ok(true))
     })?;
-    for line in kept {
-        if !matches!(reads, Ok(true)) {
-            break;
-        }
-        reads = show::print(&look.render(&line));
-    }
-    reads
+    Ok(reads? && printer.finish()?)
 }
 
-/// Says how many lines were none, when there are more than before.
-fn tell_damage(damaged: u64, told: &mut u64) {
-    if damaged > *told {
+/// Reports damaged lines when there are more than were reported before.
+fn note_damage(damaged: u64, noted: &mut u64) {
+    if damaged > *noted {
         let these = if damaged == 1 {
             "line was"
         } else {
             "lines were"
         };
         console::note(&format!("note: {damaged} {these} damaged and left out"));
-        *told = damaged;
+        *noted = damaged;
     }
 }
 

@@ -1,58 +1,35 @@
 //! Plain text tables with aligned columns.
 
-/// How a column is aligned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Align {
-    Left,
-    Right,
-}
+pub use comfy_table::CellAlignment as Align;
+use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
 
-/// Lines up cells under their headings.
+const STYLE: TableStyle = TableStyle::new()
+    .header_lines(ContentLineStyle::none().junction(' '))
+    .header_separator(LineStyle::none().fill('─').junction('─'))
+    .content_lines(ContentLineStyle::none().junction(' '));
+
 #[derive(Debug)]
-pub struct Table {
-    columns: Vec<(String, Align)>,
-    rows: Vec<Vec<String>>,
-}
+pub struct Table(comfy_table::Table);
 
 impl Table {
     pub fn new(columns: &[(&str, Align)]) -> Self {
-        let columns = columns.iter().map(|(n, a)| ((*n).to_owned(), *a)).collect();
-        Self {
-            columns,
-            rows: Vec::new(),
+        let mut table = comfy_table::Table::new();
+        table.load_style(STYLE);
+        table.set_header(columns.iter().map(|(name, _)| *name));
+        for (i, (column, (_, align))) in table.column_iter_mut().zip(columns).enumerate() {
+            let right = u16::from(i + 1 < columns.len());
+            column.set_padding((0, right)).set_cell_alignment(*align);
         }
+        Self(table)
     }
 
     pub fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.0.add_row(cells);
     }
 
     /// The headings, a rule, the rows; each line ends with a newline.
     pub fn render(&self) -> String {
-        let width = |i: usize| {
-            let cells = self.rows.iter().filter_map(|r| r.get(i));
-            let widest = cells.map(|c| c.chars().count()).max().unwrap_or(0);
-            widest.max(self.columns[i].0.chars().count())
-        };
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        let line = |cells: &[String]| {
-            let padded = cells.iter().zip(&self.columns).zip(&widths);
-            let padded = padded.map(|((cell, (_, align)), width)| {
-                let fill = " ".repeat(width.saturating_sub(cell.chars().count()));
-                match align {
-                    Align::Left => format!("{cell}{fill}"),
-                    Align::Right => format!("{fill}{cell}"),
-                }
-            });
-            padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-        };
-        let heads: Vec<String> = self.columns.iter().map(|c| c.0.clone()).collect();
-        let rule: usize = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
-        let mut text = line(&heads) + &"─".repeat(rule) + "\n";
-        for row in &self.rows {
-            text.push_str(&line(row));
-        }
-        text
+        self.0.trim_fmt() + "\n"
     }
 }
 
@@ -70,12 +47,16 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let mut table = Table::new(&[("landmark", Align::Left), ("mm", Align::Right)]);
-        table.row(vec!["AC".into(), number(Some(12.345))]);
+        table.row(vec!["AC".into(), number(Some(12.346))]);
         table.row(vec!["PC µ".into(), number(Some(f64::NAN))]);
-        assert_eq!(
-            table.render(),
-            "landmark     mm\n───────────────\nAC        12.35\nPC µ          –\n"
-                .replace("12.35", &number(Some(12.345)))
-        );
+        table.row(vec!["前連合".into(), number(Some(1.0))]);
+        let expected = [
+            "landmark     mm",
+            "───────────────",
+            "AC        12.35",
+            "PC µ          –",
+            "前連合     1.00\n",
+        ];
+        assert_eq!(table.render(), expected.join("\n"));
     }
 }

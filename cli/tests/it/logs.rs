@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use crate::loki_stand_in::StandIn;
-use crate::process::{Bench, errors_as_before};
+use crate::process::{Bench, errors_as_before, finish};
 
 /// How long a line may take to be shown, on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -146,7 +146,7 @@ fn files_are_merged_and_every_condition_counts() {
 }
 
 #[test]
-fn people_get_plain_lines_and_hear_of_damage() {
+fn text_is_readable_and_damaged_lines_are_noted() {
     let bench = Bench::new();
     a_run(&bench);
     let done = bench.succeed("logs runs/first --level warn");
@@ -160,7 +160,55 @@ fn people_get_plain_lines_and_hear_of_damage() {
 }
 
 #[test]
-fn what_cannot_be_shown_is_said() {
+fn lines_on_standard_input_are_filtered() {
+    let bench = Bench::new();
+    let actor = |time: &str, level: &str, rest: &str| line(time, "actor", "box", level, rest);
+    let input = [
+        actor("08:00:00.5", "warn", &message("first")),
+        // As `kubectl logs --prefix` and `docker compose logs` write it.
+        format!(
+            "[pod/actor-0/actor] {}",
+            actor("08:00:02", "error", &message("second"))
+        ),
+        format!(
+            "actor-1  | {}",
+            actor("08:00:01", "info", &message("third"))
+        ),
+        "thread panicked at somewhere".to_owned(),
+        String::new(),
+        actor("08:00:03", "warn", "\"message\":\"fourth\",\"shard\":1"),
+    ];
+    let filtered = |options: &str| {
+        let mut command = bench.command(&format!("logs - {options}"));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.join("\n").as_bytes()).unwrap();
+        drop(stdin);
+        finish(child.wait_with_output().unwrap())
+    };
+    let done = filtered("--level warn");
+    assert_eq!(
+        done.out,
+        "2026-11-26 08:00:00.500 WARN  actor/box first\n\
+         2026-11-26 08:00:02.000 ERROR actor/box second\n\
+         2026-11-26 08:00:03.000 WARN  actor/box fourth shard=1\n"
+    );
+    assert_eq!(done.err, "note: 1 line was damaged and left out\n");
+    assert_eq!(done.code, Some(0));
+    let done = filtered("--json --tail 1 --until 2026-11-26T08:00:03Z");
+    assert_eq!(
+        done.out,
+        actor("08:00:01", "info", &message("third")) + "\n"
+    );
+    assert_eq!(filtered("--level warn --grep nothing").out, "");
+}
+
+#[test]
+fn what_cannot_be_shown_is_an_error() {
     let bench = Bench::new();
     a_run(&bench);
     bench.write("empty/notes.txt", "");
@@ -170,7 +218,7 @@ fn what_cannot_be_shown_is_said() {
         &["--since \"yesterday\"", "10m"],
     );
     bench.fail("logs --grep (", 2, &["--grep", "unclosed group"]);
-    bench.fail("logs nowhere", 4, &["nowhere is no folder"]);
+    bench.fail("logs nowhere", 4, &["nowhere is not a folder"]);
     bench.fail("logs empty", 4, &["there are no logs in empty"]);
     bench.fail("logs --set run.dir=none", 4, &["there are no logs in none"]);
     bench.fail("logs --loki 127.0.0.1:3100", 2, &["is not a URL"]);
@@ -190,10 +238,10 @@ impl Following {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let out: BufReader<ChildStdout> = BufReader::new(child.stdout.take().unwrap());
-        let (tell, lines) = channel();
+        let (send, lines) = channel();
         std::thread::spawn(move || {
             for line in out.lines().map_while(Result::ok) {
-                if tell.send(line).is_err() {
+                if send.send(line).is_err() {
                     return;
                 }
             }
@@ -330,7 +378,7 @@ fn loki_gives_the_same_page_by_page() {
 }
 
 #[test]
-fn loki_is_followed_and_its_complaints_are_told() {
+fn loki_is_followed_and_its_errors_are_reported() {
     let bench = Bench::new();
     let loki = StandIn::start();
     let push = |ago: u64, text: &str| {

@@ -145,7 +145,7 @@ fn without_chance(told: &str) -> String {
         .collect()
 }
 
-fn finish(output: Output) -> Done {
+pub fn finish(output: Output) -> Done {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Done {
         code: output.status.code(),

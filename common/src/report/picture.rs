@@ -3,7 +3,6 @@
 
 mod canvas;
 pub mod film;
-mod font;
 mod grid;
 mod panel;
 mod sheet;
@@ -13,7 +12,7 @@ use std::io::Cursor;
 use image::{ImageFormat, Rgb, RgbImage};
 
 use crate::imaging::volume::Volume;
-use canvas::{Area, fill, slanted_cross, text, text_width, upright_cross};
+use canvas::{Area, Canvas, TEXT, shortened, text_width};
 pub use grid::Grid;
 use panel::{Markers, Plane, draw_panel};
 pub use sheet::{SHEET_SCANS, SheetItem, render_contact_sheet};
@@ -69,10 +68,11 @@ pub fn render_scan_picture(
     let rows = i64::try_from(items.len()).unwrap_or(0);
     let (width, height) = (3 * PANEL + 4 * GAP, HEADER + rows * row_height);
     let mut picture = RgbImage::from_pixel(pixels(width), pixels(height), BACKGROUND);
-    draw_header(&mut picture, title, grid);
+    let mut canvas = Canvas::new(&mut picture);
+    draw_header(&mut canvas, title, grid);
     for (item, number) in items.iter().zip(0_i64..) {
         let top = HEADER + number * row_height;
-        draw_item(&mut picture, volume, grid, item, top);
+        draw_item(&mut canvas, volume, grid, item, top);
     }
     picture
 }
@@ -87,82 +87,45 @@ pub fn to_png(picture: &RgbImage) -> image::ImageResult<Vec<u8>> {
     Ok(png.into_inner())
 }
 
-fn draw_header(picture: &mut RgbImage, title: &str, grid: Grid) {
-    let all = Area::of(picture);
-    fill(
-        picture,
-        Area {
-            height: HEADER - GAP,
-            ..all
-        },
-        Rgb([38, 42, 50]),
-    );
-    text(
-        picture,
-        all,
-        [GAP, 7],
-        2,
-        INK,
-        &shortened(title, 2, all.width - 2 * GAP),
-    );
-    let (y, legend) = (
-        31,
-        [("truth", TRUTH_COLOUR), ("prediction", PREDICTION_COLOUR)],
-    );
-    let mut x = GAP;
-    for (word, colour) in legend {
-        let centre = [x + 6, y + 6];
-        if colour == TRUTH_COLOUR {
-            upright_cross(picture, all, centre, 5, colour);
-        } else {
-            slanted_cross(picture, all, centre, 5, colour);
-        }
-        text(picture, all, [x + 20, y], 2, colour, word);
-        x += 20 + text_width(word, 2) + 16;
-    }
+fn draw_header(canvas: &mut Canvas<'_>, title: &str, grid: Grid) {
+    let width = canvas.area.width;
+    let bar = Area {
+        height: HEADER - GAP,
+        ..canvas.area
+    };
+    canvas.part(bar).fill(Rgb([38, 42, 50]));
+    let title = shortened(title, TEXT, width - 2 * GAP);
+    canvas.text([GAP, 8], TEXT, INK, &title);
+    let (mut x, y) = (GAP, 31);
+    canvas.upright_cross([x + 6, y + 6], 5, TRUTH_COLOUR);
+    canvas.text([x + 20, y], TEXT, TRUTH_COLOUR, "truth");
+    x += 20 + text_width("truth", TEXT) + 16;
+    canvas.slanted_cross([x + 6, y + 6], 5, PREDICTION_COLOUR);
+    canvas.text([x + 20, y], TEXT, PREDICTION_COLOUR, "prediction");
+    x += 20 + text_width("prediction", TEXT) + 16;
     let note = if grid.is_ras() {
         "neurological: patient's left (L) on the left"
     } else {
         "axes of the file: sides as the letters say"
     };
-    text(
-        picture,
-        all,
-        [x, y],
-        2,
-        FAINT,
-        &shortened(note, 2, all.width - x - GAP),
-    );
+    let note = shortened(note, TEXT, width - x - GAP);
+    canvas.text([x, y], TEXT, FAINT, &note);
 }
 
-fn draw_item(picture: &mut RgbImage, volume: &Volume, grid: Grid, item: &PictureItem, top: i64) {
-    let all = Area::of(picture);
+fn draw_item(canvas: &mut Canvas<'_>, volume: &Volume, grid: Grid, item: &PictureItem, top: i64) {
     let error = error_text(item);
-    let room = all.width - 3 * GAP - text_width(&error, 2);
-    text(
-        picture,
-        all,
-        [GAP, top + 4],
-        2,
-        INK,
-        &shortened(&item.name, 2, room),
-    );
-    text(
-        picture,
-        all,
-        [all.width - GAP - text_width(&error, 2), top + 4],
-        2,
-        LINE_COLOUR,
-        &error,
-    );
+    let error_left = canvas.area.width - GAP - text_width(&error, TEXT);
+    let name = shortened(&item.name, TEXT, error_left - 2 * GAP);
+    canvas.text([GAP, top + 6], TEXT, INK, &name);
+    canvas.text([error_left, top + 6], TEXT, LINE_COLOUR, &error);
     let mut x = GAP;
     for (word, position, colour) in [
         ("truth", item.truth, TRUTH_COLOUR),
         ("prediction", item.prediction, PREDICTION_COLOUR),
     ] {
         let line = coordinates(word, position);
-        text(picture, all, [x, top + 27], 2, colour, &line);
-        x += text_width(&line, 2) + 24;
+        canvas.text([x, top + 27], TEXT, colour, &line);
+        x += text_width(&line, TEXT) + 24;
     }
     let markers = Markers {
         truth: item.truth,
@@ -172,13 +135,8 @@ fn draw_item(picture: &mut RgbImage, volume: &Volume, grid: Grid, item: &Picture
     let focus = item.truth.or(item.prediction).unwrap_or(middle);
     for (plane, number) in Plane::ALL.into_iter().zip(0_i64..) {
         let left = GAP + number * (PANEL + GAP);
-        let area = Area {
-            left,
-            top: top + ROW_HEADER,
-            width: PANEL,
-            height: PANEL,
-        };
-        draw_panel(picture, area, volume, grid, plane, focus, markers);
+        let mut panel = canvas.part(Area::square(left, top + ROW_HEADER, PANEL));
+        draw_panel(&mut panel, volume, grid, plane, focus, markers);
     }
 }
 
@@ -200,18 +158,8 @@ fn error_text(item: &PictureItem) -> String {
 fn coordinates(word: &str, position: Option<[f64; 3]>) -> String {
     match position {
         Some([x, y, z]) => format!("{word} voxel ({x:.1}, {y:.1}, {z:.1})"),
-        None => format!("{word} -"),
+        None => format!("{word} –"),
     }
-}
-
-/// The text, with its end replaced by `...` where it is too wide.
-fn shortened(text: &str, size: u32, width: i64) -> String {
-    let room = usize::try_from(width / text_width(" ", size).max(1)).unwrap_or(0);
-    if text.chars().count() <= room {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(room.saturating_sub(3)).collect();
-    format!("{kept}...")
 }
 
 fn pixels(length: i64) -> u32 {

@@ -3,8 +3,8 @@
 //!
 //! A JSON line holds `time` (RFC 3339, UTC), `level`, `target`, `service`,
 //! `instance`, `run`, `message`, the event's fields, and `span` with the fields
-//! of all spans around it. Lines that repeat are held back (`repeats`), files
-//! are bounded (`file`), and the level can change while the process runs
+//! of all spans around it. Repeated lines are held back (`repeats`), files are
+//! bounded (`file`), and the level can change while the process runs
 //! ([`Control`]).
 
 mod control;
@@ -13,26 +13,28 @@ mod json;
 mod repeats;
 
 pub use control::{Control, name_run};
-pub use file::{FILE_BYTES, KEPT, numbered};
+pub use file::numbered;
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use tracing::Level;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, reload};
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::LogConfig;
 use crate::run::run_folder::host_name;
-use file::{Bounds, LogFile, Name};
-use json::{JsonLayer, Labels};
+use file::{BOUNDS, Claim, LogFile, Name};
+use json::{Json, Labels};
 use repeats::Repeats;
 
 /// Lines waiting for the disk; more are dropped and counted, because a slow
@@ -102,7 +104,7 @@ pub struct Options {
     /// Name of the run in every line; empty where there is none, or none yet
     /// (see [`name_run`]).
     pub run: String,
-    /// Tells processes of one service apart; empty for the host's name.
+    /// Distinguishes the processes of one service; empty for the host's name.
     pub instance: String,
     /// `log.level` of the configuration.
     pub level: String,
@@ -185,7 +187,7 @@ pub enum TelemetryError {
         /// Why.
         source: io::Error,
     },
-    /// The thread that tells what was held back cannot be started.
+    /// The thread that reports repeats cannot be started.
     #[error("cannot start a thread for the log")]
     Thread(#[source] io::Error),
     /// Somebody set up logging before.
@@ -198,8 +200,8 @@ pub enum TelemetryError {
 #[must_use = "lines that wait for the disk are lost when this is dropped at once"]
 pub struct Guard {
     control: Control,
-    /// Dropped before the file, so that its last words are written.
-    _teller: control::Teller,
+    /// Dropped before the file, so that its last report is written.
+    _reporter: control::Reporter,
     _file: Option<WorkerGuard>,
 }
 
@@ -210,7 +212,7 @@ impl Guard {
         self.control.dropped_lines()
     }
 
-    /// Changes the level while the process runs, and tells about the log.
+    /// Changes the level while the process runs, and counts lines.
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
@@ -226,94 +228,82 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
     let console_level = options.console_level.as_ref().unwrap_or(&options.level);
     let (console_filter, console_handle) = reload::Layer::new(filter(console_level)?);
     let (file_filter, file_handle) = reload::Layer::new(filter(&options.level)?);
-    let opened = options
-        .folder
-        .as_ref()
-        .map(|f| open(options, f))
-        .transpose()?;
-    let instance = opened.as_ref().map(|(_, claim)| claim.instance.clone());
-    let labels = Arc::new(Labels::new(
-        &options.service,
-        &instance.unwrap_or_else(|| options.instance()),
-        &options.run,
-    ));
+    let claimed = options.folder.as_ref().map(|f| claim(options, f));
+    let claimed = claimed.transpose()?;
+    let instance = claimed.as_ref().map(|(_, claim)| claim.instance.clone());
+    let instance = instance.unwrap_or_else(|| options.instance());
+    let labels = Arc::new(Labels::new(&options.service, &instance, &options.run));
     let refused = Arc::new(AtomicU64::new(0));
-    let file = opened.map(|(name, claim)| {
-        let complain = complaints(options, &labels);
-        let own = Arc::clone(&labels);
-        let line = Box::new(move |message: &str| own.warning(message));
-        let counted = Arc::clone(&refused);
-        write_behind(LogFile::new(
-            name,
-            claim,
-            Bounds::default(),
-            complain,
-            line,
-            counted,
-        ))
+    // A thread writes: training never waits for a disk.
+    let file = claimed.map(|(name, claim)| {
+        let (warn, labels) = (warnings(options, &labels), Arc::clone(&labels));
+        let file = LogFile::new(name, claim, BOUNDS, warn, labels, Arc::clone(&refused));
+        NonBlockingBuilder::default()
+            .buffered_lines_limit(FILE_LINES_MAX)
+            .finish(file)
     });
-    let (console_repeats, file_repeats) = (Repeats::default(), Repeats::default());
-    let told = if file.is_some() {
-        &file_repeats
-    } else {
-        &console_repeats
-    }
-    .clone();
-    let slow = file.as_ref().map(|(writer, _)| writer.error_counter());
     let (writer, worker) = file.unzip();
-    let file_layer = writer.map(|writer| {
-        let layer = JsonLayer::new(Arc::clone(&labels), writer);
-        file_repeats.around(layer).with_filter(file_filter)
-    });
-    let console = console_repeats.around(console_layer(options, &labels));
+    let crowded_out = writer.as_ref().map(|writer| writer.error_counter());
+    let (console_repeats, file_repeats) = (Repeats::default(), Repeats::default());
+    let file_layer =
+        writer.map(|writer| json_layer(&labels, &file_repeats, writer).with_filter(file_filter));
+    let console_layer = if options.is_text() {
+        text_layer(options.console.clone(), &console_repeats).boxed()
+    } else {
+        json_layer(&labels, &console_repeats, options.console.clone()).boxed()
+    };
     tracing_subscriber::registry()
         .with(file_layer)
-        .with(console.with_filter(console_filter))
+        .with(console_layer.with_filter(console_filter))
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
     // A command that shows its progress itself keeps its quiet console.
     let console_handle = options.console_level.is_none().then_some(console_handle);
-    let reload = move |new: &dyn Fn() -> Option<EnvFilter>| {
+    let set_level = move |level: &str| {
+        let (for_file, for_console) = (filter(level)?, filter(level)?);
         // Without a file its filter is gone, and that is no failure.
-        let _ = new().map(|filter| file_handle.reload(filter));
-        let console = console_handle.as_ref().zip(new());
-        let _ = console.map(|(handle, filter)| handle.reload(filter));
+        let _ = file_handle.reload(for_file);
+        let _ = console_handle.as_ref().map(|h| h.reload(for_console));
+        Ok(())
     };
-    let control = Control::new(&options.level, reload, labels, refused, slow, told.clone());
+    let (repeats, silent) = match &worker {
+        Some(_) => (file_repeats, console_repeats),
+        None => (console_repeats, file_repeats),
+    };
+    let control = Control::new(control::Inner {
+        level: Mutex::new(options.level.clone()),
+        set_level: Box::new(set_level),
+        labels,
+        refused,
+        crowded_out,
+        repeats: repeats.clone(),
+    });
     Ok(Guard {
-        _teller: control::Teller::start(told)?,
+        _reporter: control::Reporter::start(repeats, silent)?,
         control,
         _file: worker,
     })
 }
 
 /// Makes the folder, and takes a file in it.
-fn open(
-    options: &Options,
-    folder: &std::path::Path,
-) -> Result<(Name, file::Claim), TelemetryError> {
+fn claim(options: &Options, folder: &Path) -> Result<(Name, Claim), TelemetryError> {
     let name = Name {
         folder: folder.to_owned(),
         service: options.service.clone(),
         instance: options.instance(),
     };
     let claimed = std::fs::create_dir_all(folder).and_then(|()| name.claim());
-    let claim = claimed.map_err(|source| TelemetryError::File {
-        path: name.first(),
-        source,
-    })?;
-    Ok((name, claim))
+    match claimed {
+        Ok(claim) => Ok((name, claim)),
+        Err(source) => Err(TelemetryError::File {
+            path: name.path(&name.instance),
+            source,
+        }),
+    }
 }
 
-/// A thread writes; training never waits for a disk.
-fn write_behind(file: LogFile) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default()
-        .buffered_lines_limit(FILE_LINES_MAX)
-        .finish(file)
-}
-
-/// What the file has to say about itself goes to standard error.
-fn complaints(options: &Options, labels: &Arc<Labels>) -> file::Complain {
+/// Writes what the file cannot hold to standard error.
+fn warnings(options: &Options, labels: &Arc<Labels>) -> Box<dyn Fn(&str) + Send> {
     let (text, labels) = (options.is_text(), Arc::clone(labels));
     let console = options.console.clone();
     Box::new(move |message| {
@@ -322,28 +312,32 @@ fn complaints(options: &Options, labels: &Arc<Labels>) -> file::Complain {
         } else {
             labels.warning(message)
         };
-        // There is nobody left to tell that logging fails.
+        // Where standard error fails too, there is no place left for it.
         let _ = console.clone().write_all(line.as_bytes());
     })
 }
 
-type Boxed<S> = Box<dyn tracing_subscriber::Layer<S> + Send + Sync>;
-
-fn console_layer<S>(options: &Options, labels: &Arc<Labels>) -> Boxed<S>
+fn json_layer<S, W>(labels: &Arc<Labels>, repeats: &Repeats, writer: W) -> impl Layer<S> + use<S, W>
 where
-    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    if options.is_text() {
-        let terminal = io::stderr().is_terminal();
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-        tracing_subscriber::fmt::layer()
-            .with_writer(options.console.clone())
-            .with_ansi(colour)
-            .with_target(false)
-            .boxed()
-    } else {
-        JsonLayer::new(Arc::clone(labels), options.console.clone()).boxed()
-    }
+    tracing_subscriber::fmt::layer()
+        .fmt_fields(JsonFields::new())
+        .event_format(repeats.around(Json(Arc::clone(labels))))
+        .log_internal_errors(false)
+        .with_writer(writer)
+}
+
+fn text_layer<S>(console: Console, repeats: &Repeats) -> impl Layer<S> + use<S>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    tracing_subscriber::fmt::layer()
+        .with_ansi(io::stderr().is_terminal() && !no_color)
+        .event_format(repeats.around(tracing_subscriber::fmt::format().with_target(false)))
+        .with_writer(console)
 }
 
 /// A bare word that is no level would silently name a target: refused.

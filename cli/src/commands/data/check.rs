@@ -25,7 +25,7 @@ use crate::output::failure::Exit;
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
-    /// Folder for contact sheets: every scan with its landmarks, doubted ones first
+    /// Folder for contact sheets: every scan with its landmarks, those with warnings first
     #[arg(long, value_name = "DIR")]
     sheet: Option<PathBuf>,
     /// Print JSON
@@ -97,12 +97,12 @@ fn draw(survey: &Survey, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make {} for contact sheets", folder.display()))?;
     let dataset = &survey.dataset;
-    let doubted = |number: usize| {
+    let flagged = |number: usize| {
         let source = &dataset.sources[number];
         survey.doubts.iter().any(|doubt| doubt.scan == *source)
     };
     let mut order: Vec<usize> = (0..dataset.scans.len()).collect();
-    order.sort_by_key(|&n| (!doubted(n), &dataset.scans[n].name));
+    order.sort_by_key(|&n| (!flagged(n), &dataset.scans[n].name));
     let mut sheets = Vec::new();
     for (page, numbers) in order.chunks(SHEET_SCANS).enumerate() {
         let items: Vec<SheetItem<'_>> = numbers
@@ -114,7 +114,7 @@ fn draw(survey: &Survey, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
                     volume: &scan.volume,
                     grid: Grid::of(&scan.geometry),
                     landmarks: &scan.landmarks,
-                    doubted: doubted(n),
+                    flagged: flagged(n),
                 }
             })
             .collect();

@@ -54,7 +54,7 @@ pub fn moment(text: &str, now: SystemTime) -> Result<u64, String> {
         return Ok(nanos);
     }
     let ago = duration(text).ok_or_else(|| {
-        "is neither a time that has passed, such as 90s, 10m, 2h or 1d, nor a moment, such as 2026-11-26T08:00:00Z".to_owned()
+        "is neither an age, such as 90s, 10m, 2h or 1d, nor a time, such as 2026-11-26T08:00:00Z".to_owned()
     })?;
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = since.saturating_sub(ago).as_nanos();

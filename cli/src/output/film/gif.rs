@@ -1,31 +1,39 @@
 //! GIF, with one palette for all frames: greys for the scan, the same under
-//! the landmark's disk, a colour cube for marks.
+//! the landmark's disk, under marks and under their edges.
+
+use std::collections::HashMap;
 
 use ::gif::{DisposalMethod, Encoder, Frame, Repeat};
-use common::report::picture::film::{FilmedWalk, HEIGHT, WIDTH, tinted};
+use common::report::picture::film::{FilmedWalk, HEIGHT, WIDTH, marked, tinted};
 use image::Rgb;
 
 use super::{ANSWER_MS, STEP_MS};
 
-/// Greys, evenly from black to white.
+/// Greys, evenly from black to white: alone, under the disk, under marks.
 const GREYS: u8 = 64;
-/// Greys under the disk.
-const TINTS: u8 = 48;
-/// Steps of each channel of the colours.
-const CUBE: u8 = 5;
+const TINTED: u8 = 48;
+const MARKED: u8 = 7;
 /// Says that a pixel is as in the frame before.
-const SAME: u8 = GREYS + TINTS + CUBE * CUBE * CUBE;
+const SAME: u8 = 255;
 
 /// The whole film.
 pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
     let (width, height) = (u16::try_from(WIDTH)?, u16::try_from(HEIGHT)?);
     let mut bytes = Vec::new();
-    let mut encoder = Encoder::new(&mut bytes, width, height, &palette())?;
+    let palette = palette();
+    let mut table: Vec<u8> = palette.iter().flat_map(|colour| colour.0).collect();
+    table.resize(3 * 256, 0);
+    let mut encoder = Encoder::new(&mut bytes, width, height, &table)?;
     encoder.set_repeat(Repeat::Infinite)?;
     let mut before: Vec<u8> = Vec::new();
+    let mut indices: HashMap<Rgb<u8>, u8> = HashMap::new();
     for number in 0..walk.frames() {
         let picture = walk.frame(number);
-        let now: Vec<u8> = picture.pixels().map(|p| index(*p)).collect();
+        let mut index = |pixel: &Rgb<u8>| {
+            let index = indices.entry(*pixel);
+            *index.or_insert_with(|| nearest(&palette, *pixel))
+        };
+        let now: Vec<u8> = picture.pixels().map(&mut index).collect();
         let changed = now.iter().enumerate().map(|(i, &colour)| {
             if before.get(i) == Some(&colour) {
                 SAME
@@ -50,13 +58,13 @@ pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn palette() -> Vec<u8> {
-    let grey = |i: u8| [spread(i, GREYS); 3];
-    let cube = |i: u8| [i / (CUBE * CUBE), i / CUBE % CUBE, i % CUBE].map(|c| spread(c, CUBE));
-    let greys = (0..GREYS).flat_map(grey);
-    let tints = (0..TINTS).flat_map(|i| tinted(spread(i, TINTS)).0);
-    let colours = (0..CUBE * CUBE * CUBE).flat_map(cube);
-    greys.chain(tints).chain(colours).chain([0; 3]).collect()
+/// The colours, without the one that means [`SAME`].
+fn palette() -> Vec<Rgb<u8>> {
+    let greys = |count: u8| (0..count).map(move |i| spread(i, count));
+    let plain = greys(GREYS).map(|grey| Rgb([grey; 3]));
+    let tinted = greys(TINTED).map(tinted);
+    let marked = greys(MARKED).flat_map(marked);
+    plain.chain(tinted).chain(marked).collect()
 }
 
 /// Level `i` of `of`, over 0..=255.
@@ -65,25 +73,13 @@ fn spread(i: u8, of: u8) -> u8 {
     u8::try_from(level).unwrap_or(u8::MAX)
 }
 
-/// The nearest level.
-fn level(value: u8, of: u8) -> u8 {
-    let nearest = (u16::from(value) * (u16::from(of) - 1) + 127) / 255;
-    u8::try_from(nearest).unwrap_or(0)
-}
-
-fn index(Rgb([r, g, b]): Rgb<u8>) -> u8 {
-    let (low, high) = (r.min(g).min(b), r.max(g).max(b));
-    if high - low < 12 {
-        return level(g, GREYS);
-    }
-    // Which grey the disk would have made this of.
-    let Rgb([_, darkest, _]) = tinted(0);
-    let below = u16::from(g.saturating_sub(darkest)) * 5 / 4;
-    let below = u8::try_from(below).unwrap_or(u8::MAX);
-    let Rgb(disk) = tinted(below);
-    if disk.iter().zip([r, g, b]).all(|(a, b)| a.abs_diff(b) <= 4) {
-        return GREYS + level(below, TINTS);
-    }
-    let [r, g, b] = [r, g, b].map(|c| level(c, CUBE));
-    GREYS + TINTS + (r * CUBE + g) * CUBE + b
+/// Index of the colour of the palette that is nearest.
+fn nearest(palette: &[Rgb<u8>], Rgb(wanted): Rgb<u8>) -> u8 {
+    let distance = |Rgb(colour): &Rgb<u8>| -> u32 {
+        let squares = colour.iter().zip(wanted).map(|(a, b)| a.abs_diff(b));
+        squares.map(|d| u32::from(d).pow(2)).sum()
+    };
+    let colours = (0..SAME).zip(palette);
+    let nearest = colours.min_by_key(|(_, colour)| distance(colour));
+    nearest.map_or(0, |(index, _)| index)
 }

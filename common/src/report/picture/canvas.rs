@@ -1,10 +1,21 @@
-//! Drawing on pixels: text, rectangles, lines and crosses, clipped to an area.
+//! Drawing with smooth edges: lines, crosses, disks and text.
 
+use std::sync::LazyLock;
+
+use ab_glyph::{Font as _, FontRef, GlyphId, ScaleFont as _, point};
 use image::{Rgb, RgbImage};
 
-use super::font::{ADVANCE, GLYPH_HEIGHT, GLYPH_WIDTH, dot};
+/// Sizes of text: heights of capital letters, pixels.
+pub(super) const TEXT: u16 = 12;
+pub(super) const SMALL_TEXT: u16 = 8;
+const BLACK: Rgb<u8> = Rgb([0; 3]);
 
-/// A part of a picture, pixels; drawing outside of it has no effect.
+static FONT: LazyLock<FontRef<'static>> = LazyLock::new(|| {
+    let bytes = include_bytes!("Roboto-Regular.ttf");
+    FontRef::try_from_slice(bytes).expect("the font in this program is whole")
+});
+
+/// A rectangle of pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Area {
     pub(super) left: i64,
@@ -14,262 +25,315 @@ pub(super) struct Area {
 }
 
 impl Area {
-    /// The whole of a picture.
-    pub(super) fn of(picture: &RgbImage) -> Self {
+    pub(super) fn square(left: i64, top: i64, side: i64) -> Self {
         Self {
-            left: 0,
-            top: 0,
-            width: i64::from(picture.width()),
-            height: i64::from(picture.height()),
+            left,
+            top,
+            width: side,
+            height: side,
         }
     }
 
-    fn contains(self, x: i64, y: i64) -> bool {
-        (self.left..self.left + self.width).contains(&x)
-            && (self.top..self.top + self.height).contains(&y)
+    pub(super) fn right(self) -> i64 {
+        self.left + self.width
     }
-}
 
-/// Sets one pixel.
-pub(super) fn put(picture: &mut RgbImage, clip: Area, x: i64, y: i64, colour: Rgb<u8>) {
-    if !clip.contains(x, y) {
-        return;
+    pub(super) fn bottom(self) -> i64 {
+        self.top + self.height
     }
-    if let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y))
-        && let Some(pixel) = picture.get_pixel_mut_checked(x, y)
-    {
-        *pixel = colour;
-    }
-}
 
-/// Fills an area.
-pub(super) fn fill(picture: &mut RgbImage, area: Area, colour: Rgb<u8>) {
-    for y in area.top..area.top + area.height {
-        for x in area.left..area.left + area.width {
-            put(picture, area, x, y, colour);
+    /// The pixels around two points.
+    fn around([ax, ay]: [i64; 2], [bx, by]: [i64; 2], margin: i64) -> Self {
+        Self {
+            left: ax.min(bx) - margin,
+            top: ay.min(by) - margin,
+            width: (ax - bx).abs() + 2 * margin + 1,
+            height: (ay - by).abs() + 2 * margin + 1,
         }
     }
+}
+
+/// `share` (0 to 1) of one colour over another.
+pub(super) fn mixed(Rgb(below): Rgb<u8>, Rgb(colour): Rgb<u8>, share: f32) -> Rgb<u8> {
+    let mix = |i: usize| f32::from(below[i]) + (f32::from(colour[i]) - f32::from(below[i])) * share;
+    Rgb([0, 1, 2].map(|i| mix(i).round() as u8))
+}
+
+/// A picture to draw on. Drawing outside of `area` has no effect.
+pub(super) struct Canvas<'a> {
+    picture: &'a mut RgbImage,
+    pub(super) area: Area,
+}
+
+impl<'a> Canvas<'a> {
+    pub(super) fn new(picture: &'a mut RgbImage) -> Self {
+        let (width, height) = (picture.width().into(), picture.height().into());
+        Self {
+            picture,
+            area: Area {
+                left: 0,
+                top: 0,
+                width,
+                height,
+            },
+        }
+    }
+
+    /// The same picture, of which another area is drawn on.
+    pub(super) fn part(&mut self, area: Area) -> Canvas<'_> {
+        Canvas {
+            picture: self.picture,
+            area,
+        }
+    }
+
+    /// Mixes `share` (0 to 1) of a colour into a pixel.
+    fn cover(&mut self, [x, y]: [i64; 2], colour: Rgb<u8>, share: f32) {
+        let Area { left, top, .. } = self.area;
+        let inside =
+            (left..self.area.right()).contains(&x) && (top..self.area.bottom()).contains(&y);
+        if inside
+            && let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y))
+            && let Some(pixel) = self.picture.get_pixel_mut_checked(x, y)
+        {
+            *pixel = mixed(*pixel, colour, share.clamp(0.0, 1.0));
+        }
+    }
+
+    pub(super) fn put(&mut self, at: [i64; 2], colour: Rgb<u8>) {
+        self.cover(at, colour, 1.0);
+    }
+
+    pub(super) fn fill(&mut self, colour: Rgb<u8>) {
+        self.shade(self.area, colour, 1.0, |_, _| f32::NEG_INFINITY);
+    }
+
+    /// Covers the pixels of a shape, those at its edge in part. `outside` is the
+    /// distance (pixels) from a pixel's middle to the shape, negative within.
+    fn shade(
+        &mut self,
+        bounds: Area,
+        colour: Rgb<u8>,
+        share: f32,
+        outside: impl Fn(f32, f32) -> f32,
+    ) {
+        let rows = bounds.top.max(self.area.top)..bounds.bottom().min(self.area.bottom());
+        let columns = bounds.left.max(self.area.left)..bounds.right().min(self.area.right());
+        for (y, x) in rows.flat_map(|y| columns.clone().map(move |x| (y, x))) {
+            let inside = (0.5 - outside(x as f32, y as f32)).clamp(0.0, 1.0);
+            self.cover([x, y], colour, share * inside);
+        }
+    }
+
+    /// A straight line between the middles of two pixels.
+    pub(super) fn line(&mut self, from: [i64; 2], to: [i64; 2], width: f32, colour: Rgb<u8>) {
+        let [x, y] = from.map(|v| v as f32);
+        let [dx, dy] = [0, 1].map(|i| (to[i] - from[i]) as f32);
+        let squared = (dx * dx + dy * dy).max(f32::MIN_POSITIVE);
+        let outside = |px: f32, py: f32| {
+            let (px, py) = (px - x, py - y);
+            let along = ((px * dx + py * dy) / squared).clamp(0.0, 1.0);
+            (px - along * dx).hypot(py - along * dy) - width / 2.0
+        };
+        let bounds = Area::around(from, to, width.ceil() as i64);
+        self.shade(bounds, colour, 1.0, outside);
+    }
+
+    /// A rectangle's outline.
+    pub(super) fn frame(&mut self, a: [i64; 2], b: [i64; 2], colour: Rgb<u8>) {
+        let corners = [a, [b[0], a[1]], b, [a[0], b[1]], a];
+        for pair in corners.windows(2) {
+            self.line(pair[0], pair[1], 2.0, colour);
+        }
+    }
+
+    /// A circle's line.
+    pub(super) fn circle(&mut self, at: [i64; 2], radius: i64, colour: Rgb<u8>) {
+        let outside = |x, y| (distance(at, x, y) - radius as f32).abs() - 0.75;
+        self.shade(Area::around(at, at, radius + 2), colour, 1.0, outside);
+    }
+
+    /// A disk, of which `share` (0 to 1) covers what is below.
+    pub(super) fn disk(&mut self, at: [i64; 2], radius: i64, colour: Rgb<u8>, share: f32) {
+        let outside = |x, y| distance(at, x, y) - radius as f32;
+        self.shade(Area::around(at, at, radius + 1), colour, share, outside);
+    }
+
+    /// An upright (`+`) cross with a black outline.
+    pub(super) fn upright_cross(&mut self, at: [i64; 2], arm: i64, colour: Rgb<u8>) {
+        self.cross(at, [[arm, 0], [0, arm]], colour);
+    }
+
+    /// A slanted (`x`) cross with a black outline.
+    pub(super) fn slanted_cross(&mut self, at: [i64; 2], arm: i64, colour: Rgb<u8>) {
+        self.cross(at, [[arm, arm], [arm, -arm]], colour);
+    }
+
+    fn cross(&mut self, [x, y]: [i64; 2], arms: [[i64; 2]; 2], colour: Rgb<u8>) {
+        for (width, ink) in [(4.0, BLACK), (2.0, colour)] {
+            for [dx, dy] in arms {
+                self.line([x - dx, y - dy], [x + dx, y + dy], width, ink);
+            }
+        }
+    }
+
+    /// Writes a line of text; its capitals begin at `at`.
+    pub(super) fn text(&mut self, at: [i64; 2], size: u16, colour: Rgb<u8>, line: &str) {
+        let font = FONT.as_scaled(scale(size));
+        // Baselines on whole pixels keep the feet of letters sharp.
+        let mut pen = point(at[0] as f32, (at[1] + i64::from(size)) as f32);
+        for id in line.chars().map(glyph) {
+            let outline = FONT.outline_glyph(id.with_scale_and_position(scale(size), pen));
+            pen.x += font.h_advance(id);
+            let Some(outline) = outline else { continue };
+            let corner = outline.px_bounds().min;
+            outline.draw(|x, y, share| {
+                let [x, y] = [x, y].map(i64::from);
+                self.cover([corner.x as i64 + x, corner.y as i64 + y], colour, share);
+            });
+        }
+    }
+
+    /// The same with a black outline, to be read on any background.
+    pub(super) fn outlined_text(
+        &mut self,
+        [left, top]: [i64; 2],
+        size: u16,
+        colour: Rgb<u8>,
+        line: &str,
+    ) {
+        for (dx, dy) in (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy))) {
+            self.text([left + dx, top + dy], size, BLACK, line);
+        }
+        self.text([left, top], size, colour, line);
+    }
+}
+
+fn distance(at: [i64; 2], x: f32, y: f32) -> f32 {
+    (x - at[0] as f32).hypot(y - at[1] as f32)
+}
+
+/// A question mark for characters that the font lacks.
+fn glyph(character: char) -> GlyphId {
+    match FONT.glyph_id(character) {
+        GlyphId(0) => FONT.glyph_id('?'),
+        known => known,
+    }
+}
+
+/// Height of the font, from the highest ascender to the lowest descender, in pixels.
+fn scale(size: u16) -> f32 {
+    // Of Roboto's 2400 units a capital letter takes 1456.
+    f32::from(size) * 2400.0 / 1456.0
 }
 
 /// Width of a line of text, pixels.
-pub(super) fn text_width(text: &str, size: u32) -> i64 {
-    i64::try_from(text.chars().count()).unwrap_or(0) * i64::from(ADVANCE * size)
+pub(super) fn text_width(text: &str, size: u16) -> i64 {
+    let font = FONT.as_scaled(scale(size));
+    let width: f32 = text.chars().map(|c| font.h_advance(glyph(c))).sum();
+    width.ceil() as i64
 }
 
-/// A circle's line.
-pub(super) fn circle(
-    picture: &mut RgbImage,
-    clip: Area,
-    at: [i64; 2],
-    radius: i64,
-    colour: Rgb<u8>,
-) {
-    for (x, y) in square(radius + 1) {
-        let off = x * x + y * y - radius * radius;
-        if off.abs() <= radius {
-            put(picture, clip, at[0] + x, at[1] + y, colour);
-        }
+/// The text, with its end replaced by `…` where it is too wide.
+pub(super) fn shortened(text: &str, size: u16, width: i64) -> String {
+    let mut short = text.to_owned();
+    let mut kept = text;
+    while text_width(&short, size) > width && !kept.is_empty() {
+        kept = &kept[..kept.char_indices().next_back().map_or(0, |(at, _)| at)];
+        short = format!("{kept}…");
     }
-}
-
-/// Four fifths of one colour and one of another.
-pub(super) fn mixed(Rgb(below): Rgb<u8>, Rgb(colour): Rgb<u8>) -> Rgb<u8> {
-    let part = |i: usize| (u16::from(below[i]) * 4 + u16::from(colour[i])) / 5;
-    Rgb([0, 1, 2].map(|i| u8::try_from(part(i)).unwrap_or(u8::MAX)))
-}
-
-/// Mixes a fifth of a colour into a disk.
-pub(super) fn tint(picture: &mut RgbImage, clip: Area, at: [i64; 2], radius: i64, colour: Rgb<u8>) {
-    for (x, y) in square(radius).filter(|(x, y)| x * x + y * y <= radius * radius) {
-        let (x, y) = (at[0] + x, at[1] + y);
-        let (Ok(column), Ok(row)) = (u32::try_from(x), u32::try_from(y)) else {
-            continue;
-        };
-        if let Some(below) = picture.get_pixel_checked(column, row).copied() {
-            put(picture, clip, x, y, mixed(below, colour));
-        }
-    }
-}
-
-fn square(radius: i64) -> impl Iterator<Item = (i64, i64)> {
-    (-radius..=radius).flat_map(move |y| (-radius..=radius).map(move |x| (x, y)))
-}
-
-/// Writes a line of text; each dot of the font is `size` pixels wide.
-pub(super) fn text(
-    picture: &mut RgbImage,
-    clip: Area,
-    at: [i64; 2],
-    size: u32,
-    colour: Rgb<u8>,
-    line: &str,
-) {
-    for (character, number) in line.chars().zip(0_i64..) {
-        let left = at[0] + number * i64::from(ADVANCE * size);
-        for y in 0..GLYPH_HEIGHT * size {
-            for x in 0..GLYPH_WIDTH * size {
-                if dot(character, x / size, y / size) {
-                    put(
-                        picture,
-                        clip,
-                        left + i64::from(x),
-                        at[1] + i64::from(y),
-                        colour,
-                    );
-                }
-            }
-        }
-    }
-}
-
-/// The same with a black rim, to be read on any background.
-pub(super) fn rimmed_text(
-    picture: &mut RgbImage,
-    clip: Area,
-    at: [i64; 2],
-    size: u32,
-    colour: Rgb<u8>,
-    line: &str,
-) {
-    for (dx, dy) in [
-        (-1, -1),
-        (0, -1),
-        (1, -1),
-        (-1, 0),
-        (1, 0),
-        (-1, 1),
-        (0, 1),
-        (1, 1),
-    ] {
-        text(
-            picture,
-            clip,
-            [at[0] + dx, at[1] + dy],
-            size,
-            Rgb([0; 3]),
-            line,
-        );
-    }
-    text(picture, clip, at, size, colour, line);
-}
-
-/// A straight line between two pixels, two pixels wide.
-pub(super) fn line(
-    picture: &mut RgbImage,
-    clip: Area,
-    from: [i64; 2],
-    to: [i64; 2],
-    colour: Rgb<u8>,
-) {
-    let (dx, dy) = (to[0] - from[0], to[1] - from[1]);
-    let steps = dx.abs().max(dy.abs()).max(1);
-    for i in 0..=steps {
-        // Rounds to nearest, halves upwards.
-        let x = from[0] + (2 * dx * i + steps).div_euclid(2 * steps);
-        let y = from[1] + (2 * dy * i + steps).div_euclid(2 * steps);
-        // The second pixel lies across the steeper direction.
-        let beside = if dx.abs() > dy.abs() {
-            [x, y + 1]
-        } else {
-            [x + 1, y]
-        };
-        put(picture, clip, x, y, colour);
-        put(picture, clip, beside[0], beside[1], colour);
-    }
-}
-
-/// An upright (`+`) cross with a black rim.
-pub(super) fn upright_cross(
-    picture: &mut RgbImage,
-    clip: Area,
-    at: [i64; 2],
-    arm: i64,
-    colour: Rgb<u8>,
-) {
-    for (grow, ink) in [(1, Rgb([0; 3])), (0, colour)] {
-        for along in -arm - grow..=arm + grow {
-            for across in -grow..=1 + grow {
-                put(picture, clip, at[0] + along, at[1] + across, ink);
-                put(picture, clip, at[0] + across, at[1] + along, ink);
-            }
-        }
-    }
-}
-
-/// A slanted (`x`) cross with a black rim.
-pub(super) fn slanted_cross(
-    picture: &mut RgbImage,
-    clip: Area,
-    at: [i64; 2],
-    arm: i64,
-    colour: Rgb<u8>,
-) {
-    for (grow, ink) in [(1, Rgb([0; 3])), (0, colour)] {
-        for along in -arm - grow..=arm + grow {
-            for across in -grow..=1 + grow {
-                put(picture, clip, at[0] + along + across, at[1] + along, ink);
-                put(picture, clip, at[0] + along + across, at[1] - along, ink);
-            }
-        }
-    }
+    short
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const INK: Rgb<u8> = Rgb([9, 8, 7]);
+    const INK: Rgb<u8> = Rgb([200, 100, 50]);
 
-    fn inked(picture: &RgbImage) -> Vec<(u32, u32)> {
+    /// Pixels that are drawn on, and whether fully.
+    fn drawn(picture: &RgbImage) -> Vec<([u32; 2], bool)> {
         picture
             .enumerate_pixels()
-            .filter(|(.., p)| **p == INK)
-            .map(|(x, y, _)| (x, y))
+            .filter(|(.., p)| **p != BLACK)
+            .map(|(x, y, p)| ([x, y], *p == INK))
             .collect()
     }
 
+    fn bounds(picture: &RgbImage) -> [[u32; 2]; 2] {
+        let all = drawn(picture);
+        let range = |i: usize| {
+            let values = all.iter().map(|(at, _)| at[i]);
+            [values.clone().min().unwrap(), values.max().unwrap()]
+        };
+        [range(0), range(1)]
+    }
+
     #[test]
-    fn text_lands_where_it_is_told() {
-        let mut picture = RgbImage::new(20, 20);
-        let all = Area::of(&picture);
-        text(&mut picture, all, [1, 2], 2, INK, "-");
-        // The dash is dots 1..=3 of row 3, each dot 2×2 pixels.
-        let expected: Vec<_> = (8..10).flat_map(|y| (3..9).map(move |x| (x, y))).collect();
-        assert_eq!(inked(&picture), expected);
-        assert_eq!(text_width("abc", 2), 36);
+    fn capitals_begin_where_text_is_put_and_edges_are_smooth() {
+        let mut picture = RgbImage::new(100, 40);
+        Canvas::new(&mut picture).text([10, 7], TEXT, INK, "HEHE");
+        let [across, down] = bounds(&picture);
+        assert_eq!(i64::from(down[0]), 7);
+        assert_eq!(i64::from(down[1]), 7 + i64::from(TEXT) - 1);
+        let width = u32::try_from(text_width("HEHE", TEXT)).unwrap();
+        assert!(across[0] >= 10 && across[1] < 10 + width, "{across:?}");
+        assert!(across[1] - across[0] > width - 5, "{across:?}");
+        let full = drawn(&picture).iter().filter(|(_, full)| *full).count();
+        assert!(full > 20 && full < drawn(&picture).len(), "{full}");
+    }
+
+    #[test]
+    fn what_the_font_lacks_is_a_question_mark() {
+        let picture = |line: &str| {
+            let mut picture = RgbImage::new(100, 40);
+            Canvas::new(&mut picture).text([10, 10], SMALL_TEXT, INK, line);
+            picture
+        };
+        assert_eq!(picture("a\u{1f9e0}\nb"), picture("a??b"));
+        assert_ne!(picture("µ"), picture("?"));
     }
 
     #[test]
     fn lines_join_their_ends_and_stay_in_the_clip() {
-        let mut picture = RgbImage::new(10, 10);
-        let all = Area::of(&picture);
-        line(&mut picture, all, [1, 1], [4, 4], INK);
-        assert_eq!(
-            inked(&picture),
-            [
-                (1, 1),
-                (2, 1),
-                (2, 2),
-                (3, 2),
-                (3, 3),
-                (4, 3),
-                (4, 4),
-                (5, 4)
-            ]
-        );
-        let mut clipped = RgbImage::new(10, 10);
-        let clip = Area {
-            left: 2,
-            top: 2,
-            width: 3,
-            height: 3,
+        let mut picture = RgbImage::new(12, 12);
+        Canvas::new(&mut picture).line([2, 6], [8, 6], 2.0, INK);
+        assert_eq!(bounds(&picture), [[1, 9], [5, 7]]);
+        let full = |picture: &RgbImage| {
+            let drawn = drawn(picture).into_iter();
+            drawn
+                .filter_map(|(at, full)| full.then_some(at))
+                .collect::<Vec<_>>()
         };
-        line(&mut clipped, clip, [-20, 3], [30, 3], INK);
-        assert_eq!(
-            inked(&clipped),
-            [(2, 3), (3, 3), (4, 3), (2, 4), (3, 4), (4, 4)]
-        );
-        upright_cross(&mut clipped, clip, [500, -500], 4, INK);
-        assert_eq!(inked(&clipped).len(), 6);
+        assert_eq!(full(&picture), [2, 3, 4, 5, 6, 7, 8].map(|x| [x, 6]));
+        let mut clipped = RgbImage::new(12, 12);
+        let clip = Area::square(2, 2, 3);
+        let mut canvas = Canvas::new(&mut clipped);
+        canvas.part(clip).line([-20_000, 3], [30_000, 3], 2.0, INK);
+        assert_eq!(bounds(&clipped), [[2, 4], [2, 4]]);
+        assert_eq!(full(&clipped), [[2, 3], [3, 3], [4, 3]]);
+        let before = clipped.clone();
+        let mut canvas = Canvas::new(&mut clipped);
+        canvas.part(clip).upright_cross([500, -500], 4, INK);
+        canvas.part(clip).slanted_cross([9, 9], 3, INK);
+        assert_eq!(clipped, before);
+    }
+
+    #[test]
+    fn disks_let_what_is_below_shine_through() {
+        let below = Rgb([100; 3]);
+        let mut picture = RgbImage::from_pixel(21, 21, below);
+        let mut canvas = Canvas::new(&mut picture);
+        canvas.disk([10, 10], 5, INK, 0.2);
+        canvas.circle([10, 10], 8, INK);
+        for (at, colour) in [
+            ([10, 10], mixed(below, INK, 0.2)),
+            ([14, 10], mixed(below, INK, 0.2)),
+            ([16, 10], below),
+            ([10, 2], INK),
+            ([0, 0], below),
+        ] {
+            assert_eq!(*picture.get_pixel(at[0], at[1]), colour, "{at:?}");
+        }
     }
 }

@@ -3,12 +3,9 @@
 
 use image::{Rgb, RgbImage};
 
-use super::canvas::{Area, circle, line, mixed, put, rimmed_text, tint, upright_cross};
+use super::canvas::{Area, Canvas, SMALL_TEXT, TEXT, mixed, shortened, text_width};
 use super::panel::{Markers, Plane, Projection, draw_panel};
-use super::{
-    BACKGROUND, FAINT, GAP, Grid, INK, LINE_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, shortened,
-    text, text_width,
-};
+use super::{BACKGROUND, FAINT, GAP, Grid, INK, LINE_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR};
 use crate::imaging::volume::Volume;
 
 /// Width and height of one panel, pixels.
@@ -18,6 +15,9 @@ const FOOTER: i64 = 24;
 /// Nearer than before, and farther.
 const NEARER: Rgb<u8> = Rgb([96, 224, 96]);
 const FARTHER: Rgb<u8> = Rgb([255, 96, 96]);
+
+/// How much of the landmark's colour its disk has.
+const TINT: f32 = 0.2;
 
 /// Width of every frame, pixels; even, as video wants it.
 pub const WIDTH: u32 = 824;
@@ -33,10 +33,24 @@ pub struct Moment {
     pub stride: u8,
 }
 
-/// What the disk around a landmark makes of a grey.
+/// A grey under the disk around a landmark.
 #[must_use]
 pub fn tinted(grey: u8) -> Rgb<u8> {
-    mixed(Rgb([grey; 3]), TRUTH_COLOUR)
+    mixed(Rgb([grey; 3]), TRUTH_COLOUR, TINT)
+}
+
+/// A grey under all marks and words, and under their smooth edges.
+pub fn marked(grey: u8) -> impl Iterator<Item = Rgb<u8>> {
+    let shares = [0.25, 0.5, 0.75, 1.0];
+    let marks = [
+        PREDICTION_COLOUR,
+        LINE_COLOUR,
+        TRUTH_COLOUR,
+        NEARER,
+        FARTHER,
+    ];
+    let over = move |mark| shares.map(|share| mixed(Rgb([grey; 3]), mark, share));
+    marks.into_iter().flat_map(over)
 }
 
 /// A walk to show.
@@ -73,15 +87,11 @@ impl FilmedWalk<'_> {
         let mut picture = RgbImage::from_pixel(WIDTH, HEIGHT, BACKGROUND);
         let number = number.min(self.moments.len());
         let here = self.position(number);
-        self.draw_words(&mut picture, number, here);
+        let mut canvas = Canvas::new(&mut picture);
+        self.draw_words(&mut canvas, number, here);
         for (plane, place) in Plane::ALL.into_iter().zip(0_i64..) {
-            let area = Area {
-                left: GAP + place * (SIDE + GAP),
-                top: HEADER,
-                width: SIDE,
-                height: SIDE,
-            };
-            self.draw_plane(&mut picture, area, plane, number, here);
+            let area = Area::square(GAP + place * (SIDE + GAP), HEADER, SIDE);
+            self.draw_plane(&mut canvas.part(area), plane, number, here);
         }
         picture
     }
@@ -97,25 +107,16 @@ impl FilmedWalk<'_> {
         Some(crate::imaging::geometry::distance_mm(place, truth, spacing))
     }
 
-    fn draw_words(&self, picture: &mut RgbImage, number: usize, here: [f64; 3]) {
-        let all = Area::of(picture);
-        let room = all.width - 2 * GAP;
-        text(
-            picture,
-            all,
-            [GAP, 8],
-            2,
-            INK,
-            &shortened(self.title, 2, room),
-        );
-        let (mut words, steps) = (String::new(), self.moments.len());
-        match self.moments.get(number) {
-            Some(moment) => {
-                words += &format!("step {number} of {steps}   scale {}", moment.stride);
-            }
-            None => words += &format!("answer after {steps} steps"),
-        }
-        text(picture, all, [GAP, 32], 2, FAINT, &words);
+    fn draw_words(&self, canvas: &mut Canvas<'_>, number: usize, here: [f64; 3]) {
+        let Area { width, height, .. } = canvas.area;
+        let title = shortened(self.title, TEXT, width - 2 * GAP);
+        canvas.text([GAP, 9], TEXT, INK, &title);
+        let steps = self.moments.len();
+        let words = match self.moments.get(number) {
+            Some(moment) => format!("step {number} of {steps}   scale {}", moment.stride),
+            None => format!("prediction after {steps} steps"),
+        };
+        canvas.text([GAP, 33], TEXT, FAINT, &words);
         let error = self.error_mm(here);
         let before = self.error_mm(self.position(number.saturating_sub(1)));
         let (words, colour) = match (error, before) {
@@ -125,57 +126,42 @@ impl FilmedWalk<'_> {
             }
             _ => ("landmark not known".to_owned(), FAINT),
         };
-        let left = all.width - GAP - text_width(&words, 2);
-        text(picture, all, [left, 32], 2, colour, &words);
-        let bottom = all.height - FOOTER + 5;
-        text(picture, all, [GAP, bottom], 1, FAINT, self.notice);
+        let left = width - GAP - text_width(&words, TEXT);
+        canvas.text([left, 33], TEXT, colour, &words);
+        let bottom = height - FOOTER + 5;
+        canvas.text([GAP, bottom], SMALL_TEXT, FAINT, self.notice);
         let legend = [
             ("agent", PREDICTION_COLOUR),
             ("window", LINE_COLOUR),
             ("landmark", TRUTH_COLOUR),
         ];
-        let mut left = all.width - GAP;
+        let mut left = width - GAP;
         for (word, colour) in legend.into_iter().rev() {
-            left -= text_width(word, 1) + 12;
-            text(picture, all, [left + 12, bottom], 1, colour, word);
+            left -= text_width(word, SMALL_TEXT) + 12;
+            canvas.text([left + 12, bottom], SMALL_TEXT, colour, word);
         }
     }
 
-    fn draw_plane(
-        &self,
-        picture: &mut RgbImage,
-        area: Area,
-        plane: Plane,
-        number: usize,
-        here: [f64; 3],
-    ) {
-        let none = Markers {
-            truth: None,
-            prediction: None,
-        };
-        draw_panel(picture, area, self.volume, self.grid, plane, here, none);
-        let projection = Projection::new(plane, area, self.volume.dims(), self.grid.spacing_mm);
+    fn draw_plane(&self, panel: &mut Canvas<'_>, plane: Plane, number: usize, here: [f64; 3]) {
+        let none = Markers::default();
+        let projection = draw_panel(panel, self.volume, self.grid, plane, here, none);
         if let Some(truth) = self.truth {
-            self.draw_truth(picture, area, plane, projection, truth, here);
+            self.draw_truth(panel, plane, projection, truth, here);
         }
         let path: Vec<[i64; 2]> = (0..=number)
             .map(|n| projection.to_pixel(self.position(n)))
             .collect();
         for pair in path.windows(2) {
-            // Two pixels wide.
-            for off in [[0, 0], [1, 0], [0, 1]] {
-                let [from, to] = [pair[0], pair[1]].map(|p| [p[0] + off[0], p[1] + off[1]]);
-                line(picture, area, from, to, PREDICTION_COLOUR);
-            }
+            panel.line(pair[0], pair[1], 2.5, PREDICTION_COLOUR);
         }
         if let Some(moment) = self.moments.get(number) {
             let half = self.half_window(moment.stride);
             let corner = |sign: f64| projection.to_pixel([0, 1, 2].map(|i| here[i] + sign * half));
-            outline(picture, area, corner(-1.0), corner(1.0));
+            panel.frame(corner(-1.0), corner(1.0), LINE_COLOUR);
         }
-        let [x, y] = projection.to_pixel(here);
-        circle(picture, area, [x, y], 4, PREDICTION_COLOUR);
-        put(picture, area, x, y, PREDICTION_COLOUR);
+        let at = projection.to_pixel(here);
+        panel.circle(at, 4, PREDICTION_COLOUR);
+        panel.put(at, PREDICTION_COLOUR);
     }
 
     /// Voxels from the middle of a window to its edge.
@@ -188,8 +174,7 @@ impl FilmedWalk<'_> {
     /// distance in mm.
     fn draw_truth(
         &self,
-        picture: &mut RgbImage,
-        area: Area,
+        panel: &mut Canvas<'_>,
         plane: Plane,
         projection: Projection,
         truth: [f64; 3],
@@ -203,25 +188,12 @@ impl FilmedWalk<'_> {
         let across = plane.axes()[0];
         edge[across] += off_mm.abs() / self.grid.spacing_mm[across];
         let radius = (projection.to_pixel(edge)[0] - x).abs().min(2 * SIDE);
-        tint(picture, area, [x, y], radius, TRUTH_COLOUR);
-        upright_cross(picture, area, [x, y], 5, TRUTH_COLOUR);
+        panel.disk([x, y], radius, TRUTH_COLOUR, TINT);
+        panel.upright_cross([x, y], 5, TRUTH_COLOUR);
         let words = format!("{off_mm:+.1} mm");
-        let left = (x + 9).min(area.left + area.width - text_width(&words, 2) - 2);
-        rimmed_text(
-            picture,
-            area,
-            [left.max(area.left + 2), y - 20],
-            2,
-            TRUTH_COLOUR,
-            &words,
-        );
-    }
-}
-
-fn outline(picture: &mut RgbImage, area: Area, a: [i64; 2], b: [i64; 2]) {
-    let corners = [a, [b[0], a[1]], b, [a[0], b[1]], a];
-    for pair in corners.windows(2) {
-        line(picture, area, pair[0], pair[1], LINE_COLOUR);
+        let left = (x + 9).min(panel.area.right() - text_width(&words, TEXT) - 2);
+        let at = [left.max(panel.area.left + 2), y - 20];
+        panel.outlined_text(at, TEXT, TRUTH_COLOUR, &words);
     }
 }
 
@@ -260,9 +232,10 @@ mod tests {
         };
         let first = walk.frame(0);
         assert_eq!(first.dimensions(), (WIDTH, HEIGHT));
-        // 8 samples at stride 2 are 16 voxels, 6.6 pixels each: three squares of two-pixel lines.
+        // 8 samples at stride 2 are 16 voxels, 6.6 pixels each: three squares, of whose lines
+        // the middle has the whole colour.
         let window = of(&first, LINE_COLOUR);
-        assert!((2400..2800).contains(&window), "{window}");
+        assert!((1200..1400).contains(&window), "{window}");
         let smaller = of(&walk.frame(1), LINE_COLOUR);
         assert!(smaller * 3 < window * 2, "{smaller} of {window}");
         // Ten voxels off in z, so the disk is wide in the axial panel.

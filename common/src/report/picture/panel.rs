@@ -1,8 +1,8 @@
 //! One slice of a volume with its markers.
 
-use image::{Rgb, RgbImage};
+use image::Rgb;
 
-use super::canvas::{Area, fill, line, put, rimmed_text, slanted_cross, text_width, upright_cross};
+use super::canvas::{Area, Canvas, SMALL_TEXT, TEXT, text_width};
 use super::{Grid, INK, LINE_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR};
 use crate::imaging::volume::Volume;
 
@@ -15,7 +15,7 @@ pub(super) enum Plane {
 }
 
 /// What is marked, voxels.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Markers {
     pub(super) truth: Option<[f64; 3]>,
     pub(super) prediction: Option<[f64; 3]>,
@@ -50,7 +50,7 @@ pub(super) struct Projection {
 
 impl Projection {
     /// Centres a slice in its panel; the volume's longest side in mm fills a panel.
-    pub(super) fn new(plane: Plane, area: Area, dims: [usize; 3], spacing_mm: [f64; 3]) -> Self {
+    fn new(plane: Plane, area: Area, dims: [usize; 3], spacing_mm: [f64; 3]) -> Self {
         let extent = |i: usize| dims[i] as f64 * spacing_mm[i];
         let longest = extent(0)
             .max(extent(1))
@@ -88,48 +88,43 @@ impl Projection {
     }
 }
 
-/// Draws the slice through `focus` with markers and letters into an area.
+/// Draws the slice through `focus` with markers and letters.
 pub(super) fn draw_panel(
-    picture: &mut RgbImage,
-    area: Area,
+    panel: &mut Canvas<'_>,
     volume: &Volume,
     grid: Grid,
     plane: Plane,
     focus: [f64; 3],
     markers: Markers,
-) {
-    let projection = Projection::new(plane, area, volume.dims(), grid.spacing_mm);
-    fill(picture, area, Rgb([0; 3]));
+) -> Projection {
+    let projection = Projection::new(plane, panel.area, volume.dims(), grid.spacing_mm);
+    panel.fill(Rgb([0; 3]));
     let depth = focus[projection.axes[2]].round() as i32;
-    draw_slice(picture, area, volume, projection, depth);
-    draw_letters(picture, area, (plane, grid), depth);
+    draw_slice(panel, volume, projection, depth);
+    draw_letters(panel, plane, grid, depth);
     let [truth, prediction] = [markers.truth, markers.prediction].map(|m| {
         m.filter(|p| p.iter().all(|v| v.is_finite()))
             .map(|p| projection.to_pixel(p))
     });
     if let (Some(from), Some(to)) = (truth, prediction) {
-        line(picture, area, from, to, LINE_COLOUR);
+        panel.line(from, to, 2.0, LINE_COLOUR);
     }
     if let Some(at) = truth {
-        upright_cross(picture, area, at, ARM, TRUTH_COLOUR);
+        panel.upright_cross(at, ARM, TRUTH_COLOUR);
     }
     if let Some(at) = prediction {
-        slanted_cross(picture, area, at, ARM - 1, PREDICTION_COLOUR);
+        panel.slanted_cross(at, ARM - 1, PREDICTION_COLOUR);
     }
+    projection
 }
 
-fn draw_slice(
-    picture: &mut RgbImage,
-    area: Area,
-    volume: &Volume,
-    projection: Projection,
-    depth: i32,
-) {
+fn draw_slice(panel: &mut Canvas<'_>, volume: &Volume, projection: Projection, depth: i32) {
     let dims = volume.dims();
     let [across, up, through] = projection.axes;
     let inside = |v: f64, n: usize| v > -0.5 && v < n as f64 - 0.5;
-    for y in area.top..area.top + area.height {
-        for x in area.left..area.left + area.width {
+    let area = panel.area;
+    for y in area.top..area.bottom() {
+        for x in area.left..area.right() {
             let [u, v] = projection.to_voxel(x, y);
             if !inside(u, dims[across]) || !inside(v, dims[up]) {
                 continue;
@@ -144,7 +139,7 @@ fn draw_slice(
             };
             let grey = bilinear(u, v, at).round() as u8;
             // Never quite black, so that the volume's outline shows in its panel.
-            put(picture, area, x, y, Rgb([grey.max(10); 3]));
+            panel.put([x, y], Rgb([grey.max(10); 3]));
         }
     }
 }
@@ -157,22 +152,22 @@ fn bilinear(u: f64, v: f64, at: impl Fn(i32, i32) -> f64) -> f64 {
     low * (1.0 - t) + high * t
 }
 
-fn draw_letters(picture: &mut RgbImage, area: Area, (plane, grid): (Plane, Grid), depth: i32) {
-    let (size, height) = (2, 14);
-    let (middle_x, middle_y) = (
-        area.left + area.width / 2 - 5,
-        area.top + area.height / 2 - height / 2,
-    );
+fn draw_letters(panel: &mut Canvas<'_>, plane: Plane, grid: Grid, depth: i32) {
+    let (area, height) = (panel.area, i64::from(TEXT));
+    let middle_y = area.top + (area.height - height) / 2;
     let [across, up, through] = plane.axes();
     let [[left, right], [bottom, top]] = [grid.letters[across], grid.letters[up]];
-    let places = [
+    let centred = |letter: &str| area.left + (area.width - text_width(letter, TEXT)) / 2;
+    for (letter, at) in [
         (left, [area.left + 4, middle_y]),
-        (right, [area.left + area.width - 14, middle_y]),
-        (top, [middle_x, area.top + 4]),
-        (bottom, [middle_x, area.top + area.height - height - 4]),
-    ];
-    for (letter, at) in places {
-        rimmed_text(picture, area, at, size, INK, letter);
+        (
+            right,
+            [area.right() - 4 - text_width(right, TEXT), middle_y],
+        ),
+        (top, [centred(top), area.top + 5]),
+        (bottom, [centred(bottom), area.bottom() - height - 5]),
+    ] {
+        panel.outlined_text(at, TEXT, INK, letter);
     }
     let name = match grid.letters[through] {
         ["I", "S"] | ["S", "I"] => "axial",
@@ -180,17 +175,10 @@ fn draw_letters(picture: &mut RgbImage, area: Area, (plane, grid): (Plane, Grid)
         _ => "sagittal",
     };
     let mut label = format!("{name} {} = {depth}", ["x", "y", "z"][through]);
-    if 4 + text_width(&label, 1) > area.width / 2 - 7 {
+    if area.left + 4 + text_width(&label, SMALL_TEXT) > centred(top) - 6 {
         // Small panels: beside the top letter only the axis has room.
         label = label.split_once(' ').map_or(label.clone(), |l| l.1.into());
     }
-    let room = area.width - text_width(&label, 1);
-    rimmed_text(
-        picture,
-        area,
-        [area.left + 4.min(room), area.top + 5],
-        1,
-        INK,
-        &label,
-    );
+    let at = [area.left + 4, area.top + 5];
+    panel.outlined_text(at, SMALL_TEXT, INK, &label);
 }

@@ -2,9 +2,9 @@
 
 use image::{Rgb, RgbImage};
 
-use super::canvas::{Area, text, upright_cross};
-use super::panel::{Markers, Plane, Projection, draw_panel};
-use super::{BACKGROUND, FAINT, Grid, INK, TRUTH_COLOUR, pixels, shortened};
+use super::canvas::{Area, Canvas, TEXT, shortened, text_width};
+use super::panel::{Markers, Plane, draw_panel};
+use super::{BACKGROUND, FAINT, Grid, INK, TRUTH_COLOUR, pixels};
 use crate::imaging::volume::Volume;
 
 /// Scans on one sheet.
@@ -16,8 +16,8 @@ const GAP: i64 = 6;
 const LABEL: i64 = 22;
 const CELL_WIDTH: i64 = 3 * SIDE + 4 * GAP;
 const CELL_HEIGHT: i64 = LABEL + SIDE + GAP;
-const ARM: i64 = 2;
-const DOUBTED: Rgb<u8> = Rgb([255, 176, 32]);
+const ARM: i64 = 3;
+const FLAGGED: Rgb<u8> = Rgb([255, 176, 32]);
 
 /// One scan of a sheet.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +30,8 @@ pub struct SheetItem<'a> {
     pub grid: Grid,
     /// Voxels of the volume; `None` where one is missing.
     pub landmarks: &'a [Option<[f64; 3]>],
-    /// Something is odd about it: its name is written in another colour.
-    pub doubted: bool,
+    /// Writes its name in another colour, for a scan with a warning.
+    pub flagged: bool,
 }
 
 /// Draws up to [`SHEET_SCANS`] scans: for each an axial, a coronal and a
@@ -48,37 +48,26 @@ pub fn render_contact_sheet(items: &[SheetItem<'_>]) -> RgbImage {
             (number % COLUMNS) * CELL_WIDTH,
             (number / COLUMNS) * CELL_HEIGHT,
         ];
-        draw_cell(&mut sheet, corner, item);
+        draw_cell(&mut Canvas::new(&mut sheet), corner, item);
     }
     sheet
 }
 
-fn draw_cell(sheet: &mut RgbImage, [left, top]: [i64; 2], item: &SheetItem<'_>) {
-    let all = Area::of(sheet);
+fn draw_cell(sheet: &mut Canvas<'_>, [left, top]: [i64; 2], item: &SheetItem<'_>) {
     let known: Vec<[f64; 3]> = item.landmarks.iter().copied().flatten().collect();
     let count = format!("{} of {}", known.len(), item.landmarks.len());
-    let room = CELL_WIDTH - 3 * GAP - 12 * i64::try_from(count.len()).unwrap_or(0);
-    let colour = if item.doubted { DOUBTED } else { INK };
-    let name = shortened(item.name, 2, room);
-    text(sheet, all, [left + GAP, top + 4], 2, colour, &name);
-    let at = left + CELL_WIDTH - 2 * GAP - 12 * i64::try_from(count.len()).unwrap_or(0);
-    text(sheet, all, [at, top + 4], 2, FAINT, &count);
-    let focus = middle(&known, item.volume.dims());
+    let count_left = left + CELL_WIDTH - GAP - text_width(&count, TEXT);
+    let colour = if item.flagged { FLAGGED } else { INK };
+    let name = shortened(item.name, TEXT, count_left - left - 3 * GAP);
+    sheet.text([left + GAP, top + 6], TEXT, colour, &name);
+    sheet.text([count_left, top + 6], TEXT, FAINT, &count);
+    let (focus, none) = (middle(&known, item.volume.dims()), Markers::default());
     for (plane, number) in Plane::ALL.into_iter().zip(0_i64..) {
-        let area = Area {
-            left: left + GAP + number * (SIDE + GAP),
-            top: top + LABEL,
-            width: SIDE,
-            height: SIDE,
-        };
-        let none = Markers {
-            truth: None,
-            prediction: None,
-        };
-        draw_panel(sheet, area, item.volume, item.grid, plane, focus, none);
-        let projection = Projection::new(plane, area, item.volume.dims(), item.grid.spacing_mm);
+        let left = left + GAP + number * (SIDE + GAP);
+        let mut panel = sheet.part(Area::square(left, top + LABEL, SIDE));
+        let projection = draw_panel(&mut panel, item.volume, item.grid, plane, focus, none);
         for place in &known {
-            upright_cross(sheet, area, projection.to_pixel(*place), ARM, TRUTH_COLOUR);
+            panel.upright_cross(projection.to_pixel(*place), ARM, TRUTH_COLOUR);
         }
     }
 }
@@ -104,7 +93,7 @@ mod tests {
             volume: &volume,
             grid: [1.0; 3].into(),
             landmarks,
-            doubted: false,
+            flagged: false,
         };
         let one = render_contact_sheet(&[item(&landmarks)]);
         assert_eq!(i64::from(one.width()), CELL_WIDTH);

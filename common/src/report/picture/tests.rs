@@ -139,8 +139,12 @@ fn words() {
         coordinates("truth", Some([1.0, 2.25, 3.0])),
         "truth voxel (1.0, 2.2, 3.0)"
     );
-    assert_eq!(shortened("landmark", 1, 36), "lan...");
-    assert_eq!(shortened("landmark", 1, 48), "landmark");
+    let whole = text_width("landmark", TEXT);
+    assert_eq!(shortened("landmark", TEXT, whole), "landmark");
+    let short = shortened("landmark", TEXT, whole - 1);
+    assert!(short.starts_with("lan") && short.ends_with('…'), "{short}");
+    assert!(text_width(&short, TEXT) < whole);
+    assert_eq!(shortened("landmark", TEXT, 0), "…");
 }
 
 /// A real scan, through the same loading as elsewhere, keeps its truth on bone.

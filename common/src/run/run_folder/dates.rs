@@ -2,18 +2,23 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// `2026-11-23T14:25:01Z`.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
-    let [year, month, day, hour, minute, second] = civil(time);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let time = utc(time);
+    let (hour, minute, second) = time.to_hms();
+    format!("{}T{hour:02}:{minute:02}:{second:02}Z", time.date())
 }
 
 /// `2026-11-23-142501`, UTC: the name of a folder.
 #[must_use]
 pub fn folder_time(time: SystemTime) -> String {
-    let [year, month, day, hour, minute, second] = civil(time);
-    format!("{year:04}-{month:02}-{day:02}-{hour:02}{minute:02}{second:02}")
+    let time = utc(time);
+    let (hour, minute, second) = time.to_hms();
+    format!("{}-{hour:02}{minute:02}{second:02}", time.date())
 }
 
 /// Nanoseconds since 1970 of an RFC 3339 time such as
@@ -21,98 +26,16 @@ pub fn folder_time(time: SystemTime) -> String {
 /// `None` for anything else.
 #[must_use]
 pub fn unix_nanos(text: &str) -> Option<u64> {
-    let (date, rest) = text.split_at_checked(10)?;
-    let rest = rest.strip_prefix(['T', 't', ' '])?;
-    let (clock, rest) = rest.split_at_checked(8)?;
-    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
-    let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
-    let (nanos, zone) = fraction(rest)?;
-    let valid = (1970..2500).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    if !valid {
-        return None;
-    }
-    let seconds = days_before(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
-    let seconds = i64::try_from(seconds).ok()? - offset(zone)?;
-    u64::try_from(seconds)
-        .ok()?
-        .checked_mul(1_000_000_000)?
-        .checked_add(nanos)
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    time.unix_timestamp_nanos().try_into().ok()
 }
 
-/// Three numbers of fixed width.
-fn numbers(text: &str, between: char, digits: [usize; 3]) -> Option<[u64; 3]> {
-    let mut parts = text.split(between);
-    let mut found = [0; 3];
-    for (number, digits) in found.iter_mut().zip(digits) {
-        let part = parts.next()?;
-        let fits = part.len() == digits && part.bytes().all(|b| b.is_ascii_digit());
-        *number = part.parse().ok().filter(|_| fits)?;
-    }
-    parts.next().is_none().then_some(found)
-}
-
-/// Nanoseconds after the point, if there is one, and what follows.
-fn fraction(text: &str) -> Option<(u64, &str)> {
-    let Some(rest) = text.strip_prefix('.') else {
-        return Some((0, text));
-    };
-    let end = rest.find(|c: char| !c.is_ascii_digit())?;
-    let digits = rest.get(..end.min(9)).filter(|d| !d.is_empty())?;
-    let nanos = format!("{digits:0<9}").parse().ok()?;
-    Some((nanos, &rest[end..]))
-}
-
-/// Seconds that a time zone is ahead of UTC.
-fn offset(zone: &str) -> Option<i64> {
-    if matches!(zone, "Z" | "z") {
-        return Some(0);
-    }
-    let (sign, rest) = match zone.split_at_checked(1)? {
-        ("+", rest) => (1, rest),
-        ("-", rest) => (-1, rest),
-        _ => return None,
-    };
-    let (hours, minutes) = rest.split_once(':')?;
-    let fits = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
-    let seconds = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
-    (fits(hours) && fits(minutes)).then_some(sign * seconds)
-}
-
-/// Days from 1970-01-01; H. Hinnant's `days_from_civil`, for years from 1970 on.
-fn days_before(year: u64, month: u64, day: u64) -> u64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (year / 400, year % 400);
-    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
-    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// Year, month, day, hour, minute, second, UTC. Days to dates as in H. Hinnant,
-/// "chrono-compatible low-level date algorithms" (`civil_from_days`), for times
-/// from 1970 on.
-fn civil(time: SystemTime) -> [u64; 6] {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    [year, month, day, rest / 3600, rest / 60 % 60, rest % 60]
+/// 1970 for times that are earlier, or later than the year 9999.
+fn utc(time: SystemTime) -> OffsetDateTime {
+    let seconds = time.duration_since(UNIX_EPOCH).ok();
+    let seconds = seconds.and_then(|since| i64::try_from(since.as_secs()).ok());
+    let time = seconds.and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
+    time.unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -142,6 +65,7 @@ mod tests {
             assert_eq!(unix_nanos(&text), Some(seconds * 1_000_000_000), "{text}");
         }
         assert_eq!(folder_time(at(1_795_443_901)), "2026-11-23-142501");
+        assert_eq!(rfc3339(at(1 << 62)), "1970-01-01T00:00:00Z");
     }
 
     #[test]
@@ -159,6 +83,7 @@ mod tests {
             ("2026-11-23T14:25:01", None),
             ("2026-11-23T14:25:01.Z", None),
             ("2026-13-23T14:25:01Z", None),
+            ("2026-02-29T14:25:01Z", None),
             ("2026-11-23T14:25Z", None),
             ("1969-12-31T23:59:59Z", None),
             ("yesterday", None),

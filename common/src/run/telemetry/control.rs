@@ -1,4 +1,4 @@
-//! The log while the process runs: its level, its run, and what became of lines.
+//! Changes to the log while the process runs, and its counters.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,33 +8,32 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tracing_appender::non_blocking::ErrorCounter;
-use tracing_subscriber::EnvFilter;
 
+use super::TelemetryError;
 use super::json::Labels;
-use super::repeats::{self, Repeats};
-use super::{TelemetryError, filter};
+use super::repeats::{self, Repeats, WITHIN};
 
-/// How often lines that were held back are told.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often lines that were held back are reported.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The log of this process, once it is set up.
 static CURRENT: OnceLock<Control> = OnceLock::new();
 
-type Reload = dyn Fn(&dyn Fn() -> Option<EnvFilter>) + Send + Sync;
+type SetLevel = dyn Fn(&str) -> Result<(), TelemetryError> + Send + Sync;
 
 /// Changes the level while the process runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
-struct Inner {
-    level: Mutex<String>,
-    reload: Box<Reload>,
-    labels: Arc<Labels>,
+pub(super) struct Inner {
+    pub(super) level: Mutex<String>,
+    pub(super) set_level: Box<SetLevel>,
+    pub(super) labels: Arc<Labels>,
     /// Lines that the disk refused.
-    refused: Arc<AtomicU64>,
-    /// Lines that found no room to wait for it.
-    slow: Option<ErrorCounter>,
-    repeats: Repeats,
+    pub(super) refused: Arc<AtomicU64>,
+    /// Lines that found no room in the queue for the disk.
+    pub(super) crowded_out: Option<ErrorCounter>,
+    pub(super) repeats: Repeats,
 }
 
 impl fmt::Debug for Control {
@@ -46,22 +45,8 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    pub(super) fn new(
-        level: &str,
-        reload: impl Fn(&dyn Fn() -> Option<EnvFilter>) + Send + Sync + 'static,
-        labels: Arc<Labels>,
-        refused: Arc<AtomicU64>,
-        slow: Option<ErrorCounter>,
-        repeats: Repeats,
-    ) -> Self {
-        let control = Self(Arc::new(Inner {
-            level: Mutex::new(level.to_owned()),
-            reload: Box::new(reload),
-            labels,
-            refused,
-            slow,
-            repeats,
-        }));
+    pub(super) fn new(inner: Inner) -> Self {
+        let control = Self(Arc::new(inner));
         CURRENT.get_or_init(|| control.clone());
         control
     }
@@ -79,8 +64,7 @@ impl Control {
     /// When it is neither a level nor a filter; nothing has changed then.
     pub fn set_level(&self, level: &str) -> Result<(), TelemetryError> {
         let level = level.trim();
-        filter(level)?;
-        (self.0.reload)(&|| filter(level).ok());
+        (self.0.set_level)(level)?;
         let mut now = self.0.level.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *now, level.to_owned());
         drop(now);
@@ -91,8 +75,12 @@ impl Control {
     /// Lines that were dropped because the disk was too slow, full or gone.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
-        let slow = self.0.slow.as_ref().map_or(0, ErrorCounter::dropped_lines);
-        self.0.refused.load(Ordering::Relaxed) + slow as u64
+        let crowded_out = self
+            .0
+            .crowded_out
+            .as_ref()
+            .map_or(0, ErrorCounter::dropped_lines);
+        self.0.refused.load(Ordering::Relaxed) + crowded_out as u64
     }
 
     /// Lines that were held back because they repeated.
@@ -110,25 +98,30 @@ pub fn name_run(run: &str) {
     }
 }
 
-/// Tells every now and then what was held back, and once more when dropped.
+/// A thread that reports what was held back, and once more when dropped.
 #[derive(Debug)]
-pub(super) struct Teller {
+pub(super) struct Reporter {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Teller {
-    pub(super) fn start(repeats: Repeats) -> Result<Self, TelemetryError> {
+impl Reporter {
+    /// Reports what `reported` held back; the same lines of `silent` are forgotten.
+    pub(super) fn start(reported: Repeats, silent: Repeats) -> Result<Self, TelemetryError> {
         let (stop, stopped) = channel::<()>();
-        let tell = move || {
-            while stopped.recv_timeout(TELL_EVERY) == Err(RecvTimeoutError::Timeout) {
-                repeats::tell(repeats.take(Instant::now(), false));
+        let report = move || loop {
+            let ends = stopped.recv_timeout(REPORT_EVERY) != Err(RecvTimeoutError::Timeout);
+            // At the end all of it is due.
+            let now = Instant::now() + if ends { WITHIN } else { Duration::ZERO };
+            silent.take(now);
+            repeats::log(reported.take(now));
+            if ends {
+                return;
             }
-            repeats::tell(repeats.take(Instant::now(), true));
         };
         let thread = std::thread::Builder::new()
             .name("log-repeats".into())
-            .spawn(tell)
+            .spawn(report)
             .map_err(TelemetryError::Thread)?;
         Ok(Self {
             stop: Some(stop),
@@ -137,10 +130,10 @@ impl Teller {
     }
 }
 
-impl Drop for Teller {
+impl Drop for Reporter {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // If it panicked, there is nothing left to tell.
+        // If it panicked, there is nothing left to report.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }

@@ -1,49 +1,33 @@
-//! The log file: of one process alone, of bounded size, and never in the way.
+//! The log file of one process: of bounded size, and never in the way.
 //!
-//! `<service>-<instance>.jsonl` is written to; at [`FILE_BYTES`] it becomes
-//! `….jsonl.1`, what was there `….jsonl.2`, and so on up to [`KEPT`]. A process
+//! `<service>-<instance>.jsonl` is written to; at 64 MiB it becomes
+//! `….jsonl.1`, what was there `….jsonl.2`, and so on up to `….jsonl.4`. A process
 //! that finds the file locked by another one of the same name takes
 //! `<service>-<instance>-2.jsonl`. A disk that refuses lines, or a folder that
-//! goes away, costs these lines and nothing else; how many there were is told.
+//! is removed, costs these lines and nothing else; they are counted and
+//! reported.
+//!
+//! file-rotate and logroller do less: neither locks its file, counts what it
+//! could not write, or notices that its file was removed.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::json::Labels;
 use crate::run::durable::ends_a_line;
 
-/// A file this large is rotated.
-pub const FILE_BYTES: u64 = 64 << 20;
-/// Rotated files that are kept, besides the one that is written to.
-pub const KEPT: usize = 4;
 /// Processes of one name in one folder.
 const NAMESAKES: usize = 1000;
-/// Time between two looks at whether the file is still where it was opened,
-/// and between two tries to open one.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// Time between two complaints.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// Time between two checks that the path still leads to the open file, and
+/// between two attempts to open one.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// How large, and how many.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) bytes: u64,
-    pub(super) kept: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            bytes: FILE_BYTES,
-            kept: KEPT,
-        }
-    }
-}
-
-/// The names that a process may take for its file.
 #[derive(Debug, Clone)]
 pub(super) struct Name {
     pub(super) folder: PathBuf,
@@ -61,26 +45,23 @@ pub(super) struct Claim {
 }
 
 impl Name {
-    fn path(&self, instance: &str) -> PathBuf {
+    pub(super) fn path(&self, instance: &str) -> PathBuf {
         self.folder
             .join(format!("{}-{instance}.jsonl", self.service))
-    }
-
-    /// The path without a number: what errors name.
-    pub(super) fn first(&self) -> PathBuf {
-        self.path(&self.instance)
     }
 
     /// Takes the first free name.
     pub(super) fn claim(&self) -> io::Result<Claim> {
         for number in 1..=NAMESAKES {
-            let instance = if number == 1 {
-                self.instance.clone()
-            } else {
-                format!("{}-{number}", self.instance)
+            let instance = match number {
+                1 => self.instance.clone(),
+                _ => format!("{}-{number}", self.instance),
             };
             let path = self.path(&instance);
-            if let Some(file) = open_alone(&path)? {
+            let mut options = OpenOptions::new();
+            let file = options.create(true).append(true).read(true).open(&path)?;
+            // On a file system without locks the configured names must differ.
+            if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
                 return Ok(Claim {
                     instance,
                     path,
@@ -93,69 +74,63 @@ impl Name {
     }
 }
 
-/// `None` while another process holds it.
-fn open_alone(path: &Path) -> io::Result<Option<File>> {
-    let options = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .read(true)
-        .clone();
-    let file = options.open(path)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        // A file system without locks: names must differ by configuration.
-        Err(TryLockError::Error(_)) => Ok(Some(file)),
-    }
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// A file this large is rotated.
+    bytes: u64,
+    /// Rotated files, besides the one that is written to.
+    kept: usize,
 }
 
-/// Where a log tells what it cannot write.
-pub(super) type Complain = Box<dyn Fn(&str) + Send>;
+pub(super) const BOUNDS: Bounds = Bounds {
+    bytes: 64 << 20,
+    kept: 4,
+};
 
 /// Writes lines, each by one call of `write`.
 pub(super) struct LogFile {
     name: Name,
-    path: PathBuf,
     bounds: Bounds,
+    path: PathBuf,
     /// `None` while it cannot be opened.
     file: Option<File>,
     bytes: u64,
-    /// The last line was cut off in the middle.
-    broken: bool,
-    looked: Instant,
+    /// The file may end in the middle of a line.
+    cut: bool,
+    checked: Instant,
     /// Lines written since then.
-    unseen: u64,
-    /// Lines lost since the last complaint.
+    unchecked: u64,
+    /// Lines lost since the last one that was written.
     lost: u64,
-    complained: Option<Instant>,
-    complain: Complain,
-    /// Makes a line of the log that says this.
-    line: Box<dyn Fn(&str) -> String + Send>,
+    warned: Option<Instant>,
+    warn: Box<dyn Fn(&str) + Send>,
+    labels: Arc<Labels>,
     dropped: Arc<AtomicU64>,
 }
 
 impl LogFile {
+    /// `warn` gets what cannot be written to the file itself.
     pub(super) fn new(
         name: Name,
         claim: Claim,
         bounds: Bounds,
-        complain: Complain,
-        line: Box<dyn Fn(&str) -> String + Send>,
+        warn: Box<dyn Fn(&str) + Send>,
+        labels: Arc<Labels>,
         dropped: Arc<AtomicU64>,
     ) -> Self {
         let mut log = Self {
             name,
-            path: PathBuf::new(),
             bounds,
+            path: PathBuf::new(),
             file: None,
             bytes: 0,
-            broken: false,
-            looked: Instant::now(),
-            unseen: 0,
+            cut: false,
+            checked: Instant::now(),
+            unchecked: 0,
             lost: 0,
-            complained: None,
-            complain,
-            line,
+            warned: None,
+            warn,
+            labels,
             dropped,
         };
         log.take(claim);
@@ -164,69 +139,57 @@ impl LogFile {
 
     fn take(&mut self, claim: Claim) {
         self.bytes = claim.file.metadata().map_or(0, |m| m.len());
-        // A line that a kill cut off must not swallow the next one.
-        self.broken = self.bytes > 0 && !ends_a_line(&claim.file);
+        self.cut = !ends_a_line(&claim.file);
         self.path = claim.path;
         self.file = Some(claim.file);
-        self.unseen = 0;
-    }
-
-    fn lose(&mut self, lines: u64) {
-        self.dropped.fetch_add(lines, Ordering::Relaxed);
-        self.lost += lines;
+        self.unchecked = 0;
     }
 
     fn write_line(&mut self, line: &[u8], now: Instant) {
         match self.try_line(line, now) {
-            Ok(()) if self.lost > 0 => self.tell_recovery(now),
+            Ok(()) if self.lost > 0 => self.report_loss(now),
             Ok(()) => {}
             Err(error) => {
                 self.lose(1);
-                self.complain_about(&error, now);
+                self.warn_of(&error, now);
             }
         }
     }
 
     fn try_line(&mut self, line: &[u8], now: Instant) -> io::Result<()> {
-        if now.duration_since(self.looked) >= LOOK_EVERY {
-            self.looked = now;
-            self.look()?;
+        if now.duration_since(self.checked) >= CHECK_EVERY {
+            self.checked = now;
+            self.check()?;
         }
         if self.bytes > 0 && self.bytes + line.len() as u64 > self.bounds.bytes {
             self.rotate()?;
         }
         let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        if self.broken {
+        if self.cut {
             file.write_all(b"\n")?;
-            self.broken = false;
             self.bytes += 1;
         }
-        match file.write(line) {
-            Ok(written) if written == line.len() => {
-                self.bytes += written as u64;
-                self.unseen += 1;
-                Ok(())
-            }
-            Ok(written) => {
-                self.bytes += written as u64;
-                self.broken = written > 0;
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            Err(error) => Err(error),
-        }
+        // Until all of it is written.
+        self.cut = true;
+        file.write_all(line)?;
+        self.cut = false;
+        self.bytes += line.len() as u64;
+        self.unchecked += 1;
+        Ok(())
     }
 
-    /// Opens the file anew where its name leads elsewhere by now. The folder is
+    /// Opens the file anew where its path leads elsewhere by now. The folder is
     /// not made again: whoever removed it may have meant it.
-    fn look(&mut self) -> io::Result<()> {
+    fn check(&mut self) -> io::Result<()> {
         let open = self.file.as_ref().and_then(|f| f.metadata().ok());
         let named = fs::metadata(&self.path).ok();
+        let identity = |file: &fs::Metadata| (file.dev(), file.ino());
         if open.is_some() && open.as_ref().map(identity) == named.as_ref().map(identity) {
-            self.unseen = 0;
+            self.unchecked = 0;
             return Ok(());
         }
-        if open.is_some_and(|m| is_removed(&m)) {
-            self.lose(self.unseen);
+        if open.is_some_and(|file| file.nlink() == 0) {
+            self.lose(self.unchecked);
         }
         self.reopen()
     }
@@ -238,13 +201,9 @@ impl LogFile {
         Ok(())
     }
 
-    /// The open file gets the first number, the others the next, the last goes.
     fn rotate(&mut self) -> io::Result<()> {
         for number in (1..self.bounds.kept).rev() {
-            let (from, to) = (
-                numbered(&self.path, number),
-                numbered(&self.path, number + 1),
-            );
+            let [from, to] = [number, number + 1].map(|n| numbered(&self.path, n));
             match fs::rename(from, to) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -254,27 +213,32 @@ impl LogFile {
         self.reopen()
     }
 
-    fn complain_about(&mut self, error: &io::Error, now: Instant) {
-        let due = |at| now.duration_since(at) >= COMPLAIN_EVERY;
-        if self.complained.is_none_or(due) {
-            self.complained = Some(now);
-            (self.complain)(&format!(
-                "{} takes no log lines: {error}; {} dropped so far; training goes on",
+    fn lose(&mut self, lines: u64) {
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.lost += lines;
+    }
+
+    fn warn_of(&mut self, error: &io::Error, now: Instant) {
+        let due = |at| now.duration_since(at) >= WARN_EVERY;
+        if self.warned.is_none_or(due) {
+            self.warned = Some(now);
+            (self.warn)(&format!(
+                "cannot write log lines to {}: {error}; {} dropped so far; training goes on",
                 self.path.display(),
                 self.lost
             ));
         }
     }
 
-    fn tell_recovery(&mut self, now: Instant) {
-        let told = (self.line)(&format!(
+    fn report_loss(&mut self, now: Instant) {
+        let line = self.labels.warning(&format!(
             "{} log lines were dropped here: the file could not be written",
             self.lost
         ));
         self.lost = 0;
-        self.complained = None;
-        // If this fails, it is the next line's turn to complain.
-        let _ = self.try_line(told.as_bytes(), now);
+        self.warned = None;
+        // If this fails, so will the next line, which is counted.
+        let _ = self.try_line(line.as_bytes(), now);
     }
 }
 
@@ -286,31 +250,7 @@ pub fn numbered(path: &Path, number: usize) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Which file it is, whatever its name.
-#[cfg(unix)]
-fn identity(metadata: &fs::Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt as _;
-    (metadata.dev(), metadata.ino())
-}
-
-#[cfg(not(unix))]
-fn identity(metadata: &fs::Metadata) -> Option<std::time::SystemTime> {
-    metadata.created().ok()
-}
-
-/// Whether no name leads to it any more.
-#[cfg(unix)]
-fn is_removed(metadata: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    metadata.nlink() == 0
-}
-
-#[cfg(not(unix))]
-fn is_removed(_: &fs::Metadata) -> bool {
-    false
-}
-
-/// Every `write` is one line; it never fails, because nobody could do anything about it.
+/// Never fails: the caller, a thread of tracing-appender, ignores errors.
 impl Write for LogFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.write_line(line, Instant::now());

@@ -12,21 +12,19 @@ fn name(folder: &Path) -> Name {
     }
 }
 
-/// A log file, what it complains about, and its count of dropped lines.
+/// A log file, its warnings, and its count of dropped lines.
 fn log(folder: &Path, bounds: Bounds) -> (LogFile, Arc<Mutex<Vec<String>>>, Arc<AtomicU64>) {
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let (sink, dropped) = (Arc::clone(&said), Arc::new(AtomicU64::new(0)));
-    let complain = move |text: &str| sink.lock().unwrap().push(text.to_owned());
-    let claim = name(folder).claim().unwrap();
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let (sink, dropped) = (Arc::clone(&warnings), Arc::new(AtomicU64::new(0)));
     let log = LogFile::new(
         name(folder),
-        claim,
+        name(folder).claim().unwrap(),
         bounds,
-        Box::new(complain),
-        Box::new(|message| format!("told: {message}\n")),
+        Box::new(move |text| sink.lock().unwrap().push(text.to_owned())),
+        Arc::new(Labels::new("actor", "host", "")),
         Arc::clone(&dropped),
     );
-    (log, said, dropped)
+    (log, warnings, dropped)
 }
 
 fn read(path: &Path) -> String {
@@ -37,7 +35,7 @@ fn read(path: &Path) -> String {
 fn files_are_rotated_and_the_oldest_go() {
     let dir = tempfile::tempdir().unwrap();
     let bounds = Bounds { bytes: 40, kept: 2 };
-    let (mut log, said, _) = log(dir.path(), bounds);
+    let (mut log, warnings, _) = log(dir.path(), bounds);
     for n in 0..20 {
         log.write_all(format!("line {n:02} ......\n").as_bytes())
             .unwrap();
@@ -49,7 +47,7 @@ fn files_are_rotated_and_the_oldest_go() {
     assert_eq!(first(&numbered(&path, 1)), "line 16 ......");
     assert_eq!(first(&numbered(&path, 2)), "line 14 ......");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
-    assert!(said.lock().unwrap().is_empty());
+    assert!(warnings.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -71,7 +69,7 @@ fn a_line_cut_off_by_a_kill_stays_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("actor-host.jsonl");
     fs::write(&path, "whole\nhal").unwrap();
-    let (mut log, ..) = log(dir.path(), Bounds::default());
+    let (mut log, ..) = log(dir.path(), BOUNDS);
     log.write_all(b"next\n").unwrap();
     assert_eq!(read(&path), "whole\nhal\nnext\n");
 }
@@ -81,14 +79,14 @@ fn a_folder_that_goes_costs_its_lines_and_is_used_again_when_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("logs");
     fs::create_dir(&folder).unwrap();
-    let (mut log, said, dropped) = log(&folder, Bounds::default());
+    let (mut log, warnings, dropped) = log(&folder, BOUNDS);
     let begin = Instant::now();
     let mut line = |text: &str, after: u64| {
         log.write_line(text.as_bytes(), begin + Duration::from_secs(after));
     };
     line("a\n", 0);
     fs::remove_dir_all(&folder).unwrap();
-    // Written to a file without a name; the look after it counts it.
+    // Written to a file without a name; the next check counts it.
     line("b\n", 1);
     line("c\n", 10);
     line("d\n", 11);
@@ -96,30 +94,35 @@ fn a_folder_that_goes_costs_its_lines_and_is_used_again_when_it_is_back() {
     fs::create_dir(&folder).unwrap();
     line("e\n", 20);
     let text = read(&folder.join("actor-host.jsonl"));
+    let (first, report) = text.split_once('\n').unwrap();
+    assert_eq!(first, "e");
+    let report: serde_json::Value = serde_json::from_str(report).unwrap();
     assert_eq!(
-        text,
-        "e\ntold: 4 log lines were dropped here: the file could not be written\n"
+        (&report["level"], &report["message"]),
+        (
+            &"warn".into(),
+            &"4 log lines were dropped here: the file could not be written".into()
+        )
     );
-    let said = said.lock().unwrap();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("training goes on"), "{said:?}");
+    let warnings = warnings.lock().unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("training goes on"), "{warnings:?}");
 }
 
-/// `/dev/full` takes everything until it is written to.
-#[cfg(target_os = "linux")]
+/// Writing to `/dev/full` fails, opening it does not.
 #[test]
-fn a_full_disk_costs_lines_and_complains_once_a_minute() {
+fn a_full_disk_costs_lines_and_warns_once_a_minute() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("actor-host.jsonl");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-    let (mut log, said, dropped) = log(dir.path(), Bounds::default());
+    let (mut log, warnings, dropped) = log(dir.path(), BOUNDS);
     let begin = Instant::now();
     for second in 0..100 {
         log.write_line(b"x\n", begin + Duration::from_secs(second));
     }
     assert_eq!(dropped.load(Ordering::Relaxed), 100);
-    let said = said.lock().unwrap();
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("No space left"), "{said:?}");
-    assert!(said[1].contains("61 dropped so far"), "{said:?}");
+    let warnings = warnings.lock().unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("No space left"), "{warnings:?}");
+    assert!(warnings[1].contains("61 dropped so far"), "{warnings:?}");
 }
