@@ -1,6 +1,5 @@
 //! Greedy evaluation, validation during training, and the evaluator service.
 
-pub mod baseline;
 pub mod evaluate;
 pub mod evaluator;
 pub mod health;

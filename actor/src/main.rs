@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use actor::evaluation::baseline::Guess;
 use actor::evaluation::evaluator::{self, EvaluatorSetup};
 use actor::evaluation::health::{self, HealthError, Part};
 use actor::session::counters::Counters;
@@ -58,18 +57,17 @@ enum Command {
 const EVALUATE_EXAMPLES: &str = "\
 Examples:
   actor evaluate --config run.toml --learner learner-0:7400
-  actor evaluate --config run.toml --run-dir runs/mouse
+  actor evaluate --config run.toml --set validation.every=200
 
-What it finds goes to the learner, which keeps validation.jsonl and
-checkpoints/best.safetensors in the run's folder. Where that folder is here too,
---run-dir lets the evaluator write there itself.";
+The learner keeps the results (validation.jsonl and TensorBoard's curves) and
+checkpoints/best.safetensors in the run's folder.";
 
 #[derive(Debug, Args)]
 struct EvaluateArgs {
     #[command(flatten)]
     common: RunArgs,
-    /// The run's folder, to write validation.jsonl, TensorBoard's curves and the best weights there.
-    #[arg(long, value_name = "DIR")]
+    /// Accepted for older scripts: the learner writes into the run's folder.
+    #[arg(long, value_name = "DIR", hide = true)]
     run_dir: Option<PathBuf>,
 }
 
@@ -175,12 +173,10 @@ async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
     let mut start = start(args.common, "evaluator").await?;
     let selection = selection(&start.config)?;
     let selection = Dataset::load(&selection).context("load the selection scans")?;
-    let names = &start.dataset.landmark_names;
-    let guess = Guess::of(&start.dataset.scans, names, String::new());
-    if let Some(folder) = &args.run_dir {
-        std::fs::create_dir_all(folder.join("checkpoints"))
-            .with_context(|| format!("cannot write to the run folder {}", folder.display()))?;
-        guess.store(folder, names, start.dataset.scans.len())?;
+    if args.run_dir.is_some() {
+        tracing::warn!(
+            "--run-dir has no effect: the learner writes evaluations into the run folder"
+        );
     }
     tracing::info!(scans = selection.scans.len(), "loaded the selection scans");
     let (errors, seen) = watch::channel(None);
@@ -192,10 +188,10 @@ async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         errors,
         learner: start.learner,
         run_id: start.run_id,
+        device: start.config.actor.device.clone(),
+        threads: start.config.actor.threads,
         config: Arc::new(start.config),
-        selection: selection.scans,
-        guess,
-        run_dir: args.run_dir,
+        validation: selection.scans,
     };
     evaluator::run(setup, entry::shutdown_signal()).await?;
     Ok(())

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::config::{Config, NetworkKind};
+use common::config::Config;
 use common::environment::rules::RULES_VERSION;
 use common::imaging::dataset::Dataset;
 use common::imaging::manifest::TrainingManifest;
 use common::imaging::scan::Scan;
-use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
@@ -19,7 +18,6 @@ use proto::transport::security::Security;
 use tracing::Instrument as _;
 
 use crate::error::ActorError;
-use crate::rollout::agents_of;
 use crate::session::counters::{Counters, Reading};
 use crate::session::driver::Driver;
 use crate::session::feed::{Feed, StopOnDrop};
@@ -284,21 +282,8 @@ fn numbered(dataset: &Dataset) -> Vec<Arc<Scan>> {
 fn join_request(setup: &ActorSetup, scans: &[Arc<Scan>]) -> Result<JoinRequest, ActorError> {
     let config = &setup.config;
     let manifest = TrainingManifest::new(scans.iter().map(AsRef::as_ref), RULES_VERSION);
-    let agents = agents_of(config, scans);
-    let shape = RowShape {
-        agents: if config.network.kind == NetworkKind::Commnet {
-            agents
-        } else {
-            1
-        },
-        history: u8::try_from(config.rules.history).unwrap_or(u8::MAX),
-    };
-    let hello = Hello {
-        run_id: setup.run_id.clone().unwrap_or_default(),
-        manifest: manifest.digest(),
-        config_digest: config.digest(),
-        shape,
-    };
+    let run_id = setup.run_id.as_deref().unwrap_or_default();
+    let hello = Hello::new(run_id, config, manifest.digest());
     Ok(JoinRequest {
         hello,
         slots: config.actor.slots,

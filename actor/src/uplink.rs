@@ -19,14 +19,14 @@ use common::config::{AckConfig, OverloadConfig};
 use proto::messages::insert::{AckLevel, InsertOpen, InsertReply};
 use proto::transport::channel::{Channel, replay_client};
 use proto::transport::endpoint::AddressError;
-use proto::transport::retry::{CALL_DEADLINE, backoff, reason};
+use proto::transport::retry::{CALL_DEADLINE, backoff, is_refusal, reason};
 use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::replay_client::ReplayClient;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::session::counters::Counters;
 use crate::session::unreachable::Unreachable;
@@ -158,7 +158,7 @@ impl Uplink {
 
     /// An error for a refusal that lasts, a line in the log for all else.
     fn judge(&self, status: &Status, trouble: &mut Trouble) -> Result<(), UplinkError> {
-        if !is_refusal(status.code()) {
+        if !is_refusal(status) {
             trouble.refused_since = None;
             if let Some(away) = trouble.unreachable.warning() {
                 tracing::warn!(
@@ -344,17 +344,6 @@ fn received(reply: Result<Option<wire::InsertReply>, Status>) -> Result<InsertRe
 
 fn window_of(reply: &InsertReply) -> usize {
     reply.window.min(WINDOW_MAX) as usize
-}
-
-fn is_refusal(code: Code) -> bool {
-    matches!(
-        code,
-        Code::FailedPrecondition
-            | Code::InvalidArgument
-            | Code::Unimplemented
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-    )
 }
 
 /// The first message of every stream of one life of the actor.

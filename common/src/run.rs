@@ -1,5 +1,6 @@
-//! What a run writes: its folder, durable files, logs, curves; and how often it may warn.
+//! What a run writes: its folder, durable files, baseline, logs, curves; and how often it may warn.
 
+pub mod baseline;
 pub mod durable;
 pub mod machine;
 pub mod run_folder;

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use common::run::durable::DurableError;
+
 use crate::checkpoint::CheckpointError;
 use crate::replay::limiter::LedgerError;
 use crate::training::trainer::TrainError;
@@ -49,6 +51,9 @@ pub enum TrainThreadError {
     /// The last one could not be written; those before it are still there.
     #[error("the final checkpoint could not be written to {0}; the log says why")]
     FinalCheckpoint(PathBuf),
+    /// The last weights, beside the checkpoint.
+    #[error(transparent)]
+    FinalWeights(#[from] DurableError),
     /// The manifest.
     #[error("cannot write the manifest as JSON: {0}")]
     Manifest(#[from] serde_json::Error),

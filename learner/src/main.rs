@@ -9,16 +9,14 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
-use common::environment::rules::RULES_VERSION;
 use common::imaging::dataset::{Dataset, DatasetSpec};
-use common::imaging::manifest::hex;
-use common::run::run_folder::{RunFolder, RunFolderError, RunInfo, RunLock, host_name, rfc3339};
+use common::run::run_folder::ClaimedFolder;
 use common::run::telemetry;
 use learner::checkpoint::files::CheckpointFiles;
 use learner::checkpoint::http as checkpoint_http;
 use learner::report::metrics::LearnerMetrics;
 use learner::report::status_text;
-use learner::{LearnerSetup, Progress};
+use learner::{LearnerSetup, PreparedRun, Progress};
 use proto::transport::entry::{self, Service};
 use proto::transport::metrics::Metrics;
 use proto::transport::security::Role;
@@ -97,36 +95,37 @@ async fn execute(command: Command) -> anyhow::Result<()> {
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let mut config = Config::load(&Sources::from_process(args.config, args.set))?;
-    let (run_dir, run_id) = run_dir_and_name(&args.run_dir)?;
+    let config = Config::load(&Sources::from_process(args.config, args.set))?;
+    let (run_dir, name) = run_dir_and_name(&args.run_dir)?;
     let log = telemetry::Options {
-        run: run_id.clone(),
+        run: name.clone(),
         ..telemetry::Options::of("learner", &config.log)
     };
     let mut service = Service::start(&log, &config).await?;
     let address = listening(args.listen.as_deref(), &config)?;
     let listener = service.listen(address).await?;
     let resume = args.resume.is_some();
-    let (folder, _lock) = run_folder(&run_dir, &run_id, resume)?;
+    let (dir, now) = (
+        run_dir.parent().unwrap_or(Path::new(".")),
+        SystemTime::now(),
+    );
+    let claimed = if resume {
+        ClaimedFolder::open_or_create(dir, &name, now)?
+    } else {
+        ClaimedFolder::create(dir, &name, now)?
+    };
     let dataset = Arc::new(Dataset::load(&DatasetSpec::training(&config))?);
-    // Names as everybody resolves them, so that all digests agree.
-    config.data.landmarks.clone_from(&dataset.landmark_names);
-    config.run.name.clone_from(&run_id);
-    describe(&folder, resume, &config, &dataset)?;
+    let run = Arc::new(PreparedRun::new(claimed, config, dataset, resume, now)?);
     let (progress, seen) = watch::channel(Progress::default());
     let metrics = Metrics::default();
     metrics.add(LearnerMetrics::new(seen));
-    let checkpoints = Arc::new(CheckpointFiles::new(&folder.checkpoints()));
+    let checkpoints = Arc::new(CheckpointFiles::new(&run.folder.checkpoints()));
     let downloads = checkpoint_http::router(Arc::clone(&checkpoints));
     let _web = service.serve_http(metrics, Some(("run", &run_dir)), Some(downloads));
     let setup = LearnerSetup {
-        shards: config.cluster.shards.clone(),
-        config: Arc::new(config),
-        dataset,
-        run_id,
-        run_dir,
+        shards: run.config.cluster.shards.clone(),
+        run,
         checkpoints,
-        resume,
         security: service.security().clone(),
         progress,
     };
@@ -154,48 +153,6 @@ fn run_dir_and_name(given: &Path) -> anyhow::Result<(PathBuf, String)> {
         .map(|n| n.to_string_lossy().into_owned());
     let name = name.context("/ is no run folder; name another with --run-dir")?;
     Ok((run_dir, name))
-}
-
-/// A new folder, or with `resume` that of an earlier run if it is there; nobody else trains
-/// in it as long as the lock lives.
-fn run_folder(
-    run_dir: &Path,
-    name: &str,
-    resume: bool,
-) -> Result<(RunFolder, RunLock), RunFolderError> {
-    let folder = if resume && run_dir.join("run.json").is_file() {
-        RunFolder::open(run_dir)?
-    } else {
-        let around = run_dir.parent().unwrap_or(Path::new("."));
-        RunFolder::create(around, name, SystemTime::now())?
-    };
-    let lock = folder.lock()?;
-    Ok((folder, lock))
-}
-
-/// Writes `config.toml` and `run.json`, so that other commands know the run.
-fn describe(
-    folder: &RunFolder,
-    resume: bool,
-    config: &Config,
-    dataset: &Dataset,
-) -> anyhow::Result<()> {
-    let mut info = RunInfo {
-        run_id: config.run.name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: std::env::args().collect(),
-        seed: config.run.seed,
-        manifest: hex(&dataset.manifest(RULES_VERSION).digest()),
-        config_digest: hex(&config.digest()),
-        landmarks: config.data.landmarks.clone(),
-        started: rfc3339(SystemTime::now()),
-        resumed: Vec::new(),
-        host: host_name(),
-    };
-    if resume && folder.info_file().is_file() {
-        info = folder.check_resume(&info)?;
-    }
-    Ok(folder.describe(config, &info)?)
 }
 
 /// Where to listen: what the command line says, else cluster.listen, else
@@ -260,24 +217,10 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_not_begun_anew_in_its_folder_and_a_dot_has_a_name() {
+    fn the_name_of_a_run_is_that_of_its_folder() {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().join("one");
-        let start = |resume| run_folder(&run_dir, "one", resume);
-        let config = Config::defaults().unwrap();
-        let dataset = Dataset::default();
-        // With --resume auto the first start finds nothing to go on from.
-        let (folder, lock) = start(true).unwrap();
-        describe(&folder, true, &config, &dataset).unwrap();
-        let began = folder.info().unwrap();
-        assert!(matches!(start(true), Err(RunFolderError::Busy { .. })));
-        drop(lock);
-        assert!(matches!(start(false), Err(RunFolderError::Exists { .. })));
-        let (again, _lock) = start(true).unwrap();
-        describe(&again, true, &config, &dataset).unwrap();
-        let info = again.info().unwrap();
-        assert_eq!((info.started, info.resumed.len()), (began.started, 1));
-
+        std::fs::create_dir_all(run_dir.join("checkpoints")).unwrap();
         let here = run_dir_and_name(&run_dir.join("checkpoints/..")).unwrap();
         assert_eq!(here, (run_dir.canonicalize().unwrap(), "one".to_owned()));
         let named = run_dir_and_name(Path::new("runs/new")).unwrap();

@@ -3,6 +3,7 @@
 pub mod bottleneck;
 pub mod metrics;
 pub mod progress;
+pub mod rates;
 pub mod recorder;
 pub mod reporter;
 pub mod status;

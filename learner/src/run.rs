@@ -7,11 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::config::Config;
-use common::environment::rules::RULES_VERSION;
-use common::imaging::dataset::Dataset;
-use common::imaging::manifest::TrainingManifest;
-use common::transition::row::RowShape;
-use proto::messages::hello::Hello;
+use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::channel::{self, Channel};
 use proto::transport::security::{Role, Security};
@@ -28,6 +24,7 @@ use crate::batch::collate::CollateCounts;
 use crate::batch::sampler::Sampler;
 use crate::checkpoint::files::CheckpointFiles;
 use crate::error::LearnerError;
+use crate::prepare::PreparedRun;
 use crate::replay::limiter::{Ledger, Limits};
 use crate::replay::priorities::priorities;
 use crate::replay::shards::Store;
@@ -35,12 +32,13 @@ use crate::report::progress::Progress;
 use crate::report::reporter::Reporter;
 use crate::service::LearnerService;
 use crate::shared::Shared;
-use crate::training::thread::{Done, TrainSetup, TrainSummary};
+use crate::training::stop::StopRules;
+use crate::training::thread::{Done, TrainSetup};
 
-/// How long actors are given to hear that the run is over.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long the learner waits for actors to receive the end of the run.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// The same where nobody waits for the process to end.
-const FAREWELL_IN_PEACE: Duration = Duration::from_secs(15);
+const COMPLETION_GRACE: Duration = Duration::from_secs(15);
 /// How long evaluators are given for the last weights of a run that ended by itself; longer
 /// where an evaluation took long.
 const LAST_EVALUATION: Duration = Duration::from_secs(120);
@@ -50,21 +48,13 @@ const LEASES_EVERY: Duration = Duration::from_secs(1);
 /// What a learner needs.
 #[derive(Debug)]
 pub struct LearnerSetup {
-    /// The resolved configuration.
-    pub config: Arc<Config>,
-    /// The training scans.
-    pub dataset: Arc<Dataset>,
-    /// Name of the run; shards and actors of other runs are refused.
-    pub run_id: String,
-    /// Where metrics and checkpoints go; exists.
-    pub run_dir: PathBuf,
+    /// The run; shards and actors of other runs are refused.
+    pub run: Arc<PreparedRun>,
     /// Its checkpoints for whoever pulls them; HTTP shares them, so that each
     /// digest is computed once.
     pub checkpoints: Arc<CheckpointFiles>,
     /// Shard addresses as actors and learner reach them.
     pub shards: Vec<String>,
-    /// Go on from the newest good checkpoint of the run folder.
-    pub resume: bool,
     /// Who is let in, and who we are to the shards.
     pub security: Security,
     /// Where progress is seen.
@@ -80,6 +70,12 @@ pub struct LearnerSummary {
     pub stopped_early: bool,
     /// The last checkpoint.
     pub checkpoint: PathBuf,
+    /// The last weights.
+    pub weights: PathBuf,
+    /// The newest evaluation.
+    pub last_evaluation: Option<Evaluation>,
+    /// The evaluation with the least mean error.
+    pub best_evaluation: Option<Evaluation>,
     /// The last progress.
     pub progress: Progress,
 }
@@ -95,6 +91,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<LearnerSummary, LearnerError> {
     let parts = Parts::start(&setup).await?;
+    let address = listener.local_addr().map(|a| a.to_string()).ok();
+    tracing::info!(address, run = setup.run.hello.run_id, "learner listens");
     let (close, closed) = oneshot::channel::<()>();
     let server = tokio::spawn(serve(
         listener,
@@ -124,21 +122,24 @@ pub async fn run(
         shared.last_version.store(last, Ordering::Relaxed);
     }
     shared.over.store(true, Ordering::Relaxed);
-    farewell(&shared).await;
+    wait_for_members(&shared).await;
     let progress = reporter.finish().await;
     drop(close);
     let served = server.await.map_err(|_| LearnerError::Thread("server"))?;
     drop(tasks);
-    let TrainSummary {
-        updates,
-        checkpoint,
-        finished,
-    } = summary?;
+    let trained = summary?;
     served?;
+    let (last_evaluation, best_evaluation) = {
+        let evaluations = shared.evaluations();
+        (evaluations.last(), evaluations.best())
+    };
     Ok(LearnerSummary {
-        updates,
-        stopped_early: !finished,
-        checkpoint,
+        updates: trained.updates,
+        stopped_early: !trained.finished,
+        checkpoint: trained.checkpoint,
+        weights: trained.weights,
+        last_evaluation,
+        best_evaluation,
         progress,
     })
 }
@@ -155,15 +156,8 @@ struct Parts {
 
 impl Parts {
     async fn start(setup: &LearnerSetup) -> Result<Self, LearnerError> {
-        let config = &setup.config;
+        let (config, hello) = (&setup.run.config, setup.run.hello.clone());
         let ledger = Ledger::new(Limits::new(config, setup.shards.len()))?;
-        let manifest = setup.dataset.manifest(RULES_VERSION);
-        let hello = Hello {
-            run_id: setup.run_id.clone(),
-            manifest: manifest.digest(),
-            config_digest: config.digest(),
-            shape: row_shape(config),
-        };
         let clients = clients(&setup.shards, &setup.security)?;
         let store = Arc::new(Store::new(&setup.shards, ledger));
         let stop = Arc::new(AtomicBool::new(false));
@@ -174,13 +168,7 @@ impl Parts {
         let (sink, priority_counts, priority_task) = priorities(hello.clone(), clients.clone());
         let (sampled_in, sampled) = mpsc::channel(config.learner.prefetch);
         let (mut train, mut done) = TrainSetup {
-            config: Arc::clone(config),
-            dataset: Arc::clone(&setup.dataset),
-            manifest: manifest.clone(),
-            run_id: setup.run_id.clone(),
-            run_dir: setup.run_dir.clone(),
-            resume: setup.resume,
-            shape: hello.shape,
+            run: Arc::clone(&setup.run),
             store: Arc::clone(&store),
             stop: Arc::clone(&stop),
             updates: Arc::clone(&updates),
@@ -193,7 +181,7 @@ impl Parts {
         // Until the weights are there nobody is let in: a refusal to resume comes first.
         train.ready(&mut done).await?;
         let counts = (Arc::clone(&updates), Arc::clone(&episodes));
-        let shared = shared(setup, hello.clone(), manifest, &store, newest, counts);
+        let shared = shared(setup, &store, newest, counts);
         let sampler = Sampler::new(store, clients, hello, config.learner.batch);
         let mut tasks = JoinSet::new();
         tasks.spawn(sampler.run(config.learner.prefetch, config.run.seed, sampled_in));
@@ -203,7 +191,7 @@ impl Parts {
         let counts = (priority_counts, collate_counts);
         let stats = train.stats();
         let reporter = Reporter::start(
-            &setup.run_dir,
+            setup.run.folder.path(),
             progress,
             &shared,
             counts,
@@ -223,24 +211,24 @@ impl Parts {
 /// What the service tells, of a learner that has its first weights.
 fn shared(
     setup: &LearnerSetup,
-    hello: Hello,
-    manifest: TrainingManifest,
     store: &Arc<Store>,
     newest: Newest,
     (updates, episodes): (Arc<AtomicU64>, Arc<AtomicU64>),
 ) -> Arc<Shared> {
-    let config = &setup.config;
+    let run = &setup.run;
+    let config = &run.config;
     let untrained = newest.borrow().clone().filter(|p| p.updates == 0);
     let before = episodes.load(Ordering::Relaxed);
     let registry = Registry::new(registry_settings(config)).after(before);
     Arc::new(Shared {
         untrained: untrained.filter(|_| config.validation.every > 0),
-        hello,
-        manifest,
+        hello: run.hello.clone(),
+        manifest: run.manifest.clone(),
+        baseline: run.baseline.clone(),
         config_json: config.shared_json(),
         shards: setup.shards.clone(),
         lease: Duration::from_secs_f64(config.cluster.lease_s),
-        updates_total: config.learner.updates,
+        stop_rules: StopRules::new(&config.learner),
         updates,
         episodes,
         over: AtomicBool::new(false),
@@ -249,20 +237,12 @@ fn shared(
         newest,
         began: Instant::now(),
         actors_expected: config.actors_expected(),
-        max_minutes: config.learner.max_minutes,
         min_rows: config.replay.min_rows,
-        evaluations: Mutex::new(Evaluations::new(&setup.run_dir)),
+        evaluations: Mutex::new(Evaluations::new(run.folder.path(), run.manifest.clone())),
         checkpoints: Arc::clone(&setup.checkpoints),
         progress: setup.progress.subscribe(),
         last_version: AtomicU64::new(0),
     })
-}
-
-fn row_shape(config: &Config) -> RowShape {
-    RowShape {
-        agents: config.row_agents(),
-        history: u8::try_from(config.rules.history).unwrap_or(u8::MAX),
-    }
 }
 
 fn clients(
@@ -329,15 +309,15 @@ async fn watch_leases(shared: Arc<Shared>) {
     }
 }
 
-/// Waits until every living actor has heard that the run is over, and, where it
-/// ended by itself, until every evaluator has heard it too and told of the last weights.
-async fn farewell(shared: &Arc<Shared>) {
+/// Waits until every living actor has received the end of the run, and, where it ended by itself,
+/// until every evaluator has too and has reported on the last weights.
+async fn wait_for_members(shared: &Arc<Shared>) {
     let begin = Instant::now();
     let by_itself = shared.last_version.load(Ordering::Relaxed) > 0;
     let patience = if by_itself {
-        FAREWELL_IN_PEACE
+        COMPLETION_GRACE
     } else {
-        FAREWELL
+        SHUTDOWN_GRACE
     };
     while begin.elapsed() < patience && !shared.registry().all_told_to_stop() {
         tokio::time::sleep(Duration::from_millis(50)).await;

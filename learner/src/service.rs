@@ -140,15 +140,17 @@ impl Learner for LearnerService {
         let keep = move || {
             let mut evaluations = shared.evaluations();
             let wanted = evaluations.beat(shared.now(), &beat, stop);
-            (wanted, evaluations.last())
+            (wanted, evaluations.last(), evaluations.best())
         };
-        let (kept, last) = blocking(keep).await?;
+        let (kept, last_evaluation, best_evaluation) = blocking(keep).await?;
         let reply = EvaluatorBeatReply {
             run_id: self.shared.hello.run_id.clone(),
             stop,
             wanted: kept.map_err(|e| refusal(&e))?,
             last_version: Some(self.shared.last_version.load(Ordering::Relaxed)).filter(|v| *v > 0),
-            last_updates: last.map(|e| e.updates),
+            last_evaluation,
+            best_evaluation,
+            baseline: self.shared.baseline.clone(),
         };
         Ok(Response::new(reply.into()))
     }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::imaging::manifest::TrainingManifest;
+use common::run::baseline::MeanPositionBaseline;
+use common::run::run_folder::run_name;
 use proto::messages::evaluator::EvaluatorBeat;
 use proto::messages::hello::Hello;
 use proto::messages::join::JoinRequest;
@@ -19,6 +21,7 @@ use crate::actors::registry::Registry;
 use crate::checkpoint::files::CheckpointFiles;
 use crate::replay::shards::Store;
 use crate::report::progress::Progress;
+use crate::training::stop::StopRules;
 
 /// What the service tells about the run.
 #[derive(Debug)]
@@ -27,14 +30,16 @@ pub struct Shared {
     pub hello: Hello,
     /// The training data, so that a refusal can name what differs.
     pub manifest: TrainingManifest,
+    /// What evaluators compare errors with.
+    pub baseline: MeanPositionBaseline,
     /// What the config digest was made from.
     pub config_json: String,
     /// Shard addresses as actors reach them.
     pub shards: Vec<String>,
     /// Lease of an actor.
     pub lease: Duration,
-    /// Updates to do.
-    pub updates_total: u64,
+    /// When training ends.
+    pub stop_rules: StopRules,
     /// Updates done.
     pub updates: Arc<AtomicU64>,
     /// Walks that ended, of all actors.
@@ -53,8 +58,6 @@ pub struct Shared {
     pub began: Instant,
     /// Actors that there should be; `None`: all that have joined and not left.
     pub actors_expected: Option<usize>,
-    /// Time limit of the training; 0 for none.
-    pub max_minutes: f64,
     /// Rows before the first update.
     pub min_rows: u64,
     /// What evaluators found.
@@ -121,9 +124,13 @@ impl Shared {
             })
     }
 
-    /// What differs, as a sentence.
+    /// What differs, as a sentence. Actors and evaluators may give the run's name for its id.
     fn same(&self, hello: &Hello, manifest: &[u8], config: &[u8]) -> Result<(), String> {
-        let Err(mismatch) = self.hello.check(hello) else {
+        let mut hello = hello.clone();
+        if hello.run_id == run_name(&self.hello.run_id) {
+            hello.run_id.clear();
+        }
+        let Err(mismatch) = self.hello.check(&hello) else {
             return Ok(());
         };
         let sentences = mismatch.differences.iter().map(|difference| {

@@ -7,6 +7,8 @@ pub mod nccl;
 pub(crate) mod replica;
 pub(crate) mod replicas;
 pub mod schedule;
+pub mod stats;
+pub mod stop;
 pub mod targets;
 pub mod thread;
 pub mod trainer;

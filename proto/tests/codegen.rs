@@ -22,13 +22,12 @@ const PRINTED: [&str; 8] = [
     "ShardSummary",
 ];
 /// How their fields are printed, where that is not as they are.
-const ATTRIBUTES: [(&str, &str); 6] = [
+const ATTRIBUTES: [(&str, &str); 5] = [
     (
         "ActorReport.state",
         "serialize_with = \"crate::messages::status::state\"",
     ),
     ("ActorStatus.report", "flatten"),
-    ("LearnerStatus.run_id", "rename = \"run\""),
     (
         "LearnerStatus.rows_by_weights_age",
         "serialize_with = \"crate::messages::status::ages\"",

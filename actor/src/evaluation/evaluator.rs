@@ -1,10 +1,9 @@
-//! The evaluator as a service: watches the learner's weights, walks the
-//! selection scans with them now and then, and tells the learner what it found.
+//! The evaluator as a service: watches the learner's weights, evaluates them on the validation
+//! scans now and then, and reports to the learner, which keeps the results and the best weights.
 //!
-//! It joins nothing: no lease, no rows. A learner that is away is waited for.
+//! It joins nothing: no lease, no rows. It waits for a learner that does not answer.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +14,9 @@ use common::config::Config;
 use common::environment::rules::RULES_VERSION;
 use common::imaging::manifest::TrainingManifest;
 use common::imaging::scan::Scan;
-use common::transition::row::RowShape;
 use proto::messages::evaluator::EvaluatorBeatReply;
 use proto::messages::hello::Hello;
+use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::security::Security;
 use tokio::sync::watch;
@@ -25,9 +24,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::error::ActorError;
-use crate::evaluation::baseline::Guess;
 use crate::evaluation::newest::{Follow, Newest};
-use crate::evaluation::report::{Found, Reporter};
+use crate::evaluation::report::{Found, Identity, Reporter};
 use crate::evaluation::validate::Validator;
 use crate::run::{Ending, host};
 use crate::session::weights;
@@ -42,20 +40,20 @@ const LAST_WEIGHTS: Duration = Duration::from_secs(30);
 pub struct EvaluatorSetup {
     /// The resolved configuration: the learner's in all that shapes windows.
     pub config: Arc<Config>,
-    /// Scans with known landmarks that nobody trains on.
-    pub selection: Vec<Arc<Scan>>,
-    /// What errors are compared with.
-    pub guess: Guess,
+    /// Scans with known landmarks that the learner does not train on.
+    pub validation: Vec<Arc<Scan>>,
+    /// `cpu`, `cuda`, `cuda:N` or `auto`.
+    pub device: String,
+    /// libtorch threads.
+    pub threads: usize,
     /// The learner, `host:port`.
     pub learner: String,
     /// How to prove who asks.
     pub security: Security,
-    /// Hears the best and the last mean error in mm.
+    /// Receives the best and the last mean error of the run in mm.
     pub errors: watch::Sender<Option<(f64, f64)>>,
     /// The run to evaluate; `None` for whatever the learner runs.
     pub run_id: Option<String>,
-    /// The run's folder, where this host has it; else the learner keeps what is found.
-    pub run_dir: Option<PathBuf>,
 }
 
 /// What an evaluator did.
@@ -65,7 +63,7 @@ pub struct EvaluatorSummary {
     pub ending: Ending,
     /// Evaluations of this process.
     pub evaluations: u64,
-    /// The best and the last mean error in mm, as far as this process knows.
+    /// The best and the last mean error of the run in mm, as the learner reported them last.
     pub errors_mm: Option<(f64, f64)>,
 }
 
@@ -73,37 +71,35 @@ pub struct EvaluatorSummary {
 /// are evaluated.
 ///
 /// # Errors
-/// When the learner refuses this evaluator for good, or its walks fail.
+/// When the learner refuses this evaluator for good, or an evaluation fails.
 pub async fn run(
     setup: EvaluatorSetup,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<EvaluatorSummary, ActorError> {
     let mut shutdown = pin!(shutdown);
-    let hello = hello(&setup);
-    let config_json = Bytes::from(setup.config.shared_json());
-    let keeps = setup.run_dir.is_some();
-    let mut reporter = Reporter::new(
-        (&setup.learner, &setup.security),
-        hello,
-        config_json,
-        host(&setup.config.log.instance),
-        keeps,
-    )?;
-    let validator = validator(&setup)?;
+    let mut reporter = Reporter::new(&setup.learner, &setup.security, identity(&setup)?)?;
+    let mut validator = Validator::new(
+        Arc::clone(&setup.config),
+        setup.validation.clone(),
+        &setup.device,
+    )
+    .map_err(|e| ActorError::Evaluation(format!("{e:#}")))?;
     let stop = StopOnDrop(validator.stop());
     let first = tokio::select! {
         first = reporter.meet() => first?,
         () = &mut shutdown => {
-            return Ok(EvaluatorSummary { ending: Ending::Shutdown, evaluations: 0, errors_mm: validator.errors_mm() });
+            return Ok(EvaluatorSummary { ending: Ending::Shutdown, evaluations: 0, errors_mm: None });
         }
     };
-    let evaluated = validator.last_updates().max(first.last_updates);
+    let evaluated = first.last_evaluation.map(|e| e.updates);
     tracing::info!(
         run = first.run_id,
         evaluated_updates = evaluated,
         every = setup.config.validation.every,
         "found the run"
     );
+    setup.errors.send_replace(errors_mm(&first));
+    validator.set_baseline(first.baseline);
     let (sender, newest) = watch::channel(Newest::default());
     let follow = Follow {
         hello: reporter.hello().clone(),
@@ -114,7 +110,7 @@ pub async fn run(
     tasks.spawn(weights::watch(reporter.client(), follow));
     let mut evaluating = Evaluating {
         every: setup.config.validation.every,
-        threads: setup.config.actor.threads,
+        threads: setup.threads,
         evaluated,
         evaluations: 0,
         newest,
@@ -128,7 +124,26 @@ pub async fn run(
         () = &mut shutdown => Ending::Shutdown,
     };
     drop(stop);
-    evaluating.finish(ending).await
+    Ok(evaluating.finish(ending).await)
+}
+
+fn identity(setup: &EvaluatorSetup) -> Result<Identity, ActorError> {
+    let config = &setup.config;
+    let scans = setup.validation.iter().map(AsRef::as_ref);
+    let manifest = TrainingManifest::new(scans, RULES_VERSION);
+    let run_id = setup.run_id.as_deref().unwrap_or_default();
+    Ok(Identity {
+        hello: Hello::new(run_id, config, manifest.digest()),
+        config_json: Bytes::from(config.shared_json()),
+        manifest_json: Bytes::from(serde_json::to_vec(&manifest)?),
+        host: host(&config.log.instance),
+    })
+}
+
+/// The best and the last mean error.
+fn errors_mm(reply: &EvaluatorBeatReply) -> Option<(f64, f64)> {
+    let mm = |e: Option<Evaluation>| e.map(|e| e.mean_error_mm);
+    mm(reply.best_evaluation).zip(mm(reply.last_evaluation))
 }
 
 /// Ends walks that go on when its owner goes away.
@@ -138,31 +153,6 @@ struct StopOnDrop(Arc<AtomicBool>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-fn validator(setup: &EvaluatorSetup) -> Result<Validator, ActorError> {
-    let made = Validator::new(
-        Arc::clone(&setup.config),
-        setup.selection.clone(),
-        setup.guess.clone(),
-        &setup.config.actor.device,
-        setup.run_dir.as_deref(),
-    );
-    made.map_err(|e| ActorError::Evaluation(format!("{e:#}")))
-}
-
-fn hello(setup: &EvaluatorSetup) -> Hello {
-    let config = &setup.config;
-    let scans = setup.selection.iter().map(AsRef::as_ref);
-    Hello {
-        run_id: setup.run_id.clone().unwrap_or_default(),
-        manifest: TrainingManifest::new(scans, RULES_VERSION).digest(),
-        config_digest: config.digest(),
-        shape: RowShape {
-            agents: config.row_agents(),
-            history: u8::try_from(config.rules.history).unwrap_or(u8::MAX),
-        },
     }
 }
 
@@ -197,36 +187,44 @@ impl Evaluating {
     async fn until_over(&mut self) -> Result<Ending, ActorError> {
         let mut ticks = interval(BEAT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = EvaluatorBeatReply {
-            run_id: String::new(),
-            stop: false,
-            wanted: false,
-            last_version: None,
-            last_updates: None,
-        };
-        while !told.stop {
+        loop {
             self.begin();
-            let answer = tokio::select! {
+            let answered = tokio::select! {
                 walked = walked(&mut self.state) => {
                     self.take(walked)?;
-                    self.reporter.beat().await?
+                    self.beat().await?
                 }
                 _ = self.newest.changed(), if matches!(self.state, State::Idle(_)) => continue,
-                _ = ticks.tick() => self.reporter.beat().await?,
+                _ = ticks.tick() => self.beat().await?,
             };
-            told = answer.unwrap_or(told);
+            let Some(reply) = answered.filter(|r| r.stop) else {
+                continue;
+            };
+            if let Some(version) = reply.last_version {
+                self.last(version).await?;
+            }
+            return Ok(Ending::RunOver);
         }
-        if let Some(version) = told.last_version {
-            self.last(version).await?;
+    }
+
+    /// Reports to the learner; `None` where it does not answer.
+    async fn beat(&mut self) -> Result<Option<EvaluatorBeatReply>, ActorError> {
+        let reply = self.reporter.beat().await?;
+        self.note(reply.as_ref());
+        Ok(reply)
+    }
+
+    fn note(&self, reply: Option<&EvaluatorBeatReply>) {
+        if let Some(reply) = reply {
+            self.errors.send_replace(errors_mm(reply));
         }
-        Ok(Ending::RunOver)
     }
 
     /// Evaluates the last weights of the run, where that was not done yet.
     async fn last(&mut self, version: u64) -> Result<(), ActorError> {
         if matches!(self.state, State::Walking(_)) {
             self.walk_on().await?;
-            self.reporter.beat().await?;
+            self.beat().await?;
         }
         let last = |n: &Newest| n.newest.as_ref().is_some_and(|p| p.version >= version);
         let came = tokio::time::timeout(LAST_WEIGHTS, self.newest.wait_for(last)).await;
@@ -242,11 +240,13 @@ impl Evaluating {
             self.start(weights);
             self.walk_on().await?;
         }
-        self.reporter.deliver().await
+        let reply = self.reporter.deliver().await?;
+        self.note(reply.as_ref());
+        Ok(())
     }
 
-    /// Waits for the end of the walks; the learner, which waits too, hears that
-    /// they go on.
+    /// Waits for the end of the walks, and reports to the learner, which waits too, that they go
+    /// on.
     async fn walk_on(&mut self) -> Result<(), ActorError> {
         let mut ticks = interval(BEAT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -254,7 +254,7 @@ impl Evaluating {
             tokio::select! {
                 done = walked(&mut self.state) => return self.take(done),
                 _ = ticks.tick() => {
-                    self.reporter.beat().await?;
+                    self.beat().await?;
                 }
             }
         }
@@ -287,9 +287,9 @@ impl Evaluating {
         self.state = State::Walking(tokio::task::spawn_blocking(move || {
             model::device::set_threads(threads);
             let found = validator.validate(&weights).and_then(|validation| {
-                let line_json = serde_json::to_vec(validation)?.into();
+                let line_json = serde_json::to_vec(&validation)?.into();
                 Ok(Found {
-                    evaluation: validation.into(),
+                    evaluation: (&validation).into(),
                     line_json,
                     weights: Arc::clone(&weights),
                 })
@@ -299,7 +299,6 @@ impl Evaluating {
     }
 
     fn take(&mut self, (validator, found): Walked) -> Result<(), ActorError> {
-        self.errors.send_replace(validator.errors_mm());
         self.state = State::Idle(validator);
         self.reporter.evaluating(None);
         let found = found.map_err(|e| ActorError::Evaluation(format!("{e:#}")))?;
@@ -309,23 +308,18 @@ impl Evaluating {
         Ok(())
     }
 
-    async fn finish(mut self, ending: Ending) -> Result<EvaluatorSummary, ActorError> {
+    async fn finish(mut self, ending: Ending) -> EvaluatorSummary {
+        // Its stop flag is set: it ends within a forward pass, and its result is incomplete.
         if matches!(self.state, State::Walking(_)) {
-            // Told to stop, it ends within a forward pass; what it had is worth nothing.
-            let (validator, _) = walked(&mut self.state).await;
-            self.state = State::Idle(validator);
+            let _ = walked(&mut self.state).await;
         }
-        let errors_mm = match &self.state {
-            State::Idle(validator) => validator.errors_mm(),
-            State::Walking(_) | State::Moved => None,
-        };
         let (evaluations, unsent) = (self.evaluations, self.reporter.pending());
         tracing::info!(?ending, evaluations, unsent, "evaluator ended");
-        Ok(EvaluatorSummary {
+        EvaluatorSummary {
             ending,
             evaluations,
-            errors_mm,
-        })
+            errors_mm: *self.errors.borrow(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use proto::messages::hello::Hello;
 use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::channel::{Channel, learner_client};
-use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, unary};
+use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, is_refusal, unary};
 use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::learner_client::LearnerClient;
@@ -20,14 +20,13 @@ use tokio::time::sleep;
 use tonic::{Code, Request, Status};
 
 use crate::error::ActorError;
-use crate::session::learner_client::is_final;
 use crate::session::unreachable::Unreachable;
 
 /// Weights of any size get through within this.
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(60);
 /// Evaluations that wait for a learner that is away.
 const PENDING_MAX: usize = 16;
-/// Times that the last evaluation is told again.
+/// Attempts to report the last evaluation.
 const LAST_TRIES: usize = 5;
 
 /// An evaluation on its way to the learner.
@@ -40,16 +39,25 @@ pub(crate) struct Found {
     pub(crate) weights: Arc<Published>,
 }
 
-/// Tells one learner.
+/// Who evaluates what, as the learner checks it.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// Its run id may be empty: whatever the learner runs.
+    pub(crate) hello: Hello,
+    pub(crate) config_json: Bytes,
+    /// The validation scans.
+    pub(crate) manifest_json: Bytes,
+    pub(crate) host: String,
+}
+
+/// Reports to one learner.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     address: String,
     client: LearnerClient<Channel>,
-    hello: Hello,
-    config_json: Bytes,
-    host: String,
-    /// The evaluator writes into the run folder itself.
-    keeps: bool,
+    identity: Identity,
+    /// Whether this process of the learner knows the validation scans.
+    announced: bool,
     evaluating: Option<u64>,
     pending: VecDeque<Found>,
     unreachable: Unreachable,
@@ -57,19 +65,15 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(
-        (address, security): (&str, &Security),
-        hello: Hello,
-        config_json: Bytes,
-        host: String,
-        keeps: bool,
+        address: &str,
+        security: &Security,
+        identity: Identity,
     ) -> Result<Self, ActorError> {
         Ok(Self {
             address: address.to_owned(),
             client: learner_client(security.connect(address, Role::Learner)?),
-            hello,
-            config_json,
-            host,
-            keeps,
+            identity,
+            announced: false,
             evaluating: None,
             pending: VecDeque::new(),
             unreachable: Unreachable::default(),
@@ -82,14 +86,14 @@ impl Reporter {
 
     /// As agreed with the learner; its run id is empty before [`Reporter::meet`].
     pub(crate) fn hello(&self) -> &Hello {
-        &self.hello
+        &self.identity.hello
     }
 
     pub(crate) fn evaluating(&mut self, version: Option<u64>) {
         self.evaluating = version;
     }
 
-    /// Evaluations that the learner has not heard of.
+    /// Evaluations that the learner has not received.
     pub(crate) fn pending(&self) -> usize {
         self.pending.len()
     }
@@ -106,7 +110,7 @@ impl Reporter {
         let mut waits = backoff(usize::MAX).build();
         loop {
             if let Some(reply) = self.beat().await? {
-                self.hello.run_id.clone_from(&reply.run_id);
+                self.identity.hello.run_id.clone_from(&reply.run_id);
                 return Ok(reply);
             }
             sleep(waits.next().unwrap_or(CALL_DEADLINE)).await;
@@ -120,29 +124,31 @@ impl Reporter {
     pub(crate) async fn beat(&mut self) -> Result<Option<EvaluatorBeatReply>, ActorError> {
         loop {
             let found = self.pending.front().cloned();
-            let told = self.tell(found.as_ref()).await;
-            let reply = match told {
+            let mut reply = match self.send(found.as_ref()).await {
                 Ok(reply) => reply,
-                Err(status) if is_final(status.code()) => {
+                Err(status) if is_refusal(&status) => {
                     return Err(ActorError::Refused {
                         learner: self.address.clone(),
                         sentence: status.message().to_owned(),
                     });
                 }
                 Err(status) => {
+                    self.announced = false;
                     self.unreachable.warn(&self.address, &status);
                     return Ok(None);
                 }
             };
+            self.announced = true;
             self.unreachable.is_back(&self.address);
             let Some(found) = found else {
                 return Ok(Some(reply));
             };
-            if reply.wanted
-                && let Err(status) = self.upload(&found.weights).await
-            {
-                self.unreachable.warn(&self.address, &status);
-                return Ok(None);
+            if reply.wanted {
+                if let Err(status) = self.upload(&found.weights).await {
+                    self.unreachable.warn(&self.address, &status);
+                    return Ok(None);
+                }
+                reply.best_evaluation = reply.last_evaluation;
             }
             self.pending.pop_front();
             if self.pending.is_empty() {
@@ -151,34 +157,43 @@ impl Reporter {
         }
     }
 
-    /// Tells everything that is pending, or gives up after some tries.
-    pub(crate) async fn deliver(&mut self) -> Result<(), ActorError> {
+    /// Reports everything that is pending, or gives up after some tries; the last reply.
+    pub(crate) async fn deliver(&mut self) -> Result<Option<EvaluatorBeatReply>, ActorError> {
         let mut waits = backoff(LAST_TRIES).build();
-        while self.beat().await?.is_none() || self.pending() > 0 {
+        let mut last = None;
+        while self.pending() > 0 {
+            if let Some(reply) = self.beat().await? {
+                last = Some(reply);
+                continue;
+            }
             match waits.next() {
                 Some(wait) => sleep(wait).await,
                 None => {
                     let unsent = self.pending();
                     tracing::warn!(
                         unsent,
-                        "the learner ended before it heard of all evaluations"
+                        "the learner ended before all evaluations reached it"
                     );
-                    return Ok(());
+                    break;
                 }
             }
         }
-        Ok(())
+        Ok(last)
     }
 
-    async fn tell(&mut self, found: Option<&Found>) -> Result<EvaluatorBeatReply, Status> {
-        let line = found.filter(|_| !self.keeps).map(|f| f.line_json.clone());
+    async fn send(&mut self, found: Option<&Found>) -> Result<EvaluatorBeatReply, Status> {
+        let identity = self.identity.clone();
+        let manifest_json = identity.manifest_json;
         let beat = EvaluatorBeat {
-            hello: self.hello.clone(),
-            host: self.host.clone(),
+            hello: identity.hello,
+            host: identity.host,
             evaluating: self.evaluating,
             evaluation: found.map(|f| f.evaluation),
-            line_json: line.unwrap_or_default(),
-            config_json: self.config_json.clone(),
+            line_json: found.map(|f| f.line_json.clone()).unwrap_or_default(),
+            config_json: identity.config_json,
+            manifest_json: Some(manifest_json)
+                .filter(|_| !self.announced)
+                .unwrap_or_default(),
         };
         let message = wire::EvaluatorBeatRequest::from(beat);
         let client = &mut self.client;

@@ -4,17 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::BackoffBuilder;
+use common::run::run_folder::run_name;
 use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
 use proto::messages::status::ActorState;
 use proto::transport::channel::{Channel, learner_client};
-use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, unary};
+use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, is_refusal, unary};
 use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::learner_client::LearnerClient;
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::error::ActorError;
 use crate::session::counters::{Counters, Reading};
@@ -86,12 +87,12 @@ impl Link {
             match self.try_join(request).await {
                 Ok(reply) => {
                     let Writer { actor, incarnation } = reply.writer;
-                    common::run::telemetry::name_run(&reply.run_id);
+                    common::run::telemetry::name_run(run_name(&reply.run_id));
                     tracing::Span::current().record("actor", actor);
                     tracing::info!(actor, incarnation, run = %reply.run_id, shards = reply.shards.len(), "joined the run");
                     return Ok(reply);
                 }
-                Err(status) if is_final(status.code()) => {
+                Err(status) if is_refusal(&status) => {
                     let sentence = status.message().to_owned();
                     return Err(ActorError::Refused {
                         learner: self.address.clone(),
@@ -209,18 +210,6 @@ fn report(writer: Writer, now: &Reading, told: &Told) -> Heartbeat {
         episode_error: mean,
         episode_errors: errors,
     }
-}
-
-/// Answers that trying again will not change.
-pub(crate) fn is_final(code: Code) -> bool {
-    matches!(
-        code,
-        Code::FailedPrecondition
-            | Code::InvalidArgument
-            | Code::Unimplemented
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-    )
 }
 
 #[cfg(test)]

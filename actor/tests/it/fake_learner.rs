@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::run::baseline::MeanPositionBaseline;
 use proto::messages::chunks::{Chunk, Whole};
 use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
 use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
@@ -64,7 +65,12 @@ impl FakeLearner {
                 stop: false,
                 wanted: false,
                 last_version: None,
-                last_updates: None,
+                last_evaluation: None,
+                best_evaluation: None,
+                baseline: MeanPositionBaseline {
+                    scans: 2,
+                    ras_mm: vec![Some([14.0, 12.0, 10.0]), Some([4.0, 5.0, 6.0])],
+                },
             })),
             kept: Arc::default(),
         }

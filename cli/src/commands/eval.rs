@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use actor::evaluation::baseline::Guess;
 use actor::evaluation::summary::{Summary as Summed, summarise};
 use anyhow::Context as _;
 use common::config::Config;
 use common::imaging::dataset::Split;
 use common::imaging::scan::Scan;
+use common::run::baseline::MeanPositionBaseline;
 use common::run::run_folder::{RunFolder, folder_time};
 
 use crate::Outcome;
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Outcome {
         &loaded,
         &config,
     )?;
-    let guess = guess(args, &loaded, &config)?;
+    let baseline = baseline(args, &loaded, &config)?;
     let begin = Instant::now();
     let walks = walks::walk(
         &loaded,
@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> Outcome {
         walk_s: begin.elapsed().as_secs_f64(),
         steps: walks.iter().map(|w| u64::from(w.steps)).sum(),
     };
-    let walked = summarise(&walks, &scans, &loaded.landmarks, &guess.ras_mm);
+    let walked = summarise(&walks, &scans, &loaded.landmarks, &baseline.ras_mm);
     let limit = args
         .failure_mm
         .unwrap_or_else(|| FAILURE_VOXELS * finest_mm(&scans));
@@ -118,7 +118,7 @@ pub fn run(args: &Args) -> Outcome {
         &loaded,
         &scans,
         walked,
-        guess,
+        baseline.source,
         (words, args.starts.seed),
         timing,
         (limit, failures),
@@ -164,19 +164,44 @@ pub fn out_folder(asked: Option<&Path>, weights: &Path) -> anyhow::Result<PathBu
     Ok(folder)
 }
 
-fn guess(args: &Args, loaded: &Loaded, config: &Config) -> anyhow::Result<Guess> {
+/// What errors are compared with.
+#[derive(Debug, Default)]
+struct Baseline {
+    /// RAS mm per agent.
+    ras_mm: Vec<Option<[f64; 3]>>,
+    /// Where it comes from, for people; `None` where no baseline is known.
+    source: Option<String>,
+}
+
+/// The baseline of the training scans on the command line, else of the run that the weights lie in.
+fn baseline(args: &Args, loaded: &Loaded, config: &Config) -> anyhow::Result<Baseline> {
+    let names = &loaded.landmarks;
     if let Some(images) = &args.train_images {
         let landmarks = args.train_landmarks.as_deref();
         let which = (Split::Train, "--train-landmarks");
         let training =
             scans::labelled(images, landmarks, which, loaded, config).context("constant guess")?;
-        let from = format!("the {} scans of {}", training.len(), images.display());
-        return Ok(Guess::of(&training, &loaded.landmarks, from));
+        return Ok(Baseline {
+            ras_mm: MeanPositionBaseline::new(&training, names.len()).ras_mm,
+            source: Some(format!(
+                "the {} scans of {}",
+                training.len(),
+                images.display()
+            )),
+        });
     }
-    match RunFolder::around(&loaded.origin.file) {
-        Some(run) => Guess::stored(run.path(), &loaded.landmarks),
-        None => Ok(Guess::default()),
-    }
+    let Some(run) = RunFolder::around(&loaded.origin.file) else {
+        return Ok(Baseline::default());
+    };
+    let stored = MeanPositionBaseline::load(run.path(), names)?;
+    Ok(stored.map_or_else(Baseline::default, |stored| Baseline {
+        source: Some(format!(
+            "the {} training scans of {}",
+            stored.scans,
+            run.path().display()
+        )),
+        ras_mm: stored.ras_mm,
+    }))
 }
 
 fn finest_mm(scans: &[Arc<Scan>]) -> f64 {
@@ -203,7 +228,7 @@ fn summary(
     loaded: &Loaded,
     scans: &[Arc<Scan>],
     walked: Summed,
-    guess: Guess,
+    baseline_source: Option<String>,
     (starts, seed): (String, u64),
     timing: Timing,
     (failure_mm, failures): (f64, Vec<Failure>),
@@ -221,7 +246,7 @@ fn summary(
         mean_error_voxels: all.consensus.as_ref().map(|e| e.voxels.mean),
         mean_walk_error_mm: all.walks.as_ref().map(|e| e.mm.mean),
         constant_guess_mm: all.guess.as_ref().map(|e| e.mm.mean),
-        constant_guess_from: guess.from,
+        constant_guess_from: baseline_source,
         landmarks: walked.landmarks,
         all: walked.all,
         confidence: walked.confidence,

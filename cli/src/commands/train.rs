@@ -2,18 +2,17 @@
 
 mod cluster;
 mod display;
-mod follow;
 mod lockstep;
 mod options;
 mod plan;
 mod shards;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use common::config::Config;
-use common::run::run_folder::{RunFolder, RunLock};
+use common::run::run_folder::{ClaimedFolder, RunFolder};
 use common::run::telemetry::{self, Format, Guard};
 
 pub use options::Args;
@@ -32,18 +31,16 @@ pub fn run(args: &Args) -> Outcome {
     }
     plan::check_data_settings(&config)?;
     let now = SystemTime::now();
-    let (folder, _lock, fresh) = match resumed {
-        Some(folder) => {
-            let lock = folder.lock()?;
-            (folder, lock, Fresh(None))
-        }
-        None => fresh_folder(args, &config, now)?,
+    let resume = resumed.is_some();
+    let claimed = match resumed {
+        Some(folder) => ClaimedFolder::open(folder)?,
+        None => ClaimedFolder::create(Path::new(&config.run.dir), &config.run.name, now)?,
     };
+    let folder = claimed.folder().clone();
     let guard = start_logs(args, &config, &folder)?;
-    let plan = Plan::make(config, folder.clone(), fresh.0.is_none(), now)?;
-    fresh.keep();
+    let plan = Plan::make(config, claimed, resume, now)?;
     console::note(&plan.words());
-    let config = Arc::clone(&plan.config);
+    let config = Arc::clone(&plan.run.config);
     let ended = if config.run.lockstep {
         lockstep::train(plan)?
     } else {
@@ -56,8 +53,8 @@ pub fn run(args: &Args) -> Outcome {
         ));
     }
     if args.json {
-        let told = as_json(&folder, &ended);
-        console::data(&(serde_json::to_string_pretty(&told)? + "\n"))?;
+        let ended = as_json(&folder, &ended);
+        console::data(&(serde_json::to_string_pretty(&ended)? + "\n"))?;
     } else {
         console::note(&closing_words(&folder, &config, &ended));
     }
@@ -66,39 +63,6 @@ pub fn run(args: &Args) -> Outcome {
     } else {
         Exit::Done
     })
-}
-
-/// Removes a folder that was made for a run that never started.
-#[derive(Debug)]
-struct Fresh(Option<PathBuf>);
-
-impl Fresh {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            std::fs::remove_dir_all(path).ok();
-        }
-    }
-}
-
-/// A new run folder; one that was there before, empty, or that another training has, is not
-/// ours to remove.
-fn fresh_folder(
-    args: &Args,
-    config: &Config,
-    now: SystemTime,
-) -> anyhow::Result<(RunFolder, RunLock, Fresh)> {
-    let named = PathBuf::from(&config.run.dir).join(&config.run.name);
-    let there = !config.run.name.is_empty() && named.exists();
-    let folder = args.new_folder(config, now)?;
-    let lock = folder.lock()?;
-    let ours = (!there).then(|| folder.path().to_owned());
-    Ok((folder, lock, Fresh(ours)))
 }
 
 /// Everything goes to the file; a person sees warnings beside the progress.
@@ -124,7 +88,7 @@ fn as_json(folder: &RunFolder, ended: &Ended) -> serde_json::Value {
         "interrupted": ended.interrupted,
         "weights": ended.weights,
         "best_validation_mm": ended.validation_mm.map(|(best, _)| best),
-        "constant_guess_mm": ended.constant_guess_mm,
+        "constant_guess_mm": ended.baseline_mm,
     })
 }
 
@@ -135,18 +99,16 @@ fn closing_words(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
         text.push_str(&format!(
             "best mean error on the selection scans: {best:.2} mm"
         ));
-        let guess = ended
-            .constant_guess_mm
-            .map(|g| format!(" (constant guess {g:.2} mm)"));
-        text.push_str(&format!("{}\n", guess.unwrap_or_default()));
+        let baseline = ended
+            .baseline_mm
+            .map(|mm| format!(" (constant guess {mm:.2} mm)"));
+        text.push_str(&format!("{}\n", baseline.unwrap_or_default()));
     }
     text.push_str("next:\n");
-    if let Some(weights) = &ended.weights {
-        text.push_str(&format!(
-            "  landmarl eval --load {} --images TEST/images.txt --landmarks-files TEST/landmarks.txt\n",
-            weights.display()
-        ));
-    }
+    text.push_str(&format!(
+        "  landmarl eval --load {} --images TEST/images.txt --landmarks-files TEST/landmarks.txt\n",
+        ended.weights.display()
+    ));
     if ended.updates < config.learner.updates {
         text.push_str(&format!("  landmarl train --resume {run}\n"));
     } else {

@@ -18,6 +18,7 @@ mod loki_stand_in;
 mod metrics;
 mod observability;
 mod original;
+mod parity;
 mod plain;
 mod process;
 mod published;

@@ -1,10 +1,12 @@
 //! The run folder: where one training run keeps everything.
 //!
-//! `<run.dir>/<name>/` holds `config.toml` (resolved), `run.json`
-//! ([`RunInfo`]), `metrics.jsonl`, `validation.jsonl`, `logs/`,
+//! `<run.dir>/<name>/` holds `config.toml` (resolved), `run.json` ([`RunInfo`]),
+//! `training_manifest.json`, `mean_landmarks.json`, `metrics.jsonl`, `validation.jsonl`, `logs/`,
 //! `checkpoints/` and `evaluations/`; `lock` is held while a process trains.
 
+mod claim;
 mod dates;
+mod info;
 mod lock;
 
 use std::fs;
@@ -12,38 +14,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub use claim::ClaimedFolder;
 pub use dates::{folder_time, rfc3339, unix_nanos};
+pub use info::{RunInfo, run_name};
 pub use lock::RunLock;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::config::Config;
+use crate::imaging::manifest::TrainingManifest;
 use crate::run::durable::{DurableError, write_atomic};
-
-/// What is needed to know a run again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunInfo {
-    /// Names the run on the wire.
-    pub run_id: String,
-    /// Version of landmarl.
-    pub version: String,
-    /// The command line.
-    pub command: Vec<String>,
-    /// `run.seed`.
-    pub seed: u64,
-    /// SHA-256 of the training manifest, hex.
-    pub manifest: String,
-    /// [`Config::digest`], hex.
-    pub config_digest: String,
-    /// Landmark names, one agent each.
-    pub landmarks: Vec<String>,
-    /// When the run started, RFC 3339 UTC.
-    pub started: String,
-    /// When it was resumed, RFC 3339 UTC each.
-    pub resumed: Vec<String>,
-    /// The machine it started on.
-    pub host: String,
-}
 
 /// What is wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
@@ -269,6 +249,12 @@ impl RunFolder {
         self.path.join("run.json")
     }
 
+    /// `training_manifest.json`: the training scans by content.
+    #[must_use]
+    pub fn manifest_file(&self) -> PathBuf {
+        self.path.join("training_manifest.json")
+    }
+
     /// `metrics.jsonl`.
     #[must_use]
     pub fn metrics_file(&self) -> PathBuf {
@@ -281,23 +267,31 @@ impl RunFolder {
         self.path.join("validation.jsonl")
     }
 
-    /// Writes `config.toml` and `run.json`.
+    /// Writes `training_manifest.json`, `config.toml` and `run.json`, in this order: a folder with
+    /// a `run.json` holds a run.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn describe(&self, config: &Config, info: &RunInfo) -> Result<()> {
-        let failed = |path: PathBuf, why: String| RunFolderError::Write {
-            path,
+    pub fn describe(
+        &self,
+        config: &Config,
+        manifest: &TrainingManifest,
+        info: &RunInfo,
+    ) -> Result<()> {
+        let failed = |path: &Path, why: String| RunFolderError::Write {
+            path: path.to_owned(),
             source: io::Error::other(why),
         };
+        let (manifest_file, config_file) = (self.manifest_file(), self.config_file());
+        let info_file = self.info_file();
+        let manifest = json(manifest).map_err(|e| failed(&manifest_file, e.to_string()))?;
         let toml = config
             .to_toml()
-            .map_err(|e| failed(self.config_file(), e.to_string()))?;
-        let json = serde_json::to_string_pretty(info)
-            .map_err(|e| failed(self.info_file(), e.to_string()))?;
-        for (path, text) in [(self.config_file(), toml), (self.info_file(), json + "\n")] {
-            write_atomic(&path, text.as_bytes())?;
-        }
+            .map_err(|e| failed(&config_file, e.to_string()))?;
+        let info = json(info).map_err(|e| failed(&info_file, e.to_string()))?;
+        write_atomic(&manifest_file, manifest.as_bytes())?;
+        write_atomic(&config_file, toml.as_bytes())?;
+        write_atomic(&info_file, info.as_bytes())?;
         Ok(())
     }
 
@@ -359,6 +353,10 @@ impl RunFolder {
     }
 }
 
+fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
 /// Enough of a hash for people.
 fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
@@ -381,6 +379,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::environment::rules::RULES_VERSION;
     use crate::imaging::manifest::hex;
 
     fn at(seconds: u64) -> SystemTime {
@@ -388,18 +387,13 @@ mod tests {
     }
 
     fn info(now: u64) -> RunInfo {
-        RunInfo {
-            run_id: "r".into(),
-            version: "0".into(),
-            command: vec!["landmarl".into()],
-            seed: 1,
-            manifest: hex(&[1; 32]),
-            config_digest: hex(&[2; 32]),
-            landmarks: vec!["AC".into()],
-            started: rfc3339(at(now)),
-            resumed: vec![],
-            host: host_name(),
-        }
+        let mut config = Config::defaults().unwrap();
+        config.data.landmarks = vec!["AC".into()];
+        RunInfo::new(&config, [1; 32], at(now))
+    }
+
+    fn manifest() -> TrainingManifest {
+        TrainingManifest::new([], RULES_VERSION)
     }
 
     #[test]
@@ -414,7 +408,7 @@ mod tests {
                 .to_string()
                 .contains("no run to continue")
         );
-        folder.describe(&config, &info(10)).unwrap();
+        folder.describe(&config, &manifest(), &info(10)).unwrap();
         let again = RunFolder::create(dir.path(), "2026-11-23-142501", at(0))
             .unwrap_err()
             .to_string();
@@ -423,7 +417,7 @@ mod tests {
             "{again}"
         );
         let later = RunFolder::create(dir.path(), "a", at(0)).unwrap();
-        later.describe(&config, &info(20)).unwrap();
+        later.describe(&config, &manifest(), &info(20)).unwrap();
         assert_eq!(RunFolder::latest(dir.path()).unwrap(), later);
         let checkpoint = later.checkpoints().join("best.safetensors");
         write_atomic(&checkpoint, b"x").unwrap();
@@ -460,7 +454,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(dir.path(), "a", at(0)).unwrap();
         folder
-            .describe(&Config::defaults().unwrap(), &info(10))
+            .describe(&Config::defaults().unwrap(), &manifest(), &info(10))
             .unwrap();
         let merged = folder.check_resume(&info(30)).unwrap();
         assert_eq!(

@@ -3,12 +3,15 @@
 //!
 //! Time is the caller's: a duration since any fixed moment.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use common::imaging::manifest::TrainingManifest;
 use common::run::durable::{DurableError, append_line, write_atomic};
+use common::run::tensorboard::EventFile;
 use proto::messages::evaluator::EvaluatorBeat;
 use proto::messages::status::{Evaluation, EvaluatorStatus};
 use proto::messages::weights::Published;
@@ -28,6 +31,8 @@ struct Seen {
     at: Duration,
     evaluating: Option<u64>,
     told_to_stop: bool,
+    /// Its scans were compared with those that are trained on.
+    compared: bool,
 }
 
 impl Seen {
@@ -62,11 +67,15 @@ pub enum KeepError {
     NotWanted(u64),
 }
 
-/// The evaluations of a run.
+/// The evaluations of a run, and their files: validation.jsonl, the best weights, TensorBoard's
+/// curves.
 #[derive(Debug)]
 pub struct Evaluations {
+    run_dir: PathBuf,
     lines: PathBuf,
     best_file: PathBuf,
+    curves: Curves,
+    training: TrainingManifest,
     evaluators: Vec<Seen>,
     last: Option<Evaluation>,
     best: Option<Evaluation>,
@@ -75,9 +84,9 @@ pub struct Evaluations {
 }
 
 impl Evaluations {
-    /// Goes on from what the run folder says.
+    /// Goes on from what the run folder says; `training` is what the run trains on.
     #[must_use]
-    pub fn new(run_dir: &Path) -> Self {
+    pub fn new(run_dir: &Path, training: TrainingManifest) -> Self {
         let lines = run_dir.join("validation.jsonl");
         let best_file = run_dir.join("checkpoints").join(BEST);
         let text = fs::read_to_string(&lines).unwrap_or_default();
@@ -97,6 +106,9 @@ impl Evaluations {
         Self {
             best: best.filter(|_| best_file.is_file()),
             last: before.last().copied(),
+            run_dir: run_dir.to_owned(),
+            curves: Curves::None,
+            training,
             lines,
             best_file,
             evaluators: Vec::new(),
@@ -116,7 +128,7 @@ impl Evaluations {
         self.best
     }
 
-    /// Evaluators that were heard of lately.
+    /// Evaluators that reported lately.
     #[must_use]
     pub fn evaluators(&self, now: Duration) -> Vec<EvaluatorStatus> {
         let there = self.evaluators.iter().filter(|s| s.is_there(now));
@@ -130,7 +142,7 @@ impl Evaluations {
     }
 
     /// Whether an evaluator is there, and these weights were not evaluated yet,
-    /// or the best ones are still on their way here, or it has not heard of the
+    /// or the best ones are still on their way here, or it has not received the
     /// end of the run and would wait for ever.
     #[must_use]
     pub fn awaited(&self, now: Duration, weights: &Published) -> bool {
@@ -139,11 +151,11 @@ impl Evaluations {
         there.any(|s| open || self.wanted.is_some() || !s.told_to_stop)
     }
 
-    /// Takes note of a sign of life, which is answered with `stop`; true where the
-    /// weights of its evaluation are to be sent. Told twice, an evaluation is kept once.
+    /// Takes note of a report, whose reply says `stop`; true where the weights of its evaluation
+    /// are to be sent. An evaluation that is reported twice is kept once.
     ///
     /// # Errors
-    /// When the line cannot be kept; the evaluator tells it again.
+    /// When the line cannot be kept; the evaluator reports it again.
     pub fn beat(
         &mut self,
         now: Duration,
@@ -160,15 +172,43 @@ impl Evaluations {
                 at: now,
                 evaluating: None,
                 told_to_stop: false,
+                compared: false,
             });
             self.evaluators.len() - 1
         });
         let seen = &mut self.evaluators[place];
         (seen.at, seen.evaluating, seen.told_to_stop) = (now, beat.evaluating, stop);
+        if !seen.compared && !beat.manifest_json.is_empty() {
+            seen.compared = true;
+            match serde_json::from_slice(&beat.manifest_json) {
+                Ok(validation) => warn_of_training_scans(&self.training, &validation),
+                Err(error) => {
+                    tracing::warn!(host = beat.host, %error, "cannot read the manifest of an evaluator's scans");
+                }
+            }
+        }
         match beat.evaluation {
             Some(found) => self.take(found, &beat.line_json),
             None => Ok(false),
         }
+    }
+
+    /// Keeps an evaluation, and its weights where they are the best so far.
+    ///
+    /// # Errors
+    /// When the disk does not take them; weights that are not kept are not the best.
+    pub fn keep(
+        &mut self,
+        found: Evaluation,
+        line: &[u8],
+        weights: &[u8],
+    ) -> Result<(), KeepError> {
+        if self.take(found, line)? {
+            let kept = self.keep_best(found.weights_version, weights);
+            self.wanted = None;
+            kept?;
+        }
+        Ok(())
     }
 
     fn take(&mut self, found: Evaluation, line: &[u8]) -> Result<bool, KeepError> {
@@ -183,15 +223,11 @@ impl Evaluations {
             best: better,
             ..found
         };
-        let ours = !line.is_empty();
-        if ours {
-            self.append(line, better)?;
-        }
+        self.append(line, better)?;
+        self.curves.draw(&self.run_dir, &kept);
         self.last = Some(kept);
-        match (better, ours) {
-            (true, true) => self.wanted = Some(kept),
-            (true, false) => self.best = Some(kept),
-            (false, _) => {}
+        if better {
+            self.wanted = Some(kept);
         }
         tracing::info!(
             updates = found.updates,
@@ -200,7 +236,7 @@ impl Evaluations {
             best = better,
             "evaluated"
         );
-        Ok(better && ours)
+        Ok(better)
     }
 
     fn append(&self, line: &[u8], best: bool) -> Result<(), KeepError> {
@@ -232,6 +268,61 @@ impl Evaluations {
     }
 }
 
+/// TensorBoard's curves; a run does without them.
+#[derive(Debug)]
+enum Curves {
+    /// Nothing was drawn yet.
+    None,
+    File(EventFile),
+    /// The file takes no more.
+    Failed,
+}
+
+impl Curves {
+    fn draw(&mut self, run_dir: &Path, e: &Evaluation) {
+        let now = SystemTime::now();
+        if matches!(self, Self::None) {
+            *self = match EventFile::create(run_dir, "validation", now) {
+                Ok(file) => Self::File(file),
+                Err(error) => Self::failed(&error),
+            };
+        }
+        let Self::File(file) = self else { return };
+        let mut points = vec![
+            ("validation/mean_error_mm", e.mean_error_mm),
+            ("validation/mean_error_voxels", e.mean_error_voxels),
+            ("validation/median_error_mm", e.median_error_mm),
+        ];
+        points.extend(
+            e.constant_guess_mm
+                .map(|mm| ("validation/constant_guess_mm", mm)),
+        );
+        if let Err(error) = file.scalars(e.updates, now, &points) {
+            *self = Self::failed(&error);
+        }
+    }
+
+    fn failed(error: &io::Error) -> Self {
+        tracing::warn!(%error, "cannot write TensorBoard's curves of evaluations; training goes on");
+        Self::Failed
+    }
+}
+
+/// Warns of validation scans that are trained on, by which no weights should be chosen.
+pub fn warn_of_training_scans(training: &TrainingManifest, validation: &TrainingManifest) {
+    let trained: HashSet<_> = training.entries.iter().map(|e| e.volume).collect();
+    let both = validation
+        .entries
+        .iter()
+        .filter(|e| trained.contains(&e.volume));
+    for entry in both {
+        tracing::warn!(
+            scan = entry.name,
+            "a validation scan is also trained on: its error says nothing about other scans"
+        );
+    }
+}
+
 /// After how many updates these weights were; `None` where the file does not say.
 fn updates_of(weights: &Path) -> Option<u64> {
     let bytes = fs::read(weights).ok()?;
@@ -240,154 +331,5 @@ fn updates_of(weights: &Path) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-    use common::transition::row::RowShape;
-    use proto::messages::hello::Hello;
-
-    const S: fn(u64) -> Duration = Duration::from_secs;
-
-    fn found(version: u64, mm: f64) -> Evaluation {
-        Evaluation {
-            updates: version * 20,
-            weights_version: version,
-            mean_error_mm: mm,
-            mean_error_voxels: mm * 5.0,
-            median_error_mm: mm,
-            constant_guess_mm: Some(9.0),
-            seconds: 1.0,
-            best: false,
-        }
-    }
-
-    fn beat(host: &str, evaluation: Option<Evaluation>, ours: bool) -> EvaluatorBeat {
-        let line = evaluation.filter(|_| ours).map(|e| {
-            let line = serde_json::json!({
-                "updates": e.updates, "weights_version": e.weights_version, "mean_error_mm": e.mean_error_mm,
-                "mean_error_voxels": e.mean_error_voxels, "median_error_mm": e.median_error_mm,
-                "constant_guess_mm": e.constant_guess_mm, "seconds": e.seconds, "best": false, "landmarks": [],
-            });
-            Bytes::from(line.to_string())
-        });
-        EvaluatorBeat {
-            hello: Hello {
-                run_id: String::new(),
-                manifest: [0; 32],
-                config_digest: [0; 32],
-                shape: RowShape {
-                    agents: 1,
-                    history: 1,
-                },
-            },
-            host: host.into(),
-            evaluating: None,
-            evaluation,
-            line_json: line.unwrap_or_default(),
-            config_json: Bytes::new(),
-        }
-    }
-
-    #[test]
-    fn the_best_is_asked_for_once_and_outlives_the_learner() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut e = Evaluations::new(dir.path());
-        assert!(!e.beat(S(0), &beat("a", None, true), false).unwrap());
-        assert!(
-            e.beat(S(1), &beat("a", Some(found(1, 8.0)), true), false)
-                .unwrap()
-        );
-        // Its answer was lost: told again, kept once.
-        assert!(
-            e.beat(S(2), &beat("a", Some(found(1, 8.0)), true), false)
-                .unwrap()
-        );
-        assert_eq!(e.best(), None, "its weights are not here yet");
-        assert!(matches!(
-            e.keep_best(3, b"other"),
-            Err(KeepError::NotWanted(3))
-        ));
-        e.keep_best(1, b"weights 1").unwrap();
-        assert!(
-            !e.beat(S(3), &beat("a", Some(found(2, 9.0)), true), false)
-                .unwrap()
-        );
-        assert!(
-            e.beat(S(4), &beat("a", Some(found(3, 2.0)), true), true)
-                .unwrap()
-        );
-        // A learner that ended now would never have them.
-        let last = Published::new(3, 60, Vec::new());
-        assert!(e.awaited(S(4), &last));
-        e.keep_best(3, b"weights 3").unwrap();
-        assert!(!e.awaited(S(4), &last));
-        let best = dir.path().join("checkpoints").join(BEST);
-        assert_eq!(fs::read(best).unwrap(), b"weights 3");
-        let text = fs::read_to_string(dir.path().join("validation.jsonl")).unwrap();
-        let flags = text.lines().map(|l| {
-            let line: Value = serde_json::from_str(l).unwrap();
-            (line["updates"].as_u64(), line["best"].as_bool())
-        });
-        let expected = [(20, true), (40, false), (60, true)];
-        assert!(
-            flags.eq(expected.map(|(u, b)| (Some(u), Some(b)))),
-            "{text}"
-        );
-
-        let again = Evaluations::new(dir.path());
-        let versions = (again.last().unwrap().updates, again.best().unwrap().updates);
-        assert_eq!(versions, (60, 60));
-    }
-
-    #[test]
-    fn weights_that_never_came_are_not_the_best_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut e = Evaluations::new(dir.path());
-        let untrained = Evaluation {
-            updates: 0,
-            ..found(1, 8.0)
-        };
-        e.beat(S(0), &beat("a", Some(untrained), true), false)
-            .unwrap();
-        let trainer = crate::testing::trainer(&crate::testing::config(
-            common::config::NetworkKind::Collab,
-            2,
-        ));
-        e.keep_best(1, &trainer.weights_bytes(1).unwrap()).unwrap();
-        assert!(
-            e.beat(S(1), &beat("a", Some(found(3, 2.0)), true), false)
-                .unwrap()
-        );
-        let mut again = Evaluations::new(dir.path());
-        let known = (again.best().unwrap(), again.last().unwrap());
-        assert_eq!((known.0.updates, known.1.updates), (0, 60));
-        let better = beat("a", Some(found(4, 5.0)), true);
-        assert!(again.beat(S(2), &better, false).unwrap());
-    }
-
-    #[test]
-    fn an_evaluator_with_the_folder_writes_itself_and_is_only_noted() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut e = Evaluations::new(dir.path());
-        let told = beat("a", Some(found(1, 8.0)), false);
-        assert!(!e.beat(S(0), &told, false).unwrap());
-        assert_eq!(e.best().unwrap().updates, 20);
-        assert!(!dir.path().join("validation.jsonl").exists());
-        // Versions are fewer than updates and say nothing here.
-        let after = |updates| Published::new(2, updates, Vec::new());
-        // It has not heard of the end, and would wait for ever.
-        assert!(e.awaited(S(1), &after(40)) && e.awaited(S(1), &after(20)));
-        let silent = beat("a", None, false);
-        assert!(!e.beat(S(1), &silent, true).unwrap());
-        assert!(e.awaited(S(1), &after(40)) && !e.awaited(S(1), &after(20)));
-        assert_eq!(e.evaluators(S(10)).len(), 1);
-        assert!(e.evaluators(S(11)).is_empty() && !e.awaited(S(11), &after(40)));
-        let mut broken = beat("b", Some(found(3, 1.0)), true);
-        broken.line_json = Bytes::from_static(b"[1]");
-        assert!(matches!(
-            e.beat(S(12), &broken, false),
-            Err(KeepError::Line(_))
-        ));
-        assert_eq!(e.last().unwrap().updates, 20, "told again later");
-    }
-}
+#[path = "evaluations_tests.rs"]
+mod tests;

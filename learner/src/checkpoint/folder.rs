@@ -12,6 +12,9 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 /// Name of the newest checkpoint, besides its own.
 pub const LAST: &str = "last.safetensors";
 
+/// Name of the weights that a training ends with.
+pub const FINAL: &str = "final.safetensors";
+
 /// Failures in a row from which on each is an alarm.
 const ALARM: u32 = 3;
 
@@ -105,6 +108,16 @@ impl CheckpointFolder {
             }
         }
     }
+}
+
+/// Writes the weights that a training ends with; where.
+///
+/// # Errors
+/// When the disk does not take them.
+pub fn write_final(dir: &Path, weights: &[u8]) -> Result<PathBuf, DurableError> {
+    let path = dir.join(FINAL);
+    write_atomic(&path, weights)?;
+    Ok(path)
 }
 
 /// Reads one file.

@@ -2,6 +2,9 @@
 //! the counts of its parts. A field added to one of them is in the line;
 //! `metrics.rs` exports it to Prometheus.
 
+use std::time::Instant;
+
+use common::run::machine::resident_bytes;
 use serde::Serialize;
 
 use crate::actors::registry::ActorTotals;
@@ -9,7 +12,9 @@ use crate::batch::collate::CollateTotals;
 use crate::replay::limiter::RowTotals;
 use crate::replay::priorities::PriorityTotals;
 use crate::replay::shards::ShardTotals;
-use crate::training::thread::TrainStats;
+use crate::report::rates::Rates;
+use crate::training::stats::TrainStats;
+use crate::training::stop::StopRules;
 
 /// A moment of a run. Docs and formulas: docs/metrics.md.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -24,6 +29,12 @@ pub struct Progress {
     pub resident_bytes: u64,
     /// The run is over.
     pub over: bool,
+    /// Seconds to the end at the present pace, where that is known.
+    #[serde(skip)]
+    pub left_s: Option<f64>,
+    /// Training has ended; actors and evaluators may not have.
+    #[serde(skip)]
+    pub trained: bool,
     /// The train thread.
     #[serde(flatten)]
     pub train: TrainStats,
@@ -45,6 +56,28 @@ pub struct Progress {
     /// Rates and shares.
     #[serde(flatten)]
     pub pace: Pace,
+}
+
+impl Progress {
+    /// The report of training alone; `began` is when this process started it.
+    #[must_use]
+    pub fn of_training(stats: &TrainStats, rules: &StopRules, began: Instant) -> Self {
+        Self {
+            updates_total: rules.updates(),
+            elapsed_s: began.elapsed().as_secs_f64(),
+            training_s: stats.first_update.map(|at| at.elapsed().as_secs_f64()),
+            resident_bytes: resident_bytes(),
+            train: stats.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Completes a report whose totals are those of `now`: rates, and the time left.
+    pub fn complete(&mut self, now: Instant, rates: &mut Rates, rules: &StopRules) {
+        rates.fill(now, self);
+        let pace = self.pace.updates_per_s;
+        self.left_s = rules.left_s(self.train.updates, pace, self.training_s);
+    }
 }
 
 /// Rates and shares of the last seconds.

@@ -1,27 +1,24 @@
 //! Measures the progress once a second, and writes a line of metrics into the
 //! run folder every few seconds.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use common::run::machine::resident_bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::batch::collate::CollateCounts;
 use crate::error::LearnerError;
 use crate::replay::priorities::PriorityCounts;
 use crate::replay::watchdog::Standstill;
-use crate::report::progress::{Pace, Progress};
+use crate::report::progress::Progress;
+use crate::report::rates::Rates;
 use crate::report::recorder::Recorder;
 use crate::shared::Shared;
-use crate::training::thread::TrainStats;
+use crate::training::stats::TrainStats;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// Rates are taken over this many reports.
-const RATE_REPORTS: usize = 15;
 /// Every how many progress reports a line of metrics is written.
 const METRICS_EVERY: u32 = 5;
 
@@ -41,35 +38,7 @@ struct Sources {
     recorder: Recorder,
     standstill: Standstill,
     began: Instant,
-    /// The last reports, oldest first: heartbeats come every few seconds, so
-    /// rates are taken over several.
-    last: VecDeque<Mark>,
-    /// Requests for batches at a time.
-    prefetch: usize,
-}
-
-/// What rates are taken of.
-#[derive(Debug, Clone, Copy)]
-struct Mark {
-    at: Instant,
-    updates: u64,
-    env_steps: u64,
-    train_wait_s: f64,
-    limited_s: f64,
-    collate_busy_s: f64,
-}
-
-impl Mark {
-    fn of(at: Instant, p: &Progress) -> Self {
-        Self {
-            at,
-            updates: p.train.updates,
-            env_steps: p.actors.env_steps,
-            train_wait_s: p.train.train_wait_s,
-            limited_s: p.train.limited_s,
-            collate_busy_s: p.collate.collate_busy_s,
-        }
-    }
+    rates: Rates,
 }
 
 impl Reporter {
@@ -99,8 +68,7 @@ impl Reporter {
             train,
             recorder,
             began: now,
-            last: VecDeque::from([Mark::of(now, &begin)]),
-            prefetch,
+            rates: Rates::new(now, &begin, prefetch),
             standstill: Standstill::new(),
         };
         let (stop, stopped) = oneshot::channel();
@@ -146,20 +114,15 @@ impl Sources {
         };
         shared.episodes.store(actors.episodes, Relaxed);
         let mut progress = Progress {
-            updates_total: shared.updates_total,
-            elapsed_s: self.began.elapsed().as_secs_f64(),
-            training_s: train.first_update.map(|at| at.elapsed().as_secs_f64()),
-            resident_bytes: resident_bytes(),
-            over: false,
-            train,
+            trained: shared.over.load(Relaxed),
             collate: self.collate.totals(),
             priorities: self.priorities.totals(),
             actors,
             rows: shared.store.with_ledger(|l| l.totals()),
             shards: shared.store.totals(),
-            pace: Pace::default(),
+            ..Progress::of_training(&train, &shared.stop_rules, self.began)
         };
-        self.rates(&mut progress);
+        progress.complete(Instant::now(), &mut self.rates, &shared.stop_rules);
         self.warn(&progress);
         progress
     }
@@ -180,28 +143,6 @@ impl Sources {
                 "no row was inserted or sampled: look at the actors if sampling waits, \
                  at the shards' status (`replay-server status`) if inserting does"
             );
-        }
-    }
-
-    fn rates(&mut self, progress: &mut Progress) {
-        let now = Mark::of(Instant::now(), progress);
-        if let Some(then) = self.last.front() {
-            let seconds = now.at.duration_since(then.at).as_secs_f64().max(1e-3);
-            #[expect(clippy::cast_precision_loss, reason = "counts within seconds")]
-            let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
-            let pace = &mut progress.pace;
-            pace.updates_per_s = rate(now.updates, then.updates);
-            pace.env_steps_per_s = rate(now.env_steps, then.env_steps);
-            let share = |new: f64, old: f64| ((new - old) / seconds).clamp(0.0, 1.0);
-            pace.train_wait_share = share(now.train_wait_s, then.train_wait_s);
-            pace.collate_share = share(now.collate_busy_s, then.collate_busy_s);
-            #[expect(clippy::cast_precision_loss, reason = "a few requests")]
-            let requests = self.prefetch.max(1) as f64;
-            pace.limited_share = share(now.limited_s / requests, then.limited_s / requests);
-        }
-        self.last.push_back(now);
-        if self.last.len() > RATE_REPORTS {
-            self.last.pop_front();
         }
     }
 }

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use proto::messages::status::LearnerStatus;
 
-use crate::report::progress::Progress;
 use crate::shared::Shared;
 
 /// The status; of one host's actors and evaluators alone where `host` is not empty.
@@ -35,7 +34,7 @@ pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
     LearnerStatus {
         run_id: shared.hello.run_id.clone(),
         updates,
-        updates_total: shared.updates_total,
+        updates_total: shared.stop_rules.updates(),
         weights_version: newest.as_ref().map_or(0, |p| p.version),
         actors,
         shards: shared.store.links(),
@@ -49,7 +48,7 @@ pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
         limited_share: pace.limited_share,
         collate_share: pace.collate_share,
         elapsed_s: now.as_secs_f64(),
-        left_s: left(&progress, updates, shared),
+        left_s: progress.left_s,
         over: shared.over.load(Relaxed),
         weights_age_s: newest.map_or(0.0, |p| p.age().as_secs_f64()),
         evaluators,
@@ -58,22 +57,5 @@ pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
         rows_by_weights_age: rows_by_weights_age.into(),
         min_rows: shared.min_rows,
         rows: rows.rows,
-    }
-}
-
-/// Seconds to the last update at this pace, or to the time limit if that comes first.
-fn left(progress: &Progress, updates: u64, shared: &Shared) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "a time for people")]
-    let updates = shared.updates_total.saturating_sub(updates) as f64;
-    let pace = progress.pace.updates_per_s;
-    let by_updates = (pace > 1e-3).then(|| updates / pace);
-    let limit_s = shared.max_minutes * 60.0;
-    let by_time = progress
-        .training_s
-        .filter(|_| limit_s > 0.0)
-        .map(|trained| (limit_s - trained).max(0.0));
-    match (by_updates, by_time) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
     }
 }

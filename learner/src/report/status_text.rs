@@ -1,5 +1,6 @@
 //! A run's status in words and as JSON, for `landmarl status` and `learner status`.
 
+use common::run::run_folder::run_name;
 use proto::messages::status::{LearnerStatus, ShardSummary};
 use proto::transport::channel;
 use proto::transport::retry::{CALL_DEADLINE, reason, unary};
@@ -56,6 +57,7 @@ fn joined(s: &LearnerStatus) -> usize {
 /// A status with what follows from it.
 #[derive(Serialize)]
 struct Report<'a> {
+    run: &'a str,
     #[serde(flatten)]
     status: &'a LearnerStatus,
     actors_joined: usize,
@@ -68,6 +70,7 @@ struct Report<'a> {
 /// When serde cannot write it.
 pub fn as_json(s: &LearnerStatus) -> serde_json::Result<Value> {
     serde_json::to_value(Report {
+        run: run_name(&s.run_id),
         status: s,
         actors_joined: joined(s),
         limits: bottleneck(s),
@@ -112,7 +115,10 @@ fn head(s: &LearnerStatus) -> Vec<String> {
     vec![
         format!(
             "run {}: {} of {} updates, {:.1} updates/s, {left}",
-            s.run_id, s.updates, s.updates_total, s.updates_per_s
+            run_name(&s.run_id),
+            s.updates,
+            s.updates_total,
+            s.updates_per_s
         ),
         format!(
             "weights version {}, published {} ago; rows by versions behind: {}",

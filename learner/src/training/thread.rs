@@ -7,16 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::config::{Config, SelectorConfig};
-use common::imaging::dataset::Dataset;
-use common::imaging::manifest::TrainingManifest;
 use common::run::throttle::Throttle;
-use common::transition::row::RowShape;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use model::DeviceChoice;
 use proto::messages::weights::Published;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use serde::Serialize;
 use tch::Device;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -25,48 +21,20 @@ use crate::batch::augment::Augmenter;
 use crate::batch::collate::{self, Collate, CollateCounts, READY, Ready};
 use crate::batch::sampler::SampledRows;
 use crate::batch::{Batch, Collator};
-use crate::checkpoint::folder::{CheckpointFolder, load_newest};
+use crate::checkpoint::folder::{CheckpointFolder, load_newest, write_final};
 use crate::checkpoint::{Checkpoint, Surroundings};
 use crate::error::{LearnerError, TrainThreadError};
+use crate::prepare::PreparedRun;
 use crate::replay::priorities::PrioritySink;
 use crate::replay::shards::Store;
-use crate::training::schedule;
-use crate::training::trainer::{StepReport, Trainer};
+use crate::training::stats::TrainStats;
+use crate::training::stop::StopRules;
+use crate::training::trainer::Trainer;
 
 /// How long the thread waits for a batch before it looks for a stop signal.
 const LOOK_UP_EVERY: Duration = Duration::from_millis(50);
 /// Random stream of the augmentation, apart from the trainer's.
 const AUGMENT_STREAM: u64 = 7;
-
-/// What the train thread reports after each update.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct TrainStats {
-    /// Updates done.
-    pub updates: u64,
-    /// Loss of the last update.
-    pub loss: f64,
-    /// Mean |TD error| of the last batch's active agents.
-    pub td_mean: f64,
-    /// Mean Q-value of the last batch's actions.
-    pub q_mean: f64,
-    /// Gradient norm of the last update before clipping.
-    pub grad_norm: f64,
-    /// Learning rate of the last update.
-    pub lr: f64,
-    /// Exponent of the importance weights.
-    pub beta: f64,
-    /// Seconds spent waiting for batches.
-    pub train_wait_s: f64,
-    /// Seconds that batches were held back by the limiter, summed over batches.
-    pub limited_s: f64,
-    /// Version of the newest weights.
-    pub weights_version: u64,
-    /// Checkpoints that could not be written.
-    pub failed_checkpoints: u64,
-    /// When the first update of this process began.
-    #[serde(skip)]
-    pub first_update: Option<Instant>,
-}
 
 /// How training ended.
 #[derive(Debug, Clone)]
@@ -75,6 +43,8 @@ pub struct TrainSummary {
     pub updates: u64,
     /// The last checkpoint.
     pub checkpoint: PathBuf,
+    /// The last weights.
+    pub weights: PathBuf,
     /// All updates were made, or the time limit was reached.
     pub finished: bool,
 }
@@ -82,20 +52,8 @@ pub struct TrainSummary {
 /// Everything that the thread is given.
 #[derive(Debug)]
 pub struct TrainSetup {
-    /// The resolved configuration.
-    pub config: Arc<Config>,
-    /// The training scans.
-    pub dataset: Arc<Dataset>,
-    /// What was trained on.
-    pub manifest: TrainingManifest,
-    /// Name of the run.
-    pub run_id: String,
-    /// Where checkpoints go.
-    pub run_dir: PathBuf,
-    /// Go on from the newest good checkpoint.
-    pub resume: bool,
-    /// Shape of all rows.
-    pub shape: RowShape,
+    /// What is trained, and where checkpoints go.
+    pub run: Arc<PreparedRun>,
     /// The shards and their ledger.
     pub store: Arc<Store>,
     /// Set when it shall stop.
@@ -159,7 +117,7 @@ impl TrainSetup {
             let _ = free_in.send(Batch::default());
         }
         let (ready_in, batches) = bounded(READY);
-        let devices = devices(&self.config)?;
+        let devices = devices(&self.run.config)?;
         let (collate, augmenter) = self.collate(&devices);
         std::thread::Builder::new()
             .name("collate".into())
@@ -182,15 +140,15 @@ impl TrainSetup {
 
     /// On GPUs the windows are left to them, and so is the augmenter given back.
     fn collate(&self, devices: &[Device]) -> (Collate, Augmenter) {
-        let config = &self.config;
+        let (config, shape) = (&self.run.config, self.run.hello.shape);
         let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed);
         rng.set_stream(AUGMENT_STREAM);
         let samples = config.rules.window_size.pow(3);
         let augmenter = Augmenter::new(&config.augment, samples, &mut rng);
         let mut collator = Collator::new(
-            self.dataset.scans.clone(),
+            self.run.dataset.scans.clone(),
             config,
-            usize::from(self.shape.agents),
+            usize::from(shape.agents),
             augmenter.clone(),
             1,
         );
@@ -199,7 +157,7 @@ impl TrainSetup {
         }
         let collate = Collate {
             collator,
-            shape: self.shape,
+            shape,
             replay: config.replay.clone(),
             updates: Arc::clone(&self.updates),
             updates_total: config.learner.updates,
@@ -211,8 +169,7 @@ impl TrainSetup {
     }
 }
 
-/// The devices that share each batch. GPUs that are asked for and not there
-/// have been complained of; they are left out where others are.
+/// The devices that share each batch, without GPUs that are missing, of which the log warns.
 fn devices(config: &Config) -> Result<Vec<Device>, TrainThreadError> {
     let l = &config.learner;
     let (key, names) = match l.devices.as_slice() {
@@ -250,24 +207,24 @@ impl Run {
         devices: &[Device],
         augmenter: &Augmenter,
     ) -> Result<Self, TrainThreadError> {
-        let config = Arc::clone(&setup.config);
+        let config = Arc::clone(&setup.run.config);
         // Replicas are threads of their own; see there.
         model::device::set_threads(1);
-        let landmarks = setup.dataset.landmark_names.clone();
+        let landmarks = setup.run.dataset.landmark_names.clone();
         let mut trainer = Trainer::on(Arc::clone(&config), landmarks, devices)?;
         if devices.iter().any(|d| d.is_cuda()) {
-            trainer.hold_scans(&setup.dataset.scans, augmenter)?;
+            trainer.hold_scans(&setup.run.dataset.scans, augmenter)?;
         }
         tracing::info!(
             ?devices,
             precision = ?config.learner.precision,
             "training on"
         );
-        let manifest_json = serde_json::to_string(&setup.manifest)?;
-        let folder = setup.run_dir.join("checkpoints");
+        let manifest_json = serde_json::to_string(&setup.run.manifest)?;
+        let folder = setup.run.folder.checkpoints();
         let checkpoints = CheckpointFolder::new(&folder, config.checkpoint.keep);
         let mut stats = TrainStats::default();
-        if setup.resume
+        if setup.run.resume
             && let Some(found) = load_newest(&folder)?
         {
             found.checkpoint.restore(&mut trainer, &manifest_json)?;
@@ -304,50 +261,37 @@ impl Run {
         stats.send_replace(self.stats.clone());
         let _ = started.send(());
         let finished = self.updates(batches, free, stats)?;
-        self.publish()?;
+        let last = self.publish()?;
         stats.send_replace(self.stats.clone());
-        let folder = self.setup.run_dir.clone();
+        let folder = self.setup.run.folder.checkpoints();
         let checkpoint = self
             .checkpoint()?
-            .ok_or(TrainThreadError::FinalCheckpoint(folder))?;
+            .ok_or_else(|| TrainThreadError::FinalCheckpoint(folder.clone()))?;
         Ok(TrainSummary {
             updates: self.trainer.updates(),
             checkpoint,
+            weights: write_final(&folder, &last.bytes)?,
             finished,
         })
     }
 
-    /// Trains until the end (true) or until told to stop (false).
+    /// Trains until the end (true) or until the stop flag is set (false).
     fn updates(
         &mut self,
         batches: &Receiver<Ready>,
         free: &Sender<Batch>,
         stats: &watch::Sender<TrainStats>,
     ) -> Result<bool, TrainThreadError> {
-        let config = Arc::clone(&self.setup.config);
-        let limit = (config.learner.max_minutes > 0.0)
-            .then(|| Duration::from_secs_f64(config.learner.max_minutes * 60.0));
-        while self.trainer.updates() < config.learner.updates {
+        let rules = StopRules::new(&self.setup.run.config.learner);
+        loop {
+            let updates = self.trainer.updates();
+            let episodes = self.setup.episodes.load(Ordering::Relaxed);
+            if let Some(reason) = rules.reached(updates, episodes, self.stats.trained()) {
+                tracing::info!(updates, episodes, "{reason}");
+                return Ok(true);
+            }
             if self.setup.stop.load(Ordering::Relaxed) {
                 return Ok(false);
-            }
-            if let (Some(limit), Some(first)) = (limit, self.stats.first_update)
-                && first.elapsed() >= limit
-            {
-                tracing::info!(
-                    updates = self.trainer.updates(),
-                    "time limit learner.max_minutes reached"
-                );
-                return Ok(true);
-            }
-            let episodes = self.setup.episodes.load(Ordering::Relaxed);
-            if (1..=episodes).contains(&config.learner.max_episodes) {
-                tracing::info!(
-                    updates = self.trainer.updates(),
-                    episodes,
-                    "learner.max_episodes reached"
-                );
-                return Ok(true);
             }
             let begin = Instant::now();
             let ready = batches.recv_timeout(LOOK_UP_EVERY);
@@ -363,7 +307,6 @@ impl Run {
                 Err(RecvTimeoutError::Disconnected) => return Err(TrainThreadError::Collate),
             }
         }
-        Ok(true)
     }
 
     fn update(&mut self, ready: Ready) -> Result<Batch, TrainThreadError> {
@@ -377,52 +320,42 @@ impl Run {
         let keys = std::mem::take(&mut batch.keys);
         // Uniform draws ask for no priorities: hundreds of thousands a second
         // would only keep shards from answering.
-        if self.setup.config.replay.selector == SelectorConfig::Prioritised {
+        if self.setup.run.config.replay.selector == SelectorConfig::Prioritised {
             self.setup.sink.push(
                 keys.into_iter()
                     .zip(report.td_errors.iter().copied())
                     .collect(),
             );
         }
-        self.note(&report, limited);
-        let config = &self.setup.config;
+        let config = &self.setup.run.config;
+        self.stats.updated(updates, &report, config);
+        self.stats.limited_s += limited.as_secs_f64();
         let due = |every: u64| updates.is_multiple_of(every);
         if due(config.learner.publish_every) {
             self.publish()?;
         }
-        if due(self.setup.config.checkpoint.every) {
-            // Training goes on without it; the folder counts and complains.
+        if due(self.setup.run.config.checkpoint.every) {
+            // Training goes on without it; the folder counts and logs failures.
             self.checkpoint()?;
             self.stats.failed_checkpoints = self.checkpoints.failures();
         }
         Ok(batch)
     }
 
-    fn note(&mut self, report: &StepReport, limited: Duration) {
-        let config = &self.setup.config;
-        let stats = &mut self.stats;
-        stats.updates = self.trainer.updates();
-        stats.loss = report.loss;
-        stats.td_mean = report.td_mean();
-        stats.q_mean = report.q_mean;
-        stats.grad_norm = report.grad_norm;
-        stats.lr = report.lr;
-        stats.beta = schedule::beta(&config.replay, stats.updates, config.learner.updates);
-        stats.limited_s += limited.as_secs_f64();
-    }
-
-    fn publish(&mut self) -> Result<(), TrainThreadError> {
+    fn publish(&mut self) -> Result<Arc<Published>, TrainThreadError> {
         self.stats.weights_version += 1;
         let version = self.stats.weights_version;
         let bytes = self.trainer.weights_bytes(version)?;
-        let published = Published::new(version, self.trainer.updates(), bytes);
-        self.setup.publisher.send_replace(Some(Arc::new(published)));
-        Ok(())
+        let published = Arc::new(Published::new(version, self.trainer.updates(), bytes));
+        self.setup
+            .publisher
+            .send_replace(Some(Arc::clone(&published)));
+        Ok(published)
     }
 
     fn checkpoint(&mut self) -> Result<Option<PathBuf>, TrainThreadError> {
         let around = Surroundings {
-            run_id: self.setup.run_id.clone(),
+            run_id: self.setup.run.hello.run_id.clone(),
             weights_version: self.stats.weights_version,
             manifest_json: self.manifest_json.clone(),
             books: self.setup.store.with_ledger(|l| l.books().clone()),

@@ -7,15 +7,15 @@ mod shard;
 
 use std::time::Duration;
 
-use learner::LearnerError;
 use proto::messages::chunks::Chunk;
 use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
+use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
 use proto::messages::status::{ActorReport, ActorState};
 use proto::messages::weights::{Receiver, WatchRequest};
 use proto::wire;
-use setup::{Run, config};
+use setup::{Run, config, prepare};
 use tokio::task::JoinHandle;
 use tonic::Code;
 
@@ -131,7 +131,7 @@ async fn a_run_trains_to_its_end_and_tells_everyone() {
     assert!(60 * 8 <= (inserted + 100) * 4 + 8 * 8, "{inserted}");
     let read = learner::checkpoint::inference_weights(&summary.checkpoint).unwrap();
     assert_eq!(read.metadata[learner::training::trainer::UPDATES_KEY], "60");
-    let metrics = std::fs::read_to_string(run.dir.path().join("metrics.jsonl")).unwrap();
+    let metrics = std::fs::read_to_string(run.run_dir.join("metrics.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
     assert_eq!(last["updates"], 60);
 }
@@ -221,6 +221,20 @@ async fn strangers_are_refused_in_a_sentence() {
     assert!(status.message().contains("rules.max_steps"), "{status}");
     let status = refused(|j| j.hello.run_id = "another".into()).await;
     assert!(status.message().contains("another"), "{status}");
+    // The run's name stands for its id.
+    let join = JoinRequest {
+        hello: Hello {
+            run_id: "it".into(),
+            ..run.hello()
+        },
+        slots: 1,
+        host: "test".into(),
+        manifest_json: run.manifest_json(),
+        config_json: run.config.shared_json().into(),
+    };
+    let reply = run.client().join(wire::JoinRequest::from(join)).await;
+    let joined = reply.unwrap().into_inner().run_id;
+    assert_eq!(joined, run.hello().run_id);
     // A heartbeat of a life that nobody knows.
     let stranger = Writer {
         actor: 77,
@@ -277,13 +291,12 @@ async fn a_stopped_run_goes_on_where_it_was() {
     assert_eq!(walks, 4, "learner.max_episodes is of the whole run");
     // Other rules: refused before anything is served.
     let other = config(|c| c.rules.max_steps = 9);
-    let mut refused = again.again(other, true).await;
-    match refused.ended().await {
-        Err(LearnerError::Train(error)) => {
-            assert!(error.to_string().contains("rules are"), "{error}");
-        }
-        other => panic!("{other:?}"),
-    }
+    let error = prepare(again.dir.path(), &other, true).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("cannot be continued: its configuration digest"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,9 @@
 //! A learner of tiny scans, with two shards.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use common::config::Config;
@@ -12,7 +13,9 @@ use common::imaging::geometry::{Affine, AxisMap, Geometry};
 use common::imaging::manifest::volume_hash;
 use common::imaging::scan::Scan;
 use common::imaging::volume::Volume;
-use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
+use common::run::run_folder::{ClaimedFolder, RunFolderError};
+use learner::checkpoint::files::CheckpointFiles;
+use learner::{LearnerError, LearnerSetup, LearnerSummary, PreparedRun, Progress};
 use proto::messages::hello::Hello;
 use proto::transport::channel::Channel;
 use proto::transport::security::Security;
@@ -21,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::shard::{SHAPE, Shard};
+use crate::shard::Shard;
 
 /// Two landmarks, windows of 8³, batches of 8, 50 rows first.
 pub fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
@@ -77,10 +80,19 @@ fn dataset() -> Arc<Dataset> {
     })
 }
 
+/// The run `it` in a folder of runs.
+pub fn prepare(runs: &Path, config: &Config, resume: bool) -> Result<PreparedRun, RunFolderError> {
+    let now = SystemTime::now();
+    let claimed = ClaimedFolder::open_or_create(runs, "it", now)?;
+    PreparedRun::new(claimed, config.clone(), dataset(), resume, now)
+}
+
 type Ended = Result<LearnerSummary, LearnerError>;
 
 pub struct Run {
     pub config: Arc<Config>,
+    pub hello: Hello,
+    pub run_dir: PathBuf,
     pub shards: Vec<Shard>,
     pub progress: watch::Receiver<Progress>,
     pub dir: Arc<tempfile::TempDir>,
@@ -124,16 +136,11 @@ impl Run {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, progress) = watch::channel(Progress::default());
+        let run = Arc::new(prepare(dir.path(), &config, resume).unwrap());
         let setup = LearnerSetup {
-            config: Arc::clone(&config),
-            dataset: dataset(),
-            run_id: "it".into(),
-            run_dir: dir.path().to_owned(),
-            checkpoints: Arc::new(learner::checkpoint::files::CheckpointFiles::new(
-                &dir.path().join("checkpoints"),
-            )),
+            run: Arc::clone(&run),
+            checkpoints: Arc::new(CheckpointFiles::new(&run.folder.checkpoints())),
             shards: addresses.clone(),
-            resume,
             security: Security::none(),
             progress: sender,
         };
@@ -144,6 +151,8 @@ impl Run {
         let stop = std::sync::Mutex::new(Some(stop));
         Self {
             config,
+            hello: run.hello.clone(),
+            run_dir: run.folder.path().to_owned(),
             shards,
             progress,
             dir,
@@ -160,12 +169,7 @@ impl Run {
     }
 
     pub fn hello(&self) -> Hello {
-        Hello {
-            run_id: "it".into(),
-            manifest: dataset().manifest(RULES_VERSION).digest(),
-            config_digest: self.config.digest(),
-            shape: SHAPE,
-        }
+        self.hello.clone()
     }
 
     pub fn manifest_json(&self) -> Bytes {

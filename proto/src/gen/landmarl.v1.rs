@@ -1108,15 +1108,18 @@ pub struct EvaluatorBeatRequest {
     /// What it found since the last beat.
     #[prost(message, optional, tag = "4")]
     pub evaluation: ::core::option::Option<Evaluation>,
-    /// The evaluation as a line of validation.jsonl, for the learner to write;
-    /// empty where the evaluator writes into the run folder itself.
+    /// The evaluation as a line of validation.jsonl, for the learner to write.
     #[prost(bytes = "bytes", tag = "5")]
     pub line_json: ::prost::bytes::Bytes,
     /// What the config digest was made from, so that a refusal can name the keys.
     #[prost(bytes = "bytes", tag = "6")]
     pub config_json: ::prost::bytes::Bytes,
+    /// The manifest of its scans as JSON, until the learner has answered once: the
+    /// learner warns of scans that are trained on.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub manifest_json: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EvaluatorBeatReply {
     #[prost(string, tag = "1")]
     pub run_id: ::prost::alloc::string::String,
@@ -1129,9 +1132,31 @@ pub struct EvaluatorBeatReply {
     /// The last weights of a run that is over; worth an evaluation still. Absent before.
     #[prost(uint64, optional, tag = "4")]
     pub last_version: ::core::option::Option<u64>,
-    /// Updates of the newest evaluation that the learner knows of.
-    #[prost(uint64, optional, tag = "5")]
-    pub last_updates: ::core::option::Option<u64>,
+    /// The newest evaluation of the run, and the one with the least mean error;
+    /// absent where there is none.
+    #[prost(message, optional, tag = "6")]
+    pub last_evaluation: ::core::option::Option<Evaluation>,
+    #[prost(message, optional, tag = "7")]
+    pub best_evaluation: ::core::option::Option<Evaluation>,
+    /// What errors are compared with.
+    #[prost(message, optional, tag = "8")]
+    pub baseline: ::core::option::Option<MeanPositionBaseline>,
+}
+/// The mean position of each agent's landmark in the training scans.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MeanPositionBaseline {
+    /// How many scans.
+    #[prost(uint32, tag = "1")]
+    pub scans: u32,
+    /// One per agent.
+    #[prost(message, repeated, tag = "2")]
+    pub positions: ::prost::alloc::vec::Vec<MeanPosition>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MeanPosition {
+    /// RAS mm; empty where no training scan shows the landmark, else three numbers.
+    #[prost(double, repeated, tag = "1")]
+    pub ras_mm: ::prost::alloc::vec::Vec<f64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeepBestReply {}
@@ -1189,7 +1214,6 @@ pub struct PullCheckpointRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LearnerStatus {
     #[prost(string, tag = "1")]
-    #[serde(rename = "run")]
     pub run_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub updates: u64,

@@ -2,9 +2,11 @@
 
 use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
+use crate::messages::pack;
 use crate::messages::status::Evaluation;
 use crate::wire;
 use bytes::Bytes;
+use common::run::baseline::MeanPositionBaseline;
 
 /// A line of validation.jsonl, at most: bounds what an evaluator can make the learner write.
 const LINE_BYTES_MAX: usize = 4 << 20;
@@ -21,14 +23,16 @@ pub struct EvaluatorBeat {
     pub evaluating: Option<u64>,
     /// What it found since the last beat.
     pub evaluation: Option<Evaluation>,
-    /// The same as a line of validation.jsonl, where the learner shall write it.
+    /// The same as a line of validation.jsonl, for the learner to write.
     pub line_json: Bytes,
     /// What the config digest was made from, so that a refusal can name the keys.
     pub config_json: Bytes,
+    /// The manifest of its scans as JSON, until the learner has answered once; then empty.
+    pub manifest_json: Bytes,
 }
 
-/// What the learner replies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The learner's reply.
+#[derive(Debug, Clone, PartialEq)]
 pub struct EvaluatorBeatReply {
     /// The run. Not empty.
     pub run_id: String,
@@ -38,8 +42,12 @@ pub struct EvaluatorBeatReply {
     pub wanted: bool,
     /// The last weights of a run that is over.
     pub last_version: Option<u64>,
-    /// Updates of the newest evaluation that the learner knows of.
-    pub last_updates: Option<u64>,
+    /// The newest evaluation of the run.
+    pub last_evaluation: Option<Evaluation>,
+    /// The one with the least mean error.
+    pub best_evaluation: Option<Evaluation>,
+    /// What errors are compared with.
+    pub baseline: MeanPositionBaseline,
 }
 
 impl From<EvaluatorBeat> for wire::EvaluatorBeatRequest {
@@ -51,6 +59,7 @@ impl From<EvaluatorBeat> for wire::EvaluatorBeatRequest {
             evaluation: beat.evaluation,
             line_json: beat.line_json,
             config_json: beat.config_json,
+            manifest_json: beat.manifest_json,
         }
     }
 }
@@ -71,6 +80,42 @@ impl TryFrom<wire::EvaluatorBeatRequest> for EvaluatorBeat {
             evaluation: beat.evaluation.map(Evaluation::checked).transpose()?,
             line_json: beat.line_json,
             config_json: beat.config_json,
+            manifest_json: beat.manifest_json,
+        })
+    }
+}
+
+impl From<MeanPositionBaseline> for wire::MeanPositionBaseline {
+    fn from(baseline: MeanPositionBaseline) -> Self {
+        let position = |ras_mm: Option<[f64; 3]>| wire::MeanPosition {
+            ras_mm: ras_mm.map(Vec::from).unwrap_or_default(),
+        };
+        Self {
+            scans: u32::try_from(baseline.scans).unwrap_or(u32::MAX),
+            positions: baseline.ras_mm.into_iter().map(position).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::MeanPositionBaseline> for MeanPositionBaseline {
+    type Error = ProtocolError;
+
+    fn try_from(baseline: wire::MeanPositionBaseline) -> Result<Self, ProtocolError> {
+        let position = |p: wire::MeanPosition| match p.ras_mm.as_slice() {
+            [] => Ok(None),
+            &[x, y, z] if [x, y, z].iter().all(|v| v.is_finite()) => Ok(Some([x, y, z])),
+            other => {
+                let why = format!("none or three finite numbers are needed, got {other:?}");
+                Err(ProtocolError::invalid("baseline.ras_mm", why))
+            }
+        };
+        Ok(Self {
+            scans: pack::narrow("baseline.scans", baseline.scans)?,
+            ras_mm: baseline
+                .positions
+                .into_iter()
+                .map(position)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -82,7 +127,9 @@ impl From<EvaluatorBeatReply> for wire::EvaluatorBeatReply {
             stop: reply.stop,
             wanted: reply.wanted,
             last_version: reply.last_version,
-            last_updates: reply.last_updates,
+            last_evaluation: reply.last_evaluation,
+            best_evaluation: reply.best_evaluation,
+            baseline: Some(reply.baseline.into()),
         }
     }
 }
@@ -99,7 +146,12 @@ impl TryFrom<wire::EvaluatorBeatReply> for EvaluatorBeatReply {
             stop: reply.stop,
             wanted: reply.wanted,
             last_version: reply.last_version,
-            last_updates: reply.last_updates,
+            last_evaluation: reply.last_evaluation.map(Evaluation::checked).transpose()?,
+            best_evaluation: reply.best_evaluation.map(Evaluation::checked).transpose()?,
+            baseline: reply
+                .baseline
+                .ok_or(ProtocolError::Missing("baseline"))?
+                .try_into()?,
         })
     }
 }
@@ -122,30 +174,42 @@ mod tests {
             evaluation: Some(evaluation()),
             line_json: Bytes::from_static(b"{}"),
             config_json: Bytes::from_static(b"{}"),
+            manifest_json: Bytes::from_static(b"{}"),
         };
-        let message = wire::EvaluatorBeatRequest::from(beat.clone());
-        assert_eq!(EvaluatorBeat::try_from(message.clone()), Ok(beat));
+        let request = wire::EvaluatorBeatRequest::from(beat.clone());
+        assert_eq!(EvaluatorBeat::try_from(request.clone()), Ok(beat));
         let reply = EvaluatorBeatReply {
             run_id: "skulls-1".into(),
             stop: true,
             wanted: true,
             last_version: None,
-            last_updates: Some(0),
+            last_evaluation: Some(evaluation()),
+            best_evaluation: None,
+            baseline: MeanPositionBaseline {
+                scans: 3,
+                ras_mm: vec![Some([1.0, -2.0, 3.5]), None],
+            },
         };
-        assert_eq!(
-            EvaluatorBeatReply::try_from(wire::EvaluatorBeatReply::from(reply.clone())),
-            Ok(reply)
-        );
+        let message = wire::EvaluatorBeatReply::from(reply.clone());
+        assert_eq!(EvaluatorBeatReply::try_from(message.clone()), Ok(reply));
+        for ras_mm in [vec![1.0, 2.0], vec![1.0, 2.0, f64::NAN]] {
+            let mut broken = message.clone();
+            broken.baseline.as_mut().unwrap().positions[0].ras_mm = ras_mm;
+            let error = EvaluatorBeatReply::try_from(broken)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("baseline.ras_mm"), "{error}");
+        }
         let two_lines = wire::EvaluatorBeatRequest {
             line_json: Bytes::from_static(b"{}\n{}"),
-            ..message.clone()
+            ..request.clone()
         };
         let nan = wire::EvaluatorBeatRequest {
             evaluation: Some(Evaluation {
                 mean_error_mm: f64::NAN,
                 ..evaluation()
             }),
-            ..message
+            ..request
         };
         for (broken, field) in [(two_lines, "line_json"), (nan, "mean_error_mm")] {
             let error = EvaluatorBeat::try_from(broken).unwrap_err().to_string();

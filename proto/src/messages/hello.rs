@@ -5,6 +5,7 @@ use crate::messages::mismatch::{Difference, HelloMismatch};
 use crate::messages::pack;
 use crate::wire;
 use bytes::Bytes;
+use common::config::Config;
 use common::transition::row::{ROW_VERSION, RowShape};
 
 /// Raised by every incompatible change of the .proto files.
@@ -30,6 +31,21 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// The hello of a member of the run `run_id` with this configuration, its landmarks resolved,
+    /// and the digest of the scans that it holds.
+    #[must_use]
+    pub fn new(run_id: &str, config: &Config, manifest: [u8; 32]) -> Self {
+        Self {
+            run_id: run_id.to_owned(),
+            manifest,
+            config_digest: config.digest(),
+            shape: RowShape {
+                agents: config.row_agents(),
+                history: u8::try_from(config.rules.history).unwrap_or(u8::MAX),
+            },
+        }
+    }
+
     /// Compares a server's hello (`self`) with a client's, and names everything
     /// that differs. An empty run id of the client agrees with every run; all
     /// messages but a join refuse it on arrival.

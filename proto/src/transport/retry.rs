@@ -42,6 +42,19 @@ pub fn is_retryable(status: &Status) -> bool {
     )
 }
 
+/// Whether the peer refuses the caller: the same call will fail again.
+#[must_use]
+pub fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+    )
+}
+
 /// A status in words, with what lies behind it: of a failed handshake the message
 /// alone says "transport error".
 #[must_use]

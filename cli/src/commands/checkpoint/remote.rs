@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context as _;
 use common::config::{Config, Sources};
 use common::imaging::manifest::hex;
-use common::run::run_folder::rfc3339;
+use common::run::run_folder::{rfc3339, run_name};
 use proto::messages::checkpoints::{CheckpointInfo, CheckpointList};
 use proto::transport::channel::learner_client;
 use proto::transport::retry::{reason, unary};
@@ -26,12 +26,12 @@ pub fn list(address: &str, security: &Security, json: bool) -> anyhow::Result<()
     let list = runtime()?.block_on(ask(address, security))?;
     if json {
         let entries: Vec<_> = list.checkpoints.iter().map(as_json).collect();
-        let text = serde_json::json!({ "run": list.run_id, "checkpoints": entries });
+        let text = serde_json::json!({ "run": run_name(&list.run_id), "checkpoints": entries });
         console::data(&(serde_json::to_string_pretty(&text)? + "\n"))?;
     } else if list.checkpoints.is_empty() {
         console::note(&format!(
             "run {} has written no checkpoint yet",
-            list.run_id
+            run_name(&list.run_id)
         ));
     } else {
         console::data(&table(&list.checkpoints).render())?;

@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actor::evaluation::validate::Validator;
+use actor::evaluation::evaluator::{self, EvaluatorSetup};
 use actor::session::counters::Counters;
 use actor::session::metrics::{ActorMetrics, EvaluatorMetrics};
 use actor::{ActorSetup, Ending};
 use anyhow::Context as _;
-use common::run::durable::write_atomic;
+use common::run::run_folder::RunFolder;
 use common::run::telemetry::Control;
+use learner::actors::evaluations::BEST;
 use learner::checkpoint::files::CheckpointFiles;
 use learner::report::metrics::LearnerMetrics;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
-use proto::messages::weights::Published;
-use proto::transport::channel::{connect_lazy, learner_client};
+use proto::messages::status::Evaluation;
 use proto::transport::http::{self, Serving};
 use proto::transport::metrics::{Metrics, Process};
 use proto::transport::security::Security;
@@ -25,7 +25,6 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::display::{Display, Moment};
-use super::follow::{Evaluator, Newest, follow};
 use super::plan::Plan;
 use super::shards::{configs, loopback, serve};
 use crate::output::console;
@@ -40,11 +39,32 @@ const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
 pub struct Ended {
     pub updates: u64,
     pub interrupted: bool,
-    /// The best and the last error on the selection scans.
+    /// The best and the last error on the validation scans.
     pub validation_mm: Option<(f64, f64)>,
-    pub constant_guess_mm: Option<f64>,
+    /// The mean-position baseline on the validation scans.
+    pub baseline_mm: Option<f64>,
     /// What to evaluate next.
-    pub weights: Option<PathBuf>,
+    pub weights: PathBuf,
+}
+
+impl Ended {
+    /// Names the best weights of the run where there are some, else the last ones.
+    pub fn new(
+        (updates, interrupted): (u64, bool),
+        (best, last): (Option<Evaluation>, Option<Evaluation>),
+        folder: &RunFolder,
+        weights: PathBuf,
+    ) -> Self {
+        let mm = |e: Option<Evaluation>| e.map(|e| e.mean_error_mm);
+        let best_file = folder.checkpoints().join(BEST);
+        Self {
+            updates,
+            interrupted,
+            validation_mm: mm(best).zip(mm(last)),
+            baseline_mm: last.and_then(|e| e.constant_guess_mm),
+            weights: Some(best_file).filter(|f| f.is_file()).unwrap_or(weights),
+        }
+    }
 }
 
 /// Runs everything on its own runtime.
@@ -66,16 +86,12 @@ struct Cluster {
     learner: JoinHandle<Result<LearnerSummary, LearnerError>>,
     shards: JoinSet<anyhow::Result<()>>,
     actors: JoinSet<anyhow::Result<()>>,
-    evaluator: Option<Evaluator>,
-    follower: JoinHandle<()>,
+    evaluators: JoinSet<anyhow::Result<()>>,
     progress: watch::Receiver<Progress>,
-    /// Updates to do.
-    total: u64,
-    counters: Vec<Arc<Counters>>,
     errors: watch::Receiver<Option<(f64, f64)>>,
-    newest: watch::Receiver<Newest>,
     stop_learner: watch::Sender<bool>,
-    stop_actors: watch::Sender<bool>,
+    /// Actors and evaluator.
+    stop_members: watch::Sender<bool>,
     stop_shards: watch::Sender<bool>,
 }
 
@@ -86,28 +102,55 @@ fn learner_setup(
     progress: watch::Sender<Progress>,
 ) -> LearnerSetup {
     LearnerSetup {
-        config: Arc::clone(&plan.config),
-        dataset: Arc::clone(&plan.dataset),
-        run_id: plan.hello.run_id.clone(),
-        run_dir: plan.folder.path().to_owned(),
-        checkpoints: Arc::new(CheckpointFiles::new(&plan.folder.checkpoints())),
+        run: Arc::clone(&plan.run),
+        checkpoints: Arc::new(CheckpointFiles::new(&plan.run.folder.checkpoints())),
         shards,
-        resume: plan.resume,
         security: Security::none(),
         progress,
     }
 }
 
+/// An actor of this process.
+fn actor_setup(plan: &Plan, learner: &str, counters: &Arc<Counters>) -> ActorSetup {
+    ActorSetup {
+        config: Arc::clone(&plan.run.config),
+        dataset: Arc::clone(&plan.run.dataset),
+        learner: learner.to_owned(),
+        run_id: Some(plan.run.hello.run_id.clone()),
+        security: Security::none(),
+        counters: Arc::clone(counters),
+    }
+}
+
+/// The evaluator of this process.
+fn evaluator_setup(
+    plan: &Plan,
+    learner: &str,
+    errors: watch::Sender<Option<(f64, f64)>>,
+) -> EvaluatorSetup {
+    EvaluatorSetup {
+        config: Arc::clone(&plan.run.config),
+        validation: plan.validation.clone(),
+        device: plan.run.config.learner.device.clone(),
+        // The learner and the actors need the other cores.
+        threads: 1,
+        learner: learner.to_owned(),
+        security: Security::none(),
+        errors,
+        run_id: Some(plan.run.hello.run_id.clone()),
+    }
+}
+
 /// Serves metrics, health and the log level, where the configuration says so.
 async fn observe(plan: &Plan, log: &Control, metrics: Metrics) -> anyhow::Result<Option<Serving>> {
-    let config = &plan.config;
+    let config = &plan.run.config;
     let insecure = config.cluster.insecure;
     // The configuration's certificates are those of a cluster's processes; here
     // only HTTP can be reached from outside.
     let security = Security::from_config(&config.cluster)?;
     let listener = http::bind(&config.http.listen, &security, insecure).await?;
     let process = Process::new("landmarl", Some(log.clone()));
-    metrics.add(process.writes_to("run", plan.folder.path()));
+    metrics.add(process.writes_to("run", plan.run.folder.path()));
     Ok(http::spawn(
         listener,
         http::standard(metrics, log.clone()),
@@ -115,16 +158,14 @@ async fn observe(plan: &Plan, log: &Control, metrics: Metrics) -> anyhow::Result
     ))
 }
 
-async fn run(mut plan: Plan, metrics: &Metrics) -> anyhow::Result<Ended> {
+async fn run(plan: Plan, metrics: &Metrics) -> anyhow::Result<Ended> {
     let signals = Signals::listen()?;
-    let validator = plan.validator.take();
-    let mut cluster = Cluster::start(&plan, validator, metrics)?;
-    let total = plan.config.learner.updates;
-    let mut display = Display::new(total);
+    let mut cluster = Cluster::start(&plan, metrics)?;
+    let mut display = Display::new(plan.run.config.learner.updates);
     let outcome = cluster.watch(&mut display, signals).await;
     display.finish();
     let _ = cluster.stop_learner.send(true);
-    let _ = cluster.stop_actors.send(true);
+    let _ = cluster.stop_members.send(true);
     let (summary, interrupted) = match outcome {
         Ok(ended) => ended,
         Err(error) => {
@@ -132,12 +173,20 @@ async fn run(mut plan: Plan, metrics: &Metrics) -> anyhow::Result<Ended> {
             if !cluster.learner.is_finished() {
                 let _ = tokio::time::timeout(LAST_CHECKPOINT, &mut cluster.learner).await;
             }
+            // A process that exits while a thread computes in libtorch may crash instead.
+            drain(&mut cluster.evaluators).await;
             cluster.actors.shutdown().await;
             cluster.shards.shutdown().await;
             return Err(error);
         }
     };
-    cluster.finish(&plan, &summary, interrupted).await
+    cluster.finish().await;
+    Ok(Ended::new(
+        (summary.updates, interrupted),
+        (summary.best_evaluation, summary.last_evaluation),
+        &plan.run.folder,
+        summary.weights,
+    ))
 }
 
 /// Ends when the sender says so, or is gone.
@@ -146,67 +195,45 @@ async fn stopped(mut signal: watch::Receiver<bool>) {
 }
 
 impl Cluster {
-    fn start(plan: &Plan, validator: Option<Validator>, metrics: &Metrics) -> anyhow::Result<Self> {
+    fn start(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Self> {
         let (stop_learner, learner_stops) = watch::channel(false);
-        let (stop_actors, actors_stop) = watch::channel(false);
+        let (stop_members, members_stop) = watch::channel(false);
         let (stop_shards, shards_stop) = watch::channel(false);
-        let (mut shards, mut actors) = (JoinSet::new(), JoinSet::new());
+        let mut shards = JoinSet::new();
+        let (mut actors, mut evaluators) = (JoinSet::new(), JoinSet::new());
+        let (config, hello) = (&plan.run.config, &plan.run.hello);
         let mut addresses = Vec::new();
-        for config in configs(
-            &plan.config,
-            &plan.hello,
-            plan.incarnation,
-            &plan.folder.replay(),
-        ) {
+        for shard in configs(config, hello, plan.incarnation, &plan.run.folder.replay()) {
             let (listener, address) = loopback()?;
             addresses.push(address);
             let stop = stopped(shards_stop.clone());
-            shards.spawn(serve(config, listener, metrics.clone(), stop));
+            shards.spawn(serve(shard, listener, metrics.clone(), stop));
         }
-        let (listener, address) = loopback()?;
+        let (listener, learner) = loopback()?;
         let (tell, progress) = watch::channel(Progress::default());
         metrics.add(LearnerMetrics::new(progress.clone()));
         let setup = learner_setup(plan, addresses, tell);
-        let learner = tokio::spawn(learner::run(setup, listener, stopped(learner_stops)));
-        let mut counters = Vec::new();
-        for place in 0..plan.config.actor.count {
-            counters.push(Arc::new(Counters::default()));
-            metrics.add(ActorMetrics::new(Arc::clone(&counters[place]), place));
-            let setup = ActorSetup {
-                config: Arc::clone(&plan.config),
-                dataset: Arc::clone(&plan.dataset),
-                learner: address.clone(),
-                run_id: Some(plan.hello.run_id.clone()),
-                security: Security::none(),
-                counters: Arc::clone(&counters[place]),
-            };
-            actors.spawn(act(setup, stopped(actors_stop.clone())));
+        for place in 0..config.actor.count {
+            let counters = Arc::default();
+            metrics.add(ActorMetrics::new(Arc::clone(&counters), place));
+            let setup = actor_setup(plan, &learner, &counters);
+            actors.spawn(act(setup, stopped(members_stop.clone())));
         }
-        let (tell_newest, newest) = watch::channel(None);
         let (tell_errors, errors) = watch::channel(None);
         metrics.add(EvaluatorMetrics::new(errors.clone()));
-        let every = plan.config.validation.every;
-        let evaluator = validator
-            .map(|v| Evaluator::spawn(v, every, newest.clone(), tell_errors))
-            .transpose()?;
-        let follower = tokio::spawn(follow(
-            learner_client(connect_lazy(&address)?),
-            plan.hello.clone(),
-            tell_newest,
-        ));
+        if !plan.validation.is_empty() {
+            let setup = evaluator_setup(plan, &learner, tell_errors);
+            evaluators.spawn(evaluate(setup, stopped(members_stop)));
+        }
         Ok(Self {
-            learner,
+            learner: tokio::spawn(learner::run(setup, listener, stopped(learner_stops))),
             shards,
             actors,
-            evaluator,
-            follower,
+            evaluators,
             progress,
-            total: plan.config.learner.updates,
-            counters,
             errors,
-            newest,
             stop_learner,
-            stop_actors,
+            stop_members,
             stop_shards,
         })
     }
@@ -231,6 +258,9 @@ impl Cluster {
                 Some(ended) = self.actors.join_next() => {
                     ended.context("an actor's task")??;
                 }
+                Some(ended) = self.evaluators.join_next() => {
+                    ended.context("the evaluator's task")??;
+                }
                 () = signals.next(), if !interrupted => {
                     interrupted = true;
                     console::note("stopping with a checkpoint; Ctrl-C again stops at once");
@@ -239,70 +269,34 @@ impl Cluster {
                 }
                 _ = ticks.tick() => {
                     display.show(Instant::now(), &self.moment());
-                    if self.evaluator.as_ref().is_some_and(Evaluator::failed) {
-                        let evaluator = self.evaluator.take().context("the evaluator")?;
-                        join(evaluator).await.context("validate")?;
-                    }
                 }
             }
         }
     }
 
     fn moment(&self) -> Moment {
-        let p = self.progress.borrow();
-        let waiting = (p.train.updates == 0).then(|| match p.rows.limiter.as_str() {
-            "" | "open" => "starting".to_owned(),
-            why => why.to_owned(),
-        });
+        let progress = self.progress.borrow().clone();
+        let waiting = if progress.trained && !self.evaluators.is_empty() {
+            Some("waiting for the evaluation of the final weights".to_owned())
+        } else {
+            (progress.train.updates == 0).then(|| match progress.rows.limiter.as_str() {
+                "" | "open" => "starting".to_owned(),
+                why => why.to_owned(),
+            })
+        };
         Moment {
-            updates: p.train.updates,
-            updates_total: self.total,
-            env_steps: self.counters.iter().map(|c| c.read().env_steps).sum(),
-            samples_per_insert: p.rows.samples_per_insert,
-            loss: (p.train.updates > 0).then_some(p.train.loss),
+            progress,
             validation_mm: *self.errors.borrow(),
             waiting,
         }
     }
 
-    /// After the learner: everything else stops, the final weights are kept and validated.
-    async fn finish(
-        mut self,
-        plan: &Plan,
-        summary: &LearnerSummary,
-        interrupted: bool,
-    ) -> anyhow::Result<Ended> {
+    /// After the learner, everything else stops.
+    async fn finish(mut self) {
+        drain(&mut self.evaluators).await;
         drain(&mut self.actors).await;
         let _ = self.stop_shards.send(true);
         drain(&mut self.shards).await;
-        // Its sender goes with the follower: that is how the evaluator learns
-        // that no more weights will come.
-        self.follower.abort();
-        let last = self.newest.borrow().clone();
-        let mut ended = Ended {
-            updates: summary.updates,
-            interrupted,
-            validation_mm: None,
-            constant_guess_mm: None,
-            weights: None,
-        };
-        if let Some(last) = &last {
-            let path = plan.folder.checkpoints().join("final.safetensors");
-            write_atomic(&path, &last.bytes)?;
-            ended.weights = Some(path);
-        }
-        if let Some(evaluator) = self.evaluator.take() {
-            let mut validator = join(evaluator).await?;
-            let last = last.filter(|l| !interrupted && Some(l.updates) != validator.last_updates());
-            if let Some(last) = last {
-                validator = validate_last(validator, last).await?;
-            }
-            ended.validation_mm = validator.errors_mm();
-            ended.constant_guess_mm = validator.constant_guess_mm();
-        }
-        let best = plan.folder.checkpoints().join("best.safetensors");
-        ended.weights = Some(best).filter(|b| b.is_file()).or(ended.weights);
-        Ok(ended)
     }
 }
 
@@ -316,24 +310,6 @@ async fn drain(tasks: &mut JoinSet<anyhow::Result<()>>) {
     }
 }
 
-async fn validate_last(
-    mut validator: Validator,
-    last: Arc<Published>,
-) -> anyhow::Result<Validator> {
-    console::note("validating the final weights");
-    let task = tokio::task::spawn_blocking(move || {
-        validator.validate(&last)?;
-        anyhow::Ok(validator)
-    });
-    task.await.context("the last validation")?
-}
-
-async fn join(evaluator: Evaluator) -> anyhow::Result<Validator> {
-    tokio::task::spawn_blocking(move || evaluator.join())
-        .await
-        .context("the evaluator's task")?
-}
-
 async fn act(
     setup: ActorSetup,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -342,6 +318,14 @@ async fn act(
     match summary.ending {
         Ending::RunOver | Ending::Shutdown => Ok(()),
     }
+}
+
+async fn evaluate(
+    setup: EvaluatorSetup,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> anyhow::Result<()> {
+    evaluator::run(setup, stop).await.context("validate")?;
+    Ok(())
 }
 
 /// Ctrl-C, and what `docker stop` sends.

@@ -14,18 +14,18 @@ use actor::evaluation::validate::Validator;
 use anyhow::Context as _;
 use common::config::{Config, Precision};
 use common::environment::rules::RULES_VERSION;
-use common::run::durable::write_atomic;
-use common::run::machine::resident_bytes;
+use common::imaging::manifest::TrainingManifest;
 use learner::Progress;
+use learner::actors::evaluations::{Evaluations, warn_of_training_scans};
 use learner::actors::registry::ActorTotals;
-use learner::checkpoint::folder::{CheckpointFolder, load_newest};
+use learner::checkpoint::folder::{CheckpointFolder, load_newest, write_final};
 use learner::replay::limiter::RowTotals;
-use learner::report::progress::Pace;
+use learner::report::rates::Rates;
 use learner::report::recorder::Recorder;
-use learner::training::schedule;
-use learner::training::thread::TrainStats;
-use learner::training::trainer::StepReport;
+use learner::training::stats::TrainStats;
+use learner::training::stop::StopRules;
 use model::DeviceChoice;
+use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 
 use super::cluster::Ended;
@@ -59,7 +59,7 @@ pub fn settle(config: &mut Config) -> Result<(), Advice> {
     Ok(())
 }
 
-/// Trains until the last update or until it is told to stop.
+/// Trains until a limit is reached or a signal comes.
 pub fn train(plan: Plan) -> anyhow::Result<Ended> {
     let stop = stop_flag()?;
     model::device::set_threads(1);
@@ -71,15 +71,15 @@ pub fn train(plan: Plan) -> anyhow::Result<Ended> {
 /// Set by Ctrl-C and SIGTERM; a second one ends the process.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
+    let stopped = Arc::clone(&stop);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("start the runtime that hears signals")?;
+        .context("start the runtime for signals")?;
     let body = move || {
         runtime.block_on(async move {
             proto::transport::entry::shutdown_signal().await;
-            told.store(true, Ordering::Relaxed);
+            stopped.store(true, Ordering::Relaxed);
             console::note("stopping with a checkpoint; Ctrl-C again stops at once");
             std::future::pending::<()>().await;
         });
@@ -87,7 +87,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(body)
-        .context("start the thread that hears signals")?;
+        .context("start the thread for signals")?;
     Ok(stop)
 }
 
@@ -96,42 +96,51 @@ struct Run {
     machine: Machine,
     checkpoints: CheckpointFolder,
     manifest_json: String,
+    validator: Option<Validator>,
+    evaluations: Evaluations,
     recorder: Recorder,
     display: Display,
-    last: StepReport,
+    stats: TrainStats,
+    rates: Rates,
+    rules: StopRules,
     began: Instant,
     recorded: Instant,
     shown: Instant,
-    /// (updates, environment steps) when the last report was recorded.
-    before: (u64, u64),
-    failed_checkpoints: u64,
 }
 
 impl Run {
     fn begin(plan: Plan) -> anyhow::Result<Self> {
-        let (config, scans) = (&plan.config, &plan.dataset.scans);
-        let mut machine = Machine::new(config, scans, plan.hello.shape)?;
-        let manifest_json = serde_json::to_string(&plan.dataset.manifest(RULES_VERSION))?;
-        let folder = plan.folder.checkpoints();
-        if plan.resume
-            && let Some(found) = load_newest(&folder)?
+        let run = &plan.run;
+        let (config, folder) = (&run.config, &run.folder);
+        let mut machine = Machine::new(config, &run.dataset.scans, run.hello.shape)?;
+        let manifest_json = serde_json::to_string(&run.manifest)?;
+        if run.resume
+            && let Some(found) = load_newest(&folder.checkpoints())?
         {
             machine.restore(&found.checkpoint, &manifest_json)?;
             let (updates, file) = (machine.trainer.updates(), found.path.display());
             tracing::info!(updates, %file, "resumed in lockstep");
         }
-        let now = Instant::now();
+        let (now, rules) = (Instant::now(), StopRules::new(&config.learner));
+        let stats = TrainStats {
+            updates: machine.trainer.updates(),
+            ..TrainStats::default()
+        };
+        let mut begin = Progress::of_training(&stats, &rules, now);
+        begin.actors.env_steps = machine.counts.env_steps;
         Ok(Self {
-            checkpoints: CheckpointFolder::new(&folder, config.checkpoint.keep),
+            checkpoints: CheckpointFolder::new(&folder.checkpoints(), config.checkpoint.keep),
+            validator: validator(&plan)?,
+            evaluations: Evaluations::new(folder.path(), run.manifest.clone()),
             manifest_json,
-            recorder: Recorder::open(plan.folder.path())?,
+            recorder: Recorder::open(folder.path())?,
             display: Display::new(config.learner.updates),
-            last: StepReport::default(),
+            rates: Rates::new(now, &begin, 1),
+            stats,
+            rules,
             began: now,
             recorded: now,
             shown: now,
-            before: (machine.trainer.updates(), machine.counts.env_steps),
-            failed_checkpoints: 0,
             machine,
             plan,
         })
@@ -139,65 +148,72 @@ impl Run {
 
     /// Turn after turn; whether somebody interrupted it.
     fn until(&mut self, stop: &AtomicBool) -> anyhow::Result<bool> {
-        let config = Arc::clone(&self.plan.config);
-        let l = &config.learner;
-        let limit = (l.max_minutes > 0.0).then(|| Duration::from_secs_f64(l.max_minutes * 60.0));
         // A run that was killed while it validated went on from the checkpoint before that.
-        self.validate_if_due(&config)?;
-        while self.machine.trainer.updates() < l.updates {
+        self.validate_if_due()?;
+        loop {
+            let (updates, episodes) = (self.stats.updates, self.machine.counts.episodes);
+            if let Some(reason) = self.rules.reached(updates, episodes, self.stats.trained()) {
+                tracing::info!(updates, episodes, "{reason}");
+                return Ok(false);
+            }
             if stop.load(Ordering::Relaxed) {
                 return Ok(true);
             }
-            if limit.is_some_and(|limit| self.began.elapsed() >= limit)
-                || (1..=self.machine.counts.episodes).contains(&l.max_episodes)
-            {
-                let updates = self.machine.trainer.updates();
-                tracing::info!(updates, "the limit of minutes or episodes is reached");
-                return Ok(false);
-            }
+            let begin = Instant::now();
             if let Turn::Learned(report) = self.machine.turn()? {
-                self.last = report;
-                self.learned(&config)?;
+                self.stats.first_update.get_or_insert(begin);
+                let updates = self.machine.trainer.updates();
+                self.stats.updated(updates, &report, &self.plan.run.config);
+                self.learned()?;
             }
             self.look();
         }
-        Ok(false)
     }
 
-    fn learned(&mut self, config: &Config) -> anyhow::Result<()> {
-        let updates = self.machine.trainer.updates();
-        if updates.is_multiple_of(config.checkpoint.every) {
-            // Training goes on without it; the folder counts and complains.
+    fn learned(&mut self) -> anyhow::Result<()> {
+        let every = self.plan.run.config.checkpoint.every;
+        if self.stats.updates.is_multiple_of(every) {
+            // Training goes on without it; the folder counts and logs failures.
             self.save()?;
         }
-        self.validate_if_due(config)
+        self.validate_if_due()
     }
 
-    fn validate_if_due(&mut self, config: &Config) -> anyhow::Result<()> {
-        let updates = self.machine.trainer.updates();
-        let every = config.validation.every;
-        if every > 0 && updates > 0 && updates.is_multiple_of(every) {
-            self.validate(updates)?;
+    fn validate_if_due(&mut self) -> anyhow::Result<()> {
+        let every = self.plan.run.config.validation.every;
+        if every > 0 && self.stats.updates.is_multiple_of(every) {
+            self.validate()?;
         }
         Ok(())
     }
 
     fn save(&mut self) -> anyhow::Result<Option<PathBuf>> {
-        let run_id = &self.plan.hello.run_id;
+        let run_id = &self.plan.run.hello.run_id;
         let checkpoint = self.machine.checkpoint(run_id, &self.manifest_json)?;
         let saved = self.checkpoints.save(&checkpoint);
-        self.failed_checkpoints = self.checkpoints.failures();
+        self.stats.failed_checkpoints = self.checkpoints.failures();
         Ok(saved)
     }
 
-    /// Evaluates the present weights, unless a run before this one has.
-    fn validate(&mut self, updates: u64) -> anyhow::Result<()> {
-        let version = self.machine.counts.weights_version;
-        if let Some(validator) = &mut self.plan.validator
-            && validator.last_updates().is_none_or(|last| last < updates)
-        {
-            let bytes = self.machine.trainer.weights_bytes(version)?;
-            validator.validate(&Published::at(0, version, updates, bytes))?;
+    /// Evaluates the present weights, unless an earlier process has.
+    fn validate(&mut self) -> anyhow::Result<()> {
+        let (version, updates) = (self.machine.counts.weights_version, self.stats.updates);
+        let last = self.evaluations.last();
+        let Some(validator) = &mut self.validator else {
+            return Ok(());
+        };
+        if last.is_some_and(|last| last.updates >= updates) {
+            return Ok(());
+        }
+        let bytes = self.machine.trainer.weights_bytes(version)?;
+        let weights = Published::at(0, version, updates, bytes);
+        let validation = validator.validate(&weights)?;
+        let line = serde_json::to_vec(&validation)?;
+        let kept = self
+            .evaluations
+            .keep((&validation).into(), &line, &weights.bytes);
+        if let Err(error) = kept {
+            tracing::error!(%error, updates, "an evaluation is not kept; training goes on");
         }
         Ok(())
     }
@@ -206,60 +222,34 @@ impl Run {
         let now = Instant::now();
         if now.duration_since(self.shown) >= LOOK_EVERY {
             self.shown = now;
-            let moment = self.moment();
+            let moment = self.moment(now);
             self.display.show(now, &moment);
         }
-        let since = now.duration_since(self.recorded);
-        if since >= RECORD_EVERY {
-            let progress = self.progress(since);
-            self.recorder.record(&progress);
+        if now.duration_since(self.recorded) >= RECORD_EVERY {
             self.recorded = now;
-            self.before = (progress.train.updates, progress.actors.env_steps);
+            let progress = self.progress(now);
+            self.recorder.record(&progress);
         }
     }
 
-    fn moment(&self) -> Moment {
-        let (counts, updates) = (&self.machine.counts, self.machine.trainer.updates());
+    fn moment(&mut self, now: Instant) -> Moment {
+        let progress = self.progress(now);
+        let min = self.plan.run.config.replay.min_rows;
+        let waiting = (progress.train.updates == 0)
+            .then(|| format!("{} of {min} rows", progress.rows.inserted));
         Moment {
-            updates,
-            updates_total: self.plan.config.learner.updates,
-            env_steps: counts.env_steps,
-            samples_per_insert: ratio(counts.sampled, counts.inserted),
-            loss: (updates > 0).then_some(self.last.loss),
-            validation_mm: self.plan.validator.as_ref().and_then(Validator::errors_mm),
-            waiting: (updates == 0).then(|| {
-                let min = self.plan.config.replay.min_rows;
-                format!("{} of {min} rows", counts.inserted)
-            }),
+            progress,
+            validation_mm: errors_mm(&self.evaluations),
+            waiting,
         }
     }
 
-    fn progress(&self, since: Duration) -> Progress {
-        let (counts, updates) = (&self.machine.counts, self.machine.trainer.updates());
-        let config = &self.plan.config;
-        let per_s = |new: u64, old: u64| {
-            #[expect(clippy::cast_precision_loss, reason = "counts within seconds")]
-            let more = new.saturating_sub(old) as f64;
-            more / since.as_secs_f64().max(1e-3)
-        };
+    fn progress(&mut self, now: Instant) -> Progress {
+        let counts = &self.machine.counts;
         #[expect(clippy::cast_precision_loss, reason = "a count of episodes")]
         let error = (counts.errors > 0).then(|| counts.error_sum / counts.errors as f64);
-        Progress {
-            updates_total: config.learner.updates,
-            elapsed_s: self.began.elapsed().as_secs_f64(),
-            resident_bytes: resident_bytes(),
-            train: TrainStats {
-                updates,
-                loss: self.last.loss,
-                td_mean: self.last.td_mean(),
-                q_mean: self.last.q_mean,
-                grad_norm: self.last.grad_norm,
-                lr: self.last.lr,
-                beta: schedule::beta(&config.replay, updates, config.learner.updates),
-                weights_version: counts.weights_version,
-                failed_checkpoints: self.failed_checkpoints,
-                ..TrainStats::default()
-            },
+        self.stats.weights_version = counts.weights_version;
+        let mut progress = Progress {
             actors: ActorTotals {
                 env_steps: counts.env_steps,
                 episodes: counts.episodes,
@@ -274,41 +264,58 @@ impl Run {
                 limiter: "lockstep".to_owned(),
                 ..RowTotals::default()
             },
-            pace: Pace {
-                updates_per_s: per_s(updates, self.before.0),
-                env_steps_per_s: per_s(counts.env_steps, self.before.1),
-                ..Pace::default()
-            },
-            ..Progress::default()
-        }
+            ..Progress::of_training(&self.stats, &self.rules, self.began)
+        };
+        progress.complete(now, &mut self.rates, &self.rules);
+        progress
     }
 
     fn finish(mut self, interrupted: bool) -> anyhow::Result<Ended> {
         self.display.finish();
-        let mut last = self.progress(self.recorded.elapsed());
+        let mut last = self.progress(Instant::now());
         last.over = true;
         self.recorder.record(&last);
-        let folder = self.plan.folder.checkpoints();
+        let folder = self.plan.run.folder.clone();
+        let checkpoints = folder.checkpoints();
         self.save()?.with_context(|| {
-            let folder = folder.display();
+            let folder = checkpoints.display();
             format!("the final checkpoint could not be written to {folder}; the log says why")
         })?;
         let version = self.machine.counts.weights_version;
-        let file = folder.join("final.safetensors");
-        write_atomic(&file, &self.machine.trainer.weights_bytes(version)?)?;
+        let bytes = self.machine.trainer.weights_bytes(version)?;
+        let weights = write_final(&checkpoints, &bytes)?;
         if !interrupted {
-            self.validate(last.train.updates)?;
+            self.validate()?;
         }
-        let best = folder.join("best.safetensors");
-        let validator = self.plan.validator.as_ref();
-        Ok(Ended {
-            updates: last.train.updates,
-            interrupted,
-            validation_mm: validator.and_then(Validator::errors_mm),
-            constant_guess_mm: validator.and_then(Validator::constant_guess_mm),
-            weights: Some(best).filter(|b| b.is_file()).or(Some(file)),
-        })
+        Ok(Ended::new(
+            (last.train.updates, interrupted),
+            (self.evaluations.best(), self.evaluations.last()),
+            &folder,
+            weights,
+        ))
     }
+}
+
+/// What evaluates the run's weights, where there are validation scans.
+fn validator(plan: &Plan) -> anyhow::Result<Option<Validator>> {
+    if plan.validation.is_empty() {
+        return Ok(None);
+    }
+    let scans = plan.validation.iter().map(AsRef::as_ref);
+    warn_of_training_scans(
+        &plan.run.manifest,
+        &TrainingManifest::new(scans, RULES_VERSION),
+    );
+    let config = &plan.run.config;
+    let device = &config.learner.device;
+    let mut validator = Validator::new(Arc::clone(config), plan.validation.clone(), device)?;
+    validator.set_baseline(plan.run.baseline.clone());
+    Ok(Some(validator))
+}
+
+fn errors_mm(evaluations: &Evaluations) -> Option<(f64, f64)> {
+    let mm = |e: Option<Evaluation>| e.map(|e| e.mean_error_mm);
+    mm(evaluations.best()).zip(mm(evaluations.last()))
 }
 
 fn ratio(sampled: u64, inserted: u64) -> f64 {

@@ -1,7 +1,6 @@
 //! The options of `landmarl train`, and the settings and run folder they mean.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use common::config::Config;
 use common::run::run_folder::{RunFolder, RunFolderError};
@@ -120,15 +119,6 @@ impl Args {
         Ok((config, Some(folder)))
     }
 
-    /// A new run folder.
-    pub fn new_folder(
-        &self,
-        config: &Config,
-        now: SystemTime,
-    ) -> Result<RunFolder, RunFolderError> {
-        RunFolder::create(Path::new(&config.run.dir), &config.run.name, now)
-    }
-
     fn first_gpu(&self) -> Option<String> {
         let first = self.gpu.as_ref().and_then(|all| all.first());
         first.map(|n| format!("cuda:{n}"))
@@ -189,7 +179,12 @@ fn open_named(dir: &Path, name: &Path) -> Result<RunFolder, RunFolderError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use clap::Parser;
+    use common::environment::rules::RULES_VERSION;
+    use common::imaging::manifest::TrainingManifest;
+    use common::run::run_folder::RunInfo;
 
     use super::*;
 
@@ -237,24 +232,11 @@ mod tests {
             "{error}"
         );
         let folder = RunFolder::create(dir.path(), "one", SystemTime::UNIX_EPOCH).unwrap();
-        let config = Config {
-            run: common::config::RunConfig {
-                seed: 9,
-                ..Config::defaults().unwrap().run
-            },
-            ..Config::defaults().unwrap()
-        };
-        folder
-            .describe(
-                &config,
-                &crate::commands::train::plan::run_info(
-                    &config,
-                    &folder,
-                    [0; 32],
-                    SystemTime::UNIX_EPOCH,
-                ),
-            )
-            .unwrap();
+        let mut config = Config::defaults().unwrap();
+        config.run.seed = 9;
+        let info = RunInfo::new(&config, [0; 32], SystemTime::UNIX_EPOCH);
+        let manifest = TrainingManifest::new([], RULES_VERSION);
+        folder.describe(&config, &manifest, &info).unwrap();
         for line in [
             format!("--resume {run_dir}/one"),
             format!("--run-dir {run_dir} --resume one"),

@@ -1,20 +1,14 @@
-//! What a run is: its folder, its description, its data.
+//! What a run needs before it starts: its folder, its description, its scans.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use actor::evaluation::baseline::Guess;
-use actor::evaluation::validate::Validator;
-use anyhow::Context as _;
 use common::config::Config;
-use common::environment::rules::RULES_VERSION;
 use common::imaging::dataset::{Dataset, DatasetSpec, is_list};
-use common::imaging::manifest::hex;
-use common::run::run_folder::{RunFolder, RunInfo, host_name, rfc3339};
-use common::transition::row::RowShape;
-use proto::messages::hello::Hello;
+use common::imaging::scan::Scan;
+use common::run::run_folder::ClaimedFolder;
+use learner::PreparedRun;
 
 use crate::input::scans;
 use crate::output::failure::{Advice, Exit};
@@ -22,15 +16,11 @@ use crate::output::failure::{Advice, Exit};
 /// A run that is ready to start.
 #[derive(Debug)]
 pub struct Plan {
-    pub config: Arc<Config>,
-    pub dataset: Arc<Dataset>,
-    pub folder: RunFolder,
-    pub hello: Hello,
-    pub resume: bool,
-    pub validator: Option<Validator>,
+    pub run: Arc<PreparedRun>,
+    /// Empty where nothing is evaluated during training.
+    pub validation: Vec<Arc<Scan>>,
     /// Rises with every start of the run.
     pub incarnation: u64,
-    selection: usize,
 }
 
 /// Refuses a configuration that names no scans to train on.
@@ -66,116 +56,51 @@ pub fn check_data_settings(config: &Config) -> Result<(), Advice> {
 impl Plan {
     /// Loads the data and describes the run in its folder.
     pub fn make(
-        mut config: Config,
-        folder: RunFolder,
+        config: Config,
+        claimed: ClaimedFolder,
         resume: bool,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
         let dataset = scans::load(&DatasetSpec::training(&config))?;
-        config.data.landmarks.clone_from(&dataset.landmark_names);
-        config.run.name = folder.name();
-        let selection = selection(&config, &dataset)?;
-
-        let manifest = dataset.manifest(RULES_VERSION).digest();
-        let mut info = run_info(&config, &folder, manifest, now);
-        if resume {
-            info = folder.check_resume(&info)?;
-        }
-        let guess = Guess::of(&dataset.scans, &dataset.landmark_names, String::new());
-        guess.store(folder.path(), &dataset.landmark_names, dataset.scans.len())?;
-        folder.describe(&config, &info)?;
-
-        let hello = Hello {
-            run_id: info.run_id,
-            manifest,
-            config_digest: config.digest(),
-            shape: RowShape {
-                agents: config.row_agents(),
-                history: u8::try_from(config.rules.history).context("rules.history")?,
-            },
-        };
-        let config = Arc::new(config);
-        let selection_count = selection.as_ref().map_or(0, |s| s.scans.len());
-        let validator = selection.map(|s| {
-            // The learner may fill the GPU; walks on the CPU never stop it.
-            let device = &config.learner.device;
-            let path = Some(folder.path());
-            Validator::new(Arc::clone(&config), s.scans, guess, device, path)
-        });
+        let validation = validation(&config, &dataset)?;
+        let run = PreparedRun::new(claimed, config, Arc::new(dataset), resume, now)?;
         Ok(Self {
-            config,
-            dataset: Arc::new(dataset),
-            folder,
-            hello,
-            resume,
-            validator: validator.transpose()?,
+            run: Arc::new(run),
+            validation,
             incarnation: now.duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs()),
-            selection: selection_count,
         })
     }
 
     /// One sentence for the start.
     pub fn words(&self) -> String {
-        let (actors, shards) = (self.config.actor.count, self.config.replay.shards);
-        let services = if self.config.run.lockstep {
+        let (run, config) = (&self.run, &self.run.config);
+        let services = if config.run.lockstep {
             "in lockstep".to_owned()
         } else {
+            let (actors, shards) = (config.actor.count, config.replay.shards);
             format!("{actors} actors, {shards} shards")
         };
         format!(
             "{} {}: {} training scans, {} selection scans, landmarks {}, {services}, {} updates",
-            if self.resume {
-                "continuing"
-            } else {
-                "starting"
-            },
-            self.folder.path().display(),
-            self.dataset.scans.len(),
-            self.selection,
-            self.dataset.landmark_names.join(", "),
-            self.config.learner.updates,
+            if run.resume { "continuing" } else { "starting" },
+            run.folder.path().display(),
+            run.dataset.scans.len(),
+            self.validation.len(),
+            run.dataset.landmark_names.join(", "),
+            config.learner.updates,
         )
     }
 }
 
 /// The scans that choose the best weights, if there are any.
-fn selection(config: &Config, training: &Dataset) -> anyhow::Result<Option<Dataset>> {
+fn validation(config: &Config, training: &Dataset) -> anyhow::Result<Vec<Arc<Scan>>> {
     if config.validation.every == 0 {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let Some(spec) = DatasetSpec::selection(config) else {
-        return Ok(None);
-    };
-    let selection = scans::load(&spec)?;
-    let trained: HashSet<_> = training.scans.iter().map(|s| s.hash).collect();
-    for scan in selection.scans.iter().filter(|s| trained.contains(&s.hash)) {
-        tracing::warn!(
-            scan = scan.name,
-            "a selection scan is trained on too: its error says nothing"
-        );
-    }
-    Ok(Some(selection))
-}
-
-/// Describes a run that starts now.
-pub fn run_info(
-    config: &Config,
-    folder: &RunFolder,
-    manifest: [u8; 32],
-    now: SystemTime,
-) -> RunInfo {
-    let nanos = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-    RunInfo {
-        // Two runs of one name in different folders must not mix.
-        run_id: format!("{}-{nanos:x}", folder.name()),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: std::env::args().collect(),
-        seed: config.run.seed,
-        manifest: hex(&manifest),
-        config_digest: hex(&config.digest()),
-        landmarks: config.data.landmarks.clone(),
-        started: rfc3339(now),
-        resumed: Vec::new(),
-        host: host_name(),
+    let mut config = config.clone();
+    config.data.landmarks.clone_from(&training.landmark_names);
+    match DatasetSpec::selection(&config) {
+        Some(spec) => Ok(scans::load(&spec)?.scans),
+        None => Ok(Vec::new()),
     }
 }

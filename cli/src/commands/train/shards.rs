@@ -29,7 +29,7 @@ pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
     Ok(bound.map_err(refused)?)
 }
 
-/// What each shard is told: the capacity is shared evenly, rows are kept in
+/// The settings of each shard: the capacity is shared evenly, rows are kept in
 /// `folder` where the configuration says so.
 pub fn configs(
     config: &Config,
@@ -65,29 +65,19 @@ pub async fn serve(
 
 #[cfg(test)]
 mod tests {
-    use common::transition::row::RowShape;
-
     use super::*;
 
     #[test]
     fn the_capacity_is_shared_and_nothing_is_lost() {
         let mut config = Config::defaults().unwrap();
         (config.replay.shards, config.replay.capacity) = (3, 100);
-        let hello = Hello {
-            run_id: "r".into(),
-            manifest: [0; 32],
-            config_digest: config.digest(),
-            shape: RowShape {
-                agents: 1,
-                history: 1,
-            },
-        };
+        let hello = Hello::new("r", &config, [0; 32]);
         let all = configs(&config, &hello, 5, Path::new("kept"));
-        let told: Vec<_> = all
+        let numbers: Vec<_> = all
             .iter()
             .map(|c| (c.shard, c.incarnation, c.capacity))
             .collect();
-        assert_eq!(told, [(0, 5, 34), (1, 5, 34), (2, 5, 34)]);
+        assert_eq!(numbers, [(0, 5, 34), (1, 5, 34), (2, 5, 34)]);
         all.iter().for_each(|c| c.check().unwrap());
         let folders: Vec<_> = all
             .iter()

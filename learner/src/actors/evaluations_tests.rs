@@ -1,0 +1,200 @@
+//! What is kept of evaluations, and what the end of a run waits for.
+
+use super::*;
+use bytes::Bytes;
+use common::environment::rules::RULES_VERSION;
+use common::transition::row::RowShape;
+use proto::messages::hello::Hello;
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+fn found(version: u64, mm: f64) -> Evaluation {
+    Evaluation {
+        updates: version * 20,
+        weights_version: version,
+        mean_error_mm: mm,
+        mean_error_voxels: mm * 5.0,
+        median_error_mm: mm,
+        constant_guess_mm: Some(9.0),
+        seconds: 1.0,
+        best: false,
+    }
+}
+
+fn evaluations(run_dir: &Path) -> Evaluations {
+    Evaluations::new(run_dir, TrainingManifest::new([], RULES_VERSION))
+}
+
+fn line(e: Evaluation) -> String {
+    serde_json::json!({
+        "updates": e.updates, "weights_version": e.weights_version, "mean_error_mm": e.mean_error_mm,
+        "mean_error_voxels": e.mean_error_voxels, "median_error_mm": e.median_error_mm,
+        "constant_guess_mm": e.constant_guess_mm, "seconds": e.seconds, "best": false, "landmarks": [],
+    })
+    .to_string()
+}
+
+fn beat(host: &str, evaluation: Option<Evaluation>) -> EvaluatorBeat {
+    let line = evaluation.map(|e| Bytes::from(line(e)));
+    EvaluatorBeat {
+        hello: Hello {
+            run_id: String::new(),
+            manifest: [0; 32],
+            config_digest: [0; 32],
+            shape: RowShape {
+                agents: 1,
+                history: 1,
+            },
+        },
+        host: host.into(),
+        evaluating: None,
+        evaluation,
+        line_json: line.unwrap_or_default(),
+        config_json: Bytes::new(),
+        manifest_json: Bytes::new(),
+    }
+}
+
+#[test]
+fn the_best_is_asked_for_once_and_outlives_the_learner() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = evaluations(dir.path());
+    assert!(!e.beat(S(0), &beat("a", None), false).unwrap());
+    assert!(
+        e.beat(S(1), &beat("a", Some(found(1, 8.0))), false)
+            .unwrap()
+    );
+    // Its reply was lost: reported again, kept once.
+    assert!(
+        e.beat(S(2), &beat("a", Some(found(1, 8.0))), false)
+            .unwrap()
+    );
+    assert_eq!(e.best(), None, "its weights are not here yet");
+    assert!(matches!(
+        e.keep_best(3, b"other"),
+        Err(KeepError::NotWanted(3))
+    ));
+    e.keep_best(1, b"weights 1").unwrap();
+    assert!(
+        !e.beat(S(3), &beat("a", Some(found(2, 9.0))), false)
+            .unwrap()
+    );
+    assert!(e.beat(S(4), &beat("a", Some(found(3, 2.0))), true).unwrap());
+    // A learner that ended now would never have them.
+    let last = Published::new(3, 60, Vec::new());
+    assert!(e.awaited(S(4), &last));
+    e.keep_best(3, b"weights 3").unwrap();
+    assert!(!e.awaited(S(4), &last));
+    let best = dir.path().join("checkpoints").join(BEST);
+    assert_eq!(fs::read(best).unwrap(), b"weights 3");
+    let text = fs::read_to_string(dir.path().join("validation.jsonl")).unwrap();
+    let flags = text.lines().map(|l| {
+        let line: Value = serde_json::from_str(l).unwrap();
+        (line["updates"].as_u64(), line["best"].as_bool())
+    });
+    let expected = [(20, true), (40, false), (60, true)];
+    assert!(
+        flags.eq(expected.map(|(u, b)| (Some(u), Some(b)))),
+        "{text}"
+    );
+
+    let again = evaluations(dir.path());
+    let versions = (again.last().unwrap().updates, again.best().unwrap().updates);
+    assert_eq!(versions, (60, 60));
+}
+
+#[test]
+fn weights_that_never_came_are_not_the_best_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = evaluations(dir.path());
+    let untrained = Evaluation {
+        updates: 0,
+        ..found(1, 8.0)
+    };
+    e.beat(S(0), &beat("a", Some(untrained)), false).unwrap();
+    let trainer = crate::testing::trainer(&crate::testing::config(
+        common::config::NetworkKind::Collab,
+        2,
+    ));
+    e.keep_best(1, &trainer.weights_bytes(1).unwrap()).unwrap();
+    assert!(
+        e.beat(S(1), &beat("a", Some(found(3, 2.0))), false)
+            .unwrap()
+    );
+    let mut again = evaluations(dir.path());
+    let known = (again.best().unwrap(), again.last().unwrap());
+    assert_eq!((known.0.updates, known.1.updates), (0, 60));
+    let better = beat("a", Some(found(4, 5.0)));
+    assert!(again.beat(S(2), &better, false).unwrap());
+}
+
+#[test]
+fn a_learner_that_ends_waits_for_evaluators_that_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = evaluations(dir.path());
+    e.beat(S(0), &beat("a", Some(found(1, 8.0))), false)
+        .unwrap();
+    e.keep_best(1, b"weights 1").unwrap();
+    // Versions are fewer than updates and do not matter here.
+    let after = |updates| Published::new(2, updates, Vec::new());
+    // Without a reply that says stop, it would wait for ever.
+    assert!(e.awaited(S(1), &after(40)) && e.awaited(S(1), &after(20)));
+    assert!(!e.beat(S(1), &beat("a", None), true).unwrap());
+    assert!(e.awaited(S(1), &after(40)) && !e.awaited(S(1), &after(20)));
+    assert_eq!(e.evaluators(S(10)).len(), 1);
+    assert!(e.evaluators(S(11)).is_empty() && !e.awaited(S(11), &after(40)));
+    let mut broken = beat("b", Some(found(3, 1.0)));
+    broken.line_json = Bytes::from_static(b"[1]");
+    assert!(matches!(
+        e.beat(S(12), &broken, false),
+        Err(KeepError::Line(_))
+    ));
+    assert_eq!(e.last().unwrap().updates, 20, "reported again later");
+}
+
+#[test]
+fn a_disk_that_takes_nothing_makes_no_weights_the_best() {
+    let dir = tempfile::tempdir().unwrap();
+    let (checkpoints, lines) = (
+        dir.path().join("checkpoints"),
+        dir.path().join("validation.jsonl"),
+    );
+    // A file where a folder is needed, and the other way round.
+    fs::write(&checkpoints, b"").unwrap();
+    fs::create_dir(&lines).unwrap();
+    let mut e = evaluations(dir.path());
+    let mut keep = |version, mm| {
+        let found = found(version, mm);
+        let kept = e.keep(found, line(found).as_bytes(), b"weights");
+        let updates = |e: Option<Evaluation>| e.map(|e| e.updates);
+        (kept.is_ok(), updates(e.last()), updates(e.best()))
+    };
+    assert_eq!(keep(1, 5.0), (false, None, None));
+    fs::remove_dir(&lines).unwrap();
+    assert_eq!(keep(2, 6.0), (false, Some(40), None));
+    fs::remove_file(&checkpoints).unwrap();
+    // Later weights need not beat those that were lost.
+    assert_eq!(keep(3, 7.0), (true, Some(60), Some(60)));
+    assert_eq!(keep(4, 8.0), (true, Some(80), Some(60)));
+}
+
+#[test]
+fn curves_begin_with_the_first_evaluation() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = evaluations(dir.path());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    e.keep(found(1, 8.0), line(found(1, 8.0)).as_bytes(), b"weights")
+        .unwrap();
+    let files = fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().path());
+    let curves: Vec<_> = files
+        .filter(|f| f.extension().is_some_and(|e| e == "validation"))
+        .collect();
+    let bytes = fs::read(&curves[0]).unwrap();
+    for tag in ["mean_error_mm", "constant_guess_mm"] {
+        let tag = format!("validation/{tag}");
+        assert!(
+            bytes.windows(tag.len()).any(|w| w == tag.as_bytes()),
+            "{tag}"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! When a training ends: one set of rules for the train thread and for lockstep.
+
+use std::fmt;
+use std::time::Duration;
+
+use common::config::LearnerConfig;
+
+/// The limits of `learner.updates`, `learner.max_minutes` and `learner.max_episodes`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StopRules {
+    updates: u64,
+    time: Option<Duration>,
+    episodes: Option<u64>,
+}
+
+/// Which limit a training has reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// All updates are done.
+    Updates,
+    /// The minutes are over.
+    Time,
+    /// The episodes are done.
+    Episodes,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Updates => "learner.updates reached",
+            Self::Time => "time limit learner.max_minutes reached",
+            Self::Episodes => "learner.max_episodes reached",
+        })
+    }
+}
+
+impl StopRules {
+    /// The rules of a configuration, in which 0 minutes or episodes mean no limit.
+    #[must_use]
+    pub fn new(config: &LearnerConfig) -> Self {
+        let time = (config.max_minutes > 0.0)
+            .then(|| Duration::try_from_secs_f64(config.max_minutes * 60.0).ok());
+        Self {
+            updates: config.updates,
+            time: time.flatten(),
+            episodes: Some(config.max_episodes).filter(|e| *e > 0),
+        }
+    }
+
+    /// Updates to do.
+    #[must_use]
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// The limit that a training has reached after this many updates and episodes in total, and
+    /// this long after the first update of this process.
+    #[must_use]
+    pub fn reached(&self, updates: u64, episodes: u64, trained: Duration) -> Option<StopReason> {
+        if updates >= self.updates {
+            Some(StopReason::Updates)
+        } else if self.time.is_some_and(|limit| trained >= limit) {
+            Some(StopReason::Time)
+        } else if self.episodes.is_some_and(|limit| episodes >= limit) {
+            Some(StopReason::Episodes)
+        } else {
+            None
+        }
+    }
+
+    /// Seconds to the last update at this pace, or to the time limit if that comes first; `None`
+    /// while neither is known. `trained_s` counts from the first update of this process.
+    #[must_use]
+    pub fn left_s(&self, updates: u64, updates_per_s: f64, trained_s: Option<f64>) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "a time for people")]
+        let missing = self.updates.saturating_sub(updates) as f64;
+        let by_updates = (updates_per_s > 1e-3).then(|| missing / updates_per_s);
+        let by_time = self
+            .time
+            .zip(trained_s)
+            .map(|(limit, trained)| (limit.as_secs_f64() - trained).max(0.0));
+        match (by_updates, by_time) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::config::Config;
+
+    use super::*;
+
+    fn rules(updates: u64, max_minutes: f64, max_episodes: u64) -> StopRules {
+        let mut config = Config::defaults().unwrap().learner;
+        (config.updates, config.max_minutes) = (updates, max_minutes);
+        config.max_episodes = max_episodes;
+        StopRules::new(&config)
+    }
+
+    #[test]
+    fn whichever_limit_is_reached_first_ends_the_training() {
+        let seconds = Duration::from_secs;
+        let all = rules(100, 0.5, 40);
+        assert_eq!(all.reached(99, 39, seconds(29)), None);
+        assert_eq!(all.reached(100, 39, seconds(29)), Some(StopReason::Updates));
+        assert_eq!(all.reached(0, 39, seconds(30)), Some(StopReason::Time));
+        assert_eq!(all.reached(0, 40, seconds(0)), Some(StopReason::Episodes));
+        let none = rules(100, 0.0, 0);
+        assert_eq!(none.reached(99, u64::MAX, seconds(1 << 40)), None);
+        assert_eq!(
+            rules(0, 0.0, 0).reached(0, 0, seconds(0)),
+            Some(StopReason::Updates)
+        );
+    }
+
+    #[test]
+    fn the_time_left_is_that_of_the_nearer_limit() {
+        let left = |minutes, per_s, trained| rules(100, minutes, 0).left_s(60, per_s, trained);
+        assert_eq!(left(0.0, 0.0, Some(5.0)), None);
+        assert_eq!(left(0.0, 4.0, None), Some(10.0));
+        assert_eq!(left(0.25, 4.0, Some(8.0)), Some(7.0));
+        assert_eq!(left(0.25, 0.0, Some(20.0)), Some(0.0));
+        assert_eq!(left(9.0, 4.0, Some(8.0)), Some(10.0));
+    }
+}
