@@ -16,11 +16,6 @@ use tokio_stream::Stream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-pub const SHAPE: RowShape = RowShape {
-    agents: 1,
-    history: 1,
-};
-
 #[derive(Default)]
 pub struct State {
     pub down: bool,
