@@ -371,5 +371,4 @@ impl Batch {
 }
 
 #[cfg(test)]
-#[path = "batch_tests.rs"]
 mod tests;

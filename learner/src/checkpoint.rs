@@ -461,5 +461,4 @@ fn json(what: &impl Serialize) -> Result<String, CheckpointError> {
 }
 
 #[cfg(test)]
-#[path = "checkpoint_tests.rs"]
 mod tests;

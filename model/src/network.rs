@@ -110,7 +110,7 @@ impl Network {
     /// The kind of number that windows need not be converted from.
     #[must_use]
     pub fn window_kind(&self) -> Kind {
-        self.compute.kind()
+        self.compute.kind(&self.parameters)
     }
 
     /// Copies all numbers of another network into this one (the target's
@@ -142,6 +142,19 @@ impl Network {
         let mut clone = Self::from_parameters(&self.spec, self.parameters.deep_clone(device)?)?;
         clone.compute = self.compute;
         Ok(clone)
+    }
+
+    /// A network of the same numbers that computes in f64 and shares nothing
+    /// with this one. Rounding in f64 is far too small to turn a pooling tie or
+    /// an activation's sign, as the order of sums in f32 does: ways of computing
+    /// are compared in it.
+    ///
+    /// # Errors
+    /// When the device has no memory.
+    pub fn to_f64(&self) -> Result<Self> {
+        let mut exact = Self::from_parameters(&self.spec, self.parameters.to_f64()?)?;
+        exact.compute = self.compute;
+        Ok(exact)
     }
 
     /// Refuses a spec whose weights do not fit here.
@@ -190,7 +203,12 @@ impl Network {
 
     /// The trunk's features `[B, F]` of windows `[B, H, n, n, n]`.
     fn convolve(&self, windows: &Tensor) -> Result<Tensor> {
-        self.trunk.forward(&self.parameters, windows, self.compute)
+        let p = &self.parameters;
+        if p.kind() == Kind::Double {
+            let windows = windows.f_to_kind(Kind::Double)?;
+            return self.trunk.forward(p, &windows, self.compute);
+        }
+        self.trunk.forward(p, windows, self.compute)
     }
 
     /// Q-values `[B, actions]` of the trunk's features.
@@ -253,7 +271,7 @@ impl Network {
         let one_hot = scale.f_flatten(0, -1)?.f_one_hot(as_i64(&[scales])[0])?;
         let one_hot = one_hot
             .f_to_device(features.device())?
-            .f_to_kind(Kind::Float)?;
+            .f_to_kind(features.kind())?;
         Ok(Tensor::f_cat(&[features, &one_hot], -1)?)
     }
 
@@ -266,7 +284,7 @@ impl Network {
         }
         match (outputs.pop(), outputs.pop()) {
             (Some(value), Some(advantage)) => {
-                let mean = advantage.f_mean_dim([-1_i64].as_slice(), true, Kind::Float)?;
+                let mean = advantage.f_mean_dim([-1_i64].as_slice(), true, features.kind())?;
                 Ok(advantage.f_sub(&mean)?.f_add(&value)?)
             }
             (Some(q), None) => Ok(q),

@@ -4,6 +4,7 @@ mod deny;
 pub mod manifests;
 mod tidy;
 mod tree;
+mod vectors;
 
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,8 @@ enum Step {
     Doc,
     /// Every test
     Test,
+    /// Numeric tests with fewer vector instructions than this CPU has
+    Vectors,
     /// A short training on phantoms that must beat the constant guess
     Demo,
     /// Dockerfile, compose files and Kubernetes manifests, by the tools that read them
@@ -65,7 +68,7 @@ impl Step {
     fn needs_libtorch(self) -> bool {
         matches!(
             self,
-            Self::Clippy | Self::Doc | Self::Test | Self::Demo | Self::Cluster
+            Self::Clippy | Self::Doc | Self::Test | Self::Vectors | Self::Demo | Self::Cluster
         )
     }
 
@@ -85,6 +88,7 @@ impl Step {
                 command::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
             }
             Self::Test => tests_run::all(workspace),
+            Self::Vectors => vectors::run(workspace),
             Self::Demo => demo::run(workspace, &demo::Options::for_ci()),
             Self::Manifests => manifests::run(workspace),
             Self::Cluster => cluster::for_ci(workspace),

@@ -37,10 +37,7 @@ fn config() -> Config {
     config.data.landmarks = vec!["13".into()];
     config.data.allow_mixed_spacing = true;
     // Without instructions for bf16 a window takes a second.
-    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let fast = ["avx512_bf16", "amx_bf16"]
-        .iter()
-        .any(|f| flags.contains(f));
+    let fast = common::run::cpu::Extensions::detect().bf16();
     config.actor.slots = if fast { 32 } else { 4 };
     config
 }

@@ -1,6 +1,7 @@
 //! `landmarl doctor`: is this machine ready?
 
 mod checks;
+mod cpu;
 
 use std::path::PathBuf;
 
@@ -11,7 +12,7 @@ use crate::input::settings::{ConfigArgs, setting};
 use crate::output::console;
 use crate::output::failure::Exit;
 
-/// Check libtorch, threads, GPU, disk, port, configuration and data.
+/// Check libtorch, CPU, threads, GPU, disk, port, configuration and data.
 ///
 /// One line per check: ok, warn or FAIL, with what to do. Ends with 1 when
 /// something fails.
@@ -86,7 +87,12 @@ pub fn run(args: &Args) -> Outcome {
     let loaded = args
         .config
         .load(setting("run.dir", run_dir.as_deref()).into_iter().collect());
-    let mut all = vec![checks::libtorch(), checks::threads(), checks::cuda()];
+    let mut all = vec![
+        checks::libtorch(),
+        cpu::check(),
+        checks::threads(),
+        checks::cuda(),
+    ];
     match &loaded {
         Ok(config) => {
             all.push(Check::ok("config", "loads and is consistent"));

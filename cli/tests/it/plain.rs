@@ -168,6 +168,7 @@ fn the_doctor_says_what_to_do() {
     let names: Vec<&str> = checks.iter().map(|c| c["name"].as_str().unwrap()).collect();
     for name in [
         "libtorch",
+        "CPU",
         "threads",
         "CUDA",
         "config",
@@ -179,6 +180,8 @@ fn the_doctor_says_what_to_do() {
         assert!(names.contains(&name), "{names:?}");
     }
     assert_eq!(checks[0]["verdict"], "ok");
+    let cpu = checks[1]["detail"].as_str().unwrap();
+    assert!(cpu.contains("libtorch computes with"), "{cpu}");
     let file = bench.write("file", "");
     let bad = bench.run(&format!(
         "doctor --run-dir {}/runs --set learner.lrr=1",

@@ -337,6 +337,26 @@ mod tests {
         out
     }
 
+    /// What [`render`] does with bytes, by each kind of vectors that this CPU has.
+    fn rendered(volume: &Volume, n: usize, p: [i32; 3], stride: u8) -> Vec<Vec<u8>> {
+        let Voxels::U8(bytes) = volume.voxels() else {
+            panic!("not of bytes")
+        };
+        let by = |level: Arch| {
+            let mut out = vec![7; n * n * n];
+            level.dispatch(RenderBytes {
+                volume,
+                rule: WindowRule::Centred,
+                n,
+                at: (p, stride),
+                out: &mut out,
+                source: Bytes((**bytes).as_ref()),
+            });
+            out
+        };
+        crate::run::cpu::levels().into_iter().map(by).collect()
+    }
+
     fn volume(dims: [usize; 3]) -> Volume {
         let n = dims.iter().product::<usize>();
         Volume::from_u8(
@@ -358,6 +378,7 @@ mod tests {
             let mut out = vec![7; n * n * n];
             render(&volume, WindowRule::Centred, n, p, stride, &mut out);
             prop_assert_eq!(&out, &naive(&volume, n, p, i32::from(stride)));
+            prop_assert!(rendered(&volume, n, p, stride).iter().all(|o| *o == out));
             let mut floats = vec![7.0; n * n * n];
             render_f32(&volume, WindowRule::Centred, n, p, stride, &mut floats);
             prop_assert!(out.iter().zip(&floats).all(|(a, b)| f32::from(*a) == *b));
@@ -385,6 +406,7 @@ mod tests {
             let mut out = vec![7; n * n * n];
             render(&volume, WindowRule::Centred, n, p, stride, &mut out);
             prop_assert_eq!(&out, &naive(&volume, n, p, i32::from(stride)));
+            prop_assert!(rendered(&volume, n, p, stride).iter().all(|o| *o == out));
         }
 
         #[test]

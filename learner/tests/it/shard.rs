@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
+use common::transition::row::{AgentStep, FrameRef, Row, RowHeader};
 use proto::messages::hello::Hello;
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
 use proto::messages::status::ShardSummary;

@@ -150,23 +150,28 @@ mod tests {
             spec.conv[0].channels = channels;
             let mut network = Network::new(&spec, &mut rng, Device::Cpu).unwrap();
             let [h, n] = [history, window].map(|v| i64::try_from(v).unwrap());
-            let windows = Tensor::rand([3, h, n, n, n], (Kind::Float, Device::Cpu)) - 0.4;
-            let features = |network: &Network| {
+            let count = 3 * h * n.pow(3);
+            let values: Vec<f32> = (0..count)
+                .map(|i| (i * 7919 % 100_003) as f32 / 100_003.0 - 0.4)
+                .collect();
+            let windows = Tensor::from_slice(&values).view([3, h, n, n, n]);
+            let features = |network: &Network, kind: Kind| {
                 let (trunk, compute) = network.trunk();
+                let windows = windows.to_kind(kind);
                 tch::no_grad(|| {
                     trunk
                         .forward(network.parameters(), &windows, compute)
                         .unwrap()
                 })
             };
-            let plain = features(&network);
+            let plain = features(&network.to_f64().unwrap(), Kind::Double);
             for threads in [1, 2, 3] {
                 tch::set_num_threads(threads);
                 network.set_compute(Compute {
                     fused: true,
                     ..Compute::default()
                 });
-                let fused = features(&network);
+                let fused = features(&network, Kind::Float);
                 assert_eq!(fused.size(), plain.size());
                 let worst = (&fused - &plain).abs().max().double_value(&[]);
                 let size = plain.abs().max().double_value(&[]);

@@ -19,15 +19,15 @@ const VECTOR: usize = 16;
 /// Whether this trunk's gradients are computed here: f32 on a CPU, activations
 /// without parameters, no pooling, whole vectors of channels, strides that make
 /// outputs few; and after those any layers that see all of their input.
-pub(crate) fn is_for(trunk: &Trunk, compute: Compute, device: Device) -> bool {
+pub(crate) fn is_for(trunk: &Trunk, compute: Compute, p: &Parameters) -> bool {
     let (strided, dense) = trunk.layers.split_at(strided(trunk));
     let own = |(i, layer): (usize, &Layer)| {
         let inner = i == 0 || trunk.layers[i - 1].conv.channels.is_multiple_of(VECTOR);
         let strided = layer.conv.stride > 1 && !layer.conv.pool;
         strided && layer.prelu.is_none() && layer.conv.channels.is_multiple_of(VECTOR) && inner
     };
-    device == Device::Cpu
-        && !compute.bf16
+    p.device() == Device::Cpu
+        && compute.kind(p) == Kind::Float
         && trunk.activation != Activation::Prelu
         && !strided.is_empty()
         && strided.iter().enumerate().all(own)
@@ -55,13 +55,19 @@ impl Recorded {
         windows: &Tensor,
         compute: Compute,
     ) -> Result<Self> {
-        let mut values = vec![compute.ready(windows)?];
+        let mut values = vec![compute.ready(windows, Kind::Float)?];
         for layer in &trunk.layers {
             let input = &values[values.len() - 1];
             let output = trunk.layer(layer, p, input, compute)?;
             values.push(output);
         }
         Ok(Self { values })
+    }
+
+    /// Windows and each layer's output, `[B, C, x, y, z]`.
+    #[cfg(test)]
+    pub(crate) fn values(&self) -> &[Tensor] {
+        &self.values
     }
 
     /// Features `[B, F]`.

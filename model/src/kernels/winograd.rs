@@ -352,3 +352,75 @@ fn output_transform<S: Simd>(simd: S, m: [S::f32s; FREQUENCIES]) -> [S::f32s; TI
         times(0.125, odd_h, times(8.0, odd_2, simd.add_f32s(odd_1, m[7]))),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::run::cpu::levels;
+
+    fn numbers(count: usize, seed: usize) -> Vec<f32> {
+        let number = |i: usize| ((i * 37 + seed * 101) % 29) as f32 / 29.0 - 0.5;
+        (0..count).map(number).collect()
+    }
+
+    /// Convolution, bias, slope and pooling in f64, `[x][y][z][co]`.
+    fn plain(s: &PoolShape, [input, weights, bias, slopes]: [&[f32]; 4]) -> Vec<f64> {
+        let place = |x: usize, y: usize, z: usize| ((x * s.input + y) * s.deep() + z) * s.ci;
+        let sum = |[x, y, z]: [usize; 3], o: usize| {
+            let mut sum = f64::from(bias[o]);
+            for tap in 0..KERNEL.pow(3) {
+                let [kx, ky, kz] = [tap / 25, tap / 5 % 5, tap % 5];
+                for c in 0..s.ci {
+                    let x = input[place(x + kx, y + ky, z + kz) + c];
+                    sum += f64::from(x) * f64::from(weights[(tap * s.ci + c) * s.co + o]);
+                }
+            }
+            if sum > 0.0 {
+                sum
+            } else {
+                sum * f64::from(slopes[o])
+            }
+        };
+        let h = s.pooled();
+        let mut pooled = Vec::new();
+        for cell in 0..h.pow(3) {
+            let first = [cell / (h * h), cell / h % h, cell % h].map(|v| 2 * v);
+            for o in 0..s.co {
+                let corners = (0..8).map(|i| [i >> 2, i >> 1 & 1, i & 1]);
+                let of = corners.map(|c| sum(std::array::from_fn(|a| first[a] + c[a]), o));
+                pooled.push(of.fold(f64::NEG_INFINITY, f64::max));
+            }
+        }
+        pooled
+    }
+
+    #[test]
+    fn outputs_are_the_sums_written_out_whatever_the_vectors() {
+        for (ci, co, input) in [(1, 16, 11), (4, 32, 10), (3, 48, 17)] {
+            let shape = PoolShape { ci, co, input };
+            let input = numbers(shape.input_len(), 1);
+            let weights = numbers(KERNEL.pow(3) * ci * co, 2);
+            let (bias, slopes) = (numbers(co, 3), numbers(co, 4));
+            let expected = plain(&shape, [&input, &weights, &bias, &slopes]);
+            let largest = expected.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+            let transformed = transformed(&weights, &shape);
+            for level in levels() {
+                let mut found = vec![0.0; shape.pooled().pow(2) * shape.row_len()];
+                level.dispatch(ConvPool {
+                    shape,
+                    input: &input,
+                    weights: &transformed,
+                    bias: &bias,
+                    slopes: &slopes,
+                    rows: 0..shape.pooled().pow(2),
+                    output: &mut found,
+                });
+                assert_eq!(found.len(), expected.len());
+                for (f, e) in found.iter().zip(&expected) {
+                    let apart = (f64::from(*f) - e).abs();
+                    assert!(apart <= 1e-5 * largest, "{shape:?} {level:?}: {f} for {e}");
+                }
+            }
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! What agents tell each other before each layer of their heads.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::Result;
 
@@ -15,10 +15,10 @@ pub(crate) fn append_message(own: &Tensor, scores: Option<&Tensor>) -> Result<Te
     let size = own.size();
     let message = match scores {
         None => own
-            .f_mean_dim([0_i64].as_slice(), true, Kind::Float)?
+            .f_mean_dim([0_i64].as_slice(), true, own.kind())?
             .f_expand(&size, false)?,
         Some(scores) => {
-            let weights = scores.f_softmax(-1, Kind::Float)?;
+            let weights = scores.f_softmax(-1, own.kind())?;
             weights
                 .f_matmul(&own.f_reshape([size[0], -1])?)?
                 .f_reshape(&size)?

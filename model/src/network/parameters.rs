@@ -150,6 +150,24 @@ impl Parameters {
             .map_or(Device::Cpu, |(_, tensor)| tensor.device())
     }
 
+    /// The kind of number of the first tensor.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.entries
+            .first()
+            .map_or(Kind::Float, |(_, tensor)| tensor.kind())
+    }
+
+    /// The same numbers as f64, in tensors of their own.
+    pub(crate) fn to_f64(&self) -> Result<Self> {
+        self.map(|tensor| {
+            let here = tensor.device();
+            Ok(tensor
+                .detach()
+                .f_to_device_(here, Kind::Double, false, true)?)
+        })
+    }
+
     /// Whether every number is finite.
     ///
     /// # Errors

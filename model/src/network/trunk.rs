@@ -13,7 +13,7 @@ use crate::network::layout::{Layout, Role};
 use crate::network::parameters::Parameters;
 use crate::network::spec::{Activation, NetworkSpec};
 
-/// How the trunk computes; parameters and results are f32 either way.
+/// How the trunk computes; parameters and results keep their kind either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Compute {
     /// Convolutions in bfloat16, from f32 master weights.
@@ -84,7 +84,7 @@ impl Trunk {
         })
     }
 
-    /// Windows `[B, H, n, n, n]` → features `[B, F]`, f32.
+    /// Windows `[B, H, n, n, n]` → features `[B, F]`, of the parameters' kind.
     pub(crate) fn forward(
         &self,
         p: &Parameters,
@@ -159,16 +159,16 @@ impl Trunk {
     fn together(&self, p: &Parameters, windows: &Tensor, compute: Compute) -> Result<Tensor> {
         let mut x = match self.layers.first() {
             Some(first) if compute.blocked && blocked::is_for(first) => {
-                windows.f_to_kind(compute.kind())?
+                windows.f_to_kind(compute.kind(p))?
             }
             // Both put windows in order themselves.
             Some(first) if compute.fuses(first, windows) => windows.shallow_clone(),
-            _ => compute.ready(windows)?,
+            _ => compute.ready(windows, compute.kind(p))?,
         };
         for layer in &self.layers {
             x = self.layer(layer, p, &x, compute)?;
         }
-        Ok(x.f_flatten(1, -1)?.f_to_kind(Kind::Float)?)
+        Ok(x.f_flatten(1, -1)?.f_to_kind(p.kind())?)
     }
 
     /// One layer's output.
@@ -184,17 +184,18 @@ impl Trunk {
         if compute.fuses(layer, x) {
             return fused::layer(layer, x, [weight, bias], slope, self.activation);
         }
-        let slope = slope.map(|s| s.f_to_kind(compute.kind())).transpose()?;
+        let kind = compute.kind(p);
+        let slope = slope.map(|s| s.f_to_kind(kind)).transpose()?;
         if compute.blocked && blocked::is_for(layer) {
-            let (parameters, kind) = ([weight, bias], compute.kind());
+            let parameters = [weight, bias];
             return blocked::layer(layer, x, parameters, slope.as_ref(), self.activation, kind);
         }
-        let [x, bias] = [x, bias].map(|t| t.f_to_kind(compute.kind()));
+        let [x, bias] = [x, bias].map(|t| t.f_to_kind(kind));
         let (x, bias) = (x?, bias?);
         let x = if layer.is_dense() {
-            layer.multiply(&x, &weight.f_to_kind(compute.kind())?, &bias)?
+            layer.multiply(&x, &weight.f_to_kind(kind)?, &bias)?
         } else {
-            layer.convolve(&x, &compute.ready(weight)?, &bias)?
+            layer.convolve(&x, &compute.ready(weight, kind)?, &bias)?
         };
         let x = activate(&x, self.activation, slope.as_ref())?;
         if layer.conv.pool {
@@ -228,12 +229,9 @@ impl Compute {
         })
     }
 
-    pub(crate) fn kind(self) -> Kind {
-        if self.bf16 {
-            Kind::BFloat16
-        } else {
-            Kind::Float
-        }
+    /// What the convolutions of a network with these parameters compute in.
+    pub(crate) fn kind(self, p: &Parameters) -> Kind {
+        if self.bf16 { Kind::BFloat16 } else { p.kind() }
     }
 
     fn fuses(self, layer: &Layer, x: &Tensor) -> bool {
@@ -242,8 +240,8 @@ impl Compute {
     }
 
     /// A tensor `[a, c, x, y, z]` as this computes with it.
-    pub(crate) fn ready(self, tensor: &Tensor) -> Result<Tensor> {
-        let tensor = tensor.f_to_kind(self.kind())?;
+    pub(crate) fn ready(self, tensor: &Tensor, kind: Kind) -> Result<Tensor> {
+        let tensor = tensor.f_to_kind(kind)?;
         if self.channels_last {
             channels_last(&tensor)
         } else {

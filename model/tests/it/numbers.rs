@@ -1,4 +1,10 @@
 //! Q-values and gradients against PyTorch's, `tests/reference/numbers.json`.
+//!
+//! What has to be equal is compared in f64. In f32 the order of a sum, and so
+//! the CPU, decides pooling ties and the signs of activations near zero, and a
+//! single one of them moves a gradient by more than all rounding together:
+//! 3e-6 between two sums of the second convolution are 4e-4 of a bias's
+//! gradient. numbers.json says how far such kinks can move each gradient.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +26,66 @@ struct Case {
     spec: NetworkSpec,
     batch: Batch,
     q: Vec<f64>,
-    /// Per tensor of the weights file: projection on noise, and norm.
-    gradients: BTreeMap<String, (f64, f64)>,
+    /// Per tensor of the weights file.
+    gradients: BTreeMap<String, Gradient>,
+}
+
+/// Projection on noise, and norm; how far kinks can move both in f32.
+#[derive(Deserialize)]
+struct Gradient {
+    along: f64,
+    norm: f64,
+    along_jumps: f64,
+    norm_jumps: f64,
+}
+
+/// What a network computes in here; the reference is f64.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Precision {
+    F32,
+    F64,
+}
+
+/// f64 takes three times as long, so that one and two large windows are enough:
+/// the cases with more differ from those in their heads, where f32 has no kinks.
+fn precisions(case: &Case) -> impl Iterator<Item = Precision> + use<> {
+    let large = case.spec.window == 45 && case.q.len() > 2 * case.spec.actions;
+    [Precision::F64, Precision::F32]
+        .into_iter()
+        .filter(move |p| !(large && *p == Precision::F64))
+}
+
+impl Precision {
+    fn network(self, spec: &NetworkSpec, compute: Compute) -> Network {
+        let mut network = network(spec);
+        network.set_compute(compute);
+        match self {
+            Self::F32 => network,
+            Self::F64 => network.to_f64().unwrap(),
+        }
+    }
+
+    /// Part of the largest Q-value that one may be off by.
+    fn of_q(self) -> f64 {
+        match self {
+            Self::F32 => 1e-5,
+            Self::F64 => 1e-11,
+        }
+    }
+
+    /// How far projection and norm of a gradient may be off. A PReLU's slope
+    /// sums terms of both signs, so `largest`, the norm of the largest gradient,
+    /// decides how far that is rounded and not what is left.
+    fn of_gradient(self, expected: &Gradient, largest: f64) -> [f64; 2] {
+        let Gradient { norm, .. } = *expected;
+        match self {
+            Self::F32 => {
+                let rounding = 1e-4 * norm + 1e-7 * largest;
+                [expected.along_jumps, expected.norm_jumps].map(|jumps| rounding + jumps)
+            }
+            Self::F64 => [1e-10 * norm + 1e-13 * largest; 2],
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -81,60 +145,58 @@ fn file_gradients(network: &Network) -> BTreeMap<String, Tensor> {
     gradients
 }
 
-fn assert_like_pytorch(case: &Case, compute: Compute) {
-    let mut network = network(&case.spec);
-    network.set_compute(compute);
-    let q = assert_q_like_pytorch(case, &network);
-    assert_gradients_like_pytorch(case, &network, q);
+fn assert_like_pytorch(case: &Case, compute: Compute, precision: Precision) {
+    let network = precision.network(&case.spec, compute);
+    let q = assert_q_like_pytorch(case, &network, precision);
+    assert_gradients_like_pytorch(case, &network, q, precision);
 }
 
-fn assert_q_like_pytorch(case: &Case, network: &Network) -> Tensor {
+fn assert_q_like_pytorch(case: &Case, network: &Network, precision: Precision) -> Tensor {
     let q = forward(network, &case.batch);
-    let found: Vec<f32> = Vec::try_from(q.flatten(0, -1)).unwrap();
+    let found: Vec<f64> = Vec::try_from(q.flatten(0, -1).to_kind(Kind::Double)).unwrap();
     let largest = case.q.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
     assert_eq!(found.len(), case.q.len(), "{}", case.name);
     for (i, (&found, &expected)) in found.iter().zip(&case.q).enumerate() {
-        let error = (f64::from(found) - expected).abs();
         assert!(
-            error <= 1e-4 * largest,
-            "{}: q[{i}] is {found}, PyTorch has {expected}",
+            (found - expected).abs() <= precision.of_q() * largest,
+            "{} in {precision:?}: q[{i}] is {found}, PyTorch has {expected}",
             case.name
         );
     }
     q
 }
 
-fn assert_gradients_like_pytorch(case: &Case, network: &Network, q: Tensor) {
+fn assert_gradients_like_pytorch(case: &Case, network: &Network, q: Tensor, precision: Precision) {
     let count = q.numel();
     let shape: Vec<usize> = q.size().iter().map(|&n| n as usize).collect();
+    let kind = q.kind();
     (q * floats(&noise("loss", count), &shape))
-        .sum(Kind::Float)
+        .sum(kind)
         .backward();
     let mut checked = 0;
-    // A PReLU's slope sums terms of both signs: CPUs with other vector widths
-    // round it by the largest, not by what is left.
-    let largest = case.gradients.values().map(|g| g.1).fold(0.0, f64::max);
+    let largest = case.gradients.values().map(|g| g.norm).fold(0.0, f64::max);
     for (name, grad) in file_gradients(network) {
         let norm = grad.norm().double_value(&[]);
-        let Some(&(along, expected)) = case.gradients.get(&name) else {
+        let Some(expected) = case.gradients.get(&name) else {
             // Heads that no row asked for.
             assert_eq!(norm, 0.0, "{}: {name}", case.name);
             continue;
         };
-        let tolerance = 1e-4 * expected + 1e-7 * largest;
+        let place = format!("{} in {precision:?}: {name}", case.name);
+        let [of_along, of_norm] = precision.of_gradient(expected, largest);
         let direction = Tensor::from_slice(&noise("gradient", grad.numel()));
-        let found = (&grad * direction).sum(Kind::Double).double_value(&[]);
+        let along = (&grad * direction).sum(Kind::Double).double_value(&[]);
         assert!(
-            (norm - expected).abs() <= tolerance,
-            "{}: {name}: norm {norm} for {expected}",
-            case.name
+            (norm - expected.norm).abs() <= of_norm,
+            "{place}: norm {norm} for {}",
+            expected.norm
         );
         assert!(
-            (found - along).abs() <= tolerance,
-            "{}: {name}: along {found} for {along}",
-            case.name
+            (along - expected.along).abs() <= of_along,
+            "{place}: along {along} for {}",
+            expected.along
         );
-        assert!(expected > 0.0, "{}: {name} is not tested", case.name);
+        assert!(expected.norm > 0.0, "{place} is not tested");
         checked += 1;
     }
     assert_eq!(checked, case.gradients.len(), "{}", case.name);
@@ -145,7 +207,9 @@ fn q_values_and_gradients_are_pytorchs() {
     let cases = numbers().cases;
     assert_eq!(cases.len(), 10);
     for case in &cases {
-        assert_like_pytorch(case, Compute::default());
+        for precision in precisions(case) {
+            assert_like_pytorch(case, Compute::default(), precision);
+        }
     }
 }
 
@@ -161,7 +225,9 @@ fn memory_order_and_parts_change_nothing() {
             windows: Some(2),
             ..Compute::default()
         };
-        assert_like_pytorch(case, compute);
+        for precision in precisions(case) {
+            assert_like_pytorch(case, compute, precision);
+        }
     }
 }
 
@@ -173,7 +239,9 @@ fn blocks_change_nothing() {
             channels_last: true,
             ..Compute::default()
         };
-        assert_like_pytorch(case, compute);
+        for precision in precisions(case) {
+            assert_like_pytorch(case, compute, precision);
+        }
     }
 }
 
@@ -185,9 +253,24 @@ fn kernels_of_our_own_change_nothing() {
             channels_last: true,
             ..Compute::default()
         };
-        let mut network = network(&case.spec);
-        network.set_compute(compute);
-        let _ = tch::no_grad(|| assert_q_like_pytorch(case, &network));
+        let network = Precision::F32.network(&case.spec, compute);
+        let _ = tch::no_grad(|| assert_q_like_pytorch(case, &network, Precision::F32));
+    }
+}
+
+#[test]
+fn kinks_are_allowed_little() {
+    for case in &numbers().cases {
+        for (name, g) in &case.gradients {
+            let jumps = g.norm_jumps.max(g.along_jumps);
+            let place = format!("{}: {name}: {jumps} of {}", case.name, g.norm);
+            // A slope is a single number, whose gradient may cancel to almost nothing.
+            if name.starts_with("conv") {
+                assert!(jumps <= 0.08 * g.norm, "{place}");
+            } else {
+                assert!(name.starts_with("prelu") || jumps == 0.0, "{place}");
+            }
+        }
     }
 }
 

@@ -7,6 +7,12 @@ Run with any PyTorch 2.x and numpy (numbers.json names the version used):
 Inputs and parameters come from an integer hash that the Rust test repeats bit
 for bit, so that no fixture holds them. Agents are looped over one by one with
 per-agent tensors, as rl-medical does it: nothing is stacked or batched here.
+
+Everything is computed in float64, in which no order of summation decides
+anything. In float32 it does: where the two largest of a pooling cell, or an
+activation and zero, are closer than the rounding of a convolution, CPUs with
+other vector widths send the gradient to another voxel. For each gradient the
+file therefore also says by how much such kinks can move it (`kinks.py`).
 """
 
 import json
@@ -15,6 +21,8 @@ import pathlib
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+import kinks
 
 
 def noise(name, count):
@@ -34,24 +42,27 @@ def parameter(name, shape):
     count = int(np.prod(shape))
     values = noise(name, count)
     if "prelu" in name:
-        values = values * 0.5  # negative slopes too: they tell PReLU before and after pooling apart
+        values = values * 0.5  # negative slopes too: they distinguish PReLU before and after pooling
     elif "comm_att" not in name and name.endswith("weight"):
         values = values * np.sqrt(6.0 / np.prod(shape[1:]))
     elif name.endswith("bias"):
         values = values * 0.1
-    return torch.tensor(values.astype(np.float32)).reshape(shape).requires_grad_()
+    return torch.tensor(values.astype(np.float32)).reshape(shape)
 
 
 class Net:
     """A network by its spec, with parameters made when first asked for."""
 
-    def __init__(self, spec):
+    def __init__(self, spec, dtype):
         self.spec = spec
+        self.dtype = dtype
         self.parameters = {}
+        self.trunks = []  # of each call: windows, [Layer], features
+        self.hidden = []  # the heads' sums before their activations
 
     def get(self, name, *shape):
         if name not in self.parameters:
-            self.parameters[name] = parameter(name, shape)
+            self.parameters[name] = parameter(name, shape).to(self.dtype).requires_grad_()
         return self.parameters[name]
 
     def activate(self, x, kind, name):
@@ -59,21 +70,27 @@ class Net:
             return F.prelu(x, self.get(name, 1))
         return {"leaky_relu": F.leaky_relu, "relu": F.relu, "linear": lambda x: x}[kind](x)
 
-    def trunk(self, x):
+    def trunk(self, windows):
+        x, layers = windows, []
         for i, c in enumerate(self.spec["conv"]):
             k = c["kernel"]
             weight = self.get(f"conv{i}.weight", c["channels"], x.shape[1], k, k, k)
             bias = self.get(f"conv{i}.bias", c["channels"])
-            x = F.conv3d(x, weight, bias, stride=c["stride"], padding=c["padding"])
-            x = self.activate(x, self.spec["activation"], f"prelu{i}.weight")
+            sums = F.conv3d(x, weight, bias, stride=c["stride"], padding=c["padding"])
+            x = self.activate(sums, self.spec["activation"], f"prelu{i}.weight")
             if c["pool"]:
                 x = F.max_pool3d(x, 2)
-        return x.flatten(1)
+            layers.append((sums, x))
+        features = x.flatten(1)
+        if features.requires_grad:
+            features.retain_grad()
+        self.trunks.append((windows, layers, features))
+        return features
 
     def features(self, windows, scale):
         x = self.trunk(windows)
         if self.spec["scales"] is not None:
-            x = torch.cat([x, F.one_hot(scale, self.spec["scales"]).float()], 1)
+            x = torch.cat([x, F.one_hot(scale, self.spec["scales"]).to(self.dtype)], 1)
         return x
 
     def stream(self, per_agent, outputs, prefix=""):
@@ -96,6 +113,7 @@ class Net:
                 weight = self.get(f"{prefix}fc{j}.{a}.weight", width, x.shape[1])
                 x = F.linear(x, weight, self.get(f"{prefix}fc{j}.{a}.bias", width))
                 if j < len(widths):
+                    self.hidden.append(x.detach())
                     name = f"{prefix}prelu{len(spec['conv']) + j - 1}.{a}.weight"
                     x = self.activate(x, spec["head_activation"], name)
                 per_agent[a] = x
@@ -164,8 +182,18 @@ CASES = [
 ]
 
 
+def forward(net, windows, batch, scale):
+    windows = windows.to(net.dtype)
+    return net.rows(windows, batch, scale) if isinstance(batch, list) else net.groups(windows, scale)
+
+
+def along(gradient):
+    """The projection on fixed noise distinguishes a transposed gradient from a right one."""
+    return float((gradient.double().flatten() * torch.tensor(noise("gradient", gradient.numel()))).sum())
+
+
 def run(name, spec, batch):
-    net = Net(spec)
+    net, single = Net(spec, torch.float64), Net(spec, torch.float32)
     n = spec["window"]
     shape = [len(batch)] if isinstance(batch, list) else [batch, spec["agents"]]
     count = int(np.prod(shape))
@@ -175,18 +203,22 @@ def run(name, spec, batch):
     scale = None
     if spec["scales"] is not None:
         scale = (torch.arange(count) % spec["scales"]).reshape(shape)
-    q = net.rows(windows, batch, scale) if isinstance(batch, list) else net.groups(windows, scale)
+    q = forward(net, windows, batch, scale)
     loss = (q * torch.tensor(noise("loss", q.numel()).astype(np.float32)).reshape(q.shape)).sum()
     loss.backward()
-    gradients = {}
-    for key, p in sorted(net.parameters.items()):
-        grad = p.grad.double().flatten()
-        # The projection on fixed noise tells a transposed gradient from a right one.
-        along = float((grad * torch.tensor(noise("gradient", grad.numel()))).sum())
-        gradients[key] = [along, float(grad.norm())]
+    with torch.no_grad():
+        forward(single, windows, batch, scale)
+    kinks.check_heads(net, single)
+    single = Net(spec, torch.float32)
+    moved, kink_count = kinks.jumps(net, single, along)
+    gradients = {
+        key: [f"{along(p.grad):.12g}", f"{p.grad.norm():.12g}"] + [f"{m:.2g}" for m in moved[key]]
+        for key, p in sorted(net.parameters.items())
+    }
+    print(f"{name}: {kink_count} kinks within reach")
     return dict(
-        name=name, spec=spec, batch=batch, q=[float(f"{v:.9g}") for v in q.flatten().tolist()],
-        gradients={k: [float(f"{v:.9g}") for v in g] for k, g in gradients.items()},
+        name=name, spec=spec, batch=batch, q=[float(f"{v:.12g}") for v in q.flatten().tolist()],
+        gradients={k: [float(v) for v in g] for k, g in gradients.items()},
     )
 
 
@@ -197,5 +229,3 @@ if __name__ == "__main__":
     lines = ",\n".join(json.dumps(case) for case in cases)
     version = torch.__version__.split("+")[0]
     out.write_text(f'{{"torch": "{version}", "cases": [\n{lines}\n]}}\n')
-    for case in cases:
-        print(case["name"], case["q"][:6])
