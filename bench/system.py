@@ -47,7 +47,7 @@ def setup(options: argparse.Namespace, scratch: Path) -> Setup:
         if not (ROOT / "../shared/data/mouse/train/images.txt").is_file():
             config = ROOT / "configs/phantom.toml"
             data = scratch / "data"
-            run([options.bins / "landmarl", "phantom", "--seed", "1", "--train", "12", "--selection", "0",
+            run([options.bins / "landmarl", "phantom", "--seed", "1", "--train", "12", "--validation", "0",
                  "--test", "0", "--out", data])
             settings += [f"data.train_{kind}={data}/train/{kind}.txt" for kind in ("images", "landmarks")]
     return Setup(options.bins, scratch, config, settings, options.shards, options.actors)

@@ -1,4 +1,4 @@
-//! `actor`: walks training scans for a learner that runs elsewhere, or selection
+//! `actor`: walks training scans for a learner that runs elsewhere, or validation
 //! scans to see how well its weights do.
 
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ enum Command {
     /// Act until Ctrl-C, SIGTERM or the end of the run.
     #[command(after_help = EXAMPLES)]
     Run(RunArgs),
-    /// Walk the selection scans with the learner's newest weights every `validation.every` updates,
+    /// Walk the validation scans with the learner's newest weights every `validation.period` updates,
     /// from the untrained ones to the last.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
@@ -57,7 +57,7 @@ enum Command {
 const EVALUATE_EXAMPLES: &str = "\
 Examples:
   actor evaluate --config run.toml --learner learner-0:7400
-  actor evaluate --config run.toml --set validation.every=200
+  actor evaluate --config run.toml --set validation.period=200
 
 The learner keeps the results (validation.jsonl and TensorBoard's curves) and
 checkpoints/best.safetensors in the run's folder.";
@@ -171,14 +171,17 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
 
 async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
     let mut start = start(args.common, "evaluator").await?;
-    let selection = selection(&start.config)?;
-    let selection = Dataset::load(&selection).context("load the selection scans")?;
+    let validation = validation(&start.config)?;
+    let validation = Dataset::load(&validation).context("load the validation scans")?;
     if args.run_dir.is_some() {
         tracing::warn!(
             "--run-dir has no effect: the learner writes evaluations into the run folder"
         );
     }
-    tracing::info!(scans = selection.scans.len(), "loaded the selection scans");
+    tracing::info!(
+        scans = validation.scans.len(),
+        "loaded the validation scans"
+    );
     let (errors, seen) = watch::channel(None);
     let metrics = Metrics::default();
     metrics.add(EvaluatorMetrics::new(seen));
@@ -191,26 +194,25 @@ async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         device: start.config.actor.device.clone(),
         threads: start.config.actor.threads,
         config: Arc::new(start.config),
-        validation: selection.scans,
+        validation: validation.scans,
     };
     evaluator::run(setup, entry::shutdown_signal()).await?;
     Ok(())
 }
 
 /// The scans to evaluate on; an evaluator without them has nothing to do.
-fn selection(config: &Config) -> Result<DatasetSpec, ConfigError> {
+fn validation(config: &Config) -> Result<DatasetSpec, ConfigError> {
     let refuse = |key: &str, why: &str| ConfigError::Value {
         key: key.into(),
         why: why.into(),
     };
-    if config.validation.every == 0 {
-        let why =
-            "is 0, which means never; say after how many updates, as in --set validation.every=200";
-        return Err(refuse("validation.every", why));
+    if config.validation.period == 0 {
+        let why = "is 0, which means never; say after how many updates, as in --set validation.period=200";
+        return Err(refuse("validation.period", why));
     }
-    DatasetSpec::selection(config).ok_or_else(|| {
-        let why = "is empty, and data.train_images names no selection scans: there is nothing to evaluate on";
-        refuse("data.selection_images", why)
+    DatasetSpec::validation(config).ok_or_else(|| {
+        let why = "is empty, and data.train_images names no validation scans: there is nothing to evaluate on";
+        refuse("data.validation_images", why)
     })
 }
 
@@ -282,10 +284,10 @@ mod tests {
         );
         assert_eq!(code(unset.into()), Exit::Config);
         let mut config = Config::defaults().unwrap();
-        let refusal = |config: &Config| selection(config).unwrap_err().to_string();
-        assert!(refusal(&config).contains("data.selection_images"));
-        config.validation.every = 0;
-        assert!(refusal(&config).contains("--set validation.every=200"));
+        let refusal = |config: &Config| validation(config).unwrap_err().to_string();
+        assert!(refusal(&config).contains("data.validation_images"));
+        config.validation.period = 0;
+        assert!(refusal(&config).contains("--set validation.period=200"));
         let lost = HealthError::NoLease {
             learner: "a:1".into(),
             host: "h".into(),

@@ -34,7 +34,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  landmarl phantom --out demo/data --train 24 --selection 6 --test 10
+  landmarl phantom --out demo/data --train 24 --validation 6 --test 10
   landmarl train --config configs/mouse-small.toml --minutes 10
   landmarl eval --load runs/NAME/checkpoints/best.safetensors --images test/images.txt --landmarks-files test/landmarks.txt
   landmarl play --load runs/NAME/checkpoints/best.safetensors scan.nii.gz

@@ -99,12 +99,12 @@ impl Translated {
             (
                 flags.target_update_freq.is_some(),
                 "--target_update_freq",
-                "learner.target_every counts updates, not episodes",
+                "learner.target_update_period counts updates, not episodes",
             ),
             (
                 flags.save_freq.is_some(),
                 "--save_freq",
-                "checkpoint.every counts updates, not episodes",
+                "checkpoint.period counts updates, not episodes",
             ),
             (
                 flags.delta.is_some(),
@@ -140,9 +140,9 @@ fn train(flags: &Flags, cuda: bool, out: &mut Translated) -> anyhow::Result<()> 
     if !flags.val_files.is_empty() {
         let (images, landmarks) = flags.two_files("--val_files", &flags.val_files)?;
         out.add(&[
-            "--selection-images",
+            "--validation-images",
             images,
-            "--selection-landmarks",
+            "--validation-landmarks",
             landmarks,
         ]);
     }

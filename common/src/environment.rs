@@ -280,7 +280,7 @@ impl Walk {
             if outcome.active {
                 w.push_frame(&self.rules);
                 let cut = matches!(w.end, Some(End::Oscillation | End::Cap));
-                outcome.terminal |= cut && self.rules.cut == CutRule::Terminal;
+                outcome.terminal |= cut && self.rules.episode_end == CutRule::Terminal;
             }
         }
         self.finished |= self.walkers.iter().all(|w| w.end.is_some());
@@ -386,7 +386,7 @@ impl Walk {
         let w = &mut self.walkers[i];
         let answer = w
             .trail
-            .answer(rules.answer)
+            .answer(rules.terminal_position)
             .unwrap_or_else(|| w.position.map(f64::from));
         if usize::from(w.scale) + 1 < rules.scales.len() {
             w.scale += 1;

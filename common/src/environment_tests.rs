@@ -188,7 +188,7 @@ fn the_step_cap_truncates_or_ends() {
     for (cut, terminal) in [(CutRule::Truncate, false), (CutRule::Terminal, true)] {
         let rules = Rules {
             max_steps: 2,
-            cut,
+            episode_end: cut,
             ..Rules::standard()
         };
         let mut w = walk(rules, &scan, Mode::Train, &[at([30, 30, 30])]);
@@ -331,7 +331,7 @@ fn a_perfect_player_reaches_the_voxel() {
     let scan = scan([60, 60, 60], 0.3, vec![Some(target)]);
     for answer in [AnswerRule::CycleMean, AnswerRule::LowestQ] {
         let rules = Rules {
-            answer,
+            terminal_position: answer,
             ..Rules::standard()
         };
         let mut w = walk(rules, &scan, Mode::Train, &[at([5, 55, 5])]);

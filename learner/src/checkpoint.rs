@@ -14,6 +14,7 @@ pub mod stream;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use common::environment::rules::Rules;
 use model::files::tensor_file::{self, Metadata, TensorFile};
 use model::files::weights::{NETWORK_KEY, Weights};
 use model::network::layout::Layout;
@@ -321,6 +322,7 @@ impl Checkpoint {
         for (key, what) in [(LANDMARKS_KEY, "landmarks"), (RULES_KEY, "rules")] {
             if let (Some(here), there) = (own.get(key), self.metadata.get(key))
                 && Some(here) != there
+                && !same_rules(here, there)
             {
                 let there = there.map_or("missing", String::as_str);
                 return other(format!(
@@ -406,6 +408,12 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Hex of the SHA-256 over all metadata but the hash itself, and the tensors
 /// with their names and shapes.
+/// Whether both are the same rules, whatever their keys were called at the time.
+fn same_rules(here: &str, there: Option<&String>) -> bool {
+    let read = |text: &str| serde_json::from_str::<Rules>(text).ok();
+    there.is_some_and(|there| read(here).is_some() && read(here) == read(there))
+}
+
 fn digest(file: &TensorFile<'_>, data: &[u8]) -> String {
     let mut hasher = Sha256::new();
     let mut text = |text: &str| {

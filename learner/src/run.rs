@@ -221,7 +221,7 @@ fn shared(
     let before = episodes.load(Ordering::Relaxed);
     let registry = Registry::new(registry_settings(config)).after(before);
     Arc::new(Shared {
-        untrained: untrained.filter(|_| config.validation.every > 0),
+        untrained: untrained.filter(|_| config.validation.period > 0),
         hello: run.hello.clone(),
         manifest: run.manifest.clone(),
         baseline: run.baseline.clone(),

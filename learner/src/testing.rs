@@ -102,7 +102,11 @@ pub(crate) fn config(kind: NetworkKind, agents: usize) -> Arc<Config> {
     c.network.kind = kind;
     (c.rules.window_size, c.rules.history) = (8, 1);
     c.data.landmarks = (0..agents).map(|i| format!("L{i}")).collect();
-    (c.learner.batch, c.learner.lr, c.learner.target_every) = (6, 1e-3, 5);
+    (
+        c.learner.batch,
+        c.learner.lr,
+        c.learner.target_update_period,
+    ) = (6, 1e-3, 5);
     (c.learner.updates, c.learner.device) = (1000, "cpu".to_owned());
     c.learner.threads = 1;
     Arc::new(c)

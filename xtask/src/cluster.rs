@@ -20,7 +20,7 @@ use crate::workspace::Workspace;
 ///
 /// The cluster learns while actors come and go, each role is killed in turn, a
 /// shard is disconnected, its disk is filled, and everything is stopped and
-/// started again. Then the error on selection scans must be below half of the
+/// started again. Then the error on validation scans must be below half of the
 /// untrained one, and every row that was acknowledged as durable must be there.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -55,13 +55,13 @@ fn commands(seed: u64, out: &Path, ci: bool) -> Vec<Vec<String>> {
     let place = |name: &str| out.join(name).display().to_string();
     let (data, run, eval) = (place("data"), place("run"), place("eval"));
     let lines = [
-        format!("phantom|--out|{data}|--train|24|--selection|6|--test|10|--seed|{seed}"),
+        format!("phantom|--out|{data}|--train|24|--validation|6|--test|10|--seed|{seed}"),
         format!(
             "train|--config|{config}|--set|run.dir={run}|--set|run.seed={seed}\
              |--set|data.train_images={data}/train/images.txt\
              |--set|data.train_landmarks={data}/train/landmarks.txt\
-             |--set|data.selection_images={data}/selection/images.txt\
-             |--set|data.selection_landmarks={data}/selection/landmarks.txt"
+             |--set|data.validation_images={data}/validation/images.txt\
+             |--set|data.validation_landmarks={data}/validation/landmarks.txt"
         ),
         // The training scans are named for the constant guess.
         format!(

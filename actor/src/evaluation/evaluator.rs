@@ -95,7 +95,7 @@ pub async fn run(
     tracing::info!(
         run = first.run_id,
         evaluated_updates = evaluated,
-        every = setup.config.validation.every,
+        every = setup.config.validation.period,
         "found the run"
     );
     setup.errors.send_replace(errors_mm(&first));
@@ -109,7 +109,7 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(weights::watch(reporter.client(), follow));
     let mut evaluating = Evaluating {
-        every: setup.config.validation.every,
+        every: setup.config.validation.period,
         threads: setup.threads,
         evaluated,
         evaluations: 0,

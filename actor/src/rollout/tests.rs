@@ -122,7 +122,7 @@ fn row(
 fn scripted(n_step: usize, cut: CutRule) -> Vec<(Row, f32)> {
     let mut config = single();
     config.learner.n_step = n_step;
-    config.rules.cut = cut;
+    config.rules.episode_end = cut;
     let mut r = rollout(&config, &[scan_with(&[Some(TARGET)])], 0.0);
     run(&mut r, &mut Script::new(&[2, 2, 0, 0]), 4).rows
 }

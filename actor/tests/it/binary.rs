@@ -44,7 +44,7 @@ fn two() -> String {
 fn phantoms(folder: &Path) -> PathBuf {
     let counts = PhantomCounts {
         train: 2,
-        selection: 0,
+        validation: 0,
         test: 0,
     };
     write_dataset(

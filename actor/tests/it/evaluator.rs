@@ -21,7 +21,7 @@ struct Running {
 impl Running {
     fn start(learner: &str, every: u64) -> Self {
         let mut config = config();
-        config.validation.every = every;
+        config.validation.period = every;
         config.validation.starts = 1;
         let setup = EvaluatorSetup {
             security: proto::transport::security::Security::none(),

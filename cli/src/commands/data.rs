@@ -33,7 +33,7 @@ Examples:
   landmarl data check scans/ --sheet look/
   landmarl data check images.txt --landmarks-files landmarks.txt --json
   landmarl data stats scans.csv --landmarks AC,PC
-  landmarl data split scans/ -o scans.csv --selection 0.15 --test 0.15";
+  landmarl data split scans/ -o scans.csv --validation 0.15 --test 0.15";
 
 pub fn run(args: &Args) -> Outcome {
     match &args.command {
@@ -55,7 +55,7 @@ struct DataArgs {
     /// Landmark names or numbers [default: all of the first file]
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     landmarks: Vec<String>,
-    /// Which scans, where splits are named: train, selection or test
+    /// Which scans, where splits are named: train, validation or test
     #[arg(long, default_value = "train", value_parser = crate::input::scans::split)]
     split: Split,
     #[command(flatten)]

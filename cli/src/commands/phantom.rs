@@ -11,7 +11,7 @@ use crate::output::failure::{Advice, Exit};
 
 /// Make head-like scans with exactly known landmarks.
 ///
-/// Writes DIR/{train,selection,test}/ with NIfTI images, landmark files (RAS
+/// Writes DIR/{train,validation,test}/ with NIfTI images, landmark files (RAS
 /// mm) and the two list files that train and eval take. Run again, it
 /// completes what is there.
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,8 @@ pub struct Args {
     #[arg(long, default_value_t = 24)]
     train: usize,
     /// Scans that choose the best checkpoint
-    #[arg(long, default_value_t = 6)]
-    selection: usize,
+    #[arg(long, default_value_t = 6, alias = "selection")]
+    validation: usize,
     /// Scans to report on
     #[arg(long, default_value_t = 10)]
     test: usize,
@@ -43,7 +43,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   landmarl phantom --out demo/data
-  landmarl phantom --out tiny --train 4 --selection 2 --test 2 --size 56 --seed 7";
+  landmarl phantom --out tiny --train 4 --validation 2 --test 2 --size 56 --seed 7";
 
 pub fn run(args: &Args) -> Outcome {
     let spec = match &args.size {
@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Outcome {
     };
     let counts = PhantomCounts {
         train: args.train,
-        selection: args.selection,
+        validation: args.validation,
         test: args.test,
     };
     let total = PhantomSet::ALL.iter().map(|&s| counts.of(s) as u64).sum();
@@ -91,11 +91,11 @@ fn next_commands(args: &Args) -> String {
             list("train", "images"),
             list("train", "landmarks")
         ));
-        if args.selection > 0 {
+        if args.validation > 0 {
             text.push_str(&format!(
-                " --selection-images {} --selection-landmarks {}",
-                list("selection", "images"),
-                list("selection", "landmarks")
+                " --validation-images {} --validation-landmarks {}",
+                list("validation", "images"),
+                list("validation", "landmarks")
             ));
         }
         text.push_str(&format!(" --landmarks {}\n", LANDMARK_NAMES.join(",")));

@@ -64,7 +64,7 @@ struct Run {
     /// It came to its end or was stopped; neither going on nor broken off.
     ended: bool,
     minutes: Option<f64>,
-    /// The best mean error on the selection scans.
+    /// The best mean error on the validation scans.
     best_validation_mm: Option<f64>,
     /// The newest evaluation.
     evaluation: Option<Evaluated>,
@@ -188,7 +188,7 @@ fn table(runs: &[Run]) -> Table {
         ("updates", Align::Right),
         ("minutes", Align::Right),
         ("ended", Align::Left),
-        ("best selection mm", Align::Right),
+        ("best validation mm", Align::Right),
         ("evaluated mm", Align::Right),
         ("voxels", Align::Right),
         ("constant guess mm", Align::Right),
@@ -257,7 +257,8 @@ fn compare(paths: &[PathBuf], json: bool) -> Outcome {
 /// `section.key` → value of a run's `config.toml`.
 fn settings(run: &Path) -> BTreeMap<String, Value> {
     let text = fs::read_to_string(run.join("config.toml")).unwrap_or_default();
-    let sections: Toml = text.parse().unwrap_or_default();
+    let mut sections: Toml = text.parse().unwrap_or_default();
+    common::config::upgrade(&mut sections);
     let mut all = BTreeMap::new();
     for (section, keys) in sections {
         if let Value::Table(keys) = keys {

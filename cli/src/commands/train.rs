@@ -97,7 +97,7 @@ fn closing_words(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
     let mut text = format!("{} updates done; everything is in {run}\n", ended.updates);
     if let Some((best, _)) = ended.validation_mm {
         text.push_str(&format!(
-            "best mean error on the selection scans: {best:.2} mm"
+            "best mean error on the validation scans: {best:.2} mm"
         ));
         let baseline = ended
             .baseline_mm

@@ -20,14 +20,14 @@ pub struct ListArgs {
     /// List of the landmark files, line for line with a list of scans
     #[arg(long, value_name = "LIST", alias = "landmark-files")]
     pub landmarks_files: Option<PathBuf>,
-    /// Which scans, where splits are named: train, selection or test
+    /// Which scans, where splits are named: train, validation or test
     #[arg(long, default_value = "test", value_parser = split)]
     pub split: Split,
 }
 
 /// A split's word on the command line.
 pub fn split(word: &str) -> Result<Split, String> {
-    Split::of(word).ok_or_else(|| "give train, selection or test".to_owned())
+    Split::of(word).ok_or_else(|| "give train, validation or test".to_owned())
 }
 
 /// How scans are loaded for some weights: the volume and the spacing are those

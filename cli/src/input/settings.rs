@@ -22,16 +22,18 @@ impl ConfigArgs {
         self.load_over(Vec::new(), more)
     }
 
-    /// The layers: `base` files below these options, `more` settings above.
-    pub fn sources(&self, base: Vec<PathBuf>, more: Vec<String>) -> Sources {
-        let files = base.into_iter().chain(self.files.clone()).collect();
+    /// The layers: configurations that runs saved below these options, `more` settings above.
+    pub fn sources(&self, saved: Vec<PathBuf>, more: Vec<String>) -> Sources {
         let set = self.set.iter().cloned().chain(more).collect();
-        Sources::from_process(files, set)
+        Sources {
+            saved,
+            ..Sources::from_process(self.files.clone(), set)
+        }
     }
 
-    /// The same on top of `base` files.
-    pub fn load_over(&self, base: Vec<PathBuf>, more: Vec<String>) -> Result<Config, ConfigError> {
-        Config::load(&self.sources(base, more))
+    /// The same on top of what runs saved.
+    pub fn load_over(&self, saved: Vec<PathBuf>, more: Vec<String>) -> Result<Config, ConfigError> {
+        Config::load(&self.sources(saved, more))
     }
 }
 

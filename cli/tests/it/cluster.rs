@@ -203,7 +203,7 @@ fn an_actor_with_other_data_is_refused_in_one_sentence() {
     let _actor = cluster.actor("");
     cluster
         .bench
-        .succeed("phantom --out other --train 2 --selection 0 --test 0 --size 48x56x48 --seed 4");
+        .succeed("phantom --out other --train 2 --validation 0 --test 0 --size 48x56x48 --seed 4");
     let others = "--set data.train_images=other/train/images.txt \
         --set data.train_landmarks=other/train/landmarks.txt";
     let cases: [(&str, &[&str]); 3] = [
@@ -324,7 +324,7 @@ fn a_learner_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it() {
 fn a_killed_learner_goes_on_within_seconds_and_no_row_is_lost() {
     let _alone = alone();
     let every = 50;
-    let more = format!("--set replay.ack=durable --set checkpoint.every={every}");
+    let more = format!("--set replay.ack=durable --set checkpoint.period={every}");
     let mut cluster = Cluster::start_keeping(2, CAPACITY, &more);
     let mut actor = cluster.actor("");
     let before = cluster.until("several checkpoints", PATIENCE, |s| s.updates > 5 * every);

@@ -17,7 +17,7 @@ const LANDMARKS: [&str; 5] = [
 
 /// Sixteen phantoms: `data/train`.
 fn phantoms(bench: &Bench) {
-    bench.succeed("phantom --out data --train 16 --selection 1 --test 1 --size 64x72x64 --seed 5");
+    bench.succeed("phantom --out data --train 16 --validation 1 --test 1 --size 64x72x64 --seed 5");
 }
 
 fn lines(path: &PathBuf) -> Vec<String> {
@@ -228,14 +228,14 @@ fn statistics_count_what_is_there() {
 fn a_split_is_the_same_each_time_and_can_be_used() {
     let bench = Bench::new();
     phantoms(&bench);
-    let split = "data split data/train -o data/split.csv --selection 0.25 --test 0.125";
+    let split = "data split data/train -o data/split.csv --validation 0.25 --test 0.125";
     let told = bench.succeed(split).err;
-    assert!(told.contains("10 train, 4 selection, 2 test"), "{told}");
+    assert!(told.contains("10 train, 4 validation, 2 test"), "{told}");
     let first = fs::read(bench.path("data/split.csv")).unwrap();
     bench.succeed(split);
     assert_eq!(fs::read(bench.path("data/split.csv")).unwrap(), first);
     let check = "data check data/split.csv --landmarks bridge,base_ball --json --split";
-    for (name, count) in [("train", 10), ("selection", 4), ("test", 2)] {
+    for (name, count) in [("train", 10), ("validation", 4), ("test", 2)] {
         let report = bench.succeed(&format!("{check} {name}")).out;
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         assert_eq!(report["scans"], count, "{name}");
@@ -245,7 +245,7 @@ fn a_split_is_the_same_each_time_and_can_be_used() {
     let counts: serde_json::Value = serde_json::from_str(&counts.out).unwrap();
     assert_eq!((&counts["train"], &counts["test"]), (&12.into(), &4.into()));
     let folds = "data check data/folds.csv --landmarks bridge --json --set data.fold=1";
-    let report = bench.succeed(&format!("{folds} --split selection")).out;
+    let report = bench.succeed(&format!("{folds} --split validation")).out;
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["scans"], 4);
     bench.fail(
@@ -254,7 +254,7 @@ fn a_split_is_the_same_each_time_and_can_be_used() {
         &["names splits already"],
     );
     bench.fail(
-        "data split data/train -o x.csv --selection 0.6 --test 0.5",
+        "data split data/train -o x.csv --validation 0.6 --test 0.5",
         2,
         &["leave nothing to train on"],
     );

@@ -29,13 +29,13 @@ fn health(cluster: &Cluster, more: &str) -> (Option<i32>, String) {
 
 #[test]
 fn an_evaluator_keeps_the_best_weights_and_outlives_the_learner() {
-    let settings = "--set validation.every=40 --set checkpoint.every=20";
+    let settings = "--set validation.period=40 --set checkpoint.period=20";
     let mut cluster = Cluster::start(2, 300, settings);
     let evaluator = format!(
         "evaluate --config cluster.toml --learner {}",
         cluster.address
     );
-    let evaluator = evaluator + " --set validation.every=40 --set validation.starts=1";
+    let evaluator = evaluator + " --set validation.period=40 --set validation.starts=1";
     // It is there before there are any rows.
     let mut evaluator = Service::start(&cluster.bench, "actor", "evaluator", &evaluator);
     let (code, said) = health(&cluster, "");
@@ -167,7 +167,7 @@ fn told(cluster: &mut Cluster) {
         "run cluster:",
         "limited by",
         "actors: 1 of 1 joined",
-        "best selection error",
+        "best validation error",
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
@@ -187,13 +187,13 @@ fn told(cluster: &mut Cluster) {
 #[test]
 fn the_last_weights_of_a_run_are_evaluated_before_it_ends() {
     // Earlier evaluations, whose updates are more than the last version, do not end the wait.
-    let settings = "--set validation.every=20 --set learner.updates=60";
+    let settings = "--set validation.period=20 --set learner.updates=60";
     let mut cluster = Cluster::start(1, 2000, settings);
     let line = format!(
         "evaluate --config cluster.toml --learner {}",
         cluster.address
     );
-    let line = line + " --set validation.every=20 --set validation.starts=1";
+    let line = line + " --set validation.period=20 --set validation.starts=1";
     let mut evaluator = Service::start(&cluster.bench, "actor", "evaluator", &line);
     // The learner waits for an evaluator that it knows of: 60 updates may be made
     // before a slow machine has started one.

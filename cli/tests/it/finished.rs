@@ -217,9 +217,9 @@ fn a_folder_or_a_manifest_serves_as_well_as_lists() {
     let guess = json(&bench.path("manifest/summary.json"))["constant_guess_mm"].as_f64();
     assert!(guess.unwrap() > 0.0);
     bench.fail(
-        &format!("{by} --images scans.csv --split selection"),
+        &format!("{by} --images scans.csv --split validation"),
         4,
-        &["scans.csv' names no selection scans; it has 1 train, 0 selection, 1 test"],
+        &["scans.csv' names no validation scans; it has 1 train, 0 validation, 1 test"],
     );
     bench.fail(
         &format!("{by} --images data/test/images.txt"),

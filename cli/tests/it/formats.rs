@@ -79,7 +79,7 @@ impl Phantom {
     }
 }
 
-const SETS: [(&str, usize); 3] = [("train", 3), ("selection", 1), ("test", 2)];
+const SETS: [(&str, usize); 3] = [("train", 3), ("validation", 1), ("test", 2)];
 
 /// Makes phantoms, writes each with `store` (bench, set, number, path stem)
 /// and lists them; `landmarks` is the ending of the landmark files.
@@ -89,7 +89,7 @@ fn convert(
     scan: &str,
     store: impl Fn(&str, usize, Phantom) -> (Phantom, String),
 ) {
-    bench.succeed("phantom --out data --train 3 --selection 1 --test 2 --size 48x56x48 --seed 3");
+    bench.succeed("phantom --out data --train 3 --validation 1 --test 2 --size 48x56x48 --seed 3");
     for (set, count) in SETS {
         let (mut images, mut files) = (String::new(), String::new());
         for number in 1..=count {
@@ -112,8 +112,8 @@ fn check_train_evaluate(bench: &Bench, preset: &str) -> serde_json::Value {
     bench.succeed(&format!("data stats {} --config {preset}", lists("train")));
     let trained = bench.succeed(&format!(
         "train --config {preset} --train-images own/train/images.txt \
-         --train-landmarks own/train/landmarks.txt --selection-images own/selection/images.txt \
-         --selection-landmarks own/selection/landmarks.txt --name own --updates 20 {SMALL} {CHEAP}"
+         --train-landmarks own/train/landmarks.txt --validation-images own/validation/images.txt \
+         --validation-landmarks own/validation/landmarks.txt --name own --updates 20 {SMALL} {CHEAP}"
     ));
     assert!(
         trained.err.contains("landmarl eval --load runs/own"),

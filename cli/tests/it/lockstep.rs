@@ -17,12 +17,12 @@ const SETTINGS: [&str; 10] = [
     "rules.max_steps=40",
     "actor.slots=4",
     "learner.batch=16",
-    "learner.publish_every=7",
-    "checkpoint.every=5",
+    "learner.publish_period=7",
+    "checkpoint.period=5",
     "replay.min_rows=60",
     "replay.capacity=200",
-    "replay.tolerance=200",
-    "validation.every=0",
+    "replay.error_buffer=200",
+    "validation.period=0",
 ];
 
 fn updates_of(run: &Path) -> u64 {
@@ -61,7 +61,7 @@ fn weights(run: &Path) -> Vec<u8> {
 fn a_run_that_is_stopped_and_killed_at_random_ends_as_one_that_never_was() {
     let bench = Bench::new();
     let made =
-        bench.run("phantom --out scans --train 3 --selection 1 --test 1 --size 48x56x48 --seed 3");
+        bench.run("phantom --out scans --train 3 --validation 1 --test 1 --size 48x56x48 --seed 3");
     assert_eq!(made.code, Some(0), "{}", made.err);
     let mut train = format!(
         "train --lockstep --landmarks bridge,base_ball --updates {UPDATES} --run-dir runs \
@@ -99,18 +99,18 @@ fn a_run_that_is_stopped_and_killed_at_random_ends_as_one_that_never_was() {
 #[test]
 fn an_evaluation_that_a_kill_cut_off_is_made_up_for() {
     let bench = Bench::new();
-    bench.succeed("phantom --out scans --train 2 --selection 1 --test 1 --size 48x56x48 --seed 3");
+    bench.succeed("phantom --out scans --train 2 --validation 1 --test 1 --size 48x56x48 --seed 3");
     let mut train = "train --lockstep --landmarks bridge --updates 5 --run-dir runs --name one \
          --train-images scans/train/images.txt --train-landmarks scans/train/landmarks.txt \
-         --selection-images scans/selection/images.txt \
-         --selection-landmarks scans/selection/landmarks.txt"
+         --validation-images scans/validation/images.txt \
+         --validation-landmarks scans/validation/landmarks.txt"
         .to_owned();
     for setting in SETTINGS {
         train.push_str(" --set ");
         train.push_str(setting);
     }
     bench.succeed(&format!(
-        "{train} --set validation.every=5 --set validation.starts=1"
+        "{train} --set validation.period=5 --set validation.starts=1"
     ));
     // As if it had been killed behind the checkpoint, before the line.
     let lines = bench.path("runs/one/validation.jsonl");

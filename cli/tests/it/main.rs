@@ -17,6 +17,7 @@ mod logs;
 mod loki_stand_in;
 mod metrics;
 mod observability;
+mod older_version;
 mod original;
 mod parity;
 mod plain;

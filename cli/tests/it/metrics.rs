@@ -126,13 +126,13 @@ impl Training {
     fn start() -> Self {
         let bench = Bench::new();
         bench.write("run.toml", CONFIG);
-        let size = "--train 2 --selection 1 --test 0 --size 48x56x48";
+        let size = "--train 2 --validation 1 --test 0 --size 48x56x48";
         bench.succeed(&format!("phantom --out data --seed 3 {size}"));
         let address = free_address();
         let line = format!(
-            "train --config run.toml --selection-images data/selection/images.txt \
-             --selection-landmarks data/selection/landmarks.txt --name run --actors 2 --log-json \
-             --set http.listen={address} --set replay.journal=true --set validation.every=10 \
+            "train --config run.toml --validation-images data/validation/images.txt \
+             --validation-landmarks data/validation/landmarks.txt --name run --actors 2 --log-json \
+             --set http.listen={address} --set replay.journal=true --set validation.period=10 \
              --set log.instance=here"
         );
         let mut process = Service::start(&bench, "landmarl", "train", &line);

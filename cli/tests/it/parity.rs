@@ -20,8 +20,8 @@ const STOPPED: [i32; 2] = [130, 0];
 const CONFIG: &str = r#"
 data.train_images = "data/train/images.txt"
 data.train_landmarks = "data/train/landmarks.txt"
-data.selection_images = "validation/images.txt"
-data.selection_landmarks = "validation/landmarks.txt"
+data.validation_images = "validation/images.txt"
+data.validation_landmarks = "validation/landmarks.txt"
 data.landmarks = ["0", "base_ball"]
 rules.window_size = 12
 rules.scales = [[2, 3], [1, 1]]
@@ -29,7 +29,7 @@ rules.max_steps = 30
 replay.shards = 1
 replay.capacity = 2000
 replay.min_rows = 64
-replay.tolerance = 200
+replay.error_buffer = 200
 actor.count = 1
 actor.slots = 4
 actor.start_near_radius = [8.0, 4.0]
@@ -38,12 +38,12 @@ actor.batch_wait_ms = 20
 learner.device = "cpu"
 learner.threads = 1
 learner.batch = 16
-learner.publish_every = 5
+learner.publish_period = 5
 learner.updates = 1000000
 cluster.lease_s = 2.0
-validation.every = 20
+validation.period = 20
 validation.starts = 1
-checkpoint.every = 20
+checkpoint.period = 20
 evaluation.starts = 2
 "#;
 
@@ -63,7 +63,7 @@ fn place_differs(file: &str) -> bool {
 
 fn bench() -> Bench {
     let bench = Bench::new();
-    bench.succeed("phantom --out data --train 3 --selection 1 --test 1 --size 48x56x48 --seed 3");
+    bench.succeed("phantom --out data --train 3 --validation 1 --test 1 --size 48x56x48 --seed 3");
     // Two validation scans, of which one is trained on too.
     for list in ["images", "landmarks"] {
         let of = |split: &str, number: usize| {
@@ -72,7 +72,7 @@ fn bench() -> Bench {
             let line = text.lines().nth(number).unwrap();
             folder.join(line).display().to_string()
         };
-        let text = [of("selection", 0), of("train", 1)].join("\n") + "\n";
+        let text = [of("validation", 0), of("train", 1)].join("\n") + "\n";
         bench.write(&format!("validation/{list}.txt"), text);
     }
     bench.write("parity.toml", CONFIG);

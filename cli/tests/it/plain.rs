@@ -42,9 +42,9 @@ fn results_come_as_json_where_asked_for() {
     let parsed = |line: &str| -> serde_json::Value {
         serde_json::from_str(&bench.succeed(line).out).unwrap()
     };
-    let made = parsed("phantom --out d --train 1 --selection 1 --test 0 --size 48x56x48 --json");
+    let made = parsed("phantom --out d --train 1 --validation 1 --test 0 --size 48x56x48 --json");
     assert_eq!((&made["phantoms"], &made["kept"]), (&2.into(), &0.into()));
-    let again = parsed("phantom --out d --train 1 --selection 1 --test 0 --size 48x56x48 --json");
+    let again = parsed("phantom --out d --train 1 --validation 1 --test 0 --size 48x56x48 --json");
     assert_eq!(again["kept"], 2);
     assert_eq!(parsed("config check --json")["valid"], true);
 }
@@ -133,13 +133,13 @@ fn phantoms_are_written_and_kept() {
     for file in [
         "train/images.txt",
         "train/images/phantom_0002.nii.gz",
-        "selection/landmarks.txt",
+        "validation/landmarks.txt",
         "test/landmarks/phantom_0001.csv",
     ] {
         assert!(bench.path("data").join(file).is_file(), "{file}");
     }
     let again = bench
-        .succeed("phantom --out data --train 2 --selection 1 --test 1 --size 48x56x48 --seed 3");
+        .succeed("phantom --out data --train 2 --validation 1 --test 1 --size 48x56x48 --seed 3");
     assert!(again.err.contains("4 were there already"), "{}", again.err);
     assert!(
         again
@@ -222,6 +222,6 @@ fn json_is_absent(bench: &Bench) -> bool {
 #[test]
 fn a_dataset_describes_itself() {
     let bench = Bench::new();
-    bench.succeed("phantom --out p --train 1 --selection 0 --test 0 --size 48x56x48");
+    bench.succeed("phantom --out p --train 1 --validation 0 --test 0 --size 48x56x48");
     assert_eq!(json(&bench.path("p/dataset.json"))["counts"]["train"], 1);
 }

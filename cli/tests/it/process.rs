@@ -116,10 +116,10 @@ impl Bench {
         done
     }
 
-    /// Tiny phantoms: `data/{train,selection,test}`.
+    /// Tiny phantoms: `data/{train,validation,test}`.
     pub fn phantoms(&self) {
         self.succeed(
-            "phantom --out data --train 2 --selection 1 --test 1 --size 48x56x48 --seed 3",
+            "phantom --out data --train 2 --validation 1 --test 1 --size 48x56x48 --seed 3",
         );
     }
 }

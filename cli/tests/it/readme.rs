@@ -32,7 +32,7 @@ const PROGRAMS: [&str; 6] = [
 const SMALL_BY_ENVIRONMENT: &[(&str, &str)] = &[
     ("LANDMARL__RULES__WINDOW_SIZE", "12"),
     ("LANDMARL__REPLAY__MIN_ROWS", "200"),
-    ("LANDMARL__REPLAY__TOLERANCE", "2000"),
+    ("LANDMARL__REPLAY__ERROR_BUFFER", "2000"),
     ("LANDMARL__LEARNER__UPDATES", "2"),
     ("LANDMARL__LEARNER__DEVICE", "cpu"),
 ];
@@ -59,7 +59,7 @@ fn commands() -> Vec<String> {
 
 /// Phantoms as a user's scans: `scans/images`, `scans/landmarks` with AC and PC.
 fn scans(bench: &Bench) {
-    bench.succeed("phantom --out data --train 10 --selection 0 --test 1 --size 48x56x48 --seed 3");
+    bench.succeed("phantom --out data --train 10 --validation 0 --test 1 --size 48x56x48 --seed 3");
     fs::create_dir_all(bench.path("scans")).unwrap();
     for kind in ["images", "landmarks"] {
         fs::rename(
@@ -131,8 +131,8 @@ impl Running {
             "my.toml",
             CONFIG.replace("data/train/images.txt", "scans.csv").replace("data.train_landmarks = \"data/train/landmarks.txt\"\n", "")
                 // The splits of scans.csv hold.
-                .replace("data.selection_images = \"data/selection/images.txt\"\n", "")
-                .replace("data.selection_landmarks = \"data/selection/landmarks.txt\"\n", "")
+                .replace("data.validation_images = \"data/validation/images.txt\"\n", "")
+                .replace("data.validation_landmarks = \"data/validation/landmarks.txt\"\n", "")
                 .replace("\"0\", \"base_ball\"", "\"AC\", \"PC\"")
                 + &format!("cluster.learner = \"{learner}\"\ncluster.shards = [\"{first}\", \"{second}\"]\n"),
         );
@@ -171,7 +171,7 @@ fn on_skulls(bench: &Bench, arguments: &str) -> bool {
     let cut = if line.starts_with("train") {
         format!(
             "--set data.train_images={skulls}/train/images.txt --set data.train_landmarks={skulls}/train/landmarks.txt \
-             --set replay.min_rows=200 --set replay.tolerance=1000 --set learner.updates=2"
+             --set replay.min_rows=200 --set replay.error_buffer=1000 --set learner.updates=2"
         )
     } else {
         "--starts 1 --no-pictures".to_owned()

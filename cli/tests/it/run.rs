@@ -10,16 +10,16 @@ use crate::checkpoints;
 use crate::process::{Bench, errors_as_before, json};
 
 const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
-    --selection-images data/selection/images.txt --selection-landmarks data/selection/landmarks.txt \
+    --validation-images data/validation/images.txt --validation-landmarks data/validation/landmarks.txt \
     --landmarks bridge,base_ball";
 /// Makes any training a matter of seconds.
 pub const SMALL: &str = "--run-dir runs --device cpu --actors 1 \
     --set rules.window_size=12 --set rules.scales=[[2,3],[1,1]] --set rules.max_steps=30 \
     --set actor.slots=4 --set actor.start_near_radius=[8.0,4.0] --set actor.batch_rows=16 \
     --set actor.batch_wait_ms=20 --set replay.capacity=2000 --set replay.min_rows=64 \
-    --set replay.tolerance=200 --set learner.batch=16 --set learner.publish_every=5 \
-    --set cluster.lease_s=1 --set validation.every=10 --set validation.starts=1 \
-    --set checkpoint.every=10 --set evaluation.starts=2";
+    --set replay.error_buffer=200 --set learner.batch=16 --set learner.publish_period=5 \
+    --set cluster.lease_s=1 --set validation.period=10 --set validation.starts=1 \
+    --set checkpoint.period=10 --set evaluation.starts=2";
 
 fn train(bench: &Bench, more: &str) -> crate::process::Done {
     bench.succeed(&format!("train {DATA} {more} {SMALL}"))
@@ -247,7 +247,7 @@ fn resumed(bench: &Bench, validations: usize) {
 }
 
 #[test]
-fn a_folder_names_training_and_selection_scans() {
+fn a_folder_names_training_and_validation_scans() {
     let bench = Bench::new();
     bench.phantoms();
     let done = bench.succeed(&format!(

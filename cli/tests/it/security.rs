@@ -100,7 +100,7 @@ impl Secured {
         let bench = Bench::new();
         bench.write("cluster.toml", CONFIG);
         bench.succeed(
-            "phantom --out data --seed 3 --train 2 --selection 0 --test 0 --size 48x56x48",
+            "phantom --out data --seed 3 --train 2 --validation 0 --test 0 --size 48x56x48",
         );
         bench.succeed("certs --out certs");
         let (shard_address, shard) = at_free_address(|address| {

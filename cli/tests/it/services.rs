@@ -22,14 +22,14 @@ const CLASHES: usize = 5;
 pub const CONFIG: &str = r#"
 data.train_images = "data/train/images.txt"
 data.train_landmarks = "data/train/landmarks.txt"
-data.selection_images = "data/selection/images.txt"
-data.selection_landmarks = "data/selection/landmarks.txt"
+data.validation_images = "data/validation/images.txt"
+data.validation_landmarks = "data/validation/landmarks.txt"
 data.landmarks = ["0", "base_ball"]
 rules.window_size = 12
 rules.scales = [[2, 3], [1, 1]]
 rules.max_steps = 30
 replay.min_rows = 400
-replay.tolerance = 200
+replay.error_buffer = 200
 replay.samples_per_insert = 5.0
 actor.slots = 4
 actor.start_near_radius = [8.0, 4.0]
@@ -39,7 +39,7 @@ learner.device = "cpu"
 learner.threads = 1
 learner.batch = 16
 learner.prefetch = 4
-learner.publish_every = 5
+learner.publish_period = 5
 learner.updates = 1000000
 "#;
 
@@ -191,7 +191,7 @@ impl Cluster {
     fn start_with(shards: usize, serve: String, more: &str) -> Self {
         let bench = Bench::new();
         bench.write("cluster.toml", CONFIG);
-        let size = "--train 2 --selection 1 --test 0 --size 48x56x48";
+        let size = "--train 2 --validation 1 --test 0 --size 48x56x48";
         bench.succeed(&format!("phantom --out data --seed 3 {size}"));
         let (addresses, shards): (Vec<_>, Vec<_>) = (0..shards)
             .map(|number| {

@@ -1,7 +1,7 @@
 //! What the values of the configuration have to be, alone and together.
 
 use super::Config;
-use super::sections::{ActionsConfig, ClusterConfig, GoalsConfig};
+use super::sections::{ClusterConfig, GoalsConfig, ObjectiveConfig};
 use crate::environment::reward::{RewardStrategy, TeamReward};
 
 /// One condition on a value.
@@ -128,8 +128,8 @@ fn training(c: &Config) -> Vec<Check> {
         within("learner.adam_beta1", l.adam_beta1, 0.0, 0.9999),
         within("learner.adam_beta2", l.adam_beta2, 0.0, 0.999_999),
         within("learner.adam_epsilon", l.adam_epsilon, 1e-16, 1.0),
-        within("learner.grad_norm", l.grad_norm, 1e-6, 1e9),
-        within("learner.average", l.average, 0.0, 0.999_999),
+        within("learner.max_grad_norm", l.max_grad_norm, 1e-6, 1e9),
+        within("learner.ema_decay", l.ema_decay, 0.0, 0.999_999),
         count("learner.prefetch", l.prefetch, 64),
         within("augment.gamma", c.augment.gamma, 0.0, 2.0),
         within("augment.contrast", c.augment.contrast, 0.0, 0.9),
@@ -171,13 +171,13 @@ fn together(c: &Config) -> Vec<Check> {
     let mut all = Vec::new();
     for (key, value) in [
         ("learner.updates", l.updates),
-        ("learner.target_every", l.target_every),
-        ("learner.publish_every", l.publish_every),
-        ("checkpoint.every", c.checkpoint.every),
+        ("learner.target_update_period", l.target_update_period),
+        ("learner.publish_period", l.publish_period),
+        ("checkpoint.period", c.checkpoint.period),
         ("data.max_voxels", c.data.max_voxels),
         ("data.max_expansion", c.data.max_expansion),
         ("replay.min_rows", r.min_rows),
-        ("replay.tolerance", r.tolerance),
+        ("replay.error_buffer", r.error_buffer),
     ] {
         all.push(Check {
             key,
@@ -203,17 +203,22 @@ fn together(c: &Config) -> Vec<Check> {
         why: "needs [share of the updates in 0..=1, factor above 0] pairs".into(),
     });
     let own = c.rules.strategy == RewardStrategy::Own && c.rules.team == TeamReward::None;
-    for (key, more) in [
-        ("learner.goals", l.goals == GoalsConfig::All),
-        ("learner.actions", l.actions == ActionsConfig::All),
+    for (key, value, more) in [
+        ("learner.goals", "all", l.goals == GoalsConfig::All),
+        (
+            "learner.objective",
+            "step_reward",
+            l.objective == ObjectiveConfig::StepReward,
+        ),
     ] {
         all.push(Check {
             key,
             holds: !more || l.gamma == 0.0 && own && c.row_agents() == 1,
-            why: "\"all\" needs learner.gamma = 0, network.kind = \"collab\", \
-                  rules.strategy = \"own\" and rules.team = \"none\": only then does a row \
-                  tell what others or other steps would have earned"
-                .into(),
+            why: format!(
+                "\"{value}\" needs learner.gamma = 0, network.kind = \"collab\", \
+                 rules.strategy = \"own\" and rules.team = \"none\": only then do the rules \
+                 give the rewards of other agents and actions"
+            ),
         });
     }
     all.push(Check {

@@ -1,9 +1,11 @@
 //! One layer of settings at a time: known keys, right types, a clear error.
 
+use std::path::Path;
+
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::{DEFAULTS, ENV_PREFIX, Sources};
+use super::{DEFAULTS, ENV_PREFIX, Sources, renamed};
 
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,16 @@ pub enum ConfigError {
         layer: String,
         /// The most similar key that exists.
         nearest: Option<String>,
+    },
+    /// A key that has another name now.
+    #[error("config key \"{key}\" in {layer} is now {new}")]
+    Renamed {
+        /// The key as given.
+        key: String,
+        /// File, variable or setting.
+        layer: String,
+        /// Its present name, quoted.
+        new: String,
     },
     /// A value of another type than the default's.
     #[error("config key \"{key}\" in {layer} must be {expected}, got {found}")]
@@ -98,12 +110,15 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
 pub(super) fn layers(sources: &Sources) -> Result<Vec<Layer>, ConfigError> {
     let defaults = parse(DEFAULTS, "the built-in defaults")?;
     let mut layers = Vec::new();
+    for path in &sources.saved {
+        let (name, text) = read(path)?;
+        let mut table = parse(&text, &name)?;
+        renamed::upgrade(&mut table);
+        check(&defaults, &table, &name)?;
+        layers.push(layer(name, table)?);
+    }
     for path in &sources.files {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.display().to_string(),
-            source,
-        })?;
-        let name = path.display().to_string();
+        let (name, text) = read(path)?;
         let table = parse(&text, &name)?;
         check(&defaults, &table, &name)?;
         layers.push(Layer { name, text, table });
@@ -160,12 +175,25 @@ fn setting(defaults: &Table, key: &str, value: &str, name: String) -> Result<Lay
         return Err(unknown(defaults, key, &name));
     };
     check(defaults, &table, &name)?;
+    layer(name, table)
+}
+
+fn layer(name: String, table: Table) -> Result<Layer, ConfigError> {
     match toml::to_string(&table) {
         Ok(text) => Ok(Layer { name, text, table }),
         Err(e) => Err(ConfigError::Syntax {
             layer: name,
             why: e.to_string(),
         }),
+    }
+}
+
+/// A file's name and text.
+fn read(path: &Path) -> Result<(String, String), ConfigError> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((name, text)),
+        Err(source) => Err(ConfigError::Read { path: name, source }),
     }
 }
 
@@ -232,6 +260,13 @@ fn wrong_type(key: &str, layer: &str, expected: &'static str, value: &Value) -> 
 }
 
 fn unknown(defaults: &Table, key: &str, layer: &str) -> ConfigError {
+    if let Some(new) = renamed::replacement(key) {
+        return ConfigError::Renamed {
+            key: key.into(),
+            layer: layer.into(),
+            new,
+        };
+    }
     let known = defaults.iter().flat_map(|(section, keys)| {
         let names: Vec<_> = keys
             .as_table()

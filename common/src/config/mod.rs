@@ -9,15 +9,16 @@
 mod checks;
 mod explain;
 mod layer;
+mod renamed;
 mod sections;
 
 pub use explain::{Setting, schema, settings};
 pub use layer::ConfigError;
 pub use sections::{
-    AckConfig, ActionsConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig,
-    DataConfig, EvaluationConfig, GoalsConfig, HttpConfig, LearnerConfig, LogConfig, NetworkConfig,
-    NetworkKind, NetworkPreset, OverloadConfig, Precision, ReplayConfig, RunConfig, SelectorConfig,
-    ValidationConfig,
+    AckConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig,
+    EvaluationConfig, GoalsConfig, HttpConfig, LearnerConfig, LogConfig, NetworkConfig,
+    NetworkKind, NetworkPreset, ObjectiveConfig, OverloadConfig, Precision, ReplayConfig,
+    RunConfig, SelectorConfig, ValidationConfig,
 };
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use sha2::{Digest, Sha256};
 
 pub use crate::environment::pose::PoseConfig;
 use crate::environment::rules::Rules;
+pub use renamed::upgrade;
 
 /// The defaults, with a comment for each key.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -73,6 +75,8 @@ pub struct Config {
 /// Where the layers above the defaults come from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
+    /// `config.toml` of run folders, below `files`; keys may have their former names.
+    pub saved: Vec<PathBuf>,
     /// TOML files, later ones win.
     pub files: Vec<PathBuf>,
     /// Environment variables (name, value); others than `LANDMARL__…` are ignored.
@@ -89,7 +93,12 @@ impl Sources {
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
             .filter(|(k, _)| k.starts_with(ENV_PREFIX))
             .collect();
-        Self { files, env, set }
+        Self {
+            saved: Vec::new(),
+            files,
+            env,
+            set,
+        }
     }
 }
 
@@ -136,6 +145,10 @@ impl Config {
     /// not the learning rate or the number of actors.
     #[must_use]
     pub fn shared_json(&self) -> String {
+        self.shared().to_string()
+    }
+
+    fn shared(&self) -> serde_json::Value {
         let posed = self.pose.share > 0.0;
         serde_json::json!({
             "pose": posed.then_some((&self.pose, self.run.seed)),
@@ -147,7 +160,6 @@ impl Config {
             "n_step": self.learner.n_step,
             "scale_input": self.network.scale_input,
         })
-        .to_string()
     }
 
     /// Actors that there should be; `None`: all that have joined and not left in order.
@@ -156,10 +168,13 @@ impl Config {
         Some(self.cluster.actors).filter(|&actors| actors > 0)
     }
 
-    /// SHA-256 of [`Config::shared_json`], compared when services meet.
+    /// SHA-256 of [`Config::shared_json`], compared when services meet and when
+    /// a run is resumed. Renamed keys enter under their former names.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.shared_json()).into()
+        let mut shared = self.shared();
+        renamed::digest_names(&mut shared["rules"]);
+        Sha256::digest(shared.to_string()).into()
     }
 
     /// Agents per row: all of them where the network mixes them, else one.

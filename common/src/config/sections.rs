@@ -65,8 +65,8 @@ pub struct RunConfig {
 pub struct DataConfig {
     pub train_images: String,
     pub train_landmarks: String,
-    pub selection_images: String,
-    pub selection_landmarks: String,
+    pub validation_images: String,
+    pub validation_landmarks: String,
     pub fold: i64,
     pub landmarks: Vec<String>,
     pub cache: String,
@@ -127,12 +127,14 @@ pub enum GoalsConfig {
     All,
 }
 
-/// Which actions of a row's state are learned.
+/// What the Q-values are regressed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ActionsConfig {
-    Taken,
-    All,
+pub enum ObjectiveConfig {
+    /// The action that was taken, with its n-step return.
+    QLearning,
+    /// All six actions of the state, each with the reward that the rules give.
+    StepReward,
 }
 
 /// What actors do while the shards take no rows.
@@ -163,7 +165,7 @@ pub struct ReplayConfig {
     pub beta: f64,
     pub beta_final: f64,
     pub samples_per_insert: f64,
-    pub tolerance: u64,
+    pub error_buffer: u64,
     pub min_rows: u64,
     pub journal: bool,
     pub ack: AckConfig,
@@ -219,16 +221,16 @@ pub struct LearnerConfig {
     pub gamma: f64,
     pub n_step: usize,
     pub goals: GoalsConfig,
-    pub actions: ActionsConfig,
+    pub objective: ObjectiveConfig,
     pub lr: f64,
     pub lr_steps: Vec<(f64, f64)>,
     pub adam_beta1: f64,
     pub adam_beta2: f64,
     pub adam_epsilon: f64,
-    pub grad_norm: f64,
-    pub target_every: u64,
-    pub average: f64,
-    pub publish_every: u64,
+    pub max_grad_norm: f64,
+    pub target_update_period: u64,
+    pub ema_decay: f64,
+    pub publish_period: u64,
     pub prefetch: usize,
 }
 
@@ -245,7 +247,7 @@ pub struct AugmentConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationConfig {
-    pub every: u64,
+    pub period: u64,
     pub starts: usize,
 }
 
@@ -259,7 +261,7 @@ pub struct EvaluationConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointConfig {
-    pub every: u64,
+    pub period: u64,
     pub keep: usize,
 }
 

@@ -4,6 +4,7 @@ use super::*;
 
 fn load(set: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
     let sources = Sources {
+        saved: Vec::new(),
         files: Vec::new(),
         env: env
             .iter()
@@ -56,22 +57,22 @@ fn rows_teach_more_than_their_step_only_where_that_is_known() {
     let text = |sets: &[&str]| load(sets, &[]).unwrap_err().to_string();
     assert_eq!(
         text(&["learner.goals=all", "learner.gamma=0.9"]),
-        "config key \"learner.goals\": \"all\" needs learner.gamma = 0, network.kind = \"collab\", rules.strategy = \"own\" and rules.team = \"none\": only then does a row tell what others or other steps would have earned"
+        "config key \"learner.goals\": \"all\" needs learner.gamma = 0, network.kind = \"collab\", rules.strategy = \"own\" and rules.team = \"none\": only then do the rules give the rewards of other agents and actions"
     );
     for other in [
         "network.kind=commnet",
         "rules.strategy=line",
         "rules.team=mean",
     ] {
-        let text = text(&["learner.actions=all", "learner.gamma=0", other]);
+        let text = text(&["learner.objective=step_reward", "learner.gamma=0", other]);
         assert!(
-            text.contains("\"learner.actions\": \"all\" needs"),
+            text.contains("\"learner.objective\": \"step_reward\" needs"),
             "{text}"
         );
     }
     let both = [
         "learner.goals=all",
-        "learner.actions=all",
+        "learner.objective=step_reward",
         "learner.gamma=0",
     ];
     assert!(load(&both, &[]).is_ok());

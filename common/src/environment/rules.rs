@@ -141,10 +141,12 @@ pub struct Rules {
     pub team: TeamReward,
     /// Effect of reaching the target in training.
     pub target: TargetRule,
-    /// Meaning of a cut episode.
-    pub cut: CutRule,
-    /// How the answer is read off.
-    pub answer: AnswerRule,
+    /// What the step limit and an oscillation at the last scale mean for the bootstrap.
+    #[serde(alias = "cut")]
+    pub episode_end: CutRule,
+    /// How the predicted position is read off.
+    #[serde(alias = "answer")]
+    pub terminal_position: AnswerRule,
     /// Reachability of index 0.
     pub border: BorderRule,
     /// Whose visits an oscillation counts.
@@ -183,8 +185,8 @@ impl Rules {
             strategy: RewardStrategy::Own,
             team: TeamReward::None,
             target: TargetRule::Continue,
-            cut: CutRule::Truncate,
-            answer: AnswerRule::CycleMean,
+            episode_end: CutRule::Truncate,
+            terminal_position: AnswerRule::CycleMean,
             border: BorderRule::Inclusive,
             oscillation: OscillationRule::Newest,
             oscillation_visits: 4,
@@ -207,8 +209,8 @@ impl Rules {
             strategy: RewardStrategy::Own,
             team: TeamReward::None,
             target: TargetRule::LateMillimetres(1.0),
-            cut: CutRule::Truncate,
-            answer: AnswerRule::LowestQ,
+            episode_end: CutRule::Truncate,
+            terminal_position: AnswerRule::LowestQ,
             border: BorderRule::ZeroBlocked,
             oscillation: OscillationRule::MostFrequent,
             oscillation_visits: 4,

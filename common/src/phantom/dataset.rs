@@ -30,21 +30,21 @@ pub enum PhantomSet {
     /// For training.
     Train,
     /// For choosing a checkpoint.
-    Selection,
+    Validation,
     /// For the final figure, looked at once.
     Test,
 }
 
 impl PhantomSet {
     /// All sets, in file order.
-    pub const ALL: [Self; 3] = [Self::Train, Self::Selection, Self::Test];
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
 
     /// The name of its folder.
     #[must_use]
     pub fn folder(self) -> &'static str {
         match self {
             Self::Train => "train",
-            Self::Selection => "selection",
+            Self::Validation => "validation",
             Self::Test => "test",
         }
     }
@@ -76,7 +76,7 @@ pub struct PhantomCounts {
     /// For training.
     pub train: usize,
     /// For choosing a checkpoint.
-    pub selection: usize,
+    pub validation: usize,
     /// For the final figure.
     pub test: usize,
 }
@@ -87,7 +87,7 @@ impl PhantomCounts {
     pub fn of(&self, set: PhantomSet) -> usize {
         match set {
             PhantomSet::Train => self.train,
-            PhantomSet::Selection => self.selection,
+            PhantomSet::Validation => self.validation,
             PhantomSet::Test => self.test,
         }
     }

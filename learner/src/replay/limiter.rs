@@ -63,7 +63,7 @@ impl Limits {
     pub fn new(config: &Config, shards: usize) -> Self {
         Self {
             samples_per_insert: config.replay.samples_per_insert,
-            tolerance: config.replay.tolerance,
+            tolerance: config.replay.error_buffer,
             min_rows: config.replay.min_rows,
             batch: config.learner.batch as u64,
             batch_rows: config.actor.batch_rows as u64,
@@ -91,7 +91,7 @@ impl Limits {
 pub enum LedgerError {
     /// The range is too narrow.
     #[error(
-        "replay.tolerance = {} rows would deadlock: twice the tolerance must hold {} rows, shards ({}) × (actor.batch_rows {} + learner.batch {} / replay.samples_per_insert {} + {}); use replay.tolerance = {} or more",
+        "replay.error_buffer = {} rows would deadlock: twice the tolerance must hold {} rows, shards ({}) × (actor.batch_rows {} + learner.batch {} / replay.samples_per_insert {} + {}); use replay.error_buffer = {} or more",
         .0.tolerance, .0.range_min(), .0.shards, .0.batch_rows, .0.batch, .0.samples_per_insert, .0.shards,
         .0.range_min().div_ceil(2)
     )]

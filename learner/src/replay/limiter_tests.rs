@@ -221,8 +221,8 @@ fn a_range_that_would_deadlock_is_refused_with_its_numbers() {
     // 2 × (256 + 32 + 2) = 580 > 400.
     assert_eq!(
         Ledger::new(narrow).unwrap_err().to_string(),
-        "replay.tolerance = 200 rows would deadlock: twice the tolerance must hold 580 rows, shards (2) × \
-         (actor.batch_rows 256 + learner.batch 128 / replay.samples_per_insert 4 + 2); use replay.tolerance = 290 or more"
+        "replay.error_buffer = 200 rows would deadlock: twice the tolerance must hold 580 rows, shards (2) × \
+         (actor.batch_rows 256 + learner.batch 128 / replay.samples_per_insert 4 + 2); use replay.error_buffer = 290 or more"
     );
     assert!(
         Ledger::new(Limits {

@@ -154,7 +154,7 @@ fn waits(s: &LearnerStatus) -> Bottleneck {
                 percent(s.train_wait_share),
                 percent(blocked)
             ),
-            "let the two drift further apart: raise replay.tolerance",
+            "let the two drift further apart: raise replay.error_buffer",
         ),
         (true, _) if limited => new(
             Limit::Actors,
@@ -294,7 +294,7 @@ mod tests {
                 "3 of 5 actors are missing",
             ),
             ("a slow learner", held, Limit::Learner, "fewer actors"),
-            ("both", run(both), Limit::Limiter, "replay.tolerance"),
+            ("both", run(both), Limit::Limiter, "replay.error_buffer"),
             (
                 "rendering",
                 run(rendering),

@@ -202,7 +202,7 @@ fn evaluator_lines(s: &LearnerStatus) -> Vec<String> {
             .constant_guess_mm
             .map_or_else(String::new, |mm| format!(" (constant guess {mm:.2} mm)"));
         lines.push(format!(
-            "  {what} selection error: {:.2} mm, {:.2} voxels after {} updates{guess}",
+            "  {what} validation error: {:.2} mm, {:.2} voxels after {} updates{guess}",
             e.mean_error_mm, e.mean_error_voxels, e.updates
         ));
     }

@@ -63,7 +63,7 @@ impl Adam {
             beta1: config.adam_beta1,
             beta2: config.adam_beta2,
             epsilon: config.adam_epsilon,
-            norm_max: config.grad_norm,
+            norm_max: config.max_grad_norm,
             step: 0,
             m: parameters.zeros_like()?,
             v: parameters.zeros_like()?,
@@ -215,7 +215,7 @@ mod tests {
     fn setup(clip: f64) -> (Adam, Vec<Tensor>) {
         let mut config = Config::defaults().unwrap().learner;
         (config.adam_beta1, config.adam_beta2, config.adam_epsilon) = (0.9, 0.999, 1e-8);
-        config.grad_norm = clip;
+        config.max_grad_norm = clip;
         let entries = vec![
             ("p".to_owned(), Tensor::from_slice(&[1.0_f32, -2.0, 3.0])),
             ("q".to_owned(), Tensor::from_slice2(&[[0.5_f32]])),

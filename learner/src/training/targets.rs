@@ -4,9 +4,9 @@
 //! All-goals updating (Kaelbling 1993, "Learning to achieve goals"): one
 //! transition of a known environment is a transition towards every goal. It
 //! needs γ = 0, where a step's worth is its reward; `learner.goals` and
-//! `learner.actions` switch it on.
+//! `learner.objective` switch it on.
 
-use common::config::{ActionsConfig, Config, GoalsConfig};
+use common::config::{Config, GoalsConfig, ObjectiveConfig};
 use common::environment::rules::Rules;
 use common::environment::{ACTIONS, step_rewards};
 use common::imaging::geometry::Geometry;
@@ -37,18 +37,18 @@ impl Lessons {
 pub(crate) struct Teacher {
     rules: Rules,
     goals: GoalsConfig,
-    actions: ActionsConfig,
+    objective: ObjectiveConfig,
 }
 
 impl Teacher {
     /// `None` where rows teach nothing besides their own.
     pub(crate) fn new(config: &Config) -> Option<Self> {
         let l = &config.learner;
-        let more = l.goals == GoalsConfig::All || l.actions == ActionsConfig::All;
+        let more = l.goals == GoalsConfig::All || l.objective == ObjectiveConfig::StepReward;
         more.then(|| Self {
             rules: config.rules.clone(),
             goals: l.goals,
-            actions: l.actions,
+            objective: l.objective,
         })
     }
 
@@ -81,13 +81,13 @@ impl Teacher {
             let rewards = step_rewards(&self.rules, geometry, from, step.scale, target);
             lessons.reward[at.clone()].copy_from_slice(&rewards);
             let weights = &mut lessons.weight[at];
-            match self.actions {
-                ActionsConfig::All => weights.fill(1.0),
-                ActionsConfig::Taken => weights[usize::from(step.action) % STEPS] = 1.0,
+            match self.objective {
+                ObjectiveConfig::StepReward => weights.fill(1.0),
+                ObjectiveConfig::QLearning => weights[usize::from(step.action) % STEPS] = 1.0,
             }
-            taught += match self.actions {
-                ActionsConfig::All => STEPS,
-                ActionsConfig::Taken => 1,
+            taught += match self.objective {
+                ObjectiveConfig::StepReward => STEPS,
+                ObjectiveConfig::QLearning => 1,
             };
         }
         #[expect(clippy::cast_precision_loss, reason = "agents times actions")]
@@ -130,9 +130,9 @@ mod tests {
         }
     }
 
-    fn lessons(goals: GoalsConfig, actions: ActionsConfig, step: &AgentStep) -> Lessons {
+    fn lessons(goals: GoalsConfig, objective: ObjectiveConfig, step: &AgentStep) -> Lessons {
         let mut config = Config::defaults().unwrap();
-        (config.learner.goals, config.learner.actions) = (goals, actions);
+        (config.learner.goals, config.learner.objective) = (goals, objective);
         (config.learner.gamma, config.rules.window_size) = (0.0, 8);
         config.validate().unwrap();
         // Left of it, out of the window of 8 samples, missing, and right above.
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn all_steps_teach_the_agent_that_walked() {
-        let found = lessons(GoalsConfig::Own, ActionsConfig::All, &step(2, 1));
+        let found = lessons(GoalsConfig::Own, ObjectiveConfig::StepReward, &step(2, 1));
         assert_eq!(found.reward.len(), 4 * STEPS);
         // To (7, 10, 10): right −1, left 1, all others away by √10 − 3.
         let aside = (3.0 - 10_f64.sqrt()) as f32;
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_step_teaches_everybody_who_would_stand_there() {
-        let found = lessons(GoalsConfig::All, ActionsConfig::Taken, &step(2, 1));
+        let found = lessons(GoalsConfig::All, ObjectiveConfig::QLearning, &step(2, 1));
         let expected = [0.0, 0.0, 0.0, 0.25, 0.0, 0.0];
         assert_eq!(of(&found.weight, 0), expected);
         assert_eq!(of(&found.weight, 3), expected);
@@ -181,7 +181,11 @@ mod tests {
         assert!(of(&found.weight, 2).iter().all(|w| *w == 0.0), "missing");
         // The coarsest scale begins anywhere, and a coarser window shows more.
         for (scale, stride) in [(0, 1), (1, 3)] {
-            let found = lessons(GoalsConfig::All, ActionsConfig::All, &step(scale, stride));
+            let found = lessons(
+                GoalsConfig::All,
+                ObjectiveConfig::StepReward,
+                &step(scale, stride),
+            );
             for agent in [0, 1, 3] {
                 assert_eq!(of(&found.weight, agent), [0.5 / 18.0; STEPS]);
             }
@@ -192,7 +196,7 @@ mod tests {
     fn who_stood_still_teaches_nobody() {
         let mut still = step(2, 1);
         still.active = false;
-        let found = lessons(GoalsConfig::All, ActionsConfig::All, &still);
+        let found = lessons(GoalsConfig::All, ObjectiveConfig::StepReward, &still);
         assert_eq!(found.weight, [0.0; 4 * STEPS]);
         assert!(Teacher::new(&Config::defaults().unwrap()).is_none());
     }

@@ -331,10 +331,10 @@ impl Run {
         self.stats.updated(updates, &report, config);
         self.stats.limited_s += limited.as_secs_f64();
         let due = |every: u64| updates.is_multiple_of(every);
-        if due(config.learner.publish_every) {
+        if due(config.learner.publish_period) {
             self.publish()?;
         }
-        if due(self.setup.run.config.checkpoint.every) {
+        if due(self.setup.run.config.checkpoint.period) {
             // Training goes on without it; the folder counts and logs failures.
             self.checkpoint()?;
             self.stats.failed_checkpoints = self.checkpoints.failures();

@@ -173,7 +173,7 @@ impl Trainer {
         });
         let target = online.deep_clone(device)?;
         let replicas = Replicas::new(&online, &target, devices, config.learner.threads)?;
-        let average = Average::new(online.parameters(), config.learner.average)?;
+        let average = Average::new(online.parameters(), config.learner.ema_decay)?;
         let adam = Adam::new(online.parameters(), &config.learner)
             .map_err(|e| ModelError::Spec(format!("optimizer: {e}")))?;
         Ok(Self {
@@ -218,7 +218,7 @@ impl Trainer {
     }
 
     /// What actors, evaluations and weights files get: the running average of
-    /// the online network's numbers (`learner.average`).
+    /// the online network's numbers (`learner.ema_decay`).
     #[must_use]
     pub fn average(&self) -> &Parameters {
         self.average.parameters()
@@ -297,7 +297,7 @@ impl Trainer {
         self.average.follow(self.online.parameters(), update)?;
         if self
             .updates
-            .is_multiple_of(self.config.learner.target_every)
+            .is_multiple_of(self.config.learner.target_update_period)
         {
             self.target.copy_from(&self.online)?;
             self.replicas.follow_target(&self.target)?;

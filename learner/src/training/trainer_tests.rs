@@ -65,7 +65,7 @@ fn two_runs_are_bit_equal_and_learn() {
     ] {
         // Targets that stand still: what remains is a regression, whose loss must fall.
         let mut c = (*config(kind, 2)).clone();
-        (c.learner.target_every, c.learner.double) = (1000, false);
+        (c.learner.target_update_period, c.learner.double) = (1000, false);
         c.learner.threads = threads;
         let config = Arc::new(c);
         let (mut a, mut b) = (trainer(&config), trainer(&config));
@@ -96,7 +96,7 @@ fn two_runs_are_bit_equal_and_learn() {
 #[test]
 fn the_target_is_copied_every_so_many_updates() {
     let mut c = (*config(NetworkKind::Collab, 2)).clone();
-    c.learner.target_every = 3;
+    c.learner.target_update_period = 3;
     let mut t = trainer(&Arc::new(c));
     let same = |t: &Trainer| {
         let pairs = t
@@ -170,7 +170,7 @@ fn td_errors_are_those_of_the_formula() {
     ];
     for (kind, double, bootstraps) in cases {
         let mut c = (*config(kind, 2)).clone();
-        (c.learner.double, c.learner.target_every) = (double, 1000);
+        (c.learner.double, c.learner.target_update_period) = (double, 1000);
         let config = Arc::new(c);
         let mut t = trainer(&config);
         let mut batch = batch(&config, 0);

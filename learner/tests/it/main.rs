@@ -301,10 +301,10 @@ async fn a_stopped_run_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_that_deadlock_are_refused_at_the_start() {
-    let mut run = Run::start(config(|c| c.replay.tolerance = 3), false).await;
+    let mut run = Run::start(config(|c| c.replay.error_buffer = 3), false).await;
     let text = run.ended().await.unwrap_err().to_string();
     assert!(
-        text.contains("replay.tolerance = 3 rows would deadlock"),
+        text.contains("replay.error_buffer = 3 rows would deadlock"),
         "{text}"
     );
 }

@@ -32,13 +32,13 @@ pub fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
     c.rules.window_size = 8;
     c.data.landmarks = vec!["A".into(), "B".into()];
     (c.learner.batch, c.learner.threads, c.learner.device) = (8, 1, "cpu".into());
-    (c.learner.updates, c.learner.publish_every) = (1000, 5);
+    (c.learner.updates, c.learner.publish_period) = (1000, 5);
     (
         c.replay.min_rows,
-        c.replay.tolerance,
+        c.replay.error_buffer,
         c.replay.samples_per_insert,
     ) = (50, 100, 4.0);
-    (c.actor.batch_rows, c.checkpoint.every) = (16, 25);
+    (c.actor.batch_rows, c.checkpoint.period) = (16, 25);
     change(&mut c);
     Arc::new(c)
 }

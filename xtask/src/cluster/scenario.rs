@@ -16,7 +16,7 @@ const BACK: Duration = Duration::from_secs(90);
 const START: Duration = Duration::from_secs(240);
 /// How long the learner cannot reach a shard.
 const CUT: Duration = Duration::from_secs(30);
-/// `checkpoint.every` of deploy/landmarl.toml: a killed learner repeats no more.
+/// `checkpoint.period` of deploy/landmarl.toml: a killed learner repeats no more.
 const CHECKPOINT_EVERY: u64 = 100;
 /// The shard that is disconnected and whose disk is filled.
 pub const VICTIM: usize = 1;
@@ -300,7 +300,7 @@ impl Test {
         };
         let (first, last) = (*first, *last);
         let line = format!(
-            "selection error {:.2} mm after {} updates, {:.2} mm after {}",
+            "validation error {:.2} mm after {} updates, {:.2} mm after {}",
             first.mm, first.updates, last.mm, last.updates
         );
         // Written so that NaN fails.

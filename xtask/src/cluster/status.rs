@@ -41,18 +41,18 @@ pub fn living_actors(status: &Value) -> BTreeSet<(u64, u64)> {
 
 /// One line of `validation.jsonl`: the mean error after some updates.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Selection {
+pub struct Validation {
     pub updates: u64,
     pub mm: f64,
 }
 
 /// All lines of it.
-pub fn errors(lines: &str) -> Result<Vec<Selection>> {
+pub fn errors(lines: &str) -> Result<Vec<Validation>> {
     let lines = lines.lines().filter(|line| !line.trim().is_empty());
     lines
         .map(|line| {
             let value: Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
-            Ok(Selection {
+            Ok(Validation {
                 updates: count(&value, "updates"),
                 mm: value["mean_error_mm"]
                     .as_f64()
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(all.len(), 2);
         assert_eq!(
             all[1],
-            Selection {
+            Validation {
                 updates: 200,
                 mm: 9.0
             }

@@ -65,7 +65,7 @@ pub fn of_folder(path: &Path) -> anyhow::Result<Vec<File>> {
         .collect();
     if found.is_empty() {
         let message = format!("{} holds no .safetensors file", folder.display());
-        let hint = "training writes one every `checkpoint.every` updates, and when it is stopped";
+        let hint = "training writes one every `checkpoint.period` updates, and when it is stopped";
         return Err(Advice::new(Exit::Failed, message).hint(hint).into());
     }
     found.sort_by(|a, b| (b.updates, &a.path).cmp(&(a.updates, &b.path)));

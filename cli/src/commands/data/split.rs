@@ -13,7 +13,7 @@ use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
-/// Divide scans into training, selection and test, and write a manifest.
+/// Divide scans into training, validation and test, and write a manifest.
 ///
 /// Equal seeds and names give the same division wherever the files lie.
 #[derive(Debug, clap::Args)]
@@ -29,13 +29,18 @@ pub struct Args {
     #[arg(long, short = 'o', value_name = "FILE")]
     out: PathBuf,
     /// Share of the scans that choose the checkpoint
-    #[arg(long, default_value_t = 0.15, value_name = "SHARE")]
-    selection: f64,
+    #[arg(
+        long,
+        default_value_t = 0.15,
+        value_name = "SHARE",
+        alias = "selection"
+    )]
+    validation: f64,
     /// Share of the scans that are kept for the final figure
     #[arg(long, default_value_t = 0.15, value_name = "SHARE")]
     test: f64,
-    /// Folds for cross-validation, instead of a selection share
-    #[arg(long, value_name = "K", conflicts_with = "selection")]
+    /// Folds for cross-validation, instead of a validation share
+    #[arg(long, value_name = "K", conflicts_with = "validation")]
     folds: Option<usize>,
     /// Scans whose names agree up to this character stay together (`_` for
     /// sub-01_ses-1 and sub-01_ses-2)
@@ -51,16 +56,16 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  landmarl data split scans/ -o scans.csv --selection 0.15 --test 0.15
+  landmarl data split scans/ -o scans.csv --validation 0.15 --test 0.15
   landmarl data split images.txt --landmarks-files landmarks.txt -o folds.csv --folds 5 --group _
   landmarl train --train-images folds.csv --fold 0 --landmarks AC,PC";
 
 pub fn run(args: &Args) -> Outcome {
-    let shares = [args.selection, args.test];
-    if shares.iter().any(|s| !(0.0..1.0).contains(s)) || args.selection + args.test >= 1.0 {
+    let shares = [args.validation, args.test];
+    if shares.iter().any(|s| !(0.0..1.0).contains(s)) || args.validation + args.test >= 1.0 {
         let message = format!(
-            "--selection {} and --test {} leave nothing to train on",
-            args.selection, args.test
+            "--validation {} and --test {} leave nothing to train on",
+            args.validation, args.test
         );
         return Err(Advice::new(Exit::Usage, message)
             .hint("give shares of 0 to below 1 that add up to less than 1")
@@ -75,16 +80,16 @@ pub fn run(args: &Args) -> Outcome {
     let text = manifest(&pairs, &divided, folder, args.folds.is_some())?;
     write_atomic(&args.out, text.as_bytes())?;
     let count = |split| divided.iter().filter(|d| d.0 == split).count();
-    let [train, selection, test] = [Split::Train, Split::Selection, Split::Test].map(count);
+    let [train, validation, test] = [Split::Train, Split::Validation, Split::Test].map(count);
     if args.json {
         let written = serde_json::json!({
-            "manifest": args.out, "train": train, "selection": selection, "test": test,
+            "manifest": args.out, "train": train, "validation": validation, "test": test,
         });
         console::data(&(serde_json::to_string_pretty(&written)? + "\n"))?;
     } else {
         let out = args.out.display();
         console::note(&format!(
-            "{out}: {train} train, {selection} selection, {test} test"
+            "{out}: {train} train, {validation} validation, {test} test"
         ));
     }
     Ok(Exit::Done)
@@ -96,7 +101,7 @@ fn pairs(args: &Args) -> anyhow::Result<Vec<Pair>> {
         Advice::new(Exit::Data, lines.join("\n  ")).hint("`landmarl data check` looks further")
     };
     let source = Source::read(&args.path, args.landmarks_files.as_deref()).map_err(failed)?;
-    let named = [Split::Train, Split::Selection, Split::Test];
+    let named = [Split::Train, Split::Validation, Split::Test];
     if named.into_iter().any(|split| source.has(split, None)) {
         let message = format!("{} names splits already", args.path.display());
         return Err(Advice::new(Exit::Usage, message)
@@ -107,7 +112,7 @@ fn pairs(args: &Args) -> anyhow::Result<Vec<Pair>> {
 }
 
 /// Split and fold of each pair. Whole groups are dealt in a shuffled order, to
-/// test, then selection, until each has its share.
+/// test, then validation, until each has its share.
 fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (number, pair) in pairs.iter().enumerate() {
@@ -126,16 +131,16 @@ fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
         reason = "a share of a few scans"
     )]
     let wanted = |share: f64| (share * pairs.len() as f64).round() as usize;
-    let (test, selection) = (wanted(args.test), wanted(args.selection));
+    let (test, validation) = (wanted(args.test), wanted(args.validation));
     let mut divided = vec![(Split::Train, None); pairs.len()];
     let (mut tested, mut selecting) = (0, 0);
     for (number, members) in groups.iter().enumerate() {
         let split = if tested < test {
             tested += members.len();
             Split::Test
-        } else if args.folds.is_none() && selecting < selection {
+        } else if args.folds.is_none() && selecting < validation {
             selecting += members.len();
-            Split::Selection
+            Split::Validation
         } else {
             Split::Train
         };

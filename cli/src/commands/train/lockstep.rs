@@ -171,7 +171,7 @@ impl Run {
     }
 
     fn learned(&mut self) -> anyhow::Result<()> {
-        let every = self.plan.run.config.checkpoint.every;
+        let every = self.plan.run.config.checkpoint.period;
         if self.stats.updates.is_multiple_of(every) {
             // Training goes on without it; the folder counts and logs failures.
             self.save()?;
@@ -180,7 +180,7 @@ impl Run {
     }
 
     fn validate_if_due(&mut self) -> anyhow::Result<()> {
-        let every = self.plan.run.config.validation.every;
+        let every = self.plan.run.config.validation.period;
         if every > 0 && self.stats.updates.is_multiple_of(every) {
             self.validate()?;
         }

@@ -26,11 +26,21 @@ pub struct Args {
     #[arg(long, value_name = "LIST", help_heading = "Data")]
     train_landmarks: Option<PathBuf>,
     /// Scans that choose the best checkpoint [default: those that --train-images names for it]
-    #[arg(long, value_name = "PATH", help_heading = "Data")]
-    selection_images: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Data",
+        alias = "selection-images"
+    )]
+    validation_images: Option<PathBuf>,
     /// List of their landmark files
-    #[arg(long, value_name = "LIST", help_heading = "Data")]
-    selection_landmarks: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "LIST",
+        help_heading = "Data",
+        alias = "selection-landmarks"
+    )]
+    validation_landmarks: Option<PathBuf>,
     /// Fold of the manifest that chooses the best checkpoint; the others are trained on
     #[arg(long, value_name = "N", help_heading = "Data")]
     fold: Option<u32>,
@@ -137,8 +147,8 @@ impl Args {
         let all = [
             path("data.train_images", &self.train_images),
             path("data.train_landmarks", &self.train_landmarks),
-            path("data.selection_images", &self.selection_images),
-            path("data.selection_landmarks", &self.selection_landmarks),
+            path("data.validation_images", &self.validation_images),
+            path("data.validation_landmarks", &self.validation_landmarks),
             number_setting("data.fold", self.fold),
             landmarks,
             path("run.dir", &self.run_dir),

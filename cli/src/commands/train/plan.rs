@@ -44,9 +44,9 @@ pub fn check_data_settings(config: &Config) -> Result<(), Advice> {
         let hint = format!("give {flag}; `landmarl phantom --out data` makes scans to try");
         return Err(Advice::new(Exit::Config, message).hint(hint));
     }
-    let landmarks_alone = d.selection_images.is_empty() && !d.selection_landmarks.is_empty();
-    if landmarks_alone || alone(&d.selection_images, &d.selection_landmarks) {
-        let message = "one of data.selection_images and data.selection_landmarks is empty";
+    let landmarks_alone = d.validation_images.is_empty() && !d.validation_landmarks.is_empty();
+    if landmarks_alone || alone(&d.validation_images, &d.validation_landmarks) {
+        let message = "one of data.validation_images and data.validation_landmarks is empty";
         let hint = "give both lists, or a folder or manifest as images, or neither";
         return Err(Advice::new(Exit::Config, message).hint(hint));
     }
@@ -81,7 +81,7 @@ impl Plan {
             format!("{actors} actors, {shards} shards")
         };
         format!(
-            "{} {}: {} training scans, {} selection scans, landmarks {}, {services}, {} updates",
+            "{} {}: {} training scans, {} validation scans, landmarks {}, {services}, {} updates",
             if run.resume { "continuing" } else { "starting" },
             run.folder.path().display(),
             run.dataset.scans.len(),
@@ -94,12 +94,12 @@ impl Plan {
 
 /// The scans that choose the best weights, if there are any.
 fn validation(config: &Config, training: &Dataset) -> anyhow::Result<Vec<Arc<Scan>>> {
-    if config.validation.every == 0 {
+    if config.validation.period == 0 {
         return Ok(Vec::new());
     }
     let mut config = config.clone();
     config.data.landmarks.clone_from(&training.landmark_names);
-    match DatasetSpec::selection(&config) {
+    match DatasetSpec::validation(&config) {
         Some(spec) => Ok(scans::load(&spec)?.scans),
         None => Ok(Vec::new()),
     }

@@ -27,20 +27,20 @@ pub enum Split {
     #[default]
     Train,
     /// For choosing a checkpoint.
-    Selection,
+    Validation,
     /// For the final figure.
     Test,
 }
 
 impl Split {
-    const ALL: [Self; 3] = [Self::Train, Self::Selection, Self::Test];
+    const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
 
     /// The split of a word as people write it.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         match word.to_lowercase().as_str() {
             "train" | "training" => Some(Self::Train),
-            "selection" | "validation" | "val" => Some(Self::Selection),
+            "validation" | "val" | "selection" => Some(Self::Validation),
             "test" | "testing" => Some(Self::Test),
             _ => None,
         }
@@ -51,7 +51,7 @@ impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Train => "train",
-            Self::Selection => "selection",
+            Self::Validation => "validation",
             Self::Test => "test",
         })
     }
@@ -86,8 +86,8 @@ impl Entry {
     fn split(&self, fold: Option<u32>) -> Option<Split> {
         let Some(fold) = fold else { return self.split };
         match (self.split, self.fold) {
-            (Some(Split::Test | Split::Selection), _) => self.split,
-            (_, Some(own)) if own == fold => Some(Split::Selection),
+            (Some(Split::Test | Split::Validation), _) => self.split,
+            (_, Some(own)) if own == fold => Some(Split::Validation),
             _ => Some(Split::Train),
         }
     }
@@ -227,7 +227,7 @@ impl Source {
         let mut pairs = Vec::new();
         for (entry, of) in self.entries.iter().zip(&splits) {
             if named && of.is_none() {
-                let problem = "names no split, as others do: train, selection or test";
+                let problem = "names no split, as others do: train, validation or test";
                 problems.push(self.bad(entry, problem.to_owned()));
             } else if !named || *of == Some(split) {
                 match self.pair(entry) {

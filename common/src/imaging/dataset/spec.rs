@@ -66,26 +66,28 @@ impl DatasetSpec {
     }
 
     /// The scans that choose the best checkpoint: those of
-    /// `data.selection_images`, else those that the training source names for
+    /// `data.validation_images`, else those that the training source names for
     /// it. `None` where there are none.
     #[must_use]
-    pub fn selection(config: &Config) -> Option<Self> {
+    pub fn validation(config: &Config) -> Option<Self> {
         let training = Self::training(config);
         let data = &config.data;
-        if let Some(images) = given(&data.selection_images) {
+        if let Some(images) = given(&data.validation_images) {
             return Some(Self {
                 images,
-                landmarks: given(&data.selection_landmarks),
-                split: Split::Selection,
+                landmarks: given(&data.validation_landmarks),
+                split: Split::Validation,
                 ..training
             });
         }
         // What cannot be read is told when the training scans are.
         let source = Source::read(&training.images, training.landmarks.as_deref()).ok()?;
-        source.has(Split::Selection, training.fold).then_some(Self {
-            split: Split::Selection,
-            ..training
-        })
+        source
+            .has(Split::Validation, training.fold)
+            .then_some(Self {
+                split: Split::Validation,
+                ..training
+            })
     }
 }
 

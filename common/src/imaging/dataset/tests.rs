@@ -283,7 +283,7 @@ fn lists_are_checked_together() {
 }
 
 #[test]
-fn a_manifest_gives_training_and_selection_scans() {
+fn a_manifest_gives_training_and_validation_scans() {
     use crate::config::{Config, Sources};
     let folder = two();
     folder.text(
@@ -311,21 +311,21 @@ fn a_manifest_gives_training_and_selection_scans() {
     };
     let folds = config(&["data.fold=0".to_owned()]);
     assert_eq!(names(&DatasetSpec::training(&folds)), ["b"]);
-    assert_eq!(names(&DatasetSpec::selection(&folds).unwrap()), ["a"]);
+    assert_eq!(names(&DatasetSpec::validation(&folds).unwrap()), ["a"]);
     // No fold, no split: all for training, and none to choose by.
     let whole = config(&[]);
     assert_eq!(names(&DatasetSpec::training(&whole)).len(), 2);
-    assert_eq!(DatasetSpec::selection(&whole), None);
-    // A source of its own for the selection.
+    assert_eq!(DatasetSpec::validation(&whole), None);
+    // A source of its own for the validation.
     let images = folder.at("images.txt").display().to_string();
     let own = config(&[
-        format!("data.selection_images={images}"),
+        format!("data.validation_images={images}"),
         format!(
-            "data.selection_landmarks={}",
+            "data.validation_landmarks={}",
             folder.at("landmarks.txt").display()
         ),
     ]);
-    assert_eq!(names(&DatasetSpec::selection(&own).unwrap()).len(), 2);
+    assert_eq!(names(&DatasetSpec::validation(&own).unwrap()).len(), 2);
     let text = Dataset::load(&DatasetSpec::training(&config(&["data.fold=7".to_owned()])))
         .unwrap_err()
         .to_string();

@@ -8,7 +8,7 @@ use crate::phantom::{LANDMARK_NAMES, Orientation};
 
 const COUNTS: PhantomCounts = PhantomCounts {
     train: 2,
-    selection: 1,
+    validation: 1,
     test: 1,
 };
 
@@ -118,7 +118,7 @@ fn a_second_run_keeps_what_is_whole_and_mends_what_is_not() {
     assert_eq!(write(dir.path(), COUNTS, &small(), 3).unwrap().kept, 3);
 
     let larger = PhantomCounts {
-        selection: 2,
+        validation: 2,
         ..COUNTS
     };
     assert_eq!(
@@ -153,7 +153,7 @@ fn another_dataset_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let none = PhantomCounts {
         train: 0,
-        selection: 0,
+        validation: 0,
         test: 0,
     };
     write(dir.path(), none, &small(), 3).unwrap();

@@ -226,7 +226,7 @@ impl Machine {
         if self
             .trainer
             .updates()
-            .is_multiple_of(config.learner.publish_every)
+            .is_multiple_of(config.learner.publish_period)
         {
             self.publish()?;
         }

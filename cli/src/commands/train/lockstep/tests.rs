@@ -16,8 +16,8 @@ use super::settle;
 
 fn config(more: &str) -> Arc<Config> {
     let set = "run.lockstep=true rules.window_size=10 rules.max_steps=20 actor.slots=3 actor.count=2 \
-        learner.batch=8 learner.threads=1 learner.target_every=5 learner.updates=12 learner.n_step=2 \
-        learner.publish_every=4 replay.min_rows=20 replay.capacity=60 replay.tolerance=200 \
+        learner.batch=8 learner.threads=1 learner.target_update_period=5 learner.updates=12 learner.n_step=2 \
+        learner.publish_period=4 replay.min_rows=20 replay.capacity=60 replay.error_buffer=200 \
         data.landmarks=[\"bridge\",\"base_ball\"]";
     let set = set.split_whitespace().chain(more.split_whitespace());
     let sources = Sources {

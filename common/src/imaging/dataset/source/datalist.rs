@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::table::split;
+use super::table::{FORMER_NAME, split, warn_former_name};
 use super::{Entry, SourceError, Split};
 
 /// What an item lacks, where a scan has no landmark file.
@@ -37,6 +37,14 @@ pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceE
         let problem = "JSON without a list 'training', 'validation' or 'testing'; give one, or a \
                        list of {\"image\": …, \"landmarks\": …}";
         return Err(vec![bad(String::new(), problem.to_owned())]);
+    }
+    let is_former = |word: &str| word.eq_ignore_ascii_case(FORMER_NAME);
+    let items = lists.iter().filter_map(|(_, _, list)| list.as_array());
+    let mut own = items
+        .flatten()
+        .filter_map(|item| item.get("split")?.as_str());
+    if lists.iter().any(|(_, key, _)| is_former(key)) || own.any(is_former) {
+        warn_former_name(path);
     }
     let (mut entries, mut problems) = (Vec::new(), Vec::new());
     for (of, key, list) in lists {

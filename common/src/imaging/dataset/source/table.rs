@@ -37,6 +37,16 @@ impl Columns {
     }
 }
 
+/// The validation split in manifests of older versions.
+pub(super) const FORMER_NAME: &str = "selection";
+
+pub(super) fn warn_former_name(manifest: &Path) {
+    tracing::warn!(
+        manifest = %manifest.display(),
+        "split \"{FORMER_NAME}\" is called \"validation\" now; it is read as that"
+    );
+}
+
 /// The rows of a table with columns `image`, `landmarks` and, if wanted,
 /// `split` and `fold`; all problems at once.
 pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceError>> {
@@ -46,6 +56,7 @@ pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceE
         problem,
     };
     let mut columns = None;
+    let mut former_name = false;
     let (mut entries, mut problems) = (Vec::new(), Vec::new());
     for record in delimited::reader(text).records() {
         let record = record.map_err(|error| {
@@ -58,11 +69,15 @@ pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceE
         let line = delimited::record_line(text, &record);
         let Some(columns) = &columns else {
             let problem = "the header lacks a column 'landmarks'; accepted are image, landmarks, \
-                           split (train, selection or test) and fold";
+                           split (train, validation or test) and fold";
             let lacks = || vec![bad(Some(line), problem.to_owned())];
             columns = Some(Columns::of(&record).ok_or_else(lacks)?);
             continue;
         };
+        former_name |= columns
+            .split
+            .and_then(|column| record.get(column))
+            .is_some_and(|word| word.eq_ignore_ascii_case(FORMER_NAME));
         match entry(&record, columns) {
             Ok(entry) => entries.push(Entry {
                 place: format!(":{line}"),
@@ -70,6 +85,9 @@ pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceE
             }),
             Err(problem) => problems.push(bad(Some(line), problem)),
         }
+    }
+    if former_name {
+        warn_former_name(path);
     }
     if problems.is_empty() {
         Ok(entries)
@@ -102,7 +120,5 @@ fn entry(record: &csv::StringRecord, columns: &Columns) -> Result<Entry, String>
 
 /// The split that a cell or key names.
 pub(super) fn split(word: &str) -> Result<Split, String> {
-    Split::of(word).ok_or_else(|| {
-        format!("split '{word}' is none of train, selection (or validation) and test")
-    })
+    Split::of(word).ok_or_else(|| format!("split '{word}' is none of train, validation and test"))
 }

@@ -56,7 +56,7 @@ fn joined(errors: &[SourceError]) -> String {
     lines.join("\n")
 }
 
-const ALL: [Split; 3] = [Split::Train, Split::Selection, Split::Test];
+const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 
 #[test]
 fn images_and_landmarks_are_matched_by_stem() {
@@ -82,7 +82,7 @@ fn images_and_landmarks_are_matched_by_stem() {
     }
     let two = Source::read(&tree.at("d/images"), Some(&tree.at("d/landmarks"))).unwrap();
     assert_eq!(two.pairs(Split::Train, None).unwrap().len(), 3);
-    assert!(!two.has(Split::Train, None) && !two.has(Split::Selection, None));
+    assert!(!two.has(Split::Train, None) && !two.has(Split::Validation, None));
 
     tree.file("d/images/x.nii", "")
         .file("d/landmarks/y.txt", "");
@@ -124,13 +124,13 @@ fn split_folders_hold_any_layout() {
     let train = ["d/train/images/a.nii.gz d/train/landmarks/a.csv"];
     assert_eq!(of(Split::Train).unwrap(), train);
     assert_eq!(
-        of(Split::Selection).unwrap(),
+        of(Split::Validation).unwrap(),
         ["d/val/b.nii.gz d/val/b.fcsv"]
     );
     // What is wrong with the test scans is no matter for training.
     tree.problems("d", Split::Test, None, &["stray.txt' belongs to no scan"]);
     let source = Source::read(&tree.at("d"), None).unwrap();
-    assert!(source.has(Split::Selection, None));
+    assert!(source.has(Split::Validation, None));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn nnunet_cases_take_the_first_channel() {
         "d/imagesTr/plain.nii.gz d/landmarksTr/plain.tsv",
     ];
     assert_eq!(tree.pairs("d", Split::Train, None).unwrap(), expected);
-    let none = ["names no test scans; it has 3 train, 0 selection, 0 test"];
+    let none = ["names no test scans; it has 3 train, 0 validation, 0 test"];
     tree.problems("d", Split::Test, None, &none);
     tree.file("d/landmarksTs/HEAD_003.csv", "");
     let test = ["d/imagesTs/HEAD_003_0000.nii.gz d/landmarksTs/HEAD_003.csv"];
@@ -207,19 +207,19 @@ fn tables_name_splits_and_folds() {
     for text in [
         "image,landmarks,split\ns/a.nii,l/a.csv,train\ns/b.nii,l/b.csv,Validation\n\ns/c.nii,l/c.csv,test\n",
         "\u{feff}# made by hand\nSplit;Landmarks;Image;age\r\ntraining;l/a.csv;s/a.nii;3\r\nval;l/b.csv;s/b.nii;\r\ntesting;l/c.csv;./s/c.nii;\r\n",
-        "image\tlandmarks\tsplit\tfold\n\"s/a.nii\"\tl/a.csv\ttrain\t\ns/b.nii\tl/b.csv\tselection\t\ns/c.nii\tl/c.csv\ttest\t\n",
+        "image\tlandmarks\tsplit\tfold\n\"s/a.nii\"\tl/a.csv\ttrain\t\ns/b.nii\tl/b.csv\tvalidation\t\ns/c.nii\tl/c.csv\ttest\t\n",
     ] {
         tree.file("d/m.csv", text);
         let at = |split| tree.pairs("d/m.csv", split, None).unwrap();
         assert_eq!(at(Split::Train), ["d/s/a.nii d/l/a.csv"], "{text}");
-        assert_eq!(at(Split::Selection), ["d/s/b.nii d/l/b.csv"], "{text}");
+        assert_eq!(at(Split::Validation), ["d/s/b.nii d/l/b.csv"], "{text}");
         assert_eq!(at(Split::Test).len(), 1, "{text}");
     }
     let folds = "image,landmarks,fold,split\ns/a.nii,l/a.csv,0,\ns/b.nii,l/b.csv,1,train\ns/c.nii,l/c.csv,,test\n";
     tree.file("d/f.csv", folds);
     let at = |split, fold| tree.pairs("d/f.csv", split, Some(fold)).unwrap();
     assert_eq!(at(Split::Train, 0), ["d/s/b.nii d/l/b.csv"]);
-    assert_eq!(at(Split::Selection, 0), ["d/s/a.nii d/l/a.csv"]);
+    assert_eq!(at(Split::Validation, 0), ["d/s/a.nii d/l/a.csv"]);
     assert_eq!(at(Split::Train, 1), ["d/s/a.nii d/l/a.csv"]);
     assert_eq!(at(Split::Test, 1), ["d/s/c.nii d/l/c.csv"]);
     tree.problems(
@@ -236,7 +236,7 @@ fn tables_name_splits_and_folds() {
         &["f.csv:2: names no split, as others do"],
     );
     let source = Source::read(&tree.at("d/f.csv"), None).unwrap();
-    assert!(source.has(Split::Selection, Some(1)) && !source.has(Split::Selection, None));
+    assert!(source.has(Split::Validation, Some(1)) && !source.has(Split::Validation, None));
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn datalists_name_splits_and_folds() {
     ));
     let at = |split| tree.pairs("m.json", split, None).unwrap();
     assert_eq!(at(Split::Train), ["a.nii a.csv"]);
-    assert_eq!(at(Split::Selection), ["b.nii b.csv"]);
+    assert_eq!(at(Split::Validation), ["b.nii b.csv"]);
     assert_eq!(at(Split::Test), ["c.nii c.csv"]);
     let folds = [item("a", r#", "fold": 0"#), item("b", r#", "fold": 1"#)].join(",");
     tree.file(
@@ -260,7 +260,7 @@ fn datalists_name_splits_and_folds() {
     );
     let at = |split, fold| tree.pairs("f.json", split, fold);
     assert_eq!(at(Split::Train, Some(0)).unwrap(), ["b.nii b.csv"]);
-    assert_eq!(at(Split::Selection, Some(0)).unwrap(), ["a.nii a.csv"]);
+    assert_eq!(at(Split::Validation, Some(0)).unwrap(), ["a.nii a.csv"]);
     assert_eq!(at(Split::Train, None).unwrap().len(), 2);
     tree.problems(
         "f.json",
@@ -303,7 +303,7 @@ fn all_problems_of_a_manifest_are_told_at_once() {
         None,
         &[
             "m.csv:2: names no scan in the column 'image'",
-            "m.csv:3: split 'later' is none of train, selection (or validation) and test",
+            "m.csv:3: split 'later' is none of train, validation and test",
             "m.csv:4: fold '-1' is not a whole number from 0",
             "m.csv:5: fold 'x'",
         ],
@@ -373,7 +373,7 @@ fn lists_stay_lists() {
     let lists =
         |images: &str, landmarks: &str| Source::read(&tree.at(images), Some(&tree.at(landmarks)));
     let source = lists("images.txt", "landmarks.txt").unwrap();
-    let pairs = source.pairs(Split::Selection, None).unwrap();
+    let pairs = source.pairs(Split::Validation, None).unwrap();
     assert_eq!(pairs[0].image, tree.at("b.nii"));
     assert_eq!(pairs[1].landmarks, Some(tree.at("a.csv")));
     assert_eq!(

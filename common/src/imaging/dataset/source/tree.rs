@@ -1,6 +1,6 @@
 //! Scans and landmark files in a folder, matched by their names.
 //!
-//! Known layouts, the first that fits: `train/`, `selection/` and `test/`,
+//! Known layouts, the first that fits: `train/`, `validation/` and `test/`,
 //! each of which is one of the others; `imagesTr/CASE_0000.nii.gz` with
 //! `landmarksTr/CASE.*` (and `Ts` for test), as nnU-Net; `images/` with
 //! `landmarks/`; landmark files beside their scans, at any depth, as in BIDS.
@@ -61,7 +61,7 @@ pub(super) fn read(root: &Path) -> Result<Found, Vec<SourceError>> {
     if found.entries.is_empty() && found.stray.is_empty() {
         let problem = "holds no scan with a landmark file of the same name; known are images/ \
                        with landmarks/, imagesTr/ with landmarksTr/, landmark files beside their \
-                       scans, and any of them in train/, selection/ and test/";
+                       scans, and any of them in train/, validation/ and test/";
         return Err(vec![SourceError::whole(root, problem)]);
     }
     Ok(found)
