@@ -34,9 +34,7 @@ pub enum ActorError {
     /// Weights that are no network.
     #[error("weights version {version} from the learner cannot be used: {source}")]
     Weights {
-        /// Which.
         version: u64,
-        /// Why.
         source: model::ModelError,
     },
     /// `actor.device`.

@@ -59,12 +59,7 @@ pub enum RolloutError {
     State(String),
     /// More than a row's numbers can name.
     #[error("{count} {what} are more than the {} that a row can name", u16::MAX)]
-    TooMany {
-        /// What is counted.
-        what: &'static str,
-        /// How many.
-        count: usize,
-    },
+    TooMany { what: &'static str, count: usize },
 }
 
 /// `config.actor.slots` environments stepped together.

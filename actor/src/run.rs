@@ -70,7 +70,6 @@ pub struct ActorSummary {
     pub ending: Ending,
     /// Its last name; `None` when it never joined.
     pub writer: Option<Writer>,
-    /// Its counts.
     pub counts: Reading,
     /// Rows that were on their way when it ended.
     pub rows_unsent: u64,

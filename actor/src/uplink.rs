@@ -36,7 +36,6 @@ use crate::uplink::outbox::{Chunk, Outbox};
 /// wait for the task to wake, few enough that blocked rows stay fresh.
 pub(crate) const CHUNKS: usize = 4;
 
-/// Largest window that is made use of.
 const WINDOW_MAX: u32 = 64;
 
 /// Sealed batches that may wait for the window of a shard that is there.

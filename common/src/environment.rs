@@ -162,7 +162,6 @@ impl Walk {
         &self.scan
     }
 
-    /// Agents in this walk.
     #[must_use]
     pub fn agents(&self) -> usize {
         self.walkers.len()

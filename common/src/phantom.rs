@@ -42,7 +42,6 @@ pub const LANDMARK_NAMES: [&str; 5] = [
 /// Landmarks keep at least this far from the faces of the volume, in voxels.
 pub const LANDMARK_MARGIN_VOXELS: f64 = 8.0;
 
-/// One landmark of a phantom.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PhantomLandmark {
     /// One of [`LANDMARK_NAMES`].

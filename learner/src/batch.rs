@@ -25,7 +25,6 @@ use crate::training::targets::{Lessons, Teacher};
 /// A row on its way from a shard into a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampledRow {
-    /// The row.
     pub row: Row,
     /// Where its new priority belongs.
     pub key: RowKey,
@@ -77,15 +76,12 @@ pub struct Batch {
     key.slot, key.shard
 )]
 pub struct BatchError {
-    /// The row's key.
     pub key: RowKey,
-    /// The actor that made it.
     pub actor: u16,
     /// Episode of the actor's slot.
     pub episode: u32,
     /// Step within the episode.
     pub step: u16,
-    /// What is wrong with it.
     pub what: String,
 }
 

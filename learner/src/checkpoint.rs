@@ -43,15 +43,12 @@ pub enum CheckpointError {
     /// It cannot be read.
     #[error("cannot read checkpoint {path}: {source}")]
     Read {
-        /// The file.
         path: String,
-        /// Why.
         source: std::io::Error,
     },
     /// Its bytes are not what was written.
     #[error("checkpoint {path} is corrupt: {reason}; use the one before it")]
     Corrupt {
-        /// The file.
         path: String,
         /// What does not fit.
         reason: String,
@@ -62,7 +59,6 @@ pub enum CheckpointError {
     /// No file of a folder can be used.
     #[error("none of the {count} checkpoints in {folder} can be used; the newest: {newest}")]
     NoneUsable {
-        /// The folder.
         folder: String,
         /// Files tried.
         count: usize,
@@ -116,7 +112,6 @@ impl RngState {
 pub struct Record {
     /// [`FORMAT`] of the file.
     pub format: u32,
-    /// The run.
     pub run_id: String,
     /// Updates done.
     pub updates: u64,
@@ -136,7 +131,6 @@ pub struct Record {
 /// What the run around a trainer adds to its checkpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
-    /// The run.
     pub run_id: String,
     /// The newest broadcast.
     pub weights_version: u64,
@@ -153,7 +147,6 @@ pub struct Surroundings {
 /// Everything that training goes on from; shares nothing with the trainer.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// The network.
     pub spec: NetworkSpec,
     /// Counters, random numbers, ledger.
     pub record: Record,

@@ -17,21 +17,17 @@ pub enum LearnerError {
     /// A shard's address.
     #[error("cluster.shards: {0}")]
     Address(#[from] proto::transport::endpoint::AddressError),
-    /// Training.
     #[error(transparent)]
     Train(#[from] TrainThreadError),
     /// The run folder.
     #[error("cannot write metrics to {path}: {source}; check the folder's rights and space")]
     Metrics {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A thread could not be started, or died.
     #[error("the {0} thread died; its last words are in the log")]
     Thread(&'static str),
-    /// Serving.
     #[error(transparent)]
     Serve(#[from] proto::transport::serve::ServeError),
 }
@@ -45,7 +41,6 @@ pub enum TrainThreadError {
     /// The network, or its libtorch.
     #[error(transparent)]
     Model(#[from] model::ModelError),
-    /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The last one could not be written; those before it are still there.
@@ -54,7 +49,6 @@ pub enum TrainThreadError {
     /// The last weights, beside the checkpoint.
     #[error(transparent)]
     FinalWeights(#[from] DurableError),
-    /// The manifest.
     #[error("cannot write the manifest as JSON: {0}")]
     Manifest(#[from] serde_json::Error),
     /// `learner.device` or `learner.devices`.

@@ -86,7 +86,6 @@ pub(crate) fn row(i: u32, group: u16, history: usize) -> Row {
     }
 }
 
-/// The key of the `i`-th row.
 pub(crate) fn key(i: u32) -> RowKey {
     RowKey {
         shard: 0,

@@ -2,7 +2,7 @@
 //! memory order. [`Compute::acting`] chooses by what this shows.
 //!
 //!     cargo bench -p model --bench forward
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![allow(clippy::unwrap_used, reason = "a benchmark")]
 
 use std::hint::black_box;
 

@@ -1,7 +1,7 @@
 //! One batch's gradients of the `small` network: ours against libtorch's.
 //!
 //!     cargo bench -p model --bench gradients
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![allow(clippy::unwrap_used, reason = "a benchmark")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use model::{Compute, HeadPlan, Network, NetworkSpec};

@@ -24,7 +24,6 @@ pub const LIBTORCH_VARIABLE: &str = "LANDMARL_LIBTORCH";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
-    /// The CPU.
     Cpu,
     /// The CUDA device of this number.
     Cuda(usize),

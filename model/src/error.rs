@@ -12,11 +12,9 @@ pub enum ModelError {
     /// A tensor handed to a forward pass or a renderer has the wrong shape or kind.
     #[error("{what}: expected {expected}, found {found}")]
     Input {
-        /// Which input.
         what: &'static str,
         /// The shape or kind that the network takes.
         expected: String,
-        /// What was given.
         found: String,
     },
     /// An agent index outside the network.
@@ -48,7 +46,6 @@ pub enum ModelError {
     /// A metadata entry of a weights file that cannot be understood.
     #[error("weights file: metadata {key}: {reason}")]
     Metadata {
-        /// The key.
         key: String,
         /// What is wrong with its value.
         reason: String,

@@ -77,7 +77,6 @@ impl Network {
         (&self.trunk, self.compute)
     }
 
-    /// What the network is made of.
     #[must_use]
     pub fn spec(&self) -> &NetworkSpec {
         &self.spec

@@ -69,7 +69,6 @@ impl DeviceScans {
         })
     }
 
-    /// Number of scans.
     #[must_use]
     pub fn len(&self) -> usize {
         self.volumes.len()

@@ -14,7 +14,6 @@ pub mod transport;
 
 /// Generated from landmarl/v1/*.proto; `tests/codegen.rs` keeps it current.
 #[allow(
-    missing_docs,
     missing_debug_implementations,
     rustdoc::all,
     clippy::all,

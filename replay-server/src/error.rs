@@ -32,7 +32,6 @@ pub enum ShardError {
     Memory {
         /// Rows.
         capacity: usize,
-        /// Bytes of one.
         row_bytes: usize,
         /// Bytes of them all, with the index.
         needed: u64,
@@ -76,7 +75,6 @@ pub enum ShardError {
     SampleTooLarge {
         /// Rows asked for.
         rows: usize,
-        /// Bytes of one.
         row_bytes: usize,
         /// Rows that fit.
         fit: usize,

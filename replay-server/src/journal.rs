@@ -61,19 +61,13 @@ pub enum JournalError {
     Disk {
         /// What was being done.
         action: &'static str,
-        /// To which file or folder.
         path: PathBuf,
         /// What the system answered.
         error: std::io::Error,
     },
     /// The folder belongs to something else.
     #[error("the journal in '{}' {why}: give this shard a folder of its own, or move the old one away", folder.display())]
-    Foreign {
-        /// The folder.
-        folder: PathBuf,
-        /// To what.
-        why: String,
-    },
+    Foreign { folder: PathBuf, why: String },
     /// A snapshot could not be written; the one before stays.
     #[error(transparent)]
     Snapshot(#[from] common::run::durable::DurableError),

@@ -12,7 +12,6 @@ use crate::service::shared::{Reading, SharedShard};
 pub struct ShardMetrics(Arc<SharedShard>);
 
 impl ShardMetrics {
-    /// Of this shard.
     #[must_use]
     pub fn new(shard: Arc<SharedShard>) -> Self {
         Self(shard)

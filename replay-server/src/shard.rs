@@ -23,7 +23,6 @@ use rand_chacha::ChaCha8Rng;
 use std::ops::Range;
 use std::time::Duration;
 
-/// One batch, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckedBatch {
     /// Who sent it.
@@ -65,7 +64,6 @@ pub enum Place {
     First,
 }
 
-/// One shard.
 #[derive(Debug)]
 pub struct Shard {
     config: ShardConfig,

@@ -23,11 +23,9 @@ pub enum TableError {
     /// Bytes and priorities do not belong to the same number of rows.
     #[error("{bytes} bytes are not {rows} rows of {row_bytes} bytes")]
     Length {
-        /// Bytes given.
         bytes: usize,
         /// Priorities given.
         rows: usize,
-        /// Bytes of one row.
         row_bytes: usize,
     },
     /// One of the priorities is not a finite number of at least zero.
@@ -35,7 +33,6 @@ pub enum TableError {
     Priority {
         /// The row's place in the batch.
         row: usize,
-        /// The priority given.
         value: f32,
     },
     /// The tree refused a weight.

@@ -20,7 +20,6 @@ use crate::rollout::policy::{Policy, PolicyError, QValues, View};
 /// What to walk.
 #[derive(Debug, Clone)]
 pub struct Evaluation<'a> {
-    /// The scans.
     pub scans: &'a [Arc<Scan>],
     /// Agents (landmark indices) to walk on each of them.
     pub agents: &'a [u16],
@@ -89,7 +88,6 @@ pub struct WalkResult {
 pub struct Progress {
     /// Agents' walks that ended.
     pub done: usize,
-    /// All of them.
     pub total: usize,
 }
 

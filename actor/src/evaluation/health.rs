@@ -38,7 +38,6 @@ pub enum HealthError {
     NoLease {
         /// Who was asked.
         learner: String,
-        /// This host.
         host: String,
     },
     /// No evaluator of this host sent a beat lately.
@@ -48,7 +47,6 @@ pub enum HealthError {
     NoEvaluator {
         /// Who was asked.
         learner: String,
-        /// This host.
         host: String,
     },
 }

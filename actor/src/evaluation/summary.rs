@@ -16,17 +16,13 @@ use crate::evaluation::evaluate::{WalkResult, distance_voxels};
 /// Errors of several answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ErrorStats {
-    /// How many errors.
     pub count: usize,
-    /// Mean.
     pub mean: f64,
-    /// Median.
     pub median: f64,
     /// Standard deviation over `count − 1`, as published tables have it; 0 for one error.
     pub std: f64,
     /// 95th percentile.
     pub p95: f64,
-    /// Largest.
     pub max: f64,
     /// Shares of those that are at most 1, 2, 3 and 4.
     pub within: [f64; 4],
@@ -125,7 +121,6 @@ impl Confidence {
 pub struct ScanAnswer {
     /// Index into the evaluated scans.
     pub scan: usize,
-    /// The scan's name.
     pub scan_name: String,
     /// The agent (landmark index).
     pub agent: u16,
@@ -154,7 +149,6 @@ pub struct ScanAnswer {
 pub struct LandmarkSummary {
     /// The agent (landmark index); `None` for all landmarks together.
     pub agent: Option<u16>,
-    /// Its name.
     pub name: String,
     /// Over single walks.
     pub walks: Option<Errors>,
@@ -173,7 +167,6 @@ pub struct LandmarkSummary {
 pub struct Summary {
     /// Per scan and landmark.
     pub answers: Vec<ScanAnswer>,
-    /// Per landmark.
     pub landmarks: Vec<LandmarkSummary>,
     /// Over all landmarks.
     pub all: LandmarkSummary,

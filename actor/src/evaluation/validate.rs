@@ -29,13 +29,11 @@ pub struct Validation {
     pub time: String,
     /// Updates done by the weights.
     pub updates: u64,
-    /// Their version.
     pub weights_version: u64,
     /// Mean over validation scans and landmarks of the consensus error.
     pub mean_error_mm: f64,
     /// The same in voxels.
     pub mean_error_voxels: f64,
-    /// The median.
     pub median_error_mm: f64,
     /// The mean-position baseline on the same scans.
     pub constant_guess_mm: Option<f64>,
@@ -43,7 +41,6 @@ pub struct Validation {
     pub best: bool,
     /// How long the walks took.
     pub seconds: f64,
-    /// Each landmark by itself.
     pub landmarks: Vec<LandmarkSummary>,
 }
 

@@ -28,9 +28,7 @@ pub struct PolicyTimes {
     pub render: Duration,
     /// The network.
     pub forward: Duration,
-    /// Batches.
     pub batches: u64,
-    /// Observations in them.
     pub observations: u64,
 }
 

@@ -25,7 +25,6 @@ use crate::rollout::policy::{QValues, View, greedy};
 pub struct EpisodeEnd {
     /// Number of the scan in the manifest.
     pub scan: u16,
-    /// The agent.
     pub agent: u16,
     /// Why it stopped.
     pub end: End,

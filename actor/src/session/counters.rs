@@ -83,7 +83,6 @@ pub struct Reading {
     pub error_sum: f64,
     /// Episodes in that sum: one per agent with a target.
     pub errors: u64,
-    /// Time of the policy.
     pub policy: PolicyTimes,
 }
 

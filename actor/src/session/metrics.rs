@@ -32,7 +32,6 @@ impl Source for ActorMetrics {
     }
 }
 
-/// An actor.
 pub const ACTOR: &[Metric<Reading>] = &[
     counter(
         "landmarl_actor_env_steps",

@@ -115,7 +115,6 @@ impl Outbox {
         self.priorities.is_empty() && self.unsent.is_empty() && self.sent.is_empty()
     }
 
-    /// Rows in here.
     pub(crate) fn rows(&self) -> usize {
         let sent: usize = self.sent.iter().map(InsertBatch::rows).sum();
         let unsent: usize = self.unsent.iter().map(|b| b.priorities.len()).sum();

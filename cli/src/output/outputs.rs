@@ -26,7 +26,6 @@ pub struct OutputArgs {
     pub films: FilmArgs,
 }
 
-/// Walks and what was made of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Walked<'a> {
     pub walks: &'a [WalkResult],

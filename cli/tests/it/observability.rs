@@ -22,7 +22,6 @@ fn board(name: &str) -> Value {
     serde_json::from_str(&read(&format!("grafana/dashboards/{name}.json"))).unwrap()
 }
 
-/// Every key of an object is known.
 fn keys(whence: &str, object: &Value, known: &[&str]) {
     for key in object
         .as_object()

@@ -13,9 +13,7 @@ pub enum ConfigError {
     /// A file cannot be read.
     #[error("cannot read config file {path}: {source}; check the path given to --config")]
     Read {
-        /// The file.
         path: String,
-        /// Why.
         source: std::io::Error,
     },
     /// Text that is not TOML.
@@ -29,7 +27,6 @@ pub enum ConfigError {
     /// A key that does not exist.
     #[error("unknown config key \"{key}\" in {layer}{}", hint(.nearest.as_deref()))]
     UnknownKey {
-        /// The key as given.
         key: String,
         /// File, variable or setting.
         layer: String,
@@ -39,7 +36,6 @@ pub enum ConfigError {
     /// A key that has another name now.
     #[error("config key \"{key}\" in {layer} is now {new}")]
     Renamed {
-        /// The key as given.
         key: String,
         /// File, variable or setting.
         layer: String,
@@ -49,19 +45,16 @@ pub enum ConfigError {
     /// A value of another type than the default's.
     #[error("config key \"{key}\" in {layer} must be {expected}, got {found}")]
     Type {
-        /// The key.
         key: String,
         /// File, variable or setting.
         layer: String,
         /// The type of the default.
         expected: &'static str,
-        /// What was given.
         found: String,
     },
     /// A value that cannot work.
     #[error("config key \"{key}\": {why}")]
     Value {
-        /// The key.
         key: String,
         /// What is wrong.
         why: String,

@@ -62,11 +62,9 @@ pub struct Config {
     pub validation: ValidationConfig,
     /// Evaluation afterwards.
     pub evaluation: EvaluationConfig,
-    /// Checkpoints.
     pub checkpoint: CheckpointConfig,
     /// Addresses.
     pub cluster: ClusterConfig,
-    /// Logs.
     pub log: LogConfig,
     /// Metrics, health and the log level.
     pub http: HttpConfig,

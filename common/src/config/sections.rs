@@ -1,8 +1,4 @@
 //! The sections of the configuration; `default.toml` explains each key.
-#![expect(
-    missing_docs,
-    reason = "default.toml documents every key beside its value"
-)]
 
 use serde::{Deserialize, Serialize};
 

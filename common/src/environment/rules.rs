@@ -131,9 +131,7 @@ pub struct Rules {
     pub scales: Vec<Scale>,
     /// Dependence between agents.
     pub coupling: Coupling,
-    /// Unit of the reward.
     pub reward: RewardUnit,
-    /// What is rewarded.
     #[serde(default)]
     pub strategy: RewardStrategy,
     /// What the others' rewards add.
@@ -166,7 +164,6 @@ pub struct Rules {
 pub struct RulesError {
     /// The key at fault.
     pub key: &'static str,
-    /// What is wrong with it.
     pub why: String,
 }
 

@@ -52,7 +52,6 @@ pub(crate) trait Source<T: Copy>: Copy {
     }
 }
 
-/// Bytes as bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 

@@ -32,14 +32,12 @@ pub struct Preprocessed {
     pub volume: Volume,
     /// Where the voxels lie.
     pub geometry: Geometry,
-    /// Hash of the volume.
     pub hash: VolumeHash,
 }
 
 /// What is made of a scan file.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Recipe {
-    /// Which volume.
     pub choice: VolumeChoice,
     /// Spacing in mm along every axis; `None` leaves the file's own.
     pub resample_mm: Option<f64>,

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 /// Paths read from a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListFile {
-    /// The list itself.
     pub path: PathBuf,
     /// The files that it names, found.
     pub entries: Vec<PathBuf>,

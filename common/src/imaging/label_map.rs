@@ -146,7 +146,6 @@ mod tests {
     use crate::imaging::nifti_io::{Limits, Samples, read};
     use crate::imaging::orientation::{mapped_affine, mapped_dims, nearest_ras};
 
-    /// Our geometry of a file with this affine.
     fn geometry(file: Affine, file_dims: [usize; 3], spacing_mm: [f64; 3]) -> Geometry {
         let axis_map = nearest_ras(&file, file_dims);
         Geometry {

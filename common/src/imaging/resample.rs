@@ -23,7 +23,6 @@ const SAME_SPACING: f64 = 1e-3;
      {MAX_AXIS} along an axis; set data.resample_mm to a larger spacing", path.display()
 )]
 pub struct ResampleError {
-    /// The file.
     pub path: PathBuf,
     /// The spacing asked for, in mm.
     pub spacing_mm: f64,

@@ -27,7 +27,6 @@ pub const DATASET_VERSION: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PhantomSet {
-    /// For training.
     Train,
     /// For choosing a checkpoint.
     Validation,
@@ -73,7 +72,6 @@ pub fn sub_seed(seed: u64, set: PhantomSet, index: usize) -> u64 {
 /// How many phantoms each set holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhantomCounts {
-    /// For training.
     pub train: usize,
     /// For choosing a checkpoint.
     pub validation: usize,
@@ -82,7 +80,6 @@ pub struct PhantomCounts {
 }
 
 impl PhantomCounts {
-    /// The number of one set.
     #[must_use]
     pub fn of(&self, set: PhantomSet) -> usize {
         match set {
@@ -115,7 +112,6 @@ pub enum DatasetError {
     Io {
         /// Such as `read`.
         action: &'static str,
-        /// The file or folder.
         path: PathBuf,
         /// What the system said.
         error: io::Error,

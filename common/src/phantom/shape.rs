@@ -22,7 +22,6 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// A ball.
     pub(super) fn ball(centre: [f64; 3], radius: f64) -> Self {
         Self::Ellipsoid {
             centre,

@@ -76,7 +76,6 @@ pub struct PhantomSpecError {
     pub setting: &'static str,
     /// Its value.
     pub found: String,
-    /// What it may be.
     pub range: &'static str,
 }
 

@@ -37,7 +37,6 @@ const PANEL: i64 = PANEL_PIXELS as i64;
 /// One landmark to show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PictureItem {
-    /// Its name.
     pub name: String,
     /// True position, voxels of the volume; `None` where nothing is known.
     pub truth: Option<[f64; 3]>,

@@ -44,7 +44,6 @@ impl Extensions {
         self.avx512_bf16 || self.amx_bf16
     }
 
-    /// Their names.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
         [

@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct DurableError {
     /// What was being done.
     pub action: &'static str,
-    /// To which file.
     pub path: PathBuf,
     /// What the system answered.
     pub error: io::Error,

@@ -25,7 +25,6 @@ use crate::config::Config;
 use crate::imaging::manifest::TrainingManifest;
 use crate::run::durable::{DurableError, write_atomic};
 
-/// What is wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
     /// It cannot be made or written to.
@@ -33,12 +32,7 @@ pub enum RunFolderError {
         "cannot write to run folder {}: {source}; choose another place with --run-dir or run.dir",
         path.display()
     )]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
     /// One of its files cannot be written.
     #[error(transparent)]
     File(#[from] DurableError),
@@ -47,35 +41,21 @@ pub enum RunFolderError {
         "run folder {} exists already; continue it with --resume, or choose another name",
         path.display()
     )]
-    Exists {
-        /// The folder.
-        path: PathBuf,
-    },
+    Exists { path: PathBuf },
     /// Another process trains in it.
     #[error(
         "run folder {} is trained in by another process; wait for its end, or choose another name",
         path.display()
     )]
-    Busy {
-        /// The folder.
-        path: PathBuf,
-    },
+    Busy { path: PathBuf },
     /// The name is not one folder.
     #[error(
         "run name \"{name}\" must be one folder name, without / and not starting with a dot; choose another --name"
     )]
-    Name {
-        /// The name.
-        name: String,
-    },
+    Name { name: String },
     /// It cannot be read.
     #[error("cannot read {} of a run folder: {why}; name the folder of an earlier run", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
+    Read { path: PathBuf, why: String },
     /// There is no run to continue.
     #[error("no run to continue in {}; start one without --resume", dir.display())]
     None {
@@ -85,15 +65,12 @@ pub enum RunFolderError {
     /// It belongs to a run of another kind.
     #[error("{} cannot be continued: its {what} is {there}, now it is {here}; {next}", path.display())]
     Differs {
-        /// The folder.
         path: PathBuf,
-        /// What differs.
         what: &'static str,
         /// As the folder says.
         there: String,
         /// As the command says.
         here: String,
-        /// What to do.
         next: &'static str,
     },
 }
@@ -197,13 +174,11 @@ impl RunFolder {
             })
     }
 
-    /// The folder itself.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its name.
     #[must_use]
     pub fn name(&self) -> String {
         self.path

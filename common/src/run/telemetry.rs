@@ -174,19 +174,13 @@ pub enum TelemetryError {
          use error, warn, info, debug, trace or a filter such as \"info,learner=debug\""
     )]
     Filter {
-        /// What was given.
         level: String,
         /// The part that is wrong.
         why: String,
     },
     /// The log file cannot be opened.
     #[error("cannot write logs to {}: {source}; choose another folder (log.folder, or run.dir for a run's own)", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// The thread that reports repeats cannot be started.
     #[error("cannot start a thread for the log")]
     Thread(#[source] io::Error),

@@ -40,7 +40,6 @@ impl EventFile {
         Ok(file)
     }
 
-    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -95,7 +94,6 @@ fn event(seconds: f64, step: u64) -> Vec<u8> {
     bytes
 }
 
-/// A field of text, bytes or a message.
 fn text(to: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     to.push(field << 3 | 2);
     varint(to, bytes.len() as u64);

@@ -16,7 +16,6 @@ pub const ROW_VERSION: u8 = 1;
 
 /// Bytes before the agents.
 pub const HEADER_BYTES: usize = 26;
-/// Bytes of one frame.
 pub const FRAME_BYTES: usize = 8;
 /// Bytes of one agent besides its frames.
 pub const AGENT_BYTES: usize = 14;
@@ -37,7 +36,6 @@ impl RowShape {
         AGENT_BYTES + 2 * usize::from(self.history) * FRAME_BYTES
     }
 
-    /// Bytes of one row.
     #[must_use]
     pub fn bytes(self) -> usize {
         HEADER_BYTES + usize::from(self.agents) * self.agent_bytes()
@@ -147,7 +145,6 @@ pub enum RowError {
     Batch {
         /// Rows announced.
         rows: usize,
-        /// Bytes of one row.
         row_bytes: usize,
         /// Bytes needed.
         expected: usize,
@@ -167,7 +164,6 @@ pub enum RowError {
 }
 
 impl Row {
-    /// The shape of this row.
     #[must_use]
     pub fn shape(&self) -> RowShape {
         RowShape {

@@ -53,12 +53,7 @@ pub enum KeepError {
     Line(String),
     /// A file cannot be written.
     #[error("cannot write {path}: {source}; free the disk of the run folder")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
     /// The line or the best weights cannot be written.
     #[error(transparent)]
     Disk(#[from] DurableError),

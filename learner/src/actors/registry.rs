@@ -25,7 +25,6 @@ pub struct Actor {
     /// Whether nobody misses it: it said that it leaves, or its next life has
     /// joined under another id.
     pub left: bool,
-    /// When it joined.
     pub joined: Duration,
     /// When it was heard of last.
     pub seen: Duration,

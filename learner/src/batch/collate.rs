@@ -68,17 +68,14 @@ impl CollateCounts {
 pub struct Collate {
     /// Renders.
     pub collator: Collator,
-    /// Shape of all rows.
     pub shape: RowShape,
     /// The importance weights' exponent.
     pub replay: ReplayConfig,
     /// Updates done and to do, for that exponent.
     pub updates: Arc<AtomicU64>,
-    /// Updates to do.
     pub updates_total: u64,
     /// Looks of the augmentation.
     pub rng: ChaCha8Rng,
-    /// Counters.
     pub counts: Arc<CollateCounts>,
     /// Warnings about refused rows.
     pub refusals: Throttle,

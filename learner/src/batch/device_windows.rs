@@ -30,7 +30,6 @@ pub struct DeviceWindows {
 /// The windows of some rows, `[N, H, n, n, n]`.
 #[derive(Debug)]
 pub struct Windows {
-    /// Of the states.
     pub state: Tensor,
     /// Of the bootstrap states; `None` where nobody looks at them.
     pub next: Option<Tensor>,

@@ -60,7 +60,6 @@ pub enum FilesError {
     Read {
         /// The file.
         name: String,
-        /// Why.
         source: io::Error,
     },
 }

@@ -21,7 +21,6 @@ const ALARM: u32 = 3;
 /// A checkpoint that was found whole, and those that were not.
 #[derive(Debug)]
 pub struct Found {
-    /// Its file.
     pub path: PathBuf,
     /// What it holds.
     pub checkpoint: Checkpoint,

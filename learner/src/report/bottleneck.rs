@@ -8,7 +8,6 @@ const HELD_UP: f64 = 0.3;
 /// From this share of its time on, a thread that works is busy.
 const BUSY: f64 = 0.8;
 
-/// Who.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
@@ -44,11 +43,9 @@ impl Limit {
 /// Who holds a run up, why, and what would help.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bottleneck {
-    /// Who.
     pub limit: Limit,
     /// How that shows, with numbers.
     pub why: String,
-    /// What to do.
     pub advice: String,
 }
 

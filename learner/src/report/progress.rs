@@ -19,7 +19,6 @@ use crate::training::stop::StopRules;
 /// A moment of a run. Docs and formulas: docs/metrics.md.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Progress {
-    /// Updates to do.
     pub updates_total: u64,
     /// Seconds since the run began.
     pub elapsed_s: f64,
@@ -44,13 +43,11 @@ pub struct Progress {
     /// New priorities.
     #[serde(flatten)]
     pub priorities: PriorityTotals,
-    /// The actors.
     #[serde(flatten)]
     pub actors: ActorTotals,
     /// Rows and the limiter.
     #[serde(flatten)]
     pub rows: RowTotals,
-    /// The shards.
     #[serde(flatten)]
     pub shards: ShardTotals,
     /// Rates and shares.

@@ -27,7 +27,6 @@ pub enum NcclError {
     /// A call failed.
     #[error("NCCL {call}: {why}")]
     Call {
-        /// Which.
         call: &'static str,
         /// NCCL's words.
         why: String,

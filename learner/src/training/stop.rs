@@ -47,7 +47,6 @@ impl StopRules {
         }
     }
 
-    /// Updates to do.
     #[must_use]
     pub fn updates(&self) -> u64 {
         self.updates

@@ -40,7 +40,6 @@ pub enum TrainError {
     Adam {
         /// Number of the update, from 1.
         update: u64,
-        /// What was wrong.
         source: AdamError,
     },
     /// libtorch or the network.
@@ -236,7 +235,6 @@ impl Trainer {
         self.updates
     }
 
-    /// The configuration.
     #[must_use]
     pub fn config(&self) -> &Arc<Config> {
         &self.config

@@ -142,7 +142,6 @@ impl<'a> TensorFile<'a> {
         &self.shapes
     }
 
-    /// The file's metadata.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata

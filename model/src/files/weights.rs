@@ -23,7 +23,6 @@ pub const NETWORK_KEY: &str = "landmarl.network";
 /// A network read from bytes, on the CPU, and what was written beside it.
 #[derive(Debug)]
 pub struct Weights {
-    /// The network.
     pub network: Network,
     /// All metadata of the file, the spec included.
     pub metadata: Metadata,

@@ -37,12 +37,10 @@ impl ConvShape {
         self.input.pow(3) * self.ci
     }
 
-    /// Numbers of the output.
     pub(crate) fn output_len(&self) -> usize {
         self.output.pow(3) * self.co
     }
 
-    /// Numbers of the weights.
     pub(crate) fn weight_len(&self) -> usize {
         self.kernel.pow(2) * self.along_z() * self.co
     }

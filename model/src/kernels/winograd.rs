@@ -57,7 +57,6 @@ impl PoolShape {
         (self.input + 1 - KERNEL) / 2
     }
 
-    /// Numbers of one pooled row.
     pub(crate) fn row_len(&self) -> usize {
         self.pooled() * self.co
     }

@@ -45,7 +45,6 @@ pub struct Slot {
     pub layer: String,
     /// `weight`, `bias` or nothing.
     pub leaf: &'static str,
-    /// What it does.
     pub role: Role,
     /// Shape in memory.
     pub shape: Vec<usize>,

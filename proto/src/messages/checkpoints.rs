@@ -13,7 +13,6 @@ const NAME_BYTES_MAX: usize = 255;
 pub struct CheckpointInfo {
     /// Its name, without a folder.
     pub name: String,
-    /// Its size.
     pub bytes: u64,
     /// Of the whole file.
     pub sha256: [u8; 32],
@@ -23,10 +22,8 @@ pub struct CheckpointInfo {
     pub updates: Option<u64>,
 }
 
-/// All of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointList {
-    /// The run.
     pub run_id: String,
     /// The most updates first.
     pub checkpoints: Vec<CheckpointInfo>,

@@ -10,13 +10,11 @@ use crate::messages::pack;
 use crate::messages::weights::{WEIGHTS_BYTES_MAX, WeightsVersion};
 use crate::wire;
 
-/// Bytes of one chunk, at most.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// What every chunk of one whole repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole {
-    /// Its size.
     pub bytes: u64,
     /// SHA-256 of all its bytes.
     pub sha256: [u8; 32],
@@ -136,7 +134,6 @@ impl Assembly {
         }
     }
 
-    /// The whole.
     #[must_use]
     pub fn whole(&self) -> Whole {
         self.whole

@@ -7,7 +7,6 @@ use crate::wire;
 use bytes::Bytes;
 use wire::insert_request::Kind;
 
-/// Rows of one batch, at most.
 pub const BATCH_ROWS_MAX: usize = 4096;
 /// Bytes of one batch's packed rows, at most.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;

@@ -22,12 +22,7 @@ pub enum Difference {
         client: u32,
     },
     /// Rows laid out differently.
-    RowVersion {
-        /// The server's row version.
-        server: u32,
-        /// The client's row version.
-        client: u32,
-    },
+    RowVersion { server: u32, client: u32 },
     /// Members of different runs.
     Run {
         /// The server's run id.
@@ -50,12 +45,7 @@ pub enum Difference {
         client: [u8; 32],
     },
     /// Rows of another size.
-    Shape {
-        /// The server's row shape.
-        server: RowShape,
-        /// The client's row shape.
-        client: RowShape,
-    },
+    Shape { server: RowShape, client: RowShape },
 }
 
 impl std::error::Error for HelloMismatch {}

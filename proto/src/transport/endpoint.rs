@@ -24,7 +24,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 #[error("{address:?} is not an address; host:port is needed, for example 127.0.0.1:7100")]
 pub struct AddressError {
-    /// What was given.
     pub address: String,
     source: tonic::transport::Error,
 }

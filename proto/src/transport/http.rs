@@ -23,10 +23,7 @@ pub use routes::standard;
 pub enum HttpError {
     /// Not an address.
     #[error("config key \"http.listen\": \"{address}\" is not IP:PORT, as in 127.0.0.1:7480")]
-    Address {
-        /// What was given.
-        address: String,
-    },
+    Address { address: String },
     /// Others could reach it, and nothing protects it.
     #[error(
         "refusing to serve HTTP on {address}: beyond this machine anyone who reaches the port could read it, because \

@@ -27,9 +27,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// What a number counts or measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Things.
     Count,
-    /// Rows.
     Rows,
     /// 0 or 1.
     Flag,
@@ -152,7 +150,6 @@ pub struct Description {
     pub name: String,
     /// Symbol of its unit.
     pub unit: &'static str,
-    /// What it is.
     pub help: &'static str,
     /// What it is in a healthy system; may be empty.
     pub healthy: &'static str,
@@ -165,7 +162,6 @@ pub struct Value(Vec<(Option<Label>, f64)>);
 /// Name and value of a label.
 type Label = (&'static str, String);
 
-/// One value for each value of a label.
 pub fn by<L, V>(label: &'static str, values: impl IntoIterator<Item = (L, V)>) -> Value
 where
     L: Into<String>,

@@ -25,7 +25,6 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// An error of this shard.
     pub fn failed(&self, what: &str, status: &Status) -> anyhow::Error {
         anyhow!("{}: {what}: {}", self.address, status.message())
     }

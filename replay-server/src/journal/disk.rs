@@ -15,11 +15,9 @@ pub trait Disk: Send + 'static {
     fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
     /// Returns once the bytes are on the disk.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
-    /// Cuts the file to a length.
     fn cut(&self, file: &Self::File, length: u64) -> io::Result<()>;
     /// Cuts a file that is there to a length, and returns once it is on the disk.
     fn settle(&self, path: &Path, length: u64) -> io::Result<()>;
-    /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Returns once the names in a folder are on the disk.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;

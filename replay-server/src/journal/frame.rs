@@ -12,11 +12,9 @@ pub const PAYLOAD_MAX: usize = 8 << 20;
 /// What stands at a place of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next<'a> {
-    /// A whole frame.
     Frame {
         /// What it holds.
         kind: u8,
-        /// Its payload.
         payload: &'a [u8],
         /// Where the next one begins.
         end: usize,

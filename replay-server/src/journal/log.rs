@@ -24,7 +24,6 @@ const PIECE_BYTES: usize = 1 << 20;
 pub struct Entry {
     /// Number of its first row.
     pub first_row: u64,
-    /// The batch.
     pub batch: Arc<CheckedBatch>,
 }
 
@@ -39,7 +38,6 @@ impl Entry {
 /// A segment that holds rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// The file.
     pub path: PathBuf,
     /// The number behind that of its last row.
     pub end: u64,

@@ -16,7 +16,6 @@ use std::path::Path;
 /// A shard with the rows of its journal.
 #[derive(Debug)]
 pub struct Restored {
-    /// The shard.
     pub shard: Shard,
     /// The log that goes on from there.
     pub log: Log<RealDisk>,

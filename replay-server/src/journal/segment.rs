@@ -49,7 +49,6 @@ pub struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// Rows in it.
     #[must_use]
     pub fn rows(&self) -> u64 {
         (self.td_errors.len() / 4) as u64
@@ -186,7 +185,6 @@ pub enum Item<'a> {
     Damage,
 }
 
-/// The batch at `at`, of rows of `row_bytes`.
 #[must_use]
 pub fn batch(bytes: &[u8], at: usize, row_bytes: usize) -> Item<'_> {
     match frame::next(bytes, at) {

@@ -139,7 +139,6 @@ impl Journal {
         reached.map(drop).map_err(|_| JournalError::Gone)
     }
 
-    /// What it does.
     #[must_use]
     pub fn status(&self) -> JournalStatus {
         let status = self.status.lock();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many there are.
 #[derive(Debug, Clone, Default)]
 pub struct Count(Arc<AtomicU64>);
 
@@ -22,7 +21,6 @@ impl Count {
     }
 }
 
-/// One of them.
 #[derive(Debug)]
 pub struct Counted(Count);
 

@@ -6,12 +6,10 @@ use proto::messages::insert::InsertBatch;
 /// A batch that holds what no actor writes.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum BatchError {
-    /// The length is wrong.
     #[error("batch {sequence}: {why}")]
     Length {
         /// The batch's sequence number.
         sequence: u64,
-        /// What is wrong.
         why: RowError,
     },
     /// One of the rows is invalid.
@@ -21,7 +19,6 @@ pub enum BatchError {
         sequence: u64,
         /// The row's place in the batch.
         row: usize,
-        /// What is wrong with it.
         why: RowError,
     },
 }

@@ -40,9 +40,7 @@ pub struct Acked {
 /// One reading of a shard.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    /// Its status.
     pub status: ShardStatus,
-    /// Its counts.
     pub counters: Counters,
 }
 

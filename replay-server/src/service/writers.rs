@@ -19,7 +19,6 @@ struct Life {
     writer.incarnation, writer.actor
 )]
 pub struct FormerLife {
-    /// The former life.
     pub writer: Writer,
     /// The one after it.
     pub newer: u32,

@@ -29,7 +29,6 @@ pub enum SelectorError {
     Setting {
         /// alpha, epsilon or `priority_max`.
         name: &'static str,
-        /// What was given.
         value: f64,
         /// What is allowed.
         range: &'static str,
@@ -39,14 +38,7 @@ pub enum SelectorError {
         "epsilon = {epsilon} is too small for alpha = {alpha} and priority_max = {max}: \
          rows without error would never be drawn; raise epsilon"
     )]
-    Vanishing {
-        /// As given.
-        alpha: f64,
-        /// As given.
-        epsilon: f64,
-        /// As given.
-        max: f64,
-    },
+    Vanishing { alpha: f64, epsilon: f64, max: f64 },
 }
 
 impl From<&ReplayConfig> for Selector {

@@ -14,7 +14,6 @@ pub enum TreeError {
     /// Not a finite number of at least zero.
     #[error("slot {slot} cannot have priority {value}: a finite number of at least zero is needed")]
     Value {
-        /// The slot.
         slot: usize,
         /// The priority given.
         value: f64,
@@ -22,7 +21,6 @@ pub enum TreeError {
     /// There is no such slot.
     #[error("slot {slot} is not one of {slots}")]
     Slot {
-        /// The slot.
         slot: usize,
         /// How many there are.
         slots: usize,

@@ -123,7 +123,6 @@ impl Shard {
             .unwrap()
     }
 
-    /// Why it ended by itself.
     pub async fn ended(self) -> Result<(), ShardError> {
         tokio::time::timeout(PATIENCE, self.served)
             .await

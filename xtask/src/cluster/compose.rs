@@ -57,7 +57,6 @@ pub fn succeeds(command: &mut Command) -> bool {
 }
 
 impl Compose {
-    /// The project `project` of the files in `folder`.
     pub fn new(folder: &Path, files: Vec<PathBuf>, project: &str) -> Result<Self> {
         let plugin = succeeds(docker().args(["compose", "version"]));
         ensure!(

@@ -46,7 +46,6 @@ pub struct Validation {
     pub mm: f64,
 }
 
-/// All lines of it.
 pub fn errors(lines: &str) -> Result<Vec<Validation>> {
     let lines = lines.lines().filter(|line| !line.trim().is_empty());
     lines

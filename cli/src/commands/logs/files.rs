@@ -53,7 +53,6 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens what is there.
     pub fn open(folder: &Path, since: Option<u64>) -> io::Result<Self> {
         let mut files = Self {
             folder: folder.to_owned(),

@@ -16,7 +16,6 @@ const MARKED: u8 = 7;
 /// Says that a pixel is as in the frame before.
 const SAME: u8 = 255;
 
-/// The whole film.
 pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
     let (width, height) = (u16::try_from(WIDTH)?, u16::try_from(HEIGHT)?);
     let mut bytes = Vec::new();

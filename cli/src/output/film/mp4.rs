@@ -31,7 +31,6 @@ struct Coded {
     key: bool,
 }
 
-/// The whole film.
 pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
     let (mut sequence, mut picture) = (Vec::new(), Vec::new());
     let mut coded = Vec::with_capacity(walk.frames());

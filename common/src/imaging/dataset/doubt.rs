@@ -32,7 +32,6 @@ const FAR_SHARE: f64 = 0.15;
 /// Something to look at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Doubt {
-    /// The scan's file.
     pub scan: PathBuf,
     /// What is odd about it.
     pub kind: DoubtKind,

@@ -14,7 +14,6 @@ pub enum Problem {
     /// With the list, folder or manifest that names the scans.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// With a scan.
     #[error(transparent)]
     Scan(#[from] VolumeError),
     /// With a landmark file, or a landmark in its scan.
@@ -30,13 +29,9 @@ pub enum Problem {
     NamesDisagree {
         /// The id asked for.
         id: String,
-        /// The first file that has it.
         first: PathBuf,
-        /// Its name there.
         first_name: String,
-        /// The file that disagrees.
         second: PathBuf,
-        /// Its name there.
         second_name: String,
     },
     /// The same scan twice.
@@ -45,12 +40,7 @@ pub enum Problem {
         shown(first),
         shown(second)
     )]
-    Duplicate {
-        /// One file.
-        first: PathBuf,
-        /// The other.
-        second: PathBuf,
-    },
+    Duplicate { first: PathBuf, second: PathBuf },
     /// A scan whose voxels differ in size from the others' by more than 1 %.
     #[error(
         "'{}' has spacing {spacing_mm:.4?} mm, {scans} of the scans have {usual_mm:.4?} mm (as '{}'); \

@@ -11,7 +11,6 @@ pub(super) struct Wanted {
     /// One per scan; `None` where it cannot be used, which is a problem already noted.
     files: Vec<Option<LandmarkFile>>,
     ids: Vec<String>,
-    /// One per id.
     pub(super) names: Vec<String>,
 }
 

@@ -23,7 +23,6 @@ const MAX_BYTES: u64 = 8 << 20;
 /// What scans are for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Split {
-    /// For training.
     #[default]
     Train,
     /// For choosing a checkpoint.
@@ -60,7 +59,6 @@ impl fmt::Display for Split {
 /// A scan and its landmark file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
-    /// The scan.
     pub image: PathBuf,
     /// Its landmark file; `None` only where lists name scans alone.
     pub landmarks: Option<PathBuf>,
@@ -323,7 +321,6 @@ impl Source {
 }
 
 impl Entry {
-    /// An entry whose files were found.
     fn found(image: PathBuf, landmarks: Vec<PathBuf>, split: Option<Split>) -> Self {
         Self {
             image,

@@ -12,7 +12,6 @@ pub enum LandmarkError {
     /// The file cannot be read.
     #[error("cannot read landmark file '{}': {error}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
         /// What the system answered.
         error: io::Error,
@@ -24,7 +23,6 @@ pub enum LandmarkError {
          an ASCII VTK PolyData file", path.display()
     )]
     NotLandmarks {
-        /// The file.
         path: PathBuf,
         /// What it seems to be.
         found: &'static str,
@@ -36,7 +34,6 @@ pub enum LandmarkError {
          name,x_voxel,y_voxel,z_voxel (or label,r,a,s or label,l,p,s)", path.display()
     )]
     Header {
-        /// The file.
         path: PathBuf,
         /// Its line, from 1.
         line: u64,
@@ -46,9 +43,7 @@ pub enum LandmarkError {
     /// A line or point that cannot be understood.
     #[error("{}{place}: {problem}", path.display())]
     Entry {
-        /// The file.
         path: PathBuf,
-        /// Where in it.
         place: Place,
         /// What is wrong there.
         problem: String,
@@ -56,7 +51,6 @@ pub enum LandmarkError {
     /// An id that the file does not have.
     #[error("landmark '{id}' is not in '{}', which has {valid}{suggestion}", path.display())]
     UnknownId {
-        /// The file.
         path: PathBuf,
         /// The id asked for.
         id: String,
@@ -80,7 +74,6 @@ pub enum LandmarkError {
 pub struct Outside {
     /// The landmark file.
     pub path: PathBuf,
-    /// Where in it.
     pub place: Place,
     /// The scan's name.
     pub scan: String,

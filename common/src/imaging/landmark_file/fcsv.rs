@@ -8,7 +8,6 @@ use super::{LandmarkError, Place, Point, Space};
 /// The columns of every version since 4.0, where the file does not name them.
 pub(super) const COLUMNS: &str = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID";
 
-/// Where the columns are.
 struct Columns {
     position: [usize; 3],
     label: Option<usize>,

@@ -7,7 +7,6 @@ use super::{LandmarkError, LandmarkFile, Point};
 pub struct Selected<'a> {
     /// Its number in the file, from 0.
     pub index: usize,
-    /// The landmark.
     pub point: &'a Point,
 }
 

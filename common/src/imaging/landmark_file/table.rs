@@ -16,7 +16,6 @@ const SPACES: [([&str; 3], Space); 5] = [
     (["l", "p", "s"], Space::LpsMm),
 ];
 
-/// Where the columns are.
 struct Columns {
     name: Option<usize>,
     position: [usize; 3],

@@ -14,7 +14,6 @@ const SCHEMA: &str = "https://raw.githubusercontent.com/slicer/slicer/master/Mod
 /// A landmark to write.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mark<'a> {
-    /// Its name.
     pub name: &'a str,
     /// Where it is, RAS mm.
     pub ras_mm: [f64; 3],

@@ -13,7 +13,6 @@ pub enum ReadError {
     /// The file cannot be opened.
     #[error("cannot open scan '{}': {error}", path.display())]
     Open {
-        /// The file.
         path: PathBuf,
         /// What the system answered.
         error: io::Error,
@@ -21,7 +20,6 @@ pub enum ReadError {
     /// The system failed while the file was read.
     #[error("cannot read scan '{}' after {at} bytes: {error}", path.display())]
     Io {
-        /// The file.
         path: PathBuf,
         /// Bytes of content read so far.
         at: u64,
@@ -34,7 +32,6 @@ pub enum ReadError {
          copy or download it again", path.display()
     )]
     TruncatedGzip {
-        /// The file.
         path: PathBuf,
         /// Uncompressed bytes that could be read.
         at: u64,
@@ -45,7 +42,6 @@ pub enum ReadError {
          ({error}); copy or download it again", path.display()
     )]
     CorruptGzip {
-        /// The file.
         path: PathBuf,
         /// Uncompressed bytes that could be read.
         at: u64,
@@ -58,7 +54,6 @@ pub enum ReadError {
          copy or download it again", path.display()
     )]
     TooShort {
-        /// The file.
         path: PathBuf,
         /// What needs the bytes.
         claim: String,
@@ -73,7 +68,6 @@ pub enum ReadError {
         path.display()
     )]
     WrongMagic {
-        /// The file.
         path: PathBuf,
         /// What it seems to be.
         found: String,
@@ -86,7 +80,6 @@ pub enum ReadError {
          folder); put it there, or write both as one .nii.gz", path.display()
     )]
     NoPartner {
-        /// The file that is there.
         path: PathBuf,
         /// Which one is missing.
         what: &'static str,
@@ -100,7 +93,6 @@ pub enum ReadError {
         path.display()
     )]
     Expansion {
-        /// The file.
         path: PathBuf,
         /// What needs the bytes.
         claim: String,
@@ -117,7 +109,6 @@ pub enum ReadError {
         path.display()
     )]
     BadHeader {
-        /// The file.
         path: PathBuf,
         /// The field's name in the standard.
         field: &'static str,
@@ -130,7 +121,6 @@ pub enum ReadError {
          convert it to an integer or float type of up to 64 bits", path.display()
     )]
     UnsupportedDatatype {
-        /// The file.
         path: PathBuf,
         /// The type's name in the standard.
         name: &'static str,
@@ -140,7 +130,6 @@ pub enum ReadError {
     /// An axis without voxels.
     #[error("scan '{}' has dimensions {dims:?}; each must be at least 1", path.display())]
     ZeroDims {
-        /// The file.
         path: PathBuf,
         /// The dimensions as the header has them.
         dims: Vec<i64>,
@@ -150,30 +139,19 @@ pub enum ReadError {
         "scan '{}' has shape {shape:?}; only 3D scans can be used: extract one volume first \
          (e.g. with fslroi or nibabel)", path.display()
     )]
-    NotThreeD {
-        /// The file.
-        path: PathBuf,
-        /// Its shape.
-        shape: Vec<i64>,
-    },
+    NotThreeD { path: PathBuf, shape: Vec<i64> },
     /// An axis longer than positions can count.
     #[error(
         "scan '{}' has shape {shape:?}; an axis may have 32767 voxels: crop or resample it",
         path.display()
     )]
-    AxisTooLong {
-        /// The file.
-        path: PathBuf,
-        /// Its shape.
-        shape: Vec<i64>,
-    },
+    AxisTooLong { path: PathBuf, shape: Vec<i64> },
     /// More voxels than allowed.
     #[error(
         "scan '{}' claims {dims:?} = {voxels} voxels, the limit is {limit}; \
          crop or resample it, or raise data.max_voxels", path.display()
     )]
     TooManyVoxels {
-        /// The file.
         path: PathBuf,
         /// Voxels per axis.
         dims: [usize; 3],
@@ -185,7 +163,6 @@ pub enum ReadError {
     /// The system has no memory for the voxels.
     #[error("no memory for the {bytes} bytes of scan '{}'", path.display())]
     OutOfMemory {
-        /// The file.
         path: PathBuf,
         /// Bytes asked for.
         bytes: u64,
@@ -196,9 +173,7 @@ pub enum ReadError {
          replace them (e.g. `fslmaths in -nan out`)", path.display()
     )]
     NonFinite {
-        /// The file.
         path: PathBuf,
-        /// How many.
         count: u64,
         /// Index of the first along the file's axes.
         first: [usize; 3],
@@ -209,7 +184,6 @@ pub enum ReadError {
          set its orientation again (e.g. with nibabel)", path.display()
     )]
     BadAffine {
-        /// The file.
         path: PathBuf,
         /// `sform`, `qform` or `pixdim`.
         which: &'static str,
@@ -231,23 +205,17 @@ pub enum WriteError {
     /// NIfTI-1 holds 1 to 32767 voxels per axis.
     #[error("cannot write '{}': {dims:?} does not fit NIfTI-1 (1 to 32767 voxels per axis)", path.display())]
     Dims {
-        /// The file.
         path: PathBuf,
         /// Voxels per axis.
         dims: [usize; 3],
     },
     /// The name does not say which format.
     #[error("cannot write '{}': the name must end in .nii or .nii.gz", path.display())]
-    Name {
-        /// The file.
-        path: PathBuf,
-    },
+    Name { path: PathBuf },
     /// The affine is not finite or singular.
     #[error("cannot write '{}': its affine is singular or not finite: {rows:?}", path.display())]
     Affine {
-        /// The file.
         path: PathBuf,
-        /// The affine's rows.
         rows: Box<[[f64; 4]; 3]>,
     },
 }

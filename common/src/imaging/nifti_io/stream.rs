@@ -26,7 +26,6 @@ pub struct Source<'a, R> {
     pub reader: R,
     /// How many there are, as they are: compressed or not.
     pub len: u64,
-    /// What errors call them.
     pub name: &'a Path,
 }
 

@@ -59,7 +59,6 @@ fn compare(path: &Path, bytes: &[u8], wanted: &Description) -> Result<(), Datase
     })
 }
 
-/// Makes the folders of a set.
 pub(super) fn make_folders(set: &Path) -> Result<(), DatasetError> {
     make_folder(&set.join("images"))?;
     make_folder(&set.join("landmarks"))
@@ -85,7 +84,6 @@ pub(super) fn image_is_whole(path: &Path, dims: [usize; 3]) -> bool {
     read(path, &Limits::default()).is_ok_and(|image| image.dims() == dims)
 }
 
-/// Writes an image.
 pub(super) fn write_image(path: &Path, phantom: &Phantom) -> Result<(), WriteError> {
     let image = ImageRef {
         dims: phantom.dims,

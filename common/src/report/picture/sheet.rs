@@ -7,7 +7,6 @@ use super::panel::{Markers, Plane, draw_panel};
 use super::{BACKGROUND, FAINT, Grid, INK, TRUTH_COLOUR, pixels};
 use crate::imaging::volume::Volume;
 
-/// Scans on one sheet.
 pub const SHEET_SCANS: usize = 24;
 
 const COLUMNS: i64 = 3;

@@ -58,7 +58,6 @@ impl ClaimedFolder {
         }
     }
 
-    /// The folder.
     #[must_use]
     pub fn folder(&self) -> &RunFolder {
         &self.folder

@@ -80,7 +80,6 @@ pub struct Process {
     service: String,
     began: Instant,
     log: Option<Control>,
-    /// What a folder is for, and where it is.
     folders: Vec<(&'static str, PathBuf)>,
 }
 

@@ -24,7 +24,6 @@ pub enum Denied {
         path: String,
         /// What the caller's certificate names.
         roles: Roles,
-        /// Who may.
         allowed: Roles,
     },
     /// The caller showed none.

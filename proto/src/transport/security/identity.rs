@@ -25,10 +25,8 @@ const DAYS_MAX: u64 = 100 * 365;
 pub(super) struct Identity {
     /// For gRPC.
     pub(super) grpc: Arc<ServerConfig>,
-    /// For HTTP.
     pub(super) http: Arc<ServerConfig>,
     client: ClientTlsConfig,
-    /// Ours.
     pub(super) roles: Roles,
     /// Whole days for which our certificate holds.
     pub(super) days_left: u64,

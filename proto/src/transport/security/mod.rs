@@ -50,19 +50,14 @@ pub enum SecurityError {
     /// A file cannot be read.
     #[error("config key \"{key}\": cannot read {}: {source}; `landmarl certs --out DIR` makes such files", path.display())]
     Read {
-        /// The key that names it.
         key: &'static str,
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A file holds what does not fit.
     #[error("config key \"{key}\": {} {why}", path.display())]
     Unfit {
-        /// The key that names it.
         key: &'static str,
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
@@ -70,7 +65,6 @@ pub enum SecurityError {
     /// A token that is none.
     #[error("config key \"cluster.token_file\": {} {why}; `landmarl certs --out DIR` makes one", path.display())]
     Token {
-        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         why: &'static str,

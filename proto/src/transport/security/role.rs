@@ -26,7 +26,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them.
     pub const ALL: [Self; 6] = [
         Self::Learner,
         Self::Replay,
@@ -82,10 +81,8 @@ impl FromStr for Role {
 pub struct Roles(u8);
 
 impl Roles {
-    /// Every role there is.
     pub const EVERYONE: Self = Self(u8::MAX);
 
-    /// These.
     #[must_use]
     pub const fn of(roles: &[Role]) -> Self {
         let (mut bits, mut i) = (0, 0);

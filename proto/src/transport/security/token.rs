@@ -90,7 +90,6 @@ impl Tokens {
         })
     }
 
-    /// Whether there is one at all.
     pub(super) fn is_some(&self) -> bool {
         !self.accepted.is_empty()
     }

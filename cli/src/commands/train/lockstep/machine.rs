@@ -35,7 +35,6 @@ const STATE: &str = "lockstep";
 /// Random stream of draws and augmentation, apart from the trainer's.
 const DRAWS_STREAM: u64 = 11;
 
-/// What it counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     pub inserted: u64,
@@ -60,7 +59,6 @@ struct State {
     acting_updates: u64,
 }
 
-/// What a turn was.
 #[derive(Debug)]
 pub enum Turn {
     /// One step of all slots.

@@ -21,7 +21,6 @@ pub enum SourceError {
         /// What is wrong there.
         problem: String,
     },
-    /// With all of it.
     #[error("'{}' {problem}", path.display())]
     Whole {
         /// The folder or manifest.

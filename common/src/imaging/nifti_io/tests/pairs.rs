@@ -2,7 +2,6 @@
 
 use super::*;
 
-/// A folder with these files.
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
