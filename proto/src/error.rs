@@ -1,4 +1,4 @@
-//! A message that is not what the contract says.
+//! Errors for messages that violate the wire contract.
 
 use crate::messages::mismatch::HelloMismatch;
 use tonic::Status;
@@ -9,15 +9,14 @@ pub enum ProtocolError {
     /// A required field is absent.
     #[error("message field {0} is missing")]
     Missing(&'static str),
-    /// A field holds what the contract does not allow.
+    /// A field has a value that the contract does not allow.
     #[error("message field {field} is invalid: {why}")]
     Invalid {
         /// The field's name in the .proto file.
         field: &'static str,
-        /// What is wrong with it.
         why: String,
     },
-    /// Both sides are sound, but do not belong together.
+    /// The message is valid, but the peers are incompatible.
     #[error(transparent)]
     Mismatch(#[from] HelloMismatch),
 }

@@ -1,6 +1,6 @@
 //! landmarl's wire contract, used by clients and servers alike.
 //!
-//! [`wire`] is generated from the .proto files and stops at each service's edge.
+//! [`wire`] is generated from the .proto files and used only where a service sends or receives.
 //! Services use the types in [`messages`], which differ in three ways: required
 //! fields are not an `Option`, numbers and bytes have their precise type, and the
 //! receiving side has checked them.

@@ -1,4 +1,4 @@
-//! Channels, listeners, security, retries, health and HTTP; what all services' `main`s share.
+//! Channels, listeners, security, retries, health, HTTP, and the shared parts of all `main`s.
 
 pub mod channel;
 pub mod endpoint;

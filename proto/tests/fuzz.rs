@@ -1,5 +1,4 @@
-//! Hostile bytes at every door: whatever a peer sends, decoding it ends in a
-//! value or in an error.
+//! Hostile input: whatever a peer sends, decoding it returns a value or an error.
 //!
 //! The targets take bytes, so that a fuzzer can drive them as well; here they
 //! get valid messages with some bytes changed, cut or added, and plain noise.

@@ -1,4 +1,4 @@
-//! Checkpoints of a running learner: what there is, and their bytes.
+//! Checkpoints of a running learner: the list, and downloads.
 
 use crate::error::ProtocolError;
 use crate::messages::pack;
@@ -16,34 +16,34 @@ pub struct CheckpointInfo {
     pub bytes: u64,
     /// Of the whole file.
     pub sha256: [u8; 32],
-    /// When it was written: seconds since 1970.
+    /// Modification time in seconds since 1970.
     pub modified_s: u64,
-    /// Updates done, where the name or the file says so.
+    /// Updates done, if the name or the file says so.
     pub updates: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointList {
     pub run_id: String,
-    /// The most updates first.
+    /// Most updates first.
     pub checkpoints: Vec<CheckpointInfo>,
 }
 
-/// A part of a file that is there already.
+/// The part of a file that the client already has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Its bytes: the first ones.
+    /// Its length, from the start of the file.
     pub bytes: u64,
-    /// SHA-256 of the whole that it belongs to.
+    /// SHA-256 of the whole file.
     pub sha256: [u8; 32],
 }
 
-/// Which file, and from where on.
+/// Which file to download, and from which offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullCheckpoint {
-    /// A name of the list, or `last`, `best`.
+    /// A name from the list, or `last` or `best`.
     pub name: String,
-    /// What is there already.
+    /// What the client already has.
     pub part: Option<Part>,
 }
 

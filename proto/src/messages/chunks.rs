@@ -1,4 +1,4 @@
-//! Pieces of a whole: of one version of the weights or of one checkpoint.
+//! Chunks of one version of the weights or of one checkpoint.
 
 use std::io::{self, Read};
 
@@ -12,7 +12,7 @@ use crate::wire;
 
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// What every chunk of one whole repeats.
+/// The data that the chunks make up; every chunk repeats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Whole {
     pub bytes: u64,
@@ -22,12 +22,11 @@ pub struct Whole {
     pub weights: Option<WeightsVersion>,
 }
 
-/// A piece of a whole; the pieces come in order.
+/// A piece of the whole; chunks arrive in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// What it is a piece of.
     pub whole: Whole,
-    /// Where in the whole it starts.
+    /// Where it starts in the whole.
     pub offset: u64,
     /// At most [`CHUNK_BYTES_MAX`] bytes, within the whole; empty only at its end.
     pub data: Bytes,
@@ -78,7 +77,7 @@ impl TryFrom<wire::Chunk> for Chunk {
     }
 }
 
-/// Chunks that do not make a whole.
+/// Why chunks do not make a whole.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ChunkError {
     /// A chunk is missing or repeated.
@@ -92,7 +91,7 @@ pub enum ChunkError {
     /// Chunks of one whole describe it differently.
     #[error("chunks disagree on size, checksum or version")]
     Disagree,
-    /// The bytes are not those that were sent.
+    /// The bytes received do not match the checksum.
     #[error("the SHA-256 of the bytes received is not the one announced")]
     Hash,
     /// Chunks of something else where weights are expected.
@@ -100,7 +99,7 @@ pub enum ChunkError {
     NotWeights,
 }
 
-/// Checks that chunks follow each other and make the whole that they announce.
+/// Checks that chunks are consecutive and make up the whole that they announce.
 #[derive(Debug)]
 pub struct Assembly {
     whole: Whole,
@@ -109,7 +108,7 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Of a whole that begins with the next chunk.
+    /// Starts with the first chunk.
     #[must_use]
     pub fn new(whole: Whole) -> Self {
         Self {
@@ -119,7 +118,7 @@ impl Assembly {
         }
     }
 
-    /// Of a whole whose first bytes are what `part` has.
+    /// Continues after the bytes of `part`.
     ///
     /// # Errors
     /// When `part` cannot be read.
@@ -139,10 +138,10 @@ impl Assembly {
         self.whole
     }
 
-    /// Takes the next chunk; true when the whole is complete with it.
+    /// Adds the next chunk; returns whether the whole is complete.
     ///
     /// # Errors
-    /// When the chunk does not follow, or the whole is not what was announced.
+    /// When the chunk is not the next one, or the whole does not match its checksum.
     pub fn push(&mut self, chunk: &Chunk) -> Result<bool, ChunkError> {
         if chunk.whole != self.whole {
             return Err(ChunkError::Disagree);
@@ -211,7 +210,7 @@ mod tests {
                 assert_eq!(Chunk::try_from(wire::Chunk::from(chunk.clone())), Ok(chunk));
             }
         }
-        // What a receiver of a checkpoint gets that has all its bytes already.
+        // Sent to a client that already has all bytes of a checkpoint.
         let at_the_end = Chunk {
             whole: whole(b"1234"),
             offset: 4,

@@ -1,4 +1,4 @@
-//! An evaluator's beats and what it finds.
+//! An evaluator's heartbeats and results.
 
 use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
@@ -15,13 +15,13 @@ const LINE_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvaluatorBeat {
     /// Which run (empty: whatever the learner runs), configuration and row
-    /// shape; its manifest may be another.
+    /// shape; its manifest may differ.
     pub hello: Hello,
     /// For people: host and process.
     pub host: String,
     /// The weights that it evaluates now.
     pub evaluating: Option<u64>,
-    /// What it found since the last beat.
+    /// Its result since the last heartbeat.
     pub evaluation: Option<Evaluation>,
     /// The same as a line of validation.jsonl, for the learner to write.
     pub line_json: Bytes,
@@ -38,15 +38,15 @@ pub struct EvaluatorBeatReply {
     pub run_id: String,
     /// The run is over: stop.
     pub stop: bool,
-    /// The weights of this evaluation are to be sent: they are the best so far.
+    /// Send the weights of this evaluation: they are the best so far.
     pub wanted: bool,
     /// The last weights of a run that is over.
     pub last_version: Option<u64>,
     /// The newest evaluation of the run.
     pub last_evaluation: Option<Evaluation>,
-    /// The one with the least mean error.
+    /// The evaluation with the least mean error.
     pub best_evaluation: Option<Evaluation>,
-    /// What errors are compared with.
+    /// The baseline that errors are compared with.
     pub baseline: MeanPositionBaseline,
 }
 

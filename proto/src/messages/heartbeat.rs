@@ -1,4 +1,4 @@
-//! An actor's heartbeat, with what it did.
+//! An actor's heartbeat, with its counters.
 
 use crate::error::ProtocolError;
 use crate::messages::insert::Writer;
@@ -17,7 +17,7 @@ pub struct Heartbeat {
     pub episodes: u64,
     /// Rows that shards acknowledged.
     pub rows_sent: u64,
-    /// Seconds since the last heartbeat that it waited for the shards.
+    /// Seconds that it waited for the shards since the last heartbeat.
     pub blocked_s: f64,
     /// Mean error (finest steps) of the episodes that ended since the last heartbeat.
     pub episode_error: f64,
@@ -32,7 +32,7 @@ pub struct HeartbeatReply {
     pub rejoin: bool,
     /// The run is over: stop.
     pub stop: bool,
-    /// Updates done, for schedules on the actor's side.
+    /// Updates done, for the actor's schedules.
     pub updates: u64,
     /// The newest weights.
     pub weights_version: u64,

@@ -1,4 +1,4 @@
-//! The first message of every conversation: do the two sides belong together?
+//! Part of every first message: checks that the two peers belong to one run.
 
 use crate::error::ProtocolError;
 use crate::messages::mismatch::{Difference, HelloMismatch};
@@ -13,7 +13,7 @@ pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Longest run id, in bytes.
 const RUN_ID_BYTES_MAX: usize = 256;
-/// More agents or frames than any run has: bounds what a lying peer can make us allocate.
+/// More agents or frames than any run has: bounds what a malicious peer can make us allocate.
 const AGENTS_MAX: u32 = 1024;
 const HISTORY_MAX: u32 = 16;
 
@@ -136,7 +136,7 @@ impl TryFrom<wire::Hello> for Hello {
     }
 }
 
-/// Refuses another version before any other field is read: it may mean something else there.
+/// Refuses other versions before any other field is read: its meaning may differ there.
 fn check_versions(hello: &wire::Hello) -> Result<(), HelloMismatch> {
     let difference = if hello.protocol != PROTOCOL_VERSION {
         Difference::Protocol {

@@ -1,4 +1,4 @@
-//! Rows into a shard: batches one way, acknowledgements the other.
+//! Inserting rows into a shard: batches in one direction, acknowledgements in the other.
 
 use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
@@ -13,12 +13,11 @@ pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Unacknowledged batches of one stream, at most.
 pub const INSERT_WINDOW: u32 = 8;
 
-/// Who writes: one life of one actor.
+/// Who writes: one incarnation of one actor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Writer {
     /// The actor's id, as in its rows.
     pub actor: u16,
-    /// Which life of that actor.
     pub incarnation: u32,
 }
 
@@ -54,7 +53,6 @@ pub struct InsertBatch {
 }
 
 impl InsertBatch {
-    /// How many rows it has.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.priorities.len()
@@ -64,20 +62,19 @@ impl InsertBatch {
 /// What a writer sends.
 #[derive(Debug, Clone, PartialEq)]
 pub enum InsertRequest {
-    /// First, and only first.
+    /// The first message, and only the first.
     Open(InsertOpen),
-    /// Then any number of these.
+    /// Any number of these follow.
     Batch(InsertBatch),
 }
 
-/// What a shard answers.
+/// A shard's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InsertReply {
     /// Every batch up to this sequence number is stored.
     pub acked: u64,
     /// Batches that may be unacknowledged at once.
     pub window: u32,
-    /// Which life of the shard.
     pub shard_incarnation: u64,
 }
 

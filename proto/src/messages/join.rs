@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Environment slots of one actor, at most.
 pub const SLOTS_MAX: usize = 65_536;
 
-/// What a new actor (or a new life of one) says.
+/// The request of a new actor, or of a new incarnation of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinRequest {
     /// Which run (empty: whatever the learner runs), data, configuration and row shape.
@@ -26,12 +26,12 @@ pub struct JoinRequest {
     pub config_json: Bytes,
 }
 
-/// What the learner answers.
+/// The learner's reply.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JoinReply {
-    /// Under what id and incarnation the actor writes.
+    /// The id and incarnation that the actor writes with.
     pub writer: Writer,
-    /// Shard addresses; their order is the shard's number. At least one.
+    /// Shard addresses in the order of the shards' numbers. At least one.
     pub shards: Vec<String>,
     /// Final probability of a random action, one per environment slot, each in 0..=1.
     pub exploration: Vec<f32>,

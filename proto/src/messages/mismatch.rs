@@ -1,4 +1,4 @@
-//! What two peers that do not belong together differ in, as sentences.
+//! The differences between two incompatible peers, as error messages.
 
 use common::transition::row::RowShape;
 use std::fmt;
@@ -103,7 +103,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// The first bytes of a hash: enough for a person to tell two apart.
+/// The first bytes of a hash: enough for a person to distinguish two.
 struct Short<'a>(&'a [u8; 32]);
 
 impl fmt::Display for Short<'_> {

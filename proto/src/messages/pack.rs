@@ -72,12 +72,12 @@ pub(crate) fn digest(field: &'static str, bytes: &[u8]) -> Result<[u8; 32], Prot
     })
 }
 
-/// A number that arrives wider than it is.
+/// A number that is sent in a wider type than it has here.
 pub(crate) fn narrow<T: TryFrom<u32>>(field: &'static str, value: u32) -> Result<T, ProtocolError> {
     T::try_from(value).map_err(|_| ProtocolError::invalid(field, format!("{value} is too large")))
 }
 
-/// A measure that cannot be negative or undefined.
+/// A measurement, which must be finite and not negative.
 pub(crate) fn measure(field: &'static str, value: f64) -> Result<f64, ProtocolError> {
     if value.is_finite() && value >= 0.0 {
         return Ok(value);

@@ -1,4 +1,4 @@
-//! Rows out of a shard, drawn by priority, each with its key.
+//! Sampling rows from a shard by priority, each with its key.
 
 use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
@@ -10,17 +10,17 @@ use bytes::Bytes;
 /// Rows of one request, at most.
 pub const SAMPLE_ROWS_MAX: usize = 65_536;
 
-/// What a sampler asks of one shard.
+/// A sampler's request to one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleRequest {
     /// Which run, data, configuration and row shape.
     pub hello: Hello,
     /// Rows to draw, 0 to [`SAMPLE_ROWS_MAX`]; 0 asks for the summary only.
     pub rows: usize,
-    /// Rows that may be inserted in total during the life
+    /// Rows that may be inserted in total during the incarnation
     /// `shard_incarnation` of the shard; ignored in any other.
     pub insert_limit: u64,
-    /// Which life of the shard the limit is for; 0 when not known yet.
+    /// The shard's incarnation that the limit is for; 0 if not known yet.
     pub shard_incarnation: u64,
 }
 
@@ -29,7 +29,7 @@ pub struct SampleRequest {
 pub struct RowKey {
     /// The shard's number.
     pub shard: u32,
-    /// Which life of the shard.
+    /// The shard's incarnation.
     pub incarnation: u64,
     /// The row's place in the shard's table.
     pub slot: u32,
@@ -42,17 +42,16 @@ pub struct RowKey {
 pub struct SampledBatch {
     /// The rows, one after another; the caller checks them against its row shape.
     pub packed: Bytes,
-    /// One per row: none when the shard is empty, else as many as were asked for.
+    /// One per row: none if the shard is empty, else as many as requested.
     pub keys: Vec<RowKey>,
-    /// One per row: with what probability a draw from this shard takes that
-    /// row, within 0 (exclusive) and 1.
+    /// One per row: the probability that a draw from this shard takes that row,
+    /// greater than 0 and at most 1.
     pub probabilities: Vec<f64>,
     /// The shard when the rows were drawn.
     pub summary: ShardSummary,
 }
 
 impl SampledBatch {
-    /// How many rows it has.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.keys.len()

@@ -1,5 +1,5 @@
-//! What services report about themselves. The generated messages are used as
-//! they are: `--json` prints their fields, so that a new field needs no code
+//! Reports of services about themselves. The generated messages are used
+//! directly: `--json` prints their fields, so that a new field needs no code
 //! here.
 
 use serde::{Serialize, Serializer};
@@ -56,7 +56,7 @@ impl LearnerStatus {
 }
 
 impl Evaluation {
-    /// Refuses numbers that are no errors.
+    /// Refuses numbers that cannot be errors.
     ///
     /// # Errors
     /// Names the first field that is negative or not finite.

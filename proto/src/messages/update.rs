@@ -24,13 +24,13 @@ pub struct SlotPriority {
 pub struct PriorityUpdate {
     /// Which run, data, configuration and row shape.
     pub hello: Hello,
-    /// Which life of the shard the rows were sampled in.
+    /// The incarnation of the shard that the rows were sampled from.
     pub shard_incarnation: u64,
-    /// At most [`UPDATE_ROWS_MAX`]; of several for one row the last counts.
+    /// At most [`UPDATE_ROWS_MAX`]; if a row has several, the last one counts.
     pub priorities: Vec<SlotPriority>,
 }
 
-/// What became of them.
+/// How many updates took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpdateReply {
     /// Rows that have their new priority.

@@ -1,4 +1,4 @@
-//! Weights as the learner publishes them, and how to ask for them.
+//! Weights that the learner publishes, and requests for them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ pub use crate::wire::WeightsVersion;
 
 /// Bytes of one version, at most: bounds what a receiver allocates.
 pub const WEIGHTS_BYTES_MAX: u64 = 4 << 30;
-/// Reserved for one version before its bytes are there, at most.
+/// Reserved for one version before its bytes arrive, at most.
 const RESERVED_MAX: u64 = 256 << 20;
 
 /// One published version. Cheap to clone.
@@ -22,9 +22,9 @@ const RESERVED_MAX: u64 = 256 << 20;
 pub struct Published {
     /// Rises by one with each publication.
     pub version: u64,
-    /// Updates done by then.
+    /// Updates done at that time.
     pub updates: u64,
-    /// When that was: microseconds since 1970 by the learner's clock.
+    /// Microseconds since 1970 by the learner's clock.
     pub published_us: u64,
     /// The weights as safetensors.
     pub bytes: Bytes,
@@ -33,7 +33,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// Published now; hashes the bytes.
+    /// A version published now; hashes the bytes.
     #[must_use]
     pub fn new(version: u64, updates: u64, bytes: impl Into<Bytes>) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -41,7 +41,7 @@ impl Published {
         Self::at(us, version, updates, bytes)
     }
 
-    /// Published at that time (microseconds since 1970); hashes the bytes.
+    /// A version published at that time (microseconds since 1970); hashes the bytes.
     #[must_use]
     pub fn at(published_us: u64, version: u64, updates: u64, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
@@ -88,19 +88,19 @@ impl Published {
     }
 }
 
-/// Puts the chunks of one version after another together. A new version may
-/// begin at any time and replaces an incomplete one.
+/// Assembles the chunks of one version after another. A new version may begin at
+/// any time and replaces an incomplete one.
 #[derive(Debug, Default)]
 pub struct Receiver {
     begun: Option<(Assembly, Vec<u8>)>,
 }
 
 impl Receiver {
-    /// Takes the next chunk; the weights when they are complete with it.
+    /// Adds the next chunk; returns the weights when they are complete.
     ///
     /// # Errors
-    /// When the chunk does not follow, or the whole is not what was announced;
-    /// the receiver is empty then.
+    /// When the chunk is not the next one, or the whole does not match its checksum;
+    /// the receiver is empty afterwards.
     pub fn push(&mut self, chunk: &Chunk) -> Result<Option<Published>, ChunkError> {
         let begun = self.begun.take().filter(|_| chunk.offset > 0);
         let (mut assembly, mut bytes) = begun.unwrap_or_else(|| {
@@ -125,7 +125,7 @@ impl Receiver {
     }
 }
 
-/// What an actor asks for: every newest version from now on.
+/// A request for the newest version, and for every newer one when it is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchRequest {
     /// Which run, data, configuration and row shape.

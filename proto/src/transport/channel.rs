@@ -14,14 +14,14 @@ use tonic::transport::Server;
 
 /// Largest message in either direction.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// Calls at once on one connection: a learner has `learner.prefetch` samples (at
-/// most 64) under way, an actor one stream. More wait at the client.
+/// Concurrent calls on one connection: a learner has `learner.prefetch` samples (at
+/// most 64) in flight, an actor one stream. Further calls wait at the client.
 const STREAMS_PER_CONNECTION: u32 = 256;
-/// All headers of a call; ours take a few hundred bytes.
+/// All headers of a call together; ours take a few hundred bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// A channel to `host:port` (or `http://host:port`) without TLS and token, as
-/// inside of one process; see [`Security::connect`] for the others.
+/// A channel to `host:port` (or `http://host:port`) without TLS and token, for
+/// use within one process; see [`Security::connect`] for all other channels.
 pub fn connect_lazy(address: &str) -> Result<Channel, AddressError> {
     Security::none().connect(address, Role::Learner)
 }

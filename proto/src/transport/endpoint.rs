@@ -1,6 +1,6 @@
-//! How to reach a service: one place for every transport setting.
+//! Client endpoints: every transport setting in one place.
 //!
-//! HTTP/2 keep-alive matters most: without it neither side ever notices a peer
+//! HTTP/2 keep-alive matters most: without it neither side notices a peer
 //! that vanished without closing the connection, and a lazily connected channel
 //! may never connect again.
 
@@ -9,10 +9,10 @@ use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 
-/// A connection to a service, which says with every call who we are.
+/// A connection to a service that sends the join token with every call.
 pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
 
-/// HTTP/2 flow control: one stream's bytes in flight, so that a large batch is not cut into round trips.
+/// HTTP/2 flow control: one stream's bytes in flight, so that a large batch needs no extra round trips.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// All streams' bytes in flight: several streams' worth, so that one cannot starve the others.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
@@ -20,7 +20,8 @@ pub(crate) const FRAME_BYTES_MAX: u32 = 256 << 10;
 pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// An address that is none.
+
+/// An invalid address.
 #[derive(Debug, thiserror::Error)]
 #[error("{address:?} is not an address; host:port is needed, for example 127.0.0.1:7100")]
 pub struct AddressError {
@@ -37,8 +38,7 @@ impl AddressError {
     }
 }
 
-/// An endpoint with our settings; `scheme` stands before addresses, also in the
-/// place of another.
+/// An endpoint with our settings; `scheme` replaces that of the address, if any.
 pub(crate) fn endpoint(address: &str, scheme: &str) -> Result<Endpoint, AddressError> {
     let bare = address.split_once("://").map_or(address, |(_, bare)| bare);
     let uri = format!("{scheme}://{bare}");

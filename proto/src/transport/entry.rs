@@ -44,7 +44,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The code for a cause of an error that every program may end with; `None` for other causes.
+    /// The exit code for error causes that all programs share; `None` for other causes.
     #[must_use]
     pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<Self> {
         if cause.is::<ConfigError>() || cause.is::<SecurityError>() {
@@ -67,8 +67,8 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Runs a command on a multi-threaded runtime and prints the error that it ends with; `own`
-/// chooses the exit code of causes that only this program knows.
+/// Runs a command on a multi-threaded runtime and prints its error, if any; `own` chooses the
+/// exit code for causes specific to this program.
 pub fn run(
     command: impl Future<Output = anyhow::Result<()>>,
     own: impl Fn(&(dyn Error + 'static)) -> Option<Exit>,
@@ -90,10 +90,10 @@ fn print_error(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
 }
 
-/// Prints a line on standard output; a reader that has closed the pipe is no error.
+/// Prints a line on standard output; a closed pipe is not an error.
 ///
 /// # Errors
-/// When standard output takes nothing, as on a full disk.
+/// When writing fails otherwise, as on a full disk.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
@@ -151,7 +151,7 @@ impl<const PORT: u16> Ask<PORT> {
     /// Succeeds if the service in this role serves.
     ///
     /// # Errors
-    /// When it does not, or cannot be asked.
+    /// When it is not serving, or does not respond.
     pub async fn health(&self, role: Role) -> anyhow::Result<()> {
         Ok(health::check(&self.address, &self.security()?, role).await?)
     }
@@ -165,12 +165,12 @@ pub struct Service {
     insecure: bool,
     http: Option<TcpListener>,
     log: Control,
-    /// Writes what waits for the log file when it is dropped.
+    /// Flushes the log file on drop.
     _guard: Option<Guard>,
 }
 
 impl Service {
-    /// Starts the log, reads certificates and token, and binds the HTTP port, where there is one.
+    /// Starts the log, reads certificates and token, and binds the HTTP port if one is configured.
     ///
     /// # Errors
     /// When one of these settings is invalid, or the port cannot be bound.
@@ -183,7 +183,7 @@ impl Service {
         })
     }
 
-    /// The same in a process that has started its log.
+    /// As [`Service::start`], in a process that has already started its log.
     ///
     /// # Errors
     /// As [`Service::start`].
@@ -201,13 +201,13 @@ impl Service {
         })
     }
 
-    /// What this process proves its identity with.
+    /// The certificates and token of this process.
     #[must_use]
     pub fn security(&self) -> &Security {
         &self.security
     }
 
-    /// Listens for gRPC; beyond loopback only with TLS, or where the configuration allows it.
+    /// Listens for gRPC; beyond loopback only with TLS, or if the configuration allows it.
     ///
     /// # Errors
     /// See [`ListenError`].
@@ -215,9 +215,9 @@ impl Service {
         listen::bind(address, self.insecure || self.security.has_tls()).await
     }
 
-    /// Serves `/metrics`, `/health`, `/log-level` and `more` until the result is dropped, where
-    /// there is an HTTP port. `folder` is where the process writes, and what for: its metrics
-    /// include the space left there.
+    /// If an HTTP port is configured, serves `/metrics`, `/health`, `/log-level` and `more` until
+    /// the result is dropped. `folder` is the purpose and path of the folder that the process
+    /// writes to: the metrics include its free space.
     #[must_use = "serving ends when this is dropped"]
     pub fn serve_http(
         &mut self,
@@ -235,11 +235,11 @@ impl Service {
     }
 }
 
-/// Completes with Ctrl-C or SIGTERM. Another one after that ends the process at once with
-/// [`Exit::Interrupted`]: whoever asks twice does not want to wait.
+/// Completes on Ctrl-C or SIGTERM. A second signal ends the process at once with
+/// [`Exit::Interrupted`].
 ///
-/// Signals count from this call on, not from the first poll: one that arrives while a service
-/// starts stops it, too.
+/// Signals are caught from this call on, not from the first poll, so that one that arrives
+/// while a service starts also stops it.
 pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
     let signals = Signals::new();
     async move {

@@ -1,4 +1,4 @@
-//! Is a service there and ready? What probes of containers ask.
+//! The gRPC health check, which container probes use.
 
 use crate::transport::endpoint::AddressError;
 use crate::transport::retry::{self, CALL_DEADLINE};
@@ -10,28 +10,24 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus}
 /// Why a service is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// Nobody can be asked there.
+    /// The address is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// No answer, or an error for an answer.
+    /// The call failed.
     #[error("{address} does not answer: {}", retry::reason(status))]
     NoAnswer {
-        /// Who was asked.
         address: String,
-        /// What came instead.
         status: Box<Status>,
     },
-    /// It answers, and says no.
+    /// The service responds that it is not serving.
     #[error("{address} answers, but is not serving ({status})")]
     NotServing {
-        /// Who was asked.
         address: String,
-        /// Its word for it.
         status: &'static str,
     },
 }
 
-/// Asks the server at `host:port`, which is expected to have this role, once, as a whole.
+/// Checks once the whole server at `host:port`, which must have this role.
 pub async fn check(address: &str, security: &Security, role: Role) -> Result<(), HealthError> {
     let mut client = HealthClient::new(security.connect(address, role)?);
     let request = HealthCheckRequest {

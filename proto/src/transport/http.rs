@@ -1,8 +1,8 @@
-//! The HTTP side of a service: metrics, health, the log level, and what the
-//! service adds.
+//! The HTTP side of a service: metrics, health, the log level, and routes of
+//! its own.
 //!
-//! HTTP/1.1 on a port of its own, so that Prometheus, probes and curl need no
-//! gRPC; with TLS where the cluster has certificates.
+//! HTTP/1.1 on a separate port, so that Prometheus, probes and curl need no
+//! gRPC; with TLS if the cluster has certificates.
 
 mod connection;
 mod routes;
@@ -24,39 +24,31 @@ pub enum HttpError {
     /// Not an address.
     #[error("config key \"http.listen\": \"{address}\" is not IP:PORT, as in 127.0.0.1:7480")]
     Address { address: String },
-    /// Others could reach it, and nothing protects it.
+    /// Other machines could reach the port, and there is no TLS.
     #[error(
         "refusing to serve HTTP on {address}: beyond this machine anyone who reaches the port could read it, because \
          there is no TLS; set http.listen to a port of 127.0.0.1, or cluster.ca, cluster.cert and cluster.key, \
          or cluster.insecure = true on a network that you trust"
     )]
-    BeyondLoopback {
-        /// Where it was told to listen.
-        address: SocketAddr,
-    },
+    BeyondLoopback { address: SocketAddr },
     /// Another process has the port.
     #[error(
         "cannot serve HTTP on {address}: the port is in use; stop the process that has it, or choose another with http.listen"
     )]
-    InUse {
-        /// Where it was told to listen.
-        address: SocketAddr,
-    },
-    /// Anything else the system says.
+    InUse { address: SocketAddr },
+    /// Any other operating system error.
     #[error("cannot serve HTTP on {address}")]
     Io {
-        /// Where it was told to listen.
         address: SocketAddr,
-        /// What the system says.
         source: io::Error,
     },
 }
 
-/// Listens where `http.listen` says; `None` where it is empty. Beyond loopback
+/// Binds the address in `http.listen`; `None` if it is empty. Beyond loopback
 /// only with TLS, or if `insecure`.
 ///
 /// # Errors
-/// When the address is none, is refused, or cannot be had.
+/// When the address is invalid, not allowed, or cannot be bound.
 pub async fn bind(
     listen: &str,
     security: &Security,
@@ -80,8 +72,8 @@ pub async fn bind(
     Ok(Some(listener))
 }
 
-/// Serves `router` on a task of its own, where there is a listener; it ends
-/// when the returned handle is dropped.
+/// Serves `router` in a task of its own if there is a listener, until the
+/// returned handle is dropped.
 #[must_use = "serving ends when this is dropped"]
 pub fn spawn(
     listener: Option<TcpListener>,
@@ -112,11 +104,11 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Takes no more connections and waits for those that are open, not for long.
+    /// Stops accepting connections and waits briefly for the open ones.
     pub async fn finish(self) {
         let Self { _stop: stop, task } = self;
         drop(stop);
-        // What failed in it has been said.
+        // Its errors have been logged.
         let _ = task.await;
     }
 }

@@ -1,4 +1,4 @@
-//! Where a service listens.
+//! Binds the listening socket of a service.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,36 +7,28 @@ use tokio::net::TcpListener;
 /// Why a service cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Others could reach it, and nothing protects it.
+    /// Other machines could reach the port, and there is no TLS.
     #[error(
         "refusing to listen on {address}: beyond this machine anyone who reaches the port could read and write; \
          make certificates with `landmarl certs --out DIR` and set cluster.ca, cluster.cert, cluster.key and cluster.token_file, \
          or listen on 127.0.0.1, or allow it as it is (--insecure, cluster.insecure) on a network that you trust"
     )]
-    BeyondLoopback {
-        /// Where it was told to listen.
-        address: SocketAddr,
-    },
+    BeyondLoopback { address: SocketAddr },
     /// Another process has the port.
     #[error(
         "cannot listen on {address}: the port is in use; stop the process that has it, or choose another (--listen, cluster.learner)"
     )]
-    InUse {
-        /// Where it was told to listen.
-        address: SocketAddr,
-    },
-    /// Anything else the system says.
+    InUse { address: SocketAddr },
+    /// Any other operating system error.
     #[error("cannot listen on {address}")]
     Io {
-        /// Where it was told to listen.
         address: SocketAddr,
-        /// What the system says.
         source: io::Error,
     },
 }
 
-/// Listens on `address` (port 0: any free one); beyond loopback only if `open`:
-/// because there is TLS, or in spite of it being `insecure`.
+/// Binds `address` (port 0: any free port); beyond loopback only if `open`, that
+/// is, with TLS or with `cluster.insecure`.
 pub async fn bind(address: SocketAddr, open: bool) -> Result<TcpListener, ListenError> {
     if !address.ip().is_loopback() && !open {
         return Err(ListenError::BeyondLoopback { address });
@@ -54,7 +46,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_taken_port_and_an_open_one_are_told_apart() {
+    async fn a_port_in_use_is_named_in_the_error() {
         let first = bind("127.0.0.1:0".parse().unwrap(), false).await.unwrap();
         let address = first.local_addr().unwrap();
         let error = bind(address, false).await.unwrap_err().to_string();

@@ -1,9 +1,8 @@
 //! What a service exports to Prometheus.
 //!
-//! A [`Metric`] is the one place that has a number's name, unit, meaning and how
-//! to read it; each service has a table of them. A [`Source`] puts the values of
-//! its table on a [`Page`] whenever somebody asks. All sources of a process
-//! share one [`Metrics`], so that several shards or actors in one process become
+//! A [`Metric`] defines a number's name, unit and meaning, and how to read it;
+//! each service has a table of them. A [`Source`] puts the values of its table on
+//! a [`Page`] at each scrape. All sources of a process share one [`Metrics`], so that several shards or actors in one process become
 //! several samples of one metric. The tables of docs/metrics.md are written from
 //! the same entries (`cli/tests/it/metrics.rs`).
 
@@ -155,7 +154,7 @@ pub struct Description {
     pub healthy: &'static str,
 }
 
-/// What a metric reads at one moment: any number of values, each with its label.
+/// The values of a metric at one moment, each with its label.
 #[derive(Debug, Default)]
 pub struct Value(Vec<(Option<Label>, f64)>);
 
@@ -224,7 +223,7 @@ impl<V: Into<Self>> From<Option<V>> for Value {
 
 /// Something with metrics.
 pub trait Source: Send + Sync + 'static {
-    /// Puts its values on the page. Quick: all other requests wait meanwhile.
+    /// Puts its values on the page. Must be quick: other requests wait meanwhile.
     fn export(&self, page: &mut Page);
 }
 
@@ -253,7 +252,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// Puts what these metrics read from `source` on the page.
+    /// Puts the values that these metrics read from `source` on the page.
     pub fn read<T>(&mut self, metrics: &[Metric<T>], source: &T) {
         for metric in metrics {
             for (label, value) in (metric.read)(source).0 {
@@ -290,7 +289,6 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Exports this source, too.
     pub fn add(&self, source: impl Source) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.push(Box::new(source));

@@ -1,11 +1,11 @@
-//! Calls with a deadline, and calling again.
+//! Calls with deadlines, and retries.
 
 use backon::{ExponentialBuilder, Retryable as _};
 use std::future::Future;
 use std::time::Duration;
 use tonic::{Code, Request, Response, Status};
 
-/// For every unary call that does not say otherwise.
+/// The default for unary calls.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
 /// For joining a run: the learner compares manifests.
 pub const JOIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -55,19 +55,19 @@ pub fn is_refusal(status: &Status) -> bool {
     )
 }
 
-/// A status in words, with what lies behind it: of a failed handshake the message
-/// alone says "transport error".
+/// The message of a status, followed by its sources: for a failed handshake the
+/// message alone is "transport error".
 #[must_use]
 pub fn reason(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        let told = error.to_string();
-        if !text.contains(&told) {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
             if !text.is_empty() {
                 text.push_str(": ");
             }
-            text.push_str(&told);
+            text.push_str(&cause);
         }
         source = error.source();
     }
@@ -75,7 +75,7 @@ pub fn reason(status: &Status) -> String {
 }
 
 /// Waits between attempts: 0.1 s doubling to 5 s, each lengthened by up to
-/// itself at random, so that clients do not come back all at once.
+/// itself at random, so that clients do not retry in step.
 #[must_use]
 pub fn backoff(times: usize) -> ExponentialBuilder {
     ExponentialBuilder::default()
@@ -86,7 +86,7 @@ pub fn backoff(times: usize) -> ExponentialBuilder {
 }
 
 /// Repeats an IDEMPOTENT call up to `times` times while it fails with
-/// [`is_retryable`]; `what` names it in the log. The last failure comes back.
+/// [`is_retryable`]; `what` names it in the log. Returns the last failure.
 pub async fn retry<T, O, F>(what: &str, times: usize, op: O) -> Result<T, Status>
 where
     O: FnMut() -> F,
@@ -145,8 +145,8 @@ mod tests {
     fn reasons_name_what_lies_behind_once() {
         let inner = std::io::Error::other("received fatal alert: CertificateRequired");
         let status = Status::from_error(Box::new(inner));
-        let told = reason(&status);
-        assert_eq!(told.matches("CertificateRequired").count(), 1, "{told}");
+        let text = reason(&status);
+        assert_eq!(text.matches("CertificateRequired").count(), 1, "{text}");
         assert_eq!(reason(&Status::unavailable("away")), "away");
     }
 

@@ -1,4 +1,4 @@
-//! How to be a service: listen, answer health and reflection, stop when told.
+//! Runs a gRPC service: listens, serves health and reflection, shuts down on request.
 
 use crate::transport::channel;
 use crate::transport::security::Security;
@@ -23,13 +23,13 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// Serves `routes` on `listener` until `shutdown`, to those whom `security` lets
-/// in, with gRPC health (the services named in `services` and the server as a
-/// whole) and reflection.
+/// Serves `routes` on `listener` until `shutdown`, to callers that `security`
+/// admits, with gRPC health (the services named in `services` and the server as
+/// a whole) and reflection.
 ///
-/// After `shutdown` no new connection is taken, health turns to not serving,
-/// open calls get [`DRAIN_GRACE`] to end. Streams without an end of their own
-/// should watch the same signal.
+/// After `shutdown` it accepts no new connections, health reports not serving, and
+/// open calls get [`DRAIN_GRACE`] to end. Endless streams should watch the same
+/// signal.
 pub async fn run_server(
     listener: TcpListener,
     security: Security,
@@ -54,7 +54,7 @@ pub async fn run_server(
             "no TLS: whoever reaches this port can read and write, and see the token if there is one"
         );
     }
-    let incoming = security.door(listener);
+    let incoming = security.grpc_acceptor(listener);
     let (stop, stopped) = oneshot::channel::<()>();
     let server = channel::server_builder()
         .layer(security.guard())
@@ -102,7 +102,7 @@ mod tests {
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
     #[tokio::test]
-    async fn answers_health_and_reflection_until_told_to_stop() {
+    async fn answers_health_and_reflection_until_shutdown() {
         let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false)
             .await
             .unwrap();

@@ -1,4 +1,4 @@
-//! Connections: taken through the cluster's door, served, bounded.
+//! Accepts, authorises and serves HTTP connections, up to a limit.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,19 +23,19 @@ use tonic::Code;
 
 use crate::transport::security::{Conn, Peer, Security};
 
-/// Connections at a time; more wait to be accepted.
+/// Concurrent connections; more wait to be accepted.
 const CONNECTIONS: usize = 256;
-/// How long a client may take for the head of a request.
+/// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(15);
 /// How long open requests may take after the stop signal.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// What anybody may read where nothing protects the service.
+/// Paths that any machine may read on a service without certificates and token.
 const OPEN: [&str; 2] = ["/health", "/metrics"];
 
-/// Serves `router` on `listener` until `shutdown`; then open requests get a
-/// few seconds. Every request carries its [`Peer`], and has been held against
-/// the cluster's table of who may ask for what.
+/// Serves `router` on `listener` until `shutdown`, then gives open requests a
+/// few seconds to finish. Every request carries its [`Peer`] and has passed the
+/// access table.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -43,7 +43,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let router = router.layer(from_fn_with_state(security.clone(), guard));
-    let mut door = security.http_door(listener);
+    let mut acceptor = security.http_acceptor(listener);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut open = JoinSet::new();
@@ -51,14 +51,14 @@ pub async fn serve(
     loop {
         let next = async {
             let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, door.next().await)
+            (permit, acceptor.next().await)
         };
         let (permit, conn) = tokio::select! {
             next = next => next,
             Some(_) = open.join_next() => continue,
             () = &mut shutdown => break,
         };
-        // The door says what kept a connection out, and has no end of its own.
+        // The acceptor logs why it refuses a connection, and never ends.
         let Some(Ok(conn)) = conn else { continue };
         let (router, watcher) = (router.clone(), graceful.watcher());
         open.spawn(async move {
@@ -66,7 +66,7 @@ pub async fn serve(
             requests(conn, router, watcher).await;
         });
     }
-    drop(door);
+    drop(acceptor);
     let _ = timeout(GRACE, graceful.shutdown()).await;
     open.shutdown().await;
 }
@@ -85,7 +85,7 @@ async fn requests(conn: Conn, router: Router, watcher: Watcher) {
     }
 }
 
-/// Lets through who may ask for that path.
+/// Refuses requests for paths that the peer may not call.
 async fn guard(
     State(security): State<Security>,
     Extension(peer): Extension<Peer>,

@@ -1,4 +1,4 @@
-//! What every service answers over HTTP.
+//! HTTP routes of every service.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -15,20 +15,20 @@ use crate::transport::metrics::{self, Metrics};
 const BODY_BYTES_MAX: usize = 4096;
 
 /// `/metrics`, `/health` and `/log-level`; a service merges its own.
-/// Who may ask for what is `serve`'s to decide.
+/// `serve` checks access.
 pub fn standard(metrics: Metrics, log: Control) -> Router {
     let level = get(level)
         .put(set_level)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(log);
     Router::new()
-        .route("/metrics", get(told).with_state(metrics))
+        .route("/metrics", get(metrics_text).with_state(metrics))
         .route("/health", get(async || "ok\n"))
         .route("/log-level", level)
 }
 
-async fn told(State(metrics): State<Metrics>) -> Response {
-    // Reading files of the system is quick, but no task should wait for a disk.
+async fn metrics_text(State(metrics): State<Metrics>) -> Response {
+    // Reading system files is quick, but may block.
     let text = tokio::task::spawn_blocking(move || metrics.text()).await;
     match text {
         Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),

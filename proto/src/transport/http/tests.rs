@@ -50,7 +50,7 @@ fn with_token(dir: &std::path::Path, token: &str) -> Security {
     Security::from_config(&cluster).unwrap()
 }
 
-/// Status and the rest of the answer.
+/// Status code and the whole response.
 async fn talk(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     line: &str,
@@ -63,7 +63,7 @@ async fn talk(
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // A server that closes without TLS's farewell has answered all the same.
+    // A response is complete even if the server closes without a TLS `close_notify`.
     let _ = stream.read_to_end(&mut answer).await;
     let answer = String::from_utf8(answer).unwrap();
     let status = answer.split(' ').nth(1).map_or(0, |s| s.parse().unwrap());
@@ -158,7 +158,7 @@ async fn addresses_are_refused_with_a_reason() {
     assert!(bind("0.0.0.0:0", &Security::none(), true).await.is_ok());
 }
 
-/// A learner's server, and what makes clients of its authority.
+/// A learner's server, and the authority that signs its clients' certificates.
 struct Made {
     _dir: tempfile::TempDir,
     authority: Authority,
@@ -220,8 +220,8 @@ async fn over_tls_only_those_with_a_certificate_are_answered_and_each_role_its_o
         (Role::Monitor, "GET /metrics", 200),
         (Role::Monitor, "PUT /log-level", 403),
         (Role::Actor, "GET /metrics", 403),
-        // Let in, and told that there is no such level: the level is the whole process's,
-        // and other tests look at it.
+        // Admitted, then refused for an unknown level: the level belongs to the whole process,
+        // and other tests check it.
         (Role::Operator, "PUT /log-level", 400),
     ] {
         let own = made.authority.certificate(role, &[], 1).unwrap();
@@ -229,7 +229,7 @@ async fn over_tls_only_those_with_a_certificate_are_answered_and_each_role_its_o
         let (status, answer) = talk(stream, line, "", "loud").await;
         assert_eq!(status, expected, "{role}: {answer}");
     }
-    // With TLS 1.3 a client hears only afterwards that it is refused.
+    // With TLS 1.3 a client learns of its refusal only after the handshake.
     match connect(made.client(None)).await {
         Ok(mut stream) => {
             let _ = stream
@@ -241,7 +241,7 @@ async fn over_tls_only_those_with_a_certificate_are_answered_and_each_role_its_o
         }
         Err(error) => assert!(error.to_string().contains("ertificate"), "{error}"),
     }
-    // Nor are those who speak no TLS at all.
+    // Plain-text clients get no response either.
     let (status, answer) = ask(address, "GET /health", "", "").await;
     assert_eq!(status, 0, "{answer}");
 }

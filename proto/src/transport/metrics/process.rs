@@ -92,7 +92,7 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    /// A service that begins now.
+    /// A process that starts now.
     #[must_use]
     pub fn new(service: &str, log: Option<Control>) -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Process {
         }
     }
 
-    /// It writes to `folder`, so the room there matters.
+    /// Adds a folder that the process writes to, to export its free space.
     #[must_use]
     pub fn writes_to(mut self, what_for: &'static str, folder: impl Into<PathBuf>) -> Self {
         self.folders.push((what_for, folder.into()));
@@ -120,7 +120,7 @@ impl Source for Process {
         });
         page.read(PROCESS, self);
         for (what_for, folder) in &self.folders {
-            // A folder that cannot be reached has no series.
+            // An inaccessible folder has no series.
             if let Ok(room) = machine::disk_room(folder) {
                 page.labelled("folder", what_for, |page| page.read(DISK, &room));
             }

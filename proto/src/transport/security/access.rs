@@ -1,12 +1,12 @@
-//! Who may call what: one table.
+//! The table of who may call what.
 
 use super::role::{Role, Roles};
 
-/// One entry: a path, or the beginning of paths where it ends with a slash.
+/// One entry: a path, or a prefix of paths if it ends with a slash.
 struct Entry {
     path: &'static str,
     roles: Roles,
-    /// Whether the join token is asked for.
+    /// Whether the join token is required.
     token: bool,
 }
 
@@ -26,7 +26,7 @@ const fn everyone(path: &'static str) -> Entry {
     }
 }
 
-/// Probes ask; the answer is one word.
+/// For probes; the response is one word.
 const fn probe(path: &'static str) -> Entry {
     Entry {
         path,
@@ -35,10 +35,10 @@ const fn probe(path: &'static str) -> Entry {
     }
 }
 
-/// Who may have checkpoints.
+/// Roles that may download checkpoints.
 const PULLERS: &[Role] = &[Role::Operator, Role::Evaluator, Role::Learner];
 
-/// What is not here nobody may call.
+/// Every path that may be called; all others are refused.
 const TABLE: &[Entry] = &[
     only("/landmarl.v1.Learner/Join", &[Role::Actor, Role::Evaluator]),
     only(
@@ -52,7 +52,7 @@ const TABLE: &[Entry] = &[
     everyone("/landmarl.v1.Learner/Status"),
     only("/landmarl.v1.Learner/EvaluatorBeat", &[Role::Evaluator]),
     only("/landmarl.v1.Learner/KeepBest", &[Role::Evaluator]),
-    // Whoever is where the learner is has the files anyway.
+    // A process with the learner's certificate has the files anyway.
     only("/landmarl.v1.Learner/ListCheckpoints", PULLERS),
     only("/landmarl.v1.Learner/PullCheckpoint", PULLERS),
     only("/landmarl.v1.Replay/Insert", &[Role::Actor]),
@@ -73,7 +73,8 @@ const TABLE: &[Entry] = &[
     only("/checkpoints/", PULLERS),
 ];
 
-/// What a path asks of its caller; `None` where there is no such path.
+/// The roles that may call a path, and whether it requires the token; `None` for
+/// an unknown path.
 pub(super) fn needed(path: &str) -> Option<(Roles, bool)> {
     let found = TABLE.iter().find(|entry| {
         entry.path == path || (entry.path.ends_with('/') && path.starts_with(entry.path))
@@ -122,8 +123,8 @@ mod tests {
             assert_eq!(inserts, role == Role::Actor, "{role}");
             let samples = may(role, "/landmarl.v1.Replay/Sample");
             assert_eq!(samples, role == Role::Learner, "{role}");
-            let told = may(role, "/checkpoints/last.safetensors");
-            assert_eq!(told, PULLERS.contains(&role), "{role}");
+            let pulls = may(role, "/checkpoints/last.safetensors");
+            assert_eq!(pulls, PULLERS.contains(&role), "{role}");
             assert!(may(role, "/landmarl.v1.Learner/Status"));
         }
         assert_eq!(needed("/landmarl.v1.Replay/Erase"), None);

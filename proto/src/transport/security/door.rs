@@ -1,7 +1,7 @@
-//! Takes connections, and keeps out who does not belong here.
+//! Accepts connections and refuses peers that do not belong to the cluster.
 //!
-//! tonic would do the handshakes itself, but say nothing of those that fail, let
-//! each take for ever, and count nobody.
+//! tonic could do the handshakes itself, but would not log failures, limit their
+//! time, or count connections.
 
 use super::identity::explain;
 use super::refusals::Refusals;
@@ -19,35 +19,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
-/// A handshake takes a few milliseconds; a silent client gives its place up after this.
+/// A handshake takes a few milliseconds; a silent client is disconnected after this.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Between the handshake and the first byte of HTTP/2.
+/// Limit between the handshake and the first byte of HTTP/2.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// Connections of one address, handshakes included: an actor has one per service.
 const CONNECTIONS_PER_ADDRESS: usize = 1024;
-/// Connections of everybody, so that there are files left for the journal.
+/// Connections in total: leaves file descriptors for the journal.
 const CONNECTIONS: usize = 16_384;
-/// After a failure to take a connection: most often there are no files left.
+/// After a failed accept, mostly for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Where it comes from.
     pub address: SocketAddr,
     /// What its certificate names; `None` without TLS.
     pub roles: Option<Roles>,
 }
 
-/// A listener behind whose handshakes connections come out.
-pub struct Door {
+/// A listener that yields connections after their TLS handshake, or at once without TLS.
+pub struct TlsAcceptor {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
     places: Places,
     refusals: Arc<Refusals>,
     handshakes: JoinSet<Option<Conn>>,
@@ -55,16 +53,16 @@ pub struct Door {
     pause: Option<Pin<Box<Sleep>>>,
 }
 
-impl fmt::Debug for Door {
+impl fmt::Debug for TlsAcceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door")
+        f.debug_struct("TlsAcceptor")
             .field("listener", &self.listener)
             .field("tls", &self.tls.is_some())
             .finish_non_exhaustive()
     }
 }
 
-impl Door {
+impl TlsAcceptor {
     pub(super) fn new(
         listener: TcpListener,
         tls: Option<Arc<ServerConfig>>,
@@ -72,7 +70,7 @@ impl Door {
     ) -> Self {
         Self {
             listener,
-            tls: tls.map(TlsAcceptor::from),
+            tls: tls.map(tokio_rustls::TlsAcceptor::from),
             places: Places::default(),
             refusals,
             handshakes: JoinSet::new(),
@@ -81,7 +79,7 @@ impl Door {
         }
     }
 
-    fn greet(&mut self, stream: TcpStream, address: SocketAddr) {
+    fn on_accept(&mut self, stream: TcpStream, address: SocketAddr) {
         let Some(place) = self.places.take(address.ip()) else {
             let reason = "too many connections from its address, or from everybody";
             return log_refusal(&self.refusals, address, "full", reason);
@@ -125,8 +123,8 @@ fn log_refusal(refusals: &Refusals, peer: SocketAddr, kind: &'static str, reason
     }
 }
 
-/// Why a handshake failed, as a kind and for people; `None` for peers that just
-/// went away, as probes of ports do.
+/// Why a handshake failed, as a kind and in words; `None` for peers that just
+/// disconnected, as port probes do.
 fn why(error: &io::Error) -> Option<(&'static str, String)> {
     Some(
         match error.get_ref().and_then(|inner| inner.downcast_ref())? {
@@ -154,7 +152,7 @@ fn why(error: &io::Error) -> Option<(&'static str, String)> {
     )
 }
 
-impl Stream for Door {
+impl Stream for TlsAcceptor {
     type Item = io::Result<Conn>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -167,7 +165,7 @@ impl Stream for Door {
                 this.pause = None;
             }
             match this.listener.poll_accept(context) {
-                Poll::Ready(Ok((stream, address))) => this.greet(stream, address),
+                Poll::Ready(Ok((stream, address))) => this.on_accept(stream, address),
                 Poll::Ready(Err(error)) => {
                     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
                     log_refusal(&this.refusals, nobody, "accept", &error.to_string());
@@ -182,14 +180,14 @@ impl Stream for Door {
             }
             match this.handshakes.poll_join_next(context) {
                 Poll::Ready(Some(ended)) => this.ready.extend(ended.ok().flatten()),
-                // There will be others: the listener wakes us.
+                // The listener wakes this task for further connections.
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
     }
 }
 
-/// How many connections each address has.
+/// Open connections per address.
 #[derive(Debug, Clone, Default)]
 struct Places(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
@@ -209,7 +207,7 @@ impl Places {
     }
 }
 
-/// One connection's place, free again when this is dropped.
+/// One connection's place, freed on drop.
 #[derive(Debug)]
 struct Place {
     places: Places,
@@ -228,11 +226,11 @@ impl Drop for Place {
     }
 }
 
-/// A connection that came through.
+/// An accepted connection.
 pub struct Conn {
     io: Io,
     peer: Peer,
-    /// Until the first byte is there.
+    /// Deadline for the first byte.
     first: Option<Pin<Box<Sleep>>>,
     _place: Place,
 }
@@ -252,7 +250,6 @@ impl Conn {
         }
     }
 
-    /// Who is at the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
         self.peer

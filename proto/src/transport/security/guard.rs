@@ -1,4 +1,4 @@
-//! Looks at every call before its service does: the caller's role, then its token.
+//! Checks every call before it reaches its service: the caller's role, then its token.
 
 use super::door::Peer;
 use super::role::Roles;
@@ -11,27 +11,26 @@ use tonic::codegen::{Service, http};
 use tonic::{Code, Status};
 use tower_layer::Layer;
 
-/// Why a call is not let through.
+/// Why a call is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// The caller's role may not call that.
+    /// The caller's role may not call this path.
     #[error(
         "a certificate of {roles} may not call {path}, which is for {allowed}; \
          give each process the certificate of its own role (cluster.cert, cluster.key)"
     )]
     Role {
-        /// What was called.
         path: String,
-        /// What the caller's certificate names.
+        /// The roles that the caller's certificate names.
         roles: Roles,
         allowed: Roles,
     },
-    /// The caller showed none.
+    /// The call carries no token.
     #[error(
         "no join token came with the call; set cluster.token_file to a copy of the cluster's token"
     )]
     NoToken,
-    /// The caller showed one that is not ours.
+    /// The call carries a token that is not ours.
     #[error(
         "the join token that came with the call is not this cluster's; set cluster.token_file to a copy of the cluster's token"
     )]
@@ -39,7 +38,7 @@ pub enum Denied {
 }
 
 impl Denied {
-    /// In gRPC.
+    /// The gRPC status code.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
@@ -84,7 +83,7 @@ impl<S> Layer<S> for GuardLayer {
     }
 }
 
-/// A service that only those reach who may.
+/// A service that only permitted calls reach.
 #[derive(Clone)]
 pub struct Guard<S> {
     inner: S,
@@ -97,7 +96,7 @@ impl<S> fmt::Debug for Guard<S> {
     }
 }
 
-type Answer<B, E> = Pin<Box<dyn Future<Output = Result<http::Response<B>, E>> + Send>>;
+type ResponseFuture<B, E> = Pin<Box<dyn Future<Output = Result<http::Response<B>, E>> + Send>>;
 
 impl<S, A, B> Service<http::Request<A>> for Guard<S>
 where
@@ -108,7 +107,7 @@ where
 {
     type Response = http::Response<B>;
     type Error = S::Error;
-    type Future = Answer<B, S::Error>;
+    type Future = ResponseFuture<B, S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -125,7 +124,7 @@ where
         if let Some(peer) = peer {
             self.security.log_refusal(peer.address, &denied);
         }
-        let answer = Status::from(denied).into_http();
-        Box::pin(std::future::ready(Ok(answer)))
+        let response = Status::from(denied).into_http();
+        Box::pin(std::future::ready(Ok(response)))
     }
 }

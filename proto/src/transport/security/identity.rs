@@ -1,5 +1,5 @@
-//! Our own certificate and the authority that all must come from: rustls on both
-//! sides, with ring, TLS 1.3 alone, and nobody anonymous.
+//! Our certificate, and the authority that must have signed every peer's: rustls
+//! with ring on both sides, TLS 1.3 only, no anonymous clients.
 
 use super::role::Roles;
 use super::{Keys, SecurityError};
@@ -14,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity as TonicIdentity};
 
-/// A client gives up a server that does not finish its handshake.
+/// After this a client gives up on an unfinished handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const DAY: u64 = 24 * 60 * 60;
-/// Certificates that hold longer are not looked at further ahead.
+/// Upper bound of the reported validity.
 const DAYS_MAX: u64 = 100 * 365;
 
-/// What TLS needs, read and checked.
+/// The TLS files, read and checked.
 #[derive(Debug)]
 pub(super) struct Identity {
     /// For gRPC.
@@ -28,14 +28,14 @@ pub(super) struct Identity {
     pub(super) http: Arc<ServerConfig>,
     client: ClientTlsConfig,
     pub(super) roles: Roles,
-    /// Whole days for which our certificate holds.
+    /// Whole days until our certificate expires.
     pub(super) days_left: u64,
-    /// Whether everybody on this machine may read our key.
+    /// Whether every user of this machine may read our key.
     pub(super) key_is_public: bool,
 }
 
 impl Identity {
-    /// Reads the three files and refuses what cannot work.
+    /// Reads and checks the three files.
     pub(super) fn read(keys: &Keys<'_>) -> Result<Self, SecurityError> {
         let ca = read("cluster.ca", keys.ca)?;
         let cert = read("cluster.cert", keys.cert)?;
@@ -79,7 +79,7 @@ impl Identity {
         })
     }
 
-    /// For calls to a server that proves this name.
+    /// TLS settings for calls to a server with this name.
     pub(super) fn client(&self, name: String) -> ClientTlsConfig {
         self.client.clone().domain_name(name)
     }
@@ -93,7 +93,7 @@ fn unfit(key: &'static str, path: &str, why: String) -> SecurityError {
     }
 }
 
-/// Takes certificates that the authorities of this file signed.
+/// Accepts certificates that the authorities in this file signed.
 fn verifier(path: &str, pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, SecurityError> {
     let mut roots = RootCertStore::empty();
     for root in certificates("cluster.ca", path, pem)? {
@@ -147,7 +147,7 @@ fn certificates(
     Err(unfit(key, path, why))
 }
 
-/// Why a certificate is not taken, for people.
+/// Why a certificate is refused, in words.
 pub(super) fn explain(error: &Error) -> String {
     let Error::InvalidCertificate(why) = error else {
         return error.to_string();

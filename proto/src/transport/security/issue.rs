@@ -9,37 +9,34 @@ use rustls::crypto::ring;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Clocks of other machines may differ from ours by so much.
+/// Tolerated difference between the clocks of machines.
 const SKEW: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// An authority outlives the certificates that it signs over the years.
+/// Minimum validity of an authority: it outlives the certificates that it signs.
 const AUTHORITY_DAYS: u32 = 3650;
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
 
-/// Why nothing could be made.
+/// Why a certificate or a token could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// A name that no certificate can carry, or a key that is none.
+    /// An invalid name or key.
     #[error("no certificate can be made: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// The system gives no random numbers.
+    /// The system RNG failed.
     #[error("the system gives no random numbers")]
     Random,
-    /// Beyond what a clock can say.
+    /// The validity ends later than a certificate can express.
     #[error("{days} days from now is a time that no certificate can name; ask for fewer")]
-    Days {
-        /// How many.
-        days: u32,
-    },
+    Days { days: u32 },
 }
 
 /// A certificate and its key, in PEM.
 #[derive(Clone)]
 pub struct Pair {
-    /// For everybody.
+    /// Public.
     pub certificate: String,
-    /// For its owner alone.
+    /// Secret.
     pub key: String,
 }
 
@@ -62,7 +59,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// A new one, which holds for at least so many days.
+    /// A new authority, valid for at least this many days.
     ///
     /// # Errors
     /// See [`IssueError`].
@@ -77,10 +74,10 @@ impl Authority {
         })
     }
 
-    /// The one that was made before; all of ours have the same name.
+    /// An existing authority; all of ours have the same name.
     ///
     /// # Errors
-    /// When the key is none.
+    /// When the key is invalid.
     pub fn again(pair: &Pair) -> Result<Self, IssueError> {
         Ok(Self {
             issuer: Issuer::new(authority(), KeyPair::from_pem(&pair.key)?),
@@ -88,7 +85,6 @@ impl Authority {
         })
     }
 
-    /// Its certificate and key.
     #[must_use]
     pub fn pair(&self) -> Pair {
         Pair {
@@ -97,8 +93,8 @@ impl Authority {
         }
     }
 
-    /// A certificate of a role, for so many days; `hosts` are names and IP
-    /// addresses that it is good for besides, for clients that ask for them.
+    /// A certificate for a role, valid for this many days; `hosts` are further names
+    /// and IP addresses that it covers, for clients that verify them.
     ///
     /// # Errors
     /// See [`IssueError`].
@@ -124,8 +120,8 @@ impl Authority {
     }
 }
 
-/// What every authority of ours says of itself, so that its key alone is enough
-/// to go on with it.
+/// The parameters that all our authorities share, so that the key alone suffices
+/// to sign further certificates.
 fn authority() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = named("landmarl authority");
@@ -156,7 +152,7 @@ fn within(params: &mut CertificateParams, days: u32) -> Result<(), IssueError> {
 /// A new join token: 64 hexadecimal digits.
 ///
 /// # Errors
-/// When the system gives no random numbers.
+/// When the system RNG fails.
 pub fn token() -> Result<String, IssueError> {
     let mut bytes = [0; TOKEN_BYTES];
     let random = ring::default_provider().secure_random;

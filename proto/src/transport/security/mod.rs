@@ -1,14 +1,14 @@
 //! Who may talk to whom, on every channel and every server.
 //!
-//! Three locks, each by itself: TLS in which both sides show a certificate of the
-//! cluster's authority (`identity`); the role that the certificate names, held
-//! against one table of who may call what (`access`); and a join token (`token`).
-//! Whoever is refused gets a sentence that says why, and so does the log (`refusals`).
-//! `docs/security.md` says against whom this helps.
+//! Three independent checks: mutual TLS with certificates of the cluster's
+//! authority (`identity`); the role that the certificate names, looked up in one
+//! table of who may call what (`access`); and a join token (`token`).
+//! Every refusal is explained to the caller and in the log (`refusals`).
+//! `docs/security.md` describes the threat model.
 //!
 //! - [`Role`], [`Roles`]: learner, replay, actor, evaluator, operator, monitor.
-//! - [`Door`]: takes connections: handshakes, their time and number.
-//! - [`Guard`]: looks at every call.
+//! - [`TlsAcceptor`]: accepts connections, limiting handshake time and number.
+//! - [`Guard`]: checks every call.
 //! - [`issue`]: makes authorities, certificates and tokens.
 
 mod access;
@@ -20,7 +20,7 @@ mod refusals;
 mod role;
 pub(crate) mod token;
 
-pub use door::{Conn, Door, Peer};
+pub use door::{Conn, Peer, TlsAcceptor};
 pub use guard::{Denied, Guard, GuardLayer};
 pub use role::{Role, Roles, UnknownRole};
 pub use token::Bearer;
@@ -38,13 +38,13 @@ use token::Tokens;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 
-/// A certificate that ends sooner is warned of at the start.
+/// A certificate that expires sooner causes a warning at the start.
 const DAYS_SOON: u64 = 30;
 
-/// Of a path that a caller made up, so much goes to the log.
+/// Characters of a refused path that the error and the log show.
 const PATH_SHOWN: usize = 100;
 
-/// Files that cannot serve.
+/// Why a certificate, key or token file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SecurityError {
     /// A file cannot be read.
@@ -54,24 +54,19 @@ pub enum SecurityError {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// A file holds what does not fit.
+    /// A file's contents are invalid.
     #[error("config key \"{key}\": {} {why}", path.display())]
     Unfit {
         key: &'static str,
         path: PathBuf,
-        /// What is wrong with it.
         why: String,
     },
-    /// A token that is none.
+    /// The token file holds no valid token.
     #[error("config key \"cluster.token_file\": {} {why}; `landmarl certs --out DIR` makes one", path.display())]
-    Token {
-        path: PathBuf,
-        /// What is wrong with it.
-        why: &'static str,
-    },
+    Token { path: PathBuf, why: &'static str },
 }
 
-/// The paths of TLS, all given.
+/// Paths of the TLS files, all configured.
 #[derive(Debug, Clone, Copy)]
 struct Keys<'a> {
     ca: &'a str,
@@ -79,7 +74,7 @@ struct Keys<'a> {
     key: &'a str,
 }
 
-/// What a process knows to prove who it is, and to ask others. Cheap to clone.
+/// The credentials of a process, and the checks of its peers' credentials. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Security {
     identity: Option<Arc<Identity>>,
@@ -97,7 +92,7 @@ impl std::fmt::Debug for Security {
 }
 
 impl Security {
-    /// Neither TLS nor token: inside one process, and on loopback.
+    /// Neither TLS nor token: for use within one process or on loopback.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
@@ -113,7 +108,7 @@ impl Security {
             cert: &cluster.cert,
             key: &cluster.key,
         };
-        // The configuration has made sure that it is all three or none.
+        // The configuration ensures that all three are set, or none.
         let identity = (!keys.ca.is_empty())
             .then(|| Identity::read(&keys))
             .transpose()?;
@@ -138,18 +133,18 @@ impl Security {
         self.tokens.is_some()
     }
 
-    /// Whole days for which the certificate of this process holds; `None` without TLS.
+    /// Whole days until the certificate of this process expires; `None` without TLS.
     #[must_use]
     pub fn days_left(&self) -> Option<u64> {
         self.identity.as_ref().map(|i| i.days_left)
     }
 
-    /// A channel to `host:port`, where a server in this role is expected; it
-    /// connects with the first call and again after every loss. Needs a tokio
-    /// runtime around it.
+    /// A channel to `host:port`, whose server must have the role `server`; it
+    /// connects on the first call and reconnects after failures. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
-    /// When the address is none.
+    /// When the address is invalid.
     pub fn connect(&self, address: &str, server: Role) -> Result<Channel, AddressError> {
         let channel = self.endpoint(address, server)?.connect_lazy();
         Ok(InterceptedService::new(channel, self.tokens.bearer.clone()))
@@ -176,18 +171,18 @@ impl Security {
         self.identity.as_ref().map(|i| Arc::clone(&i.http))
     }
 
-    /// What looks at every call of a server.
+    /// The layer that checks every call of a server.
     #[must_use]
     pub fn guard(&self) -> GuardLayer {
         GuardLayer::new(self.clone())
     }
 
-    /// Whether this path (of an RPC, or over HTTP) may be asked for by a caller
-    /// who showed this `authorization` and a certificate of these roles
-    /// ([`Peer::roles`]); without TLS there are none, and the token alone counts.
+    /// Checks whether a caller with this `authorization` and a certificate of these
+    /// roles ([`Peer::roles`]) may call this path (of an RPC, or over HTTP); without
+    /// TLS there are no roles, and the token alone counts.
     ///
     /// # Errors
-    /// Says what is missing.
+    /// Names what is missing.
     pub fn admit(
         &self,
         path: &str,
@@ -195,7 +190,7 @@ impl Security {
         roles: Option<Roles>,
     ) -> Result<(), Denied> {
         let needed = access::needed(path);
-        // Behind TLS somebody of unknown roles has none.
+        // With TLS, a peer of unknown roles has none.
         let unknown = self.has_tls().then(Roles::default);
         if let Some(roles) = roles.or(unknown) {
             let allowed = needed.map_or(Roles::default(), |(roles, _)| roles);
@@ -216,7 +211,7 @@ impl Security {
         }
     }
 
-    /// Logs what protects this process, and warns of a certificate that soon expires.
+    /// Logs whether TLS and a token are in use, and warns if the certificate expires soon.
     pub fn log_state(&self) {
         let token = self.tokens.is_some();
         let Some(identity) = &self.identity else {
@@ -235,25 +230,25 @@ impl Security {
         }
     }
 
-    /// Takes connections of a listener.
-    pub(crate) fn door(&self, listener: tokio::net::TcpListener) -> Door {
-        Door::new(listener, self.server_tls(), Arc::clone(&self.refusals))
+    /// Accepts gRPC connections.
+    pub(crate) fn grpc_acceptor(&self, listener: tokio::net::TcpListener) -> TlsAcceptor {
+        TlsAcceptor::new(listener, self.server_tls(), Arc::clone(&self.refusals))
     }
 
-    /// Takes connections of an HTTP listener.
+    /// Accepts HTTP connections.
     #[must_use]
-    pub fn http_door(&self, listener: tokio::net::TcpListener) -> Door {
-        Door::new(listener, self.rustls_server(), Arc::clone(&self.refusals))
+    pub fn http_acceptor(&self, listener: tokio::net::TcpListener) -> TlsAcceptor {
+        TlsAcceptor::new(listener, self.rustls_server(), Arc::clone(&self.refusals))
     }
 
-    /// Logs that a peer was denied something, once per interval for each peer and kind.
+    /// Logs a refusal, at most once per interval for each peer and kind.
     pub fn log_refusal(&self, peer: SocketAddr, denied: &Denied) {
         if let Some(unsaid) = self.refusal_warning(peer.ip(), denied.kind()) {
             tracing::warn!(%peer, unsaid, reason = %denied, "call refused");
         }
     }
 
-    /// Where a refusal of this kind is to be logged now, the number of those suppressed before it.
+    /// The number of refusals suppressed before this one; `None` if it should not be logged now.
     pub(crate) fn refusal_warning(&self, peer: IpAddr, kind: &'static str) -> Option<u64> {
         self.refusals.warning(peer, kind, Instant::now())
     }

@@ -1,5 +1,5 @@
 //! Refusals of a peer are logged once per interval, not once per attempt: a peer decides how
-//! often it tries, and must not fill our disk.
+//! often it tries, and must not fill the disk with logs.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::run::throttle::Throttle;
 
-/// Between two lines about the same kind of refusal of the same peer.
+/// Interval between log lines about one kind of refusal of one peer.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Peers and kinds with a throttle of their own; more share one per kind.
 const SEPARATE_MAX: usize = 4096;
@@ -21,7 +21,7 @@ const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 pub(super) struct Refusals(Mutex<HashMap<(IpAddr, &'static str), Throttle>>);
 
 impl Refusals {
-    /// Where the refusal is to be logged now, the number of those suppressed before it.
+    /// The number of refusals suppressed before this one; `None` if it should not be logged now.
     pub(super) fn warning(&self, peer: IpAddr, kind: &'static str, now: Instant) -> Option<u64> {
         // A panic elsewhere leaves no throttle half changed.
         let mut throttles = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,21 +1,21 @@
-//! Who somebody is: the roles that certificates name.
+//! The roles that certificates name.
 
 use rustls::pki_types::{CertificateDer, DnsName, ServerName};
 use std::fmt;
 use std::str::FromStr;
 use webpki::EndEntityCert;
 
-/// Names of roles end with it; no host has such a name.
+/// Suffix of the DNS names of roles; no host has such a name.
 const DOMAIN: &str = "landmarl.internal";
 
-/// What a process, or a person, is in a cluster.
+/// The role of a process or a person in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Trains; the only one that samples.
     Learner,
     /// A replay shard.
     Replay,
-    /// Walks, and inserts rows.
+    /// Runs episodes and inserts rows.
     Actor,
     /// Watches the weights and evaluates them.
     Evaluator,
@@ -49,7 +49,7 @@ impl Role {
     }
 
     /// The DNS name that a certificate of this role carries, and that clients
-    /// expect of a server in it, wherever it runs.
+    /// expect of a server in this role, wherever it runs.
     #[must_use]
     pub fn dns_name(self) -> String {
         format!("{}.{DOMAIN}", self.name())
@@ -62,7 +62,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A word that is no role.
+/// An unknown name of a role.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not a role; there are learner, replay, actor, evaluator, operator, monitor")]
 pub struct UnknownRole(String);
@@ -93,7 +93,7 @@ impl Roles {
         Self(bits)
     }
 
-    /// Those that a certificate names; none where it cannot be read.
+    /// The roles that a certificate names; none if it cannot be parsed.
     #[must_use]
     pub fn of_certificate(certificate: &CertificateDer<'_>) -> Self {
         let Ok(certificate) = EndEntityCert::try_from(certificate) else {
@@ -107,7 +107,6 @@ impl Roles {
         Self::of(&roles)
     }
 
-    /// Whether this role is among them.
     #[must_use]
     pub fn has(self, role: Role) -> bool {
         self.overlap(Self::of(&[role]))
@@ -119,7 +118,6 @@ impl Roles {
         self.0 & other.0 != 0
     }
 
-    /// Whether there is none.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self == Self::default()

@@ -1,4 +1,4 @@
-//! Real servers and clients, with certificates made for the occasion.
+//! Tests with real servers, clients and certificates.
 
 use super::issue::{Authority, Pair, token};
 use super::*;
@@ -95,7 +95,7 @@ impl Server {
     }
 }
 
-/// Calls what the server does not have, and so learns whether it got that far.
+/// Calls a method that the server lacks: `Unimplemented` means that the guard admitted the call.
 async fn status(server: &Server, security: &Security) -> Code {
     let channel = security.connect(&server.address, Role::Replay).unwrap();
     let mut client = crate::transport::channel::replay_client(channel);
@@ -112,14 +112,14 @@ async fn both_sides_must_come_from_one_authority_and_the_server_in_its_role() {
     }
     assert!(server.check(&Security::none()).await.is_err(), "plain text");
     let foreign = server.check(&theirs.security(Role::Actor)).await;
-    let told = foreign.unwrap_err().to_string();
-    assert!(told.contains("certificate"), "{told}");
-    // Ours, for a server that claims to be a shard and is an actor.
+    let error = foreign.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    // Signed by our authority, but an actor that claims to be a shard.
     let impostor = Server::start(ours.security(Role::Actor)).await;
-    let told = impostor.check(&ours.security(Role::Learner)).await;
-    let told = told.unwrap_err().to_string();
-    assert!(told.contains("certificate"), "{told}");
-    // Nobody was harmed.
+    let error = impostor.check(&ours.security(Role::Learner)).await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    // Other clients are unaffected.
     server.check(&ours.security(Role::Learner)).await.unwrap();
     server.stop().await;
     impostor.stop().await;
@@ -129,14 +129,14 @@ async fn both_sides_must_come_from_one_authority_and_the_server_in_its_role() {
 async fn a_certificate_of_another_authority_does_not_pass_even_where_ours_is_trusted() {
     let (ours, theirs) = (Certs::new(), Certs::new());
     let mut config = theirs.config(Role::Actor, 1);
-    // Read by itself it does not fit, and is refused before any call.
+    // The files do not match, so the configuration is refused before any call.
     config.ca = ours.path("ca.pem");
     let refused = Security::from_config(&config).unwrap_err().to_string();
     assert!(
         refused.contains("was not signed by the authority"),
         "{refused}"
     );
-    // So somebody who does not ask us builds the client by hand.
+    // So the client is built by hand.
     let server = Server::start(ours.security(Role::Replay)).await;
     let tls = tonic::transport::ClientTlsConfig::new()
         .ca_certificate(tonic::transport::Certificate::from_pem(
@@ -270,8 +270,8 @@ fn files_that_do_not_fit_are_named_with_their_key() {
         ),
     ];
     for (change, key, why) in cases {
-        let told = refused(change);
-        assert!(told.contains(key) && told.contains(why), "{told}");
+        let error = refused(change);
+        assert!(error.contains(key) && error.contains(why), "{error}");
     }
 }
 
@@ -286,7 +286,7 @@ fn the_days_left_and_the_roles_are_read_from_the_certificate() {
     }
 }
 
-/// Says nothing, and waits for the end.
+/// Connects, sends nothing, and waits until the server closes the connection.
 async fn silence(address: String) {
     let mut silent = TcpStream::connect(address).await.unwrap();
     let mut greeting = Vec::new();
@@ -343,9 +343,9 @@ fn behind_tls_somebody_without_a_role_has_none() {
     assert!(matches!(admit(None), Err(Denied::Role { .. })));
     let made_up = format!("/{}", "x".repeat(10_000));
     let denied = security.admit(&made_up, None, Some(Roles::of(&[Role::Operator])));
-    let told = denied.unwrap_err().to_string();
+    let error = denied.unwrap_err().to_string();
     assert!(
-        told.len() < 400 && told.contains("is for no role"),
-        "{told}"
+        error.len() < 400 && error.contains("is for no role"),
+        "{error}"
     );
 }

@@ -1,8 +1,8 @@
 //! The join token: a secret that all processes of one cluster share.
 //!
-//! With TLS it is a second lock: a certificate that leaked, or one of another
-//! cluster of the same authority, does not open the door by itself. Without TLS, on
-//! loopback, it keeps the other users of the machine out.
+//! With TLS it is a second check: a leaked certificate, or one of another cluster
+//! of the same authority, does not suffice. Without TLS, on loopback, it keeps the
+//! other users of the machine out.
 
 use super::SecurityError;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-/// Where it travels, in gRPC and HTTP alike.
+/// The header that carries it, in gRPC and HTTP alike.
 pub(super) const HEADER: &str = "authorization";
 const SCHEME: &str = "Bearer ";
-/// A shorter one could be guessed.
+/// A shorter token could be guessed.
 const CHARACTERS_MIN: usize = 16;
 
-/// Sends the token along with every call, where there is one.
+/// Adds the token, if there is one, to every call.
 #[derive(Clone, Default)]
 pub struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -41,8 +41,8 @@ impl Interceptor for Bearer {
     }
 }
 
-/// The tokens of a file, one a line: the first is sent, all are accepted, so
-/// that a token can be exchanged while a cluster runs.
+/// The tokens of a file, one per line: the first is sent, all are accepted, so
+/// that a token can be replaced while a cluster runs.
 #[derive(Clone, Default)]
 pub(super) struct Tokens {
     accepted: Vec<String>,
@@ -82,7 +82,7 @@ impl Tokens {
         let mut value: MetadataValue<Ascii> = format!("{SCHEME}{first}")
             .parse()
             .map_err(|_| "cannot be sent")?;
-        // Kept out of HTTP/2's table of headers and of debug output.
+        // Keeps it out of HTTP/2's header tables and of debug output.
         value.set_sensitive(true);
         Ok(Self {
             accepted,
@@ -94,8 +94,8 @@ impl Tokens {
         !self.accepted.is_empty()
     }
 
-    /// Whether this `authorization` is one of ours; the time that it takes says
-    /// nothing about how much of it is right.
+    /// Whether this `authorization` is one of ours; the duration does not reveal how
+    /// much of it matches.
     pub(super) fn accept(&self, authorization: &[u8]) -> bool {
         let Some(token) = authorization.strip_prefix(SCHEME.as_bytes()) else {
             return false;
