@@ -1,6 +1,6 @@
-//! Checks that a device computes what the CPU does: windows bit for bit, Q-values
-//! and updates to rounding, bf16 within its bounds, NCCL with one rank, a
-//! checkpoint there and back. One line per check; exit code 1 when one fails.
+//! Checks that a device computes the CPU's results: windows bit for bit, Q-values
+//! and updates up to rounding, bf16 within its bounds, NCCL with one rank, a
+//! checkpoint round trip. One line per check; exit code 1 when one fails.
 //!
 //!     device_check --device cuda
 
@@ -36,7 +36,7 @@ struct Options {
     device: DeviceChoice,
 }
 
-/// What a check found, in words; an error where it failed.
+/// A check's result as text; an error if it failed.
 type Found = anyhow::Result<String>;
 type Check = fn(Device) -> Found;
 
@@ -96,7 +96,7 @@ fn windows(device: Device) -> Found {
                 let number = rng.random_range(0..3);
                 FrameAt {
                     scan,
-                    // Well over the borders.
+                    // Well beyond the borders.
                     position: std::array::from_fn(|_| rng.random_range(-20..90)),
                     stride: rng.random_range(1..5),
                     valid: rng.random_range(0..10) > 0,
@@ -154,8 +154,8 @@ fn painted(device: Device) -> Found {
     ))
 }
 
-/// The paper network's Q-values of some windows: on the CPU in f32, and on a
-/// device in f32 or bf16; and how far apart the CPU's answers lie.
+/// The paper network's Q-values of some windows, on the CPU in f32 and on a
+/// device in f32 or bf16; and the range of the CPU's values.
 fn both(device: Device, bf16: bool) -> anyhow::Result<(Tensor, Tensor, f64)> {
     let spec = NetworkSpec::reference_torch(NetworkKind::Collab, 2);
     let mut network = Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(2), Device::Cpu)?;
@@ -210,8 +210,8 @@ fn half_precision(device: Device) -> Found {
     ))
 }
 
-/// The first update's loss, priorities and gradient norm; then whether learning
-/// goes the same way, as far as Adam lets rounding tell (its first steps are the
+/// Compares the first update's loss, priorities and gradient norm; then the course of
+/// learning, as far as Adam's sensitivity to rounding allows (its first steps are the
 /// gradient's signs).
 fn updates(device: Device) -> Found {
     let config = Arc::new(config(false)?);
@@ -275,8 +275,8 @@ fn nccl(device: Device) -> Found {
     Ok(format!("version {}", nccl.version()?))
 }
 
-/// Two landmarks and the paper network, f32; with poses and changes of
-/// intensity or without.
+/// Two landmarks and the paper network, f32; with or without poses and intensity
+/// changes.
 fn config(augmented: bool) -> anyhow::Result<Config> {
     let share = if augmented { "0.5" } else { "0" };
     let set = [
@@ -315,7 +315,7 @@ fn scan(seed: u64) -> anyhow::Result<Arc<Scan>> {
     }))
 }
 
-/// A batch of walks over three scans, and what it was made with.
+/// A batch of transitions in three scans, and its inputs.
 fn batch(
     config: &Config,
     rows: u32,
@@ -346,7 +346,7 @@ fn batch(
     Ok((scans, batch, augmenter))
 }
 
-/// A walk's row: the bootstrap state is the state moved on by a frame.
+/// A transition: the bootstrap state is the state advanced by one frame.
 fn row(config: &Config, i: u32, rng: &mut ChaCha8Rng) -> Row {
     let history = config.rules.history;
     let stride = 1 + (i % 3) as u8;

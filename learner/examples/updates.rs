@@ -1,4 +1,4 @@
-//! Time per training update on synthetic scans: what `cargo xtask bench learner`
+//! Time per training update on synthetic scans, which `cargo xtask bench learner`
 //! compares with a PyTorch loop. From rows to new weights: rendering, both
 //! networks, gradients, Adam, priorities. Prints one JSON line.
 
@@ -121,7 +121,7 @@ impl Spent {
             "seconds": seconds,
             "ms_per_update": 1e3 * whole,
             "ms_mean": 1e3 * seconds / self.whole.len().max(1) as f64,
-            // On a GPU the windows are rendered there, within the step.
+            // A GPU renders the windows within the step.
             "render_ms": 1e3 * render,
             "compute_ms": 1e3 * (whole - render),
             "final_loss": self.loss,
@@ -149,7 +149,7 @@ fn config(options: &Options) -> anyhow::Result<Config> {
         format!("learner.batch={}", options.batch),
         format!("learner.threads={}", options.threads),
         format!("learner.precision={}", options.precision),
-        // As the loop that it is compared with.
+        // As in the loop that it is compared with.
         "augment.enabled=false".to_owned(),
     ];
     if options.preset != "small" {
@@ -187,7 +187,7 @@ fn scan(seed: u64) -> anyhow::Result<Arc<Scan>> {
     }))
 }
 
-/// Rows of walks: the bootstrap state is the state moved on by one frame.
+/// Transitions: the bootstrap state is the state advanced by one frame.
 fn rows(config: &Config, scans: &[Arc<Scan>], rng: &mut ChaCha8Rng) -> Vec<SampledRow> {
     let row = |i: usize, rng: &mut ChaCha8Rng| {
         let scan = rng.random_range(0..scans.len());

@@ -20,7 +20,7 @@ use rand::Rng;
 
 use crate::batch::augment::Augmenter;
 use crate::batch::frames::{ABSENT, FrameList};
-use crate::training::targets::{Lessons, Teacher};
+use crate::training::targets::{RewardTargetBuilder, RewardTargets};
 
 /// A row on its way from a shard into a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,8 +65,8 @@ pub struct Batch {
     pub weight: Vec<f32>,
     /// Where each row's new priority belongs, `[B]`.
     pub keys: Vec<RowKey>,
-    /// What the rows teach besides.
-    pub lessons: Lessons,
+    /// Reward targets of all agents; empty for plain Q-learning of own goals.
+    pub reward_targets: RewardTargets,
 }
 
 /// A row that no actor of this run can have made.
@@ -97,7 +97,7 @@ pub struct Collator {
     group: usize,
     poses: Poses,
     augmenter: Augmenter,
-    teacher: Option<Teacher>,
+    target_builder: Option<RewardTargetBuilder>,
     threads: usize,
     renders: bool,
 }
@@ -124,7 +124,7 @@ impl Collator {
             group,
             poses: Poses::new(&config.pose, config.run.seed),
             augmenter,
-            teacher: Teacher::new(config),
+            target_builder: RewardTargetBuilder::new(config),
             threads: threads.max(1),
             renders: true,
         }
@@ -210,12 +210,12 @@ impl Collator {
             batch.keys.push(sampled.key);
             let scan = &self.scans[usize::from(row.header.scan)];
             let pose = self.poses.get(row.header.pose, &scan.geometry);
-            if let Some(teacher) = &self.teacher {
+            if let Some(builder) = &self.target_builder {
                 let posed = pose.map(|pose| scan.posed_landmarks(pose));
                 let targets = posed.as_ref().unwrap_or(&scan.landmarks);
-                let (geometry, lessons) = (&scan.geometry, &mut batch.lessons);
+                let (geometry, out) = (&scan.geometry, &mut batch.reward_targets);
                 for agent in &row.agents {
-                    teacher.teach(agent, targets, geometry, sampled.weight, lessons);
+                    builder.append(agent, targets, geometry, sampled.weight, out);
                 }
             }
             batch.frames.push(row, pose, self.augmenter.draw(rng));
@@ -351,7 +351,7 @@ impl Batch {
             column.clear();
         }
         self.keys.clear();
-        self.lessons.clear();
+        self.reward_targets.clear();
     }
 
     fn push(&mut self, a: &AgentStep, weight: f32) {

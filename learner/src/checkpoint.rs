@@ -1,10 +1,9 @@
-//! A checkpoint: everything that training goes on from, as one safetensors file.
+//! A checkpoint: the complete training state in one safetensors file.
 //!
 //! Tensors `online.*`, `target.*`, `average.*`, `adam.m.*`, `adam.v.*` under their names in
-//! memory (heads of all agents stacked), and `extra.*` bytes that the caller
-//! keeps along. Metadata: the network's spec, the keys of a weights file, the
-//! configuration as TOML, the manifest as JSON, a [`Record`], and the SHA-256
-//! of all of it.
+//! memory (heads of all agents stacked), and `extra.*` bytes of the caller.
+//! Metadata: the network's spec, the keys of a weights file, the configuration as
+//! TOML, the manifest as JSON, a [`Record`], and the SHA-256 of all of it.
 
 pub mod files;
 pub mod folder;
@@ -28,7 +27,7 @@ use tch::{Device, Tensor};
 use crate::replay::limiter::Books;
 use crate::training::trainer::{LANDMARKS_KEY, RULES_KEY, Restored, TrainError, Trainer};
 
-/// Raised by every incompatible change of the file.
+/// Incremented by every incompatible change of the file format.
 pub const FORMAT: u32 = 2;
 
 const RECORD_KEY: &str = "landmarl.checkpoint";
@@ -37,35 +36,27 @@ const MANIFEST_KEY: &str = "landmarl.manifest";
 const SHA_KEY: &str = "landmarl.sha256";
 const EXTRA: &str = "extra.";
 
-/// Why a file is not used.
+/// Why a checkpoint is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// It cannot be read.
     #[error("cannot read checkpoint {path}: {source}")]
     Read {
         path: String,
         source: std::io::Error,
     },
-    /// Its bytes are not what was written.
+    /// The file's contents do not match its checksum or format.
     #[error("checkpoint {path} is corrupt: {reason}; use the one before it")]
-    Corrupt {
-        path: String,
-        /// What does not fit.
-        reason: String,
-    },
-    /// It is whole, and belongs to another run.
+    Corrupt { path: String, reason: String },
+    /// The file is valid but belongs to another run.
     #[error("this checkpoint does not continue this run: {0}")]
     Other(String),
-    /// No file of a folder can be used.
     #[error("none of the {count} checkpoints in {folder} can be used; the newest: {newest}")]
     NoneUsable {
         folder: String,
-        /// Files tried.
         count: usize,
-        /// Why the newest was refused.
         newest: String,
     },
-    /// It cannot be put together or taken over.
+    /// The tensors could not be written or loaded.
     #[error(transparent)]
     Train(#[from] TrainError),
 }
@@ -76,17 +67,17 @@ impl From<ModelError> for CheckpointError {
     }
 }
 
-/// Where a ChaCha8 generator stands.
+/// Position of a ChaCha8 generator in its stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RngState {
     seed: [u8; 32],
     stream: u64,
-    /// In words; decimal, because JSON numbers end before 68 bits.
+    /// Position in 32-bit words; a decimal string, because JSON numbers cannot hold 68 bits.
     position: String,
 }
 
 impl RngState {
-    /// Where `rng` stands.
+    /// The state of `rng`.
     #[must_use]
     pub fn of(rng: &ChaCha8Rng) -> Self {
         let position = rng.get_word_pos().to_string();
@@ -97,7 +88,7 @@ impl RngState {
         }
     }
 
-    /// A generator that stands there; `None` for a position that is no number.
+    /// A generator in this state; `None` if the position is not a number.
     #[must_use]
     pub fn rng(&self) -> Option<ChaCha8Rng> {
         let mut rng = ChaCha8Rng::from_seed(self.seed);
@@ -107,54 +98,53 @@ impl RngState {
     }
 }
 
-/// What a checkpoint says besides tensors.
+/// A checkpoint's counters and random state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// [`FORMAT`] of the file.
     pub format: u32,
     pub run_id: String,
-    /// Updates done.
     pub updates: u64,
-    /// Steps of the optimizer.
+    /// Optimizer steps.
     pub adam_steps: u64,
-    /// The newest broadcast by then.
+    /// Version of the newest broadcast weights.
     pub weights_version: u64,
-    /// The trainer's random numbers.
+    /// State of the trainer's random generator.
     pub rng: RngState,
-    /// Rows inserted and sampled, and how far each shard was.
+    /// Rows inserted and sampled, in total and per shard.
     pub books: Books,
-    /// Walks finished by then; earlier versions did not tell.
+    /// Finished episodes; absent in files of earlier versions.
     #[serde(default)]
     pub episodes: u64,
 }
 
-/// What the run around a trainer adds to its checkpoint.
+/// The run's additions to a trainer's checkpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     pub run_id: String,
-    /// The newest broadcast.
+    /// Version of the newest broadcast weights.
     pub weights_version: u64,
     /// The training manifest, JSON.
     pub manifest_json: String,
-    /// The limiter's state.
+    /// State of the rate limiter.
     pub books: Books,
-    /// Walks finished.
+    /// Finished episodes.
     pub episodes: u64,
-    /// Anything else, by name; empty entries are not kept.
+    /// Additional data by name; empty entries are not saved.
     pub extra: BTreeMap<String, Vec<u8>>,
 }
 
-/// Everything that training goes on from; shares nothing with the trainer.
+/// The complete training state; shares no memory with the trainer.
 #[derive(Debug)]
 pub struct Checkpoint {
     pub spec: NetworkSpec,
-    /// Counters, random numbers, ledger.
+    /// Counters, random state, rate limiter.
     pub record: Record,
     /// The resolved configuration, TOML.
     pub config_toml: String,
     /// The training manifest, JSON.
     pub manifest_json: String,
-    /// Anything else, by name.
+    /// Additional data by name.
     pub extra: BTreeMap<String, Vec<u8>>,
     /// Keys of a weights file.
     metadata: Metadata,
@@ -222,7 +212,7 @@ impl Checkpoint {
         metadata.insert(RECORD_KEY.to_owned(), json(&self.record)?);
         metadata.insert(CONFIG_KEY.to_owned(), self.config_toml.clone());
         metadata.insert(MANIFEST_KEY.to_owned(), self.manifest_json.clone());
-        // The hash stands before what it covers: its place is filled in afterwards.
+        // The header precedes the data that the hash covers, so the hash is filled in afterwards.
         let blank = "0".repeat(64);
         metadata.insert(SHA_KEY.to_owned(), blank.clone());
         let mut bytes = tensor_file::write(&tensors, &metadata)?;
@@ -247,10 +237,10 @@ impl Checkpoint {
         Ok(bytes)
     }
 
-    /// Reads a file's bytes; `name` is for the error.
+    /// Parses a file's bytes; `name` is used in errors.
     ///
     /// # Errors
-    /// [`CheckpointError::Corrupt`] with what does not fit.
+    /// [`CheckpointError::Corrupt`] with the reason.
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, CheckpointError> {
         let corrupt = |reason: String| CheckpointError::Corrupt {
             path: name.to_owned(),
@@ -293,11 +283,11 @@ impl Checkpoint {
         })
     }
 
-    /// Brings a trainer to this state.
+    /// Restores a trainer to this state.
     ///
     /// # Errors
-    /// [`CheckpointError::Other`] names what differs: network, landmarks,
-    /// rules or data. Then the trainer is as it was.
+    /// [`CheckpointError::Other`] names the difference: network, landmarks,
+    /// rules or data. The trainer is then unchanged.
     pub fn restore(
         &self,
         trainer: &mut Trainer,
@@ -344,7 +334,7 @@ impl Checkpoint {
     /// The trained network alone (its averaged weights), with the metadata of a weights file.
     ///
     /// # Errors
-    /// When the tensors do not make a network.
+    /// When the tensors do not form a network.
     pub fn into_weights(self) -> Result<Weights, CheckpointError> {
         let [_, _, average, ..] = self.groups;
         Ok(Weights {
@@ -354,10 +344,10 @@ impl Checkpoint {
     }
 }
 
-/// Reads the network of a checkpoint or of a weights file, whichever it is.
+/// Reads the network from a checkpoint or a weights file.
 ///
 /// # Errors
-/// Names the file and what is wrong with it.
+/// Names the file and the problem.
 pub fn inference_weights(path: &Path) -> Result<Weights, CheckpointError> {
     let name = path.display().to_string();
     let read = std::fs::read(path);
@@ -399,14 +389,14 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
 }
 
-/// Hex of the SHA-256 over all metadata but the hash itself, and the tensors
-/// with their names and shapes.
-/// Whether both are the same rules, whatever their keys were called at the time.
+/// Whether both are the same rules, even if a key was renamed in between.
 fn same_rules(here: &str, there: Option<&String>) -> bool {
     let read = |text: &str| serde_json::from_str::<Rules>(text).ok();
     there.is_some_and(|there| read(here).is_some() && read(here) == read(there))
 }
 
+/// Hex SHA-256 of all metadata except the hash itself, and of the tensors with
+/// their names and shapes.
 fn digest(file: &TensorFile<'_>, data: &[u8]) -> String {
     let mut hasher = Sha256::new();
     let mut text = |text: &str| {

@@ -8,24 +8,20 @@ use crate::checkpoint::CheckpointError;
 use crate::replay::limiter::LedgerError;
 use crate::training::trainer::TrainError;
 
-/// Why a learner cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnerError {
-    /// The limiter's settings.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// A shard's address.
     #[error("cluster.shards: {0}")]
     Address(#[from] proto::transport::endpoint::AddressError),
     #[error(transparent)]
     Train(#[from] TrainThreadError),
-    /// The run folder.
     #[error("cannot write metrics to {path}: {source}; check the folder's rights and space")]
     Metrics {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// A thread could not be started, or died.
+    /// A thread could not be started, or panicked.
     #[error("the {0} thread died; its last words are in the log")]
     Thread(&'static str),
     #[error(transparent)]
@@ -35,26 +31,24 @@ pub enum LearnerError {
 /// Why training ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainThreadError {
-    /// An update failed.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The network, or its libtorch.
+    /// The network or libtorch failed.
     #[error(transparent)]
     Model(#[from] model::ModelError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The last one could not be written; those before it are still there.
+    /// The final checkpoint could not be written; earlier ones still exist.
     #[error("the final checkpoint could not be written to {0}; the log says why")]
     FinalCheckpoint(PathBuf),
-    /// The last weights, beside the checkpoint.
+    /// The final weights could not be written.
     #[error(transparent)]
     FinalWeights(#[from] DurableError),
     #[error("cannot write the manifest as JSON: {0}")]
     Manifest(#[from] serde_json::Error),
-    /// `learner.device` or `learner.devices`.
     #[error("config key \"learner.{0}\": {1}")]
     Device(&'static str, String),
-    /// The collate thread died.
+    /// The collate thread panicked.
     #[error("the collate thread died; its last words are in the log")]
     Collate,
 }

@@ -1,4 +1,4 @@
-//! A run before it starts: its folder belongs to this process and describes the run. The learner
+//! Prepares a run: locks its folder for this process and writes the run's description. The learner
 //! and `landmarl train --lockstep` prepare their runs here.
 
 use std::sync::Arc;
@@ -15,26 +15,24 @@ use proto::messages::hello::Hello;
 /// A run that is ready to start.
 #[derive(Debug)]
 pub struct PreparedRun {
-    /// The configuration, with the names of the run and of its landmarks resolved.
+    /// The configuration, with the run's name and its landmark names resolved.
     pub config: Arc<Config>,
-    /// The training scans.
     pub dataset: Arc<Dataset>,
-    /// The training scans by content.
+    /// Content hashes of the training scans.
     pub manifest: TrainingManifest,
-    /// What errors are compared with.
+    /// The mean-position baseline that errors are compared with.
     pub baseline: MeanPositionBaseline,
     /// What all members of the run agree on.
     pub hello: Hello,
-    /// Where the run keeps its files.
     pub folder: RunFolder,
-    /// Whether it goes on from the newest good checkpoint of the folder, if there is one.
+    /// Whether to resume from the newest valid checkpoint of the folder, if there is one.
     pub resume: bool,
     _lock: Option<RunLock>,
 }
 
 impl PreparedRun {
-    /// Describes the run in its folder: configuration, run id, training scans and baseline. A
-    /// resumed run keeps its run id.
+    /// Writes the run's description to its folder: configuration, run id, training scans and
+    /// baseline. A resumed run keeps its run id.
     ///
     /// # Errors
     /// When the folder holds a run with other data, rules or network, or cannot be written to.
@@ -97,7 +95,7 @@ mod tests {
     #[test]
     fn the_folder_holds_what_belongs_to_the_run() {
         let dir = tempfile::tempdir().unwrap();
-        // With --resume auto the first start finds nothing to go on from.
+        // With --resume auto, the first start finds no checkpoint.
         let run = prepare(dir.path(), 10, false).unwrap();
         assert_eq!((run.config.run.name.as_str(), run.resume), ("one", true));
         assert_eq!(run.config.data.landmarks, ["A", "B"]);

@@ -37,54 +37,49 @@ use crate::training::thread::{Done, TrainSetup};
 
 /// How long the learner waits for actors to receive the end of the run.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-/// The same where nobody waits for the process to end.
+/// The same when no caller waits for the process to exit.
 const COMPLETION_GRACE: Duration = Duration::from_secs(15);
-/// How long evaluators are given for the last weights of a run that ended by itself; longer
-/// where an evaluation took long.
+/// How long evaluators get to evaluate the last weights of a run that ended by itself;
+/// longer if evaluations take long.
 const LAST_EVALUATION: Duration = Duration::from_secs(120);
-/// How often leases are looked at.
+/// How often leases are checked.
 const LEASES_EVERY: Duration = Duration::from_secs(1);
 
-/// What a learner needs.
+/// Inputs of [`run`].
 #[derive(Debug)]
 pub struct LearnerSetup {
     /// The run; shards and actors of other runs are refused.
     pub run: Arc<PreparedRun>,
-    /// Its checkpoints for whoever pulls them; HTTP shares them, so that each
+    /// Its checkpoints for download; shared with the HTTP server, so that each
     /// digest is computed once.
     pub checkpoints: Arc<CheckpointFiles>,
     /// Shard addresses as actors and learner reach them.
     pub shards: Vec<String>,
-    /// Who is let in, and who we are to the shards.
+    /// TLS settings: which peers are accepted, and this process's identity for the shards.
     pub security: Security,
-    /// Where progress is seen.
+    /// Where progress is published.
     pub progress: watch::Sender<Progress>,
 }
 
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct LearnerSummary {
-    /// Updates done, those before a resume included.
+    /// Updates done, including those before a resume.
     pub updates: u64,
-    /// True when it was stopped before its last update.
+    /// True if it was stopped before its last update.
     pub stopped_early: bool,
-    /// The last checkpoint.
     pub checkpoint: PathBuf,
-    /// The last weights.
     pub weights: PathBuf,
-    /// The newest evaluation.
     pub last_evaluation: Option<Evaluation>,
-    /// The evaluation with the least mean error.
     pub best_evaluation: Option<Evaluation>,
-    /// The last progress.
     pub progress: Progress,
 }
 
-/// Runs until the last update, the time limit, or `shutdown`; a final
-/// checkpoint is written in each case.
+/// Runs until the last update, the time limit, or `shutdown`; always writes a
+/// final checkpoint.
 ///
 /// # Errors
-/// See [`LearnerError`]; settings that cannot work are refused before anything starts.
+/// See [`LearnerError`]; invalid settings are refused before anything starts.
 pub async fn run(
     setup: LearnerSetup,
     listener: TcpListener,
@@ -144,13 +139,13 @@ pub async fn run(
     })
 }
 
-/// Everything that runs beside the server.
+/// Everything that runs alongside the server.
 struct Parts {
     shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
     done: Done,
     reporter: Reporter,
-    /// Ended when dropped.
+    /// Aborted when dropped.
     tasks: JoinSet<()>,
 }
 
@@ -178,7 +173,7 @@ impl Parts {
             sink,
         }
         .start(sampled)?;
-        // Until the weights are there nobody is let in: a refusal to resume comes first.
+        // Nobody may join before the weights exist: a refusal to resume comes first.
         train.ready(&mut done).await?;
         let counts = (Arc::clone(&updates), Arc::clone(&episodes));
         let shared = shared(setup, &store, newest, counts);
@@ -208,7 +203,7 @@ impl Parts {
     }
 }
 
-/// What the service tells, of a learner that has its first weights.
+/// The service's state, once the learner has its first weights.
 fn shared(
     setup: &LearnerSetup,
     store: &Arc<Store>,
@@ -256,7 +251,7 @@ fn clients(
 }
 
 fn registry_settings(config: &Config) -> Settings {
-    // Seconds since 1970 rise from one learner process to the next.
+    // Seconds since 1970 increase from one learner process to the next.
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let first = now.map_or(1, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX / 2));
     Settings {
@@ -288,7 +283,7 @@ async fn serve(
     .await
 }
 
-/// The same weights in bf16; `None` (and f32 is sent) where that fails.
+/// The same weights in bf16; `None` if the conversion fails, and f32 is sent.
 fn half_precision(published: &Published) -> Option<Published> {
     let weights = model::files::weights::from_bytes(&published.bytes).ok()?;
     let bytes = model::files::weights::to_bytes_bf16(&weights.network, &weights.metadata).ok()?;
@@ -309,8 +304,8 @@ async fn watch_leases(shared: Arc<Shared>) {
     }
 }
 
-/// Waits until every living actor has received the end of the run, and, where it ended by itself,
-/// until every evaluator has too and has reported on the last weights.
+/// Waits until every live actor has received the end of the run and, if the run ended by itself,
+/// until every evaluator has received it too and reported on the last weights.
 async fn wait_for_members(shared: &Arc<Shared>) {
     let begin = Instant::now();
     let by_itself = shared.last_version.load(Ordering::Relaxed) > 0;
@@ -319,14 +314,14 @@ async fn wait_for_members(shared: &Arc<Shared>) {
     } else {
         SHUTDOWN_GRACE
     };
-    while begin.elapsed() < patience && !shared.registry().all_told_to_stop() {
+    while begin.elapsed() < patience && !shared.registry().stop_sent_to_all() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let last = shared.newest.borrow().clone();
     let Some(last) = last.filter(|_| by_itself) else {
         return;
     };
-    // Evaluations are locked while one goes to the disk: no task waits for that.
+    // `evaluations()` locks during disk writes, so it runs on a blocking thread.
     let awaited = || {
         let (shared, last) = (Arc::clone(shared), Arc::clone(&last));
         let look = move || shared.evaluations().awaited(shared.now(), &last);
@@ -355,8 +350,8 @@ async fn wait_for_members(shared: &Arc<Shared>) {
     }
 }
 
-/// How long to wait for the evaluation of the last weights where the one before took this
-/// many seconds: the evaluator may have begun another one just before the end.
+/// How long to wait for the evaluation of the last weights if the previous one took this
+/// many seconds: the evaluator may have started another one just before the end.
 fn last_evaluation(took: Option<f64>) -> Duration {
     let three = took.and_then(|s| Duration::try_from_secs_f64(3.0 * s).ok());
     three.unwrap_or_default().max(LAST_EVALUATION)

@@ -1,4 +1,4 @@
-//! The learner's gRPC service: who may act, and with which weights.
+//! The learner's gRPC service: membership and weight distribution.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::checkpoint::stream as checkpoint_stream;
 use crate::report::status;
 use crate::shared::Shared;
 
-/// Chunks on their way to one receiver.
+/// Chunks in flight to one receiver.
 const CHUNKS_IN_FLIGHT: usize = 2;
 
 /// The service; cheap to clone.
@@ -36,7 +36,7 @@ pub struct LearnerService {
 }
 
 impl LearnerService {
-    /// A service over the shared state; `half` turns weights into bf16.
+    /// A service over the shared state; `half` converts weights to bf16.
     #[must_use]
     pub fn new(shared: Arc<Shared>, half: Half) -> Self {
         Self { shared, half }
@@ -99,7 +99,7 @@ impl Learner for LearnerService {
         request: Request<wire::WatchRequest>,
     ) -> Result<Response<ChunkStream>, Status> {
         let request = WatchRequest::try_from(request.into_inner())?;
-        // An evaluator may hold other scans: only the run has to be the same.
+        // An evaluator may hold other scans: only the run must match.
         let mut hello = self.shared.hello.clone();
         hello.manifest = request.hello.manifest;
         hello.check(&request.hello).map_err(Status::from)?;
@@ -135,7 +135,7 @@ impl Learner for LearnerService {
         let beat = EvaluatorBeat::try_from(request.into_inner())?;
         self.shared.may_evaluate(&beat)?;
         let shared = Arc::clone(&self.shared);
-        // It may write to a slow disk.
+        // `beat` may write to a slow disk.
         let stop = shared.over.load(Ordering::Relaxed);
         let keep = move || {
             let mut evaluations = shared.evaluations();
@@ -213,7 +213,7 @@ impl Learner for LearnerService {
     }
 }
 
-/// Work that waits for a disk, off the executor.
+/// Runs disk-bound work off the executor.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {

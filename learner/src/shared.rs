@@ -1,4 +1,4 @@
-//! What the service knows about the run, and who may take part.
+//! The service's view of the run, and the checks on who may join.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,76 +23,69 @@ use crate::replay::shards::Store;
 use crate::report::progress::Progress;
 use crate::training::stop::StopRules;
 
-/// What the service tells about the run.
+/// State shared by the service's handlers.
 #[derive(Debug)]
 pub struct Shared {
-    /// What everyone who joins must agree with.
+    /// What every member must agree on.
     pub hello: Hello,
-    /// The training data, so that a refusal can name what differs.
+    /// The training data, so that a refusal can name the differences.
     pub manifest: TrainingManifest,
-    /// What evaluators compare errors with.
+    /// The mean-position baseline that evaluators compare errors with.
     pub baseline: MeanPositionBaseline,
-    /// What the config digest was made from.
+    /// Input of the config digest.
     pub config_json: String,
-    /// Shard addresses as actors reach them.
+    /// Shard addresses as seen by actors.
     pub shards: Vec<String>,
-    /// Lease of an actor.
     pub lease: Duration,
     /// When training ends.
     pub stop_rules: StopRules,
-    /// Updates done.
     pub updates: Arc<AtomicU64>,
-    /// Walks that ended, of all actors.
+    /// Finished episodes of all actors.
     pub episodes: Arc<AtomicU64>,
-    /// The run is over: actors are told to stop.
+    /// The run is over: heartbeat replies ask actors to stop.
     pub over: AtomicBool,
-    /// The actors.
     pub registry: Mutex<Registry>,
-    /// The shards.
     pub store: Arc<Store>,
-    /// The newest weights.
     pub newest: Newest,
-    /// The first weights, where nothing was learned in them.
+    /// The first weights, if they are untrained.
     pub untrained: Option<Arc<Published>>,
-    /// When the registry's time began.
+    /// Zero of the registry's clock.
     pub began: Instant,
-    /// Actors that there should be; `None`: all that have joined and not left.
+    /// Expected number of actors; `None`: all that have joined and not left.
     pub actors_expected: Option<usize>,
-    /// Rows before the first update.
+    /// Rows required before the first update.
     pub min_rows: u64,
-    /// What evaluators found.
     pub evaluations: Mutex<Evaluations>,
-    /// Files to pull.
+    /// Checkpoints for download.
     pub checkpoints: Arc<CheckpointFiles>,
-    /// The last report.
     pub progress: watch::Receiver<Progress>,
-    /// The last weights of a run that is over; 0 while it goes on.
+    /// The last weights version of a finished run; 0 while it is running.
     pub last_version: AtomicU64,
 }
 
 impl Shared {
-    /// The registry; never held across a wait.
+    /// Locks the registry; never held across an await.
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
-        // Counters and leases: a panic elsewhere leaves nothing half done.
+        // A panic elsewhere cannot leave the counters and leases half-updated.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The evaluations. Locked while a line or the best weights go to the disk:
-    /// only for threads that may wait.
+    /// Locks the evaluations. The lock is held during writes to disk: only for threads that
+    /// may block.
     pub fn evaluations(&self) -> MutexGuard<'_, Evaluations> {
-        // Each change is whole before the next begins.
+        // Every change is complete before the lock is released.
         self.evaluations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The registry's time.
+    /// Time on the registry's clock.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// Actors that there should be.
+    /// Expected number of actors.
     #[must_use]
     pub fn expected(&self, registry: &Registry) -> usize {
         self.actors_expected.unwrap_or_else(|| registry.present())
@@ -102,7 +95,7 @@ impl Shared {
         self.newest.borrow().as_ref().map_or(0, |p| p.version)
     }
 
-    /// Refuses whoever trains something else, naming what differs.
+    /// Refuses an actor of a different run, naming the differences.
     pub(crate) fn agree(&self, request: &JoinRequest) -> Result<(), Status> {
         self.same(&request.hello, &request.manifest_json, &request.config_json)
             .map_err(|sentence| {
@@ -111,7 +104,7 @@ impl Shared {
             })
     }
 
-    /// Refuses an evaluator with other settings; its scans may be others.
+    /// Refuses an evaluator with other settings; its scans may differ.
     pub(crate) fn may_evaluate(&self, beat: &EvaluatorBeat) -> Result<(), Status> {
         let hello = Hello {
             manifest: self.hello.manifest,
@@ -124,7 +117,7 @@ impl Shared {
             })
     }
 
-    /// What differs, as a sentence. Actors and evaluators may give the run's name for its id.
+    /// The differences as a sentence. Actors and evaluators may send the run's name as its id.
     fn same(&self, hello: &Hello, manifest: &[u8], config: &[u8]) -> Result<(), String> {
         let mut hello = hello.clone();
         if hello.run_id == run_name(&self.hello.run_id) {
@@ -134,18 +127,18 @@ impl Shared {
             return Ok(());
         };
         let sentences = mismatch.differences.iter().map(|difference| {
-            let told = match difference {
+            let details = match difference {
                 Difference::Manifest { .. } => manifest_sentence(&self.manifest, manifest),
                 Difference::Config { .. } => config_sentence(&self.config_json, config),
                 _ => None,
             };
-            told.unwrap_or_else(|| difference.to_string())
+            details.unwrap_or_else(|| difference.to_string())
         });
         Err(sentences.collect::<Vec<_>>().join("; "))
     }
 }
 
-/// Which scans differ, in words; `None` where the actor sent no readable manifest.
+/// Which scans differ; `None` if the actor sent no readable manifest.
 fn manifest_sentence(ours: &TrainingManifest, theirs: &[u8]) -> Option<String> {
     let theirs: TrainingManifest = serde_json::from_slice(theirs).ok()?;
     let diff = ours.diff(&theirs);
@@ -154,7 +147,7 @@ fn manifest_sentence(ours: &TrainingManifest, theirs: &[u8]) -> Option<String> {
     ))
 }
 
-/// Which keys differ, in words.
+/// Which keys differ.
 fn config_sentence(ours: &str, theirs: &[u8]) -> Option<String> {
     let ours: serde_json::Value = serde_json::from_str(ours).ok()?;
     let theirs: serde_json::Value = serde_json::from_slice(theirs).ok()?;

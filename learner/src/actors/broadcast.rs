@@ -1,5 +1,5 @@
-//! The newest weights for everyone who watches: versions in between are
-//! skipped by whoever is slow, nothing queues.
+//! Broadcast of the newest weights to all watchers: a slow watcher skips
+//! versions, so nothing queues.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use proto::messages::chunks::Chunk;
 use proto::messages::weights::Published;
 use tokio::sync::{mpsc, watch};
 
-/// Where the train thread publishes.
+/// The train thread's end.
 pub type Publisher = watch::Sender<Option<Arc<Published>>>;
-/// Where the newest version is seen.
+/// The watchers' end.
 pub type Newest = watch::Receiver<Option<Arc<Published>>>;
 
-/// Turns a version into its bf16 form.
+/// Converts weights to bf16.
 pub type Half = fn(&Published) -> Option<Published>;
 
-/// Sends `first`, if there is one, then every version above that and
-/// `newer_than` that is the newest when its turn comes, until the watcher or
-/// the publisher is gone.
+/// Sends `first`, if there is one, then the newest version each time the receiver is
+/// ready, provided it is above `first`'s and `newer_than`, until the watcher or the
+/// publisher is gone.
 pub async fn stream(
     mut newest: Newest,
     mut first: Option<Arc<Published>>,
@@ -52,7 +52,7 @@ async fn next(newest: &mut Newest, newer_than: u64) -> Option<Arc<Published>> {
     newest.wait_for(newer).await.ok()?.clone()
 }
 
-/// Conversion takes milliseconds of a core: not on the executor.
+/// The conversion takes milliseconds of CPU time: not on the executor.
 async fn halved(half: Half, full: Arc<Published>) -> Arc<Published> {
     let same = Arc::clone(&full);
     let converted = tokio::task::spawn_blocking(move || half(&full)).await;

@@ -1,7 +1,7 @@
-//! What evaluators found: the newest and the best evaluation, and the files
-//! that a run keeps of them where an evaluator has no access to its folder.
+//! Evaluation results: the newest and the best, and the files that a run keeps
+//! of them, because an evaluator may have no access to the run folder.
 //!
-//! Time is the caller's: a duration since any fixed moment.
+//! The caller supplies the time, as a duration since any fixed moment.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,10 +19,10 @@ use serde_json::Value;
 
 use crate::training::trainer::UPDATES_KEY;
 
-/// Name of the best weights' file in the folder of checkpoints.
+/// File name of the best weights in the checkpoint folder.
 pub const BEST: &str = "best.safetensors";
 
-/// An evaluator that says nothing for this long is gone. It beats every two seconds.
+/// An evaluator that is silent for this long is gone. It reports every two seconds.
 const GONE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -30,8 +30,8 @@ struct Seen {
     host: String,
     at: Duration,
     evaluating: Option<u64>,
-    told_to_stop: bool,
-    /// Its scans were compared with those that are trained on.
+    stop_sent: bool,
+    /// Whether its scans have been compared with the training scans.
     compared: bool,
 }
 
@@ -45,19 +45,18 @@ impl Seen {
     }
 }
 
-/// Why an evaluation or its weights are not kept.
+/// Why an evaluation or its weights were not saved.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// The line is no evaluation.
+    /// The line is not valid JSON.
     #[error("the line for validation.jsonl is no JSON object: {0}")]
     Line(String),
-    /// A file cannot be written.
     #[error("cannot write {path}: {source}; free the disk of the run folder")]
     Write { path: PathBuf, source: io::Error },
-    /// The line or the best weights cannot be written.
+    /// The line or the best weights could not be written.
     #[error(transparent)]
     Disk(#[from] DurableError),
-    /// They were not asked for.
+    /// These weights were not requested.
     #[error("weights version {0} are not the best that were found")]
     NotWanted(u64),
 }
@@ -74,18 +73,18 @@ pub struct Evaluations {
     evaluators: Vec<Seen>,
     last: Option<Evaluation>,
     best: Option<Evaluation>,
-    /// The best evaluation whose weights are still on their way here.
+    /// The best evaluation, while its weights are still in transit.
     wanted: Option<Evaluation>,
 }
 
 impl Evaluations {
-    /// Goes on from what the run folder says; `training` is what the run trains on.
+    /// Restores the state from the run folder; `training` lists the training scans.
     #[must_use]
     pub fn new(run_dir: &Path, training: TrainingManifest) -> Self {
         let lines = run_dir.join("validation.jsonl");
         let best_file = run_dir.join("checkpoints").join(BEST);
         let text = fs::read_to_string(&lines).unwrap_or_default();
-        // A line cut off by a crash is no reason to stop.
+        // Skips a line truncated by a crash.
         let before: Vec<Evaluation> = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok())
@@ -94,7 +93,7 @@ impl Evaluations {
             among.sort_by(|a, b| a.mean_error_mm.total_cmp(&b.mean_error_mm));
             among.first().copied().copied()
         };
-        // A learner that died may have kept the line, and its weights not yet.
+        // A learner that crashed may have saved the line but not the weights.
         let kept = updates_of(&best_file);
         let theirs = before.iter().filter(|e| Some(e.updates) == kept);
         let best = least(theirs.collect()).or_else(|| least(before.iter().collect()));
@@ -111,19 +110,18 @@ impl Evaluations {
         }
     }
 
-    /// The newest evaluation.
     #[must_use]
     pub fn last(&self) -> Option<Evaluation> {
         self.last
     }
 
-    /// The one with the least mean error whose weights are kept.
+    /// The evaluation with the lowest mean error whose weights are saved.
     #[must_use]
     pub fn best(&self) -> Option<Evaluation> {
         self.best
     }
 
-    /// Evaluators that reported lately.
+    /// Evaluators that reported recently.
     #[must_use]
     pub fn evaluators(&self, now: Duration) -> Vec<EvaluatorStatus> {
         let there = self.evaluators.iter().filter(|s| s.is_there(now));
@@ -136,21 +134,21 @@ impl Evaluations {
             .collect()
     }
 
-    /// Whether an evaluator is there, and these weights were not evaluated yet,
-    /// or the best ones are still on their way here, or it has not received the
+    /// Whether the run's end must wait for an evaluator: these weights are not evaluated
+    /// yet, the best weights are still in transit, or an evaluator has not received the
     /// end of the run and would wait for ever.
     #[must_use]
     pub fn awaited(&self, now: Duration, weights: &Published) -> bool {
         let open = self.last.is_none_or(|last| last.updates < weights.updates);
         let mut there = self.evaluators.iter().filter(|s| s.is_there(now));
-        there.any(|s| open || self.wanted.is_some() || !s.told_to_stop)
+        there.any(|s| open || self.wanted.is_some() || !s.stop_sent)
     }
 
-    /// Takes note of a report, whose reply says `stop`; true where the weights of its evaluation
-    /// are to be sent. An evaluation that is reported twice is kept once.
+    /// Records a report, whose reply carries `stop`; true if the evaluator should send the
+    /// weights of its evaluation. An evaluation that is reported twice is recorded once.
     ///
     /// # Errors
-    /// When the line cannot be kept; the evaluator reports it again.
+    /// When the line cannot be written; the evaluator reports it again.
     pub fn beat(
         &mut self,
         now: Duration,
@@ -160,19 +158,19 @@ impl Evaluations {
         let place = self.evaluators.iter().position(|s| s.host == beat.host);
         let place = place.unwrap_or_else(|| {
             tracing::info!(host = beat.host, "evaluator found");
-            // Those that are gone would gather, one per restart.
+            // Drops evaluators that are gone; else each restart would add one.
             self.evaluators.retain(|s| s.is_there(now));
             self.evaluators.push(Seen {
                 host: beat.host.clone(),
                 at: now,
                 evaluating: None,
-                told_to_stop: false,
+                stop_sent: false,
                 compared: false,
             });
             self.evaluators.len() - 1
         });
         let seen = &mut self.evaluators[place];
-        (seen.at, seen.evaluating, seen.told_to_stop) = (now, beat.evaluating, stop);
+        (seen.at, seen.evaluating, seen.stop_sent) = (now, beat.evaluating, stop);
         if !seen.compared && !beat.manifest_json.is_empty() {
             seen.compared = true;
             match serde_json::from_slice(&beat.manifest_json) {
@@ -188,10 +186,10 @@ impl Evaluations {
         }
     }
 
-    /// Keeps an evaluation, and its weights where they are the best so far.
+    /// Saves an evaluation, and its weights if they are the best so far.
     ///
     /// # Errors
-    /// When the disk does not take them; weights that are not kept are not the best.
+    /// When a file cannot be written; unsaved weights do not become the best.
     pub fn keep(
         &mut self,
         found: Evaluation,
@@ -211,7 +209,7 @@ impl Evaluations {
         if self.last.map(of) == Some(of(found)) {
             return Ok(self.wanted.map(of) == Some(of(found)));
         }
-        // What is wanted is better than what is kept.
+        // `wanted` is always better than `best`.
         let best = self.wanted.or(self.best);
         let better = best.is_none_or(|best| found.mean_error_mm < best.mean_error_mm);
         let kept = Evaluation {
@@ -243,10 +241,10 @@ impl Evaluations {
         Ok(append_line(&self.lines, &line.to_string())?)
     }
 
-    /// Keeps the weights that [`Evaluations::beat`] asked for.
+    /// Saves the weights that [`Evaluations::beat`] requested.
     ///
     /// # Errors
-    /// When they are not those, or the disk takes no more.
+    /// When these were not requested, or a file cannot be written.
     pub fn keep_best(&mut self, version: u64, bytes: &[u8]) -> Result<(), KeepError> {
         let asked = self.wanted.filter(|w| w.weights_version == version);
         let best = asked.ok_or(KeepError::NotWanted(version))?;
@@ -263,13 +261,13 @@ impl Evaluations {
     }
 }
 
-/// TensorBoard's curves; a run does without them.
+/// The TensorBoard event file; optional for a run.
 #[derive(Debug)]
 enum Curves {
-    /// Nothing was drawn yet.
+    /// Nothing was written yet.
     None,
     File(EventFile),
-    /// The file takes no more.
+    /// Writing failed; no further attempts.
     Failed,
 }
 
@@ -303,7 +301,7 @@ impl Curves {
     }
 }
 
-/// Warns of validation scans that are trained on, by which no weights should be chosen.
+/// Warns of validation scans that are also training scans: selecting weights by them is biased.
 pub fn warn_of_training_scans(training: &TrainingManifest, validation: &TrainingManifest) {
     let trained: HashSet<_> = training.entries.iter().map(|e| e.volume).collect();
     let both = validation
@@ -318,7 +316,7 @@ pub fn warn_of_training_scans(training: &TrainingManifest, validation: &Training
     }
 }
 
-/// After how many updates these weights were; `None` where the file does not say.
+/// The updates of these weights; `None` if the file does not record them.
 fn updates_of(weights: &Path) -> Option<u64> {
     let bytes = fs::read(weights).ok()?;
     let (_, metadata) = model::files::weights::inspect(&bytes).ok()?;

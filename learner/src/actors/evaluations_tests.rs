@@ -1,4 +1,4 @@
-//! What is kept of evaluations, and what the end of a run waits for.
+//! Tests of which evaluations are saved, and of what the end of a run waits for.
 
 use super::*;
 use bytes::Bytes;
@@ -64,7 +64,7 @@ fn the_best_is_asked_for_once_and_outlives_the_learner() {
         e.beat(S(1), &beat("a", Some(found(1, 8.0))), false)
             .unwrap()
     );
-    // Its reply was lost: reported again, kept once.
+    // The reply was lost: reported again, recorded once.
     assert!(
         e.beat(S(2), &beat("a", Some(found(1, 8.0))), false)
             .unwrap()
@@ -80,7 +80,7 @@ fn the_best_is_asked_for_once_and_outlives_the_learner() {
             .unwrap()
     );
     assert!(e.beat(S(4), &beat("a", Some(found(3, 2.0))), true).unwrap());
-    // A learner that ended now would never have them.
+    // A learner that ended now would never receive them.
     let last = Published::new(3, 60, Vec::new());
     assert!(e.awaited(S(4), &last));
     e.keep_best(3, b"weights 3").unwrap();
@@ -135,9 +135,9 @@ fn a_learner_that_ends_waits_for_evaluators_that_answer() {
     e.beat(S(0), &beat("a", Some(found(1, 8.0))), false)
         .unwrap();
     e.keep_best(1, b"weights 1").unwrap();
-    // Versions are fewer than updates and do not matter here.
+    // The version number differs from the updates and does not matter here.
     let after = |updates| Published::new(2, updates, Vec::new());
-    // Without a reply that says stop, it would wait for ever.
+    // Without a reply that carries stop, it would wait for ever.
     assert!(e.awaited(S(1), &after(40)) && e.awaited(S(1), &after(20)));
     assert!(!e.beat(S(1), &beat("a", None), true).unwrap());
     assert!(e.awaited(S(1), &after(40)) && !e.awaited(S(1), &after(20)));
@@ -159,7 +159,7 @@ fn a_disk_that_takes_nothing_makes_no_weights_the_best() {
         dir.path().join("checkpoints"),
         dir.path().join("validation.jsonl"),
     );
-    // A file where a folder is needed, and the other way round.
+    // A file in place of a folder, and the reverse.
     fs::write(&checkpoints, b"").unwrap();
     fs::create_dir(&lines).unwrap();
     let mut e = evaluations(dir.path());

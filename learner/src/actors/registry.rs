@@ -1,6 +1,6 @@
-//! Who acts: ids, lives, leases, and how much each environment slot explores.
+//! The registry of actors: ids, incarnations, leases, and exploration per environment slot.
 //!
-//! Time is the caller's: a duration since any fixed moment.
+//! The caller supplies the time, as a duration since any fixed moment.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,38 +10,36 @@ use proto::messages::insert::Writer;
 use proto::messages::status::{ActorReport, ActorState, ActorStatus, WEIGHTS_AGE_BOUNDS};
 use serde::Serialize;
 
-/// An actor's rates are taken over its last so many heartbeats.
+/// An actor's rates cover this many of its last heartbeats.
 const BEATS: usize = 8;
 
-/// One life of one actor, as long as it is the last one under its id.
+/// The last incarnation of an actor under one id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Actor {
-    /// Id and life.
     pub writer: Writer,
-    /// Host, and process or instance there, for people.
+    /// Host, and process or instance there, for display.
     pub host: String,
     /// Whether the lease holds.
     pub alive: bool,
-    /// Whether nobody misses it: it said that it leaves, or its next life has
+    /// Whether its absence is expected: it reported that it leaves, or its next incarnation
     /// joined under another id.
     pub left: bool,
     pub joined: Duration,
-    /// When it was heard of last.
+    /// When it last sent a heartbeat, or joined.
     pub seen: Duration,
-    /// Its last report.
     pub report: ActorReport,
     /// Episodes of this incarnation.
     pub episodes: u64,
-    /// Lives under this id before this one.
+    /// Earlier incarnations under this id.
     pub restarts: u32,
     rows_sent: u64,
-    /// Seconds that it waited for shards in this life.
+    /// Seconds that this incarnation waited for shards.
     blocked_s: f64,
     /// (when, steps, seconds blocked) of the last heartbeats, oldest first.
     beats: VecDeque<(Duration, u64, f64)>,
-    /// Whether it was told that the run is over.
-    told_to_stop: bool,
-    /// The former life under this id that was turned away last: said once.
+    /// Whether a heartbeat reply said that the run is over.
+    stop_sent: bool,
+    /// The last earlier incarnation refused under this id, so that it is logged once.
     turned_away: Option<u32>,
 }
 
@@ -60,13 +58,13 @@ impl Actor {
             rows_sent: 0,
             blocked_s: 0.0,
             beats: VecDeque::from([(now, 0, 0.0)]),
-            told_to_stop: false,
+            stop_sent: false,
             turned_away: None,
         }
     }
 
-    /// Environment steps per second, and the part of the time that it waited
-    /// for shards, over the last heartbeats.
+    /// Environment steps per second, and the share of time spent waiting for shards, over
+    /// the last heartbeats.
     #[must_use]
     pub fn pace(&self) -> (f64, f64) {
         let (Some(first), Some(last)) = (self.beats.front(), self.beats.back()) else {
@@ -82,7 +80,7 @@ impl Actor {
         (steps / seconds, blocked.clamp(0.0, 1.0))
     }
 
-    /// Whether it is gone without a word.
+    /// Whether its lease expired without a report that it leaves.
     fn is_lost(&self) -> bool {
         !self.alive && !self.left
     }
@@ -103,7 +101,6 @@ impl Actor {
         }
     }
 
-    /// For the learner's status.
     #[must_use]
     pub fn status(&self, now: Duration) -> ActorStatus {
         let (env_steps_per_s, blocked_share) = self.pace();
@@ -125,10 +122,9 @@ impl Actor {
     }
 }
 
-/// What a new life of an actor gets.
+/// Reply to a new incarnation of an actor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Joined {
-    /// Id and life.
     pub writer: Writer,
     /// Final probability of a random action per environment slot.
     pub exploration: Vec<f32>,
@@ -139,47 +135,43 @@ pub struct Joined {
 #[error("all 65536 actor ids are taken by living actors")]
 pub struct FullError;
 
-/// Settings of the registry.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
-    /// Without a sign of life for this long an actor is given up.
+    /// An actor without a heartbeat for this long is lost.
     pub lease: Duration,
     /// Smallest final probability of a random action.
     pub epsilon_low: f64,
-    /// Largest one.
     pub epsilon_high: f64,
-    /// Life number of the first actor under each id. It must rise from one
+    /// Incarnation of the first actor under each id. It must increase from one
     /// learner process to the next, because shards recognise repeated batches
-    /// by actor and life.
+    /// by actor and incarnation.
     pub first_incarnation: u32,
 }
 
-/// What all actors did.
+/// Totals over all actors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ActorTotals {
-    /// Actors whose lease holds.
     pub actors_alive: usize,
-    /// Actor ids whose lease has expired and that nobody has taken again.
+    /// Actor ids whose lease has expired and that no actor has taken over.
     pub actors_lost: usize,
-    /// Actors that there should be.
+    /// Expected number of actors.
     #[serde(skip)]
     pub actors_expected: usize,
     /// Environment steps of all incarnations.
     pub env_steps: u64,
-    /// Episodes that ended, of all incarnations.
+    /// Finished episodes of all incarnations.
     pub episodes: u64,
-    /// Rows that actors gave up because a shard was unreachable.
+    /// Rows that actors dropped because a shard was unreachable.
     pub dropped_rows: u64,
     /// Rows that actors sent, by how many versions their weights were behind
     /// the newest: up to each of [`WEIGHTS_AGE_BOUNDS`], and beyond.
     pub rows_by_weights_age: [u64; WEIGHTS_AGE_BOUNDS.len() + 1],
-    /// Part of the time, lately, that actors whose lease holds waited for the shards.
+    /// Recent share of time that live actors waited for the shards.
     pub actors_blocked_share: f64,
-    /// Mean error (finest steps) of the training episodes that ended lately.
+    /// Mean error (finest steps) of recently finished training episodes.
     pub episode_error: Option<f64>,
 }
 
-/// The actors of a run.
 #[derive(Debug)]
 pub struct Registry {
     settings: Settings,
@@ -194,7 +186,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Nobody yet.
+    /// A registry without actors.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -210,15 +202,15 @@ impl Registry {
         }
     }
 
-    /// Counts on from the walks of a learner before this one.
+    /// Adds the episodes of earlier learner processes.
     #[must_use]
     pub fn after(mut self, episodes: u64) -> Self {
         self.past_episodes += episodes;
         self
     }
 
-    /// A new life: in the place of an actor that was lost, else of one that
-    /// left, else under a new id.
+    /// Adds a new incarnation: in the place of a lost actor, else of one that left,
+    /// else under a new id.
     ///
     /// # Errors
     /// [`FullError`] when no id is left.
@@ -239,7 +231,7 @@ impl Registry {
             actor: id,
             incarnation,
         };
-        // Who left does not come again: this is another one.
+        // An actor that left does not return: this is another one.
         let before = self.actors.get(place).filter(|a| !a.left);
         let restarts = before.map_or(0, |a| a.restarts.saturating_add(1));
         let actor = Actor::new(writer, host, now, restarts);
@@ -258,9 +250,8 @@ impl Registry {
         })
     }
 
-    /// Takes note of a sign of life; false where the sender must join again:
-    /// its lease has expired, or its id has a new life. `newest`: the version
-    /// of the newest weights.
+    /// Records a heartbeat; false if the sender must join again: its lease has expired,
+    /// or its id has a newer incarnation. `newest`: the version of the newest weights.
     pub fn heartbeat(
         &mut self,
         now: Duration,
@@ -296,7 +287,7 @@ impl Registry {
         let bucket = WEIGHTS_AGE_BOUNDS.partition_point(|bound| *bound < behind);
         self.rows_by_weights_age[bucket] += heartbeat.rows_sent.saturating_sub(actor.rows_sent);
         actor.rows_sent = actor.rows_sent.max(heartbeat.rows_sent);
-        actor.told_to_stop |= stop;
+        actor.stop_sent |= stop;
         actor.note(now, heartbeat);
         if heartbeat.report.state() == ActorState::Left {
             (actor.alive, actor.left) = (false, true);
@@ -319,14 +310,14 @@ impl Registry {
         true
     }
 
-    /// Gives up actors whose lease has expired and says so in the log.
+    /// Marks actors whose lease has expired as lost, and logs them.
     pub fn expire(&mut self, now: Duration) {
         let lease = self.settings.lease;
         let over = |a: &Actor| a.alive && now.saturating_sub(a.seen) > lease;
         while let Some(actor) = self.actors.iter_mut().find(|a| over(a)) {
             actor.alive = false;
             let lost = actor.clone();
-            // Restarted within its lease: its next life, nobody's yet, got an id of its own.
+            // Restarted within its lease: its next incarnation joined under an id of its own.
             let next = |a: &Actor| {
                 a.alive && a.restarts == 0 && a.joined > lost.seen && a.host == lost.host
             };
@@ -351,7 +342,7 @@ impl Registry {
         }
     }
 
-    /// The last life under each id, in the order of the ids.
+    /// The last incarnation under each id, in the order of the ids.
     #[must_use]
     pub fn actors(&self) -> &[Actor] {
         &self.actors
@@ -363,29 +354,25 @@ impl Registry {
         self.actors.iter().filter(|a| a.alive).count()
     }
 
-    /// Actors whose lease has expired and whose place nobody has taken.
+    /// Actors whose lease has expired and whose id no actor has taken over.
     #[must_use]
     pub fn lost(&self) -> usize {
         self.actors.iter().filter(|a| a.is_lost()).count()
     }
 
-    /// Actors that there should be where nobody said how many: all that have
-    /// joined and not left.
+    /// Expected number of actors if not configured: all that have joined and not left.
     #[must_use]
     pub fn present(&self) -> usize {
         self.alive() + self.lost()
     }
 
-    /// Whether every living actor has heard that the run is over.
+    /// Whether every live actor has received a reply that the run is over.
     #[must_use]
-    pub fn all_told_to_stop(&self) -> bool {
-        self.actors
-            .iter()
-            .filter(|a| a.alive)
-            .all(|a| a.told_to_stop)
+    pub fn stop_sent_to_all(&self) -> bool {
+        self.actors.iter().filter(|a| a.alive).all(|a| a.stop_sent)
     }
 
-    /// Episodes that ended, of all incarnations.
+    /// Finished episodes of all incarnations.
     #[must_use]
     pub fn episodes(&self) -> u64 {
         self.past_episodes + self.actors.iter().map(|a| a.episodes).sum::<u64>()
@@ -399,7 +386,7 @@ impl Registry {
         self.rows_by_weights_age
     }
 
-    /// The totals now; `expected`: actors that there should be.
+    /// The current totals; `expected`: expected number of actors.
     pub fn totals(&mut self, expected: usize) -> ActorTotals {
         let steps = self.actors.iter().map(|a| a.report.env_steps);
         let dropped = self.actors.iter().map(|a| a.report.rows_dropped);
@@ -424,7 +411,7 @@ impl Registry {
         shares.iter().sum::<f64>() / count
     }
 
-    /// Over the episodes since the last call; the last mean when none ended.
+    /// Mean over the episodes since the last call; the previous mean if none finished.
     fn episode_error(&mut self) -> Option<f64> {
         #[expect(
             clippy::cast_precision_loss,
@@ -437,7 +424,7 @@ impl Registry {
     }
 
     /// Geometric between the two ends (Horgan et al. 2018), in the order of the
-    /// golden-ratio sequence: any run of consecutive slots is spread well, and
+    /// golden-ratio sequence: any run of consecutive slots is spread evenly, and
     /// actors of equal size have consecutive runs.
     fn exploration(&self, id: usize, slots: usize) -> Vec<f32> {
         let first = id.wrapping_mul(slots);
@@ -455,7 +442,7 @@ fn epsilon(settings: &Settings, index: usize) -> f32 {
     )]
     let share = (0.5 + index as f64 * GOLDEN).fract();
     let (low, high) = (settings.epsilon_low, settings.epsilon_high);
-    // No geometric series starts at zero.
+    // A geometric series cannot start at zero.
     let epsilon = if low > 0.0 {
         low * (high / low).powf(share)
     } else {

@@ -1,5 +1,3 @@
-//! Tests of the registry.
-
 use super::*;
 use proptest::prelude::*;
 
@@ -54,7 +52,7 @@ fn rates_restarts_and_the_age_of_weights_are_reported() {
         (100.0, 0.25)
     );
     assert_eq!((status.restarts, status.heartbeat_age_s), (0, 1.0));
-    // What the actor reports is passed on as it is.
+    // The actor's report is passed on unchanged.
     assert_eq!(status.report, Some(beat(a, 500).report));
     assert_eq!(r.totals(1).actors_blocked_share, 0.25);
     r.expire(S(20));
@@ -79,7 +77,7 @@ fn ids_are_reused_and_lives_rise() {
         (0, 100, 1, 100)
     );
     assert!(r.heartbeat(S(9), &beat(b, 50), 5, false));
-    // a's lease ends after 10 s; b's goes on.
+    // a's lease expires after 10 s; b's is renewed.
     r.expire(S(11));
     assert_eq!(
         (r.alive(), r.actors()[0].alive, r.actors()[1].alive),
@@ -108,7 +106,7 @@ fn ids_are_reused_and_lives_rise() {
     assert_eq!(r.totals(0).env_steps, 55);
 }
 
-/// An actor that stopped in order is not expected; a lost one is, until its place is taken.
+/// An actor that left is not expected; a lost one is, until its place is taken.
 #[test]
 fn an_actor_that_leaves_is_not_expected_any_more() {
     let mut r = Registry::new(settings());
@@ -117,17 +115,17 @@ fn an_actor_that_leaves_is_not_expected_any_more() {
     left.report.set_state(ActorState::Left);
     assert!(r.heartbeat(S(5), &left, 5, false));
     assert_eq!((r.alive(), r.lost(), r.present()), (2, 0, 2));
-    // Its counts stay, and its heartbeats are refused.
+    // Its counts remain, and its heartbeats are refused.
     assert_eq!(r.totals(0).env_steps, 40);
     assert!(!r.heartbeat(S(6), &beat(a, 50), 5, false));
     assert!(r.heartbeat(S(6), &beat(c, 7), 5, false));
     r.expire(S(11));
     assert_eq!((r.alive(), r.lost(), r.present()), (1, 1, 2));
-    // The lost one's place is taken first, as another life of it.
+    // A new actor takes the lost one's place first, as its next incarnation.
     let d = r.join(S(12), 4, "d").unwrap().writer;
     assert_eq!((d.actor, d.incarnation), (b.actor, 101));
     assert_eq!(r.actors()[usize::from(b.actor)].restarts, 1);
-    // Then that of the one that left, by somebody new.
+    // Then that of the one that left, as a new actor.
     let e = r.join(S(12), 4, "e").unwrap().writer;
     assert_eq!((e.actor, e.incarnation), (a.actor, 101));
     let e = &r.actors()[usize::from(a.actor)];
@@ -136,7 +134,7 @@ fn an_actor_that_leaves_is_not_expected_any_more() {
     assert_eq!(r.totals(0).env_steps, 47);
 }
 
-/// A process that dies and is back within its lease gets another id; the old one is not missed.
+/// A process that restarts within its lease gets another id; the old one is not counted as lost.
 #[test]
 fn a_life_that_the_next_one_overtook_is_not_expected() {
     let mut r = Registry::new(settings());
@@ -147,14 +145,14 @@ fn a_life_that_the_next_one_overtook_is_not_expected() {
     let again = r.join(S(6), 4, "lab/actor-0").unwrap().writer;
     assert_eq!((again.actor, r.present()), (2, 3));
     assert!(r.heartbeat(S(15), &beat(again, 1), 5, false));
-    // Both leases end at 14 s: actor-0 is there again, actor-1 is not.
+    // Both leases expire at 14 s: actor-0 is back, actor-1 is not.
     r.expire(S(15));
     assert_eq!((r.alive(), r.lost(), r.present()), (1, 1, 2));
     assert!(r.actors()[0].left && !r.actors()[1].left);
     assert_eq!(r.actors()[2].restarts, 1);
 }
 
-/// Several actors of one process have one name; the death of one is no sign of its return.
+/// Several actors of one process share a name; one actor's death does not mean that it returned.
 #[test]
 fn a_twin_that_was_there_before_replaces_nobody() {
     let mut r = Registry::new(settings());
@@ -170,7 +168,7 @@ fn counters_survive_the_lives_that_made_them() {
     let mut r = Registry::new(settings()).after(5);
     let a = r.join(S(0), 1, "a").unwrap().writer;
     assert!(r.heartbeat(S(1), &beat(a, 100), 5, false));
-    // An overtaken heartbeat does not count back.
+    // A heartbeat that arrives late does not lower the count.
     assert!(r.heartbeat(S(1), &beat(a, 90), 5, false));
     let b = r.join(S(20), 1, "b").unwrap().writer;
     assert!(r.heartbeat(S(21), &beat(b, 30), 5, false));
@@ -185,12 +183,12 @@ fn counters_survive_the_lives_that_made_them() {
         ..beat(b, 30)
     };
     assert!(r.heartbeat(S(21), &worse, 5, false));
-    // Of the episodes since the last totals; the last mean where none ended.
+    // Over the episodes since the last totals; the previous mean if none finished.
     let again = [r.totals(1).episode_error, r.totals(1).episode_error];
     assert_eq!(again, [Some(6.0), Some(6.0)]);
-    assert!(!r.all_told_to_stop());
+    assert!(!r.stop_sent_to_all());
     assert!(r.heartbeat(S(22), &beat(b, 30), 5, true));
-    assert!(r.all_told_to_stop());
+    assert!(r.stop_sent_to_all());
 }
 
 #[test]
@@ -213,8 +211,8 @@ fn exploration_lies_between_its_ends() {
 }
 
 proptest! {
-    /// However many actors with however many slots: cut into quarters of the
-    /// (geometric) range, each quarter has its part of the slots.
+    /// For any number of actors and slots: each quarter of the (geometric) range holds
+    /// about a quarter of the slots.
     #[test]
     fn any_number_of_actors_is_well_spread(actors in 1_usize..20, slots in 1_usize..40) {
         let mut r = Registry::new(settings());

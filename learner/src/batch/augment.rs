@@ -1,26 +1,26 @@
-//! Intensity changes drawn anew for each row that is rendered for training.
+//! Random intensity changes, drawn per row that is rendered for training.
 //!
 //! With v = byte / 255 and U uniform:
 //! v^exp(U(±gamma)) · (1 + U(±contrast)) + U(±offset) + normal(0, noise),
-//! cut to 0..=1. All but the noise is one table of 256 numbers per row, the
-//! same for its state and its bootstrap state: what an agent compares must not
-//! change its brightness on the way. The noise is new for each frame.
+//! clipped to 0..=1. All but the noise is one table of 256 numbers per row, the
+//! same for its state and its bootstrap state: brightness must not change
+//! during a transition. The noise is new for each frame.
 
 use common::config::AugmentConfig;
 use rand::Rng;
 
-/// Normals to choose a stretch from.
+/// Length of the noise buffer that frames take a stretch of.
 const NOISE_STARTS: usize = 1 << 16;
 
-/// Draws looks and paints frames with them.
+/// Draws looks and applies them to frames.
 #[derive(Debug, Clone)]
 pub struct Augmenter {
     config: AugmentConfig,
-    /// Normals times σ; empty where there is no noise.
+    /// Normals times σ; empty without noise.
     noise: Vec<f32>,
 }
 
-/// How one row looks.
+/// The intensity change of one row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Look {
     table: [f32; 256],
@@ -28,8 +28,8 @@ pub struct Look {
 }
 
 impl Augmenter {
-    /// An augmenter for frames of `samples` samples. The normals that its noise
-    /// is cut from are drawn here.
+    /// An augmenter for frames of `samples` samples. Draws the buffer of normals for
+    /// its noise.
     pub fn new(config: &AugmentConfig, samples: usize, rng: &mut impl Rng) -> Self {
         let wanted = config.enabled && config.noise > 0.0;
         let count = if wanted { NOISE_STARTS + samples } else { 0 };
@@ -42,7 +42,7 @@ impl Augmenter {
         }
     }
 
-    /// A look for one row; byte / 255 exactly where augmentation is off.
+    /// A look for one row; exactly byte / 255 if augmentation is off.
     pub fn draw(&self, rng: &mut impl Rng) -> Look {
         let c = &self.config;
         if !c.enabled {
@@ -64,8 +64,8 @@ impl Augmenter {
         }
     }
 
-    /// Paints the bytes of the row's frame number `frame` into `out`, which
-    /// must be as long.
+    /// Applies the look to the bytes of the row's frame number `frame`; `out` has the
+    /// same length.
     pub fn paint(&self, look: &Look, frame: u64, bytes: &[u8], out: &mut [f32]) {
         debug_assert_eq!(bytes.len(), out.len());
         let table = &look.table;
@@ -82,13 +82,13 @@ impl Augmenter {
         }
     }
 
-    /// The normals times σ that noise is a stretch of; empty where there is none.
+    /// The buffer of normals times σ; empty without noise.
     #[must_use]
     pub fn noise(&self) -> &[f32] {
         &self.noise
     }
 
-    /// Where in [`Augmenter::noise`] the noise of a row's frame begins.
+    /// Offset of a frame's noise in [`Augmenter::noise`].
     #[must_use]
     pub fn noise_start(&self, look: &Look, frame: u64, samples: usize) -> usize {
         let starts = self.noise.len().saturating_sub(samples).max(1) as u64;
@@ -97,7 +97,7 @@ impl Augmenter {
 }
 
 impl Look {
-    /// What each byte becomes, before the noise.
+    /// The value of each byte, before the noise.
     #[must_use]
     pub fn table(&self) -> &[f32; 256] {
         &self.table
@@ -179,7 +179,7 @@ mod tests {
         };
         let expected: Vec<f32> = all_bytes().iter().map(|&b| f32::from(b) / 255.0).collect();
         assert_eq!(painted(&off, 1, 0), expected);
-        // So does one with nothing to change, to rounding.
+        // So does a look with all ranges zero, up to rounding.
         let none = painted(&config(0.0, 0.0, 0.0, 0.0), 1, 0);
         assert!(
             none.iter()

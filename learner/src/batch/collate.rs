@@ -1,5 +1,5 @@
-//! The collate thread: sampled rows → batches, between the sampler's tasks
-//! and the train thread.
+//! The collate thread, between the sampler's tasks and the train thread: turns
+//! sampled rows into batches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,41 +18,39 @@ use crate::batch::sampler::SampledRows;
 use crate::batch::{Batch, Collator, SampledRow};
 use crate::training::schedule;
 
-/// Between two warnings about refused rows.
+/// Interval between warnings about refused rows.
 pub const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Batches that lie ready for the train thread, at most.
+/// Maximum number of batches that wait for the train thread.
 pub const READY: usize = 2;
 
-/// A batch ready for training.
 #[derive(Debug)]
 pub struct Ready {
-    /// The batch; its buffers come back over the `free` channel.
+    /// The batch; its buffers return over the `free` channel.
     pub batch: Batch,
-    /// How long the limiter held it back.
+    /// How long the limiter delayed it.
     pub limited: Duration,
 }
 
-/// What the collate thread met so far.
+/// Counters of the collate thread.
 #[derive(Debug, Default)]
 pub struct CollateCounts {
-    /// Rows that no actor of this run can have made; left out.
+    /// Rows that no actor of this run can have produced; skipped.
     pub refused_rows: AtomicU64,
     /// Microseconds spent decoding and rendering.
     pub busy_us: AtomicU64,
 }
 
-/// One reading of [`CollateCounts`].
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct CollateTotals {
-    /// Rows that no actor of this run can have made.
+    /// Rows that no actor of this run can have produced.
     pub refused_rows: u64,
     /// Seconds spent decoding and rendering.
     pub collate_busy_s: f64,
 }
 
 impl CollateCounts {
-    /// The totals now.
+    /// The current totals.
     #[must_use]
     pub fn totals(&self) -> CollateTotals {
         let busy = Duration::from_micros(self.busy_us.load(Ordering::Relaxed));
@@ -63,21 +61,19 @@ impl CollateCounts {
     }
 }
 
-/// Everything that the thread needs.
 #[derive(Debug)]
 pub struct Collate {
-    /// Renders.
     pub collator: Collator,
     pub shape: RowShape,
-    /// The importance weights' exponent.
+    /// Settings of the importance weights.
     pub replay: ReplayConfig,
-    /// Updates done and to do, for that exponent.
+    /// Updates done, for the exponent's schedule.
     pub updates: Arc<AtomicU64>,
     pub updates_total: u64,
-    /// Looks of the augmentation.
+    /// Random generator of the augmentation.
     pub rng: ChaCha8Rng,
     pub counts: Arc<CollateCounts>,
-    /// Warnings about refused rows.
+    /// Throttles warnings about refused rows.
     pub refusals: Throttle,
 }
 
@@ -95,7 +91,7 @@ impl Collate {
             let limited = rows.waited;
             let rows = self.decode(rows);
             if let Err(error) = self.collator.fill(&rows, &mut batch, &mut self.rng) {
-                // Every row was checked; this is our own fault.
+                // Every row was checked, so this is a bug.
                 tracing::error!(%error, "batch cannot be rendered");
                 return;
             }
@@ -107,8 +103,8 @@ impl Collate {
         }
     }
 
-    /// Rows with their importance weights (N·q)^−β over the largest of the
-    /// batch; broken ones are left out, counted, and logged at intervals.
+    /// Rows with their importance weights (N·q)^−β, divided by the largest of the
+    /// batch; invalid rows are skipped, counted, and logged at intervals.
     fn decode(&mut self, sampled: SampledRows) -> Vec<SampledRow> {
         let beta = schedule::beta(
             &self.replay,
@@ -228,7 +224,7 @@ mod tests {
         let mut collate = collate();
         let mut broken = part(0, 4);
         let mut bytes = broken.packed.to_vec();
-        // An action that does not exist, and a scan that this learner does not hold.
+        // An invalid action, and a scan that this learner does not hold.
         bytes[SHAPE.bytes() + HEADER_BYTES + 4] = 6;
         bytes[2 * SHAPE.bytes()..][..2].copy_from_slice(&3_u16.to_le_bytes());
         broken.packed = bytes.into();
@@ -254,7 +250,7 @@ mod tests {
 
     #[test]
     fn weights_by_hand() {
-        // N·q of 4, 1 and 0.25; the rarest row weighs 1.
+        // N·q of 4, 1 and 0.25; the rarest row has weight 1.
         let w = importance_weights(&[4.0, 1.0, 0.25], 0.5);
         assert_eq!(w, [0.25, 0.5, 1.0]);
         assert_eq!(importance_weights(&[4.0, 1.0], 0.0), [1.0, 1.0]);
@@ -262,15 +258,15 @@ mod tests {
     }
 
     /// With weights 1/(N·q) the mean over samples is the mean over rows,
-    /// whatever the priorities and however the shards differ: the estimator
-    /// Σ w·x / n is unbiased.
+    /// for any priorities and any split over shards: the estimator Σ w·x / n is
+    /// unbiased.
     #[test]
     fn full_correction_gives_the_plain_mean() {
-        // Two shards with masses 6 and 2; values x of their rows.
+        // Two shards with priority sums 6 and 2; values x of their rows.
         let rows = [(4.0, 0, 1.0), (2.0, 0, 5.0), (1.0, 1, 9.0), (1.0, 1, 3.0)];
         let (masses, total) = ([6.0, 2.0], 8.0);
         let expected: f64 = rows.iter().map(|r| r.2).sum::<f64>() / 4.0;
-        // Expectation of w·x under q, with shares from stale masses too.
+        // Expectation of w·x under q, also with shares from stale sums.
         for shares in [[6.0 / total, 2.0 / total], [0.5, 0.5], [0.1, 0.9]] {
             let mean: f64 = rows
                 .iter()

@@ -1,6 +1,5 @@
-//! A batch's windows, rendered and painted on the device that trains, from
-//! scans that stay there. What comes out is what the collate thread would have
-//! rendered, bit for bit in f32.
+//! Renders and augments a batch's windows on the training device, from scans
+//! held there. The result equals the collate thread's, bit for bit in f32.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use crate::batch::frames::{ABSENT, FrameList};
 pub struct DeviceWindows {
     scans: DeviceScans,
     augmenter: Augmenter,
-    /// Every stretch of the noise as a row `[starts, n³]`, one memory for all.
+    /// Every stretch of the noise as a row `[starts, n³]`, views of one buffer.
     noise: Option<Tensor>,
     window: WindowRule,
     size: usize,
@@ -31,16 +30,15 @@ pub struct DeviceWindows {
 #[derive(Debug)]
 pub struct Windows {
     pub state: Tensor,
-    /// Of the bootstrap states; `None` where nobody looks at them.
+    /// Of the bootstrap states; `None` if they are not needed.
     pub next: Option<Tensor>,
 }
 
 impl DeviceWindows {
-    /// Copies scans, in the order of the manifest, and the augmenter's noise to
-    /// a device.
+    /// Copies scans, in manifest order, and the augmenter's noise to a device.
     ///
     /// # Errors
-    /// When the device has no memory for them.
+    /// When the device is out of memory.
     pub fn new(
         scans: &[Arc<Scan>],
         rules: &Rules,
@@ -65,11 +63,11 @@ impl DeviceWindows {
         })
     }
 
-    /// The windows of the rows `rows` of `agents` entries each, as numbers of
-    /// `kind`. `bootstraps`: whether the bootstrap states are wanted.
+    /// The windows of the rows `rows` of `agents` entries each, as elements of type
+    /// `kind`. `bootstraps`: whether to render the bootstrap states.
     ///
     /// # Errors
-    /// When the device has no memory for them.
+    /// When the device is out of memory.
     pub fn render(
         &self,
         list: &FrameList,
@@ -93,7 +91,7 @@ impl DeviceWindows {
         })
     }
 
-    /// Row 0 is the frame that is all zero, the others are the rows' frames.
+    /// Row 0 is the zero frame, the others are the rows' frames.
     fn index(
         &self,
         list: &FrameList,
@@ -150,7 +148,7 @@ impl DeviceWindows {
         Ok(painted)
     }
 
-    /// All rows' tables one after another, and where each frame's begins `[F, 1]`.
+    /// All rows' tables concatenated, and where each frame's begins `[F, 1]`.
     fn tables(
         &self,
         list: &FrameList,
@@ -211,7 +209,7 @@ mod tests {
         let number = |i: u32| -> SampledRow {
             let mut row = row(i, group, config.rules.history);
             row.agents[0].state[0].valid = !i.is_multiple_of(3);
-            // Most frames of the bootstrap state are the state's, as in a walk.
+            // Most frames of the bootstrap state are the state's, as in an episode.
             let shared = row.agents[0].state[1..].to_vec();
             row.agents[0].next[..shared.len()].clone_from_slice(&shared);
             row.header.pose = if config.pose.share > 0.0 { i % 4 } else { 0 };

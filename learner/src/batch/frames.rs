@@ -1,6 +1,6 @@
 //! The distinct frames of a batch. A state and its bootstrap state share most
 //! of their frames (all but one, for one-step learning from a stack), so each
-//! is rendered once, by whoever renders: the collate thread or the device.
+//! is rendered once, by the collate thread or by the device.
 
 use common::environment::pose::Pose;
 use common::transition::row::{FrameRef, Row};
@@ -8,27 +8,26 @@ use model::FrameAt;
 
 use crate::batch::augment::Look;
 
-/// Stands for a frame that is all zero: before an episode's first, or one that
-/// nobody looks at.
+/// A zero frame: before an episode's first, or one that is not needed.
 pub const ABSENT: u32 = u32::MAX;
 /// Frame numbers of bootstrap states begin here; see [`crate::batch::augment`].
 const NEXT: u64 = 1 << 32;
 
-/// Which frames a batch is made of. Frames of a row are numbered in the order
-/// of their first use.
+/// The frames of a batch. The frames of a row are numbered in the order of their
+/// first use.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FrameList {
     /// The distinct frames, row after row.
     pub frames: Vec<FrameAt>,
-    /// The number of each for its noise: its first place in the row.
+    /// Each frame's number for its noise: its first position in the row.
     pub numbers: Vec<u64>,
-    /// Where each row's frames begin, and the end: B + 1 places.
+    /// Start of each row's frames, and the end: B + 1 values.
     pub first: Vec<usize>,
-    /// How each row looks, `[B]`.
+    /// Look of each row, `[B]`.
     pub looks: Vec<Look>,
-    /// Which of its row's frames stands in each place of a state, `[N · H]`.
+    /// Index within its row's frames for each position of a state, `[N · H]`.
     pub state: Vec<u32>,
-    /// The same of the bootstrap states.
+    /// The same for the bootstrap states.
     pub next: Vec<u32>,
 }
 
@@ -43,11 +42,11 @@ impl FrameList {
         self.next.clear();
     }
 
-    /// Adds a row that is seen in `pose` and looks like `look`.
+    /// Adds a row rendered in `pose` with `look`.
     pub(crate) fn push(&mut self, row: &Row, pose: Option<Pose>, look: Look) {
         let scan = usize::from(row.header.scan);
         let begin = self.frames.len();
-        // Nobody looks at what is multiplied by zero.
+        // Bootstrap frames with zero discount are not needed.
         let bootstraps = row.agents.iter().any(|a| a.discount != 0.0);
         for (number, frame) in (0..).zip(row.agents.iter().flat_map(|a| &a.state)) {
             let place = self.place(begin, (scan, pose), *frame, number);
@@ -92,7 +91,6 @@ impl FrameList {
         u32::try_from(place).unwrap_or(ABSENT)
     }
 
-    /// Number of rows.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.looks.len()
@@ -110,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_comes_again_is_one_frame() {
-        // A stack of three that moves on by one: four distinct frames.
+        // A stack of three that advances by one: four distinct frames.
         let mut first = row(1, 1, 3);
         let agent = &mut first.agents[0];
         let frame = |x: i16, valid| FrameRef {

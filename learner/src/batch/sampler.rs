@@ -1,9 +1,9 @@
-//! Rows from all shards, globally in proportion to their priorities.
+//! Samples rows from all shards in proportion to their global priorities.
 //!
-//! A batch is spread over the shards by the masses last heard of
-//! ([`Store::allocate`]); each shard draws by its own masses of that moment.
-//! What is corrected for is the proposal really used, q = share × the shard's
-//! probability: masses that are out of date cost variance and never bias.
+//! A batch is spread over the shards by their last reported priority sums
+//! ([`Store::allocate`]); each shard samples by its current priorities.
+//! The importance weights correct for the actual proposal, q = share × the shard's
+//! probability: stale sums add variance but no bias.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,36 +20,35 @@ use tokio::task::JoinSet;
 
 use crate::replay::shards::{Allocation, Store};
 
-/// Every living shard is asked at least this often: credit and masses stay fresh.
+/// A live shard is called at least this often, so that credit and priority sums stay current.
 const CONTACT_EVERY: Duration = Duration::from_millis(150);
-/// A dead one this often.
+/// An unreachable one this often.
 const PROBE_EVERY: Duration = Duration::from_millis(700);
-/// A probe may not take long: the shard may hang rather than be gone.
+/// A probe is short: the shard may hang rather than be gone.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
-/// The limiter is asked again at least this often.
+/// The limiter is checked at least this often.
 const LIMITER_POLL: Duration = Duration::from_millis(20);
 
-/// Rows of one training batch, in parts as the shards gave them.
+/// Rows of one training batch, one part per shard.
 #[derive(Debug)]
 pub struct SampledRows {
-    /// One part per shard that gave rows.
+    /// One part per shard that returned rows.
     pub parts: Vec<SampledBatch>,
     /// Per row over all parts: N·q, the number of rows times the probability of
     /// the proposal; the importance weight is (N·q)^−β.
     pub scaled: Vec<f64>,
-    /// How long the limiter or missing rows held this batch back.
+    /// How long the limiter or missing rows delayed this batch.
     pub waited: Duration,
 }
 
 impl SampledRows {
-    /// Rows over all parts.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.scaled.len()
     }
 }
 
-/// What the sampler needs to ask shards.
+/// Samples batches from the shards.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     store: Arc<Store>,
@@ -75,8 +74,8 @@ impl Sampler {
         }
     }
 
-    /// Keeps in touch with all shards and samples `prefetch` batches at a time
-    /// into `out` until the receiver is gone.
+    /// Polls all shards and samples `prefetch` batches concurrently into `out`
+    /// until the receiver is gone.
     pub async fn run(self, prefetch: usize, seed: u64, out: mpsc::Sender<SampledRows>) {
         let mut tasks = JoinSet::new();
         for shard in 0..self.clients.len() {
@@ -124,8 +123,8 @@ impl Sampler {
         }
     }
 
-    /// Asks all shards of an allocation at once; what a shard fails to give is
-    /// given back to the ledger, and the batch is smaller by it.
+    /// Asks all shards of an allocation concurrently; rows that a shard fails to deliver
+    /// are returned to the rate limiter, and the batch is smaller by them.
     async fn sample(&self, allocation: Allocation, waited: Duration) -> SampledRows {
         let mut calls = JoinSet::new();
         for (shard, &rows) in allocation.rows.iter().enumerate().filter(|(_, n)| **n > 0) {
@@ -143,7 +142,7 @@ impl Sampler {
                 answers.push((shard, batch));
             }
         }
-        // Answers come in any order; batches should not depend on it.
+        // Responses arrive in any order; batches should not depend on it.
         answers.sort_by_key(|(shard, _)| *shard);
         #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
         let total = allocation.total_rows as f64;
@@ -176,10 +175,10 @@ impl Sampler {
             .and_then(|reply| SampledBatch::try_from(reply).map_err(|e| e.to_string()));
         match answer {
             Ok(mut batch) => {
-                // Keys carry our number of the shard, which is where they go back to.
+                // Keys carry the learner's index of the shard, for the priority updates.
                 let number = u32::try_from(shard).unwrap_or(u32::MAX);
                 batch.keys.iter_mut().for_each(|k| k.shard = number);
-                self.store.heard(shard, batch.summary);
+                self.store.record_response(shard, batch.summary);
                 Some(batch)
             }
             Err(why) => {

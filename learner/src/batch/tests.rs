@@ -1,4 +1,4 @@
-//! Batches equal the one renderer's windows, and bad rows are named.
+//! Batches equal the renderer's windows, and errors name invalid rows.
 
 use super::*;
 use crate::testing::{key, row, scans};
@@ -63,7 +63,7 @@ fn windows_are_the_renderers_and_absent_frames_are_zero() {
             for (h, frame) in frames.iter().enumerate() {
                 let found = &windows[(i * 2 + h) * 216..][..216];
                 let mut bytes = vec![0; 216];
-                // What is multiplied by zero is not rendered.
+                // Windows with zero discount are not rendered.
                 let looked_at = std::ptr::eq(frames, &a.state) || a.discount != 0.0;
                 if frame.valid && looked_at {
                     render(
@@ -109,7 +109,7 @@ fn augmentation_draws_a_look_per_row_and_leaves_absent_frames_alone() {
             .any(|m| (m - row_means[0]).abs() > 0.01),
         "{row_means:?}"
     );
-    // A frame that state and bootstrap state share is one picture, noise and all.
+    // A frame shared by state and bootstrap state is rendered once, with the same noise.
     assert_eq!(present[..216], batch.next[216..432]);
     assert_eq!(batch.next[..216], batch.next[216..432]);
 }

@@ -1,5 +1,5 @@
-//! The files of a run's folder of checkpoints, for whoever pulls them: names
-//! and digests, and open files that outlive their names.
+//! The files of a run's checkpoint folder for download: names, digests, and open
+//! files that stay readable after a rename or removal.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -16,10 +16,10 @@ use crate::actors::evaluations::BEST;
 use crate::checkpoint::folder::{LAST, number};
 
 const EXTENSION: &str = ".safetensors";
-/// Bytes read at once for a digest.
+/// Read buffer for digests.
 const READ_BYTES: usize = 1 << 20;
 
-/// Which bytes: a file under another name is the same, one written anew is not.
+/// Identity of a file's contents: kept by a rename, changed by a rewrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Identity {
     device: u64,
@@ -28,19 +28,18 @@ struct Identity {
     modified_ns: i128,
 }
 
-/// A file that was opened: its bytes stay, whatever happens to its name.
+/// An open file: readable even if its name is replaced or removed.
 #[derive(Debug)]
 pub struct Opened {
-    /// What is known of it.
     pub info: CheckpointInfo,
-    /// At its beginning.
+    /// Positioned at the start.
     pub file: File,
 }
 
-/// Why there is no file.
+/// Why a file cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
-    /// No such name.
+    /// There is no file of this name.
     #[error(
         "there is no checkpoint {name:?}; {}",
         if there.is_empty() {
@@ -50,21 +49,16 @@ pub enum FilesError {
         }
     )]
     NotFound {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Names that there are.
+        /// The available names.
         there: Vec<String>,
     },
-    /// The disk does not give it.
     #[error("cannot read checkpoint {name}: {source}")]
-    Read {
-        /// The file.
-        name: String,
-        source: io::Error,
-    },
+    Read { name: String, source: io::Error },
 }
 
-/// The folder. Digests are computed once per file.
+/// The checkpoint folder. Digests are computed once per file.
 #[derive(Debug)]
 pub struct CheckpointFiles {
     folder: PathBuf,
@@ -72,7 +66,7 @@ pub struct CheckpointFiles {
 }
 
 impl CheckpointFiles {
-    /// The files of `folder`, which need not be there yet.
+    /// The files of `folder`, which may not exist yet.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         Self {
@@ -81,12 +75,12 @@ impl CheckpointFiles {
         }
     }
 
-    /// All files, the most updates first. Reads those that are new.
+    /// All files, those with the most updates first. Computes the digests of new files.
     pub fn list(&self) -> Vec<CheckpointInfo> {
         let mut found: Vec<CheckpointInfo> = self
             .names()
             .into_iter()
-            // Removed meanwhile: not there any more.
+            // Skips files removed since they were listed.
             .filter_map(|name| Some(self.open_file(&name).ok()?.info))
             .collect();
         found.sort_by(|a, b| (b.updates, &a.name).cmp(&(a.updates, &b.name)));
@@ -103,10 +97,10 @@ impl CheckpointFiles {
         names
     }
 
-    /// Opens the file of this name (`last` and `best` stand for theirs).
+    /// Opens the file of this name (`last` and `best` are aliases).
     ///
     /// # Errors
-    /// When the folder lists no such name, or it cannot be read.
+    /// When the folder has no such name, or the file cannot be read.
     pub fn open(&self, name: &str) -> Result<Opened, FilesError> {
         let file_name = match name {
             "last" => LAST,
@@ -114,7 +108,7 @@ impl CheckpointFiles {
             other => other,
         };
         let there = self.names();
-        // Names come from the list alone: what is asked for never makes a path.
+        // Only listed names are opened: a requested name is never used as a path.
         let Some(listed) = there.iter().find(|n| *n == file_name) else {
             return Err(FilesError::NotFound {
                 name: name.to_owned(),
@@ -134,7 +128,7 @@ impl CheckpointFiles {
             })
     }
 
-    /// Opens whichever file has these bytes.
+    /// Opens the file with this digest.
     #[must_use]
     pub fn open_same(&self, sha256: &[u8; 32]) -> Option<Opened> {
         let opened = self.names().into_iter().map(|n| self.open_file(&n));
@@ -165,7 +159,7 @@ impl CheckpointFiles {
         Ok(Opened { info, file })
     }
 
-    /// Leaves the file at its beginning.
+    /// Rewinds the file afterwards.
     fn digest(&self, file: &mut File, identity: Identity) -> io::Result<[u8; 32]> {
         let known = |digests: &Mutex<HashMap<Identity, [u8; 32]>>| {
             let digests = digests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,7 +179,7 @@ impl CheckpointFiles {
         io::Seek::rewind(file)?;
         let sha256 = hasher.finalize().into();
         let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        // Files come and go; a hundred are more than any folder keeps for long.
+        // Old entries are dropped: a hundred are more than any folder keeps for long.
         if digests.len() > 100 {
             digests.clear();
         }

@@ -1,5 +1,5 @@
-//! The folder of a run's checkpoints: written all or nothing, the newest few
-//! kept, a broken one passed over.
+//! The folder of a run's checkpoints: atomic writes, retention of the newest few,
+//! fallback from corrupt files to older ones.
 
 use std::fs;
 use std::io;
@@ -9,20 +9,19 @@ use common::run::durable::{DurableError, write_atomic};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
-/// Name of the newest checkpoint, besides its own.
+/// Alias of the newest checkpoint.
 pub const LAST: &str = "last.safetensors";
 
-/// Name of the weights that a training ends with.
+/// Name of the final weights file of a training run.
 pub const FINAL: &str = "final.safetensors";
 
-/// Failures in a row from which on each is an alarm.
+/// Consecutive failures after which each one is logged as an error.
 const ALARM: u32 = 3;
 
-/// A checkpoint that was found whole, and those that were not.
+/// The newest valid checkpoint, and the invalid ones that are newer.
 #[derive(Debug)]
 pub struct Found {
     pub path: PathBuf,
-    /// What it holds.
     pub checkpoint: Checkpoint,
     /// Newer files that cannot be used, newest first.
     pub refused: Vec<PathBuf>,
@@ -49,14 +48,14 @@ impl CheckpointFolder {
         }
     }
 
-    /// Writes that failed so far.
+    /// Failed writes so far.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures
     }
 
-    /// Writes a checkpoint, moves [`LAST`] and removes old ones. A failure is
-    /// logged and counted; `None` then.
+    /// Writes a checkpoint, updates [`LAST`] and removes old ones. On failure logs
+    /// and counts it and returns `None`.
     pub fn save(&mut self, checkpoint: &Checkpoint) -> Option<PathBuf> {
         match self.write(checkpoint) {
             Ok(path) => {
@@ -87,7 +86,7 @@ impl CheckpointFolder {
         };
         fs::create_dir_all(&self.dir).map_err(unusable)?;
         write_atomic(&path, &bytes).map_err(failed)?;
-        // The checkpoint is safe; what follows is for people and for the disk.
+        // The checkpoint is safe on disk; the alias and the cleanup may fail.
         if let Err(error) = point(&path, &self.dir.join(LAST), &bytes) {
             tracing::warn!(%error, "{LAST} still names an older checkpoint");
         }
@@ -98,8 +97,8 @@ impl CheckpointFolder {
     fn remove_old(&self, written: &Path) {
         let mut files = list(&self.dir);
         let newer = files.iter().position(|path| path == written).unwrap_or(0);
-        // This run has not been there: they are broken, or another run's, and
-        // would be taken for the newest.
+        // This run has not reached these updates yet: the files are corrupt or another
+        // run's, and would be mistaken for the newest.
         set_aside(&files[..newer]);
         for path in files.split_off(newer).into_iter().skip(self.keep) {
             if let Err(error) = fs::remove_file(&path) {
@@ -109,10 +108,10 @@ impl CheckpointFolder {
     }
 }
 
-/// Writes the weights that a training ends with; where.
+/// Writes the final weights of a training run; returns the path.
 ///
 /// # Errors
-/// When the disk does not take them.
+/// When the file cannot be written.
 pub fn write_final(dir: &Path, weights: &[u8]) -> Result<PathBuf, DurableError> {
     let path = dir.join(FINAL);
     write_atomic(&path, weights)?;
@@ -122,7 +121,7 @@ pub fn write_final(dir: &Path, weights: &[u8]) -> Result<PathBuf, DurableError> 
 /// Reads one file.
 ///
 /// # Errors
-/// Names the file and what is wrong with it.
+/// Names the file and the problem.
 pub fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let name = path.display().to_string();
     match fs::read(path) {
@@ -131,11 +130,11 @@ pub fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
     }
 }
 
-/// The newest checkpoint that can be used; `None` where there is none at all.
-/// Each that is passed over is logged with its reason.
+/// The newest valid checkpoint; `None` if there are no checkpoints. Logs each file
+/// that it skips, with the reason.
 ///
 /// # Errors
-/// [`CheckpointError::NoneUsable`] when there are files and all are broken.
+/// [`CheckpointError::NoneUsable`] when there are files and all are invalid.
 pub fn load_newest(dir: &Path) -> Result<Option<Found>, CheckpointError> {
     let mut files = list(dir);
     let last = dir.join(LAST);
@@ -173,7 +172,7 @@ pub fn load_newest(dir: &Path) -> Result<Option<Found>, CheckpointError> {
     }
 }
 
-/// Takes files out of the numbering (`….aside`) without removing them.
+/// Renames files (`….aside`) so that they no longer count as checkpoints.
 fn set_aside(files: &[PathBuf]) {
     for path in files {
         let mut name = path.clone().into_os_string();
@@ -189,7 +188,7 @@ fn set_aside(files: &[PathBuf]) {
     }
 }
 
-/// Gives `path` a second name, replacing what had it.
+/// Makes `name` an alias of `path`, replacing an existing one.
 fn point(path: &Path, name: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = name.with_extension("link");
     let _ = fs::remove_file(&temporary);
@@ -197,7 +196,7 @@ fn point(path: &Path, name: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|()| fs::rename(&temporary, name))
         .is_ok()
     {
-        // Renaming onto another name of the same file leaves both.
+        // Renaming one hard link onto another of the same file keeps both.
         let _ = fs::remove_file(&temporary);
         return Ok(());
     }
@@ -208,7 +207,7 @@ fn file_name(updates: u64) -> String {
     format!("update-{updates:08}.safetensors")
 }
 
-/// The updates in the name of a numbered checkpoint.
+/// The number of updates in a checkpoint's file name.
 pub(crate) fn number(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
     name.strip_prefix("update-")?

@@ -1,10 +1,10 @@
-//! Checkpoints by HTTP: `GET /checkpoints` lists them as JSON, `GET
-//! /checkpoints/NAME` gives one, with ranges and a strong ETag, the content's
-//! SHA-256.
+//! Checkpoints over HTTP: `GET /checkpoints` lists them as JSON, `GET
+//! /checkpoints/NAME` returns one, with range support and a strong ETag, the
+//! content's SHA-256.
 //!
-//! Names and digests are ours; bytes and ranges are `tower_http`'s, which is
-//! given the file that was opened, not its name: what a download began with is
-//! what it ends with.
+//! This module resolves names and digests; `tower_http` serves bytes and ranges from
+//! the opened file, not from its name, so that a download always ends with the file it
+//! started with.
 
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::checkpoint::files::{CheckpointFiles, FilesError, Opened};
 
 type Files = Arc<CheckpointFiles>;
 
-/// The routes under `/checkpoints`; who may ask is `proto::transport::http`'s to decide.
+/// The routes under `/checkpoints`; `proto::transport::http` controls access.
 pub fn router(files: Files) -> Router {
     Router::new()
         .route("/checkpoints", get(list))
@@ -76,10 +76,10 @@ async fn send(opened: Opened, mut request: Request) -> Response {
     }
     let headers = request.headers_mut();
     if headers.contains_key(IF_RANGE) && !names(headers, &IF_RANGE, &etag) {
-        // A part of other bytes cannot be continued: the whole file then.
+        // The client's part belongs to other contents: send the whole file.
         headers.remove(RANGE);
     }
-    // The digest has decided; times, which can repeat, do not.
+    // The digest decides; modification times can repeat.
     for decided in [
         IF_NONE_MATCH,
         IF_RANGE,
@@ -97,7 +97,7 @@ async fn send(opened: Opened, mut request: Request) -> Response {
     headed(response, &opened, &etag)
 }
 
-/// Whether a conditional header names this strong ETag (or any, `*`).
+/// Whether a conditional header matches this strong ETag (or any, `*`).
 fn names(headers: &HeaderMap, header: &HeaderName, etag: &str) -> bool {
     let values = headers.get_all(header).iter();
     let mut tags = values
@@ -203,7 +203,7 @@ mod tests {
             assert_eq!(found.map(|v| v.to_str().unwrap()), content_range, "{shown}");
             assert_eq!(response.headers()[ETAG], own.as_str(), "{shown}");
         }
-        // Other bytes under the same name: the part that is there is worth nothing.
+        // The name now has other contents: the client's part is useless.
         let next = served.dir.path().join("next");
         fs::write(&next, b"9876543210").unwrap();
         fs::rename(next, served.dir.path().join("best.safetensors")).unwrap();

@@ -1,4 +1,4 @@
-//! Sends a checkpoint in chunks, from an offset on.
+//! Sends a checkpoint in chunks, starting at an offset.
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
@@ -9,8 +9,8 @@ use tonic::Status;
 
 use crate::checkpoint::files::{CheckpointFiles, FilesError, Opened};
 
-/// The file that was asked for, and where to begin: behind the part that is
-/// there already if that part's file still is, else at the beginning.
+/// Opens the requested file and returns the offset to start at: the length of the
+/// receiver's partial file if that file still exists, else 0.
 ///
 /// # Errors
 /// When there is no such file.
@@ -29,7 +29,7 @@ pub fn open(
 }
 
 /// Sends the chunks from `offset` on; blocks while the receiver is slower. A
-/// receiver that has all bytes gets one chunk without any.
+/// receiver that already has all bytes gets one empty chunk.
 pub fn send(opened: Opened, offset: u64, out: &mpsc::Sender<Result<Chunk, Status>>) {
     let name = opened.info.name.clone();
     if let Err(error) = chunks(opened, offset, |chunk| out.blocking_send(Ok(chunk)).is_ok()) {
@@ -89,7 +89,7 @@ mod tests {
             (part(7, sha256), 7),
             (part(CHUNK_BYTES_MAX as u64, sha256), CHUNK_BYTES_MAX as u64),
             (part(whole, sha256), whole),
-            // Another file, or more than there is: from the beginning.
+            // Another file, or an offset beyond the end: from the start.
             (part(7, [1; 32]), 0),
             (part(whole + 1, sha256), 0),
         ] {

@@ -1,4 +1,4 @@
-//! Resume is exact, damage is noticed, other runs are refused.
+//! Resume is exact, corruption is detected, other runs are refused.
 
 use std::fs;
 
@@ -106,7 +106,7 @@ fn damage_is_named() {
         "{}",
         reason(&flipped)
     );
-    // The metadata is covered as well.
+    // The hash covers the metadata as well.
     let text = String::from_utf8_lossy(&good[..4000]).into_owned();
     let at = text.find("run-1").unwrap();
     let mut renamed = good.clone();
@@ -122,14 +122,14 @@ proptest! {
         static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
         let good = GOOD.get_or_init(|| bytes_of(&trained(0)));
         let mut bytes = good.clone();
-        // Half of the damage falls on the header, which is small.
+        // Half of the corruptions hit the header, which is small.
         let place = if with % 2 == 0 { at.index(bytes.len()) } else { at.index(3000) };
         if cut {
             bytes.truncate(place);
         } else {
             bytes[place] = with.wrapping_add(u8::from(bytes[place] == with));
         }
-        // What is read after all (white space differs) is what was written.
+        // A corruption that is still accepted (changed white space) must not change the contents.
         if let Ok(read) = Checkpoint::from_bytes(&bytes, "x") {
             prop_assert!(!cut);
             prop_assert!(&read.to_bytes().unwrap() == good);
@@ -176,14 +176,14 @@ fn the_folder_keeps_the_newest_and_passes_over_broken_ones() {
     assert_eq!(names().len(), 3);
     let bytes = fs::read(dir.path().join(numbered(4))).unwrap();
     assert_eq!(fs::read(dir.path().join(LAST)).unwrap(), bytes);
-    // The newest is cut in half (`last` is the same file): the one before is used.
+    // Truncates the newest (`last` is the same file): the one before is used.
     fs::write(dir.path().join(numbered(4)), &bytes[..bytes.len() / 2]).unwrap();
     let found = load_newest(dir.path()).unwrap().unwrap();
     assert_eq!(
         (found.checkpoint.record.updates, found.refused.len()),
         (3, 1)
     );
-    // Going on from 3: what is ahead of the run does not count as its newest.
+    // Resumed from 3: files with more updates do not count as the newest.
     let mut resumed = trainer(&config);
     found.checkpoint.restore(&mut resumed, "{}").unwrap();
     assert!(

@@ -1,59 +1,51 @@
-//! The limiter: one ledger of rows inserted and sampled over all shards.
+//! The rate limiter: one account of rows inserted and sampled over all shards.
 //!
 //! Reverb's algebra (Cassirer et al. 2021, §3.3). With SPI samples per insert
 //! and a tolerance of T rows, error = inserts · SPI − samples stays within
 //! ±T · SPI: sampling n rows needs error − n ≥ −T · SPI, inserting needs
-//! error ≤ T · SPI. Shards learn what they may insert as *limits*, absolute
-//! numbers per life of a shard that only rise; the part not used yet is
-//! *outstanding*, and all of it together stays within the *allowance*.
+//! error ≤ T · SPI. Shards receive what they may insert as *limits*, absolute
+//! numbers per incarnation of a shard that only increase; the unused part is
+//! *outstanding*, and the sum over all shards stays within the *allowance*.
 //!
-//! Three things are ours, because shards die and come back:
-//! - A life that the ledger sees for the first time counts from what that life
-//!   has inserted by then: credit came from no one else, so those rows were
-//!   charged by a learner before this one.
+//! Three rules extend it, because shards fail and return:
+//! - An incarnation that the limiter sees for the first time starts at its number of
+//!   inserts so far: only a learner grants credit, so an earlier learner charged
+//!   those rows.
 //! - Once the store was warm, inserts that bring it back up to `min_rows` after
-//!   a loss are granted and not charged: charged, they would let loose a burst
-//!   of samples from few rows; not granted, they would block for good. Only
-//!   rows that add to what is held do so: where the shards that are left are
-//!   too small for `min_rows`, they go on at the usual ratio.
-//! - While there are too few rows to sample, each living shard may take at
-//!   least one batch, so that credit lying on an idle shard blocks nobody.
+//!   a loss are granted and not charged: charging them would allow a burst of
+//!   samples from few rows; refusing them would block for good. Only rows that
+//!   increase the number held count as a refill: if the remaining shards are
+//!   too small for `min_rows`, they continue at the usual ratio.
+//! - While there are too few rows to sample, each live shard may take at
+//!   least one batch, so that unused credit of an idle shard blocks nobody.
 
 use common::config::Config;
 use serde::{Deserialize, Serialize};
 
-/// Rows into and out of the shards.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RowTotals {
-    /// Rows in the shards that respond.
     pub rows: u64,
-    /// Rows inserted so far.
     pub inserted: u64,
-    /// Rows sampled so far.
     pub sampled: u64,
-    /// Their ratio.
     pub samples_per_insert: f64,
-    /// Why a side waits, or "open".
+    /// Why inserting or sampling is blocked, or "open".
     pub limiter: String,
-    /// Sampling, inserting: whether the limiter or missing rows block it now.
+    /// Whether the limiter or missing rows block (sampling, inserting) now.
     #[serde(skip)]
     pub blocked: (bool, bool),
 }
 
-/// What the ledger has to keep to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Rows sampled per row inserted.
     pub samples_per_insert: f64,
-    /// T, in rows inserted.
+    /// T, in inserted rows.
     pub tolerance: u64,
-    /// Rows before the first sample.
+    /// Rows required before the first sample.
     pub min_rows: u64,
-    /// Rows sampled at a time.
+    /// Rows per sampled batch.
     pub batch: u64,
-    /// Largest batch that a writer inserts; shards take it whole or not at all.
+    /// Largest batch that a writer inserts; shards accept it whole or not at all.
     pub batch_rows: u64,
-    /// Number of shards.
     pub shards: usize,
 }
 
@@ -77,8 +69,8 @@ impl Limits {
     }
 
     /// Rows that the range 2T must hold. Blocked sampling leaves an allowance
-    /// above 2T − batch/SPI; even when the other shards sit on their shares of
-    /// 2T/shards, the rest must take a batch.
+    /// above 2T − batch/SPI; even when the other shards do not use their shares of
+    /// 2T/shards, the rest must accept a batch.
     fn range_min(&self) -> u64 {
         let sample = (as_f64(self.batch) / self.samples_per_insert).ceil();
         let shards = self.shards as u64;
@@ -86,29 +78,26 @@ impl Limits {
     }
 }
 
-/// Settings under which sampling and inserting could wait for each other.
+/// Settings under which sampling and inserting could block each other for ever.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LedgerError {
-    /// The range is too narrow.
     #[error(
         "replay.error_buffer = {} rows would deadlock: twice the tolerance must hold {} rows, shards ({}) × (actor.batch_rows {} + learner.batch {} / replay.samples_per_insert {} + {}); use replay.error_buffer = {} or more",
         .0.tolerance, .0.range_min(), .0.shards, .0.batch_rows, .0.batch, .0.samples_per_insert, .0.shards,
         .0.range_min().div_ceil(2)
     )]
     Range(Limits),
-    /// There is nothing to sample from.
     #[error("there are no shards; name at least one in cluster.shards")]
     NoShards,
 }
 
-/// What a shard says about itself.
+/// A shard's report about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// Which life of the shard.
     pub incarnation: u64,
     /// Rows that it holds.
     pub rows: u64,
-    /// Rows inserted in this life.
+    /// Rows inserted in this incarnation.
     pub inserted: u64,
 }
 
@@ -122,11 +111,11 @@ struct Account {
     rows: u64,
     #[serde(skip)]
     alive: bool,
-    /// Its last inserts took the place of older rows.
+    /// Its last inserts replaced older rows.
     #[serde(skip)]
     full: bool,
-    /// It reported to this learner. The books of one before may tell of another shard that
-    /// had this place, whose lives say nothing about the order of those here.
+    /// Whether it reported to this learner. A restored state may describe another shard that
+    /// had this index, whose incarnations do not compare with those seen here.
     #[serde(skip)]
     met: bool,
 }
@@ -137,30 +126,30 @@ impl Account {
     }
 }
 
-/// The ledger; see the module.
+/// The limiter's state; see the module.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     limits: Limits,
     books: Books,
 }
 
-/// What a checkpoint keeps of a ledger.
+/// A checkpoint's copy of the limiter's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Books {
     accounts: Vec<Account>,
-    /// Inserts that count against the ratio.
+    /// Inserts that count towards the ratio.
     charged: u64,
-    /// Inserts that made up for a loss.
+    /// Inserts that refilled the store after a loss.
     refilled: u64,
     samples: u64,
     warm: bool,
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// An empty rate limiter.
     ///
     /// # Errors
-    /// [`LedgerError::Range`] for limits that would deadlock, with the numbers.
+    /// [`LedgerError::Range`] for limits that could deadlock, with the numbers.
     pub fn new(limits: Limits) -> Result<Self, LedgerError> {
         if limits.shards == 0 {
             return Err(LedgerError::NoShards);
@@ -178,14 +167,14 @@ impl Ledger {
         })
     }
 
-    /// What a checkpoint keeps.
+    /// The state to save in a checkpoint.
     #[must_use]
     pub fn books(&self) -> &Books {
         &self.books
     }
 
-    /// Goes on from a checkpoint; shards count as dead until they report. Where
-    /// the number of shards changed, only totals are taken over.
+    /// Restores a checkpoint's state; shards count as unreachable until they report. If
+    /// the number of shards changed, only the totals are restored.
     pub fn restore(&mut self, books: &Books) {
         let accounts = if books.accounts.len() == self.limits.shards {
             books.accounts.clone()
@@ -198,8 +187,8 @@ impl Ledger {
         };
     }
 
-    /// Takes note of a living shard's report. One that a later life has
-    /// overtaken is ignored.
+    /// Records a live shard's report. Ignores reports of an incarnation that a later one
+    /// has replaced.
     pub fn observe(&mut self, shard: usize, report: Report) {
         let needed = self.rows_needed();
         let others = self.rows_besides(shard);
@@ -218,7 +207,7 @@ impl Ledger {
         let new = report.inserted.saturating_sub(account.inserted);
         account.inserted += new;
         account.limit = account.limit.max(account.inserted);
-        // A shard that comes back brings rows that no insert made up for.
+        // The rows of a shard that returns need no inserts to refill them.
         let known = if account.alive { account.rows } else { 0 };
         let before = known.max(report.rows.saturating_sub(new));
         let added = report.rows.saturating_sub(before);
@@ -230,7 +219,7 @@ impl Ledger {
         self.books.warm |= self.rows() >= self.limits.min_rows;
     }
 
-    /// Splits new inserts into those that count and those that fill a gap.
+    /// Splits new inserts into charged ones and refills.
     fn charge(&mut self, new: u64, added: u64, rows_before: u64, rows_needed: u64) {
         let limits = &self.limits;
         let free = if self.books.warm {
@@ -242,7 +231,7 @@ impl Ledger {
             };
             added.min(deficit).max(new.min(granted))
         } else {
-            // Rows lost before the first sample do not count twice.
+            // Rows lost before the first sample are not charged twice.
             let room = limits
                 .min_rows
                 .max(limits.tolerance)
@@ -253,17 +242,17 @@ impl Ledger {
         self.books.charged += new - free;
     }
 
-    /// A shard that does not answer: its rows and its outstanding credit no
-    /// longer count.
+    /// Marks a shard as unreachable: its rows and its outstanding credit no longer
+    /// count.
     pub fn lost(&mut self, shard: usize) {
         if let Some(account) = self.books.accounts.get_mut(shard) {
             account.alive = false;
         }
     }
 
-    /// (life, limit) to tell a shard now: its limit is raised to an equal share
-    /// of the allowance as far as the others left any. `(0, 0)` before its
-    /// first report.
+    /// (incarnation, limit) to send to a shard: raises its limit to an equal share
+    /// of the allowance, as far as the others left any. `(0, 0)` before its first
+    /// report.
     pub fn grant(&mut self, shard: usize) -> (u64, u64) {
         let full = self.books.accounts.get(shard).is_some_and(|a| a.full);
         let allowance = if full && self.books.warm {
@@ -273,9 +262,9 @@ impl Ledger {
         };
         let living = self.books.accounts.iter().filter(|a| a.alive);
         let outstanding: u64 = living.map(Account::outstanding).sum();
-        // Shares of all shards, not of the living ones, and never of more than
-        // the range: what a shard once got and sits on must leave the others
-        // what `range_min` promises them.
+        // Shares of all shards, not only of the live ones, and never of more than
+        // the range: unused credit of one shard must leave the others what
+        // `range_min` guarantees them.
         let most = allowance.min(self.limits.tolerance.saturating_mul(2));
         let share = most.div_ceil(self.limits.shards as u64);
         let free = allowance.saturating_sub(outstanding);
@@ -295,7 +284,7 @@ impl Ledger {
         (account.incarnation, account.limit)
     }
 
-    /// Takes `rows` samples if the limiter allows them.
+    /// Takes `rows` samples if the limiter allows it.
     #[must_use]
     pub fn try_sample(&mut self, rows: u64) -> bool {
         let allowed = self.sampling_blocked(rows).is_none();
@@ -305,12 +294,12 @@ impl Ledger {
         allowed
     }
 
-    /// Gives back samples that were taken and not delivered.
+    /// Returns samples that were taken and not delivered.
     pub fn unsample(&mut self, rows: u64) {
         self.books.samples = self.books.samples.saturating_sub(rows);
     }
 
-    /// Rows that may be inserted from now on, those outstanding included.
+    /// Rows that may be inserted from now on, including outstanding ones.
     #[must_use]
     pub fn allowance(&self) -> u64 {
         let deficit = self.limits.min_rows.saturating_sub(self.rows());
@@ -328,7 +317,7 @@ impl Ledger {
     fn ratio(&self) -> u64 {
         let limits = &self.limits;
         let rows = (limits.bound() - self.error()) / limits.samples_per_insert;
-        // 1e-9 of a row: a ratio such as 0.1 has no exact form.
+        // 1e-9 of a row: a ratio such as 0.1 has no exact binary form.
         as_u64((rows + 1e-9).max(0.0).floor())
     }
 
@@ -338,7 +327,7 @@ impl Ledger {
         as_f64(self.books.charged) * self.limits.samples_per_insert - as_f64(self.books.samples)
     }
 
-    /// Rows in the living shards.
+    /// Rows in the live shards.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows_besides(usize::MAX)
@@ -354,7 +343,7 @@ impl Ledger {
         others.map(|(_, a)| a.rows).sum()
     }
 
-    /// Rows inserted so far, those that made up for a loss included.
+    /// Rows inserted so far, refills included.
     #[must_use]
     pub fn inserted(&self) -> u64 {
         self.books.charged + self.books.refilled
@@ -372,7 +361,7 @@ impl Ledger {
         as_f64(self.books.samples) / as_f64(self.books.charged.max(1))
     }
 
-    /// The totals now.
+    /// The current totals.
     #[must_use]
     pub fn totals(&self) -> RowTotals {
         RowTotals {
@@ -385,14 +374,14 @@ impl Ledger {
         }
     }
 
-    /// Why a side is blocked, with the numbers; sampling first.
+    /// Why sampling or else inserting is blocked, with the numbers.
     #[must_use]
     pub fn why_blocked(&self) -> Option<String> {
         self.sampling_blocked(self.limits.batch)
             .or_else(|| self.inserting_blocked())
     }
 
-    /// Whether sampling a batch and inserting a row are blocked.
+    /// Whether (sampling a batch, inserting a row) is blocked.
     #[must_use]
     pub fn blocked(&self) -> (bool, bool) {
         (
@@ -457,7 +446,7 @@ impl Ledger {
         self.limits.batch.min(self.limits.min_rows).max(1)
     }
 
-    /// What is granted to all shards together while there are too few rows.
+    /// The total granted to all shards while there are too few rows.
     fn smallest_grant(&self) -> u64 {
         self.limits.batch_rows * self.limits.shards as u64
     }

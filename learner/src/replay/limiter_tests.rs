@@ -1,5 +1,4 @@
-//! Scripts with numbers worked out by hand, and a simulation of everything that
-//! dies.
+//! Scenarios with hand-computed numbers, and a simulation with failures of every part.
 
 use super::*;
 use proptest::prelude::*;
@@ -23,7 +22,7 @@ fn report(incarnation: u64, rows: u64, inserted: u64) -> Report {
     }
 }
 
-/// Both shards alive and empty, in their first life.
+/// Both shards alive and empty, in their first incarnation.
 fn ledger(limits: Limits) -> Ledger {
     let mut ledger = Ledger::new(limits).unwrap();
     (0..limits.shards).for_each(|shard| ledger.observe(shard, report(1, 0, 0)));
@@ -49,7 +48,7 @@ fn a_script_of_inserts_and_samples() {
     l.observe(1, report(1, 1, 1));
     // error 6 · 2 − 0 = 12; (20 − 12) / 2 = 4 rows, 4 of them outstanding on shard 1.
     assert_eq!((l.error(), l.allowance(), l.grant(0)), (12.0, 4, (1, 5)));
-    // 12 − 8 · 4 = −20 is the last that is allowed.
+    // 12 − 8 · 4 = −20 is the last allowed value.
     for sampled in 1..=8_u64 {
         assert!(l.try_sample(4), "{sampled}");
     }
@@ -82,16 +81,16 @@ fn a_dead_shards_credit_returns_to_the_pool() {
     let mut l = ledger(limits(1.0, 10, 2, 1));
     assert_eq!((l.grant(0), l.grant(1)), ((1, 5), (1, 5)));
     l.observe(0, report(1, 5, 5));
-    // 5 rows are allowed and lie on shard 1, which says nothing.
+    // 5 rows are allowed and granted to shard 1, which does not respond.
     assert_eq!((l.allowance(), l.grant(0)), (5, (1, 5)));
     l.lost(1);
     assert_eq!(l.grant(0), (1, 8));
-    // It is back in a new life: its credit starts at zero.
+    // It returns in a new incarnation: its credit starts at zero.
     l.observe(1, report(2, 0, 0));
     assert_eq!(l.grant(1), (2, 2));
     l.observe(1, report(2, 2, 2));
     assert_eq!((l.inserted(), l.error()), (7, 7.0));
-    // A late report of the life before changes nothing.
+    // A late report of the earlier incarnation changes nothing.
     l.observe(1, report(1, 99, 99));
     assert_eq!((l.rows(), l.inserted()), (7, 7));
 }
@@ -105,7 +104,7 @@ fn a_loss_is_refilled_without_a_burst_and_without_a_block() {
     assert_eq!((l.error(), l.allowance()), (400.0, 0));
     (0..50).for_each(|_| assert!(l.try_sample(8)));
     assert_eq!((l.error(), l.allowance()), (0.0, 20));
-    // Shard 1 comes back empty: 60 rows are left, sampling goes on.
+    // Shard 1 returns empty: 60 rows are left, sampling continues.
     l.lost(1);
     assert_eq!((l.rows(), l.allowance()), (60, 20 + 40));
     assert!(l.try_sample(8));
@@ -117,12 +116,12 @@ fn a_loss_is_refilled_without_a_burst_and_without_a_block() {
     l.observe(1, report(2, 30, 30));
     assert_eq!((l.error(), l.allowance(), l.rows()), (0.0, 20 + 10, 90));
     l.observe(1, report(2, 55, 55));
-    // 10 of the 25 fill the gap, 15 count.
+    // 10 of the 25 are refills, 15 are charged.
     assert_eq!((l.error(), l.allowance(), l.rows()), (60.0, 5, 115));
     assert_eq!(l.inserted(), 175);
 }
 
-/// `min_rows` is more than the shard that is left can hold.
+/// `min_rows` exceeds the capacity of the remaining shard.
 #[test]
 fn shards_too_small_for_a_refill_go_on_at_the_ratio() {
     let mut w = World::new(limits(4.0, 20, 100, 8), 60);
@@ -145,7 +144,7 @@ fn shards_too_small_for_a_refill_go_on_at_the_ratio() {
         drift.abs() <= 168.0,
         "{inserted} inserted, {sampled} sampled"
     );
-    // An empty shard comes back: the 40 rows that were missing do not count.
+    // An empty shard returns: the 40 missing rows are not charged.
     w.shards[1].alive = true;
     (
         w.shards[1].incarnation,
@@ -168,14 +167,14 @@ fn a_life_seen_for_the_first_time_counts_from_there() {
     assert!(l.try_sample(8));
     l.observe(0, report(7, 5000, 150_003));
     assert_eq!(l.inserted(), 3);
-    // The learner stops and goes on: what was inserted meanwhile counts.
+    // The learner restarts: inserts in the meantime count.
     let mut later = Ledger::new(limits(5.0, 20, 100, 8)).unwrap();
     let saved = serde_json::to_string(l.books()).unwrap();
     later.restore(&serde_json::from_str(&saved).unwrap());
     assert_eq!((later.rows(), later.sampled()), (0, 8));
     later.observe(0, report(7, 5000, 150_010));
     assert_eq!((later.inserted(), later.error()), (10, 42.0));
-    // Another number of shards: the totals go on.
+    // Another number of shards: only the totals are kept.
     let mut wider = Ledger::new(Limits {
         shards: 3,
         ..limits(5.0, 20, 100, 8)
@@ -196,14 +195,14 @@ fn shards_that_changed_places_get_credit_under_a_resumed_learner() {
     let mut l = Ledger::new(before.limits).unwrap();
     let saved = serde_json::to_string(before.books()).unwrap();
     l.restore(&serde_json::from_str(&saved).unwrap());
-    // The configuration names them the other way round now.
+    // The configuration now lists them in the reverse order.
     l.observe(0, report(20, 3, 3));
     l.observe(1, report(10, 4, 4));
     assert_eq!((l.rows(), l.allowance()), (7, 10));
     assert_eq!((l.grant(0), l.grant(1)), ((20, 8), (10, 9)));
     l.observe(1, report(10, 5, 5));
     assert_eq!(l.inserted(), before.inserted() + 1);
-    // Late words of a life before those are still ignored.
+    // Late reports of earlier incarnations are still ignored.
     l.observe(0, report(19, 99, 99));
     assert_eq!(l.rows(), 8);
 }
@@ -243,8 +242,8 @@ fn a_range_that_would_deadlock_is_refused_with_its_numbers() {
     assert!(Ledger::new(defaults).is_ok());
 }
 
-/// A shard as the replay server has it: batches whole or not at all, the oldest
-/// rows go first.
+/// A shard as the replay server implements it: accepts a batch whole or not at all,
+/// drops the oldest rows first.
 #[derive(Clone, Copy, Default)]
 struct Shard {
     alive: bool,
@@ -324,7 +323,7 @@ impl World {
             200..=240 => {
                 let _ = self.ledger.try_sample(batch);
             }
-            // A crash, with or without a disk; and a cable.
+            // A crash, with or without a disk, and a network failure.
             241..=244 => self.shards[k].alive = false,
             245..=247 => {
                 let s = &mut self.shards[k];
@@ -348,7 +347,7 @@ impl World {
         }
     }
 
-    /// Everything is up, everybody tries: rows sampled until nothing moves.
+    /// All shards are up and everyone tries: rows sampled until nothing moves.
     fn fair_rounds(&mut self, rounds: usize, only: Option<usize>) -> u64 {
         let (before, batch) = (self.ledger.sampled(), self.limits.batch);
         for _ in 0..rounds {
@@ -408,9 +407,8 @@ proptest! {
             w.step(event, k, rows);
             let error = w.ledger.error();
             prop_assert!(error >= -limits.bound() - 1e-6, "below: {error}");
-            // Above the tolerance only: the rows of the warm-up, a refill that a
-            // returning shard made needless, one batch each, and what shards used
-            // while cut off.
+            // Allowed above the tolerance: the rows of the warm-up, a refill made needless by
+            // a returning shard, one batch each, and the inserts of disconnected shards.
             let least = limits.batch_rows * limits.shards as u64;
             let rows = limits.tolerance.max(limits.min_rows) + limits.min_rows + least + w.unaccounted;
             prop_assert!(error <= as_f64(rows) * spi + 1e-6, "above: {error}, {rows} rows × {spi}");
@@ -422,7 +420,7 @@ proptest! {
         prop_assert!(more > 0, "stuck: {:?} {:?}", w.ledger.why_blocked(), w.ledger);
     }
 
-    /// With a tolerance that takes the one batch that each shard gets at first.
+    /// With a tolerance that includes the one batch that each shard is granted first.
     #[test]
     fn without_deaths_all_credit_stays_within_the_allowance(
         limits in any_limits(),

@@ -1,4 +1,4 @@
-//! New priorities on their way back to the shards: small, never waited for.
+//! Sends new priorities back to the shards, without blocking training.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,36 +14,34 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// Batches of priorities that may wait; more are dropped and counted.
+/// Queued batches of priorities; further ones are dropped and counted.
 const QUEUE: usize = 64;
 /// Attempts per update: it is idempotent.
 const RETRIES: usize = 2;
 
-/// What became of priorities so far.
+/// Totals of priority updates.
 #[derive(Debug, Default)]
 pub struct PriorityCounts {
-    /// Rows that have their new priority.
+    /// Rows whose priority was updated.
     pub applied: AtomicU64,
-    /// Rows that were gone.
+    /// Rows that the shard no longer held.
     pub stale: AtomicU64,
-    /// Rows whose priority was dropped: queue full or shard dead.
+    /// Rows whose priority was dropped: queue full or shard unreachable.
     pub dropped: AtomicU64,
 }
 
-/// One reading of [`PriorityCounts`].
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct PriorityTotals {
-    /// New priorities that reached their row.
     #[serde(skip)]
     pub applied_priorities: u64,
-    /// New priorities for rows that were gone.
+    /// New priorities for rows that the shard no longer held.
     pub stale_priorities: u64,
-    /// New priorities dropped on the way.
+    /// New priorities dropped before reaching a shard.
     pub dropped_priorities: u64,
 }
 
 impl PriorityCounts {
-    /// The totals now.
+    /// The current totals.
     #[must_use]
     pub fn totals(&self) -> PriorityTotals {
         PriorityTotals {
@@ -54,7 +52,7 @@ impl PriorityCounts {
     }
 }
 
-/// Where the train thread leaves its priorities.
+/// The train thread's end of the queue.
 #[derive(Debug, Clone)]
 pub struct PrioritySink {
     queue: mpsc::Sender<Vec<(RowKey, f32)>>,
@@ -62,7 +60,7 @@ pub struct PrioritySink {
 }
 
 impl PrioritySink {
-    /// Hands over a batch; drops and counts it when the shards do not keep up.
+    /// Queues a batch; drops and counts it if the shards do not keep up.
     pub fn push(&self, priorities: Vec<(RowKey, f32)>) {
         let rows = priorities.len() as u64;
         if self.queue.try_send(priorities).is_err() {
@@ -71,7 +69,7 @@ impl PrioritySink {
     }
 }
 
-/// The queue and the task that empties it; the task ends when all sinks are gone.
+/// The queue and the task that drains it; the task ends when all sinks are gone.
 pub fn priorities(
     hello: Hello,
     clients: Vec<ReplayClient<Channel>>,
@@ -84,7 +82,7 @@ pub fn priorities(
     };
     let task_counts = Arc::clone(&counts);
     let task = async move {
-        // A queue per shard: one that hangs holds up its own priorities only.
+        // A queue per shard: a slow shard delays only its own priorities.
         let mut senders = Vec::new();
         let mut tasks = JoinSet::new();
         for (shard, client) in clients.into_iter().enumerate() {
@@ -114,7 +112,7 @@ pub fn priorities(
     (sink, counts, task)
 }
 
-/// One update per shard and life.
+/// One update per shard and incarnation.
 fn route(hello: &Hello, batch: &[(RowKey, f32)]) -> Vec<(usize, PriorityUpdate)> {
     let mut by_shard: BTreeMap<(u32, u64), Vec<SlotPriority>> = BTreeMap::new();
     for (key, td_error) in batch {

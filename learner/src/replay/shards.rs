@@ -1,5 +1,5 @@
-//! What the learner knows of its shards: links, masses and the ledger, behind
-//! one lock that is never held across a wait.
+//! The learner's view of its shards: clients, priority sums and the rate limiter,
+//! behind one lock that is never held across an await.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,19 +11,19 @@ use tokio::sync::Notify;
 
 use crate::replay::limiter::{Ledger, Report};
 
-/// Between two warnings about a shard that does not answer.
+/// Interval between warnings about a shard that does not respond.
 const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// One shard as last heard of.
+/// The last known state of one shard.
 #[derive(Debug, Clone)]
 struct Link {
     address: String,
     alive: bool,
-    /// Whether it was ever heard of: the first answer is no return.
+    /// Whether it has ever responded: the first response is not a recovery.
     met: bool,
-    /// When it answered last; at first, when the learner began.
-    heard: Instant,
-    /// Warnings while it does not answer.
+    /// When it last responded; until then, when the learner started.
+    last_response: Instant,
+    /// Throttles warnings while it does not respond.
     silence: Throttle,
     /// Why the last call failed.
     why: String,
@@ -37,26 +37,22 @@ struct State {
     ledger: Ledger,
 }
 
-/// Which shards respond.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ShardTotals {
-    /// Shards that respond.
     pub shards_alive: usize,
-    /// Shards of the run.
     pub shards: usize,
-    /// Whether each of them responds, in the order of their numbers.
+    /// Whether each of them responds, in shard order.
     #[serde(skip)]
     pub shards_up: Vec<bool>,
 }
 
-/// How a batch is spread over the shards.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Allocation {
-    /// Rows to draw per shard; 0 for those left out.
+    /// Rows to draw per shard; 0 for skipped ones.
     pub rows: Vec<usize>,
-    /// The share of the mass that each shard was given: part of the proposal.
+    /// Each shard's share of the priority sum: part of the proposal.
     pub shares: Vec<f64>,
-    /// Rows in the living shards.
+    /// Rows in the live shards.
     pub total_rows: u64,
 }
 
@@ -64,19 +60,19 @@ pub struct Allocation {
 #[derive(Debug)]
 pub struct Store {
     state: Mutex<State>,
-    /// Something changed that a waiting sampler should look at.
+    /// Signals a change to waiting samplers.
     changed: Notify,
 }
 
 impl Store {
-    /// Shards at these addresses, none heard of yet.
+    /// Shards at these addresses; none has responded yet.
     #[must_use]
     pub fn new(addresses: &[String], ledger: Ledger) -> Self {
         let link = |address: &String| Link {
             address: address.clone(),
             alive: false,
             met: false,
-            heard: Instant::now(),
+            last_response: Instant::now(),
             silence: Throttle::new(WARN_INTERVAL),
             why: String::new(),
             restarts: 0,
@@ -90,34 +86,32 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Plain numbers: a panic elsewhere leaves nothing half done.
+        // A panic elsewhere cannot leave the numbers half-updated.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something changed.
+    /// Waits for a change.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Number of shards, dead ones included.
+    /// Number of shards, including unreachable ones.
     #[must_use]
     pub fn shards(&self) -> usize {
         self.lock().links.len()
     }
 
-    /// Shards that answer.
+    /// Number of shards that respond.
     #[must_use]
     pub fn alive(&self) -> usize {
         self.lock().links.iter().filter(|l| l.alive).count()
     }
 
-    /// Whether this shard answers.
     #[must_use]
     pub fn is_alive(&self, shard: usize) -> bool {
         self.lock().links.get(shard).is_some_and(|l| l.alive)
     }
 
-    /// Which shards respond now.
     #[must_use]
     pub fn totals(&self) -> ShardTotals {
         let shards_up: Vec<bool> = self.lock().links.iter().map(|l| l.alive).collect();
@@ -136,26 +130,26 @@ impl Store {
             address: l.address.clone(),
             alive: l.alive,
             summary: l.summary,
-            silent_s: l.heard.elapsed().as_secs_f64(),
+            silent_s: l.last_response.elapsed().as_secs_f64(),
             why: l.why.clone(),
             restarts: l.restarts,
         };
         state.links.iter().map(link).collect()
     }
 
-    /// Reads or changes the ledger.
+    /// Reads or changes the rate limiter.
     pub fn with_ledger<T>(&self, f: impl FnOnce(&mut Ledger) -> T) -> T {
         f(&mut self.lock().ledger)
     }
 
-    /// (life, insert limit) to tell a shard with the next request.
+    /// (incarnation, insert limit) to send to a shard with the next request.
     pub fn grant(&self, shard: usize) -> (u64, u64) {
         self.lock().ledger.grant(shard)
     }
 
-    /// Takes note of an answer. A shard that was dead and answers again, or
-    /// answers under a new life, is said so once.
-    pub fn heard(&self, shard: usize, summary: ShardSummary) {
+    /// Records a response. Logs once when an unreachable shard responds again, or
+    /// when a shard responds in a new incarnation.
+    pub fn record_response(&self, shard: usize, summary: ShardSummary) {
         {
             let mut state = self.lock();
             let Some(link) = state.links.get_mut(shard) else {
@@ -178,7 +172,7 @@ impl Store {
             link.restarts += u32::from(renewed);
             (link.alive, link.met) = (true, true);
             link.silence.reset();
-            link.heard = Instant::now();
+            link.last_response = Instant::now();
             link.why.clear();
             link.summary = Some(summary);
             state.ledger.observe(
@@ -193,8 +187,8 @@ impl Store {
         self.changed.notify_waiters();
     }
 
-    /// Takes note of a call that failed; warns at once, and at intervals until the shard
-    /// answers again.
+    /// Records a failed call; warns at once, and then at intervals until the shard
+    /// responds again.
     pub fn lost(&self, shard: usize, why: &str) {
         let mut state = self.lock();
         let Some(link) = state.links.get_mut(shard) else {
@@ -202,7 +196,7 @@ impl Store {
         };
         why.clone_into(&mut link.why);
         if let Some(warning) = link.silence.warning(Instant::now()) {
-            let (address, silent_s) = (&link.address, link.heard.elapsed().as_secs());
+            let (address, silent_s) = (&link.address, link.last_response.elapsed().as_secs());
             match (link.met, warning.lasted) {
                 (false, _) => {
                     tracing::warn!(
@@ -238,11 +232,11 @@ impl Store {
         }
     }
 
-    /// Takes `batch` samples from the ledger and spreads them over the living
-    /// shards by mass, if there are any and the limiter allows it.
+    /// Takes `batch` samples from the rate limiter and spreads them over the live
+    /// shards by priority sum, if there are any and the limiter allows it.
     ///
     /// `point` in 0..1 places the first of `batch` equidistant marks on the line
-    /// of masses (systematic sampling): each shard's expected count is exactly
+    /// of priority sums (systematic sampling): each shard's expected count is exactly
     /// its share, with less variance than independent draws.
     pub fn allocate(&self, batch: usize, point: f64) -> Option<Allocation> {
         let mut state = self.lock();
@@ -266,13 +260,13 @@ impl Store {
         })
     }
 
-    /// Gives back samples that were taken and not delivered.
+    /// Returns samples that were taken and not delivered.
     pub fn unsample(&self, rows: usize) {
         self.lock().ledger.unsample(rows as u64);
     }
 }
 
-/// How many of `count` equidistant marks fall on each mass.
+/// How many of `count` equidistant marks fall on each priority sum.
 fn systematic(masses: &[f64], count: usize, point: f64) -> Vec<usize> {
     let total: f64 = masses.iter().sum();
     let mut rows = vec![0; masses.len()];
@@ -325,7 +319,7 @@ mod tests {
     fn marks_fall_in_proportion_and_never_on_nothing() {
         assert_eq!(systematic(&[1.0, 0.0, 3.0], 8, 0.5), [2, 0, 6]);
         assert_eq!(systematic(&[0.0, 2.0, 0.0], 5, 0.999_999), [0, 5, 0]);
-        // Over many points the mean is the share.
+        // Averaged over many points, each shard gets its share.
         let mut sum = [0; 3];
         for i in 0..1000 {
             for (s, n) in sum
@@ -346,10 +340,10 @@ mod tests {
     #[test]
     fn only_living_shards_are_sampled_and_the_ledger_is_asked() {
         let store = store();
-        assert!(store.allocate(32, 0.5).is_none(), "nobody was heard of");
-        store.heard(0, summary(0, 1, 60, 10.0));
+        assert!(store.allocate(32, 0.5).is_none(), "no shard has responded");
+        store.record_response(0, summary(0, 1, 60, 10.0));
         assert!(store.allocate(32, 0.5).is_none(), "60 rows are not 100");
-        store.heard(1, summary(1, 1, 60, 30.0));
+        store.record_response(1, summary(1, 1, 60, 30.0));
         let a = store.allocate(32, 0.5).unwrap();
         assert_eq!((a.rows, a.total_rows), (vec![8, 24, 0], 120));
         assert_eq!(a.shares, [0.25, 0.75, 0.0]);
@@ -363,7 +357,7 @@ mod tests {
         assert_eq!(store.with_ledger(|l| l.sampled()), 64);
         store.unsample(32);
         assert_eq!(store.with_ledger(|l| l.sampled()), 32);
-        store.heard(1, summary(1, 2, 0, 0.0));
+        store.record_response(1, summary(1, 2, 0, 0.0));
         assert_eq!(
             store.allocate(32, 0.5).unwrap().rows,
             [32, 0, 0],

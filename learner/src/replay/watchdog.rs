@@ -1,17 +1,17 @@
-//! Notices when rows neither come nor go.
+//! Detects stalls: neither inserts nor samples for some time.
 
 use std::time::Duration;
 
-/// So long without an insert or a sample is worth a line.
+/// Time without an insert or a sample until the first warning.
 const NOTICED: Duration = Duration::from_secs(30);
 
-/// Watches the ledger's totals. A limiter whose range is checked cannot block
-/// both sides; dead peers, full disks and mistakes of ours can.
+/// Watches the limiter's totals. A limiter with a validated range cannot block
+/// both sides; failed peers, full disks and bugs can.
 #[derive(Debug)]
 pub(crate) struct Standstill {
     totals: (u64, u64),
     since: Duration,
-    /// The next line comes after so long; twice as long each time.
+    /// Time until the next warning; doubles each time.
     next: Duration,
 }
 
@@ -24,8 +24,8 @@ impl Standstill {
         }
     }
 
-    /// Takes note of the totals at a moment; how long they have stood, where
-    /// that is worth a line.
+    /// Records the totals at a moment; returns how long they have not changed when a
+    /// warning is due.
     pub(crate) fn see(&mut self, inserted: u64, sampled: u64, now: Duration) -> Option<Duration> {
         if self.totals != (inserted, sampled) {
             *self = Self {
@@ -47,19 +47,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_is_told_again_after_twice_as_long_and_anew_after_a_move() {
+    fn a_stall_is_reported_at_doubling_intervals_and_progress_resets_them() {
         let mut watch = Standstill::new();
-        let told: Vec<u64> = (0..400)
+        let reported: Vec<u64> = (0..400)
             .filter(|&s| watch.see(7, 9, Duration::from_secs(s)).is_some())
             .collect();
-        assert_eq!(told, [30, 60, 120, 240]);
-        let told: Vec<u64> = (400..500)
+        assert_eq!(reported, [30, 60, 120, 240]);
+        let reported: Vec<u64> = (400..500)
             .filter(|&s| {
                 watch
                     .see(8, 9 + s.min(450), Duration::from_secs(s))
                     .is_some()
             })
             .collect();
-        assert_eq!(told, [480]);
+        assert_eq!(reported, [480]);
     }
 }

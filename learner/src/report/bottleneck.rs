@@ -1,32 +1,31 @@
-//! Who holds a run up, and what would help.
+//! Finds a run's bottleneck and suggests a remedy.
 
 use proto::messages::status::{ActorState, ActorStatus, LearnerStatus, ShardLink};
 use serde::Serialize;
 
-/// From this share of its time on, a side that waits is held up.
+/// A side that waits for at least this share of the time is held up.
 const HELD_UP: f64 = 0.3;
-/// From this share of its time on, a thread that works is busy.
+/// A thread that works for at least this share of the time is busy.
 const BUSY: f64 = 0.8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
-    /// Too few rows come.
+    /// Rows arrive too slowly.
     Actors,
-    /// Rows come faster than they are learned from.
+    /// Rows arrive faster than the learner trains on them.
     Learner,
     /// Both sides wait for each other.
     Limiter,
-    /// A shard that is away, or all of them.
+    /// One shard is unreachable, or all of them.
     Shards,
-    /// Nobody: no side waits much.
+    /// No side waits much.
     Nobody,
-    /// The run is over.
     Over,
 }
 
 impl Limit {
-    /// One word for people.
+    /// A word for display.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -40,11 +39,11 @@ impl Limit {
     }
 }
 
-/// Who holds a run up, why, and what would help.
+/// A run's bottleneck, the evidence, and a remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bottleneck {
     pub limit: Limit,
-    /// How that shows, with numbers.
+    /// The evidence, with numbers.
     pub why: String,
     pub advice: String,
 }
@@ -61,7 +60,7 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// Who holds up the run of this status.
+/// The bottleneck of a run with this status.
 #[must_use]
 pub fn bottleneck(s: &LearnerStatus) -> Bottleneck {
     if s.over {
@@ -74,7 +73,7 @@ pub fn bottleneck(s: &LearnerStatus) -> Bottleneck {
         .unwrap_or_else(|| waits(s))
 }
 
-/// All shards away, or one without which the limiter lets nobody sample.
+/// All shards are unreachable, or one without which the limiter blocks sampling.
 fn shards_away(s: &LearnerStatus) -> Option<Bottleneck> {
     let away: Vec<&ShardLink> = s.shards.iter().filter(|l| !l.alive).collect();
     let longest = away.iter().map(|l| l.silent_s).fold(0.0, f64::max);

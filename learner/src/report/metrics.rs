@@ -12,7 +12,7 @@ pub struct LearnerMetrics {
 }
 
 impl LearnerMetrics {
-    /// Of the learner that reports to the other end of `progress`.
+    /// Metrics of the learner that sends to the other end of `progress`.
     #[must_use]
     pub fn new(progress: watch::Receiver<Progress>) -> Self {
         Self { progress }
@@ -26,7 +26,7 @@ impl Source for LearnerMetrics {
     }
 }
 
-/// A training run.
+/// The metrics of a training run.
 pub const METRICS: &[Metric<Progress>] = &[
     counter(
         "landmarl_learner_updates",

@@ -1,5 +1,5 @@
-//! What a run reports about itself: a line of `metrics.jsonl`, put together from
-//! the counts of its parts. A field added to one of them is in the line;
+//! A run's progress report: a line of `metrics.jsonl`, assembled from the counters of
+//! its parts. A field added to a part appears in the line;
 //! `metrics.rs` exports it to Prometheus.
 
 use std::time::Instant;
@@ -16,22 +16,21 @@ use crate::report::rates::Rates;
 use crate::training::stats::TrainStats;
 use crate::training::stop::StopRules;
 
-/// A moment of a run. Docs and formulas: docs/metrics.md.
+/// The progress at one moment. Docs and formulas: docs/metrics.md.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Progress {
     pub updates_total: u64,
-    /// Seconds since the run began.
+    /// Seconds since the run started.
     pub elapsed_s: f64,
     /// Seconds since the first update of this process.
     pub training_s: Option<f64>,
     /// Resident memory of this process in bytes; 0 where unknown.
     pub resident_bytes: u64,
-    /// The run is over.
     pub over: bool,
-    /// Seconds to the end at the present pace, where that is known.
+    /// Seconds to the end at the current rate, if known.
     #[serde(skip)]
     pub left_s: Option<f64>,
-    /// Training has ended; actors and evaluators may not have.
+    /// Training has ended; actors and evaluators may still be running.
     #[serde(skip)]
     pub trained: bool,
     /// The train thread.
@@ -56,7 +55,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The report of training alone; `began` is when this process started it.
+    /// A report of training alone; `began` is when this process started it.
     #[must_use]
     pub fn of_training(stats: &TrainStats, rules: &StopRules, began: Instant) -> Self {
         Self {
@@ -69,7 +68,7 @@ impl Progress {
         }
     }
 
-    /// Completes a report whose totals are those of `now`: rates, and the time left.
+    /// Completes a report whose totals are those at `now`: rates, and the time left.
     pub fn complete(&mut self, now: Instant, rates: &mut Rates, rules: &StopRules) {
         rates.fill(now, self);
         let pace = self.pace.updates_per_s;
@@ -77,17 +76,17 @@ impl Progress {
     }
 }
 
-/// Rates and shares of the last seconds.
+/// Rates and shares over the last seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Pace {
     /// Updates per second.
     pub updates_per_s: f64,
     /// Environment steps per second, all actors.
     pub env_steps_per_s: f64,
-    /// Part of the time, 0 to 1, that the train thread waited for batches.
+    /// Share of the time, 0 to 1, that the train thread waited for batches.
     pub train_wait_share: f64,
-    /// Part of the time that the limiter held requests for batches back.
+    /// Share of the time that the limiter blocked requests for batches.
     pub limited_share: f64,
-    /// Part of the time that the collate thread worked.
+    /// Share of the time that the collate thread was busy.
     pub collate_share: f64,
 }

@@ -1,11 +1,11 @@
-//! Rates and shares of the last seconds.
+//! Rates and shares over the last seconds.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::report::progress::Progress;
 
-/// Rates are means over this long: heartbeats come every few seconds.
+/// Rates are means over this window: heartbeats arrive every few seconds.
 const WINDOW: Duration = Duration::from_secs(15);
 
 /// Totals at one moment.
@@ -41,7 +41,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Counts from the totals of `begin`; `prefetch` requests for batches run at a time.
+    /// Counts from the totals of `begin`; `prefetch` requests for batches run concurrently.
     #[must_use]
     pub fn new(now: Instant, begin: &Progress, prefetch: usize) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "a few requests")]
@@ -52,7 +52,7 @@ impl Rates {
         }
     }
 
-    /// Fills in the rates and shares of `progress`, whose totals are those of `now`.
+    /// Fills in the rates and shares of `progress`, whose totals are those at `now`.
     pub fn fill(&mut self, now: Instant, progress: &mut Progress) {
         while let Some(next) = self.marks.get(1)
             && now.duration_since(next.at) >= WINDOW
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(fill(5, 1010, 0.0), (2.0, 0.0));
         assert_eq!(fill(10, 1020, 0.0), (2.0, 0.0));
         assert_eq!(fill(15, 1030, 0.0), (2.0, 0.0));
-        // The first five seconds are out of the window.
+        // The first five seconds have left the window.
         assert_eq!(fill(20, 1080, 30.0), (70.0 / 15.0, 0.5));
     }
 }

@@ -1,5 +1,5 @@
-//! The record of a run: a line of `metrics.jsonl` and a point on each of
-//! TensorBoard's curves per report. Training depends on neither.
+//! Records a run: per report a line of `metrics.jsonl` and a point on each
+//! TensorBoard curve. Training does not depend on either.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ struct Line<'a> {
 /// Writes reports into a run folder.
 #[derive(Debug)]
 pub struct Recorder {
-    /// `None` once it takes no more.
+    /// `None` after a failed write.
     metrics: Option<File>,
     events: Option<EventFile>,
 }
@@ -38,7 +38,7 @@ impl Recorder {
     pub fn open(run_dir: &Path) -> Result<Self, LearnerError> {
         let path: PathBuf = run_dir.join("metrics.jsonl");
         let metrics = open_lines(&path).map_err(|source| LearnerError::Metrics { path, source })?;
-        // Curves are a convenience: a run does without them.
+        // Curves are optional: a run continues without them.
         let events = EventFile::create(run_dir, "learner", SystemTime::now());
         if let Err(error) = &events {
             tracing::warn!(%error, "no event file for TensorBoard; training goes on");
@@ -49,7 +49,7 @@ impl Recorder {
         })
     }
 
-    /// Adds a report; what cannot be written is said once and left out from then on.
+    /// Adds a report; logs the first failure of each file and stops writing it.
     pub fn record(&mut self, progress: &Progress) {
         if let Some(metrics) = &mut self.metrics
             && !write(metrics, progress)
@@ -67,7 +67,7 @@ impl Recorder {
     }
 }
 
-/// False when the file takes no more.
+/// Returns false if the write failed.
 fn write(metrics: &mut File, progress: &Progress) -> bool {
     let time = rfc3339(SystemTime::now());
     let line = match serde_json::to_string(&Line { time, progress }) {
@@ -84,7 +84,7 @@ fn write(metrics: &mut File, progress: &Progress) -> bool {
     written.is_ok()
 }
 
-/// What TensorBoard shows of a report; docs/metrics.md says what each means.
+/// The TensorBoard curves of a report; docs/metrics.md describes each.
 fn curves(p: &Progress) -> Vec<(&'static str, f64)> {
     #[expect(clippy::cast_precision_loss, reason = "counts shown on a curve")]
     let count = |n: u64| n as f64;

@@ -1,4 +1,4 @@
-//! Measures the progress once a second, and writes a line of metrics into the
+//! Measures the progress every second, and writes a line of metrics to the
 //! run folder every few seconds.
 
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::shared::Shared;
 use crate::training::stats::TrainStats;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// Every how many progress reports a line of metrics is written.
+/// A line of metrics is written every this many progress reports.
 const METRICS_EVERY: u32 = 5;
 
 /// The reporting task.
@@ -76,7 +76,7 @@ impl Reporter {
         Ok(Self { stop, task })
     }
 
-    /// The last report, marked as over and written.
+    /// Writes the last report, marked as over.
     pub async fn finish(self) -> Progress {
         let _ = self.stop.send(());
         self.task.await.unwrap_or_default()
@@ -127,7 +127,7 @@ impl Sources {
         progress
     }
 
-    /// Warns of rows that neither arrive nor leave, with the limiter's numbers.
+    /// Warns of a stall, with the limiter's numbers.
     fn warn(&mut self, progress: &Progress) {
         let rows = &progress.rows;
         let elapsed = self.began.elapsed();

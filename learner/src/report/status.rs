@@ -1,4 +1,4 @@
-//! The learner's status, put together from its parts.
+//! Assembles the learner's status from its parts.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -6,11 +6,11 @@ use proto::messages::status::LearnerStatus;
 
 use crate::shared::Shared;
 
-/// The status; of one host's actors and evaluators alone where `host` is not empty.
+/// The status; limited to one host's actors and evaluators if `host` is not empty.
 #[must_use]
 pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
     let now = shared.now();
-    // Host and process are one word: `lab3/711`.
+    // Host and process are joined: `lab3/711`.
     let asked = |of: &str| host.is_empty() || of.split('/').next() == Some(host);
     let (actors, expected, rows_by_weights_age) = {
         let registry = shared.registry();

@@ -1,4 +1,4 @@
-//! A run's status in words and as JSON, for `landmarl status` and `learner status`.
+//! Formats a run's status as text and as JSON, for `landmarl status` and `learner status`.
 
 use common::run::run_folder::run_name;
 use proto::messages::status::{LearnerStatus, ShardSummary};
@@ -11,29 +11,28 @@ use serde_json::Value;
 
 use crate::report::bottleneck::{Bottleneck, bottleneck};
 
-/// Why there is no status.
+/// Why the status could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// The address is invalid.
     #[error(transparent)]
     Address(#[from] proto::transport::endpoint::AddressError),
-    /// No answer, or a refusal.
+    /// The learner did not respond, or refused.
     #[error(
         "{address} does not answer: {why}; is a learner running there? (`learner run`, or `landmarl train` for all in one)"
     )]
     NoAnswer {
-        /// Who was asked.
+        /// The address asked.
         address: String,
-        /// What came instead.
+        /// The failure.
         why: String,
     },
 }
 
-/// Asks the learner at `address`; for one host's actors and evaluators alone
-/// where `host` is not empty.
+/// Asks the learner at `address`; limited to one host's actors and evaluators
+/// if `host` is not empty.
 ///
 /// # Errors
-/// When it does not reply.
+/// When it does not respond.
 pub async fn ask(
     address: &str,
     security: &Security,
@@ -54,7 +53,7 @@ fn joined(s: &LearnerStatus) -> usize {
     s.actors.iter().filter(|a| a.alive).count()
 }
 
-/// A status with what follows from it.
+/// A status with derived values.
 #[derive(Serialize)]
 struct Report<'a> {
     run: &'a str,
@@ -67,7 +66,7 @@ struct Report<'a> {
 /// One JSON object.
 ///
 /// # Errors
-/// When serde cannot write it.
+/// When serialisation fails.
 pub fn as_json(s: &LearnerStatus) -> serde_json::Result<Value> {
     serde_json::to_value(Report {
         run: run_name(&s.run_id),
@@ -77,7 +76,7 @@ pub fn as_json(s: &LearnerStatus) -> serde_json::Result<Value> {
     })
 }
 
-/// Some lines, without a newline at the end.
+/// Several lines, without a trailing newline.
 #[must_use]
 pub fn as_text(s: &LearnerStatus) -> String {
     let mut lines = head(s);
@@ -209,7 +208,7 @@ fn evaluator_lines(s: &LearnerStatus) -> Vec<String> {
     lines
 }
 
-/// Indented lines; the first `left` columns are flush left, the others right.
+/// Indented lines; the first `left` columns are left-aligned, the others right-aligned.
 fn table<const N: usize>(
     head: &[&str; N],
     left: usize,

@@ -1,35 +1,34 @@
 //! Adam on tensors, with moments that can be saved: a resume without them is a
-//! cold start, and tch's own optimizers do not show theirs.
+//! cold start, and tch's optimizers do not expose theirs.
 //!
 //! Kingma and Ba 2015 with bias correction, as PyTorch computes it:
 //! m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g²,
 //! p ← p − lr · m/(1 − β₁ᵗ) / (√v/√(1 − β₂ᵗ) + ε).
-//! Before that the gradients are scaled by min(1, c / (‖g‖ + 1e-6)) over all
+//! The gradients are first scaled by min(1, c / (‖g‖ + 1e-6)) over all
 //! parameters together (`torch.nn.utils.clip_grad_norm_`).
 
 use common::config::LearnerConfig;
 use model::Parameters;
 use tch::{Device, Kind, Tensor};
 
-/// Numbers that are worked on at a time on the CPU: parameter, gradient,
-/// moments and scratch of one chunk fit a core's cache together.
+/// Elements processed at a time on the CPU: parameter, gradient,
+/// moments and scratch of one chunk together fit into a core's cache.
 const CPU_CHUNK: i64 = 1 << 15;
 
-/// What the gradients or the state of the optimizer may be.
+/// Why a step or a restore fails.
 #[derive(Debug, thiserror::Error)]
 pub enum AdamError {
-    /// Applying them would destroy the network.
+    /// Applying the gradients would destroy the network.
     #[error(
         "the gradient norm is {norm}: nothing was changed; lower learner.lr or look for broken data"
     )]
     NotFinite {
-        /// Infinite or not a number.
+        /// Infinite or NaN.
         norm: f64,
     },
-    /// State that belongs to other parameters.
+    /// The saved state is for other parameters.
     #[error("optimizer state does not fit the parameters: {0}")]
     OtherParameters(String),
-    /// libtorch refused.
     #[error(transparent)]
     Model(#[from] model::ModelError),
 }
@@ -40,7 +39,6 @@ impl From<tch::TchError> for AdamError {
     }
 }
 
-/// The optimizer's settings and state.
 #[derive(Debug)]
 pub struct Adam {
     beta1: f64,
@@ -54,10 +52,10 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// An optimizer at rest: moments of zero for these parameters.
+    /// A new optimizer: zero moments for these parameters.
     ///
     /// # Errors
-    /// When the device has no memory.
+    /// When the device is out of memory.
     pub fn new(parameters: &Parameters, config: &LearnerConfig) -> Result<Self, AdamError> {
         Ok(Self {
             beta1: config.adam_beta1,
@@ -83,7 +81,7 @@ impl Adam {
         (&self.m, &self.v)
     }
 
-    /// Takes over a saved state; nothing is changed unless all of it fits.
+    /// Restores a saved state; changes nothing unless all of it fits.
     ///
     /// # Errors
     /// [`AdamError::OtherParameters`] for other names or shapes.
@@ -106,11 +104,11 @@ impl Adam {
         Ok(())
     }
 
-    /// Changes the parameters in place; `gradients` in the same order. Returns
-    /// the norm of all gradients together, before it was cut.
+    /// Updates the parameters in place; `gradients` in the same order. Returns
+    /// the norm of all gradients together, before clipping.
     ///
     /// # Errors
-    /// [`AdamError::NotFinite`], with nothing changed; libtorch's.
+    /// [`AdamError::NotFinite`], with nothing changed; libtorch's errors.
     pub fn step(
         &mut self,
         parameters: &[Tensor],
@@ -191,14 +189,14 @@ impl Adam {
     }
 }
 
-/// What one step needs besides tensors.
+/// Scalars of one step.
 struct Numbers {
     scale: f64,
     root: f64,
     constant: f64,
 }
 
-/// √Σ‖g‖² with one read from the device.
+/// √Σ‖g‖² with a single read from the device.
 fn global_norm(gradients: &[Tensor]) -> Result<f64, AdamError> {
     let mut norms = Vec::with_capacity(gradients.len());
     for g in gradients {
@@ -243,7 +241,7 @@ mod tests {
             .collect()
     }
 
-    /// Numbers of PyTorch 2.11:
+    /// Values from PyTorch 2.11:
     /// ```python
     /// p = torch.tensor([1., -2., 3.], requires_grad=True); q = torch.tensor([[.5]], requires_grad=True)
     /// o = torch.optim.Adam([p, q], lr=.1, betas=(.9, .999), eps=1e-8)
@@ -283,7 +281,7 @@ mod tests {
             }
             assert_eq!(adam.steps(), 3);
         }
-        // exp_avg and exp_avg_sq of p after the cut steps.
+        // exp_avg and exp_avg_sq of p after the clipped steps.
         let (mut adam, parameters) = setup(2.0);
         for g in &gradients() {
             adam.step(&parameters, g, 0.1).unwrap();

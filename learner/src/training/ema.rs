@@ -1,13 +1,13 @@
-//! A running average of the weights: what is acted with, evaluated and kept.
+//! An exponential moving average of the weights, used for acting, evaluation and weights files.
 //!
-//! Single weights of Q-learning jump with each batch; their exponential average
-//! (Polyak and Juditsky 1992) walks more steadily and finds unseen scans' landmarks
+//! Weights of Q-learning jump with each batch; their exponential average
+//! (Polyak and Juditsky 1992) is more stable and finds the landmarks of unseen scans
 //! better. At update t it keeps min(decay, (1 + t) / (10 + t)) of itself, so that
-//! the first weights, which know nothing, are soon forgotten.
+//! the untrained first weights fade quickly.
 
 use model::{ModelError, Parameters};
 
-/// The average and how much it keeps of itself.
+/// The average and its decay.
 #[derive(Debug)]
 pub(crate) struct Average {
     parameters: Parameters,
@@ -15,7 +15,7 @@ pub(crate) struct Average {
 }
 
 impl Average {
-    /// Starts at these numbers. `decay` in 0..1; with 0 it always equals the newest.
+    /// Starts at these weights. `decay` in 0..1; with 0 the average always equals the newest.
     pub(crate) fn new(start: &Parameters, decay: f64) -> Result<Self, ModelError> {
         let parameters = start.deep_clone(start.device())?;
         Ok(Self { parameters, decay })
@@ -25,11 +25,11 @@ impl Average {
         &self.parameters
     }
 
-    /// Takes in the weights after `update` (from 1).
+    /// Adds the weights after `update` (from 1).
     pub(crate) fn follow(&mut self, online: &Parameters, update: u64) -> Result<(), ModelError> {
         let kept = kept(self.decay, update);
         if kept == 0.0 {
-            // Bit for bit, whatever rounding an interpolation would have.
+            // Copies exactly, without the rounding of an interpolation.
             return self.parameters.copy_from(online);
         }
         self.parameters.move_towards(online, 1.0 - kept)
@@ -82,7 +82,7 @@ mod tests {
         let newest = parameters(0.1);
         average.follow(&newest, 1).unwrap();
         assert!(average.parameters().at(0).equal(newest.at(0)));
-        // A copy: what changes later does not change it.
+        // A copy: later changes to `newest` do not affect it.
         let mut later = newest;
         later.move_towards(&parameters(9.0), 0.5).unwrap();
         assert!(!average.parameters().at(0).equal(later.at(0)));

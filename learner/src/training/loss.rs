@@ -8,25 +8,24 @@
 use model::error::Result;
 use tch::{Kind, Reduction, Tensor};
 
-/// Where the Huber loss turns from square to straight.
+/// Where the Huber loss changes from quadratic to linear.
 const DELTA: f64 = 1.0;
 
-/// What one batch gives.
 #[derive(Debug)]
 pub struct Loss {
-    /// Scalar, with its graph.
+    /// Scalar, attached to the graph.
     pub loss: Tensor,
-    /// |td| `[N]`, zero where not active, without a graph.
+    /// |td| `[N]`, zero for inactive entries, detached.
     pub td: Tensor,
 }
 
 /// Targets `[N]` from the bootstrap state's Q-values `[N, actions]`.
 ///
-/// `next_online` chooses the action where the learning is double; without it
-/// the target network does. `reward`, `discount`: `[N]`.
+/// `next_online` chooses the action in double Q-learning; without it the
+/// target network does. `reward`, `discount`: `[N]`.
 ///
 /// # Errors
-/// libtorch's, for shapes that do not fit.
+/// libtorch's, for mismatched shapes.
 pub fn targets(
     reward: &Tensor,
     discount: &Tensor,
@@ -43,7 +42,7 @@ pub fn targets(
 /// `target`, `active` (zero or one) and importance `weight` `[N]` f32.
 ///
 /// # Errors
-/// libtorch's, for shapes that do not fit.
+/// libtorch's, for mismatched shapes.
 pub fn huber(
     q: &Tensor,
     action: &Tensor,
@@ -64,11 +63,11 @@ pub fn huber(
     Ok(Loss { loss, td })
 }
 
-/// The loss of Q-values `[N, A, actions]` whose rewards are known: Σ w · huber.
-/// `reward` and `weight` as `q`.
+/// The loss of Q-values `[N, A, actions]` with known rewards: Σ w · huber.
+/// `reward` and `weight` have the shape of `q`.
 ///
 /// # Errors
-/// libtorch's, for shapes that do not fit.
+/// libtorch's, for mismatched shapes.
 pub fn known(q: &Tensor, reward: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let each = q.f_huber_loss(reward, Reduction::None, DELTA)?;
     Ok(each.f_mul(weight)?.f_sum(Kind::Float)?)
@@ -116,12 +115,12 @@ mod tests {
         let target = row(&[1.0, 0.2, -1.25, 9.0]);
         let (active, weight) = (row(&[1.0, 1.0, 1.0, 0.0]), row(&[1.0, 0.5, 0.25, 1.0]));
         let out = huber(&q, &action, &target, &active, &weight).unwrap();
-        // td 0.5, −1.8, −0.25 and one that is not active:
+        // td 0.5, −1.8, −0.25 and an inactive one:
         // (1·0.5²/2 + 0.5·(1.8 − 0.5) + 0.25·0.25²/2) / 3 = 0.7828125 / 3
         near(&out.loss, &[0.260_937_5]);
         near(&out.td, &[0.5, 1.8, 0.25, 0.0]);
         out.loss.backward();
-        // −w·clip(td, ±1)/3 in the place of the action taken; as PyTorch 2.11 says:
+        // −w·clip(td, ±1)/3 at the action taken; PyTorch 2.11 gives
         // [-0.1666667, 0.1666667, 0.0208333, 0]
         let expected = [-0.5 / 3.0, 0.0, 0.0, 0.5 / 3.0, 0.0625 / 3.0, 0.0, 0.0, 0.0];
         near(&q.grad(), &expected);

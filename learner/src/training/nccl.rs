@@ -1,8 +1,8 @@
-//! Sums over the GPUs of one machine, by NCCL, which is loaded when it is needed.
+//! Sums over the GPUs of one machine with NCCL, which is loaded on first use.
 //!
 //! cudarc's bindings (0.19) look for `libnccl.so` and for the names of CUDA's
-//! versions; the NCCL that comes with libtorch is only called `libnccl.so.2`. So
-//! the seven functions used here are looked up by hand; the library stays NCCL's.
+//! versions; libtorch ships NCCL only as `libnccl.so.2`. So this module
+//! loads the seven functions that it uses by hand.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
@@ -10,16 +10,15 @@ use std::fmt;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
 use tch::{Device, Kind, Tensor};
 
-/// The one name under which NCCL comes with libtorch.
+/// The only name under which libtorch ships NCCL.
 const LIBRARY: &str = "libnccl.so.2";
 /// `ncclFloat32` and `ncclSum` of `nccl.h`.
 const FLOAT32: c_int = 7;
 const SUM: c_int = 0;
 
-/// What NCCL may answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NcclError {
-    /// Not there, or not usable.
+    /// NCCL is missing or not usable.
     #[error(
         "NCCL cannot be loaded ({0}); several GPUs need {LIBRARY}, which comes with the CUDA build of libtorch"
     )]
@@ -28,10 +27,10 @@ pub enum NcclError {
     #[error("NCCL {call}: {why}")]
     Call {
         call: &'static str,
-        /// NCCL's words.
+        /// NCCL's message.
         why: String,
     },
-    /// Tensors that no sum can be made of.
+    /// The tensors cannot be summed.
     #[error("NCCL: {0}")]
     Buffers(String),
 }
@@ -69,7 +68,7 @@ pub struct Nccl {
 
 #[expect(unsafe_code, reason = "raw pointers to NCCL's own state")]
 // SAFETY: communicators are handles into NCCL's memory that any thread may use,
-// one at a time; `Nccl` is not `Sync`, so there is only ever one.
+// one at a time; `Nccl` is not `Sync`, so no two threads use it at once.
 unsafe impl Send for Nccl {}
 
 impl fmt::Debug for Nccl {
@@ -82,8 +81,8 @@ impl Functions {
     #[expect(unsafe_code, reason = "a foreign library")]
     fn load() -> Result<Self, NcclError> {
         let failed = |e: libloading::Error| NcclError::Load(e.to_string());
-        // SAFETY: NCCL's initialisers only prepare its own state. Where libtorch's
-        // CUDA part is loaded this is the same copy, by its SONAME.
+        // SAFETY: NCCL's initialisers only prepare its own state. If libtorch's
+        // CUDA part is loaded, this is the same copy, by its SONAME.
         let library =
             unsafe { Library::open(Some(LIBRARY), RTLD_NOW | RTLD_GLOBAL) }.map_err(failed)?;
         // SAFETY: the types are those of nccl.h, which have not changed since NCCL 2.0.
@@ -106,7 +105,7 @@ impl Functions {
         if code == 0 {
             return Ok(());
         }
-        // SAFETY: NCCL answers any code with a static string.
+        // SAFETY: NCCL returns a static string for any code.
         let text = unsafe { (self.error_string)(code) };
         let why = if text.is_null() {
             format!("error {code}")
@@ -124,7 +123,7 @@ impl Nccl {
     /// One communicator for each of these GPUs.
     ///
     /// # Errors
-    /// Where NCCL is not there or cannot connect them.
+    /// When NCCL is missing or cannot connect the GPUs.
     #[expect(unsafe_code, reason = "a foreign library")]
     pub fn new(gpus: &[usize]) -> Result<Self, NcclError> {
         let functions = Functions::load()?;
@@ -148,21 +147,21 @@ impl Nccl {
     /// NCCL's version, such as 22703.
     ///
     /// # Errors
-    /// NCCL's.
+    /// NCCL's errors.
     #[expect(unsafe_code, reason = "a foreign library")]
     pub fn version(&self) -> Result<i32, NcclError> {
         let mut version = 0;
-        // SAFETY: the pointer is to a number of ours.
+        // SAFETY: the pointer is to a local variable.
         let code = unsafe { (self.functions.version)(&raw mut version) };
         self.functions.check("ncclGetVersion", code)?;
         Ok(version)
     }
 
-    /// Adds up buffers, one per GPU in the order of [`Nccl::new`], in the first.
+    /// Sums buffers, one per GPU in the order of [`Nccl::new`], into the first.
     ///
     /// # Errors
-    /// [`NcclError::Buffers`] for other tensors than dense f32 ones of one size,
-    /// each on its GPU; NCCL's own.
+    /// [`NcclError::Buffers`] unless all are dense f32 tensors of one size,
+    /// each on its GPU; NCCL's errors.
     #[expect(unsafe_code, reason = "a foreign library")]
     pub fn sum_to_first(&self, buffers: &[Tensor]) -> Result<(), NcclError> {
         let count = buffers.first().map_or(0, Tensor::numel);
@@ -203,7 +202,7 @@ impl Nccl {
             };
             called = called.and(f.check("ncclReduce", code));
         }
-        // SAFETY: no arguments. Called in any case: an open group never ends.
+        // SAFETY: no arguments. Always called: a group left open never ends.
         let ended = f.check("ncclGroupEnd", unsafe { (f.group_end)() });
         called.and(ended)
     }
@@ -213,7 +212,7 @@ impl Drop for Nccl {
     #[expect(unsafe_code, reason = "a foreign library")]
     fn drop(&mut self) {
         for communicator in &self.communicators {
-            // SAFETY: made by ncclCommInitAll and destroyed once.
+            // SAFETY: created by ncclCommInitAll and destroyed once.
             unsafe { (self.functions.destroy)(*communicator) };
         }
     }
@@ -225,7 +224,7 @@ mod tests {
 
     #[test]
     fn without_nccl_the_error_says_what_is_missing() {
-        // Where NCCL is there, so is a GPU, and `device_check` is the test.
+        // Where NCCL is installed there is a GPU, and `device_check` tests it.
         match Functions::load() {
             Ok(_) => eprintln!("not run: {LIBRARY} is installed here"),
             Err(error) => assert!(error.to_string().contains(LIBRARY), "{error}"),

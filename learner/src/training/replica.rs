@@ -15,26 +15,27 @@ use tch::{Device, Kind, Tensor};
 use crate::batch::Batch;
 use crate::batch::device_windows::{DeviceWindows, Windows};
 use crate::training::loss;
+use crate::training::targets::RewardTargets;
 
-/// Networks that share their numbers with the trainer's.
+/// Networks that share their weights with the trainer's, if on the same device.
 #[derive(Debug)]
 pub(crate) struct Replica {
     pub(crate) online: Network,
     pub(crate) target: Network,
-    /// Renders batches that come without windows.
+    /// Renders batches without windows.
     pub(crate) windows: Option<DeviceWindows>,
 }
 
-/// What the rows of one part give.
+/// Results of one part's rows.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// Their share of the batch's loss.
+    /// The part's share of the batch's loss.
     pub(crate) loss: f64,
-    /// Gradients of that share, in the parameters' order.
+    /// Gradients of that share, in parameter order.
     pub(crate) gradients: Vec<Tensor>,
     /// New priority of each row.
     pub(crate) td_errors: Vec<f32>,
-    /// Sum of the Q-values of the actions taken, over all entries.
+    /// Sum over all entries of the Q-values of the actions taken.
     pub(crate) q_sum: f64,
 }
 
@@ -62,11 +63,11 @@ impl Replica {
         let q = input.own(forward.q())?;
         let out = loss::huber(&q, &input.action, &target, &input.active, &input.weight)?;
         // The loss is a mean over this part's active entries; the batch's mean
-        // is the parts' means weighted by their counts.
-        // Counted here: a number read from a GPU would be waited for.
+        // is the mean of the parts weighted by their counts. Counted on the CPU,
+        // because reading a number from a GPU waits for it.
         let entries = rows.start * batch.agents..rows.end * batch.agents;
         let active: f64 = batch.active[entries].iter().map(|a| f64::from(*a)).sum();
-        let loss = match &input.lessons {
+        let loss = match &input.reward_targets {
             Some((reward, weight)) => {
                 loss::known(forward.q(), reward, weight)?.f_div_scalar(active_total.max(1.0))?
             }
@@ -84,8 +85,8 @@ impl Replica {
         })
     }
 
-    /// Windows of some rows on the device: those that came with the batch, or
-    /// rendered there.
+    /// Windows of some rows on the device: copied from the batch, or rendered on
+    /// the device.
     fn windows(
         &self,
         batch: &Batch,
@@ -121,7 +122,7 @@ impl Replica {
     }
 }
 
-/// The parts of one batch, computed side by side, in order.
+/// Computes the parts of one batch in parallel; results in order.
 pub(crate) fn compute_all(
     replicas: &mut [Replica],
     batch: &Batch,
@@ -162,7 +163,7 @@ pub(crate) fn compute_all(
 struct Input {
     state: Tensor,
     scale: Tensor,
-    /// Bootstrap windows and their scales; `None` where every discount is zero.
+    /// Bootstrap windows and their scales; `None` if every discount is zero.
     next: Option<(Tensor, Tensor)>,
     agent: Tensor,
     action: Tensor,
@@ -170,10 +171,10 @@ struct Input {
     discount: Tensor,
     active: Tensor,
     weight: Tensor,
-    /// `None` where all agents of a group go through the network together.
+    /// `None` if all agents of a group pass through the network together.
     plan: Option<HeadPlan>,
-    /// Rewards and weights `[N, A, actions]`, where rows teach more than their own.
-    lessons: Option<(Tensor, Tensor)>,
+    /// Rewards and weights `[N, A, actions]`; `None` for plain Q-learning of own goals.
+    reward_targets: Option<(Tensor, Tensor)>,
 }
 
 impl Input {
@@ -192,16 +193,16 @@ impl Input {
         shape.extend([count(spec.history), n, n, n]);
         let floats = |v: &[f32]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
         let counts = |v: &[i64]| Tensor::f_from_slice(&v[entries.clone()])?.f_to_device(device);
-        let teaches = !batch.lessons.reward.is_empty();
+        let rewards_known = !batch.reward_targets.reward.is_empty();
         let discounts = &batch.discount[entries.clone()];
-        let bootstraps = !teaches && discounts.iter().any(|d| *d != 0.0);
+        let bootstraps = !rewards_known && discounts.iter().any(|d| *d != 0.0);
         let windows = replica.windows(batch, rows, bootstraps)?;
         let next = |windows: Tensor| -> Result<_, ModelError> {
             let scale = counts(&batch.next_scale)?.f_view(&lead[..])?;
             Ok((windows.f_view(&shape[..])?, scale))
         };
         let plan = || {
-            if teaches {
+            if rewards_known {
                 return Ok(HeadPlan::all(entries.len(), spec.agents));
             }
             HeadPlan::new(&batch.agent[entries.clone()], spec.agents, device)
@@ -212,9 +213,9 @@ impl Input {
             let size = [entries.len(), spec.agents, spec.actions].map(count);
             Ok(part.f_view(size)?.f_to_device(device)?)
         };
-        let lessons = if teaches {
-            let lessons = &batch.lessons;
-            Some((of_all(&lessons.reward)?, of_all(&lessons.weight)?))
+        let reward_targets = if rewards_known {
+            let RewardTargets { reward, weight } = &batch.reward_targets;
+            Some((of_all(reward)?, of_all(weight)?))
         } else {
             None
         };
@@ -229,13 +230,13 @@ impl Input {
             weight: floats(&batch.weight)?,
             plan: if groups { None } else { Some(plan()?) },
             agent: counts(&batch.agent)?,
-            lessons,
+            reward_targets,
         })
     }
 
     /// Q-values `[N, actions]` of each entry's own agent.
     fn own(&self, q: &Tensor) -> Result<Tensor, ModelError> {
-        if self.lessons.is_none() {
+        if self.reward_targets.is_none() {
             return Ok(q.f_flatten(0, -2)?);
         }
         let size = q.size();
@@ -272,7 +273,7 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// |td| of some rows' entries → one number per row.
+/// |td| of the entries of some rows → one number per row.
 fn row_errors(td: &Tensor, batch: &Batch, rows: &Range<usize>) -> Result<Vec<f32>, ModelError> {
     let td = Vec::<f32>::try_from(td.f_to_device(Device::Cpu)?)?;
     let group = batch.agents.max(1);
@@ -298,7 +299,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{batch, config, trainer};
-    use crate::training::targets::{Lessons, STEPS};
+    use crate::training::targets::STEPS;
 
     #[test]
     fn rows_are_split_without_gaps() {
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_teach_only_their_own_step_are_ordinary_rows() {
+    fn targets_of_only_the_own_action_give_the_plain_update() {
         let mut changed = (*config(NetworkKind::Collab, 2)).clone();
         changed.learner.gamma = 0.0;
         let config = Arc::new(changed);
@@ -321,26 +322,26 @@ mod tests {
             windows: None,
         }];
         let plain = compute_all(&mut replica, &batch, true).unwrap();
-        let mut lessons = Lessons::default();
+        let mut reward_targets = RewardTargets::default();
         for entry in 0..batch.rows {
             for place in 0..2 * STEPS as i64 {
                 let own = batch.agent[entry] * STEPS as i64 + batch.action[entry] == place;
                 let weight = batch.weight[entry] * batch.active[entry];
-                lessons.weight.push(if own { weight } else { 0.0 });
-                lessons
+                reward_targets.weight.push(if own { weight } else { 0.0 });
+                reward_targets
                     .reward
                     .push(if own { batch.reward[entry] } else { 7.0 });
             }
         }
-        batch.lessons = lessons;
-        let taught = compute_all(&mut replica, &batch, true).unwrap();
-        assert!((plain[0].loss - taught[0].loss).abs() < 1e-6);
-        assert_eq!(plain[0].td_errors.len(), taught[0].td_errors.len());
-        for (a, b) in plain[0].td_errors.iter().zip(&taught[0].td_errors) {
+        batch.reward_targets = reward_targets;
+        let known = compute_all(&mut replica, &batch, true).unwrap();
+        assert!((plain[0].loss - known[0].loss).abs() < 1e-6);
+        assert_eq!(plain[0].td_errors.len(), known[0].td_errors.len());
+        for (a, b) in plain[0].td_errors.iter().zip(&known[0].td_errors) {
             assert!((a - b).abs() < 1e-6);
         }
-        assert!((plain[0].q_sum - taught[0].q_sum).abs() < 1e-5);
-        for (a, b) in plain[0].gradients.iter().zip(&taught[0].gradients) {
+        assert!((plain[0].q_sum - known[0].q_sum).abs() < 1e-5);
+        for (a, b) in plain[0].gradients.iter().zip(&known[0].gradients) {
             let difference = (a - b).abs().max().double_value(&[]);
             assert!(difference < 1e-6, "{difference}");
         }

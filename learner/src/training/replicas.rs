@@ -1,9 +1,9 @@
-//! The replicas of a trainer: threads of one CPU, or one GPU each.
+//! The replicas of a trainer: threads of one CPU, or one per GPU.
 //!
 //! The first device owns weights and moments. Gradients are summed there: in a
-//! fixed order on CPUs, by NCCL over GPUs; the other GPUs get the new weights
-//! back. Each part's loss is weighted by the batch's count of active agents, so
-//! the sum is the whole batch's gradient, and it is clipped after the sum.
+//! fixed order on CPUs, by NCCL over GPUs; the other GPUs receive the new weights
+//! afterwards. Each part's loss is weighted by the batch's count of active agents, so
+//! the sum is the whole batch's gradient; it is clipped after the sum.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -19,19 +19,17 @@ use crate::batch::device_windows::DeviceWindows;
 use crate::training::nccl::{Nccl, NcclError};
 use crate::training::replica::{Part, Replica, compute_all};
 
-/// Why devices cannot work together.
+/// Why the devices cannot share a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicasError {
-    /// CPUs and GPUs sum differently.
     #[error("learner.devices: CPUs and GPUs cannot share a batch")]
     Mixed,
-    /// The same GPU twice shares its memory with itself.
+    /// A GPU that is named twice would share its memory with itself.
     #[error("learner.devices: cuda:{0} is named twice")]
     Twice(usize),
     /// Several GPUs need NCCL.
     #[error("learner.devices: {0}")]
     Nccl(#[from] NcclError),
-    /// libtorch.
     #[error(transparent)]
     Model(#[from] ModelError),
 }
@@ -42,16 +40,16 @@ impl From<tch::TchError> for ReplicasError {
     }
 }
 
-/// Replicas and what sums over them.
+/// The replicas and their communicator.
 #[derive(Debug)]
 pub(crate) struct Replicas {
     all: Vec<Replica>,
-    /// Where there is more than one GPU.
+    /// `None` without several GPUs.
     nccl: Option<Nccl>,
 }
 
 impl Replicas {
-    /// Replicas of these networks, which lie on the first device. `threads`: how
+    /// Replicas of these networks, which are on the first device. `threads`: how
     /// many share a single CPU, 0 for one per core.
     pub(crate) fn new(
         online: &Network,
@@ -69,7 +67,7 @@ impl Replicas {
         };
         let replica = |i: usize| -> Result<Replica, ReplicasError> {
             let device = devices.get(i).copied().unwrap_or(Device::Cpu);
-            // On its own device a replica shares the trainer's numbers.
+            // A replica on the trainer's device shares its weights.
             let own = |network: &Network| {
                 if device == network.device() {
                     network.share()
@@ -92,7 +90,7 @@ impl Replicas {
         })
     }
 
-    /// Gives every replica the scans.
+    /// Copies the scans to every replica.
     pub(crate) fn hold_scans(
         &mut self,
         scans: &[Arc<Scan>],
@@ -110,7 +108,7 @@ impl Replicas {
     /// Loss, priorities and gradients of a whole batch.
     pub(crate) fn compute(&mut self, batch: &Batch, double: bool) -> Result<Part, ReplicasError> {
         let mut parts = compute_all(&mut self.all, batch, double)?;
-        // A batch of fewer rows than GPUs leaves some without a part.
+        // A batch with fewer rows than GPUs leaves some GPUs without a part.
         let nccl = self.nccl.as_ref().filter(|_| parts.len() == self.all.len());
         if let Some(nccl) = nccl {
             reduce(nccl, &mut parts)?;
@@ -144,7 +142,7 @@ impl Replicas {
         Ok(())
     }
 
-    /// The same for the target network.
+    /// Copies the target network to the other devices.
     pub(crate) fn follow_target(&mut self, target: &Network) -> Result<(), ReplicasError> {
         for replica in &mut self.all {
             if replica.target.device() != target.device() {
@@ -155,7 +153,7 @@ impl Replicas {
     }
 }
 
-/// The numbers of the GPUs, which are either all devices or none.
+/// The GPUs' indices; devices must be all GPUs or all CPUs.
 fn gpus(devices: &[Device]) -> Result<Vec<usize>, ReplicasError> {
     let mut gpus = Vec::new();
     for device in devices {

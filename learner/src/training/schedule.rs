@@ -1,12 +1,12 @@
-//! What changes during a run, as pure functions of the number of updates done:
-//! a run that is slowed down or resumed sees the same values.
+//! Schedules as pure functions of the number of updates done: a run that is slowed
+//! down or resumed gets the same values.
 
 use common::config::{LearnerConfig, ReplayConfig};
 
-/// Learning rate of the update that follows `updates` done ones.
+/// Learning rate of the next update after `updates` updates.
 ///
-/// `lr_steps` holds (share of all updates, factor); the last one whose share is
-/// reached multiplies `lr`. Factors do not multiply each other.
+/// `lr_steps` holds (share of all updates, factor); the last one reached
+/// multiplies `lr`. Factors do not multiply each other.
 #[must_use]
 pub fn learning_rate(config: &LearnerConfig, updates: u64) -> f64 {
     let share = share(updates, config.updates);
@@ -27,7 +27,7 @@ pub fn beta(config: &ReplayConfig, updates: u64, total: u64) -> f64 {
     config.beta + (config.beta_final - config.beta) * share
 }
 
-/// Part of the run that is over, 0..=1.
+/// Completed share of the run, 0..=1.
 #[expect(
     clippy::cast_precision_loss,
     reason = "update counts are far below 2^52"
@@ -73,7 +73,7 @@ mod tests {
             let found = beta(&r, updates, 11);
             assert!((found - expected).abs() < 1e-12, "{updates}: {found}");
         }
-        // A run of one update, or of none, has no slope.
+        // A run of at most one update has no slope.
         assert!((beta(&r, 0, 1) - 0.4).abs() < 1e-12);
         assert!((beta(&r, 0, 0) - 0.4).abs() < 1e-12);
     }

@@ -1,4 +1,4 @@
-//! What training reports after each update.
+//! Training's report after each update.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,8 @@ use crate::training::trainer::StepReport;
 /// The last update, and totals of this process.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct TrainStats {
-    /// Updates done.
     pub updates: u64,
-    /// Of the last update.
+    /// Loss of the last update.
     pub loss: f64,
     /// Mean |TD error| of the last update.
     pub td_mean: f64,
@@ -25,13 +24,10 @@ pub struct TrainStats {
     pub lr: f64,
     /// Exponent of the importance weights.
     pub beta: f64,
-    /// Seconds spent waiting for batches.
     pub train_wait_s: f64,
     /// Seconds that batches were held back by the limiter, summed over batches.
     pub limited_s: f64,
-    /// Version of the newest weights.
     pub weights_version: u64,
-    /// Checkpoints that could not be written.
     pub failed_checkpoints: u64,
     /// When the first update of this process began.
     #[serde(skip)]
@@ -39,7 +35,7 @@ pub struct TrainStats {
 }
 
 impl TrainStats {
-    /// Takes over the report of the update that made the total `updates`.
+    /// Records the report of the update that made the total `updates`.
     pub fn updated(&mut self, updates: u64, report: &StepReport, config: &Config) {
         self.updates = updates;
         self.loss = report.loss;
@@ -50,7 +46,7 @@ impl TrainStats {
         self.beta = schedule::beta(&config.replay, updates, config.learner.updates);
     }
 
-    /// How long ago the first update of this process began.
+    /// Time since the first update of this process began.
     #[must_use]
     pub fn trained(&self) -> Duration {
         self.first_update.map_or(Duration::ZERO, |at| at.elapsed())

@@ -1,4 +1,4 @@
-//! When a training ends: one set of rules for the train thread and for lockstep.
+//! When training ends: one set of rules for the train thread and for lockstep.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,14 +13,10 @@ pub struct StopRules {
     episodes: Option<u64>,
 }
 
-/// Which limit a training has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// All updates are done.
     Updates,
-    /// The minutes are over.
     Time,
-    /// The episodes are done.
     Episodes,
 }
 
@@ -35,7 +31,7 @@ impl fmt::Display for StopReason {
 }
 
 impl StopRules {
-    /// The rules of a configuration, in which 0 minutes or episodes mean no limit.
+    /// The rules of a configuration, where 0 minutes or episodes mean no limit.
     #[must_use]
     pub fn new(config: &LearnerConfig) -> Self {
         let time = (config.max_minutes > 0.0)
@@ -52,7 +48,7 @@ impl StopRules {
         self.updates
     }
 
-    /// The limit that a training has reached after this many updates and episodes in total, and
+    /// The limit reached after this many updates and episodes in total, and
     /// this long after the first update of this process.
     #[must_use]
     pub fn reached(&self, updates: u64, episodes: u64, trained: Duration) -> Option<StopReason> {
@@ -67,8 +63,8 @@ impl StopRules {
         }
     }
 
-    /// Seconds to the last update at this pace, or to the time limit if that comes first; `None`
-    /// while neither is known. `trained_s` counts from the first update of this process.
+    /// Seconds to the last update at this rate, or to the time limit if that is sooner; `None`
+    /// if neither is known. `trained_s` counts from the first update of this process.
     #[must_use]
     pub fn left_s(&self, updates: u64, updates_per_s: f64, trained_s: Option<f64>) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "a time for people")]

@@ -1,5 +1,5 @@
-//! The train thread: owns every tensor, makes one update after another, hands
-//! out weights, priorities and checkpoints, and waits for none of them.
+//! The train thread: owns every tensor, performs one update after another, hands
+//! out weights, priorities and checkpoints, and waits for no receiver.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,60 +31,53 @@ use crate::training::stats::TrainStats;
 use crate::training::stop::StopRules;
 use crate::training::trainer::Trainer;
 
-/// How long the thread waits for a batch before it looks for a stop signal.
+/// How long the thread waits for a batch before it checks the stop flag.
 const LOOK_UP_EVERY: Duration = Duration::from_millis(50);
-/// Random stream of the augmentation, apart from the trainer's.
+/// Random stream of the augmentation, separate from the trainer's.
 const AUGMENT_STREAM: u64 = 7;
 
 /// How training ended.
 #[derive(Debug, Clone)]
 pub struct TrainSummary {
-    /// Updates done.
     pub updates: u64,
-    /// The last checkpoint.
     pub checkpoint: PathBuf,
-    /// The last weights.
     pub weights: PathBuf,
-    /// All updates were made, or the time limit was reached.
+    /// Whether a limit ended the training, not the stop flag.
     pub finished: bool,
 }
 
-/// Everything that the thread is given.
+/// Inputs of the threads.
 #[derive(Debug)]
 pub struct TrainSetup {
-    /// What is trained, and where checkpoints go.
+    /// The run to train.
     pub run: Arc<PreparedRun>,
-    /// The shards and their ledger.
+    /// The shards and the rate limiter.
     pub store: Arc<Store>,
-    /// Set when it shall stop.
+    /// Set to stop the thread.
     pub stop: Arc<AtomicBool>,
-    /// Updates done, for everyone.
+    /// Updates done, shared.
     pub updates: Arc<AtomicU64>,
-    /// Walks that ended, of all actors.
+    /// Finished episodes of all actors.
     pub episodes: Arc<AtomicU64>,
-    /// The collate thread's counters.
     pub collate_counts: Arc<CollateCounts>,
-    /// Where weights are published.
     pub publisher: Publisher,
-    /// Where priorities go.
     pub sink: PrioritySink,
 }
 
-/// The running threads.
 #[derive(Debug)]
 pub struct TrainHandle {
     ready: oneshot::Receiver<()>,
     stats: watch::Receiver<TrainStats>,
 }
 
-/// The end of training.
+/// The result of training.
 pub type Done = oneshot::Receiver<Result<TrainSummary, TrainThreadError>>;
 
 impl TrainHandle {
     /// Waits until the first weights are published.
     ///
     /// # Errors
-    /// Whatever kept the trainer from starting.
+    /// The error that kept the trainer from starting.
     pub async fn ready(&mut self, done: &mut Done) -> Result<(), LearnerError> {
         tokio::select! {
             biased;
@@ -96,7 +89,7 @@ impl TrainHandle {
         }
     }
 
-    /// What the thread tells.
+    /// The thread's reports.
     #[must_use]
     pub fn stats(&self) -> watch::Receiver<TrainStats> {
         self.stats.clone()
@@ -107,7 +100,7 @@ impl TrainSetup {
     /// Starts the train and the collate thread.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When a thread cannot be started.
     pub fn start(
         self,
         sampled: mpsc::Receiver<SampledRows>,
@@ -138,7 +131,7 @@ impl TrainSetup {
         Ok((TrainHandle { ready, stats }, done))
     }
 
-    /// On GPUs the windows are left to them, and so is the augmenter given back.
+    /// GPUs render windows themselves, and need the augmenter for it.
     fn collate(&self, devices: &[Device]) -> (Collate, Augmenter) {
         let (config, shape) = (&self.run.config, self.run.hello.shape);
         let mut rng = ChaCha8Rng::seed_from_u64(config.run.seed);
@@ -169,7 +162,7 @@ impl TrainSetup {
     }
 }
 
-/// The devices that share each batch, without GPUs that are missing, of which the log warns.
+/// The devices that share each batch. Skips missing GPUs with a warning.
 fn devices(config: &Config) -> Result<Vec<Device>, TrainThreadError> {
     let l = &config.learner;
     let (key, names) = match l.devices.as_slice() {
@@ -192,7 +185,6 @@ fn devices(config: &Config) -> Result<Vec<Device>, TrainThreadError> {
     Ok(found)
 }
 
-/// The thread's own state.
 struct Run {
     setup: TrainSetup,
     trainer: Trainer,
@@ -208,7 +200,7 @@ impl Run {
         augmenter: &Augmenter,
     ) -> Result<Self, TrainThreadError> {
         let config = Arc::clone(&setup.run.config);
-        // Replicas are threads of their own; see there.
+        // Replicas use threads of their own.
         model::device::set_threads(1);
         let landmarks = setup.run.dataset.landmark_names.clone();
         let mut trainer = Trainer::on(Arc::clone(&config), landmarks, devices)?;
@@ -257,7 +249,7 @@ impl Run {
         started: oneshot::Sender<()>,
     ) -> Result<TrainSummary, TrainThreadError> {
         self.publish()?;
-        // A resumed run is nowhere seen at update 0.
+        // A resumed run never shows update 0.
         stats.send_replace(self.stats.clone());
         let _ = started.send(());
         let finished = self.updates(batches, free, stats)?;
@@ -318,8 +310,8 @@ impl Run {
         let updates = self.trainer.updates();
         self.setup.updates.store(updates, Ordering::Relaxed);
         let keys = std::mem::take(&mut batch.keys);
-        // Uniform draws ask for no priorities: hundreds of thousands a second
-        // would only keep shards from answering.
+        // Uniform sampling needs no priorities: hundreds of thousands a second
+        // would slow the shards down for nothing.
         if self.setup.run.config.replay.selector == SelectorConfig::Prioritised {
             self.setup.sink.push(
                 keys.into_iter()
@@ -335,7 +327,7 @@ impl Run {
             self.publish()?;
         }
         if due(self.setup.run.config.checkpoint.period) {
-            // Training goes on without it; the folder counts and logs failures.
+            // Training continues after a failed write; the folder counts and logs it.
             self.checkpoint()?;
             self.stats.failed_checkpoints = self.checkpoints.failures();
         }

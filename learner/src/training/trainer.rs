@@ -1,6 +1,6 @@
-//! One training update after another: no clock, no socket, no thread.
+//! Training updates, without clocks, sockets or threads of its own.
 //!
-//! Equal seeds and equal batches give equal bits (on one libtorch thread).
+//! Equal seeds and equal batches give bit-identical results (on one libtorch thread).
 
 use std::sync::Arc;
 
@@ -21,31 +21,26 @@ use crate::training::schedule;
 
 /// Metadata key of the rules in a weights file, JSON.
 pub const RULES_KEY: &str = "landmarl.rules";
-/// Metadata key: the spacing in mm that scans are resampled to, `0` where they are not.
+/// Metadata key of the spacing in mm that scans are resampled to, `0` without resampling.
 pub const RESAMPLE_KEY: &str = "landmarl.resample_mm";
-/// Metadata key of the landmarks' names, a JSON list in agent order.
+/// Metadata key of the landmark names, a JSON list in agent order.
 pub const LANDMARKS_KEY: &str = "landmarl.landmarks";
-/// Metadata key of the version of landmarl that wrote the file.
+/// Metadata key of the landmarl version that wrote the file.
 pub const VERSION_KEY: &str = "landmarl.version";
 /// Metadata key of the number of updates done.
 pub const UPDATES_KEY: &str = "landmarl.updates";
-/// Metadata key of the number of the broadcast.
+/// Metadata key of the broadcast version of the weights.
 pub const WEIGHTS_VERSION_KEY: &str = "landmarl.weights_version";
 
-/// Why an update was not made.
+/// Why an update failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The gradients or the optimizer's state.
+    /// The gradients or the optimizer's state are invalid.
     #[error("update {update}: {source}")]
-    Adam {
-        /// Number of the update, from 1.
-        update: u64,
-        source: AdamError,
-    },
-    /// libtorch or the network.
+    Adam { update: u64, source: AdamError },
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Devices that cannot work together.
+    /// The devices cannot share a batch.
     #[error(transparent)]
     Replicas(#[from] ReplicasError),
 }
@@ -56,7 +51,7 @@ impl From<tch::TchError> for TrainError {
     }
 }
 
-/// What one update did.
+/// Results of one update.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepReport {
     /// The loss before the update.
@@ -65,9 +60,8 @@ pub struct StepReport {
     pub td_errors: Vec<f32>,
     /// Mean Q-value of the actions taken, over all entries.
     pub q_mean: f64,
-    /// Norm of the gradients before they were cut.
+    /// Norm of the gradients before clipping.
     pub grad_norm: f64,
-    /// Learning rate of this update.
     pub lr: f64,
 }
 
@@ -85,8 +79,8 @@ impl StepReport {
 /// The network of a configuration for this many agents.
 ///
 /// # Errors
-/// When the preset's convolutions leave nothing of `rules.window_size`, or the
-/// options do not go together.
+/// When `rules.window_size` is too small for the preset's convolutions, or the
+/// options are incompatible.
 pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, ModelError> {
     let (network, rules) = (&config.network, &config.rules);
     let kind = network.kind;
@@ -121,7 +115,6 @@ pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, Model
     Ok(spec)
 }
 
-/// Networks, optimizer and the number of updates done.
 #[derive(Debug)]
 pub struct Trainer {
     config: Arc<Config>,
@@ -140,7 +133,7 @@ impl Trainer {
     /// A trainer whose first weights come from `run.seed`; one agent per landmark.
     ///
     /// # Errors
-    /// When the configuration names no possible network, or the device has no memory.
+    /// When the configuration gives no valid network, or the device is out of memory.
     pub fn new(
         config: Arc<Config>,
         landmarks: Vec<String>,
@@ -149,11 +142,11 @@ impl Trainer {
         Self::on(config, landmarks, &[device])
     }
 
-    /// The same on several devices that share each batch; weights and moments
-    /// live on the first.
+    /// A trainer on several devices that share each batch; weights and moments
+    /// stay on the first.
     ///
     /// # Errors
-    /// As [`Trainer::new`], and when the devices cannot work together.
+    /// As [`Trainer::new`], and when the devices cannot share a batch.
     pub fn on(
         config: Arc<Config>,
         landmarks: Vec<String>,
@@ -189,11 +182,11 @@ impl Trainer {
         })
     }
 
-    /// Copies the scans of the manifest to the devices: batches may come
-    /// without windows from then on.
+    /// Copies the scans of the manifest to the devices, so that batches may omit
+    /// windows.
     ///
     /// # Errors
-    /// When a device has no memory for them.
+    /// When a device is out of memory.
     pub fn hold_scans(
         &mut self,
         scans: &[Arc<Scan>],
@@ -204,32 +197,30 @@ impl Trainer {
             .hold_scans(scans, &self.config.rules, augmenter)?)
     }
 
-    /// The network that is trained.
+    /// The network in training.
     #[must_use]
     pub fn online(&self) -> &Network {
         &self.online
     }
 
-    /// The network that values bootstrap states.
+    /// The network that evaluates bootstrap states.
     #[must_use]
     pub fn target(&self) -> &Network {
         &self.target
     }
 
-    /// What actors, evaluations and weights files get: the running average of
-    /// the online network's numbers (`learner.ema_decay`).
+    /// The weights for actors, evaluations and weights files: the moving average of
+    /// the online network's (`learner.ema_decay`).
     #[must_use]
     pub fn average(&self) -> &Parameters {
         self.average.parameters()
     }
 
-    /// The optimizer.
     #[must_use]
     pub fn adam(&self) -> &Adam {
         &self.adam
     }
 
-    /// Updates done.
     #[must_use]
     pub fn updates(&self) -> u64 {
         self.updates
@@ -246,18 +237,18 @@ impl Trainer {
         &self.landmarks
     }
 
-    /// The trainer's own random numbers, saved with it.
+    /// The trainer's random generator, part of its checkpoint.
     #[must_use]
     pub fn rng(&self) -> &ChaCha8Rng {
         &self.rng
     }
 
-    /// The same, to draw from.
+    /// The same, mutable.
     pub fn rng_mut(&mut self) -> &mut ChaCha8Rng {
         &mut self.rng
     }
 
-    /// Takes over what a checkpoint holds; see `Checkpoint::restore`.
+    /// Restores a checkpoint's contents; see `Checkpoint::restore`.
     pub(crate) fn restore(&mut self, parts: &Restored<'_>) -> Result<(), TrainError> {
         let own = |p: &Parameters| -> Result<Network, ModelError> {
             Network::from_parameters(self.online.spec(), p.deep_clone(self.device)?)
@@ -278,11 +269,11 @@ impl Trainer {
         Ok(())
     }
 
-    /// One update with one batch.
+    /// Performs one update.
     ///
     /// # Errors
-    /// When the gradients are not finite (then nothing is changed), or shapes
-    /// do not fit.
+    /// When the gradients are not finite (nothing is changed then), or shapes
+    /// do not match.
     pub fn step(&mut self, batch: &Batch) -> Result<StepReport, TrainError> {
         let lr = schedule::learning_rate(&self.config.learner, self.updates);
         let double = self.config.learner.double;
@@ -312,19 +303,19 @@ impl Trainer {
         })
     }
 
-    /// The averaged weights as a file of their own: see the key constants for what
-    /// stands beside the network's spec.
+    /// The averaged weights as a file; the key constants name the metadata besides
+    /// the network's spec.
     ///
     /// # Errors
-    /// When a tensor cannot be read from its device.
+    /// When a tensor cannot be copied from its device.
     pub fn weights_bytes(&self, weights_version: u64) -> Result<Vec<u8>, ModelError> {
         self.snapshot(weights_version)?.to_bytes()
     }
 
-    /// A copy of the weights that another thread can turn into a file.
+    /// A copy of the weights that another thread can serialise.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// When memory runs out.
     pub fn snapshot(&self, weights_version: u64) -> Result<Snapshot, ModelError> {
         Ok(Snapshot {
             spec: self.online.spec().clone(),
@@ -350,7 +341,7 @@ impl Trainer {
     }
 }
 
-/// What [`Trainer::restore`] takes over.
+/// Input of [`Trainer::restore`].
 pub(crate) struct Restored<'a> {
     pub(crate) online: &'a Parameters,
     pub(crate) target: &'a Parameters,
@@ -368,9 +359,8 @@ pub struct Snapshot {
     spec: NetworkSpec,
     parameters: Parameters,
     metadata: model::files::tensor_file::Metadata,
-    /// Number of the broadcast.
+    /// Broadcast version.
     pub weights_version: u64,
-    /// Updates done by then.
     pub updates: u64,
 }
 
@@ -378,7 +368,7 @@ impl Snapshot {
     /// As a weights file.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// When memory runs out.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
         weights::parameters_to_bytes(&self.spec, &self.parameters, Kind::Float, &self.metadata)
     }

@@ -1,4 +1,4 @@
-//! Learning on tiny networks: it learns, it repeats itself, it says what is wrong.
+//! Tests on tiny networks: learning, determinism, error messages.
 
 use super::*;
 use crate::testing::{batch, config, trainer};
@@ -63,7 +63,7 @@ fn two_runs_are_bit_equal_and_learn() {
         (NetworkKind::Commnet, 1),
         (NetworkKind::Commnet, 2),
     ] {
-        // Targets that stand still: what remains is a regression, whose loss must fall.
+        // With fixed targets the problem is a regression, whose loss must fall.
         let mut c = (*config(kind, 2)).clone();
         (c.learner.target_update_period, c.learner.double) = (1000, false);
         c.learner.threads = threads;
@@ -135,7 +135,7 @@ fn q_values(n: &Network, batch: &Batch, windows: &[f32], scale: &[i64]) -> Vec<V
     Vec::try_from(q.detach()).unwrap()
 }
 
-/// What the formula says with the networks' own Q, row by row.
+/// The formula's result with the networks' own Q-values, row by row.
 fn expected_errors(t: &Trainer, batch: &Batch, double: bool) -> Vec<f32> {
     let q = q_values(t.online(), batch, &batch.state, &batch.scale);
     let online = q_values(t.online(), batch, &batch.next, &batch.next_scale);
@@ -174,14 +174,14 @@ fn td_errors_are_those_of_the_formula() {
         let config = Arc::new(c);
         let mut t = trainer(&config);
         let mut batch = batch(&config, 0);
-        // Nobody moved in one row: no error, no priority.
+        // No agent of one row moved: no error, no priority.
         batch.active[..batch.agents].fill(0.0);
         if !bootstraps {
-            // Then the bootstrap windows must not matter.
+            // With zero discounts the bootstrap windows must not matter.
             batch.discount.fill(0.0);
             batch.next.fill(f32::NAN);
         }
-        // Online and target must differ for the difference to show.
+        // Online and target must differ for the difference to be visible.
         for _ in 0..5 {
             t.step(&batch).unwrap();
         }

@@ -1,4 +1,4 @@
-//! The learner as a service, against shards and actors made up here.
+//! The learner as a service, against simulated shards and actors.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -21,7 +21,7 @@ use tonic::Code;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Waits until `what` holds; panics with its name when it does not.
+/// Waits until `what` holds; panics with its name after a timeout.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let wait = async {
         while !holds() {
@@ -68,9 +68,9 @@ async fn join(run: &Run) -> JoinReply {
     JoinReply::try_from(reply.unwrap().into_inner()).unwrap()
 }
 
-/// Acts as an actor that only watches: the versions that came whole, in order,
-/// until a heartbeat is told to stop. Feeds the run once the first version is
-/// here: five updates later another one is the newest.
+/// Acts as an actor that only watches: the complete versions received, in order,
+/// until a heartbeat reply says stop. Feeds the run once the first version has
+/// arrived: five updates later another one is the newest.
 async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
     let mut client = run.client();
     let watch = WatchRequest {
@@ -163,7 +163,7 @@ async fn a_dead_shard_is_left_out_and_its_return_picked_up() {
     until("it is sampled again", || run.shards[1].state().sampled > 20).await;
     let then = updates();
     until("training goes on with both", || updates() > then + 20).await;
-    // All at once, and empty: neither a block nor a burst.
+    // All shards restart at once, empty: neither a block nor a burst.
     run.shards.iter().for_each(shard::Shard::kill);
     until("all are gone", || {
         progress.borrow().shards.shards_alive == 0
@@ -221,7 +221,7 @@ async fn strangers_are_refused_in_a_sentence() {
     assert!(status.message().contains("rules.max_steps"), "{status}");
     let status = refused(|j| j.hello.run_id = "another".into()).await;
     assert!(status.message().contains("another"), "{status}");
-    // The run's name stands for its id.
+    // The run's name is accepted as its id.
     let join = JoinRequest {
         hello: Hello {
             run_id: "it".into(),
@@ -235,7 +235,7 @@ async fn strangers_are_refused_in_a_sentence() {
     let reply = run.client().join(wire::JoinRequest::from(join)).await;
     let joined = reply.unwrap().into_inner().run_id;
     assert_eq!(joined, run.hello().run_id);
-    // A heartbeat of a life that nobody knows.
+    // A heartbeat of an unknown incarnation.
     let stranger = Writer {
         actor: 77,
         incarnation: 1,
@@ -268,7 +268,7 @@ async fn a_stopped_run_goes_on_where_it_was() {
     let first = run.ended().await.unwrap();
     assert!(first.stopped_early && first.checkpoint.is_file());
     let total = first.updates + 20;
-    // Whole again from the same folder, with shards that kept nothing.
+    // Restarts from the same folder, with empty shards.
     run.shards.iter().for_each(shard::Shard::revive);
     let mut again = run.again(config(|c| c.learner.updates = total), true).await;
     let status = again
@@ -289,7 +289,7 @@ async fn a_stopped_run_goes_on_where_it_was() {
     assert_eq!((second.updates, second.stopped_early), (total, false));
     let walks = second.progress.actors.episodes;
     assert_eq!(walks, 4, "learner.max_episodes is of the whole run");
-    // Other rules: refused before anything is served.
+    // Other rules: refused before serving starts.
     let other = config(|c| c.rules.max_steps = 9);
     let error = prepare(again.dir.path(), &other, true).unwrap_err();
     let text = error.to_string();

@@ -178,7 +178,7 @@ impl Run {
             .into()
     }
 
-    /// Actors: put rows into both shards as fast as they have credit.
+    /// Simulated actors: insert rows into both shards as fast as their credit allows.
     pub fn feed(&self) -> JoinHandle<()> {
         let shards = self.shards.clone();
         tokio::spawn(async move {
@@ -201,7 +201,7 @@ impl Run {
         ended.expect("the learner ends").expect("it does not panic")
     }
 
-    /// For tests that are about something else.
+    /// Stops the run, for tests about something else.
     pub async fn ended_quietly(mut self) {
         let ended = self.ended().await;
         assert!(ended.is_ok(), "{ended:?}");

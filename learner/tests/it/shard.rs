@@ -1,4 +1,4 @@
-//! A replay shard that can die, come back, and count what it is told.
+//! A replay shard that can stop, restart, and count its requests.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ pub struct State {
     pub hello: Option<Hello>,
 }
 
-/// One shard; clones are the same one.
+/// One shard; clones share its state.
 #[derive(Clone)]
 pub struct Shard {
     number: u32,
@@ -76,12 +76,12 @@ impl Shard {
         s.rows = (s.rows + rows).min(400);
     }
 
-    /// Dies with everything it held.
+    /// Stops it and loses its rows.
     pub fn kill(&self) {
         self.state().down = true;
     }
 
-    /// Comes back empty, in a new life.
+    /// Restarts it empty, in a new incarnation.
     pub fn revive(&self) {
         let mut s = self.state();
         let incarnation = s.incarnation + 1;
@@ -106,7 +106,7 @@ impl Shard {
     }
 }
 
-/// A row that depends on nothing but its slot.
+/// A row that depends only on its slot.
 fn row(slot: u32) -> Row {
     let at = i16::try_from(4 + slot % 12).unwrap();
     let frame = |x| FrameRef {
