@@ -176,7 +176,7 @@ impl Policy for Eyes {
                     frame.stride,
                     &mut self.pixels,
                 );
-                // Or nobody would need the picture.
+                // Without a use the compiler could remove the rendering.
                 self.seen += u64::from(std::hint::black_box(&self.pixels)[self.pixels.len() / 2]);
             }
         }

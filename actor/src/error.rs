@@ -1,4 +1,4 @@
-//! Why an actor ends before it was told to.
+//! Errors that end an actor.
 
 use std::io;
 
@@ -7,43 +7,43 @@ use proto::transport::endpoint::AddressError;
 use crate::rollout::RolloutError;
 use crate::rollout::policy::PolicyError;
 
-/// Why an actor ends before it was told to.
+/// Why an actor failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ActorError {
-    /// The learner does not take this actor: other scans, another configuration
-    /// or another version. Its sentence says which.
+    /// The learner refuses this actor: its scans, configuration or version
+    /// differ, as the sentence explains.
     #[error("the learner at {learner} refuses this actor: {sentence}")]
     Refused {
         /// The learner's address.
         learner: String,
-        /// What it said.
+        /// The learner's reason.
         sentence: String,
     },
-    /// A shard does not take this actor's rows.
+    /// A shard refuses this actor's rows.
     #[error("{0}")]
     ShardRefused(String),
-    /// An address that is none.
+    /// An invalid address.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Scans, agents and slots do not fit together.
+    /// Scans, agents and slots are inconsistent.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
-    /// The weights do not answer.
+    /// The policy failed to compute Q-values.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// Weights that are no network.
+    /// The weights cannot be loaded.
     #[error("weights version {version} from the learner cannot be used: {source}")]
     Weights {
         version: u64,
         source: model::ModelError,
     },
-    /// `actor.device`.
+    /// `actor.device` is invalid.
     #[error("config key \"actor.device\": {0}")]
     Device(model::ModelError),
-    /// The walks of an evaluation, or what is kept of it.
+    /// An evaluation failed.
     #[error("evaluation failed: {0}")]
     Evaluation(String),
-    /// The manifest cannot be written down.
+    /// The manifest cannot be serialized.
     #[error("the training manifest cannot be sent: {0}")]
     Manifest(#[from] serde_json::Error),
     /// One of the actor's tasks ended with a panic, which is a defect of landmarl.

@@ -1,4 +1,4 @@
-//! `actor`: walks training scans for a learner that runs elsewhere, or validation
+//! `actor`: acts on training scans for a learner that runs elsewhere, or validation
 //! scans to see how well its weights do.
 
 use std::path::{Path, PathBuf};
@@ -134,7 +134,7 @@ async fn start(args: RunArgs, name: &str) -> anyhow::Result<Start> {
     let service = Service::start(&log, &config).await?;
     service.security().log_state();
     let dataset = Dataset::load(&scans(&config)?).context("load the training scans")?;
-    // Names as everybody resolves them, so that all digests agree.
+    // Resolved names, as in all other processes, so that the digests agree.
     config.data.landmarks.clone_from(&dataset.landmark_names);
     tracing::info!(
         scans = dataset.scans.len(),

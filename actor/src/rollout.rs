@@ -27,7 +27,7 @@ pub use crate::rollout::slot::EpisodeEnd;
 use crate::rollout::slot::{Slot, SlotRules};
 pub use state::RolloutState;
 
-/// What one step of all slots, or of some, gave.
+/// The result of one step of all or some of the slots.
 #[derive(Debug, Default)]
 pub struct StepReport {
     /// Complete rows with their initial priorities (|TD|, at most `replay.priority_max`).
@@ -36,17 +36,17 @@ pub struct StepReport {
     pub env_steps: u64,
     /// Episodes that ended, one entry per agent with a target.
     pub episodes: Vec<EpisodeEnd>,
-    /// Walks that ended.
+    /// Episodes that ended, counted once per group.
     pub walks: u64,
 }
 
-/// Why there can be no rollout.
+/// Why a rollout cannot be created or restored.
 #[derive(Debug, thiserror::Error)]
 pub enum RolloutError {
-    /// Scans and agents do not fit.
+    /// Scans and agents are inconsistent.
     #[error(transparent)]
     Episodes(#[from] EpisodesError),
-    /// The learner was told of another number of slots.
+    /// The learner assigned exploration values for another number of slots.
     #[error("exploration has {found} values for {slots} slots")]
     Exploration {
         /// `actor.slots`.
@@ -54,18 +54,18 @@ pub enum RolloutError {
         /// Values given.
         found: usize,
     },
-    /// A state that no rollout of this configuration and these scans can have.
+    /// The saved state does not match this configuration and these scans.
     #[error("the saved walks are not of this run: {0}")]
     State(String),
-    /// More than a row's numbers can name.
+    /// A count exceeds the range of a row's indices.
     #[error("{count} {what} are more than the {} that a row can name", u16::MAX)]
     TooMany { what: &'static str, count: usize },
 }
 
 /// `config.actor.slots` environments stepped together.
 ///
-/// A function of configuration, scans, writer and the policy's answers alone:
-/// equal ones give equal rows.
+/// Deterministic: equal configurations, scans, writers and Q-values give equal
+/// rows.
 #[derive(Debug)]
 pub struct Rollout {
     common: SlotRules,
@@ -73,7 +73,7 @@ pub struct Rollout {
     episodes: Episodes,
     slots: Vec<Slot>,
     epsilon_start: f64,
-    /// The slot that [`Rollout::step_some`] goes on with.
+    /// The slot at which [`Rollout::step_some`] continues.
     next: usize,
 }
 
@@ -83,7 +83,7 @@ impl Rollout {
     /// streams, which also depend on `config.run.seed`.
     ///
     /// # Errors
-    /// When there is nothing to walk to, or the numbers do not fit together.
+    /// When there is no landmark to search for, or the counts are inconsistent.
     pub fn new(
         config: &Config,
         scans: &[Arc<Scan>],
@@ -151,7 +151,7 @@ impl Rollout {
     /// between `actor.epsilon_start` (`epsilon_progress` 0) and the slot's own (1).
     ///
     /// # Errors
-    /// Whatever the policy says; nothing has moved then.
+    /// When the policy fails; no agent has moved then.
     pub fn step(
         &mut self,
         policy: &mut impl Policy,
@@ -160,11 +160,12 @@ impl Rollout {
         self.advance(0..self.slots.len(), policy, epsilon_progress)
     }
 
-    /// The same for as many of the next slots as have `windows` windows together, and
-    /// one at least; slots take turns. All slots in parts give what all at once do.
+    /// Like [`Rollout::step`] for the next slots in turn: as many as have at most
+    /// `windows` windows together, and at least one. Stepping all slots in parts
+    /// gives the same rows as stepping them at once.
     ///
     /// # Errors
-    /// As [`Rollout::step`]; the same slots are next again then.
+    /// As [`Rollout::step`]; the next call retries the same slots.
     pub fn step_some(
         &mut self,
         policy: &mut impl Policy,
@@ -215,7 +216,7 @@ impl Rollout {
     }
 }
 
-/// Number of agents: one per landmark asked for; where none is named, one per
+/// Number of agents: one per configured landmark; if none is configured, one per
 /// landmark of the scans.
 pub(crate) fn agents_of(config: &Config, scans: &[Arc<Scan>]) -> u16 {
     let count = match config.data.landmarks.len() {

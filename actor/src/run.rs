@@ -25,18 +25,18 @@ use crate::session::learner_client::{Link, Order};
 use crate::session::{Event, Session};
 use crate::uplink::Phase;
 
-/// How long rows on their way may take to be acknowledged after a shutdown.
+/// Time limit for outstanding rows to be acknowledged after a shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
-/// The same when the run is over.
+/// The same limit when the run is over.
 const LET_GO: Duration = Duration::from_millis(200);
-/// How long the rollout may take for the step that it is in.
+/// Time limit for the rollout's current step.
 const LAST_STEP: Duration = Duration::from_secs(30);
-/// How often to look whether it has.
+/// Interval at which to check whether the rollout has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Time between two lines of progress in the log.
+/// Interval of the progress log.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// What an actor needs.
+/// An actor's inputs.
 #[derive(Debug, Clone)]
 pub struct ActorSetup {
     /// The resolved configuration, the learner's but for the keys that shape
@@ -48,46 +48,47 @@ pub struct ActorSetup {
     pub learner: String,
     /// The run to join; `None` for whatever the learner runs.
     pub run_id: Option<String>,
-    /// Who we are.
+    /// How this actor authenticates.
     pub security: Security,
-    /// Where to count; keep a clone to watch the actor from outside.
+    /// The actor's counters; keep a clone to read them from outside.
     pub counters: Arc<Counters>,
 }
 
-/// Why an actor ended well.
+/// Why an actor ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// It was told to shut down.
+    /// A shutdown was requested.
     Shutdown,
-    /// The learner said that the run is over.
+    /// The learner reported the end of the run.
     RunOver,
 }
 
-/// What an actor did.
+/// The result of an actor's run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ActorSummary {
     /// Why it ended.
     pub ending: Ending,
-    /// Its last name; `None` when it never joined.
+    /// Its last actor number and incarnation; `None` if it never joined.
     pub writer: Option<Writer>,
     pub counts: Reading,
-    /// Rows that were on their way when it ended.
+    /// Rows that were not acknowledged when it ended.
     pub rows_unsent: u64,
 }
 
-/// Acts until `shutdown`, or until the learner says that the run is over.
+/// Acts until `shutdown`, or until the learner reports the end of the run.
 ///
-/// The learner and the shards may come and go: the actor tries again as long
-/// as it lives, and acts on as long as it has weights.
+/// The learner and the shards may be unreachable at times: the actor keeps
+/// reconnecting, and acts with the weights that it has for at most
+/// `actor.max_staleness`.
 ///
 /// # Errors
-/// When the learner or a shard refuses this actor for good, or its rollout fails.
+/// When the learner or a shard permanently refuses this actor, or its rollout fails.
 pub async fn run(
     setup: ActorSetup,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<ActorSummary, ActorError> {
-    // Several actors may log into one file. Of the highest level, so that
-    // whatever is logged is logged with it.
+    // Several actors may log to one file. The span has the highest level, so
+    // that no log filter removes it.
     let span = tracing::error_span!("acting", actor = tracing::field::Empty);
     join_and_act(setup, shutdown).instrument(span).await
 }
@@ -179,7 +180,7 @@ impl Acting {
                     tracing::warn!("the learner gave this actor up; joining again");
                 }
             }
-            // The old life goes on until there is a new one.
+            // The old incarnation continues until the new one starts.
             self.joined = tokio::select! {
                 () = &mut shutdown => return Ok(Ending::Shutdown),
                 ended = self.driver.ended() => return Err(too_early(ended)),
@@ -189,7 +190,7 @@ impl Acting {
         }
     }
 
-    /// A new session in the place of the old one, whose rows nobody may send any more.
+    /// Replaces the session; the unsent rows of the old one are dropped.
     async fn live_again(&mut self) {
         let hello = self.request.hello.clone();
         let (config, counters) = (&self.setup.config, &self.setup.counters);
@@ -205,8 +206,8 @@ impl Acting {
         counters.dropped(old.end(Phase::Abandon).await);
     }
 
-    /// Stops the rollout and waits for it: a process that ends while a thread
-    /// computes in libtorch may crash instead.
+    /// Stops the rollout and waits for it: a process that exits while a thread is
+    /// inside libtorch may crash.
     async fn halt(&self) {
         self.feed.stop();
         let begin = Instant::now();
@@ -215,12 +216,12 @@ impl Acting {
         }
     }
 
-    /// Stops the rollout, then sends what it left, as far as that is still wanted.
+    /// Stops the rollout, then sends the remaining rows if they are still needed.
     async fn finish(mut self, ending: Ending) -> Result<ActorSummary, ActorError> {
         self.feed.stop();
         let phase = match ending {
             Ending::Shutdown => Phase::Drain(Instant::now() + DRAIN),
-            // Nobody trains on them any more; only let the rollout go.
+            // The learner no longer trains on the rows; this only unblocks the rollout.
             Ending::RunOver => Phase::Drain(Instant::now() + LET_GO),
         };
         let stopped = tokio::time::timeout(LAST_STEP, self.driver.ended());
@@ -257,21 +258,21 @@ impl Acting {
     }
 }
 
-/// The rollout ends well only after it was told to stop.
+/// The error of a rollout that ended before it was stopped.
 fn too_early(ended: Result<(), ActorError>) -> ActorError {
     ended
         .err()
         .unwrap_or_else(|| ActorError::Panicked("it ended before its time".into()))
 }
 
-/// How old weights may be. Heartbeats tell that they are the newest, so no less
-/// than a lease, in which there are some.
+/// The maximum age of weights. Heartbeats confirm that they are the newest, so it
+/// is at least one lease, which spans several heartbeats.
 fn max_staleness(config: &Config, lease: Duration) -> Option<Duration> {
     let bound = config.actor.max_staleness;
     (bound > 0.0).then(|| Duration::from_secs_f64(bound).max(lease))
 }
 
-/// The scans in the order of the manifest: by content.
+/// The scans in the order of the manifest: by content hash.
 fn numbered(dataset: &Dataset) -> Vec<Arc<Scan>> {
     let mut scans = dataset.scans.clone();
     scans.sort_by_key(|scan| scan.hash);
@@ -292,8 +293,8 @@ fn join_request(setup: &ActorSetup, scans: &[Arc<Scan>]) -> Result<JoinRequest, 
     })
 }
 
-/// Host, and this process there: by its name in the logs where it has one, which
-/// its next life bears too, else by its number.
+/// Host and process. The process is identified by its log instance, which a
+/// restart keeps, or else by its process id.
 pub(crate) fn host(instance: &str) -> String {
     let host = common::run::run_folder::host_name();
     if instance.is_empty() {
@@ -303,7 +304,7 @@ pub(crate) fn host(instance: &str) -> String {
     }
 }
 
-/// One line every few seconds.
+/// Logs the actor's progress every few seconds.
 #[derive(Debug)]
 struct Progress {
     before: Reading,

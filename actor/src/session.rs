@@ -1,5 +1,5 @@
-//! One life of an actor: heartbeats, weights and an uplink per shard, from a
-//! join to the next.
+//! One incarnation of an actor: heartbeats, weights and an uplink per shard, from
+//! one join to the next.
 
 pub mod counters;
 pub(crate) mod driver;
@@ -27,7 +27,7 @@ use crate::session::learner_client::{Link, Order};
 use crate::uplink::outbox::{Batching, Outbox};
 use crate::uplink::{CHUNKS, Phase, Uplink, UplinkError, insert_open};
 
-/// The tasks of one life; dropping it ends them.
+/// The tasks of one incarnation; dropping the session ends them.
 #[derive(Debug)]
 pub(crate) struct Session {
     phase: watch::Sender<Phase>,
@@ -36,7 +36,7 @@ pub(crate) struct Session {
     _weights: JoinSet<()>,
 }
 
-/// What a session cannot settle by itself.
+/// An event that the owner of a session must handle.
 #[derive(Debug)]
 pub(crate) enum Event {
     Order(Order),
@@ -44,7 +44,8 @@ pub(crate) enum Event {
 }
 
 impl Session {
-    /// Starts all tasks and gives the rollout its new life. `hello` as joined.
+    /// Starts all tasks and passes the new incarnation to the rollout. `hello` is
+    /// the one of the join request.
     pub(crate) fn start(
         config: &Config,
         link: &Link,
@@ -100,7 +101,7 @@ impl Session {
         }
     }
 
-    /// The next thing that somebody else must settle. May be dropped and called again.
+    /// The next event for the owner. Cancel-safe.
     pub(crate) async fn event(&mut self) -> Event {
         loop {
             tokio::select! {
@@ -111,7 +112,7 @@ impl Session {
                     };
                 }
                 Some(ended) = self.uplinks.join_next() => match ended {
-                    // Its rollout is gone; that thread's end says why.
+                    // The rollout has ended, and its thread reports why.
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => return Event::Failed(ActorError::ShardRefused(error.to_string())),
                     Err(error) => return Event::Failed(ActorError::Task(error.to_string())),
@@ -121,7 +122,7 @@ impl Session {
         }
     }
 
-    /// Ends the uplinks in the given way; the rows that were not acknowledged.
+    /// Ends the uplinks as `phase` says; returns the number of unacknowledged rows.
     pub(crate) async fn end(mut self, phase: Phase) -> usize {
         let _ = self.phase.send(phase);
         let mut left = 0;

@@ -1,12 +1,12 @@
 //! One task per shard: its own insert stream, its own outbox.
 //!
-//! A shard is *away* when there was no opened stream to it for longer than
-//! [`GRACE`]: then rows are taken from the rollout all the same, and the oldest
-//! batches beyond the backlog are dropped, so that the other shards go on being
-//! fed. A shard that is there and acknowledges nothing is *blocked* (its limiter
-//! waits for the learner): then no more rows are taken, the channel fills, and
-//! the rollout waits; unless `replay.overload` says that it goes on and the
-//! oldest rows are dropped.
+//! A shard is *unreachable* when no stream to it has been open for longer than
+//! [`GRACE`]. The uplink then still takes rows from the rollout and drops the
+//! oldest batches beyond the backlog, so that the other shards still receive
+//! theirs. A reachable shard that acknowledges nothing is *blocked* (its rate
+//! limiter waits for the learner). The uplink then takes no more rows, the channel
+//! fills, and the rollout waits, unless `replay.overload` is to drop the oldest
+//! rows instead.
 
 pub(crate) mod outbox;
 pub mod placement;
@@ -32,31 +32,31 @@ use crate::session::counters::Counters;
 use crate::session::unreachable::Unreachable;
 use crate::uplink::outbox::{Chunk, Outbox};
 
-/// Steps' rows between the rollout and the uplink: enough that a step need not
+/// Chunks of rows between the rollout and the uplink: enough that a step need not
 /// wait for the task to wake, few enough that blocked rows stay fresh.
 pub(crate) const CHUNKS: usize = 4;
 
 const WINDOW_MAX: u32 = 64;
 
-/// Sealed batches that may wait for the window of a shard that is there.
+/// Sealed batches that may wait for the window of a reachable shard.
 const WAITING_MAX: usize = 1;
 
-/// How long a stream may be broken before its shard is away: a shard that comes
-/// back at once costs no rows.
+/// How long a stream may be broken before its shard counts as unreachable: a
+/// shard that comes back at once costs no rows.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What an uplink is to do.
+/// The phase of an uplink.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Phase {
-    /// Send what comes.
+    /// Send rows as they arrive.
     Run,
-    /// Nothing new will come: finish, at the latest then.
+    /// No new rows will arrive: finish, at the latest at this time.
     Drain(Instant),
     /// Stop at once.
     Abandon,
 }
 
-/// A shard will never take our rows.
+/// Why a shard will never store this actor's rows.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UplinkError {
     #[error(transparent)]
@@ -69,15 +69,15 @@ pub(crate) enum UplinkError {
     },
 }
 
-/// The way to one shard.
+/// The task that sends rows to one shard.
 #[derive(Debug)]
 pub(crate) struct Uplink {
     pub(crate) shard: usize,
     pub(crate) address: String,
     pub(crate) security: Security,
     pub(crate) open: InsertOpen,
-    /// A refusal counts only after so long: a shard may know a restarted
-    /// learner's run before our heartbeat does.
+    /// A refusal is final only after this time: a shard may know a restarted
+    /// learner's run before our next heartbeat.
     pub(crate) patience: Duration,
     pub(crate) outbox: Outbox,
     /// Whether rows are taken from the rollout although the shard is blocked.
@@ -93,7 +93,7 @@ struct Stream {
     first: InsertReply,
 }
 
-/// What went wrong since the last acknowledgement.
+/// Failures since the last acknowledgement.
 struct Trouble {
     waits: ExponentialBackoff,
     refused_since: Option<Instant>,
@@ -118,8 +118,8 @@ enum Turn {
 }
 
 impl Uplink {
-    /// Runs until nothing is left to send, or it is told to stop. Returns the
-    /// rows that were not acknowledged.
+    /// Runs until nothing is left to send, or its phase ends it. Returns the
+    /// number of unacknowledged rows.
     pub(crate) async fn run(mut self) -> Result<usize, UplinkError> {
         let client = replay_client(self.security.connect(&self.address, Role::Replay)?);
         let mut trouble = Trouble::default();
@@ -146,7 +146,7 @@ impl Uplink {
         }
     }
 
-    /// Rows not acknowledged, those that were not even taken included.
+    /// Number of unacknowledged rows, including those still in the channel.
     fn left(&mut self) -> usize {
         self.rows.close();
         let waiting: usize = std::iter::from_fn(|| self.rows.try_recv().ok())
@@ -155,7 +155,7 @@ impl Uplink {
         self.outbox.rows() + waiting
     }
 
-    /// An error for a refusal that lasts, a line in the log for all else.
+    /// Returns an error for a lasting refusal, and logs all other failures.
     fn judge(&self, status: &Status, trouble: &mut Trouble) -> Result<(), UplinkError> {
         if !is_refusal(status) {
             trouble.refused_since = None;
@@ -228,7 +228,7 @@ impl Uplink {
         }
     }
 
-    /// Drops what is beyond the backlog.
+    /// Drops the batches beyond the backlog.
     fn trim(&mut self, why: &'static str) {
         let dropped = self.outbox.trim();
         if dropped > 0 {
@@ -301,7 +301,7 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Ends when the phase says that nothing more is worth waiting for.
+/// Completes when the phase's time limit has passed.
 async fn give_up(phase: Phase) {
     match phase {
         Phase::Run => std::future::pending().await,
@@ -345,7 +345,7 @@ fn window_of(reply: &InsertReply) -> usize {
     reply.window.min(WINDOW_MAX) as usize
 }
 
-/// The first message of every stream of one life of the actor.
+/// The first message of every stream of one incarnation.
 pub(crate) fn insert_open(
     hello: proto::messages::hello::Hello,
     writer: proto::messages::insert::Writer,

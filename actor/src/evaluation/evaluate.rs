@@ -1,5 +1,5 @@
-//! Greedy walks through many scans at once: the rollout's stepping with no
-//! exploration and no target.
+//! Greedy episodes in many scans at once: the rollout's stepping without
+//! exploration or target.
 
 use std::sync::Arc;
 
@@ -17,17 +17,17 @@ use crate::evaluation::q_cache::Memo;
 use crate::rollout::group::Group;
 use crate::rollout::policy::{Policy, PolicyError, QValues, View};
 
-/// What to walk.
+/// What to evaluate.
 #[derive(Debug, Clone)]
 pub struct Evaluation<'a> {
     pub scans: &'a [Arc<Scan>],
-    /// Agents (landmark indices) to walk on each of them.
+    /// Agents (landmark indices) to evaluate on each of them.
     pub agents: &'a [u16],
-    /// Where walks begin.
+    /// Where episodes start.
     pub starts: &'a EvaluationStarts,
     /// The environment.
     pub rules: &'a Arc<Rules>,
-    /// All agents of a scan walk together from the same start, instead of
+    /// All agents of a scan move together from the same start, instead of
     /// each on its own: see [`crate::rollout::group::walk_together`].
     pub together: bool,
     /// Seed of random starts. A scan's starts depend on it and the scan's
@@ -46,16 +46,16 @@ pub struct WalkStep {
     pub position: [i32; 3],
     /// Voxels between the samples of its window.
     pub stride: u8,
-    /// What it did: a number of [`common::environment::ACTIONS`].
+    /// Its action: an index into [`common::environment::ACTIONS`].
     pub action: u8,
-    /// What it expected of each action.
+    /// The Q-values of all actions.
     pub q: QValues,
-    /// What it got: the decrease of the distance in the rules' unit, −1 where
+    /// Its reward: the decrease of the distance in the rules' unit, −1 where
     /// the border blocked it, 0 where its landmark is not known.
     pub reward: f32,
 }
 
-/// One walk of one agent, from start to answer.
+/// One trajectory of one agent, from start to prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WalkResult {
     /// Index into the evaluated scans.
@@ -66,7 +66,7 @@ pub struct WalkResult {
     pub start_index: usize,
     /// Where it began (voxel).
     pub start: [i32; 3],
-    /// Where it says its landmark is (voxel).
+    /// The predicted landmark position (voxel).
     pub answer: [f64; 3],
     /// Where its coarser scales ended (voxel), coarsest first.
     pub stops: Vec<[f64; 3]>,
@@ -83,10 +83,10 @@ pub struct WalkResult {
     pub trajectory: Option<Vec<WalkStep>>,
 }
 
-/// How far an evaluation has come.
+/// Progress of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Agents' walks that ended.
+    /// Agents' episodes that ended.
     pub done: usize,
     pub total: usize,
 }
@@ -111,16 +111,16 @@ struct Running {
     trajectories: Option<Vec<Vec<WalkStep>>>,
 }
 
-/// Agents that walk at the same time: many, so that those that meet are seen to.
+/// Agents that move at the same time: many, so that agents that meet share cached
+/// Q-values.
 const AT_ONCE: usize = 1024;
 
-/// Walks everything that is asked for, up to `batch` observations per forward
-/// pass; what was seen before is not asked again, so a policy must be a function
-/// of scan, agents and observations. Results come in the order of scan, start
-/// and agent.
+/// Runs all requested episodes, up to `batch` observations per forward pass.
+/// Q-values are cached, so a policy must be a function of scan, agents and
+/// observations. Results are ordered by scan, start and agent.
 ///
 /// # Errors
-/// Whatever the policy says.
+/// When the policy fails.
 pub fn evaluate(
     policy: &mut impl Policy,
     evaluation: &Evaluation<'_>,
@@ -249,7 +249,7 @@ impl Running {
         }
     }
 
-    /// Records a step and the ends that it brought.
+    /// Records a step, and which agents ended with it.
     fn note(&mut self, moves: &[AgentMove], q: &[QValues]) {
         let walk = self.group.walk();
         for i in 0..walk.agents() {

@@ -1,7 +1,8 @@
 //! The evaluator as a service: watches the learner's weights, evaluates them on the validation
 //! scans now and then, and reports to the learner, which keeps the results and the best weights.
 //!
-//! It joins nothing: no lease, no rows. It waits for a learner that does not answer.
+//! It does not join: it has no lease and sends no rows. It waits for a learner that does not
+//! answer.
 
 use std::future::Future;
 use std::pin::pin;
@@ -30,12 +31,12 @@ use crate::evaluation::validate::Validator;
 use crate::run::{Ending, host};
 use crate::session::weights;
 
-/// Time between signs of life.
+/// Interval of the beats to the learner.
 const BEAT_EVERY: Duration = Duration::from_secs(2);
-/// How long the last weights of a run may take to come.
+/// Time limit for the last weights of a run to arrive.
 const LAST_WEIGHTS: Duration = Duration::from_secs(30);
 
-/// What an evaluator needs.
+/// An evaluator's inputs.
 #[derive(Debug)]
 pub struct EvaluatorSetup {
     /// The resolved configuration: the learner's in all that shapes windows.
@@ -48,7 +49,7 @@ pub struct EvaluatorSetup {
     pub threads: usize,
     /// The learner, `host:port`.
     pub learner: String,
-    /// How to prove who asks.
+    /// How this evaluator authenticates.
     pub security: Security,
     /// Receives the best and the last mean error of the run in mm.
     pub errors: watch::Sender<Option<(f64, f64)>>,
@@ -56,7 +57,7 @@ pub struct EvaluatorSetup {
     pub run_id: Option<String>,
 }
 
-/// What an evaluator did.
+/// The result of an evaluator's run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EvaluatorSummary {
     /// Why it ended.
@@ -71,7 +72,7 @@ pub struct EvaluatorSummary {
 /// are evaluated.
 ///
 /// # Errors
-/// When the learner refuses this evaluator for good, or an evaluation fails.
+/// When the learner permanently refuses this evaluator, or an evaluation fails.
 pub async fn run(
     setup: EvaluatorSetup,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -146,7 +147,7 @@ fn errors_mm(reply: &EvaluatorBeatReply) -> Option<(f64, f64)> {
     mm(reply.best_evaluation).zip(mm(reply.last_evaluation))
 }
 
-/// Ends walks that go on when its owner goes away.
+/// Stops a running evaluation when its owner is dropped.
 #[derive(Debug)]
 struct StopOnDrop(Arc<AtomicBool>);
 
@@ -158,7 +159,7 @@ impl Drop for StopOnDrop {
 
 type Walked = (Box<Validator>, anyhow::Result<Found>);
 
-/// The validator is here, or at work on a thread.
+/// Where the validator is: idle here, or running on a thread.
 #[derive(Debug)]
 enum State {
     Idle(Box<Validator>),
@@ -183,7 +184,7 @@ struct Evaluating {
 }
 
 impl Evaluating {
-    /// Evaluates whenever it is time to, until the learner says that the run is over.
+    /// Evaluates whenever an evaluation is due, until the learner reports the end of the run.
     async fn until_over(&mut self) -> Result<Ending, ActorError> {
         let mut ticks = interval(BEAT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -245,8 +246,7 @@ impl Evaluating {
         Ok(())
     }
 
-    /// Waits for the end of the walks, and reports to the learner, which waits too, that they go
-    /// on.
+    /// Waits until the evaluation ends, and keeps sending beats to the learner, which waits too.
     async fn walk_on(&mut self) -> Result<(), ActorError> {
         let mut ticks = interval(BEAT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -260,7 +260,7 @@ impl Evaluating {
         }
     }
 
-    /// Starts an evaluation if it is time for one.
+    /// Starts an evaluation if one is due.
     fn begin(&mut self) {
         let due = match self.evaluated {
             None => 0,
@@ -323,15 +323,14 @@ impl Evaluating {
     }
 }
 
-/// The end of the walks that go on; never where there are none. May be dropped
-/// and called again.
+/// The end of the running evaluation; pending forever without one. Cancel-safe.
 async fn walked(state: &mut State) -> Walked {
     let State::Walking(task) = state else {
         return std::future::pending().await;
     };
     match task.await {
         Ok(walked) => walked,
-        // A panic in the walks is a defect, and nothing is left to go on with.
+        // A panic in the evaluation is a defect, and the validator is lost with it.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

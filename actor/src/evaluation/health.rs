@@ -1,4 +1,4 @@
-//! Whether this host acts, or evaluates, for the run: the learner decides that.
+//! Health of this host's actor or evaluator, as the learner sees it.
 
 use common::run::run_folder::host_name;
 use proto::messages::status::{ActorStatus, EvaluatorStatus};
@@ -23,12 +23,12 @@ pub enum HealthError {
     /// The address is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// No answer.
+    /// The learner does not answer.
     #[error("the learner at {learner} does not answer: {why}")]
     NoAnswer {
-        /// Who was asked.
+        /// The learner's address.
         learner: String,
-        /// What came instead.
+        /// The failure.
         why: String,
     },
     /// The learner does not know this host.
@@ -36,7 +36,7 @@ pub enum HealthError {
         "the learner at {learner} has no actor of host {host} whose lease holds; its log says why"
     )]
     NoLease {
-        /// Who was asked.
+        /// The learner's address.
         learner: String,
         host: String,
     },
@@ -45,7 +45,7 @@ pub enum HealthError {
         "the learner at {learner} has received no beat of an evaluator of host {host} lately; that evaluator's log says why"
     )]
     NoEvaluator {
-        /// Who was asked.
+        /// The learner's address.
         learner: String,
         host: String,
     },
@@ -54,7 +54,7 @@ pub enum HealthError {
 /// Asks the learner about this host.
 ///
 /// # Errors
-/// When it cannot be asked, or has nobody here.
+/// When the learner does not answer, or knows no such process of this host.
 pub async fn check(learner: &str, security: &Security, part: Part) -> Result<String, HealthError> {
     let host = host_name();
     let mut client = learner_client(security.connect(learner, Role::Learner)?);

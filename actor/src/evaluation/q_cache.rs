@@ -1,8 +1,8 @@
-//! Q-values of what was seen before.
+//! A cache of Q-values.
 //!
-//! Greedy walks meet: two that see the same go the same way from there on, and
-//! one that oscillates sees the same again and again. Nothing is lost by asking
-//! the network once, since Q-values are a function of the observation.
+//! Greedy trajectories meet: two with equal observations continue equally, and one
+//! that oscillates repeats its observations. The network computes each only once,
+//! since Q-values are a function of the observations.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,18 +10,18 @@ use common::environment::Observation;
 
 use crate::rollout::policy::{Policy, PolicyError, QValues, View};
 
-/// Agents and what they see.
+/// Agents and their observations.
 type Seen = (Vec<u16>, Vec<Observation>);
 
-/// What is known, per scan.
+/// Cached Q-values per scan.
 #[derive(Debug, Default)]
 pub(crate) struct Memo {
     scans: BTreeMap<usize, HashMap<Seen, Vec<QValues>>>,
 }
 
 impl Memo {
-    /// Q-values of each view, whose scans have the given numbers; unknown ones
-    /// are asked for, about `batch` observations at a time.
+    /// Q-values of each view, whose scans have the given numbers; the policy
+    /// computes missing ones, about `batch` observations at a time.
     pub(crate) fn q_values(
         &mut self,
         policy: &mut impl Policy,
@@ -33,7 +33,7 @@ impl Memo {
         for ((scan, view), key) in views.iter().zip(&keys) {
             let known = self.scans.entry(*scan).or_default();
             if !known.contains_key(key) {
-                // Empty until the answer comes: nobody asks twice.
+                // Empty until computed, so that no view is requested twice.
                 known.insert(key.clone(), Vec::new());
                 asked.push((*scan, *view, key));
             }

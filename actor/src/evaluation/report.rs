@@ -1,5 +1,5 @@
-//! An evaluator's signs of life: what it found goes to the learner, once it is
-//! there again if it is away.
+//! An evaluator's beats: they carry its results to the learner, and results wait
+//! while the learner is unreachable.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use tonic::{Code, Request, Status};
 use crate::error::ActorError;
 use crate::session::unreachable::Unreachable;
 
-/// Weights of any size get through within this.
+/// Deadline for an upload of weights of any size.
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(60);
-/// Evaluations that wait for a learner that is away.
+/// Evaluations that wait for an unreachable learner.
 const PENDING_MAX: usize = 16;
 /// Attempts to report the last evaluation.
 const LAST_TRIES: usize = 5;
@@ -105,7 +105,7 @@ impl Reporter {
         }
     }
 
-    /// Waits for the learner, however long it takes, and for which run it has.
+    /// Retries until the learner answers, and adopts its run id.
     pub(crate) async fn meet(&mut self) -> Result<EvaluatorBeatReply, ActorError> {
         let mut waits = backoff(usize::MAX).build();
         loop {
@@ -117,10 +117,11 @@ impl Reporter {
         }
     }
 
-    /// One sign of life, with what is pending; `None` where the learner is away.
+    /// Sends beats with all pending evaluations, or one without; `None` if the
+    /// learner is unreachable.
     ///
     /// # Errors
-    /// When it refuses this evaluator for good.
+    /// When the learner permanently refuses this evaluator.
     pub(crate) async fn beat(&mut self) -> Result<Option<EvaluatorBeatReply>, ActorError> {
         loop {
             let found = self.pending.front().cloned();
@@ -157,7 +158,7 @@ impl Reporter {
         }
     }
 
-    /// Reports everything that is pending, or gives up after some tries; the last reply.
+    /// Reports all pending evaluations, or gives up after some tries; returns the last reply.
     pub(crate) async fn deliver(&mut self) -> Result<Option<EvaluatorBeatReply>, ActorError> {
         let mut waits = backoff(LAST_TRIES).build();
         let mut last = None;
@@ -201,7 +202,8 @@ impl Reporter {
         Ok(EvaluatorBeatReply::try_from(reply)?)
     }
 
-    /// Weights that the learner keeps as the best. That it wants them no more is no failure.
+    /// Uploads weights that the learner keeps as the best. It is no failure if the learner no
+    /// longer wants them.
     async fn upload(&mut self, weights: &Arc<Published>) -> Result<(), Status> {
         let chunks: Vec<wire::Chunk> = weights.chunks().map(Into::into).collect();
         let request = Request::new(tokio_stream::iter(chunks));

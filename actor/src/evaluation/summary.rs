@@ -1,5 +1,5 @@
-//! What many walks say together: one answer per scan and landmark, errors per
-//! landmark, and the constant guess beside them.
+//! Summary of many trajectories: one consensus per scan and landmark, errors per
+//! landmark, and those of the mean-position baseline.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluation::evaluate::{WalkResult, distance_voxels};
 
-/// Errors of several answers.
+/// Errors of several predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ErrorStats {
     pub count: usize,
@@ -79,7 +79,7 @@ impl Errors {
     }
 }
 
-/// What belongs to each scan.
+/// The values of each scan.
 fn by_scan<T>(all: impl Iterator<Item = (usize, T)>) -> Vec<Vec<T>> {
     let mut groups = std::collections::BTreeMap::<usize, Vec<T>>::new();
     for (scan, value) in all {
@@ -88,11 +88,11 @@ fn by_scan<T>(all: impl Iterator<Item = (usize, T)>) -> Vec<Vec<T>> {
     groups.into_values().collect()
 }
 
-/// How well the spread of an answer's walks tells its error.
+/// How well the spread of a consensus's trajectories predicts its error.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Confidence {
-    /// Spearman's rank correlation of spread and error: 1 where the spread puts
-    /// errors in order, 0 where it says nothing.
+    /// Spearman's rank correlation of spread and error: 1 where the spread ranks
+    /// the errors, 0 where it is uninformative.
     pub spearman: f64,
     /// Its 95 % interval over scans drawn anew.
     pub interval: Option<[f64; 2]>,
@@ -124,9 +124,9 @@ pub struct ScanAnswer {
     pub scan_name: String,
     /// The agent (landmark index).
     pub agent: u16,
-    /// What its walks agree on (voxel).
+    /// The consensus of its trajectories (voxel).
     pub position: [f64; 3],
-    /// Mean distance (mm) to it of where the walks ended each of their scales.
+    /// Mean distance (mm) between it and the trajectories' endpoints at all scales.
     pub spread_mm: f64,
     /// Walks that it was averaged from …
     pub inliers: usize,
@@ -136,9 +136,9 @@ pub struct ScanAnswer {
     pub error_mm: Option<f64>,
     /// The same in voxels.
     pub error_voxels: Option<f64>,
-    /// The constant guess in this scan (voxel), where there is one.
+    /// The mean-position baseline in this scan (voxel), where there is one.
     pub guess: Option<[f64; 3]>,
-    /// The guess's distance to the landmark in mm.
+    /// The baseline's distance to the landmark in mm.
     pub guess_error_mm: Option<f64>,
     /// The same in voxels.
     pub guess_error_voxels: Option<f64>,
@@ -150,15 +150,15 @@ pub struct LandmarkSummary {
     /// The agent (landmark index); `None` for all landmarks together.
     pub agent: Option<u16>,
     pub name: String,
-    /// Over single walks.
+    /// Over single trajectories.
     pub walks: Option<Errors>,
-    /// Over the answers that a scan's walks agree on.
+    /// Over the consensus of each scan's trajectories.
     pub consensus: Option<Errors>,
-    /// Of the constant guess.
+    /// Of the mean-position baseline.
     pub guess: Option<Errors>,
-    /// Share of the walks that ended by oscillation, not at the step cap.
+    /// Share of the trajectories that ended by oscillation, not at the step limit.
     pub converged: f64,
-    /// Mean steps per walk.
+    /// Mean steps per trajectory.
     pub steps: f64,
 }
 
@@ -170,12 +170,12 @@ pub struct Summary {
     pub landmarks: Vec<LandmarkSummary>,
     /// Over all landmarks.
     pub all: LandmarkSummary,
-    /// Whether spreads tell errors.
+    /// Whether spreads predict errors.
     pub confidence: Option<Confidence>,
 }
 
-/// Sums up walks through `scans`; `names` per agent index, `guess` the
-/// constant guess in RAS mm per agent, as [`common::imaging::dataset::mean_landmarks`]
+/// Summarises trajectories in `scans`; `names` per agent index, `guess` the
+/// mean-position baseline in RAS mm per agent, as [`common::imaging::dataset::mean_landmarks`]
 /// gives it (empty where no training scans are known).
 #[must_use]
 pub fn summarise(
@@ -335,7 +335,7 @@ mod tests {
             Arc::new(scan)
         };
         let scans = [scan(truth[0], 2.0), scan(truth[1], 2.0)];
-        // One stray walk in the first scan.
+        // One outlier among the trajectories of the first scan.
         let mut walks = vec![walk(0, truth[0], truth[0]); 3];
         walks.push(walk(0, [20.0, 10.0, 10.0], truth[0]));
         walks.push(walk(1, [14.0, 11.0, 10.0], truth[1]));

@@ -37,9 +37,9 @@ pub struct Validation {
     pub median_error_mm: f64,
     /// The mean-position baseline on the same scans.
     pub constant_guess_mm: Option<f64>,
-    /// Whether these weights became `best.safetensors`, which whoever keeps them decides.
+    /// Whether these weights became `best.safetensors`; set by the process that stores them.
     pub best: bool,
-    /// How long the walks took.
+    /// Duration of the evaluation.
     pub seconds: f64,
     pub landmarks: Vec<LandmarkSummary>,
 }
@@ -59,7 +59,7 @@ impl From<&Validation> for proto::messages::status::Evaluation {
     }
 }
 
-/// Evaluates weights on the validation scans. Lives on one thread.
+/// Evaluates weights on the validation scans. Used by one thread.
 #[derive(Debug)]
 pub struct Validator {
     config: Arc<Config>,
@@ -86,12 +86,12 @@ impl Validator {
         })
     }
 
-    /// From now on errors are compared with this baseline.
+    /// Sets the baseline that errors are compared with.
     pub fn set_baseline(&mut self, baseline: MeanPositionBaseline) {
         self.baseline = baseline;
     }
 
-    /// Set it, and an evaluation in progress fails soon.
+    /// A flag that, once set, makes an evaluation in progress fail soon.
     #[must_use]
     pub fn stop(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stop)

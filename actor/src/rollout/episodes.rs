@@ -1,8 +1,8 @@
 //! Which scan and which agents come next.
 //!
-//! Where agents walk alone, episodes go round the agents in shuffled rounds, so
+//! Where agents move alone, episodes go round the agents in shuffled rounds, so
 //! that every landmark gets equally many, and each agent goes through the scans
-//! that show its landmark in shuffled rounds of its own. Where they walk
+//! that show its landmark in shuffled rounds of its own. Where they move
 //! together there is one round over the scans.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// The scans of a run do not show what its agents look for.
+/// Why there are no episodes to assign.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EpisodesError {
     /// No scans at all.
@@ -66,12 +66,12 @@ impl Deck {
     }
 }
 
-/// One episode to be walked.
+/// One episode to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Assignment {
     /// Number of the scan in the manifest.
     pub(crate) scan: u16,
-    /// Agents that walk it together.
+    /// Agents that act in it together.
     pub(crate) agents: Vec<u16>,
 }
 
@@ -80,7 +80,7 @@ pub(crate) struct Assignment {
 pub(crate) struct Episodes {
     rng: ChaCha8Rng,
     agents: Deck,
-    /// Per agent where they walk alone; else a single deck.
+    /// Per agent where they move alone; else a single deck.
     scans: Vec<Deck>,
     together: bool,
 }

@@ -1,8 +1,8 @@
-//! How likely a random action is.
+//! The schedule of the probability of a random action.
 
 use common::config::Config;
 
-/// How far the exploration schedule has come after that many of the learner's
+/// Progress of the exploration schedule after this many of the learner's
 /// updates: 0 at first, 1 from `actor.epsilon_decay · learner.updates` on.
 #[must_use]
 #[expect(

@@ -12,14 +12,14 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::rollout::policy::{QValues, View, greedy};
 
-/// Whether all agents of a scan walk as one group: where they share a scale
-/// and an end, a reward, or a network that mixes them.
+/// Whether all agents of a scan move as one group: if they share a scale and an
+/// end, a reward, or a network that exchanges information between them.
 #[must_use]
 pub fn walk_together(rules: &Rules, commnet: bool) -> bool {
     commnet || rules.together()
 }
 
-/// How often to ignore the Q-values.
+/// Epsilon-greedy exploration.
 #[derive(Debug)]
 pub(crate) struct Explore<'a> {
     /// Probability of a random action, one coin per agent and step.
@@ -33,7 +33,7 @@ impl Explore<'_> {
     }
 }
 
-/// A walk with what its agents see now.
+/// An episode with its agents' current observations.
 #[derive(Debug, Clone)]
 pub(crate) struct Group {
     walk: Walk,
@@ -58,7 +58,7 @@ impl Group {
         }
     }
 
-    /// The group whose walk stood like that; `None` where it cannot have.
+    /// Restores a group; `None` if the state does not fit the rules and the scan.
     pub(crate) fn from_state(
         rules: &Arc<Rules>,
         scan: Arc<Scan>,

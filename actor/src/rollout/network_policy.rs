@@ -12,12 +12,12 @@ use tch::{Device, Tensor};
 
 use crate::rollout::policy::{Policy, PolicyError, QValues, View};
 
-/// What windows of a float volume are rendered as; byte volumes are bytes either way.
+/// How windows of a float volume are rendered; byte volumes give bytes either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Samples {
-    /// Truncated to bytes: what rows mean, and what the learner trains on.
+    /// Truncated to bytes, as the learner renders rows for training.
     Bytes,
-    /// As they are (the published evaluation).
+    /// Not truncated, as in the published evaluation.
     Exact,
 }
 
@@ -34,8 +34,8 @@ pub struct PolicyTimes {
 
 type Clock = Box<dyn Fn() -> Duration + Send>;
 
-/// Greedy Q-values of a network. Lives on one thread; changes weights whenever
-/// it is given new ones.
+/// Q-values of a network, whose weights can be replaced at any time. Used by one
+/// thread.
 pub struct NetworkPolicy {
     rules: Rules,
     samples: Samples,
@@ -94,13 +94,14 @@ impl NetworkPolicy {
     /// Uses new weights from the next call on.
     ///
     /// # Errors
-    /// [`PolicyError::Unfit`] for a network made for other rules; the weights
-    /// before stay in use.
+    /// [`PolicyError::Unfit`] for a network built for other rules; the previous
+    /// weights stay in use.
     pub fn set_network(&mut self, network: &Network, version: u64) -> Result<(), PolicyError> {
         self.take_network(network.deep_clone(self.device)?, version)
     }
 
-    /// The same without a copy, where it lies on the policy's device.
+    /// Like [`NetworkPolicy::set_network`], without a copy if the network is on the
+    /// policy's device.
     ///
     /// # Errors
     /// As [`NetworkPolicy::set_network`].

@@ -1,4 +1,4 @@
-//! What chooses actions: Q-values for what agents see.
+//! Policies: Q-values for the agents' observations.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use rand_chacha::ChaCha8Rng;
 /// Q-values of the six actions, numbered as [`common::environment::ACTIONS`].
 pub type QValues = [f32; 6];
 
-/// What the agents of one group see at one moment.
+/// The current observations of one group of agents.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    /// The scan that they walk through.
+    /// The scan that they observe.
     pub scan: &'a Arc<Scan>,
     /// Their ids (landmark index, head).
     pub agents: &'a [u16],
@@ -21,19 +21,19 @@ pub struct View<'a> {
     pub observations: &'a [Observation],
 }
 
-/// Why there are no Q-values.
+/// Why Q-values cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// The network, or its libtorch, refused.
+    /// The network or libtorch failed.
     #[error(transparent)]
     Model(#[from] model::ModelError),
-    /// No weights were given yet.
+    /// No weights have been received yet.
     #[error("the policy has no weights yet")]
     NoWeights,
-    /// It was told to stop.
+    /// The evaluation was stopped.
     #[error("stopped before the last walk ended")]
     Stopped,
-    /// A network that was made for other rules.
+    /// The network was built for other rules.
     #[error(
         "the weights are for another set-up: {field} is {found} in the network and {expected} in the configuration"
     )]
@@ -45,7 +45,7 @@ pub enum PolicyError {
         /// The network's value.
         found: String,
     },
-    /// A `commnet` was asked about fewer agents than it has.
+    /// A `commnet` received fewer agents than it has.
     #[error("a commnet needs all {expected} agents of a group in order, got agents {found:?}")]
     Group {
         /// Agents of the network.
@@ -58,28 +58,28 @@ pub enum PolicyError {
         "weights version {version} give Q-values that are not finite: training has diverged; lower learner.lr and resume from an earlier checkpoint"
     )]
     NotFinite {
-        /// Which weights.
+        /// Version of these weights.
         version: u64,
     },
 }
 
-/// Chooses what actions are worth. One call serves all groups that move.
+/// Computes Q-values. One call serves all groups that move.
 pub trait Policy {
     /// Q-values for every agent of every view: the agents of the first view in
     /// order, then those of the second, and so on.
     ///
     /// # Errors
-    /// When there are no weights, or they do not fit what is asked.
+    /// When there are no weights, or they do not fit the views.
     fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError>;
 
-    /// Version of the weights that answer now; 0 where there are none.
+    /// Version of the current weights; 0 without weights.
     fn weights_version(&self) -> u64 {
         0
     }
 }
 
-/// Every action is worth nothing: the floor that anything learned must beat,
-/// and the cost of an environment step without a network.
+/// All Q-values are 0: the baseline that a learned policy must beat, and a way
+/// to measure the cost of an environment step without a network.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ZeroPolicy;
 
@@ -94,7 +94,7 @@ impl Policy for ZeroPolicy {
 pub struct RandomPolicy(ChaCha8Rng);
 
 impl RandomPolicy {
-    /// Equal seeds give equal answers.
+    /// Equal seeds give equal Q-values.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))

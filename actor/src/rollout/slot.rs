@@ -1,7 +1,7 @@
-//! One environment slot: an episode after another, each step becoming rows.
+//! One environment slot: runs one episode after another and turns steps into rows.
 //!
 //! A row's priority needs the largest Q of its bootstrap state, which is known
-//! one forward pass later: rows wait for it, and a finished walk stays for one
+//! one forward pass later: rows wait for it, and a finished episode stays for one
 //! more pass ("closing") so that its last state is evaluated too.
 
 use std::sync::Arc;
@@ -28,11 +28,11 @@ pub struct EpisodeEnd {
     pub agent: u16,
     /// Why it stopped.
     pub end: End,
-    /// Distance (mm) of its answer to its landmark.
+    /// Distance (mm) of its prediction to its landmark.
     pub error_mm: f64,
     /// The same in finest steps.
     pub error_finest_steps: f64,
-    /// Steps of the walk.
+    /// Steps of the episode.
     pub steps: u16,
 }
 
@@ -44,16 +44,17 @@ pub(crate) struct SlotRules {
     pub(crate) poses: Poses,
     pub(crate) n_step: usize,
     pub(crate) gamma: f32,
-    /// One row for all agents of a walk, or one each.
+    /// One row for all agents of a step, or one each.
     pub(crate) rows_together: bool,
     pub(crate) priority_max: f32,
 }
 
-/// Draws until a start at the group's scale is taken as it comes; only an agent
-/// whose landmark is missing ever gets there.
+/// Draws for a start at the group's scale, after which the scale is overridden;
+/// only an agent whose landmark is missing ever needs that many.
 const SAME_SCALE_DRAWS: usize = 64;
 
-/// Poses drawn until none takes a target out of the volume; then the scan as it is.
+/// Draws for a pose that keeps all targets inside the volume, after which the scan
+/// is used without a pose.
 const POSE_DRAWS: usize = 8;
 
 /// A row and the places of its agents in the group.
@@ -63,7 +64,7 @@ struct Waiting {
     first: usize,
 }
 
-/// Everything about a slot but what configuration and scans say.
+/// The state of a slot that configuration and scans do not determine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SlotState {
     header: RowHeader,
@@ -108,7 +109,7 @@ impl Slot {
         slot
     }
 
-    /// The slot as it stands.
+    /// The slot's state.
     pub(crate) fn state(&self) -> SlotState {
         SlotState {
             header: self.header,
@@ -119,8 +120,8 @@ impl Slot {
         }
     }
 
-    /// Takes over how a slot stood; `None`, and no change, where a slot of this
-    /// run cannot have.
+    /// Restores a saved state; `None`, and no change, if it does not fit this
+    /// run.
     pub(crate) fn restore(
         &mut self,
         common: &SlotRules,
@@ -153,7 +154,7 @@ impl Slot {
         self.group.view()
     }
 
-    /// True when only the last state's evaluation is awaited.
+    /// Whether the episode has ended and only its last state awaits evaluation.
     pub(crate) fn closing(&self) -> bool {
         self.group.walk().finished()
     }
@@ -178,7 +179,7 @@ impl Slot {
             .resize_with(groups, || NStep::new(common.n_step, common.gamma));
     }
 
-    /// Hands out the rows that waited for the Q-values of the present state.
+    /// Emits the rows that waited for the Q-values of the current state.
     pub(crate) fn settle(&mut self, common: &SlotRules, q: &[QValues], rows: &mut Vec<(Row, f32)>) {
         let next_max: Vec<f32> = q.iter().map(|q| greedy(q).1).collect();
         for Waiting { open, first } in self.waiting.drain(..) {
@@ -187,7 +188,7 @@ impl Slot {
         }
     }
 
-    /// One move of the group; the steps become rows that wait.
+    /// One move of the group; the steps become waiting rows.
     pub(crate) fn advance(
         &mut self,
         common: &SlotRules,
@@ -223,7 +224,7 @@ impl Slot {
             .extend(rows.into_iter().map(|open| Waiting { open, first }));
     }
 
-    /// How a finished walk ended, for every agent that had a target.
+    /// How a finished episode ended, for every agent that had a target.
     pub(crate) fn ends(&self, common: &SlotRules) -> impl Iterator<Item = EpisodeEnd> {
         let walk = self.group.walk();
         let geometry = &walk.scan().geometry;
@@ -243,8 +244,8 @@ impl Slot {
     }
 }
 
-/// A scan in a pose that shows whatever the agents look for and the scan has;
-/// the pose's number.
+/// Draws a pose that keeps the agents' landmarks inside the volume; returns the
+/// posed scan and the number of the pose.
 fn in_a_pose(
     poses: &Poses,
     scan: &Arc<Scan>,

@@ -1,5 +1,6 @@
-//! A rollout as data: walks in flight, returns that are not complete, random
-//! streams. With the same weights it goes on exactly as if it had never stopped.
+//! The saved state of a rollout: episodes in progress, incomplete returns, random
+//! streams. With the same weights a restored rollout continues exactly as if it
+//! had never stopped.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +8,7 @@ use super::{Rollout, RolloutError};
 use crate::rollout::episodes::Episodes;
 use crate::rollout::slot::{Slot, SlotState};
 
-/// Everything about a rollout but what configuration and scans say.
+/// The state of a rollout that configuration and scans do not determine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RolloutState {
     episodes: Episodes,
@@ -15,7 +16,7 @@ pub struct RolloutState {
 }
 
 impl Rollout {
-    /// The rollout as it stands between two steps.
+    /// The state between two steps.
     #[must_use]
     pub fn state(&self) -> RolloutState {
         RolloutState {
@@ -24,10 +25,11 @@ impl Rollout {
         }
     }
 
-    /// Takes over how a rollout of the same configuration, scans and writer stood.
+    /// Restores the state of a rollout with the same configuration, scans and writer.
     ///
     /// # Errors
-    /// [`RolloutError::State`] for one of another; this rollout is of no use then.
+    /// [`RolloutError::State`] if the state does not fit; this rollout must not be
+    /// used then.
     pub fn restore(&mut self, state: RolloutState) -> Result<(), RolloutError> {
         let (here, there) = (self.slots.len(), state.slots.len());
         if here != there {

@@ -1,4 +1,4 @@
-//! What an actor did, for heartbeats, logs and whoever shows it.
+//! An actor's counters, for heartbeats, logs and metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,7 +35,7 @@ struct Gauges {
     policy: PolicyTimes,
 }
 
-/// Time spent waiting for one thing, the wait that goes on included.
+/// Time spent waiting for one peer, including the current wait.
 #[derive(Debug, Default)]
 struct Wait {
     total: Duration,
@@ -53,31 +53,31 @@ impl Wait {
 pub struct Reading {
     /// Environment steps: one per group that moved.
     pub env_steps: u64,
-    /// Walks that ended.
+    /// Episodes that ended.
     pub episodes: u64,
     /// Rows made by the rollout.
     pub rows_made: u64,
     /// Rows that shards acknowledged.
     pub rows_acked: u64,
-    /// Rows given up because their shard was away for too long, or with an
-    /// old life of this actor.
+    /// Rows dropped because their shard was unreachable for too long, or because
+    /// their incarnation ended.
     pub rows_dropped: u64,
-    /// The weights acted with.
+    /// Version of the weights in use.
     pub weights_version: u64,
     /// Time since those arrived; `None` before the first.
     pub weights_age: Option<Duration>,
-    /// From the publication of the newest weights acted with to the end of the
+    /// Time from the publication of the newest weights in use to the end of the
     /// first step with them, by the learner's clock and ours.
     pub weights_latency: Option<Duration>,
-    /// What the rollout does.
+    /// The rollout's state.
     pub state: ActorState,
     /// Mean probability of a random action over the slots now.
     pub exploration: f64,
-    /// The learner's updates as last heard.
+    /// The learner's updates as last reported.
     pub updates: u64,
     /// Time that the rollout waited for shards.
     pub blocked: Duration,
-    /// Time that the rollout waited for its learner: for weights, or to be let in again.
+    /// Time that the rollout waited for its learner: for weights, or to rejoin.
     pub starved: Duration,
     /// Sum of the errors (finest steps) of `errors` ended episodes.
     pub error_sum: f64,
@@ -196,8 +196,8 @@ impl Counters {
         self.updates.load(Relaxed)
     }
 
-    /// The learner told how far it is. A learner that resumed may be behind
-    /// what was heard before.
+    /// Sets the learner's updates. A learner that resumed may report fewer than
+    /// before.
     pub(crate) fn set_updates(&self, updates: u64) {
         self.updates.store(updates, Relaxed);
     }

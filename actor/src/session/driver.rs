@@ -1,4 +1,4 @@
-//! The rollout thread: owns the tensors, acts until told to stop.
+//! The rollout thread: owns the tensors and acts until the feed stops it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -18,8 +18,8 @@ use crate::session::counters::Counters;
 use crate::session::feed::{Feed, Life};
 use proto::messages::weights::Published;
 
-/// Windows of one pass on a CPU, per thread: with all 48 of `mouse-small` together new
-/// weights took three times as long until they were acted with (`cargo xtask bench system`).
+/// Windows of one pass on a CPU, per thread: with all 48 of `mouse-small` in one
+/// pass, the first step with new weights came three times as late (`cargo xtask bench system`).
 const WINDOWS_PER_THREAD: usize = 8;
 
 /// A running rollout thread.
@@ -43,7 +43,7 @@ impl Driver {
             if let Err(error) = common::run::machine::give_way(config.actor.nice) {
                 tracing::debug!(%error, nice = config.actor.nice, "priority left as it is");
             }
-            // Per thread, because several actors may live in one process.
+            // Per thread, because several actors may share one process.
             model::device::set_threads(config.actor.threads);
             let result = act(&config, &scans, &feed, &counters);
             let _ = tell.send(result);
@@ -58,18 +58,17 @@ impl Driver {
         })
     }
 
-    /// Whether the thread is gone.
+    /// Whether the thread has ended.
     pub(crate) fn is_gone(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for the end of the thread; a panic in it is an error. May be
-    /// dropped and called again.
+    /// Waits until the thread ends; a panic in it is an error. Cancel-safe.
     pub(crate) async fn ended(&mut self) -> Result<(), ActorError> {
         if let Ok(result) = (&mut self.ended).await {
             return result;
         }
-        // The sender was dropped without a word: the thread is unwinding.
+        // The sender was dropped without a result: the thread is unwinding.
         let thread = self.thread.take();
         let joined = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
         let text = match joined {
@@ -86,7 +85,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
-/// Steps the slots, some at a time, until the feed says stop.
+/// Steps the slots, some at a time, until the feed is stopped.
 fn act(
     config: &Config,
     scans: &[Arc<Scan>],
@@ -150,8 +149,8 @@ fn act(
     Ok(())
 }
 
-/// New weights wait for no more than one pass, and a CPU gains little by larger ones;
-/// a GPU takes all at once.
+/// New weights wait for at most one pass, so a CPU makes small ones, and gains little
+/// from larger ones; a GPU steps all slots in one pass.
 fn windows_per_pass(config: &Config, device: Device) -> usize {
     if device.is_cuda() {
         return usize::MAX;

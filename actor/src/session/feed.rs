@@ -1,5 +1,5 @@
-//! What the rollout thread is fed with: under which name and to which shards it
-//! writes, the newest weights, and when to stop.
+//! The inputs of the rollout thread: its incarnation and shards, the newest
+//! weights, and the signal to stop.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::session::weights::Watcher;
 use crate::uplink::outbox::Chunk;
 use crate::uplink::placement::shard_of;
 
-/// One life of the actor, as the rollout sees it.
+/// One incarnation of the actor, as the rollout sees it.
 #[derive(Debug)]
 pub(crate) struct Life {
     pub(crate) writer: Writer,
@@ -27,8 +27,8 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// Hands rows to the uplinks; waits while a shard that is there takes none.
-    /// False when this life is over.
+    /// Passes rows to the uplinks; waits while a reachable shard is blocked.
+    /// Returns false once this incarnation has ended.
     pub(crate) fn send(&self, rows: Chunk, counters: &Counters) -> bool {
         let mut chunks: Vec<Chunk> = Vec::new();
         chunks.resize_with(self.uplinks.len(), Vec::new);
@@ -57,7 +57,7 @@ impl Life {
     }
 }
 
-/// How often to say that the weights are outdated still.
+/// Interval between warnings about outdated weights.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -70,8 +70,8 @@ struct State {
 }
 
 impl State {
-    /// The weights and since when nobody said that they are the newest, where
-    /// that is longer ago than it may be.
+    /// Version of the weights and the time since the learner last confirmed them
+    /// as the newest, if that exceeds `bound`.
     fn stale(&self, bound: Option<Duration>) -> Option<(u64, Duration)> {
         let age = self.newest_at?.elapsed();
         let weights = self.weights.as_ref()?;
@@ -81,7 +81,7 @@ impl State {
     }
 }
 
-/// Newest wins: what is not picked up in time is replaced.
+/// Keeps only the newest values: those not picked up in time are replaced.
 #[derive(Debug, Default)]
 pub(crate) struct Feed {
     state: Mutex<State>,
@@ -91,8 +91,8 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Weights are handed out until nobody has said for `max_staleness` that
-    /// they are the newest.
+    /// Hands out weights for `max_staleness` after the learner last confirmed them
+    /// as the newest.
     pub(crate) fn new(max_staleness: Option<Duration>) -> Self {
         Self {
             max_staleness,
@@ -116,7 +116,7 @@ impl Feed {
         });
     }
 
-    /// The learner said that this version is the newest.
+    /// The learner reported this version as the newest.
     pub(crate) fn newest_is(&self, version: u64) {
         self.change(|s| {
             if s.weights.as_ref().is_some_and(|w| w.version == version) {
@@ -129,7 +129,7 @@ impl Feed {
         self.change(|s| s.life = Some(Arc::new(life)));
     }
 
-    /// Ends the rollout; its uplinks close as soon as it lets go of them.
+    /// Stops the rollout; its uplinks close when it drops their senders.
     pub(crate) fn stop(&self) {
         self.change(|s| {
             *s = State {
@@ -139,9 +139,9 @@ impl Feed {
         });
     }
 
-    /// The life and the weights to act with now. Waits until there are both,
-    /// the weights are no older than they may be, and the life is another than
-    /// `over`; `None` when it is time to stop.
+    /// The current incarnation and weights. Waits until both are present, the
+    /// weights are not outdated, and the incarnation is not `over`; returns `None`
+    /// once the feed is stopped.
     pub(crate) fn next(
         &self,
         over: Option<&Arc<Life>>,
@@ -215,7 +215,7 @@ impl Watcher for Feeding {
     }
 }
 
-/// Stops the rollout when its owner goes away, however that happens.
+/// Stops the rollout when its owner is dropped.
 #[derive(Debug)]
 pub(crate) struct StopOnDrop(pub(crate) Arc<Feed>);
 
@@ -296,7 +296,7 @@ mod tests {
             waiting
         };
         type Asked = std::thread::JoinHandle<Option<u64>>;
-        // Said again and again: whoever waits may come late, and find them outdated once more.
+        // Repeated, because the waiting thread may wake late and find them outdated again.
         let until_answered = |waiting: Asked, say: &dyn Fn()| {
             while !waiting.is_finished() {
                 say();

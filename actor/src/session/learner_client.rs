@@ -1,4 +1,4 @@
-//! The learner as an actor sees it: join, and say so every now and then.
+//! The actor's client of the learner: joins and sends heartbeats.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,31 +26,31 @@ use crate::session::unreachable::Unreachable;
 const BEATS_PER_LEASE: u32 = 4;
 /// The shortest time between heartbeats, whatever the lease.
 const BEAT_MIN: Duration = Duration::from_millis(50);
-/// The longest one: a learner that ends waits a few seconds for everybody to hear of it.
+/// The longest one: a learner that ends waits a few seconds for every actor's next heartbeat.
 const BEAT_MAX: Duration = Duration::from_secs(2);
-/// How long a learner has to hear that an actor leaves.
+/// Deadline of the last heartbeat.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
-/// Speaks to one learner.
+/// The client of one learner.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     address: String,
     client: LearnerClient<Channel>,
     security: Security,
-    told: Arc<Mutex<Told>>,
+    reported: Arc<Mutex<Reported>>,
 }
 
-/// What a learner has taken note of: counters outlive lives, and every step is
-/// told once.
+/// What the learner has acknowledged: counters outlive incarnations, and each
+/// step is reported once.
 #[derive(Debug, Default, Clone, Copy)]
-struct Told {
-    /// When this life began.
+struct Reported {
+    /// At the start of this incarnation.
     begin: Reading,
-    /// Last, whichever life told it.
+    /// At the last acknowledged heartbeat, of any incarnation.
     last: Reading,
 }
 
-/// What the learner wants of an actor that it knew.
+/// The learner's order to an actor that has joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     /// The lease had expired.
@@ -66,11 +66,11 @@ impl Link {
             address: address.to_owned(),
             client: learner_client(channel),
             security,
-            told: Arc::default(),
+            reported: Arc::default(),
         })
     }
 
-    /// Who we are, to shards too.
+    /// How this actor authenticates, to shards too.
     pub(crate) fn security(&self) -> &Security {
         &self.security
     }
@@ -79,7 +79,7 @@ impl Link {
         self.client.clone()
     }
 
-    /// Joins, however long it takes for the learner to be there.
+    /// Joins; retries until the learner answers.
     pub(crate) async fn join(&self, request: &JoinRequest) -> Result<JoinReply, ActorError> {
         let mut waits = backoff(usize::MAX).build();
         let mut unreachable = Unreachable::default();
@@ -117,8 +117,8 @@ impl Link {
         Ok(JoinReply::try_from(reply)?)
     }
 
-    /// Heartbeats until the learner wants something. A learner that is away
-    /// changes nothing: the actor goes on with the weights that it has.
+    /// Sends heartbeats until the learner gives an order. While the learner is
+    /// unreachable, the actor goes on with the weights that it has.
     pub(crate) async fn beat(
         &self,
         joined: &JoinReply,
@@ -129,21 +129,21 @@ impl Link {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         {
-            let mut told = self.told();
-            told.begin = told.last;
+            let mut reported = self.reported();
+            reported.begin = reported.last;
         }
         let mut unreachable = Unreachable::default();
         loop {
             ticks.tick().await;
             let now = counters.read();
-            let heartbeat = report(joined.writer, &now, &self.told());
+            let heartbeat = report(joined.writer, &now, &self.reported());
             match self
                 .try_beat(heartbeat, (joined.lease / 2).min(CALL_DEADLINE))
                 .await
             {
                 Ok(reply) => {
                     if !reply.rejoin {
-                        self.told().last = now;
+                        self.reported().last = now;
                     }
                     unreachable.is_back(&self.address);
                     counters.set_updates(reply.updates);
@@ -160,18 +160,18 @@ impl Link {
         }
     }
 
-    /// The last heartbeat, once: a learner that does not hear it gives the actor
-    /// up when its lease ends.
+    /// Sends the last heartbeat, once: if it is lost, the learner gives the actor
+    /// up when its lease expires.
     pub(crate) async fn leave(&self, writer: Writer, counters: &Counters) {
-        let mut heartbeat = report(writer, &counters.read(), &self.told());
+        let mut heartbeat = report(writer, &counters.read(), &self.reported());
         heartbeat.report.set_state(ActorState::Left);
         if let Err(status) = self.try_beat(heartbeat, LEAVE_WITHIN).await {
             tracing::debug!(learner = self.address, code = ?status.code(), "the learner did not hear that this actor left");
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, Reported> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn try_beat(
@@ -191,22 +191,23 @@ impl Link {
     }
 }
 
-/// Totals since this life began, means and waits since the heartbeat before.
-fn report(writer: Writer, now: &Reading, told: &Told) -> Heartbeat {
-    let Told { begin, last: told } = told;
-    let errors = now.errors - told.errors;
+/// Totals since this incarnation began; means and waits since the last
+/// acknowledged heartbeat.
+fn report(writer: Writer, now: &Reading, reported: &Reported) -> Heartbeat {
+    let Reported { begin, last } = reported;
+    let errors = now.errors - last.errors;
     #[expect(clippy::cast_precision_loss, reason = "episodes of a few seconds")]
     let mean = if errors == 0 {
         0.0
     } else {
-        (now.error_sum - told.error_sum).max(0.0) / errors as f64
+        (now.error_sum - last.error_sum).max(0.0) / errors as f64
     };
     Heartbeat {
         writer,
         report: now.report(begin),
         episodes: now.episodes - begin.episodes,
         rows_sent: now.rows_acked - begin.rows_acked,
-        blocked_s: now.blocked.saturating_sub(told.blocked).as_secs_f64(),
+        blocked_s: now.blocked.saturating_sub(last.blocked).as_secs_f64(),
         episode_error: mean,
         episode_errors: errors,
     }
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn heartbeats_tell_totals_and_what_is_new() {
-        let told = Reading {
+        let last = Reading {
             env_steps: 10,
             blocked: Duration::from_secs(1),
             error_sum: 8.0,
@@ -231,7 +232,7 @@ mod tests {
             error_sum: 20.0,
             errors: 5,
             rows_acked: 7,
-            ..told
+            ..last
         };
         let h = report(
             Writer {
@@ -239,9 +240,9 @@ mod tests {
                 incarnation: 2,
             },
             &now,
-            &Told {
+            &Reported {
                 begin: Reading::default(),
-                last: told,
+                last,
             },
         );
         assert_eq!((h.report.env_steps, h.rows_sent, h.blocked_s), (30, 7, 2.0));
@@ -252,12 +253,12 @@ mod tests {
                 incarnation: 2,
             },
             &now,
-            &Told {
+            &Reported {
                 begin: now,
                 last: now,
             },
         );
-        // A new life begins with what the one before has told.
+        // A new incarnation starts from the counters that the previous one reported.
         assert_eq!((quiet.report.env_steps, quiet.rows_sent), (0, 0));
         assert_eq!(
             (quiet.episode_error, quiet.episode_errors, quiet.blocked_s),

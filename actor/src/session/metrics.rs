@@ -134,7 +134,7 @@ pub const ACTOR: &[Metric<Reading>] = &[
     ),
 ];
 
-/// Exports how good weights are on scans that nobody trains on.
+/// Exports the errors of weights on the validation scans.
 #[derive(Debug)]
 pub struct EvaluatorMetrics {
     errors: watch::Receiver<Option<Errors>>,

@@ -34,7 +34,7 @@ impl Unreachable {
         }
     }
 
-    /// The learner answers: logged where a warning was.
+    /// The learner answers; logs that if a warning was logged before.
     pub(crate) fn is_back(&mut self, address: &str) {
         if self.0.reset() {
             tracing::info!(learner = address, "the learner is back");

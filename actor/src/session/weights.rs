@@ -14,7 +14,7 @@ use tonic::Status;
 /// A learner that has no weights yet may open the stream late.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Who watches: what it asks for, and what it does with the weights.
+/// A consumer of weights: what it requests, and what it does with them.
 pub(crate) trait Watcher {
     /// The request that opens the next stream.
     fn request(&self) -> WatchRequest;
@@ -22,7 +22,7 @@ pub(crate) trait Watcher {
     fn take(&mut self, weights: Published);
 }
 
-/// Watches until it is dropped: opens a stream again when one has ended.
+/// Watches until it is dropped: reopens the stream whenever it ends.
 pub(crate) async fn watch(mut client: LearnerClient<Channel>, mut watcher: impl Watcher) {
     let mut waits = backoff(usize::MAX).build();
     loop {
@@ -41,7 +41,7 @@ pub(crate) async fn watch(mut client: LearnerClient<Channel>, mut watcher: impl 
     }
 }
 
-/// Passes each whole version of one stream to `each`; why the stream ended.
+/// Passes each complete version of one stream to `each`; returns why the stream ended.
 pub async fn receive(
     client: &mut LearnerClient<Channel>,
     request: WatchRequest,

@@ -1,7 +1,7 @@
 //! Rows on their way to one shard: batched, numbered, kept until acknowledged.
 //!
-//! No socket and no clock: [`crate::uplink`] asks what to send and tells what
-//! came back.
+//! No socket and no clock: [`crate::uplink`] requests batches and reports
+//! acknowledgements.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ pub(crate) struct Batching {
 }
 
 impl Batching {
-    /// Rows per batch, within what the wire takes.
+    /// Rows per batch, within the wire's limits.
     fn full(&self) -> usize {
         let fit = BATCH_BYTES_MAX / self.shape.bytes();
         self.rows.min(fit).clamp(1, BATCH_ROWS_MAX)
@@ -89,7 +89,7 @@ impl Outbox {
         self.oldest.map(|oldest| oldest + self.batching.wait)
     }
 
-    /// Makes a batch of what there is.
+    /// Closes the open batch.
     pub(crate) fn seal(&mut self) {
         if self.priorities.is_empty() {
             return;
@@ -105,7 +105,7 @@ impl Outbox {
         self.unsent.len()
     }
 
-    /// Whether more would have to be dropped.
+    /// Whether the backlog is full.
     pub(crate) fn is_full(&self) -> bool {
         self.unsent.len() >= self.batching.backlog
     }
@@ -121,8 +121,8 @@ impl Outbox {
         sent + unsent + self.priorities.len()
     }
 
-    /// Drops the oldest batches beyond the backlog and says how many rows they
-    /// had. Batches that were sent once stay: their numbers must not be missing.
+    /// Drops the oldest batches beyond the backlog and returns their number of
+    /// rows. Batches that were sent once stay: the sequence must have no gap.
     pub(crate) fn trim(&mut self) -> usize {
         let mut dropped = 0;
         while self.unsent.len() > self.batching.backlog {
@@ -132,7 +132,7 @@ impl Outbox {
     }
 
     /// A new stream: the shard has every batch up to `acked`, the others go
-    /// out again. Says how many rows became acknowledged.
+    /// out again. Returns the number of rows that became acknowledged.
     pub(crate) fn reopened(&mut self, acked: u64) -> usize {
         self.on_stream = 0;
         let rows = self.acknowledged(acked);
@@ -141,7 +141,7 @@ impl Outbox {
         rows
     }
 
-    /// Every batch up to `acked` is stored. Says how many rows that are.
+    /// Every batch up to `acked` is stored. Returns their number of rows.
     pub(crate) fn acknowledged(&mut self, acked: u64) -> usize {
         let mut rows = 0;
         while self.sent.front().is_some_and(|b| b.sequence <= acked) {
@@ -257,16 +257,16 @@ mod tests {
         assert_eq!(sequences(&mut o), [(1, 0), (2, 1), (3, 2)]);
         assert_eq!(o.acknowledged(1), 1);
         assert_eq!(sequences(&mut o), [(4, 3)]);
-        // The stream broke; the shard had one more than it could tell.
+        // The stream broke before the shard acknowledged its last batch.
         assert_eq!(o.reopened(2), 1);
         assert_eq!(sequences(&mut o), [(3, 2), (4, 3), (5, 4)]);
         assert_eq!(o.acknowledged(5), 3);
         assert!(o.is_empty());
-        // A shard that restarted empty says 0: the numbers go on.
+        // A shard that restarted empty reports 0: the numbers continue.
         assert_eq!(o.reopened(0), 0);
         o.push(rows(9..10), Instant::now());
         assert_eq!(sequences(&mut o), [(6, 9)]);
-        // A shard that knows more than we sent.
+        // A shard that reports more than we sent.
         o.reopened(20);
         o.push(rows(10..11), Instant::now());
         assert_eq!(sequences(&mut o), [(21, 10)]);

@@ -47,14 +47,14 @@ impl Running {
     }
 }
 
-/// What the learner was told, in order.
-fn told(learner: &FakeLearner) -> Vec<Evaluation> {
+/// The evaluations that the learner received, in order.
+fn received(learner: &FakeLearner) -> Vec<Evaluation> {
     let beats = learner.evaluators.lock().unwrap();
     beats.iter().filter_map(|b| b.evaluation).collect()
 }
 
 fn updates(learner: &FakeLearner) -> Vec<u64> {
-    told(learner).iter().map(|e| e.updates).collect()
+    received(learner).iter().map(|e| e.updates).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +84,7 @@ async fn it_tells_of_the_untrained_weights_then_of_every_so_many_updates_and_of_
         let line: Validation = serde_json::from_slice(line).unwrap();
         assert_eq!((line.updates, line.landmarks.len()), (20, 2));
         assert!(line.constant_guess_mm.is_some() && line.mean_error_mm.is_finite());
-        // The scans are announced until the learner has answered.
+        // The scans are announced until the learner has replied.
         assert!(!beats[0].manifest_json.is_empty());
         assert!(beats.iter().skip(1).all(|b| b.manifest_json.is_empty()));
     }
@@ -107,18 +107,18 @@ async fn a_learner_that_restarts_hears_what_was_found_meanwhile() {
     let server = learner.serve("127.0.0.1:0");
     let address = server.address.clone();
     let running = Running::start(&address, 20);
-    // A later sign of life without it: the answer to the evaluation has arrived.
+    // A later beat without it: the reply to the evaluation has arrived.
     until("the untrained weights", || {
         let beats = learner.evaluators.lock().unwrap();
-        let told = beats.iter().rposition(|b| b.evaluation.is_some());
-        told.is_some_and(|told| told + 1 < beats.len())
+        let last = beats.iter().rposition(|b| b.evaluation.is_some());
+        last.is_some_and(|last| last + 1 < beats.len())
     })
     .await;
     assert_eq!(updates(&learner), [0]);
     drop(server);
-    // Another life: it counts on from less, and goes on beyond.
+    // Another process of the learner: it resumes from fewer updates and goes on beyond.
     let again = FakeLearner::new(&[]);
-    again.answer.lock().unwrap().last_evaluation = told(&learner).first().copied();
+    again.answer.lock().unwrap().last_evaluation = received(&learner).first().copied();
     again.publish(2, weights(2, 1));
     let _server = again.serve(&address);
     until("a sign of life", || {
@@ -145,7 +145,9 @@ async fn another_configuration_is_refused_with_the_words_of_the_learner() {
     let server = learner.serve("127.0.0.1:0");
     let running = Running::start(&server.address, 20);
     match within(running.task).await.unwrap() {
-        Err(ActorError::Refused { sentence: told, .. }) => assert_eq!(told, sentence),
+        Err(ActorError::Refused {
+            sentence: reason, ..
+        }) => assert_eq!(reason, sentence),
         other => panic!("{other:?}"),
     }
 }

@@ -35,10 +35,10 @@ pub struct FakeLearner {
     /// Versions that are sent with a wrong byte once.
     pub garbled: Arc<Mutex<Option<u64>>>,
     pub lease: Duration,
-    /// What evaluators told, and what it answers them.
+    /// Beats received from evaluators, and the reply to them.
     pub evaluators: Arc<Mutex<Vec<EvaluatorBeat>>>,
     pub answer: Arc<Mutex<EvaluatorBeatReply>>,
-    /// Versions and bytes that came as the best.
+    /// Versions and sizes in bytes of weights uploaded as the best.
     pub kept: Arc<Mutex<Vec<(u64, usize)>>>,
 }
 
@@ -149,7 +149,7 @@ impl Learner for FakeLearner {
         let joined = self.joins.lock().unwrap().len();
         self.beats.lock().unwrap().push(beat);
         let mut order = *self.order.lock().unwrap();
-        // An order to join again is for the first life.
+        // Only the first incarnation is ordered to join again.
         order.rejoin &= beat.writer.incarnation == 1 && joined == 1;
         order.weights_version = self.weights.borrow().0;
         Ok(Response::new(order.into()))

@@ -1,4 +1,4 @@
-//! A shard that stores rows in order, keeps to a credit, and tells what it got.
+//! A shard that stores rows in order up to a credit, and records what it received.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ pub struct FakeShard {
     pub waits: Arc<AtomicBool>,
     /// What an opening is answered with instead.
     pub refusal: Arc<Mutex<Option<Status>>>,
-    /// Batches that are stored without saying so before the stream breaks, and
+    /// Batches that are stored without an acknowledgement before the stream breaks, and
     /// the shard forgets where each writer was.
     pub silent: Arc<Mutex<Option<usize>>>,
 }

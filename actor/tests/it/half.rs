@@ -1,4 +1,4 @@
-//! What bf16 costs in choices: the published agent on the scans that it walks through.
+//! How many choices bf16 changes: the published agent on the test scans.
 
 use std::path::Path;
 

@@ -69,7 +69,7 @@ async fn an_actor_waits_for_a_learner_that_is_not_there_yet() {
         serde_json::from_slice(&request.manifest_json).unwrap();
     assert_eq!(manifest.digest(), request.hello.manifest);
     assert_eq!(actor.stop().await.unwrap().ending, Ending::Shutdown);
-    // One that never came is given up at once when told so.
+    // An actor that waits for an absent learner stops at once on request.
     let idle = Running::start("127.0.0.1:1", config());
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(idle.stop().await.unwrap().writer, None);
@@ -209,7 +209,7 @@ async fn outdated_weights_are_not_acted_with_until_the_learner_is_back() {
     let mut config = config();
     config.actor.max_staleness = 1.0;
     let actor = Running::start(&server.address, config);
-    // The learner publishes nothing new, and says that this is the newest.
+    // The learner publishes nothing new, and reports this version as the newest.
     until("steps with old weights", || {
         let seen = actor.counters.read();
         seen.weights_age > Some(Duration::from_secs(2)) && seen.state == ActorState::Acting

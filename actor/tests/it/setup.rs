@@ -76,7 +76,7 @@ pub fn weights(seed: u64, history: usize) -> Vec<u8> {
     model::files::weights::to_bytes(&network, &model::files::tensor_file::Metadata::new()).unwrap()
 }
 
-/// An actor that runs until it is told to stop.
+/// An actor that runs until it is stopped.
 pub struct Running {
     pub counters: Arc<Counters>,
     stop: oneshot::Sender<()>,

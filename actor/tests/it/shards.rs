@@ -95,7 +95,7 @@ async fn every_row_arrives_once_at_the_shard_of_its_episode() {
     for (number, shard) in shards.iter().enumerate() {
         assert_numbered(shard);
         let got = shard.got.lock().unwrap();
-        assert_eq!(got.runs, [RUN], "the run that the learner told");
+        assert_eq!(got.runs, [RUN], "the run id from the learner");
         for (row, priority) in got.rows.iter().zip(&got.priorities) {
             let h = &row.header;
             assert_eq!((h.actor, h.incarnation, h.weights_version), (6, 1, 1));

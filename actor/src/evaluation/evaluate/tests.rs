@@ -1,4 +1,4 @@
-//! Greedy walks.
+//! Greedy episodes.
 
 use super::*;
 use crate::fixture::{self, Oracle, scan_with};

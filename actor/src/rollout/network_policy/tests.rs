@@ -1,4 +1,4 @@
-//! A batch of views answers as each of them alone.
+//! A batch of views gives the same Q-values as each view alone.
 
 use super::*;
 use crate::fixture::scan_with;
