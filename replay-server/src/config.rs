@@ -1,4 +1,4 @@
-//! What a shard is told at its start.
+//! A shard's settings and their validation.
 
 use crate::error::ShardError;
 use crate::journal::JournalConfig;
@@ -8,8 +8,8 @@ use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
 use proto::transport::security::Security;
 
-/// The smallest row there is: what a shard checks its capacity with before it
-/// knows the shape of its rows.
+/// The smallest possible row: the capacity is checked against it until the row
+/// shape is known.
 const SMALLEST: RowShape = RowShape {
     agents: 1,
     history: 1,
@@ -20,23 +20,23 @@ const SMALLEST: RowShape = RowShape {
 pub struct ShardConfig {
     /// The shard's number in the run.
     pub shard: u32,
-    /// Which life of the shard: must rise with every restart.
+    /// Must increase with every restart.
     pub incarnation: u64,
-    /// Rows that fit.
+    /// Maximum number of rows.
     pub capacity: usize,
-    /// How rows are drawn.
+    /// How rows are sampled.
     pub selector: Selector,
-    /// Of the random numbers that draw; each shard of a run has its own stream of it.
+    /// Seed of the sampler; each shard of a run uses its own stream.
     pub seed: u64,
-    /// Which run, data, configuration and rows; `None`: those of whoever speaks first.
+    /// Run, data, configuration and row shape; `None`: those of the first caller.
     pub hello: Option<Hello>,
-    /// Bytes that the table may take.
+    /// Memory limit of the table in bytes.
     pub memory_max: u64,
-    /// Writers whose last batch is remembered.
+    /// Maximum number of writers whose last sequence number is kept.
     pub writers_max: usize,
     /// Where rows are kept on disk; `None`: in memory only.
     pub journal: Option<JournalConfig>,
-    /// Who is let in.
+    /// TLS and authentication.
     pub security: Security,
 }
 
@@ -62,7 +62,7 @@ impl Default for ShardConfig {
 }
 
 impl ShardConfig {
-    /// Refuses what no shard can be.
+    /// Rejects invalid settings.
     pub fn check(&self) -> Result<(), ShardError> {
         self.selector.check()?;
         if self.capacity == 0 || u32::try_from(self.capacity).is_err() {
@@ -73,7 +73,7 @@ impl ShardConfig {
         self.check_memory(self.hello.as_ref().map_or(SMALLEST, |hello| hello.shape))
     }
 
-    /// Refuses rows of which `capacity` do not fit into `memory_max`.
+    /// Checks that `capacity` rows of this shape fit into `memory_max`.
     pub fn check_memory(&self, shape: RowShape) -> Result<(), ShardError> {
         let needed = Table::bytes(self.capacity, shape.bytes());
         if needed > self.memory_max {

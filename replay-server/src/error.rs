@@ -1,8 +1,8 @@
-//! Everything that a shard refuses or fails at.
+//! Errors of a shard.
 
 use crate::journal::JournalError;
 use crate::service::decode::BatchError;
-use crate::service::writers::FormerLife;
+use crate::service::writers::ReplacedIncarnation;
 use crate::table::TableError;
 use crate::table::selector::SelectorError;
 use proto::error::ProtocolError;
@@ -12,62 +12,56 @@ use proto::transport::serve::ServeError;
 use std::path::PathBuf;
 use tonic::Status;
 
-/// Why a shard does not start, or does not do what it was asked.
+/// Why a shard failed to start or refused a request.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
-    /// The selector's settings make no sense.
+    /// The selector's settings are invalid.
     #[error("selector: {0}")]
     Selector(#[from] SelectorError),
-    /// More or fewer rows than a table can have.
+    /// The capacity is outside the range of a table.
     #[error("capacity {capacity} is not within 1..={}", u32::MAX)]
-    Capacity {
-        /// The capacity asked for.
-        capacity: usize,
-    },
+    Capacity { capacity: usize },
     /// The table would not fit into the memory it may take.
     #[error(
         "{capacity} rows of {row_bytes} bytes need {:.1} MB with their index, more than the limit of {:.1} MB: \
          lower the capacity, or raise --memory-max-mb", *.needed as f64 / 1e6, *.memory_max as f64 / 1e6
     )]
     Memory {
-        /// Rows.
         capacity: usize,
         row_bytes: usize,
-        /// Bytes of them all, with the index.
+        /// Bytes of all rows and the index.
         needed: u64,
-        /// Bytes allowed.
         memory_max: u64,
     },
     /// The caller does not belong to this shard's run.
     #[error(transparent)]
     Hello(#[from] HelloMismatch),
-    /// Nor will it after a restart: the rows that the shard keeps are of another run.
+    /// The journal holds rows of another run, so a restart does not help.
     #[error(
         "{mismatch}; the rows that this shard keeps in '{}' decide that, so restarting it does not help: \
          serve the other run with another --journal folder, or move that one away", folder.display()
     )]
     Kept {
-        /// The journal's folder.
         folder: PathBuf,
         /// What differs.
         mismatch: HelloMismatch,
     },
-    /// The message is not what the contract says.
+    /// The message violates the protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
-    /// A batch holds what is no row.
+    /// A batch contains an invalid row.
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// The table refused a batch or an update.
     #[error(transparent)]
     Table(#[from] TableError),
-    /// A later life of the same actor was here.
+    /// A newer incarnation of the same actor has connected.
     #[error(transparent)]
-    Former(#[from] FormerLife),
-    /// A message at the wrong place of a stream.
+    Replaced(#[from] ReplacedIncarnation),
+    /// A message out of order in a stream.
     #[error("{0}")]
     Order(&'static str),
-    /// A sample that no message can carry.
+    /// The sample does not fit into one message.
     #[error(
         "{rows} rows of {row_bytes} bytes do not fit into one reply; ask for at most {}",
         (*.fit).min(SAMPLE_ROWS_MAX)
@@ -79,7 +73,7 @@ pub enum ShardError {
         /// Rows that fit.
         fit: usize,
     },
-    /// A promise that this shard cannot give.
+    /// Durable acknowledgements need a journal.
     #[error(
         "this shard keeps rows in memory only; for durable acknowledgements start it with --journal FOLDER, \
          or ask for memory acknowledgements"
@@ -88,7 +82,7 @@ pub enum ShardError {
     /// The journal cannot be read or written.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// Nobody has said yet what the rows look like.
+    /// The row shape is not known yet.
     #[error("no hello came before the rows")]
     NoHello,
     /// A panic left the table half changed.
@@ -113,8 +107,8 @@ impl From<ShardError> for Status {
             | ShardError::Kept { .. }
             | ShardError::Durable
             | ShardError::NoHello => Self::failed_precondition(text),
-            // Not final: the actor's next life is welcome.
-            ShardError::Former(_) => Self::aborted(text),
+            // Retryable: the actor's next incarnation is accepted.
+            ShardError::Replaced(_) => Self::aborted(text),
             ShardError::Selector(_)
             | ShardError::Capacity { .. }
             | ShardError::Poisoned

@@ -1,12 +1,12 @@
-//! Rows on disk: append-only segments that are the data, and the index beside
-//! them (`docs/journal.md` has the format).
+//! Rows on disk: append-only segments with the data, and a separate index
+//! (`docs/journal.md` specifies the format).
 //!
-//! - [`frame`], [`segment`]: bytes, checked on the way in.
-//! - [`disk`], [`log`]: group commits into segments, whole segments evicted.
-//! - [`recover`]: segments back into rows, whatever a crash left of them.
-//! - [`snapshot`]: priorities, which the segments do not follow.
-//! - [`thread`]: the log on a thread of its own.
-//! - [`sweep`]: files that nobody needs any more, removed on another.
+//! - [`frame`], [`segment`]: the byte format, validated when read.
+//! - [`disk`], [`log`]: group commits into segments, eviction of whole segments.
+//! - [`recover`]: reads rows back after a stop, a crash or damage.
+//! - [`snapshot`]: priorities, which change too often for the segments.
+//! - [`thread`]: the thread that writes the log.
+//! - [`sweep`]: the thread that removes evicted segments.
 
 pub mod restore;
 pub mod verify;
@@ -26,21 +26,21 @@ use std::time::Duration;
 /// Where and how rows are kept on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// The shard's own folder; made where it is missing.
+    /// The shard's own folder; created if missing.
     pub folder: PathBuf,
-    /// A segment that holds so many bytes is followed by a new one. What the
-    /// folder holds beyond the table's rows is at most about one segment.
+    /// A new segment starts once the current one reaches this size. The folder
+    /// exceeds the table's rows by at most about one segment.
     pub segment_bytes: u64,
-    /// Rows acknowledged in memory are on disk after so long.
+    /// Maximum delay until rows acknowledged in memory are on disk.
     pub sync_every: Duration,
-    /// Bytes of rows on their way to the disk; beyond it inserts wait.
+    /// Limit of bytes queued for the disk; inserts wait while it is reached.
     pub queue_bytes: u32,
-    /// Priorities are saved so often, and at a stop.
+    /// Interval between snapshots of the priorities; one is also taken at shutdown.
     pub snapshot_every: Duration,
 }
 
 impl JournalConfig {
-    /// A journal in `folder`, otherwise as usual.
+    /// A journal in `folder` with the default settings.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
         Self {
@@ -53,25 +53,24 @@ impl JournalConfig {
     }
 }
 
-/// What keeps a journal from doing its work.
+/// Errors of a journal.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// The system refused.
+    /// An I/O operation failed.
     #[error("cannot {action} '{}': {error}{}", path.display(), advice(error))]
     Disk {
         /// What was being done.
         action: &'static str,
         path: PathBuf,
-        /// What the system answered.
         error: std::io::Error,
     },
-    /// The folder belongs to something else.
+    /// The folder belongs to another shard or run.
     #[error("the journal in '{}' {why}: give this shard a folder of its own, or move the old one away", folder.display())]
     Foreign { folder: PathBuf, why: String },
-    /// A snapshot could not be written; the one before stays.
+    /// A snapshot could not be written; the previous one remains.
     #[error(transparent)]
     Snapshot(#[from] common::run::durable::DurableError),
-    /// The thread that writes is gone.
+    /// The writer thread has ended.
     #[error(
         "the journal's thread is gone: restart the shard; what was acknowledged as durable is on disk"
     )]

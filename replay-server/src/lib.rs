@@ -1,12 +1,12 @@
-//! landmarl's replay shard: stores rows, samples them by priority, and admits
-//! no more of them than the learner allows.
+//! landmarl's replay shard: stores rows, samples them by priority, and enforces
+//! the learner's insert limit.
 //!
-//! - [`table`]: rows, their priorities, and how they are drawn.
+//! - [`table`]: rows, their priorities and prioritised sampling.
 //! - [`limiter`]: the shard's side of the samples-per-insert rate limiter.
 //! - [`journal`]: rows on disk, and their recovery.
-//! - [`shard`], [`config`], [`error`]: these under one owner.
+//! - [`shard`], [`config`], [`error`]: the shard that owns these, its settings and errors.
 //! - [`service`], [`mod@run`]: the I/O shell.
-//! - [`report`], [`metrics`]: status for people and programs.
+//! - [`report`], [`metrics`]: status as text and as metrics.
 
 pub mod config;
 pub mod error;

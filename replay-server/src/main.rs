@@ -22,7 +22,7 @@ use replay_server::{JournalConfig, ShardConfig, report, run_observed};
 
 /// The capacity of a shard whose settings describe no run.
 const ROWS_WITHOUT_RUN: usize = 200_000;
-/// A snapshot waits for the disk.
+/// Longer than other calls: a snapshot waits for the disk.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(60);
 
 /// landmarl's replay shard.
@@ -141,8 +141,8 @@ impl From<SelectorName> for SelectorConfig {
 }
 
 impl ServeArgs {
-    /// The configuration of the run that the files and settings describe, changed by the flags;
-    /// where they say nothing about rows, the default of a shard without a run.
+    /// The configuration from files and settings, overridden by the flags; without any setting
+    /// about rows, the defaults of a shard without a run.
     fn settings(&self) -> Result<Config, ConfigError> {
         let sources = Sources::from_process(self.config.clone(), self.set.clone());
         let mut config = Config::load(&sources)?;
@@ -171,11 +171,11 @@ impl ServeArgs {
     }
 
     fn shard(&self, config: &Config, security: Security) -> anyhow::Result<ShardConfig> {
-        // The clock advances between two starts of a shard: that makes an incarnation.
+        // The clock advances between two starts, so it serves as the incarnation.
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .context("the system clock is before 1970")?;
-        // The learner counts shards in the same way. It refuses to have none.
+        // The learner counts shards in the same way, and refuses to start without any.
         let shards = config.cluster.shards.len().max(1);
         let share = config.replay.capacity.div_ceil(shards);
         Ok(ShardConfig {
@@ -197,9 +197,9 @@ impl ServeArgs {
     }
 }
 
-/// Whether these sources say anything about a run's rows: any file does, and any setting here
-/// unless it is about connections or logs. Containers pass the same variables to all of their
-/// programs, so among those only the ones about rows, the run and the number of its shards count.
+/// Whether these sources configure a run's rows: any file does, and any setting except those of
+/// connections and logs. Containers pass the same variables to all of their programs, so of those
+/// only the ones about rows, the run and its number of shards count.
 fn speaks_of_rows(sources: &Sources) -> bool {
     const SHARDS: &str = "cluster.shards";
     let around = ["cluster.", "http.", "log."];
@@ -247,7 +247,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     Ok(run_observed(shard, listener, &metrics, stop).await?)
 }
 
-/// A client of the shard at the address that the user gave.
+/// A client of the shard at the given address.
 fn client(ask: &Ask) -> anyhow::Result<ReplayClient<Channel>> {
     let channel = ask.security()?.connect(&ask.address, Role::Replay)?;
     Ok(channel::replay_client(channel))

@@ -7,7 +7,7 @@ use proto::transport::metrics::{Metric, Page, Source, Unit, by, counter, gauge};
 
 use crate::service::shared::{Reading, SharedShard};
 
-/// Exports what a shard holds and does.
+/// Exports the metrics of a shard and its journal.
 #[derive(Debug)]
 pub struct ShardMetrics(Arc<SharedShard>);
 
@@ -34,7 +34,7 @@ impl Source for ShardMetrics {
     }
 }
 
-/// A shard; counters are of this incarnation.
+/// The metrics of a shard; counters start at zero with each incarnation.
 pub const SHARD: &[Metric<Reading>] = &[
     gauge(
         "landmarl_replay_rows",
@@ -149,7 +149,7 @@ pub const SHARD: &[Metric<Reading>] = &[
     ),
 ];
 
-/// The journal of a shard that has one.
+/// The metrics of a shard's journal.
 pub const JOURNAL: &[Metric<JournalStatus>] = &[
     gauge(
         "landmarl_replay_journal_queued",

@@ -1,8 +1,8 @@
-//! A shard's status in words.
+//! A shard's status as text.
 
 use proto::messages::status::ShardStatus;
 
-/// For people.
+/// The status as text for people.
 #[must_use]
 pub fn as_text(status: &ShardStatus) -> String {
     let summary = status.summary();

@@ -1,4 +1,4 @@
-//! A shard from its start to its stop.
+//! Runs a shard from start to shutdown.
 
 use crate::config::ShardConfig;
 use crate::error::ShardError;
@@ -16,11 +16,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
 
-/// The last snapshot waits for the disk no longer than this.
+/// How long the snapshot at shutdown may take.
 const SNAPSHOT_GRACE: Duration = Duration::from_secs(5);
 
-/// Serves one shard on `listener` until `shutdown`; then insert streams end
-/// with `UNAVAILABLE`, so that writers keep what is not acknowledged.
+/// Serves one shard on `listener` until `shutdown`. Insert streams then end with
+/// `UNAVAILABLE`, and writers keep their unacknowledged batches.
 pub async fn run(
     config: ShardConfig,
     listener: TcpListener,
@@ -29,7 +29,7 @@ pub async fn run(
     run_observed(config, listener, &Metrics::default(), shutdown).await
 }
 
-/// The same, with what it counts among `metrics`.
+/// [`run`], exporting the shard's metrics to `metrics`.
 pub async fn run_observed(
     config: ShardConfig,
     listener: TcpListener,
@@ -80,7 +80,7 @@ pub async fn run_observed(
     Ok(())
 }
 
-/// Saves the priorities now and then.
+/// Saves the priorities periodically.
 async fn save(shard: Arc<SharedShard>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
@@ -94,7 +94,7 @@ async fn save(shard: Arc<SharedShard>, every: Duration) {
     }
 }
 
-/// Rows to the disk first, then their priorities, which can be done without.
+/// Saves the priorities, if they can be saved in time, then commits all rows.
 async fn drain(shard: &Arc<SharedShard>) -> Result<(), ShardError> {
     let last = match tokio::time::timeout(SNAPSHOT_GRACE, shard.snapshot()).await {
         Ok(taken) => taken.map(drop),

@@ -1,4 +1,4 @@
-//! The gRPC service: reads messages, asks the shard, writes messages.
+//! The gRPC service: decodes requests, calls the shard, encodes replies.
 
 pub mod counted;
 pub mod decode;
@@ -20,16 +20,16 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// What a sampled row's key and probability take in a reply.
+/// Bytes of a sampled row's key and probability in a reply.
 const KEY_BYTES: usize = 2 * size_of::<u32>() + size_of::<f64>();
-/// What a reply takes besides its rows, generously.
+/// Upper bound of a reply's bytes besides its rows.
 const REPLY_BYTES: usize = 1024;
 
-/// One shard as a service.
+/// The gRPC service of one shard.
 #[derive(Debug)]
 pub struct ReplayService {
     shard: Arc<SharedShard>,
-    /// True once the shard is told to stop: insert streams have no end of their own.
+    /// True once the shard stops: insert streams do not end by themselves.
     stopping: watch::Receiver<bool>,
 }
 

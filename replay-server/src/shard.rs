@@ -1,8 +1,8 @@
-//! One shard: table, limiter and writers under one owner, without sockets,
-//! clock or threads. Time comes as an argument, as time since the start.
+//! One shard: owns table, limiter and writers, without sockets, clock or threads.
+//! Time is passed as an argument, as time since the start.
 //!
-//! A journal, when there is one, stands beside the table ([`crate::service::shared`]):
-//! it takes what [`Shard::insert`] stores, and [`crate::journal::restore`] puts it back.
+//! The optional journal is separate ([`crate::service::shared`]): it receives what
+//! [`Shard::insert`] stores, and [`crate::journal::restore`] restores it.
 
 use crate::config::ShardConfig;
 use crate::error::ShardError;
@@ -27,22 +27,21 @@ use std::time::Duration;
 pub struct CheckedBatch {
     /// Who sent it.
     pub writer: Writer,
-    /// Its number.
     pub sequence: u64,
-    /// Its rows, one after another.
+    /// Its packed rows.
     pub packed: Bytes,
-    /// |TD error| of each.
+    /// |TD error| of each row.
     pub td_errors: Vec<f32>,
 }
 
-/// What became of a batch.
+/// The result of inserting a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insertion {
-    /// It is in the table, as every batch of this writer up to `acked`.
+    /// It is in the table, like every batch of this writer up to `acked`.
     Stored {
         /// The writer's last stored batch.
         acked: u64,
-        /// Number of the batch's first row: rows are counted over all lives.
+        /// Number of the batch's first row, counted over all incarnations.
         first_row: u64,
     },
     /// It was stored before.
@@ -54,13 +53,13 @@ pub enum Insertion {
     NoCredit,
 }
 
-/// A batch's place among those that wait for credit.
+/// A batch's place in the queue for credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// It has just come: behind all that wait, so that small batches cannot
-    /// starve a large one.
+    /// It has just arrived: behind all waiting batches, so that small batches
+    /// cannot starve a large one.
     Arriving,
-    /// It is the first of those that wait.
+    /// It is the first in the queue.
     First,
 }
 
@@ -75,7 +74,7 @@ pub struct Shard {
     ages: Ages,
     rng: ChaCha8Rng,
     counters: Counters,
-    /// The number of the next row, over all lives.
+    /// The number of the next row, over all incarnations.
     next_row: u64,
 }
 
@@ -85,7 +84,7 @@ struct Open {
     table: Table,
 }
 
-/// Counts of this incarnation.
+/// Counters of this incarnation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Rows drawn.
@@ -123,8 +122,8 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Lets a caller in that belongs to this shard's run. The first decides
-    /// which run that is, unless the config did.
+    /// Admits callers of this shard's run. The first caller determines the run,
+    /// unless the config does.
     pub fn join(&mut self, hello: &Hello) -> Result<(), ShardError> {
         if let Some(open) = &self.open {
             return open
@@ -145,7 +144,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Rows on disk outlive the shard, and so does the run that they are of.
+    /// With rows in the journal a restart keeps the run; the error must say so.
     fn refusal(&self, mismatch: HelloMismatch) -> ShardError {
         match &self.config.journal {
             Some(journal) if self.next_row > 0 => ShardError::Kept {
@@ -156,7 +155,7 @@ impl Shard {
         }
     }
 
-    /// The run and its rows, once somebody said.
+    /// The run and its row shape, once known.
     #[must_use]
     pub fn hello(&self) -> Option<&Hello> {
         self.open.as_ref().map(|open| &open.hello)
@@ -194,20 +193,19 @@ impl Shard {
         })
     }
 
-    /// The number of the next row, over all lives of the shard.
+    /// The number of the next row, over all incarnations of the shard.
     #[must_use]
     pub fn next_row(&self) -> u64 {
         self.next_row
     }
 
-    /// The settings.
     #[must_use]
     pub fn config(&self) -> &ShardConfig {
         &self.config
     }
 
-    /// Goes on where an earlier life ended: writers known then, the number of
-    /// the next row, and an incarnation above that life's.
+    /// Continues where an earlier incarnation ended, with its writers, its next row
+    /// number, and an incarnation above its own.
     pub(crate) fn go_on(&mut self, writers: Writers, next_row: u64, incarnation: u64) {
         self.writers = writers;
         self.next_row = next_row;
@@ -232,7 +230,7 @@ impl Shard {
         Ok(&mut open.table)
     }
 
-    /// What a snapshot of this moment begins with.
+    /// The head of a snapshot taken now.
     #[must_use]
     pub fn outline(&self) -> Outline {
         let table = self.open.as_ref().map(|open| &open.table);
@@ -244,8 +242,8 @@ impl Shard {
         }
     }
 
-    /// Appends what the tree holds for the rows with these numbers: zero for
-    /// those that are lost or have left the table.
+    /// Appends the tree's weights of the rows with these numbers: zero for rows that
+    /// are lost or have left the table.
     pub fn weights(&self, rows: Range<u64>, out: &mut Vec<f64>) {
         let Some(Open { table, .. }) = &self.open else {
             return;
@@ -257,11 +255,11 @@ impl Shard {
         table.weights(age(rows.start)..age(rows.end), out);
     }
 
-    /// Puts priorities and draws back, as far as their rows are here.
+    /// Restores the priorities of the rows in the table, and the sampler's state.
     pub(crate) fn restore(&mut self, snapshot: &Snapshot) -> Result<(), ShardError> {
         let next_row = self.next_row;
         let table = self.table()?;
-        // Numbers of the oldest row here and of the oldest with a priority there.
+        // Numbers of the oldest row in the table and of the oldest in the snapshot.
         let here = next_row.saturating_sub(table.slots() as u64);
         let there = snapshot.outline.end.saturating_sub(snapshot.outline.rows);
         let skip = usize::try_from(here.saturating_sub(there)).unwrap_or(usize::MAX);
@@ -272,25 +270,25 @@ impl Shard {
         Ok(())
     }
 
-    /// Lets a writer begin: the last batch stored from it; 0 before the first.
+    /// Admits a writer; returns its last stored batch, 0 before the first.
     pub fn begin(&mut self, writer: Writer) -> Result<u64, ShardError> {
         self.writers.admit(writer)?;
         Ok(self.writers.last(writer))
     }
 
-    /// Takes note of insert credit meant for the life `incarnation`; whether it
-    /// allows more than before.
+    /// Applies insert credit granted to `incarnation`; returns whether it raised
+    /// the limit.
     pub fn grant(&mut self, incarnation: u64, insert_limit: u64) -> bool {
         incarnation == self.config.incarnation && self.credit.grant(insert_limit)
     }
 
-    /// Rows that are allowed and not yet inserted, and rows inserted.
+    /// Rows inserted and the limit.
     #[must_use]
     pub fn credit(&self) -> Credit {
         self.credit
     }
 
-    /// Draws `rows` rows, or none where there are none.
+    /// Samples `rows` rows; none from an empty table.
     pub fn sample(&mut self, rows: usize) -> Sampled {
         let Some(open) = &self.open else {
             return Sampled::default();
@@ -300,7 +298,7 @@ impl Shard {
         sampled
     }
 
-    /// Sets new priorities of rows sampled in the life `incarnation`.
+    /// Updates the priorities of rows sampled from `incarnation`.
     pub fn update(&mut self, incarnation: u64, updates: &[Update]) -> Result<Updated, ShardError> {
         let updated = match &mut self.open {
             Some(open) if incarnation == self.config.incarnation => open.table.update(updates)?,
@@ -313,22 +311,22 @@ impl Shard {
         Ok(updated)
     }
 
-    /// Counts a batch that was refused for what was in it.
+    /// Counts a batch that was refused for its content.
     pub fn count_refused(&mut self) {
         self.counters.refused_batches += 1;
     }
 
-    /// A writer begins to wait for credit.
+    /// Counts a writer that starts waiting for credit.
     pub fn enter_wait(&mut self, now: Duration) {
         self.waiting.enter(now);
     }
 
-    /// A writer waits no longer.
+    /// Counts a writer that stops waiting.
     pub fn leave_wait(&mut self, now: Duration) {
         self.waiting.leave(now);
     }
 
-    /// What every sample reports about the shard.
+    /// The summary that every sample reply carries.
     #[must_use]
     pub fn summary(&self, now: Duration) -> ShardSummary {
         let table = self.open.as_ref().map(|open| &open.table);
@@ -344,13 +342,12 @@ impl Shard {
         }
     }
 
-    /// The counts so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// The shard's status, but for what is outside it.
+    /// The shard's status without the journal and the streams.
     #[must_use]
     pub fn status(&self, now: Duration) -> ShardStatus {
         ShardStatus {
@@ -371,7 +368,7 @@ impl Shard {
         }
     }
 
-    /// The shape of its rows, once somebody said.
+    /// The row shape, once known.
     #[must_use]
     pub fn shape(&self) -> Option<RowShape> {
         self.hello().map(|hello| hello.shape)

@@ -54,12 +54,15 @@ fn the_first_hello_decides_and_the_config_before_it() {
     shard.join(&hello()).unwrap();
     shard.join(&hello()).unwrap();
     assert!(matches!(shard.join(&other), Err(ShardError::Hello(_))));
-    let mut told = Shard::new(ShardConfig {
+    let mut configured = Shard::new(ShardConfig {
         hello: Some(other),
         ..Default::default()
     })
     .unwrap();
-    assert!(matches!(told.join(&hello()), Err(ShardError::Hello(_))));
+    assert!(matches!(
+        configured.join(&hello()),
+        Err(ShardError::Hello(_))
+    ));
 }
 
 #[test]
@@ -93,7 +96,7 @@ fn batches_wait_for_credit_and_repeats_do_not() {
         shard.insert(&batch(1, 1, 3), Place::Arriving, NOW).unwrap(),
         Insertion::NoCredit
     );
-    assert!(!shard.grant(8, 100), "credit for another life");
+    assert!(!shard.grant(8, 100), "credit for another incarnation");
     assert!(shard.grant(9, 4));
     assert_eq!(
         shard.insert(&batch(1, 1, 3), Place::Arriving, NOW).unwrap(),
@@ -236,9 +239,9 @@ fn shards_of_one_seed_draw_differently_and_each_repeats_itself() {
     assert_ne!(draw(0), draw(1));
 }
 
-/// A snapshot asks for rows that may be gone when their turn comes.
+/// A snapshot may request rows that have left the table by then.
 #[test]
-fn weights_are_told_by_number_and_rows_that_left_have_none() {
+fn weights_are_found_by_number_and_rows_that_left_have_none() {
     let mut shard = shard();
     let weights = |shard: &Shard, rows| {
         let mut out = Vec::new();

@@ -1,8 +1,8 @@
 //! The rows of one shard: a ring of fixed-width rows, the oldest replaced first.
 //!
-//! All rows lie in one block of bytes, allocated once. A slot's generation says
-//! how often it was filled before, so that whoever names a row by slot and
-//! generation can never mean a newer one.
+//! All rows are in one block of bytes, allocated once. A slot's generation counts
+//! how often it was filled before, so slot and generation together never refer to
+//! a newer row.
 
 pub mod ages;
 pub mod selector;
@@ -17,14 +17,14 @@ use std::ops::Range;
 
 pub use state::{TableState, TableStateError};
 
-/// A batch that the table cannot take.
+/// Errors of inserts and updates.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TableError {
-    /// Bytes and priorities do not belong to the same number of rows.
+    /// The numbers of bytes and priorities do not match.
     #[error("{bytes} bytes are not {rows} rows of {row_bytes} bytes")]
     Length {
         bytes: usize,
-        /// Priorities given.
+        /// Number of priorities.
         rows: usize,
         row_bytes: usize,
     },
@@ -55,45 +55,43 @@ pub struct Table {
     len: usize,
     /// The slot to fill next: the oldest once the table is full.
     next: usize,
-    /// Slots among them whose row is lost; their priority is zero.
+    /// How many of these hold a lost row, with priority zero.
     empty: usize,
 }
 
 /// Rows drawn with replacement, one entry of each list per row.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sampled {
-    /// Where each row lies.
+    /// The slot of each row.
     pub slots: Vec<u32>,
-    /// Which of the rows that lay there.
+    /// The generation of each slot.
     pub generations: Vec<u32>,
-    /// Priority over total priority.
+    /// Each row's priority divided by the sum of all.
     pub probabilities: Vec<f64>,
     /// The rows, one after another.
     pub packed: Vec<u8>,
 }
 
-/// How many updates found their row.
+/// Numbers of applied and stale updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Updated {
-    /// Rows that have their new priority.
+    /// Updates applied.
     pub applied: u64,
-    /// Rows that were gone.
+    /// Updates of rows that have left the table.
     pub stale: u64,
 }
 
 /// A new priority for the row that `slot` and `generation` name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Update {
-    /// Where the row lies.
     pub slot: u32,
-    /// Which of the rows that lay there.
     pub generation: u32,
     /// |TD error|, finite and not negative.
     pub td_error: f32,
 }
 
 impl Table {
-    /// Bytes that a table of this size takes.
+    /// Memory of a table of this size in bytes.
     #[must_use]
     pub fn bytes(capacity: usize, row_bytes: usize) -> u64 {
         let slot = (row_bytes + size_of::<u32>()) as u64;
@@ -118,13 +116,12 @@ impl Table {
         }
     }
 
-    /// Rows held.
+    /// Number of rows, without lost ones.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len - self.empty
     }
 
-    /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -136,8 +133,8 @@ impl Table {
         self.tree.total()
     }
 
-    /// Stores packed rows with the |TD error| of each, in order, over the oldest
-    /// where there is no room. All or none.
+    /// Stores packed rows with the |TD error| of each, in order, replacing the oldest
+    /// in a full table. All or none.
     pub fn insert(&mut self, packed: &[u8], td_errors: &[f32]) -> Result<(), TableError> {
         if packed.len() != td_errors.len() * self.row_bytes {
             let (bytes, rows) = (packed.len(), td_errors.len());
@@ -173,7 +170,7 @@ impl Table {
         Ok(())
     }
 
-    /// The next slot gets another row.
+    /// Advances the ring: `slot`, which is next, receives a row.
     fn occupy(&mut self, slot: usize) {
         if slot < self.len {
             self.generations[slot] = self.generations[slot].wrapping_add(1);
@@ -183,13 +180,13 @@ impl Table {
         self.next = (slot + 1) % self.capacity;
     }
 
-    /// Every row has a priority above zero.
+    /// Priorities of rows are above zero; zero marks a lost row.
     fn is_lost(&self, slot: usize) -> bool {
         slot < self.len && self.tree.get(slot) <= 0.0
     }
 
-    /// Leaves the place of so many rows empty: they are lost, and those that
-    /// follow keep their distance to those before.
+    /// Skips the slots of lost rows, so that the rows after them keep their distance to
+    /// those before.
     pub fn skip(&mut self, rows: u64) -> Result<(), TableError> {
         let rows = usize::try_from(rows)
             .unwrap_or(usize::MAX)
@@ -203,10 +200,10 @@ impl Table {
         Ok(())
     }
 
-    /// Appends what the tree holds for the rows of these ages, the oldest's being
-    /// 0; zero for lost ones.
+    /// Appends the tree's weights of the rows of these ages, where 0 is the oldest;
+    /// zero for lost rows.
     pub fn weights(&self, ages: Range<usize>, out: &mut Vec<f64>) {
-        // Two runs of memory: a snapshot copies many under the shard's lock.
+        // Two contiguous copies: a snapshot copies many weights under the shard's lock.
         let (young, old) = self.tree.leaves()[..self.len].split_at(self.slot(0));
         let (from, to) = (ages.start.min(self.len), ages.end.min(self.len));
         let both = old.len();
@@ -214,7 +211,7 @@ impl Table {
         out.extend_from_slice(&young[from.max(both) - both..to.max(both) - both]);
     }
 
-    /// Puts back what the tree held for the rows from the `first`-oldest on.
+    /// Restores the tree's weights of the rows from age `first` on.
     pub fn reweigh(&mut self, first: usize, weights: &[f64]) -> Result<(), TableError> {
         let known = (first..self.len)
             .map(|age| self.slot(age))
@@ -224,13 +221,13 @@ impl Table {
         Ok(self.tree.set_many(&known)?)
     }
 
-    /// Slots in use, those of lost rows too.
+    /// Slots in use, including those of lost rows.
     #[must_use]
     pub fn slots(&self) -> usize {
         self.len
     }
 
-    /// Where the `age`-oldest row lies.
+    /// The slot of the row with this age.
     fn slot(&self, age: usize) -> usize {
         if self.len < self.capacity {
             age
@@ -239,7 +236,7 @@ impl Table {
         }
     }
 
-    /// Draws `rows` rows with replacement; none from an empty table.
+    /// Samples `rows` rows with replacement; none from an empty table.
     pub fn sample<R: Rng>(&self, rows: usize, rng: &mut R) -> Sampled {
         let total = self.tree.total();
         if total <= 0.0 {
@@ -267,8 +264,8 @@ impl Table {
         }
     }
 
-    /// Sets new priorities; of several for one row the last counts. Rows that
-    /// are gone are counted, never mistaken for the row in their place.
+    /// Sets new priorities; of several for one row the last counts. Updates of rows
+    /// that have left the table are counted as stale and change nothing.
     pub fn update(&mut self, updates: &[Update]) -> Result<Updated, TableError> {
         let mut weights = Vec::with_capacity(updates.len());
         for (row, update) in updates.iter().enumerate() {

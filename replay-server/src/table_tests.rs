@@ -229,7 +229,7 @@ proptest! {
     }
 }
 
-/// Of every row, asked for two at a time.
+/// The weights of all rows, read two at a time.
 fn weights(table: &Table) -> Vec<f64> {
     let mut out = Vec::new();
     for age in (0..table.slots()).step_by(2) {
@@ -252,7 +252,7 @@ fn weights_come_oldest_first_and_go_back_and_lost_rows_have_none() {
     table.skip(2).unwrap();
     assert_eq!((table.len(), table.slots()), (2, 4));
     assert_eq!(weights(&table), [50.0, 6.0, 0.0, 0.0]);
-    // A lost row gets no priority, from nobody.
+    // A lost row never gets a priority.
     table.reweigh(0, &[7.0; 4]).unwrap();
     let lost = Update {
         slot: 3,

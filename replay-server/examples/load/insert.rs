@@ -56,7 +56,7 @@ impl Stream {
             sent: VecDeque::new(),
         };
         let first = stream.reply().await?;
-        // The same writer may have written before: its numbers go on.
+        // The writer may have written before; its sequence numbers continue.
         stream.sequence = first.acked;
         stream.window = window.min(first.window as usize);
         Ok(stream)
@@ -101,7 +101,7 @@ impl Stream {
     }
 
     /// Inserts a batch whenever one is due and the window has room, then waits
-    /// for what is in flight.
+    /// for the batches in flight.
     pub async fn write(mut self, load: Load, pace: Arc<Pace>) -> Result<()> {
         let due = || async {
             let since = pace.due(load.measured.until).await?;

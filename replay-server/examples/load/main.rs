@@ -1,5 +1,5 @@
-//! A client of replay shards that does nothing but call them, as fast as it can
-//! or at a given rate: `cargo xtask bench replay` measures with it.
+//! A load generator for replay shards that calls them as fast as it can or at a
+//! given rate; `cargo xtask bench replay` uses it.
 //!
 //! One process is one client, as an actor or a learner would be: it has its own
 //! connections, its own writer id and its own insert streams. Every batch is a

@@ -10,17 +10,17 @@ use tokio::time::{sleep_until, timeout_at};
 pub enum Pace {
     /// As fast as possible.
     Free,
-    /// As fast as possible, so many batches.
+    /// As fast as possible, for this many batches.
     Count(AtomicUsize),
-    /// Batch `i` at a fixed time whatever became of those before it. The latency
-    /// of one that comes late counts from when it was due: a service that stalls
-    /// cannot hide it by getting fewer requests.
+    /// Batch `i` at a fixed time, independent of the earlier ones. The latency of a
+    /// late batch counts from when it was due, so a service that stalls cannot hide
+    /// it by receiving fewer requests.
     Rate {
         began: Instant,
         between: Duration,
         next: AtomicU64,
     },
-    /// One batch per turn that the other side gives.
+    /// One batch per turn given by the other side.
     Turns(Semaphore),
 }
 
@@ -34,8 +34,8 @@ impl Pace {
         })
     }
 
-    /// Waits for the next batch's time and returns since when its latency
-    /// counts; none when `until` comes first.
+    /// Waits until the next batch is due and returns the start of its latency; `None`
+    /// if `until` is earlier.
     pub async fn due(&self, until: Instant) -> Option<Instant> {
         let now = Instant::now();
         if now >= until {
@@ -61,8 +61,8 @@ impl Pace {
                 if due <= now {
                     return Some(due);
                 }
-                // The timer is up to a millisecond late by itself, which is not
-                // the service's doing.
+                // The timer itself is up to a millisecond late, which must not
+                // count as latency of the service.
                 sleep_until(due.into()).await;
                 Some(Instant::now())
             }
@@ -74,7 +74,7 @@ impl Pace {
         }
     }
 
-    /// Gives a turn to whoever waits for one.
+    /// Gives one turn to the waiting side.
     pub fn give(&self) {
         if let Self::Turns(turns) = self {
             turns.add_permits(1);

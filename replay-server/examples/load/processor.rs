@@ -1,9 +1,9 @@
-//! How much processor time this client took, to tell its work from the shards'.
+//! The processor time of this client, to separate it from that of the shards.
 
-/// Ticks per second of the times in /proc: fixed in what Linux shows to programs.
+/// Ticks per second of the times in /proc: fixed in Linux's user-space ABI.
 const TICKS: f64 = 100.0;
 
-/// Processor seconds of this process so far; 0 where the system does not tell.
+/// Processor seconds of this process so far; 0 if the system does not report it.
 pub fn seconds() -> f64 {
     std::fs::read_to_string("/proc/self/stat")
         .ok()

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 use tonic::Status;
 
-/// Insert credit without end: what is measured is not the limiter.
+/// Unlimited insert credit: the limiter is not measured.
 const ENDLESS: u64 = u64::MAX;
 
 #[derive(Debug)]
@@ -153,8 +153,8 @@ impl Session {
     }
 }
 
-/// How many of `rows` to draw from each shard; what rounding leaves goes to the
-/// largest remainders.
+/// How many of `rows` to draw from each shard; the remainder goes to the
+/// shards with the largest fractions.
 fn shares(rows: usize, masses: &[f64]) -> Vec<usize> {
     let total: f64 = masses.iter().sum();
     if masses.len() < 2 || total <= 0.0 {

@@ -1,29 +1,27 @@
-//! The few things that a log does with files, so that tests can let them fail.
+//! The file operations that the log uses, behind a trait so that tests can inject failures.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
-/// Files that are written from front to back.
+/// Append-only file operations.
 pub trait Disk: Send + 'static {
-    /// An open file.
     type File: Send;
 
-    /// An empty file of this name, whatever was there before.
+    /// Creates an empty file, truncating an existing one.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
-    /// Appends.
     fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
-    /// Returns once the bytes are on the disk.
+    /// Returns once the file's data is on the disk.
     fn sync(&self, file: &Self::File) -> io::Result<()>;
     fn cut(&self, file: &Self::File, length: u64) -> io::Result<()>;
-    /// Cuts a file that is there to a length, and returns once it is on the disk.
+    /// Truncates an existing file, and returns once it is on the disk.
     fn settle(&self, path: &Path, length: u64) -> io::Result<()>;
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Returns once the names in a folder are on the disk.
+    /// Returns once the folder's entries are on the disk.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 }
 
-/// The system's files.
+/// The operating system's files.
 #[derive(Debug, Clone, Copy)]
 pub struct RealDisk;
 

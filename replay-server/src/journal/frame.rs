@@ -5,27 +5,26 @@
 
 /// Bytes before a payload.
 pub const HEAD_BYTES: usize = 9;
-/// The longest payload: a batch of the largest size that the wire carries, with
-/// room. A longer one is damage, not data.
+/// The longest payload: larger than any batch that the wire carries. A longer one
+/// is damage, not data.
 pub const PAYLOAD_MAX: usize = 8 << 20;
 
-/// What stands at a place of a file.
+/// The result of reading at an offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next<'a> {
     Frame {
-        /// What it holds.
         kind: u8,
         payload: &'a [u8],
-        /// Where the next one begins.
+        /// Offset of the next frame.
         end: usize,
     },
-    /// Nothing: the file ends here.
+    /// The end of the file.
     End,
-    /// No whole frame.
+    /// No valid frame.
     Damage,
 }
 
-/// Appends a frame whose payload `write` appends.
+/// Appends a frame; `write` appends its payload.
 pub fn append(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend_from_slice(&[0; HEAD_BYTES]);
@@ -51,7 +50,7 @@ pub fn next(bytes: &[u8], at: usize) -> Next<'_> {
     })
 }
 
-/// Kind and payload of the frame at the beginning.
+/// Kind and payload of the frame at the start of `bytes`.
 fn whole(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let mut c = Cursor(bytes);
     let (length, sum) = (c.u32()?, c.u32()?);
@@ -63,12 +62,12 @@ fn whole(bytes: &[u8]) -> Option<(u8, &[u8])> {
     (checksum(length, body) == sum).then(|| (body[0], &body[1..]))
 }
 
-/// Of length, kind and payload.
+/// Covers length, kind and payload.
 fn checksum(length: u32, body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&length.to_le_bytes()), body)
 }
 
-/// Reads numbers off a payload; `None` where it is too short.
+/// Reads little-endian numbers from a payload; `None` if it is too short.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor<'a>(pub &'a [u8]);
 
@@ -85,22 +84,18 @@ impl<'a> Cursor<'a> {
         self.bytes(N)?.try_into().ok()
     }
 
-    /// A little-endian number.
     pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    /// A little-endian number.
     pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// A little-endian number.
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A little-endian number.
     pub fn f64(&mut self) -> Option<f64> {
         self.array().map(f64::from_le_bytes)
     }
@@ -155,7 +150,7 @@ mod tests {
             prop_assert_eq!(found.into_iter().map(|f| f.1).collect::<Vec<_>>(), payloads);
         }
 
-        /// Cut anywhere, what is left are the first frames.
+        /// A file truncated anywhere yields its first frames.
         #[test]
         fn a_cut_leaves_the_frames_before_it(
             payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..8),

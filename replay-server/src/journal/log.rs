@@ -1,7 +1,7 @@
-//! Group commits: batches into segments, in order, each group written and
-//! brought to the disk as one.
+//! Group commits: batches are appended to segments in order, and each group is
+//! synced once.
 //!
-//! A group that fails is tried again into a new segment. A file whose sync
+//! A group that fails is retried in a new segment. A file whose sync
 //! failed is never written again: the system may have dropped what it could not
 //! write and report success the next time (PostgreSQL's "fsyncgate", 2018).
 
@@ -16,10 +16,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Bytes that are written at once, about; a group may be many times as long.
+/// Approximate size of one write; a group may be many times larger.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A batch on its way to the disk.
+/// A batch queued for the disk.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// Number of its first row.
@@ -28,7 +28,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The number behind that of its last row.
+    /// One past the number of its last row.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.first_row + self.batch.td_errors.len() as u64
@@ -39,26 +39,25 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     pub path: PathBuf,
-    /// The number behind that of its last row.
+    /// One past the number of its last row.
     pub end: u64,
-    /// Its length.
     pub bytes: u64,
 }
 
-/// What a log goes on from.
+/// The state from which a log continues.
 #[derive(Debug, Clone)]
 pub struct Start {
     /// The shard's number in the run.
     pub shard: u32,
-    /// This life of the shard.
+    /// The shard's current incarnation.
     pub incarnation: u64,
-    /// Rows that the table holds: older ones need no disk.
+    /// Capacity of the table: older rows need not be kept.
     pub capacity: u64,
     /// The number of the next row.
     pub next_row: u64,
-    /// Segments that are there, oldest first.
+    /// Existing segments, oldest first.
     pub segments: Vec<Segment>,
-    /// Files of segments that should be gone.
+    /// Files of segments that should have been removed.
     pub stale: Vec<PathBuf>,
     /// The last batch of every writer.
     pub writers: Writers,
@@ -66,7 +65,7 @@ pub struct Start {
 
 struct Open<F> {
     file: F,
-    /// Bytes that are on the disk for certain.
+    /// Bytes that are known to be on the disk.
     durable: u64,
 }
 
@@ -77,11 +76,11 @@ pub struct Log<D: Disk> {
     start: Start,
     hello: Option<Hello>,
     segments: VecDeque<Segment>,
-    /// The last of them, unless it was given up.
+    /// The last segment, unless it was abandoned.
     open: Option<Open<D::File>>,
     /// Files of segments all of whose rows have left the table.
     stale: Vec<PathBuf>,
-    /// Kept between groups.
+    /// Reused between groups.
     buffer: Vec<u8>,
 }
 
@@ -96,7 +95,7 @@ impl<D: Disk> fmt::Debug for Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// A log that goes on in a new segment.
+    /// A log that continues in a new segment.
     pub fn new(disk: D, config: JournalConfig, mut start: Start, hello: Option<Hello>) -> Self {
         Self {
             disk,
@@ -110,19 +109,19 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Takes note of the run, which every segment names.
+    /// Sets the run, which the head of every segment names.
     pub fn join(&mut self, hello: Hello) {
         self.hello.get_or_insert(hello);
     }
 
-    /// Rows with lower numbers are on the disk.
+    /// All rows with lower numbers are on the disk.
     #[must_use]
     pub fn durable(&self) -> u64 {
         self.start.next_row
     }
 
-    /// Files that nobody needs any more, for somebody else to remove: that takes
-    /// the system many times as long as a small group.
+    /// Takes the files of evicted segments, for another thread to remove: removing
+    /// one takes many times as long as committing a small group.
     pub fn take_stale(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.stale)
     }
@@ -137,15 +136,15 @@ impl<D: Disk> Log<D> {
         self.buffer.capacity()
     }
 
-    /// Segments and the bytes in them.
+    /// Number of segments and their total bytes.
     #[must_use]
     pub fn size(&self) -> (usize, u64) {
         let bytes = self.segments.iter().map(|s| s.bytes).sum();
         (self.segments.len(), bytes)
     }
 
-    /// Brings batches to the disk that follow each other and what is there.
-    /// All or none: after an error the same batches can be given again.
+    /// Commits consecutive batches that follow the rows already committed. All or
+    /// none: after an error the same batches can be committed again.
     pub fn commit(&mut self, group: &[Entry]) -> Result<(), JournalError> {
         let Some(last) = group.last() else {
             return Ok(());
@@ -157,7 +156,7 @@ impl<D: Disk> Log<D> {
             self.begin()?;
         }
         let written = self.write(group, fresh).inspect_err(|_| self.give_up());
-        // A batch alone can be longer than a piece.
+        // One batch can be larger than a piece.
         self.buffer.shrink_to(2 * PIECE_BYTES);
         let written = written?;
         if let (Some(open), Some(segment)) = (&mut self.open, self.segments.back_mut()) {
@@ -192,7 +191,7 @@ impl<D: Disk> Log<D> {
             .create(&path)
             .map_err(JournalError::disk("create", &path))?;
         segment::append_head(&mut self.buffer, &head);
-        // One that was given up before anything in it was durable had this name too.
+        // A segment abandoned before anything in it was durable has the same name.
         self.segments.retain(|s| s.path != path);
         self.segments.push_back(Segment {
             path,
@@ -203,8 +202,8 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Writes what the buffer holds and a group behind it, piece by piece, and
-    /// syncs all of it at once; its bytes.
+    /// Writes the buffer and then a group, piece by piece, and syncs once. Returns
+    /// the number of bytes written.
     fn write(&mut self, group: &[Entry], fresh: bool) -> Result<u64, JournalError> {
         let (Some(open), Some(segment)) = (&mut self.open, self.segments.back()) else {
             return Err(JournalError::Gone);
@@ -234,8 +233,8 @@ impl<D: Disk> Log<D> {
         Ok(written)
     }
 
-    /// Leaves a file that failed. What is behind its durable part frees its
-    /// space if it can; if not, the next segment begins before it and counts.
+    /// Abandons a file that failed and tries to truncate it to its durable part. If
+    /// that fails, recovery ignores the rest: the next segment starts at its first row.
     fn give_up(&mut self) {
         let Some(open) = self.open.take() else {
             return;
@@ -246,7 +245,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Gives up segments all of whose rows have left the table.
+    /// Evicts segments all of whose rows have left the table.
     fn evict(&mut self) {
         let oldest = self.durable().saturating_sub(self.start.capacity);
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.end <= oldest) {

@@ -1,8 +1,8 @@
-//! Segments back into rows, after a stop, a crash or damage.
+//! Reads rows back from segments after a stop, a crash or damage.
 //!
-//! What a crash tore off the end is cut and was never acknowledged as durable.
-//! Damage elsewhere costs the batches that it hit, is counted and told; rows
-//! keep their numbers, so that what is left stays in its place.
+//! A torn end is truncated: it was never acknowledged as durable.
+//! Damage elsewhere costs the batches that it hit, and is counted and reported.
+//! Rows keep their numbers, so the remaining rows stay in place.
 
 use super::JournalError;
 use super::disk::{Disk, RealDisk};
@@ -14,60 +14,60 @@ use proto::messages::insert::Writer;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Takes rows in the order of their numbers.
+/// Receives rows in the order of their numbers.
 pub trait Sink {
-    /// The run and the first row's number; before everything else.
+    /// Called first, with the run and the number of the first row.
     fn open(&mut self, head: &Head) -> Result<(), JournalError>;
-    /// A batch whose rows follow what came before.
+    /// A batch whose rows follow the previous ones.
     fn rows(&mut self, batch: &Stored<'_>) -> Result<(), JournalError>;
-    /// So many rows are lost.
+    /// This many rows are lost.
     fn hole(&mut self, rows: u64) -> Result<(), JournalError>;
 }
 
-/// What was found.
+/// The result of reading a journal.
 #[derive(Debug, Clone)]
 pub struct Recovered {
     /// The run; none in an empty folder.
     pub hello: Option<Hello>,
-    /// The last life that wrote.
+    /// The last incarnation that wrote.
     pub incarnation: u64,
-    /// The number of the oldest row there is.
+    /// The number of the oldest row.
     pub first_row: u64,
     /// The number of the next row.
     pub next_row: u64,
     /// Segments, oldest first.
     pub segments: Vec<Segment>,
-    /// Rows that are missing between two whole segments.
+    /// Rows that are missing between two intact segments.
     pub gaps: Vec<Gap>,
     /// The last batch of every writer.
     pub writers: Writers,
     /// Batches read.
     pub batches: u64,
-    /// Rows that damage took.
+    /// Rows lost to damage.
     pub lost_rows: u64,
-    /// Bytes behind the last whole batch.
+    /// Bytes after the last complete batch.
     pub torn_bytes: u64,
-    /// What is wrong, a sentence each; a torn end is nothing wrong.
+    /// Descriptions of the damage; a torn end is not damage.
     pub damage: Vec<String>,
 }
 
-/// Rows that are missing between two whole segments: a segment is lost, or those
-/// before should be gone like those that are missing.
+/// Rows that are missing between two intact segments: either a segment is lost, or
+/// the segments before the gap should have been removed too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gap {
-    /// Segments before it.
+    /// Number of segments before it.
     pub behind: usize,
     /// The first missing row.
     pub first_row: u64,
-    /// The number behind that of the last missing row.
+    /// One past the number of the last missing row.
     pub end: u64,
 }
 
-/// Whether files are put in order or only looked at.
+/// Whether files are repaired or only read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// The torn end is cut off, unreadable segments are set aside, and what was read is brought
-    /// to the disk.
+    /// The torn end is truncated, unreadable segments are set aside, and what was read is
+    /// synced.
     Repair,
     /// Nothing is changed.
     Look,
@@ -84,7 +84,7 @@ pub fn recover(
     recover_on(&RealDisk, folder, shard, mode, writers_max, sink)
 }
 
-/// The same with a disk that is asked to keep what was read.
+/// [`recover`] with a replaceable disk.
 pub(super) fn recover_on(
     disk: &impl Disk,
     folder: &Path,
@@ -112,8 +112,8 @@ pub(super) fn recover_on(
                     });
                 }
                 let end = found.read(path, &bytes, at, next, sink)?;
-                // The life before may have ended between a write and its sync: what is read here
-                // counts as durable, and is followed by segments that are.
+                // The previous incarnation may have ended between a write and its sync. What is
+                // read here counts as durable, and durable segments follow it.
                 if next.is_none() && mode == Mode::Repair {
                     disk.settle(path, end)
                         .map_err(JournalError::disk("cut and sync the end of", path))?;
@@ -124,7 +124,7 @@ pub(super) fn recover_on(
                     bytes: end,
                 });
             }
-            // The last one's head may be torn; then nothing in it was durable.
+            // The last segment's head may be torn; then nothing in it was durable.
             Err(why) if next.is_none() && torn_head(&bytes) => {
                 found.torn_bytes += bytes.len() as u64;
                 tracing::debug!(file = %path.display(), why, "the last segment was never finished");
@@ -166,13 +166,13 @@ impl Recovered {
         }
     }
 
-    /// Tells segments that should be gone from damage, once it is known that
-    /// nobody needs rows below `oldest`: the files of segments behind which even
-    /// later rows were removed. A gap above is damage.
+    /// Distinguishes stale segments from damage, given that rows below `oldest` are
+    /// no longer needed. Returns the files of the segments before a gap below
+    /// `oldest`; a gap above it is damage.
     pub fn settle(&mut self, oldest: u64) -> Vec<PathBuf> {
         let gaps = std::mem::take(&mut self.gaps);
         let (old, lost): (Vec<Gap>, Vec<Gap>) = gaps.iter().partition(|gap| gap.end <= oldest);
-        // Rows behind a gap count as lost only once one of them was read.
+        // Rows in a gap count as lost once a row after it was read.
         let never_lost: u64 = old.iter().map(|gap| gap.end - gap.first_row).sum();
         self.lost_rows = self.lost_rows.saturating_sub(never_lost);
         for Gap {
@@ -195,7 +195,7 @@ impl Recovered {
         left.map(|segment| segment.path).collect()
     }
 
-    /// Checks that a segment belongs to the others and to this shard.
+    /// Checks that a segment belongs to this shard and to the same run as the others.
     fn admit(
         &mut self,
         folder: &Path,
@@ -230,19 +230,19 @@ impl Recovered {
         }
         self.incarnation = self.incarnation.max(head.incarnation);
         for &(writer, sequence) in &head.writers {
-            self.heard(writer, sequence);
+            self.record(writer, sequence);
         }
         Ok(())
     }
 
-    fn heard(&mut self, writer: Writer, sequence: u64) {
+    fn record(&mut self, writer: Writer, sequence: u64) {
         if !self.writers.is_duplicate(writer, sequence) {
             self.writers.stored(writer, sequence);
         }
     }
 
-    /// Reads the batches from `at` on, those before the next segment's first
-    /// row; where the last one ended.
+    /// Reads the batches from `at` up to the next segment's first row. Returns the
+    /// end of the last one.
     fn read(
         &mut self,
         path: &Path,
@@ -256,7 +256,7 @@ impl Recovered {
             match segment::batch(bytes, at, row_bytes) {
                 Item::End => return Ok(at as u64),
                 Item::Batch(batch, end) => {
-                    // A segment that failed is gone on with by the next one, from there on.
+                    // The next segment repeats the rows of a failed segment from there on.
                     if next.is_some_and(|next| batch.first_row >= next) {
                         return Ok(at as u64);
                     }
@@ -299,20 +299,20 @@ impl Recovered {
         sink.rows(batch)?;
         self.next_row = batch.first_row + batch.rows();
         self.batches += 1;
-        self.heard(batch.writer, batch.sequence);
+        self.record(batch.writer, batch.sequence);
         Ok(())
     }
 }
 
-/// Whether a crash can have left a beginning like this: no whole head, and no
-/// batch behind it, since both are written as one.
+/// Whether a crash can have left this file: no complete head and no batch after
+/// it, since both are written together.
 fn torn_head(bytes: &[u8]) -> bool {
     let magic = bytes.len().min(segment::MAGIC.len());
     let begun = bytes[..magic] == segment::MAGIC[..magic] || bytes.iter().all(|&b| b == 0);
     begun && segment::head(bytes).is_err() && segment::resume(bytes, 0, None).is_none()
 }
 
-/// Segments of a folder by their first rows.
+/// The segments of a folder, ordered by their first rows.
 fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
     let mut files = Vec::new();
     let entries = fs::read_dir(folder).map_err(JournalError::disk("read", folder))?;

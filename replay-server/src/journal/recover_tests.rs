@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 
-/// Notes what it is asked to keep, with a file's length, and may refuse.
+/// Records the sync requests with the file lengths, and may refuse them.
 #[derive(Default)]
 struct Noting {
     asked: RefCell<Vec<(PathBuf, Option<u64>)>>,
@@ -58,7 +58,7 @@ impl Disk for Noting {
     }
 }
 
-/// A life that was killed between a write and its sync leaves rows that only the system has.
+/// An incarnation killed between a write and its sync leaves rows only in the page cache.
 #[test]
 fn rows_that_come_back_are_brought_to_the_disk() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn rows_that_come_back_are_brought_to_the_disk() {
         assert_eq!(disk.asked.into_inner(), expected);
         assert_eq!(fs::read(&last.path).unwrap(), whole);
     }
-    // What may not be there is not served.
+    // Rows that may not be durable are not served.
     let disk = Noting {
         refuses: true,
         ..Noting::default()

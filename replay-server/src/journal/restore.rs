@@ -1,4 +1,4 @@
-//! A shard that begins with the rows of its journal.
+//! Restores a shard from its journal.
 
 use crate::config::ShardConfig;
 use crate::error::ShardError;
@@ -13,17 +13,17 @@ use proto::messages::hello::Hello;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
-/// A shard with the rows of its journal.
+/// A shard restored from its journal.
 #[derive(Debug)]
 pub struct Restored {
     pub shard: Shard,
-    /// The log that goes on from there.
+    /// The log that continues from there.
     pub log: Log<RealDisk>,
-    /// Keeps others out of the folder for as long as it is open.
+    /// Locks the folder while it is open.
     pub lock: File,
 }
 
-/// A shard with the rows of its journal.
+/// Restores a shard from its journal.
 pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored, ShardError> {
     let folder = &journal.folder;
     fs::create_dir_all(folder).map_err(JournalError::disk("create", folder))?;
@@ -49,7 +49,7 @@ pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored,
     let stale = found.settle(found.next_row.saturating_sub(capacity));
     shard.go_on(found.writers.clone(), found.next_row, found.incarnation);
     reweigh(&mut shard, journal, &found)?;
-    tell(&shard, journal, &found);
+    log_recovery(&shard, journal, &found);
     let start = Start {
         shard: number,
         incarnation: shard.config().incarnation,
@@ -64,7 +64,7 @@ pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored,
     Ok(Restored { shard, log, lock })
 }
 
-/// Two shards that write to one folder would destroy each other's rows.
+/// Locks the folder: two shards writing to it would destroy each other's rows.
 fn lock(folder: &Path) -> Result<File, JournalError> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(JournalError::disk("create", &path))?;
@@ -78,11 +78,11 @@ fn lock(folder: &Path) -> Result<File, JournalError> {
     }
 }
 
-/// Rows on their way into a shard that was made for them.
+/// Inserts the recovered rows into a new shard.
 struct Filling<'a> {
     shard: Shard,
     journal: &'a JournalConfig,
-    /// Why the shard did not take them.
+    /// Why the shard refused them.
     refused: Option<ShardError>,
 }
 
@@ -124,7 +124,7 @@ impl Sink for Filling<'_> {
     }
 }
 
-/// Priorities of the last snapshot, where it is of these rows.
+/// Applies the priorities of the last snapshot, if it belongs to these rows.
 fn reweigh(
     shard: &mut Shard,
     journal: &JournalConfig,
@@ -146,7 +146,7 @@ fn reweigh(
     shard.restore(&snapshot)
 }
 
-fn tell(shard: &Shard, journal: &JournalConfig, found: &Recovered) {
+fn log_recovery(shard: &Shard, journal: &JournalConfig, found: &Recovered) {
     let folder = journal.folder.display();
     for damage in &found.damage {
         tracing::error!("{damage}");

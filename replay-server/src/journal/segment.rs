@@ -1,4 +1,4 @@
-//! One segment: whose rows, who wrote what before it, then batches.
+//! The segment format: a head with run and writers, then batches.
 
 use super::frame::{self, Cursor, Next};
 use crate::shard::CheckedBatch;
@@ -7,9 +7,9 @@ use proto::messages::hello::Hello;
 use proto::messages::insert::{BATCH_ROWS_MAX, Writer};
 use std::path::{Path, PathBuf};
 
-/// The first bytes of a segment; the last but one is the format's version.
+/// The first bytes of a segment; the last but one is the format version.
 pub const MAGIC: [u8; 8] = *b"lmrows\x01\n";
-/// What the name of a segment ends with.
+/// The file extension of a segment.
 pub const EXTENSION: &str = "rows";
 
 const HEAD: u8 = 1;
@@ -17,19 +17,19 @@ const BATCH: u8 = 2;
 /// Bytes before a batch's |TD errors|: first row, actor, incarnation, sequence, rows.
 const BATCH_HEAD: usize = 8 + 2 + 4 + 8 + 4;
 
-/// What stands before the batches of a segment.
+/// The head of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The shard's number in the run.
     pub shard: u32,
-    /// The life of the shard that wrote it.
+    /// The incarnation of the shard that wrote it.
     pub incarnation: u64,
-    /// Number of its first row: rows are counted from the shard's first life on.
+    /// Number of its first row, counted over all incarnations of the shard.
     pub first_row: u64,
     /// The run and the shape of its rows.
     pub hello: Hello,
-    /// The last batch of every writer before this segment, so that repeats are
-    /// known although the segments with them are gone.
+    /// The last batch of every writer before this segment, so that repeated batches
+    /// are recognised after the segments with the originals were removed.
     pub writers: Vec<(Writer, u64)>,
 }
 
@@ -40,11 +40,10 @@ pub struct Stored<'a> {
     pub first_row: u64,
     /// Who sent it.
     pub writer: Writer,
-    /// Its number.
     pub sequence: u64,
     /// |TD error| of each row, little-endian f32.
     td_errors: &'a [u8],
-    /// Its rows, one after another.
+    /// Its packed rows.
     pub packed: &'a [u8],
 }
 
@@ -62,13 +61,13 @@ impl Stored<'_> {
     }
 }
 
-/// Where the segment lies whose first row has this number.
+/// The path of the segment that starts with this row.
 #[must_use]
 pub fn path(folder: &Path, first_row: u64) -> PathBuf {
     folder.join(format!("{first_row:020}.{EXTENSION}"))
 }
 
-/// The number of the first row that a segment's name tells.
+/// The number of the first row, from a segment's file name.
 #[must_use]
 pub fn first_row(path: &Path) -> Option<u64> {
     if path.extension()? != EXTENSION {
@@ -79,7 +78,7 @@ pub fn first_row(path: &Path) -> Option<u64> {
     number.then(|| stem.parse().ok())?
 }
 
-/// The beginning of a segment.
+/// Appends the magic bytes and the head of a segment.
 pub fn append_head(out: &mut Vec<u8>, head: &Head) {
     out.extend_from_slice(&MAGIC);
     frame::append(out, HEAD, |out| {
@@ -102,7 +101,7 @@ pub fn append_head(out: &mut Vec<u8>, head: &Head) {
     });
 }
 
-/// A batch whose first row has this number.
+/// Appends a batch whose first row has this number.
 pub fn append_batch(out: &mut Vec<u8>, first_row: u64, batch: &CheckedBatch) {
     frame::append(out, BATCH, |out| {
         out.extend_from_slice(&first_row.to_le_bytes());
@@ -118,7 +117,8 @@ pub fn append_batch(out: &mut Vec<u8>, first_row: u64, batch: &CheckedBatch) {
     });
 }
 
-/// The head of a segment and where its batches begin; what is wrong otherwise.
+/// Reads the head of a segment and the offset of its first batch; the error says
+/// what is wrong.
 pub fn head(bytes: &[u8]) -> Result<(Head, usize), String> {
     match bytes.get(..MAGIC.len()) {
         Some(magic) if magic == MAGIC => {}
@@ -174,14 +174,14 @@ fn read_head(mut c: Cursor<'_>) -> Option<Head> {
     })
 }
 
-/// What stands at a place among the batches.
+/// The result of reading a batch at an offset.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item<'a> {
-    /// A batch, and where the next begins.
+    /// A batch and the offset of the next.
     Batch(Stored<'a>, usize),
     /// The segment's end.
     End,
-    /// Something else.
+    /// No valid batch.
     Damage,
 }
 
@@ -199,7 +199,8 @@ pub fn batch(bytes: &[u8], at: usize, row_bytes: usize) -> Item<'_> {
     }
 }
 
-/// The first whole batch behind `at`; of rows of any size where that is not known.
+/// The offset of the first valid batch at or after `at`, with rows of any size if
+/// `row_bytes` is `None`.
 #[must_use]
 pub fn resume(bytes: &[u8], at: usize, row_bytes: Option<usize>) -> Option<usize> {
     let row_bytes_at = |place: usize| {

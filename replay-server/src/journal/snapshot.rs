@@ -1,12 +1,12 @@
-//! The index: priorities and the state of the draws.
+//! The index: priorities and the state of the sampler.
 //!
-//! Written in pieces of a bounded size while the shard goes on: each row's
-//! priority is what it was when its piece was copied, and a row that left the
-//! table before has none. Of a shard at rest that is one moment.
+//! It is written in pieces of bounded size while the shard keeps running: each
+//! row has the priority it had when its piece was copied, and a row that had left
+//! the table by then has none. A snapshot of an idle shard is consistent.
 //!
-//! Priorities change too often for the segments to follow. Without a snapshot
-//! rows have the priority that they came with, which costs some learning and
-//! no row.
+//! Priorities change too often to be written to the segments. Without a snapshot
+//! rows get the priority they were inserted with: that slows learning a little
+//! and loses no row.
 
 use super::JournalError;
 use super::frame::{self, Cursor, Next};
@@ -17,40 +17,38 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// The first bytes; the last but one is the format's version.
+/// The first bytes; the last but one is the format version.
 pub const MAGIC: [u8; 8] = *b"lmprio\x01\n";
 
 const HEAD: u8 = 1;
 const WEIGHTS: u8 = 2;
 const END: u8 = 3;
-/// Weights of one frame.
+/// Weights per frame.
 const CHUNK: usize = 1 << 16;
 
-/// What a snapshot says besides the priorities.
+/// The head of a snapshot: everything but the priorities.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outline {
-    /// How the weights were made; others mean nothing to another selector.
+    /// The selector that computed the weights; they are meaningless to another.
     pub selector: Selector,
-    /// The number behind that of the last row.
+    /// One past the number of the last row.
     pub end: u64,
-    /// Where the random numbers of the draws stand.
+    /// Position of the sampler's random number stream.
     pub random: u128,
     /// Rows with a priority: those numbered `end - rows .. end`.
     pub rows: u64,
 }
 
-/// A snapshot as it is read.
+/// A decoded snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Everything else.
     pub outline: Outline,
-    /// What the tree held for each row, oldest first.
+    /// The sum tree's weight of each row, oldest first.
     pub weights: Vec<f64>,
 }
 
-/// What a snapshot is written through, one piece after another: kept from one to
-/// the next, because an allocator that gets and gives megabytes now and then
-/// keeps them all.
+/// Buffers for the pieces of a snapshot. They are reused, because an allocator
+/// may hold on to megabytes that are allocated and freed now and then.
 #[derive(Debug, Default)]
 pub struct Pieces {
     weights: Vec<f64>,
@@ -64,14 +62,14 @@ impl Pieces {
     }
 }
 
-/// The snapshot's place in a shard's folder.
+/// The path of the snapshot in a shard's folder.
 #[must_use]
 pub fn path(folder: &Path) -> PathBuf {
     folder.join("priorities.snapshot")
 }
 
-/// Replaces the folder's snapshot; its bytes. `weigh` appends the weights of the
-/// rows with these numbers, and is asked for one piece after another.
+/// Replaces the folder's snapshot and returns its size in bytes. `weigh` appends the
+/// weights of the rows with these numbers; it is called once per piece.
 pub fn write<E: From<JournalError>>(
     folder: &Path,
     outline: &Outline,
@@ -112,7 +110,7 @@ fn write_to<E>(
         weights.clear();
         weights.reserve_exact(rows);
         weigh(start..start + rows as u64, weights)?;
-        // The head has promised so many.
+        // The head announced this many.
         weights.resize(rows, 0.0);
         frame.reserve_exact(frame::HEAD_BYTES + size_of::<f64>() * rows);
         frame::append(frame, WEIGHTS, |out| {
@@ -148,7 +146,7 @@ fn append_head(out: &mut Vec<u8>, outline: &Outline) {
 }
 
 impl Snapshot {
-    /// Reads a file's bytes; what is wrong with them otherwise.
+    /// Decodes a snapshot; the error says what is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         if bytes.get(..MAGIC.len()) != Some(&MAGIC[..]) {
             return Err("is no snapshot that this version reads".to_owned());
@@ -182,7 +180,7 @@ impl Snapshot {
         }
     }
 
-    /// The folder's snapshot; none where there is none. A damaged one is told.
+    /// Reads the folder's snapshot, if there is one. A damaged one is logged and ignored.
     pub fn read(folder: &Path) -> Result<Option<Self>, JournalError> {
         let path = path(folder);
         let bytes = match fs::read(&path) {

@@ -61,7 +61,7 @@ fn snapshots_come_back_and_replace_each_other() {
     assert_eq!(Snapshot::read(folder.path()).unwrap(), None);
 }
 
-/// What the first version wrote, written again, is the same to the byte.
+/// Rewriting a snapshot of the first version gives the same bytes.
 #[test]
 fn yesterdays_bytes_are_todays() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-v1");
@@ -77,7 +77,7 @@ fn yesterdays_bytes_are_todays() {
     assert_eq!(read(folder.path()), read(&kept));
 }
 
-/// The frames of a large one are those that the first version wrote.
+/// A large snapshot has the same frames as in the first version.
 #[test]
 fn frames_hold_65536_weights() {
     let bytes = bytes(2 * CHUNK + 5);
@@ -91,7 +91,7 @@ fn frames_hold_65536_weights() {
     assert_eq!(found, [(HEAD, 57), full, full, (WEIGHTS, 40), (END, 0)]);
 }
 
-/// A snapshot of any size takes the same memory, and gets it once.
+/// Snapshots of any size use the same memory, allocated once.
 #[test]
 fn memory_is_bounded_and_kept() {
     let folder = tempfile::tempdir().unwrap();

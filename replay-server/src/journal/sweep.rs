@@ -1,11 +1,11 @@
-//! Segments that no row needs any more go on a thread of their own: removing a
-//! few megabytes takes some file systems ten times as long as a group's sync,
-//! and acknowledgements would wait for it.
+//! Removes evicted segments on a thread of its own: on some file systems removing
+//! a few megabytes takes ten times as long as syncing a group, and acknowledgements
+//! would wait for it.
 
 use super::disk::Disk;
 use std::path::PathBuf;
 
-/// Removes files; those that stay are tried again with the next.
+/// Removes files; failed removals are retried at the next call.
 #[derive(Debug)]
 pub struct Sweeper<D> {
     disk: D,
@@ -13,7 +13,6 @@ pub struct Sweeper<D> {
 }
 
 impl<D: Disk> Sweeper<D> {
-    /// A sweeper with nothing to do.
     pub fn new(disk: D) -> Self {
         let left = Vec::new();
         Self { disk, left }

@@ -147,7 +147,7 @@ fn what_was_committed_comes_back_over_segments_and_lives() {
         incarnation: 1,
     };
     assert_eq!([0, 1].map(|a| found.writers.last(writer(a))), [20, 20]);
-    // The next life goes on in a segment of its own.
+    // The next incarnation continues in a segment of its own.
     let next = Start {
         next_row: found.next_row,
         segments: found.segments,
@@ -188,8 +188,8 @@ fn segments_go_once_their_rows_left_the_table_and_repeats_are_still_known() {
     assert!(found.writers.is_duplicate(silent, 1), "its segment is gone");
 }
 
-/// A crash while writing: whatever is left of the last group, what was
-/// committed before is there and nothing else is.
+/// A crash during a write: whatever remains of the last group, exactly the batches
+/// committed before it are recovered.
 #[test]
 fn every_cut_of_the_end_leaves_whole_batches() {
     let folder = tempfile::tempdir().unwrap();
@@ -228,7 +228,7 @@ fn others_folders_and_formats_are_refused_or_set_aside() {
         error.contains("is that of shard 2, not of shard 3"),
         "{error}"
     );
-    // A format of the future in the middle: the rest comes back, and it is told.
+    // A segment of a future format in the middle: the rest is recovered, and the damage is reported.
     let (_, found) = read(folder.path(), Mode::Look);
     let victim = &found.segments[1].path;
     let mut bytes = fs::read(victim).unwrap();
@@ -248,7 +248,7 @@ fn others_folders_and_formats_are_refused_or_set_aside() {
 
 /// A segment whose removal failed, while those behind it went.
 #[test]
-fn a_segment_that_should_be_gone_is_told_from_one_that_is_lost() {
+fn a_segment_that_should_be_gone_is_distinguished_from_one_that_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = log(folder.path(), 1000, 30);
     let first = segment::path(folder.path(), 0);
@@ -271,12 +271,12 @@ fn a_segment_that_should_be_gone_is_told_from_one_that_is_lost() {
         found.segments[0].path,
         segment::path(folder.path(), gap.end)
     );
-    // A table with more room would need what is missing.
+    // A larger table would need the missing rows.
     let (_, mut found) = read(folder.path(), Mode::Look);
     assert!(found.settle(gap.end - 1).is_empty());
     assert_eq!(found.lost_rows, gap.end - gap.first_row);
-    let told = format!("rows {} to {} are missing", gap.first_row, gap.end - 1);
-    assert!(found.damage[0].starts_with(&told), "{:?}", found.damage);
+    let expected = format!("rows {} to {} are missing", gap.first_row, gap.end - 1);
+    assert!(found.damage[0].starts_with(&expected), "{:?}", found.damage);
     assert_eq!(found.segments.len(), segments);
 }
 
@@ -293,7 +293,7 @@ fn files_that_cannot_be_removed_are_tried_again() {
     assert!(!path("a").exists());
 }
 
-/// What waited in memory while the disk refused is written piece by piece.
+/// Batches that waited in memory while the disk failed are written piece by piece.
 #[test]
 fn a_large_group_takes_no_more_memory_than_a_piece() {
     let folder = tempfile::tempdir().unwrap();
@@ -312,8 +312,8 @@ fn a_large_group_takes_no_more_memory_than_a_piece() {
     assert!(rows.0 == numbers(0..160_000), "{} rows", rows.0.len());
 }
 
-/// Fails each of the first operations of a kind, then works; what fails in the
-/// middle of a write leaves half of it.
+/// Fails each of the first operations of a kind, then works; a failed write
+/// leaves half of its bytes.
 struct Failing {
     writes: AtomicU32,
     syncs: AtomicU32,
@@ -397,7 +397,7 @@ fn a_disk_that_refuses_loses_nothing_once_it_takes_again() {
             while let Err(error) = log.commit(group) {
                 failed += 1;
                 assert!(matches!(error, JournalError::Disk { .. }), "{error}");
-                // As if the machine died right here: what was durable is there.
+                // As if the machine crashed here: durable rows are recovered.
                 let (rows, found) = read(folder.path(), Mode::Look);
                 let durable = log.durable();
                 assert!(
@@ -468,15 +468,15 @@ proptest! {
     /// A flipped bit costs the batch that it hit, or its segment's head; no
     /// row comes back other than it was, and none in another's place.
     #[test]
-    fn a_flipped_bit_costs_little_and_is_told(place in 0.0..1.0_f64, bit in 0..8_u8) {
+    fn a_flipped_bit_costs_little_and_is_reported(place in 0.0..1.0_f64, bit in 0..8_u8) {
         let (rows, found, last) = flipped(place, bit);
         for (number, row) in (found.first_row..).zip(&rows.0) {
             prop_assert!(row.is_none_or(|row| row == number));
         }
         let lost = 79 - rows.0.iter().flatten().count();
         prop_assert!(lost <= 16, "{} rows lost", lost);
-        let told = !found.damage.is_empty() || found.torn_bytes > 0;
-        prop_assert!(told || (lost == 0 && last));
+        let reported = !found.damage.is_empty() || found.torn_bytes > 0;
+        prop_assert!(reported || (lost == 0 && last));
     }
 
     /// Whatever a folder holds, reading it ends, and without a panic.

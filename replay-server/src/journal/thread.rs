@@ -1,9 +1,8 @@
-//! The log on a thread of its own: batches come in the order of the table,
-//! whoever wants to know when they are on the disk watches.
+//! The thread that writes the log. Batches arrive in the order of the table, and
+//! waiting tasks watch the durable position.
 //!
-//! Everything that is on its way is bounded by bytes ([`Journal::room`]). While
-//! the disk refuses, batches stay in memory and are tried again, inserts wait,
-//! and draws go on.
+//! The queue is bounded in bytes ([`Journal::room`]). While the disk fails, batches
+//! stay in memory and are retried, inserts wait, and sampling continues.
 
 use super::disk::Disk;
 use super::log::{Entry, Log};
@@ -19,19 +18,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// Bytes of one group, about.
+/// Approximate size of one group.
 const GROUP_BYTES: usize = 4 << 20;
-/// Between the ends of two groups at least: what comes meanwhile goes together,
-/// since each sync costs the system about as much whatever it brings.
+/// Minimum interval between the ends of two groups. Batches that arrive meanwhile
+/// form one group, since a sync costs about the same whatever its size.
 const PAUSE: Duration = Duration::from_millis(2);
-/// A disk that refused is asked again after so long.
+/// Delay before a failed commit is retried.
 const RETRY: Duration = Duration::from_millis(500);
-/// Between two errors in the log about a disk that refuses.
+/// Minimum interval between logged disk errors.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
-/// At the stop a disk that refuses gets so long.
+/// How long a failing disk is retried at shutdown.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Room on the way to the disk, given back when the batch is there.
+/// Reserved queue space, released when the batch is on the disk.
 #[derive(Debug)]
 pub struct Room(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
@@ -42,7 +41,7 @@ enum Message {
         urgent: bool,
         room: Room,
     },
-    /// Somebody waits for what came before.
+    /// A task waits for the batches sent so far.
     Urge,
     Stop,
 }
@@ -59,7 +58,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Starts the thread, and the one that removes what `disk` need not hold any more.
+    /// Starts the writer thread and the one that removes evicted segments.
     pub fn start<D: Disk>(
         log: Log<D>,
         disk: D,
@@ -73,18 +72,18 @@ impl Journal {
             .spawn(move || stale.iter().for_each(|files| sweeper.sweep(files)))
             .map_err(refused())?;
         let (sender, receiver) = crossbeam_channel::unbounded();
-        let (told, durable) = watch::channel(log.durable());
+        let (durable_sender, durable) = watch::channel(log.durable());
         let status = Arc::new(Mutex::new(JournalStatus::default()));
         let mut writer = Writer {
             log,
             sweep,
-            told,
+            durable_sender,
             status: status.clone(),
             sync_every: config.sync_every,
             committed: Instant::now(),
             failures: Throttle::new(LOG_INTERVAL),
         };
-        writer.tell(None);
+        writer.report_status(None);
         writer.sweep();
         let thread = std::thread::Builder::new()
             .name("journal".into())
@@ -104,9 +103,9 @@ impl Journal {
         })
     }
 
-    /// Waits for room for so many bytes.
+    /// Waits for queue space for this many bytes.
     pub async fn room(&self, bytes: usize) -> Result<Room, JournalError> {
-        // A batch larger than everything goes alone.
+        // A batch larger than the queue takes all of it.
         let bytes = u32::try_from(bytes)
             .unwrap_or(u32::MAX)
             .min(self.queue_bytes);
@@ -114,12 +113,12 @@ impl Journal {
         permit.map(Room).map_err(|_| JournalError::Gone)
     }
 
-    /// Names the run, once it is known.
+    /// Sets the run, once it is known.
     pub fn join(&self, hello: &Hello) -> Result<(), JournalError> {
         self.send(Message::Hello(hello.clone()))
     }
 
-    /// Takes a batch that follows the one before. `urgent`: somebody waits for it.
+    /// Queues the next batch. `urgent`: a task waits until it is on the disk.
     pub fn append(&self, entry: Entry, urgent: bool, room: Room) -> Result<(), JournalError> {
         self.send(Message::Batch {
             entry,
@@ -149,9 +148,9 @@ impl Journal {
         status
     }
 
-    /// Brings everything to the disk and ends the thread. Blocks.
+    /// Commits everything queued and ends the thread. Blocks.
     pub fn stop(&self) -> Result<(), JournalError> {
-        // A thread that is gone has said why, and says it again below.
+        // If the thread has already ended, its error is returned below.
         let _ = self.send(Message::Stop);
         let thread = self
             .thread
@@ -170,24 +169,24 @@ impl Journal {
 
 struct Writer<D: Disk> {
     log: Log<D>,
-    /// Files that nobody needs any more.
+    /// Receives the files of evicted segments.
     sweep: Sender<Vec<PathBuf>>,
-    told: watch::Sender<u64>,
+    durable_sender: watch::Sender<u64>,
     status: Arc<Mutex<JournalStatus>>,
     sync_every: Duration,
-    /// When the last group was on the disk.
+    /// When the last group was committed.
     committed: Instant,
-    /// Errors of the disk in the log.
+    /// Limits how often disk errors are logged.
     failures: Throttle,
 }
 
-/// Batches that go to the disk together.
+/// Batches that are committed together.
 #[derive(Default)]
 struct Group {
     entries: Vec<Entry>,
     rooms: Vec<Room>,
     bytes: usize,
-    /// Go without waiting for more.
+    /// Commit without waiting for more.
     urgent: bool,
     stop: bool,
 }
@@ -204,8 +203,8 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Waits for a batch, and for more until somebody waits, the time is over
-    /// or there are enough.
+    /// Waits for a batch, then collects more until a task waits for them, the sync
+    /// interval has passed or the group is full.
     fn gather(&mut self, group: &mut Group, receiver: &Receiver<Message>) {
         let mut due: Option<Instant> = None;
         while !group.stop && group.bytes < GROUP_BYTES {
@@ -247,7 +246,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Tries until the group is on the disk, or until a stop has waited enough.
+    /// Retries until the group is on the disk, or until the shutdown grace has passed.
     fn commit(
         &mut self,
         group: &mut Group,
@@ -257,14 +256,14 @@ impl<D: Disk> Writer<D> {
         loop {
             let begun = Instant::now();
             let Err(error) = self.log.commit(&group.entries) else {
-                // Before anybody is told: who hears that rows are there finds their room free.
+                // Released before the new position is published: whoever waits for it finds room.
                 group.rooms.clear();
                 if !group.entries.is_empty() {
                     self.committed(begun.elapsed());
                 }
                 return Ok(());
             };
-            self.tell(Some(&error));
+            self.report_status(Some(&error));
             if give_up.is_some_and(|end| Instant::now() >= end) {
                 let rows = group
                     .entries
@@ -274,7 +273,7 @@ impl<D: Disk> Writer<D> {
                 tracing::error!(rows, %error, "rows could not be brought to the disk before the stop; none of them was acknowledged as durable");
                 return Err(error);
             }
-            // More batches join, up to the bound of what may be on its way.
+            // More batches join the group; the queue bounds how many.
             let again = Instant::now() + RETRY;
             while let Ok(message) = receiver.recv_deadline(again) {
                 self.take(group, message);
@@ -296,20 +295,20 @@ impl<D: Disk> Writer<D> {
             status.busy_s += took.as_secs_f64();
             status.longest_s = status.longest_s.max(took.as_secs_f64());
         }
-        self.tell(None);
-        self.told.send_replace(self.log.durable());
+        self.report_status(None);
+        self.durable_sender.send_replace(self.log.durable());
         self.sweep();
     }
 
     fn sweep(&mut self) {
         let stale = self.log.take_stale();
         if !stale.is_empty() {
-            // Without that thread files stay until the next start, which removes them.
+            // If that thread has ended, the files stay until the next start removes them.
             let _ = self.sweep.send(stale);
         }
     }
 
-    fn tell(&mut self, error: Option<&JournalError>) {
+    fn report_status(&mut self, error: Option<&JournalError>) {
         let (segments, bytes) = self.log.size();
         {
             let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

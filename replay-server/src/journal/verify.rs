@@ -1,4 +1,4 @@
-//! A look at a stopped shard's journal, changing nothing.
+//! Checks a stopped shard's journal without changing it.
 
 use crate::journal::JournalError;
 use crate::journal::recover::{Mode, Recovered, Sink, recover};
@@ -6,18 +6,18 @@ use crate::journal::segment::{Head, Stored};
 use crate::journal::snapshot::{self, Snapshot};
 use std::path::Path;
 
-/// What a journal holds.
+/// The contents of a journal.
 #[derive(Debug)]
 pub struct Verified {
     found: Recovered,
-    /// Segments that should be gone.
+    /// Segments that should have been removed.
     stale: usize,
     shard: Option<u32>,
-    /// The row that the snapshot reaches, or what is wrong with it.
+    /// One past the snapshot's last row, or what is wrong with the snapshot.
     snapshot: Option<Result<u64, String>>,
 }
 
-/// Reads every byte of a shard's folder.
+/// Reads all segments and the snapshot of a shard's folder.
 pub fn verify(folder: &Path) -> Result<Verified, JournalError> {
     let mut look = Look(None);
     let mut found = recover(folder, None, Mode::Look, usize::MAX, &mut look)?;
@@ -27,7 +27,7 @@ pub fn verify(folder: &Path) -> Result<Verified, JournalError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(JournalError::disk("read", &path)(error)),
     };
-    // The oldest row that the table held when it was written, at most.
+    // Rows below this had left the table when the snapshot was written.
     let oldest = snapshot.as_ref().and_then(|s| s.as_ref().ok());
     let oldest = oldest.map_or(0, |outline| outline.end - outline.rows);
     Ok(Verified {
@@ -38,7 +38,7 @@ pub fn verify(folder: &Path) -> Result<Verified, JournalError> {
     })
 }
 
-/// Keeps the shard's number.
+/// Records the shard's number and ignores the rows.
 struct Look(Option<u32>);
 
 impl Sink for Look {
@@ -57,7 +57,7 @@ impl Sink for Look {
 }
 
 impl Verified {
-    /// Whether nothing was lost but what no acknowledgement promised.
+    /// Whether nothing is damaged or lost but a torn end, which was never acknowledged.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let snapshot = self.snapshot.as_ref().is_none_or(Result::is_ok);
@@ -68,7 +68,7 @@ impl Verified {
         self.found.next_row - self.found.first_row - self.found.lost_rows
     }
 
-    /// For programs.
+    /// A JSON object for programs.
     #[must_use]
     pub fn as_json(&self) -> serde_json::Value {
         let found = &self.found;
@@ -97,7 +97,7 @@ impl Verified {
         self.found.damage.iter().cloned().chain(snapshot).collect()
     }
 
-    /// For people.
+    /// Text for people.
     #[must_use]
     pub fn as_text(&self) -> String {
         let found = &self.found;

@@ -1,7 +1,7 @@
 //! The shard's side of the samples-per-insert limiter.
 //!
-//! The learner keeps the one ledger over all shards and grants each an absolute
-//! number: rows that may be inserted in total during this life of the shard.
+//! The learner's rate limiter covers all shards. It grants each an absolute
+//! number: the rows that may be inserted during this incarnation of the shard.
 //! Grants may arrive twice or out of order, so the largest counts.
 
 /// Rows inserted and rows allowed.
@@ -12,19 +12,19 @@ pub struct Credit {
 }
 
 impl Credit {
-    /// Rows inserted in this life.
+    /// Rows inserted in this incarnation.
     #[must_use]
     pub fn inserted(self) -> u64 {
         self.inserted
     }
 
-    /// Rows that may be inserted in total in this life.
+    /// Rows that may be inserted in total in this incarnation.
     #[must_use]
     pub fn limit(self) -> u64 {
         self.limit
     }
 
-    /// Takes note of a grant; whether it allows more than before.
+    /// Applies a grant; returns whether it raised the limit.
     pub fn grant(&mut self, limit: u64) -> bool {
         let raised = limit > self.limit;
         self.limit = self.limit.max(limit);
@@ -37,7 +37,7 @@ impl Credit {
         rows <= self.limit.saturating_sub(self.inserted)
     }
 
-    /// Takes note of an inserted batch.
+    /// Counts the rows of an inserted batch.
     pub fn spend(&mut self, rows: u64) {
         self.inserted += rows;
     }

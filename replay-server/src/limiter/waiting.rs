@@ -1,26 +1,26 @@
-//! How long writers waited for credit, all together, up to this moment.
-//!
-//! Ongoing waits count: a shard that blocks everybody says so while it does.
+//! The total time that writers have waited for credit, ongoing waits included, so
+//! that a blocked shard is visible while it is blocked.
 
 use std::time::Duration;
 
-/// Writers waiting and the seconds they spent; time is given, as time since start.
+/// The number of waiting writers and their total waiting time. Times are given as
+/// time since the start.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Waiting {
     writers: u32,
     total: Duration,
-    /// Up to when `total` counts.
+    /// The time up to which `total` counts.
     counted: Duration,
 }
 
 impl Waiting {
-    /// Writers waiting now.
+    /// Number of writers that are waiting.
     #[must_use]
     pub fn writers(self) -> u32 {
         self.writers
     }
 
-    /// A writer begins to wait.
+    /// Counts a writer that starts waiting.
     pub fn enter(&mut self, now: Duration) {
         *self = Self {
             writers: self.writers + 1,
@@ -29,7 +29,7 @@ impl Waiting {
         };
     }
 
-    /// A writer waits no longer.
+    /// Counts a writer that stops waiting.
     pub fn leave(&mut self, now: Duration) {
         *self = Self {
             writers: self.writers.saturating_sub(1),

@@ -1,4 +1,4 @@
-//! Counts things for as long as they live.
+//! Counts values while they exist.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Count(Arc<AtomicU64>);
 
 impl Count {
-    /// One more, until what is returned is dropped.
+    /// Counts one more until the returned guard is dropped.
     #[must_use]
     pub fn one(&self) -> Counted {
         self.0.fetch_add(1, Ordering::Relaxed);
         Counted(self.clone())
     }
 
-    /// How many there are now.
+    /// The current count.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

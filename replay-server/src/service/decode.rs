@@ -1,21 +1,16 @@
-//! A batch from the wire, checked down to every field before it is stored.
+//! Validates every field of a received batch before it is stored.
 
 use common::transition::row::{Row, RowError, RowShape};
 use proto::messages::insert::InsertBatch;
 
-/// A batch that holds what no actor writes.
+/// An invalid batch.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum BatchError {
     #[error("batch {sequence}: {why}")]
-    Length {
-        /// The batch's sequence number.
-        sequence: u64,
-        why: RowError,
-    },
+    Length { sequence: u64, why: RowError },
     /// One of the rows is invalid.
     #[error("batch {sequence}, row {row}: {why}")]
     Row {
-        /// The batch's sequence number.
         sequence: u64,
         /// The row's place in the batch.
         row: usize,
@@ -23,11 +18,11 @@ pub enum BatchError {
     },
 }
 
-/// Checks the packed rows in place. Priorities were checked when the message
-/// was read.
+/// Checks the packed rows in place. Priorities were checked when the message was
+/// decoded.
 ///
 /// # Errors
-/// Names the batch, the row and the field.
+/// The error names the batch, the row and the field.
 pub fn check(batch: &InsertBatch, shape: RowShape) -> Result<(), BatchError> {
     let sequence = batch.sequence;
     let rows = shape

@@ -1,9 +1,9 @@
 //! One writer's stream: batches in, acknowledgements out.
 //!
 //! Batches are stored one after another. While one waits for credit the next is
-//! not read, HTTP/2 flow control fills up, and the writer waits too. Batches
-//! whose writer asked for durable acknowledgements are stored meanwhile: only
-//! their acknowledgement waits for the disk.
+//! not read, so HTTP/2 flow control blocks the writer. With durable
+//! acknowledgements batches are stored at once: only the acknowledgements wait for
+//! the disk.
 
 use crate::error::ShardError;
 use crate::service::counted::Counted;
@@ -18,11 +18,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
-/// Where acknowledgements go.
+/// Sends acknowledgements to the writer.
 pub type Replies = mpsc::Sender<Result<wire::InsertReply, Status>>;
 
-/// Serves one writer until it ends the stream, goes away or breaks the
-/// contract, or until the shard stops.
+/// Serves one writer until it ends the stream, disconnects or violates the
+/// protocol, or until the shard stops.
 pub async fn serve(
     shard: Arc<SharedShard>,
     requests: Streaming<wire::InsertRequest>,
@@ -33,7 +33,7 @@ pub async fn serve(
     let (stored, acks) = mpsc::channel(INSERT_WINDOW as usize);
     let ended = tokio::select! {
         ended = async { tokio::try_join!(read(&shard, requests, stored), acknowledge(&shard, acks, &replies)) } => ended.map(drop),
-        // Without this a writer that went away while it waits for credit would keep its place.
+        // Otherwise a writer that disconnects while it waits for credit would stay in the queue.
         () = replies.closed() => Ok(()),
         _ = stopping.wait_for(|stop| *stop) => Err(Status::unavailable("this shard is shutting down")),
     };
@@ -43,15 +43,16 @@ pub async fn serve(
     }
 }
 
-/// An acknowledgement to give.
+/// A pending acknowledgement.
 struct Ack {
     acked: Acked,
-    /// Not before it is on the disk.
+    /// Send it only once the batch is on the disk.
     durable: bool,
     counted: Counted,
 }
 
-/// Stores what comes; ends when the writer ends or nobody listens any more.
+/// Stores batches until the writer ends the stream or its acknowledgements are no
+/// longer received.
 async fn read(
     shard: &SharedShard,
     mut requests: Streaming<wire::InsertRequest>,
@@ -90,7 +91,7 @@ async fn read(
     Ok(())
 }
 
-/// Gives acknowledgements in the order of the batches.
+/// Sends acknowledgements in the order of the batches.
 async fn acknowledge(
     shard: &SharedShard,
     mut acks: mpsc::Receiver<Ack>,

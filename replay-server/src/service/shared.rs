@@ -1,11 +1,10 @@
-//! One shard for many tasks.
+//! One shard shared by many tasks.
 //!
-//! A mutex around the shard, not a thread that owns it: everything slow
-//! (decoding, checking, encoding) happens outside, what is left inside is
-//! copying rows and summing priorities, and nobody awaits while holding it. A
-//! batch that waits for credit waits outside too, so that a closed limiter never
-//! holds a sample up. Nor does the disk: the journal takes batches in the order
-//! of the table and writes them on its own thread.
+//! The shard is behind a mutex. Slow work (decoding, checking, encoding) happens
+//! outside it; only copying rows and summing priorities happens inside, and no task
+//! awaits while holding it. Batches wait for credit outside too, so the limiter
+//! never delays a sample. Nor does the disk: the journal receives batches in the
+//! order of the table and writes them on its own thread.
 
 use crate::config::ShardConfig;
 use crate::error::ShardError;
@@ -25,57 +24,57 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// After so long without credit the log says why.
+/// A wait for credit longer than this is logged.
 const LONG_WAIT: Duration = Duration::from_secs(30);
 
-/// What became of a batch.
+/// A stored batch, to be acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acked {
-    /// The last batch stored from its writer.
+    /// The sequence number of the writer's last stored batch.
     pub sequence: u64,
-    /// Once the rows below this number are on the disk, so is the batch.
+    /// The batch is durable once the rows below this number are on the disk.
     pub end: u64,
 }
 
-/// One reading of a shard.
+/// The values that are exported as metrics.
 #[derive(Debug, Clone)]
 pub struct Reading {
     pub status: ShardStatus,
     pub counters: Counters,
 }
 
-/// A snapshot that was taken.
+/// A completed snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
-    /// The number behind that of its last row: the journal's position.
+    /// One past the number of its last row.
     pub row: u64,
     /// Bytes written.
     pub bytes: u64,
 }
 
-/// A shard with its clock and the queue of those who wait for credit.
+/// A shard with its clock and the queue of writers that wait for credit.
 #[derive(Debug)]
 pub struct SharedShard {
     shard: Mutex<Shard>,
     journal: Option<Journal>,
-    /// Keeps others out of the journal's folder.
+    /// Locks the journal's folder.
     _lock: Option<File>,
-    /// Held while a snapshot is taken, by the thread that writes it too: a task
-    /// that is given up must not replace a later snapshot by its own.
+    /// Held while a snapshot is taken, also by the thread that writes it: a cancelled
+    /// task must not overwrite a later snapshot.
     snapshot: Arc<tokio::sync::Mutex<Pieces>>,
     started: Instant,
-    /// Insert streams.
+    /// Open insert streams.
     streams: Count,
-    /// Batches whose acknowledgement is on its way.
+    /// Batches stored and not yet acknowledged.
     unacknowledged: Count,
-    /// Held by the first of those who wait; the others queue for it, in order.
+    /// Held by the first waiting writer; the others queue for it in order.
     first: tokio::sync::Mutex<()>,
-    /// Wakes the first when there is more credit.
+    /// Wakes the first waiting writer when credit is granted.
     granted: Notify,
 }
 
 impl SharedShard {
-    /// A shard with the rows of its journal, or an empty one. Blocks while it reads.
+    /// Restores a shard from its journal, or creates an empty one. Blocks.
     pub fn new(config: ShardConfig) -> Result<Self, ShardError> {
         let (shard, journal, lock) = match config.journal.clone() {
             None => (Shard::new(config)?, None, None),
@@ -101,14 +100,14 @@ impl SharedShard {
         })
     }
 
-    /// Does something short with the shard, at this moment after the start.
+    /// Calls `act` with the locked shard and the time since the start; `act` must be short.
     pub fn with<T>(&self, act: impl FnOnce(&mut Shard, Duration) -> T) -> Result<T, ShardError> {
         let mut shard = self.shard.lock().map_err(|_| ShardError::Poisoned)?;
         let now = self.started.elapsed();
         Ok(act(&mut shard, now))
     }
 
-    /// Takes note of insert credit, and wakes who waits for it.
+    /// Applies a grant of insert credit and wakes the first waiting writer.
     pub fn grant(&self, incarnation: u64, insert_limit: u64) -> Result<(), ShardError> {
         if self.with(|shard, _| shard.grant(incarnation, insert_limit))? {
             self.granted.notify_one();
@@ -116,7 +115,7 @@ impl SharedShard {
         Ok(())
     }
 
-    /// Lets a caller in that belongs to this shard's run; the first decides which that is.
+    /// Admits callers of this shard's run; the first caller determines the run.
     pub fn join(&self, hello: &Hello) -> Result<(), ShardError> {
         self.with(|shard, _| {
             let first = shard.hello().is_none();
@@ -137,7 +136,7 @@ impl SharedShard {
         self.journal.is_some()
     }
 
-    /// Lets a writer begin: what it has stored, for the answer to its stream.
+    /// Admits a writer and returns its last stored batch, for the first reply.
     pub fn begin(&self, writer: Writer) -> Result<Acked, ShardError> {
         self.with(|shard, _| {
             Ok(Acked {
@@ -147,7 +146,7 @@ impl SharedShard {
         })?
     }
 
-    /// Returns once all rows below this number are on the disk; at once
+    /// Returns once all rows below this number are on the disk; immediately
     /// without a journal.
     pub async fn durable(&self, row: u64) -> Result<(), ShardError> {
         match &self.journal {
@@ -157,8 +156,8 @@ impl SharedShard {
     }
 
     /// Stores a batch as soon as the limiter and the journal have room for all
-    /// its rows. `urgent`: somebody will wait until it is on the disk. Dropping
-    /// the future gives up the wait.
+    /// its rows. `urgent`: a task will wait until it is on the disk. Dropping the
+    /// future cancels the wait.
     pub async fn insert(&self, batch: CheckedBatch, urgent: bool) -> Result<Acked, ShardError> {
         let room = match &self.journal {
             Some(journal) => Some(journal.room(batch.packed.len()).await?),
@@ -178,7 +177,7 @@ impl SharedShard {
             if let Some(acked) = self.try_insert(&mut coming, Place::First)? {
                 return Ok(acked);
             }
-            // Credit granted since then left a permit: the wake-up cannot be missed.
+            // Credit granted since `try_insert` left a permit, so no wake-up is missed.
             if tokio::time::timeout(LONG_WAIT, self.granted.notified())
                 .await
                 .is_err()
@@ -197,7 +196,7 @@ impl SharedShard {
                     end: shard.next_row(),
                 }),
                 Insertion::Stored { acked, first_row } => {
-                    // Under the same lock, so that the journal's order is the table's.
+                    // Under the same lock, so that journal and table have the same order.
                     if let (Some(journal), Some(room)) = (&self.journal, coming.room.take()) {
                         let entry = Entry {
                             first_row,
@@ -214,7 +213,7 @@ impl SharedShard {
         })?
     }
 
-    /// Saves the priorities; none without a journal or before the first row's shape is known.
+    /// Saves the priorities; `None` without a journal or without rows.
     pub async fn snapshot(self: &Arc<Self>) -> Result<Option<Taken>, ShardError> {
         let Some(journal) = &self.journal else {
             return Ok(None);
@@ -227,11 +226,11 @@ impl SharedShard {
         let Some(folder) = folder.filter(|_| outline.rows > 0) else {
             return Ok(None);
         };
-        // Never of rows that a crash could take: their numbers would be given again.
+        // A snapshot must not cover rows that a crash could lose: their numbers would be reused.
         journal.durable(outline.end).await?;
         let shared = self.clone();
         let written = tokio::task::spawn_blocking(move || {
-            // Piece by piece, so that nobody waits for the shard longer than one takes.
+            // One lock per piece, so that other tasks wait for one piece at most.
             snapshot::write(&folder, &outline, &mut pieces, |rows, out| {
                 shared.with(|shard, _| shard.weights(rows, out))
             })
@@ -241,7 +240,7 @@ impl SharedShard {
         Ok(Some(Taken { row, bytes }))
     }
 
-    /// Brings everything to the disk, and takes no more. Blocks.
+    /// Commits all rows to the disk and stops the journal. Blocks.
     pub fn stop(&self) -> Result<(), ShardError> {
         match &self.journal {
             Some(journal) => Ok(journal.stop()?),
@@ -270,7 +269,7 @@ impl SharedShard {
         Ok(status)
     }
 
-    /// What is exported as metrics.
+    /// Reads the values that are exported as metrics.
     pub fn reading(&self) -> Result<Reading, ShardError> {
         Ok(Reading {
             status: self.status()?,
@@ -292,14 +291,14 @@ impl SharedShard {
     }
 }
 
-/// A batch on its way into the table and the journal.
+/// A batch to be inserted into the table and the journal.
 struct Coming {
     batch: Arc<CheckedBatch>,
     urgent: bool,
     room: Option<Room>,
 }
 
-/// Counts a writer as waiting for as long as it lives.
+/// Counts a writer as waiting until it is dropped.
 struct Wait<'a>(&'a SharedShard);
 
 impl<'a> Wait<'a> {
@@ -311,7 +310,7 @@ impl<'a> Wait<'a> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
-        // A poisoned shard answers nobody any more; its counters do not matter.
+        // A poisoned shard serves no more requests; its counters do not matter.
         let _ = self.0.with(Shard::leave_wait);
     }
 }

@@ -1,38 +1,38 @@
-//! What each writer sent last: a batch sent again is recognised, one that never
-//! came is counted.
+//! The last sequence number of each writer, to recognise duplicate batches and
+//! count missing ones.
 
 use proto::messages::insert::Writer;
 use std::collections::HashMap;
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Life {
+struct Incarnations {
     newest: u32,
-    /// The former life that was turned away last: said once.
+    /// The earlier incarnation that was refused last: logged once.
     turned_away: u32,
 }
 
-/// A life of an actor that a later one has replaced.
+/// An incarnation of an actor that a later one has replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "life {} of actor {} is over: this shard has heard of its life {newer}; join again (and if this \
-     is the learner's newest life, its clock runs behind that of the learner before it)",
+    "incarnation {} of actor {} has been replaced by incarnation {newer}; join again (if this is \
+     the newest one that the learner started, its clock is behind the previous learner's clock)",
     writer.incarnation, writer.actor
 )]
-pub struct FormerLife {
+pub struct ReplacedIncarnation {
     pub writer: Writer,
-    /// The one after it.
+    /// The newest incarnation.
     pub newer: u32,
 }
 
-/// The last sequence number of every writer heard lately.
+/// The last sequence number of every recently active writer.
 #[derive(Debug, Clone)]
 pub struct Writers {
-    /// Entries kept; beyond it the writer not heard for longest is forgotten.
+    /// Maximum number of entries; beyond it the least recently active writer is evicted.
     max: usize,
     last: HashMap<Writer, Last>,
-    /// The newest life of each actor; ids are few, so this needs no bound of its own.
-    lives: HashMap<u16, Life>,
-    /// Counts batches, to tell who was heard when.
+    /// The newest incarnation of each actor; there are at most 65,536 actor ids.
+    incarnations: HashMap<u16, Incarnations>,
+    /// Counts batches, to order writers by their last activity.
     turn: u64,
 }
 
@@ -43,37 +43,37 @@ struct Last {
 }
 
 impl Writers {
-    /// Remembers up to `max` writers. It should exceed the actors of a run by
-    /// far: a forgotten writer that sends a batch again has it stored twice.
+    /// Keeps up to `max` writers. It should far exceed the actors of a run: a batch
+    /// that an evicted writer sends again is stored twice.
     #[must_use]
     pub fn new(max: usize) -> Self {
         Self {
             max: max.max(1),
             last: HashMap::new(),
-            lives: HashMap::new(),
+            incarnations: HashMap::new(),
             turn: 0,
         }
     }
 
-    /// Lets a life of an actor in, unless a later one was here: what a process
-    /// sends that was given up and does not know it, or that somebody recorded
-    /// and sends again, must not mix with what its successor sends.
+    /// Admits an incarnation of an actor unless a later one has connected: rows of
+    /// a process that was declared lost but still runs, or replayed traffic, must
+    /// not mix with those of its successor.
     ///
     /// # Errors
-    /// [`FormerLife`], said in the log once per life.
-    pub fn admit(&mut self, writer: Writer) -> Result<(), FormerLife> {
-        let life = self.lives.entry(writer.actor).or_default();
-        if writer.incarnation >= life.newest {
-            life.newest = writer.incarnation;
+    /// [`ReplacedIncarnation`], logged once per incarnation.
+    pub fn admit(&mut self, writer: Writer) -> Result<(), ReplacedIncarnation> {
+        let known = self.incarnations.entry(writer.actor).or_default();
+        if writer.incarnation >= known.newest {
+            known.newest = writer.incarnation;
             return Ok(());
         }
-        let newer = life.newest;
-        if life.turned_away != writer.incarnation {
-            life.turned_away = writer.incarnation;
+        let newer = known.newest;
+        if known.turned_away != writer.incarnation {
+            known.turned_away = writer.incarnation;
             let Writer { actor, incarnation } = writer;
             tracing::warn!(actor, incarnation, newer, "rows of a former life refused");
         }
-        Err(FormerLife { writer, newer })
+        Err(ReplacedIncarnation { writer, newer })
     }
 
     /// The last sequence number stored from this writer; 0 before the first.
@@ -82,8 +82,8 @@ impl Writers {
         self.last.get(&writer).map_or(0, |last| last.sequence)
     }
 
-    /// Every writer with the last sequence number stored from it, the one not
-    /// heard for longest first.
+    /// Every writer with the last sequence number stored from it, the least
+    /// recently active first.
     #[must_use]
     pub fn all(&self) -> Vec<(Writer, u64)> {
         let mut all: Vec<_> = self.last.iter().map(|(&w, &last)| (w, last)).collect();
@@ -99,12 +99,12 @@ impl Writers {
         sequence <= self.last(writer)
     }
 
-    /// Takes note of a stored batch; how many before it never came.
+    /// Records a stored batch; returns the number of batches missing before it.
     pub fn stored(&mut self, writer: Writer, sequence: u64) -> u64 {
         let gap = sequence.saturating_sub(self.last(writer)).saturating_sub(1);
         self.turn += 1;
-        let life = self.lives.entry(writer.actor).or_default();
-        life.newest = life.newest.max(writer.incarnation);
+        let known = self.incarnations.entry(writer.actor).or_default();
+        known.newest = known.newest.max(writer.incarnation);
         self.last.insert(
             writer,
             Last {
@@ -113,7 +113,7 @@ impl Writers {
             },
         );
         if self.last.len() > self.max {
-            // Rare, and a few thousand entries: not worth a second index.
+            // Rare, and only a few thousand entries: a second index is not worthwhile.
             let oldest = self
                 .last
                 .iter()
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_and_gaps_are_told_apart() {
+    fn repeats_and_gaps_are_distinguished() {
         let mut writers = Writers::new(10);
         let one = writer(1, 1);
         assert!(!writers.is_duplicate(one, 1));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn each_life_of_an_actor_counts_for_itself() {
+    fn each_incarnation_of_an_actor_counts_for_itself() {
         let mut writers = Writers::new(10);
         writers.stored(writer(1, 1), 5);
         assert!(!writers.is_duplicate(writer(1, 2), 1));
@@ -156,16 +156,16 @@ mod tests {
     }
 
     #[test]
-    fn a_later_life_shuts_the_former_ones_out() {
+    fn a_later_incarnation_shuts_earlier_ones_out() {
         let mut writers = Writers::new(1);
         assert_eq!(writers.admit(writer(1, 5)), Ok(()));
         assert_eq!(writers.admit(writer(1, 5)), Ok(()));
         assert_eq!(writers.admit(writer(2, 3)), Ok(()));
         assert_eq!(writers.admit(writer(1, 7)), Ok(()));
-        let former = writers.admit(writer(1, 5)).unwrap_err();
-        assert_eq!((former.newer, former.writer.incarnation), (7, 5));
-        assert!(former.to_string().contains("join again"), "{former}");
-        // Rows found in the journal count as well, and are not forgotten with their writer.
+        let replaced = writers.admit(writer(1, 5)).unwrap_err();
+        assert_eq!((replaced.newer, replaced.writer.incarnation), (7, 5));
+        assert!(replaced.to_string().contains("join again"), "{replaced}");
+        // Rows from the journal count as well, even after their writer was evicted.
         writers.stored(writer(2, 9), 1);
         writers.stored(writer(3, 1), 1);
         assert!(writers.admit(writer(2, 8)).is_err());
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_writer_not_heard_for_longest_is_forgotten() {
+    fn the_least_recently_active_writer_is_evicted() {
         let mut writers = Writers::new(2);
         writers.stored(writer(1, 1), 5);
         writers.stored(writer(2, 1), 5);

@@ -1,23 +1,22 @@
-//! When rows came: how old is the oldest?
-//!
-//! A mark for each 256th of a table, not a time for each row.
+//! Tracks the age of the oldest row, with one mark per 1/256 of the table rather
+//! than a time per row.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 const MARKS: u64 = 256;
 
-/// When the rows of a table came; time is given, as time since start.
+/// When the rows of a table arrived. Times are given as time since the start.
 #[derive(Debug, Clone)]
 pub struct Ages {
     /// Rows between two marks.
     step: u64,
-    /// Rows with this number and above came then or later.
+    /// Rows with this number and above arrived at this time or later.
     marks: VecDeque<(u64, Duration)>,
 }
 
 impl Ages {
-    /// Of a table with room for so many rows.
+    /// For a table of this capacity.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
         Self {
@@ -26,7 +25,8 @@ impl Ages {
         }
     }
 
-    /// Rows from the number `first` on came now; those below `oldest` are gone.
+    /// Records that rows from number `first` on arrived now; rows below `oldest` have
+    /// left the table.
     pub fn came(&mut self, first: u64, oldest: u64, now: Duration) {
         let enough = |&(row, _): &(u64, Duration)| first >= row.saturating_add(self.step);
         if self.marks.back().is_none_or(enough) {
@@ -37,7 +37,7 @@ impl Ages {
         }
     }
 
-    /// Time since the oldest row came, at most; zero while there is none.
+    /// An upper bound of the time since the oldest row arrived; zero without rows.
     #[must_use]
     pub fn oldest(&self, now: Duration) -> Duration {
         let came = self.marks.front().map_or(now, |&(_, came)| came);
@@ -58,11 +58,8 @@ mod tests {
         for row in 0_u64..5000 {
             ages.came(row, (row + 1).saturating_sub(1000), s(row));
             let exact = row.min(999);
-            let told = ages.oldest(s(row)).as_secs();
-            assert!(
-                (exact..exact + 4).contains(&told),
-                "{told} s, not {exact} s"
-            );
+            let age = ages.oldest(s(row)).as_secs();
+            assert!((exact..exact + 4).contains(&age), "{age} s, not {exact} s");
             assert!(ages.marks.len() <= 340, "{}", ages.marks.len());
         }
         assert!(

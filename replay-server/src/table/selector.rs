@@ -1,4 +1,4 @@
-//! Which rows are drawn, and how often: the rule between |TD error| and tree.
+//! How rows are sampled: maps |TD error| to the weights in the tree.
 
 use common::config::{ReplayConfig, SelectorConfig};
 use rand::{Rng, RngExt as _};
@@ -6,22 +6,22 @@ use rand::{Rng, RngExt as _};
 /// How rows are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Selector {
-    /// Every row alike, each draw on its own.
+    /// Every row with equal probability, each draw independent.
     Uniform,
     /// In proportion to (min(|TD|, max) + epsilon)^alpha, stratified: draw `i`
     /// of `n` comes from the `i`-th of `n` equal parts of the mass (Schaul et
     /// al. 2016, arXiv 1511.05952, section 3.3 and appendix B.2.1).
     Prioritised {
-        /// 0: all alike; 1: in full proportion.
+        /// 0: uniform; 1: fully proportional.
         alpha: f64,
-        /// Added to every |TD|, so that no row is lost for ever.
+        /// Added to every |TD|, so that every row can be drawn.
         epsilon: f64,
-        /// |TD| counts up to here: one liar or outlier cannot take the table over.
+        /// |TD| is clipped here, so that an outlier cannot dominate the table.
         max: f64,
     },
 }
 
-/// Settings under which no table can be drawn from.
+/// Invalid selector settings.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum SelectorError {
     /// A setting is not a finite number within its range.
@@ -33,7 +33,7 @@ pub enum SelectorError {
         /// What is allowed.
         range: &'static str,
     },
-    /// Some priorities would vanish beside others.
+    /// Some priorities would be lost to rounding.
     #[error(
         "epsilon = {epsilon} is too small for alpha = {alpha} and priority_max = {max}: \
          rows without error would never be drawn; raise epsilon"
@@ -66,7 +66,7 @@ impl Selector {
         Ok(selector)
     }
 
-    /// Refuses settings under which weights are zero, infinite or not numbers.
+    /// Rejects settings under which weights are zero, infinite or NaN.
     pub fn check(self) -> Result<(), SelectorError> {
         let Self::Prioritised {
             alpha,
@@ -97,8 +97,8 @@ impl Selector {
         Ok(())
     }
 
-    /// What the tree stores for a row with this |TD error|; the exponent is
-    /// applied here, once, and never when drawing.
+    /// The tree's weight of a row with this |TD error|; the exponent is applied here,
+    /// once, and not when sampling.
     #[must_use]
     pub fn weight(self, td_error: f32) -> f64 {
         match self {
@@ -111,7 +111,7 @@ impl Selector {
         }
     }
 
-    /// Where in 0..total the draws of one sample fall.
+    /// The positions in 0..total of the draws of one sample.
     pub fn draws<R: Rng>(self, rows: usize, total: f64, rng: &mut R) -> impl Iterator<Item = f64> {
         (0..rows).map(move |i| {
             let random: f64 = rng.random();

@@ -1,17 +1,17 @@
-//! A table as data: rows, priorities and places, so that the same draws find
-//! the same rows.
+//! A serializable table: rows, priorities and slots, so that the same random
+//! numbers sample the same rows.
 
 use serde::{Deserialize, Serialize};
 
 use super::Table;
 
-/// Everything about a table but its size and its selector.
+/// The state of a table without its size and selector.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableState {
     /// Rows of the slots in use, one after another.
     rows: Vec<u8>,
     generations: Vec<u32>,
-    /// What the tree holds for each; zero for lost rows.
+    /// The tree's weight of each slot; zero for lost rows.
     weights: Vec<f64>,
     next: u64,
 }
@@ -22,7 +22,7 @@ pub struct TableState {
 pub struct TableStateError(String);
 
 impl Table {
-    /// The table as it stands.
+    /// The current state.
     #[must_use]
     pub fn state(&self) -> TableState {
         TableState {
@@ -33,10 +33,10 @@ impl Table {
         }
     }
 
-    /// Takes over how an empty table of the same size and selector stood.
+    /// Restores a state into an empty table of the same size and selector.
     ///
     /// # Errors
-    /// Where numbers do not belong together; the table is of no use then.
+    /// If the state is inconsistent; the table must then be discarded.
     pub fn restore(&mut self, state: &TableState) -> Result<(), TableStateError> {
         let refuse = |why: String| Err(TableStateError(why));
         let len = state.weights.len();
@@ -79,8 +79,8 @@ mod tests {
     }
 
     proptest! {
-        /// Inserts, losses and updates before, and the same of each after: both
-        /// tables draw the same rows from the same random numbers.
+        /// After the same inserts, losses and updates the original and the restored
+        /// table sample the same rows from the same random numbers.
         #[test]
         fn a_restored_table_draws_the_same_rows(
             inserts in prop::collection::vec((any::<u8>(), 0.0_f32..5.0), 1..25),

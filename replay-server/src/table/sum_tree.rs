@@ -1,9 +1,9 @@
-//! Priorities of all slots, with their sums: draws a slot in O(log n).
+//! A sum tree over the priorities of all slots: samples a slot in O(log n).
 //!
 //! A binary tree in an array: node 1 is the root, node `i` has the children
-//! `2i` and `2i + 1`, the leaves are the last half. A parent is always the sum
-//! of its children computed anew, never changed by a difference: rounding
-//! cannot build up, and a tree rebuilt from its leaves is equal to the bit.
+//! `2i` and `2i + 1`, the leaves are the last half. A parent is always recomputed
+//! as the sum of its children, never updated by a difference: rounding errors do not
+//! accumulate, and a tree rebuilt from its leaves is bitwise equal.
 
 /// A leaf's largest value: 2^32 of them still have a finite sum.
 const LEAF_MAX: f64 = 1e290;
@@ -13,16 +13,12 @@ const LEAF_MAX: f64 = 1e290;
 pub enum TreeError {
     /// Not a finite number of at least zero.
     #[error("slot {slot} cannot have priority {value}: a finite number of at least zero is needed")]
-    Value {
-        slot: usize,
-        /// The priority given.
-        value: f64,
-    },
+    Value { slot: usize, value: f64 },
     /// There is no such slot.
     #[error("slot {slot} is not one of {slots}")]
     Slot {
         slot: usize,
-        /// How many there are.
+        /// Number of slots.
         slots: usize,
     },
 }
@@ -37,7 +33,7 @@ pub struct SumTree {
 }
 
 impl SumTree {
-    /// Bytes that a tree of so many slots takes.
+    /// Memory of a tree with this many slots in bytes.
     #[must_use]
     pub fn bytes(slots: usize) -> u64 {
         (slots.max(1) as u64)
@@ -83,7 +79,7 @@ impl SumTree {
         self.set_many(&[(slot, value)])
     }
 
-    /// Sets several; of several for one slot the last counts. All or none.
+    /// Sets several priorities; of several for one slot the last counts. All or none.
     pub fn set_many(&mut self, values: &[(usize, f64)]) -> Result<(), TreeError> {
         for &(slot, value) in values {
             if slot >= self.slots {
@@ -115,21 +111,21 @@ impl SumTree {
         }
     }
 
-    /// The slot in whose share of 0..[`total`](Self::total) `mass` falls; none
-    /// while the total is zero.
+    /// The slot whose share of 0..[`total`](Self::total) contains `mass`; `None` while
+    /// the total is zero.
     ///
-    /// Whatever rounding did to `mass`, the slot has a priority above zero: the
-    /// walk never enters a subtree whose sum is zero.
+    /// Whatever the rounding of `mass`, the slot has a priority above zero: the descent
+    /// never enters a subtree whose sum is zero.
     #[must_use]
     pub fn find(&self, mass: f64) -> Option<usize> {
         self.find_many(vec![mass]).pop()
     }
 
-    /// [`find`](Self::find) for each of many; empty while the total is zero.
+    /// [`find`](Self::find) for many masses; empty while the total is zero.
     ///
-    /// All walks go down level by level together. The nodes of a large tree lie
-    /// in memory, not in a cache, and a walk by itself waits for one node before
-    /// it can ask for the next; this way the processor asks for many at once.
+    /// All descents advance level by level together. The nodes of a large tree do not
+    /// fit into the cache, and a single descent waits for one node before it can load
+    /// the next; this way the processor loads many nodes at once.
     #[must_use]
     pub fn find_many(&self, mut masses: Vec<f64>) -> Vec<usize> {
         if self.total() <= 0.0 {
@@ -236,7 +232,7 @@ mod tests {
             }
             let sum: f64 = model.iter().sum();
             prop_assert!((tree.total() - sum).abs() <= 1e-9 * sum);
-            // Rebuilt from its leaves it is equal to the bit, however it came about.
+            // A tree rebuilt from its leaves is bitwise equal, whatever its history.
             prop_assert_eq!(&self::tree(&model), &tree);
             let mut singly = SumTree::new(slots);
             batches.iter().flatten().for_each(|&(slot, value)| singly.set(slot, value).unwrap());

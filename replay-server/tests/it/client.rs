@@ -1,4 +1,4 @@
-//! A shard in this process, and those who talk to it.
+//! A shard in this process, and its clients.
 
 use common::transition::row::{AgentStep, FrameRef, Row, RowHeader, RowShape};
 use proto::messages::hello::Hello;
@@ -36,7 +36,7 @@ pub fn hello() -> Hello {
     }
 }
 
-/// Row number `n` of a test, told apart by its episode.
+/// Row number `n` of a test, identified by its episode.
 pub fn row(n: u32) -> Row {
     let frame = FrameRef {
         position: [1, 2, 3],
@@ -269,7 +269,7 @@ impl InsertStream {
     }
 }
 
-/// What a domain type would not let a client say.
+/// A batch message that the domain types cannot express.
 pub fn lie(batch: InsertBatch, change: impl FnOnce(&mut wire::InsertBatch)) -> wire::InsertRequest {
     let mut request = wire::InsertRequest::from(batch);
     match &mut request.kind {

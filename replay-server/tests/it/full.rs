@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// A file system of two megabytes, gone with the value.
+/// A file system of two megabytes, unmounted on drop.
 struct Small(tempfile::TempDir);
 
 impl Small {
@@ -95,9 +95,9 @@ async fn a_full_disk_blocks_inserts_until_there_is_room() {
         shard_incarnation,
     };
     let ask = |request: SampleRequest| wire::SampleRequest::from(request);
-    let life = client.sample(ask(draw(0, 0))).await.unwrap().into_inner();
-    let life = life.summary.unwrap().shard_incarnation;
-    client.sample(ask(draw(0, life))).await.unwrap();
+    let reply = client.sample(ask(draw(0, 0))).await.unwrap().into_inner();
+    let incarnation = reply.summary.unwrap().shard_incarnation;
+    client.sample(ask(draw(0, incarnation))).await.unwrap();
     let (_requests, receiver) = too_much().await;
     let replies = client.insert(ReceiverStream::new(receiver)).await.unwrap();
     let mut replies = replies.into_inner();
@@ -107,9 +107,9 @@ async fn a_full_disk_blocks_inserts_until_there_is_room() {
         why.contains("No space left") && why.contains("free some space"),
         "{why}"
     );
-    // Draws go on, and health is no matter of the disk.
+    // Sampling continues, and health does not depend on the disk.
     let drawn = client
-        .sample(ask(draw(64, life)))
+        .sample(ask(draw(64, incarnation)))
         .await
         .unwrap()
         .into_inner();

@@ -170,8 +170,8 @@ async fn stopping_ends_streams_even_those_that_wait() {
     }
 }
 
-/// It sends and sends and never takes an acknowledgement: what it may hold here
-/// is bounded by HTTP/2's windows, and others are served as if it were not there.
+/// It keeps sending and never reads an acknowledgement. HTTP/2 flow control bounds
+/// the memory it can hold, and other writers are not affected.
 #[tokio::test]
 async fn a_writer_that_reads_nothing_harms_nobody() {
     let shard = Shard::with_credit(1 << 40).await;

@@ -52,7 +52,7 @@ async fn a_restart_has_rows_priorities_draws_and_writers_as_before() {
     })
     .await;
     for shard in [&kept, &alone] {
-        let life = credit(shard, 500).await;
+        let incarnation = credit(shard, 500).await;
         let (mut stream, first) = shard.open(1).await;
         assert_eq!(first.acked, 0);
         for i in 0..10 {
@@ -63,19 +63,25 @@ async fn a_restart_has_rows_priorities_draws_and_writers_as_before() {
             generation: 0,
             td_error: slot as f32 / 20.0,
         });
-        let updated = shard.update(life, priorities.collect()).await.unwrap();
+        let updated = shard
+            .update(incarnation, priorities.collect())
+            .await
+            .unwrap();
         assert_eq!(updated.applied, 200);
         shard.sample(64).await;
     }
     kept.stop().await.unwrap();
     let kept = Shard::start(config(folder.path(), 4)).await;
-    let life = credit(&kept, 100).await;
-    assert_eq!(life, 6, "above the life before, whatever the clock says");
+    let incarnation = credit(&kept, 100).await;
+    assert_eq!(
+        incarnation, 6,
+        "above the previous incarnation, whatever the clock says"
+    );
     let status = kept.status().await;
     assert_eq!((status.summary().rows, status.next_row), (300, 300));
     assert_eq!(status.journal.as_ref().unwrap().durable, 300);
     assert_eq!(status.summary().mass, alone.status().await.summary().mass);
-    // The draws go on where they were, over the same priorities.
+    // Sampling continues at the same random numbers, over the same priorities.
     let (a, b) = (kept.sample(256).await, alone.sample(256).await);
     assert_eq!(a.packed, b.packed);
     assert_eq!(a.probabilities, b.probabilities);
@@ -171,14 +177,14 @@ async fn anothers_journal_is_refused_and_left_alone() {
     shard.stop().await.unwrap();
 }
 
-/// A folder that format 1 wrote, priorities included. `LANDMARL_REGEN=1` makes
-/// it anew; a change of the format gets a folder of its own beside it.
+/// A folder that format 1 wrote, priorities included. `LANDMARL_REGEN=1`
+/// regenerates it; a new format gets a folder of its own.
 #[tokio::test]
 async fn yesterdays_journal_opens() {
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-v1");
     if std::env::var_os("LANDMARL_REGEN").is_some() {
         let shard = Shard::start(config(&kept, 5)).await;
-        let life = credit(&shard, 500).await;
+        let incarnation = credit(&shard, 500).await;
         let (mut stream, _) = shard.open(1).await;
         for i in 0..4 {
             stream.insert(batch(i + 1, 5 * i as u32, 5)).await;
@@ -188,7 +194,10 @@ async fn yesterdays_journal_opens() {
             generation: 0,
             td_error: slot as f32,
         });
-        shard.update(life, priorities.collect()).await.unwrap();
+        shard
+            .update(incarnation, priorities.collect())
+            .await
+            .unwrap();
         shard.stop().await.unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
@@ -200,7 +209,7 @@ async fn yesterdays_journal_opens() {
     let status = shard.status().await;
     assert_eq!(status.summary().rows, 20);
     assert_eq!(status.run_id.as_deref(), Some("test"));
-    // (min(|TD|, 10) + 0.01)^0.6: 0 to 9, then ten rows as they came, with 1.
+    // (min(|TD|, 10) + 0.01)^0.6: |TD| 0 to 9, then ten rows with the inserted |TD| of 1.
     let weight = |td: f64| (td + 0.01).powf(0.6);
     let mass = (0..10).map(|td| weight(f64::from(td))).sum::<f64>() + 10.0 * weight(1.0);
     assert!(
@@ -213,7 +222,7 @@ async fn yesterdays_journal_opens() {
     shard.stop().await.unwrap();
 }
 
-/// The disk refused to remove it, or the machine stopped before.
+/// Its removal failed, or the machine stopped before it.
 #[tokio::test]
 async fn a_segment_that_should_be_gone_goes_at_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
@@ -249,7 +258,7 @@ async fn a_segment_that_should_be_gone_goes_at_the_next_start() {
     assert!(!first.exists());
 }
 
-/// A client of another run hears where the rows are that stand against it.
+/// The error for a client of another run names the folder of the conflicting rows.
 #[tokio::test]
 async fn rows_of_another_run_are_named_with_their_folder_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! SIGKILL at random moments under load: what was acknowledged as durable is
-//! there, once, and the writers go on.
+//! SIGKILL at random moments under load: every row acknowledged as durable is
+//! there exactly once, and the writers continue.
 //!
 //! `LANDMARL_KILL_ROUNDS=200 cargo test -p replay-server --test it kill -- --nocapture`
 //! prints a line per round.
@@ -29,7 +29,7 @@ const CAPACITY: u64 = 20_000;
 /// Unacknowledged batches of a writer.
 const WINDOW: usize = 8;
 
-/// One writer over all lives of the shard.
+/// One writer over all incarnations of the shard.
 #[derive(Default)]
 struct Writing {
     next_row: u32,
@@ -57,7 +57,7 @@ impl Writing {
     }
 }
 
-/// Writes until the shard dies.
+/// Writes until the shard is killed.
 async fn write(address: String, actor: u16, writing: Arc<Mutex<Writing>>, acks: Arc<AtomicU64>) {
     let mut client = channel::replay_client(channel::connect_lazy(&address).unwrap());
     let (requests, receiver) = mpsc::channel(2 * WINDOW);
@@ -103,7 +103,7 @@ async fn write(address: String, actor: u16, writing: Arc<Mutex<Writing>>, acks: 
     }
 }
 
-/// Lets the shard take more and more, and draws, as a learner does.
+/// Raises the insert limit and samples, as a learner does.
 async fn learn(address: String, sampled: Arc<AtomicU64>) {
     let mut client = channel::replay_client(channel::connect_lazy(&address).unwrap());
     let mut request = SampleRequest {
@@ -158,7 +158,7 @@ impl Sink for Found {
     }
 }
 
-/// What the dead shard left, held against what it promised: rows on disk.
+/// Checks the rows on disk against the acknowledgements of the killed shard.
 fn check(folder: &Path, writers: &[Arc<Mutex<Writing>>], round: u32) -> u64 {
     let mut found = Found::default();
     let state = recover(folder, Some(0), Mode::Look, 100, &mut found).unwrap();
@@ -183,7 +183,7 @@ fn check(folder: &Path, writers: &[Arc<Mutex<Writing>>], round: u32) -> u64 {
             writing.acked_rows
         );
         assert!(last <= writing.next_row);
-        // Only what left the table may have left the disk.
+        // Only rows that left the table may be missing on disk.
         assert!(state.first_row == 0 || state.next_row - state.first_row >= CAPACITY);
     }
     state.next_row

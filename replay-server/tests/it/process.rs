@@ -189,7 +189,7 @@ fn settings_come_from_files_and_flags_win() {
     assert_eq!(capacity(&["--config", file]), 335);
     assert_eq!(capacity(&["--config", file, "--capacity", "7"]), 7);
     assert_eq!(capacity(&[]), 200_000);
-    // The other settings are the defaults, as for a learner that is told the same.
+    // The other settings are the defaults, as for a learner with the same settings.
     assert_eq!(capacity(&["--set", "cluster.shards=[\"a:1\"]"]), 60_000);
     assert_eq!(capacity(&["--set", "cluster.lease_s=5"]), 200_000);
     let mut server = Server::serve(&["--config", file, "--epsilon", "0.25"]);

@@ -9,7 +9,7 @@ use proto::messages::update::SlotPriority;
 use proto::wire;
 use tonic::{Code, Status};
 
-/// The status with which a stream ends that says this.
+/// The status that ends a stream of these requests.
 async fn refused(shard: &Shard, requests: impl IntoIterator<Item = wire::InsertRequest>) -> Status {
     let mut stream = shard.stream().await;
     for request in requests {
@@ -165,7 +165,7 @@ fn second_row(change: fn(&mut AgentStep)) -> wire::InsertRequest {
     rows(packed(&both))
 }
 
-/// So many rows of zeros, which is what an agent that does not take part leaves.
+/// Rows of zeros, as inactive agents have.
 fn zeros(count: usize) -> wire::InsertRequest {
     lie(batch(1, 0, 2), |b| {
         b.rows = vec![0; count * SHAPE.bytes()].into();
@@ -225,7 +225,7 @@ async fn lies_are_refused_by_row_and_field_and_leave_nothing_behind() {
         ),
         (count, 0, 0)
     );
-    // The same writer, honest again, is welcome with the same number.
+    // The same writer may send a valid batch with the same number.
     let (mut stream, _) = shard.open(1).await;
     assert_eq!(stream.insert(batch(1, 0, 2)).await, 1);
 }

@@ -101,7 +101,7 @@ async fn new_priorities_reach_the_row_and_only_that_row() {
 }
 
 #[tokio::test]
-async fn updates_from_another_life_of_the_shard_are_stale() {
+async fn updates_from_another_incarnation_of_the_shard_are_stale() {
     let shard = filled(3, 10).await;
     let update = vec![SlotPriority {
         slot: 0,
@@ -113,7 +113,7 @@ async fn updates_from_another_life_of_the_shard_are_stale() {
 }
 
 #[tokio::test]
-async fn credit_for_another_life_is_ignored_and_late_credit_too() {
+async fn credit_for_another_incarnation_is_ignored_and_late_credit_too() {
     let shard = Shard::with_credit(10).await;
     for (insert_limit, shard_incarnation) in [(500, INCARNATION - 1), (500, 0), (4, INCARNATION)] {
         let request = SampleRequest {

@@ -1,5 +1,5 @@
-//! The built binary with TLS and token, and those who do not belong there: each
-//! is refused, said in the log, and does no harm.
+//! The built binary with TLS and token: each unauthorised client is refused and
+//! logged, and does no harm.
 
 use crate::client::{InsertStream, batch, hello, open};
 use common::config::{ClusterConfig, Config};
@@ -150,7 +150,7 @@ impl Guarded {
         ShardStatus::try_from(reply.unwrap()).unwrap()
     }
 
-    /// As the learner does: rows may come.
+    /// Grants insert credit, as the learner does.
     async fn grant(&self, insert_limit: u64) -> Result<wire::SampleReply, Status> {
         self.sample(Role::Learner, insert_limit).await
     }
@@ -167,10 +167,10 @@ impl Guarded {
         unary(request.into(), CALL_DEADLINE, |r| client.sample(r)).await
     }
 
-    /// A stream of this life of actor 1, begun as `security` says.
+    /// Begins a stream of this incarnation of actor 1 with `security`.
     async fn begin(&self, security: &Security, incarnation: u32) -> Result<InsertStream, Status> {
         let mut stream = InsertStream::begin(self.client(security)).await?;
-        stream.send(life(incarnation)).await;
+        stream.send(open_as(incarnation)).await;
         stream.reply().await?;
         Ok(stream)
     }
@@ -191,7 +191,7 @@ impl Drop for Guarded {
     }
 }
 
-fn life(incarnation: u32) -> InsertOpen {
+fn open_as(incarnation: u32) -> InsertOpen {
     let writer = Writer {
         actor: 1,
         incarnation,
@@ -224,12 +224,12 @@ async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
     let _ = raw.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
 
-    // Certificates of another authority: one who trusts only that, and one who would take ours.
+    // Certificates of another authority: one client trusts only that, the other trusts ours.
     let foreign = Certs::new();
     foreign.write("token", &shard.certs.read("token"));
     let refused = shard.begin(&foreign.security(Role::Actor), 8).await;
-    let told = proto::transport::retry::reason(&refused.err().unwrap());
-    assert!(told.contains("certificate"), "{told}");
+    let message = proto::transport::retry::reason(&refused.err().unwrap());
+    assert!(message.contains("certificate"), "{message}");
     shard.logged("connection refused|does not take our certificate");
     let health = stranger(&shard, &foreign).await;
     assert!(health.is_err(), "{health:?}");
@@ -254,7 +254,7 @@ async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
     assert_eq!(refused.err().unwrap().code(), Code::Unauthenticated);
     shard.logged("call refused|is not this cluster's");
 
-    // A life that is over: its stream that stands, and one that begins.
+    // A replaced incarnation: its open stream, and a new one.
     let mut next = shard.begin(&actor, 8).await.unwrap();
     stream.send(batch(2, 2, 2)).await;
     let ended = stream.reply().await.unwrap_err();
@@ -262,12 +262,14 @@ async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
     let refused = shard.begin(&actor, 7).await.err().unwrap();
     assert_eq!(refused.code(), Code::Aborted, "{refused}");
     assert!(
-        refused.message().contains("life 7 of actor 1 is over"),
+        refused
+            .message()
+            .contains("incarnation 7 of actor 1 has been replaced"),
         "{refused}"
     );
     shard.logged("rows of a former life refused|\"incarnation\":7|\"newer\":8");
 
-    // Nothing came of all that, and who belongs goes on.
+    // None of that had an effect, and authorised clients continue.
     let after = shard.status().await.summary();
     assert_eq!((after.rows, after.inserted), (2, 2));
     assert_eq!(next.insert(batch(1, 2, 3)).await, 1);
@@ -298,10 +300,10 @@ fn sub_commands_prove_who_asks() {
         assert!(health.status.success(), "{}", stderr(&health));
         let status = shard.ask("status", settings);
         assert!(status.status.success(), "{}", stderr(&status));
-        let told = String::from_utf8_lossy(&status.stdout).into_owned();
-        assert!(told.starts_with("shard 0 of run (none yet)"), "{told}");
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert!(text.starts_with("shard 0 of run (none yet)"), "{text}");
     }
-    // What it says is the shard's answer, not the guard's.
+    // The error comes from the shard, not from the authorisation.
     let snapshot = stderr(&shard.ask("snapshot", &operator));
     assert!(snapshot.contains("keeps rows in memory only"), "{snapshot}");
     let snapshot = stderr(&shard.ask("snapshot", &own));
@@ -329,18 +331,18 @@ fn sub_commands_prove_who_asks() {
     );
     let half = shard.ask("health", &own[..2]);
     assert_eq!(half.status.code(), Some(3));
-    let told = stderr(&half);
+    let message = stderr(&half);
     assert!(
-        told.contains("config key \"cluster.cert\": is empty although cluster.ca is set"),
-        "{told}"
+        message.contains("config key \"cluster.cert\": is empty although cluster.ca is set"),
+        "{message}"
     );
     let mut gone = own.clone();
     gone[3] = "cluster.cert=/nowhere.pem".into();
     let gone = shard.ask("health", &gone);
     assert_eq!(gone.status.code(), Some(3));
-    let told = stderr(&gone);
+    let message = stderr(&gone);
     assert!(
-        told.contains("\"cluster.cert\": cannot read /nowhere.pem"),
-        "{told}"
+        message.contains("\"cluster.cert\": cannot read /nowhere.pem"),
+        "{message}"
     );
 }
