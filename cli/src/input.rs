@@ -1,4 +1,4 @@
-//! What commands read: settings, scans and weights.
+//! Input of the commands: settings, scans and weights.
 
 pub mod scans;
 pub mod settings;

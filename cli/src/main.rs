@@ -93,7 +93,7 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// The words of the command line; those of the original programs translated.
+/// The command-line arguments; those of the original programs are translated.
 fn command_line() -> anyhow::Result<Vec<OsString>> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let arguments = words.iter().skip(1).map(|w| w.clone().into_string());

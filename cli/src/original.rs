@@ -1,7 +1,7 @@
 //! The command lines of the original programs (`DQN.py --task train …`).
 //!
-//! They are translated into ours, which is printed, and then run. What a flag
-//! asked for and does not get is said, too.
+//! They are translated into ours, printed, and executed. Flags that have no
+//! equivalent are reported.
 
 mod flags;
 mod tensorflow;
@@ -14,12 +14,12 @@ use common::imaging::file_list::ListFile;
 use crate::output::failure::{Advice, Exit};
 use flags::{Algorithm, FileType, Flags, Model, Task, TeamReward};
 
-/// Our command line for an original one, and what to say about it.
+/// Our equivalent of an original command line, with notes for the user.
 #[derive(Debug, Default, PartialEq)]
 pub struct Translated {
-    /// Without the program's name.
+    /// The arguments without the program's name.
     pub arguments: Vec<String>,
-    /// Flags that do less, or something else, than they did.
+    /// Flags whose effect is smaller than or different from the original.
     pub notes: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub fn is_original(arguments: &[String]) -> bool {
             .any(|a| a == "--task" || a.starts_with("--task="))
 }
 
-/// Translates the arguments behind the program's name.
+/// Translates the arguments that follow the program's name.
 pub fn translate(arguments: &[String], cuda: bool) -> anyhow::Result<Translated> {
     use clap::Parser as _;
     let program = std::iter::once("landmarl".to_owned());
@@ -161,7 +161,7 @@ fn train(flags: &Flags, cuda: bool, out: &mut Translated) -> anyhow::Result<()> 
     rewards(flags, out)
 }
 
-/// Which network, and at which scales.
+/// The network and its scales.
 fn network(flags: &Flags, cuda: bool, out: &mut Translated) {
     let kind = match flags.model() {
         Model::CommNet => "commnet",
@@ -304,7 +304,7 @@ fn play(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     walks(flags, out)
 }
 
-/// What eval and play have in common.
+/// The options that eval and play share.
 fn walks(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     if !flags.landmarks.is_empty() || flags.agents.is_some() || flags.file_type.is_some() {
         out.add(&["--landmarks", &flags.landmarks()?.join(",")]);

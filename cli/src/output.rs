@@ -1,4 +1,4 @@
-//! What a person sees: console, tables, errors, reports and films.
+//! Output of the commands: console, tables, errors, reports and films.
 
 pub mod console;
 pub mod failure;

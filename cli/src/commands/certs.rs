@@ -83,13 +83,13 @@ pub fn run(args: &Args) -> Outcome {
         (_, []) if args.if_missing => false,
         (_, missing) => return Err(refuse(args, &there, missing).into()),
     };
-    // What a service would say about them, before one does.
+    // Run the services' own validation before any service does.
     let days_left = check(&args.out, &roles)?;
     if args.json {
-        let told = serde_json::json!({
+        let report = serde_json::json!({
             "folder": args.out, "made": made, "files": wanted, "days_left": days_left,
         });
-        console::data(&(serde_json::to_string_pretty(&told)? + "\n"))?;
+        console::data(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
         tell(args, &wanted, made, days_left);
     }
@@ -158,7 +158,7 @@ fn make(args: &Args, folder: &Folder, roles: &[Role]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The authority and the token of another folder.
+/// Reads the authority and the token from another folder.
 fn before(dir: &Path) -> anyhow::Result<(Authority, String)> {
     let read = |name: &str| {
         let path = dir.join(name);
@@ -176,7 +176,7 @@ fn before(dir: &Path) -> anyhow::Result<(Authority, String)> {
     Ok((authority, read(TOKEN)?))
 }
 
-/// The fewest days for which one of the certificates holds.
+/// Checks every certificate and returns the fewest days for which one remains valid.
 fn check(dir: &Path, roles: &[Role]) -> anyhow::Result<Option<u64>> {
     let path = |name: &str| dir.join(name).display().to_string();
     let base = Config::defaults()?.cluster;

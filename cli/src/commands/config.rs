@@ -1,4 +1,4 @@
-//! `landmarl config`: which settings hold, who said so, and whether they can work.
+//! `landmarl config`: the effective settings, their origin, and whether they are valid.
 
 use std::fmt::Write as _;
 

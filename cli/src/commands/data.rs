@@ -1,4 +1,4 @@
-//! `landmarl data`: is it right, what is in it, who is trained on.
+//! `landmarl data`: checks, describes and splits scans.
 
 mod check;
 mod split;

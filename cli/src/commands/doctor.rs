@@ -1,4 +1,4 @@
-//! `landmarl doctor`: is this machine ready?
+//! `landmarl doctor`: checks whether this machine is ready.
 
 mod checks;
 mod cpu;
@@ -34,7 +34,7 @@ Examples:
   landmarl doctor
   landmarl doctor --config configs/mouse-small.toml --json";
 
-/// How a check went.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {

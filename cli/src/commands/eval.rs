@@ -1,4 +1,4 @@
-//! `landmarl eval`: how far off finished weights are on scans with known landmarks.
+//! `landmarl eval`: measures the error of trained weights on scans with known landmarks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::output::failure::{Advice, Exit};
 use crate::output::outputs::{OutputArgs, Walked};
 use crate::output::report::{self, Failure, NOTICE, Timing};
 
-/// Voxels beyond which an answer is listed as a failure, unless said otherwise.
+/// Default error in voxels above which a prediction is listed as a failure.
 const FAILURE_VOXELS: f64 = 10.0;
 
 /// Walk finished weights through scans with known landmarks and report the errors.
@@ -137,14 +137,14 @@ pub fn run(args: &Args) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// The configuration of the run that the weights lie in, else the defaults.
+/// The configuration of the run that contains the weights, else the defaults.
 pub fn config_of(weights: &Path, args: &ConfigArgs) -> anyhow::Result<Config> {
     let run = RunFolder::around(weights).map(|r| r.config_file());
     let base = run.filter(|f| f.is_file()).into_iter().collect();
     Ok(args.load_over(base, Vec::new())?)
 }
 
-/// Makes the folder for the results.
+/// Creates the folder for the results.
 pub fn out_folder(asked: Option<&Path>, weights: &Path) -> anyhow::Result<PathBuf> {
     let folder = match asked {
         Some(folder) => folder.to_owned(),
@@ -164,16 +164,16 @@ pub fn out_folder(asked: Option<&Path>, weights: &Path) -> anyhow::Result<PathBu
     Ok(folder)
 }
 
-/// What errors are compared with.
+/// The baseline that errors are compared with.
 #[derive(Debug, Default)]
 struct Baseline {
     /// RAS mm per agent.
     ras_mm: Vec<Option<[f64; 3]>>,
-    /// Where it comes from, for people; `None` where no baseline is known.
+    /// A description of its source; `None` if no baseline is known.
     source: Option<String>,
 }
 
-/// The baseline of the training scans on the command line, else of the run that the weights lie in.
+/// The baseline of the training scans on the command line, else of the run with the weights.
 fn baseline(args: &Args, loaded: &Loaded, config: &Config) -> anyhow::Result<Baseline> {
     let names = &loaded.landmarks;
     if let Some(images) = &args.train_images {

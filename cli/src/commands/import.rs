@@ -1,4 +1,4 @@
-//! `landmarl import`: weights that PyTorch saved become a weights file of ours.
+//! `landmarl import`: converts weights saved by PyTorch to our weights format.
 
 use std::path::{Path, PathBuf};
 
@@ -77,10 +77,10 @@ pub fn run(args: &Args) -> Outcome {
     let kind = format!("{:?}", network.spec().kind).to_lowercase();
     let numbers: usize = network.parameters().iter().map(|(_, t)| t.numel()).sum();
     if args.json {
-        let told = serde_json::json!({
+        let report = serde_json::json!({
             "weights": out, "kind": kind, "agents": agents, "parameters": numbers,
         });
-        console::data(&(serde_json::to_string_pretty(&told)? + "\n"))?;
+        console::data(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
         let out = out.display();
         console::note(&format!(

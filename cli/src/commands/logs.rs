@@ -1,4 +1,4 @@
-//! `landmarl logs`: the logs of all services of a run, in the order of time.
+//! `landmarl logs`: the logs of all services of a run, in chronological order.
 
 mod files;
 mod filter;
@@ -24,7 +24,7 @@ use line::{Level, Line};
 use loki::{Lately, Loki};
 use show::Look;
 
-/// How often a run folder is read again, and Loki queried.
+/// How often a run folder is read again and Loki is queried.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Nanoseconds. Without `--since`, Loki is queried for the last hour, as by its own tools.
@@ -177,7 +177,7 @@ impl Args {
         while self.follow && reader {
             note_damage(files.damaged, &mut noted);
             std::thread::sleep(LOOK_EVERY);
-            // A folder that disappears, as an unmounted volume does, may come back.
+            // A missing folder, such as an unmounted volume, may come back.
             if files.look().is_ok() {
                 reader = print_all(&mut files, filter, None, look).with_context(failed)?;
             }
@@ -187,14 +187,14 @@ impl Args {
         Ok(())
     }
 
-    /// Shows lines in the order in which they arrive, each immediately.
+    /// Prints lines of standard input in the order in which they arrive.
     fn show_input(&self, mut input: impl BufRead, filter: &Filter, look: Look) -> io::Result<()> {
         let mut damaged = 0;
         let mut printer = Printer::new(look, self.tail);
         let mut bytes = Vec::new();
         while input.read_until(b'\n', &mut bytes)? > 0 {
             let text = String::from_utf8_lossy(&bytes);
-            // kubectl and docker compose may put a name or a time before the object.
+            // kubectl and docker compose may prefix the object with a name or a time.
             let line = text.find('{').and_then(|at| Line::parse(&text[at..]));
             damaged += u64::from(line.is_none() && !text.trim().is_empty());
             if let Some(line) = line.filter(|line| filter.wants(line))
@@ -213,7 +213,7 @@ impl Args {
         let now = nanos(SystemTime::now());
         let since = filter.since.unwrap_or(now.saturating_sub(HOUR));
         filter.since = Some(since);
-        // Loki excludes the end of the interval, and clocks differ.
+        // Loki excludes the end of the interval, and clocks of hosts differ.
         let until = filter.until.unwrap_or(now.saturating_add(HOUR));
         let mut shown = Shown::new(look, self.follow);
         let mut began = since;
@@ -269,12 +269,12 @@ impl Args {
     }
 }
 
-/// Prints lines from Loki, each once.
+/// Prints each line from Loki once.
 struct Shown {
     look: Look,
     follow: bool,
     lately: Lately,
-    /// Standard output still has a reader.
+    /// Whether standard output still has a reader.
     reads: bool,
 }
 
@@ -297,7 +297,7 @@ impl Shown {
     }
 }
 
-/// The logs of the run in `dir` whose logs were written to last.
+/// The logs of the run in `dir` whose logs were written most recently.
 fn newest(dir: &Path) -> Option<PathBuf> {
     let runs = std::fs::read_dir(dir).ok()?.filter_map(Result::ok);
     let logs = runs
@@ -357,7 +357,7 @@ impl Printer {
     }
 }
 
-/// Prints what the files hold by now; returns false once standard output has no reader.
+/// Prints the current content of the files; returns false once standard output has no reader.
 fn print_all(
     files: &mut Files,
     filter: &Filter,
@@ -373,7 +373,7 @@ fn print_all(
     Ok(reads? && printer.finish()?)
 }
 
-/// Reports damaged lines when there are more than were reported before.
+/// Reports damaged lines when their number has risen since the last report.
 fn note_damage(damaged: u64, noted: &mut u64) {
     if damaged > *noted {
         let these = if damaged == 1 {

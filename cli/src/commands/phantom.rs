@@ -1,4 +1,4 @@
-//! `landmarl phantom`: a folder of made-up scans to try everything on.
+//! `landmarl phantom`: generates synthetic scans with known landmarks.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `landmarl play`: landmarks in scans where nobody knows them.
+//! `landmarl play`: finds landmarks in scans without annotations.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `landmarl runs`: what was trained, how far it came, and what differs.
+//! `landmarl runs`: lists runs, their progress and their differences.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -50,7 +50,7 @@ Examples:
   landmarl runs list --dir demo/run --json
   landmarl runs compare runs/first runs/second";
 
-/// One run, as far as its files tell.
+/// One run, as far as its files describe it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Run {
     name: String,
@@ -61,16 +61,15 @@ struct Run {
     landmarks: Vec<String>,
     updates: Option<u64>,
     updates_total: Option<u64>,
-    /// It came to its end or was stopped; neither going on nor broken off.
+    /// The run finished or was stopped in order; false while it runs and after a crash.
     ended: bool,
     minutes: Option<f64>,
     /// The best mean error on the validation scans.
     best_validation_mm: Option<f64>,
-    /// The newest evaluation.
     evaluation: Option<Evaluated>,
 }
 
-/// What is read of a line of `metrics.jsonl`.
+/// The fields read from a line of `metrics.jsonl`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Progress {
@@ -80,7 +79,7 @@ struct Progress {
     over: bool,
 }
 
-/// What is read of an evaluation's `summary.json`.
+/// The fields read from an evaluation's `summary.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Evaluated {
     mean_error_mm: Option<f64>,
@@ -114,10 +113,10 @@ fn list(dir: &Path, json: bool) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// A run folder; an error where the path is none. Files that are missing or
-/// cut off leave their fields empty: a run may be going on, or have crashed.
+/// Reads a run folder; fails if the path is not one. Missing or truncated files leave
+/// their fields empty: the run may be active, or may have crashed.
 fn read(path: &Path) -> anyhow::Result<Run> {
-    // Reading leaves the folder as it is; `RunFolder::open` would prepare it.
+    // Reading must not change the folder; `RunFolder::open` would prepare it.
     let inside = path.join("run.json");
     let folder = RunFolder::around(&inside).filter(|_| inside.is_file());
     let folder = folder.ok_or_else(|| {
@@ -153,19 +152,19 @@ fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Vec<T> {
         .collect()
 }
 
-/// The time of all processes that the run had: each counts from its own start, and its last
-/// line says so where it ended in order.
+/// The training time summed over all processes of the run. Each process counts from its own
+/// start; `over` marks the last line of a process that ended in order.
 fn minutes(metrics: &[Progress]) -> Option<f64> {
-    let told: Vec<(f64, bool)> = metrics
+    let reported: Vec<(f64, bool)> = metrics
         .iter()
         .filter_map(|m| Some((m.elapsed_s?, m.over)))
         .collect();
-    let ends = told.iter().enumerate().filter(|(i, (seconds, over))| {
-        let next = told.get(i + 1);
+    let ends = reported.iter().enumerate().filter(|(i, (seconds, over))| {
+        let next = reported.get(i + 1);
         *over || next.is_none_or(|(next, _)| next < seconds)
     });
     let all: f64 = ends.map(|(_, (seconds, _))| seconds / 60.0).sum();
-    (!told.is_empty()).then_some(all)
+    (!reported.is_empty()).then_some(all)
 }
 
 /// Folders of evaluations are named after their time.
@@ -217,8 +216,8 @@ fn table(runs: &[Run]) -> Table {
     table
 }
 
-/// Runs, and each setting that is not the same in all of them: one value per
-/// run, none where a run's version had no such key.
+/// Runs, and each setting that differs between them: one value per run, `None` if the
+/// run's version did not have the key.
 #[derive(Debug, Serialize)]
 struct Comparison {
     runs: Vec<Run>,
@@ -254,7 +253,7 @@ fn compare(paths: &[PathBuf], json: bool) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// `section.key` → value of a run's `config.toml`.
+/// Maps `section.key` to its value in a run's `config.toml`.
 fn settings(run: &Path) -> BTreeMap<String, Value> {
     let text = fs::read_to_string(run.join("config.toml")).unwrap_or_default();
     let mut sections: Toml = text.parse().unwrap_or_default();
@@ -309,8 +308,8 @@ mod tests {
         let file = dir.path().join("metrics.jsonl");
         fs::write(&file, "{\"updates\":3,\"over\":true}\n{\"updates\":4").unwrap();
         let found = lines::<Progress>(&file);
-        let told: Vec<_> = found.iter().map(|p| (p.updates, p.over)).collect();
-        assert_eq!(told, [(Some(3), true)]);
+        let progress: Vec<_> = found.iter().map(|p| (p.updates, p.over)).collect();
+        assert_eq!(progress, [(Some(3), true)]);
         assert!(lines::<Progress>(&dir.path().join("none")).is_empty());
     }
 
@@ -324,7 +323,7 @@ mod tests {
         assert_eq!(minutes(&[at(30.0), at(60.0)]), Some(1.0));
         let resumed = [at(60.0), at(120.0), at(6.0), at(30.0), at(3.0), at(30.0)];
         assert_eq!(minutes(&resumed), Some(3.0));
-        // It was over sooner than the next process told anything.
+        // The first process ended after 6 s, less than the next one's first report.
         let short = Progress {
             over: true,
             ..at(6.0)

@@ -1,4 +1,4 @@
-//! `landmarl status`: who takes part in a run, how fast it goes, and who holds it up.
+//! `landmarl status`: the members of a run, its speed, and its bottleneck.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::Exit;
 
-/// With --watch, between two looks.
+/// The interval of --watch.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Clears a terminal and goes to its first line.
+/// Clears the terminal and moves the cursor to the top left.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Show a running learner's actors, shards and evaluation, how fast it goes, and who holds it up.
@@ -42,7 +42,7 @@ Examples:
   landmarl status learner:7400 --json | jq .limits
   docker compose exec learner landmarl status
 
-Exit codes: 0 told, 3 configuration, 5 no learner answers.";
+Exit codes: 0 status printed, 3 configuration, 5 no learner answers.";
 
 pub fn run(args: &Args) -> Outcome {
     let sources = Sources::from_process(args.config.clone(), Vec::new());

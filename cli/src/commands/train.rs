@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Outcome {
     })
 }
 
-/// Everything goes to the file; a person sees warnings beside the progress.
+/// Logs everything to the file; the console shows warnings beside the progress.
 fn start_logs(args: &Args, config: &Config, folder: &RunFolder) -> anyhow::Result<Guard> {
     let mut options = telemetry::Options::of("landmarl", &config.log);
     options.run = folder.name();

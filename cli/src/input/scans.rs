@@ -30,8 +30,8 @@ pub fn split(word: &str) -> Result<Split, String> {
     Split::of(word).ok_or_else(|| "give train, validation or test".to_owned())
 }
 
-/// How scans are loaded for some weights: the volume and the spacing are those
-/// that they were trained on, whatever the configuration says.
+/// How scans are loaded for given weights: volume and spacing are those of the
+/// weights' training, whatever the configuration says.
 fn options(loaded: &Loaded, config: &Config) -> LoadOptions {
     let mut options = LoadOptions::from_config(config);
     options.recipe.choice = loaded.rules.volume;
@@ -46,8 +46,8 @@ pub fn load(spec: &DatasetSpec) -> anyhow::Result<Dataset> {
     Dataset::load(spec).with_context(|| format!("load scans of {}", spec.images.display()))
 }
 
-/// Scans with the landmarks of some weights; `option` is the name of the one
-/// that gives a list of scans its landmark files.
+/// Scans with the landmarks of the given weights; `option` is the name of the
+/// option that provides the landmark files of a list of scans.
 pub fn labelled(
     images: &Path,
     landmarks: Option<&Path>,
@@ -71,7 +71,7 @@ pub fn labelled(
     Ok(load(&spec)?.scans)
 }
 
-/// Scans of which nothing is known.
+/// Scans without known landmarks.
 pub fn bare(paths: &[PathBuf], loaded: &Loaded, config: &Config) -> anyhow::Result<Vec<Arc<Scan>>> {
     let options = options(loaded, config);
     Ok(Dataset::from_images(paths, &options)

@@ -17,12 +17,12 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Loads the configuration; `more` are settings from a command's own options.
+    /// Loads the configuration; `more` holds settings from a command's own options.
     pub fn load(&self, more: Vec<String>) -> Result<Config, ConfigError> {
         self.load_over(Vec::new(), more)
     }
 
-    /// The layers: configurations that runs saved below these options, `more` settings above.
+    /// The layers: saved configurations of runs below these options, `more` settings on top.
     pub fn sources(&self, saved: Vec<PathBuf>, more: Vec<String>) -> Sources {
         let set = self.set.iter().cloned().chain(more).collect();
         Sources {
@@ -31,19 +31,19 @@ impl ConfigArgs {
         }
     }
 
-    /// The same on top of what runs saved.
+    /// Loads the configuration on top of the saved configurations of runs.
     pub fn load_over(&self, saved: Vec<PathBuf>, more: Vec<String>) -> Result<Config, ConfigError> {
         Config::load(&self.sources(saved, more))
     }
 }
 
-/// `section.key=value` for an option that was given. Text is quoted, so that a
-/// path such as `1` stays text.
+/// `section.key=value` if the option was given. Text is quoted: a path such as `1`
+/// stays text.
 pub fn setting(key: &str, value: Option<&str>) -> Option<String> {
     value.map(|v| format!("{key}={}", serde_json::Value::from(v)))
 }
 
-/// The same for a number.
+/// `section.key=value` for a number.
 pub fn number_setting<T: std::fmt::Display>(key: &str, value: Option<T>) -> Option<String> {
     value.map(|v| format!("{key}={v}"))
 }

@@ -1,4 +1,4 @@
-//! Greedy walks of finished weights through scans.
+//! Greedy episodes of trained weights in scans.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::input::weights::Loaded;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
-/// Observations per forward pass: larger ones gain nothing on a CPU.
+/// Observations per forward pass: larger batches are no faster on a CPU.
 const BATCH: usize = 64;
 
 /// Where walks start.
@@ -59,7 +59,7 @@ enum RulesChoice {
     Reference,
 }
 
-/// `0.5,0.5,0.5`.
+/// Parses `0.5,0.5,0.5`.
 fn fractions(text: &str) -> Result<[f64; 3], String> {
     let parts: Option<Vec<f64>> = text.split(',').map(|p| p.trim().parse().ok()).collect();
     let parts = parts.and_then(|p| <[f64; 3]>::try_from(p).ok());
@@ -69,7 +69,7 @@ fn fractions(text: &str) -> Result<[f64; 3], String> {
 }
 
 impl StartArgs {
-    /// Changes the weights' rules as asked for.
+    /// Applies the requested changes to the weights' rules.
     pub fn rule(&self, loaded: &mut Loaded) -> anyhow::Result<()> {
         if self.rules == RulesChoice::Reference {
             let spec = loaded.network.spec();
@@ -85,7 +85,7 @@ impl StartArgs {
         Ok(loaded.rules.validate()?)
     }
 
-    /// The starts asked for, or `count` random ones.
+    /// The requested starts, or `count` random ones.
     pub fn starts(&self, count: usize, margin: f64) -> Result<EvaluationStarts, Advice> {
         let count = self.starts.unwrap_or(count);
         if !self.start.is_empty() {
@@ -102,7 +102,7 @@ impl StartArgs {
     }
 }
 
-/// Walks every agent from every start through every scan.
+/// Runs an episode of every agent from every start in every scan.
 pub fn walk(
     loaded: &Loaded,
     scans: &[Arc<Scan>],

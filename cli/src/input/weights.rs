@@ -1,4 +1,4 @@
-//! Finished weights: the network, and the rules and landmarks it was trained for.
+//! Trained weights: the network, its environment rules and its landmarks.
 
 use std::path::{Path, PathBuf};
 
@@ -19,13 +19,13 @@ use sha2::{Digest as _, Sha256};
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
-/// A weights file, read and understood.
+/// A parsed weights file.
 #[derive(Debug)]
 pub struct Loaded {
     pub network: Network,
     pub rules: Rules,
-    /// Spacing in mm that the scans were resampled to, 0 for their own; `None`
-    /// where the file does not say.
+    /// Spacing in mm to which the scans were resampled, 0 for their own; `None` if
+    /// the file does not record it.
     pub resample_mm: Option<f64>,
     /// One name per agent.
     pub landmarks: Vec<String>,
@@ -41,10 +41,10 @@ pub struct Origin {
     pub updates: Option<u64>,
 }
 
-/// Reads a weights file or checkpoint, or the best (else the final) of a run
-/// folder, or of the newest run in a folder of runs.
+/// Reads a weights file or checkpoint, the best (else the final) weights of a run
+/// folder, or those of the newest run in a folder of runs.
 ///
-/// `names` are the landmarks' names where the file has none (rl-medical's).
+/// `names` are used if the file (rl-medical's) has no landmark names.
 pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
     let file = weights_file(path)?;
     let bytes = std::fs::read(&file).map_err(|e| {
@@ -63,9 +63,9 @@ pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
     understand(&file, &bytes, read, names).with_context(what)
 }
 
-/// Whether PyTorch wrote this: a zip file, or a pickle.
+/// Whether PyTorch wrote this: a zip file or a pickle.
 fn is_torch(bytes: &[u8]) -> bool {
-    // The first eight bytes of a safetensors file are a length: anything.
+    // The first eight bytes of a safetensors file are a length and can have any value.
     let safetensors = bytes.get(8) == Some(&b'{');
     !safetensors && (bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 2]))
 }
@@ -93,10 +93,10 @@ fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
     })
 }
 
-/// The landmarks that rl-medical's brain agents are for, in its usual order.
+/// The landmarks of rl-medical's brain agents, in its usual order.
 pub const USUAL: [&str; 5] = ["13", "14", "0", "1", "2"];
 
-/// What weights that name no landmarks (rl-medical's) are taken to be for.
+/// The assumed landmarks of weights without landmark names (rl-medical's).
 fn usual_landmarks(agents: usize) -> Vec<String> {
     let Some(usual) = USUAL.get(..agents) else {
         return Vec::new();

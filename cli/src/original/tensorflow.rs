@@ -1,4 +1,4 @@
-//! Checkpoints of the TensorFlow programs, which are told apart and refused.
+//! Checkpoints of the TensorFlow programs, which are recognized and refused.
 
 use std::path::Path;
 

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 use common::run::telemetry::Console;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// All progress bars of this process; drawn on a terminal only.
+/// All progress bars of this process; drawn only on a terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// Whether a person watches.
+/// Whether output goes to an interactive terminal.
 pub fn is_live() -> bool {
     io::stderr().is_terminal() && std::env::var_os("CI").is_none()
 }
 
-/// Text for people; hides the bars meanwhile.
+/// Writes text for people to standard error; hides the bars meanwhile.
 pub fn note(text: &str) {
     let _ = write_beside_bars(format!("{text}\n").as_bytes());
 }
 
-/// Data on standard output.
+/// Writes data to standard output.
 pub fn data(text: &str) -> io::Result<()> {
     let written = BARS.suspend(|| {
         let mut out = io::stdout().lock();
@@ -33,7 +33,7 @@ pub fn data(text: &str) -> io::Result<()> {
     }
 }
 
-/// Where log lines go: standard error, without touching the bars.
+/// The console of the log: standard error, without disturbing the bars.
 pub fn log_lines() -> Console {
     Console::new(write_beside_bars)
 }
@@ -46,7 +46,7 @@ fn write_beside_bars(line: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A bar with `template`; invisible where nobody watches.
+/// A bar with `template`; hidden without a terminal.
 pub fn bar(total: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
     let bar = if is_live() { BARS.add(bar) } else { bar };
@@ -56,46 +56,46 @@ pub fn bar(total: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// Where nobody watches, a line this often.
+/// Interval between lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How far something has come: a bar on a terminal, now and then a line elsewhere.
+/// A progress display: a bar on a terminal, otherwise periodic lines.
 #[derive(Debug)]
 pub struct Counter {
     bar: ProgressBar,
     unit: &'static str,
     /// When the last line was written; `None` on a terminal.
-    told: Option<Mutex<Instant>>,
+    last_line: Option<Mutex<Instant>>,
     began: Instant,
 }
 
-/// Counts to `total` things of a kind, in the plural.
+/// Counts to `total`; `unit` is a plural.
 pub fn counter(total: u64, unit: &'static str) -> Counter {
     let template = format!("{{bar:40}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
     Counter {
         bar: bar(total, &template),
         unit,
-        told: (!is_live()).then(|| Mutex::new(Instant::now())),
+        last_line: (!is_live()).then(|| Mutex::new(Instant::now())),
         began: Instant::now(),
     }
 }
 
 impl Counter {
-    /// So many of so many are done.
+    /// Reports that `done` of `total` are complete.
     pub fn set(&self, done: usize, total: usize) {
         self.bar.set_length(total as u64);
         self.bar.set_position(done as u64);
-        let Some(told) = &self.told else {
+        let Some(last_line) = &self.last_line else {
             return;
         };
-        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.elapsed() >= LINE_EVERY {
-            *told = Instant::now();
+        let mut last_line = last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_line.elapsed() >= LINE_EVERY {
+            *last_line = Instant::now();
             note(&line(done, total, self.unit, self.began.elapsed()));
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn lines_tell_rate_and_time_left() {
-        let told = line(30, 120, "walks", Duration::from_secs(20));
-        assert_eq!(told, "30/120 walks, 1.5/s, 60 s left");
+        let text = line(30, 120, "walks", Duration::from_secs(20));
+        assert_eq!(text, "30/120 walks, 1.5/s, 60 s left");
     }
 }

@@ -11,7 +11,7 @@ use learner::checkpoint::CheckpointError;
 use learner::report::status_text::StatusError;
 pub use proto::transport::entry::Exit;
 
-/// An error of this command itself, with what to do next.
+/// An error of this command itself, with a hint about the next step.
 #[derive(Debug)]
 pub struct Advice {
     exit: Exit,
@@ -42,7 +42,7 @@ impl fmt::Display for Advice {
 
 impl std::error::Error for Advice {}
 
-/// The exit code that an error's type asks for.
+/// The exit code for an error's type.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     if let Some(advice) = error.downcast_ref::<Advice>() {
         return advice.exit;
@@ -77,20 +77,20 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
     found.unwrap_or(Exit::Failed)
 }
 
-/// `error: what: why`, and a second line with the next step. One line unless
-/// the error is a list, as of everything that is wrong with some data.
+/// `error: what: why`, and a second line with the next step. One line, unless the
+/// error is a list, such as all problems of a data set.
 pub fn describe(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string().trim_end().to_owned();
-        // Transparent errors repeat what they wrap, and some libraries print
-        // their cause in their own text.
+        // Transparent errors repeat the error they wrap, and some libraries include
+        // the cause in their own message.
         if parts.last().is_none_or(|before| !before.contains(&text)) {
             parts.push(text);
         }
     }
     let mut text = format!("error: {}\n", parts.join(": "));
-    // A context is not found in the chain, only from the top.
+    // A context cannot be found in the chain, only from the outermost error.
     let inner = error.chain().filter_map(|c| c.downcast_ref::<Advice>());
     let mut advice = error.downcast_ref::<Advice>().into_iter().chain(inner);
     if let Some(hint) = advice.find_map(|a| a.hint.as_ref()) {

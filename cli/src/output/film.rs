@@ -1,4 +1,4 @@
-//! Walks as films: GIF for pages, MP4 (H.264) for slides, without ffmpeg and
+//! Episodes as films: GIF for web pages, MP4 (H.264) for slides, without ffmpeg and
 //! without a window.
 
 mod gif;
@@ -36,7 +36,7 @@ pub struct FilmArgs {
     pub film: Vec<Kind>,
 }
 
-/// How walks are chosen.
+/// Which episodes are filmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     All,
@@ -63,7 +63,7 @@ pub enum Kind {
     Mp4,
 }
 
-/// Writes `<folder>/<scan>_<landmark>.gif` and `.mp4`; gives their paths.
+/// Writes `<folder>/<scan>_<landmark>.gif` and `.mp4`; returns their paths.
 pub fn write_films(
     folder: &Path,
     args: &FilmArgs,
@@ -128,7 +128,7 @@ fn moments(walk: &WalkResult) -> Vec<Moment> {
     steps.map(moment).collect()
 }
 
-/// One walk for each answer that is shown, the worst first.
+/// One episode for each prediction shown, the worst first.
 fn choose<'a>(
     which: Which,
     walks: &'a [WalkResult],

@@ -1,4 +1,4 @@
-//! What `eval` and `play` write alike: answers, exports, pictures, films, steps.
+//! Output that `eval` and `play` share: predictions, exports, pictures, films, trajectories.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct Walked<'a> {
 }
 
 impl OutputArgs {
-    /// Writes everything into `out`; gives the answers in all coordinates.
+    /// Writes everything into `out`; returns the predictions in all coordinate systems.
     pub fn write(
         &self,
         out: &Path,
@@ -54,7 +54,7 @@ impl OutputArgs {
         let predictions = report::predictions(answers, scans, names);
         report::write_predictions(out, &predictions)?;
         report::write_exports(&out.join("exports"), answers, scans, names, &self.exports)?;
-        // Elsewhere, and so last: a path that cannot be written costs no answers.
+        // Last, because these paths are outside `out`: a failure must not lose predictions.
         if let Some(file) = &args.trajectories {
             report::write_trajectories(file, walks, scans, loaded, starts)?;
         }

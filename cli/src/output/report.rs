@@ -1,5 +1,5 @@
-//! What an evaluation leaves behind: tables for people and programs, pictures,
-//! files for other programs.
+//! Results of an evaluation: tables for people and programs, pictures, and files
+//! for other programs.
 
 mod curve;
 mod exports;
@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use crate::input::weights::Origin;
 
-/// Stands in every output.
+/// Printed in every output.
 pub const NOTICE: &str = "not a medical device: for research only";
 
 /// `summary.json`.
@@ -36,35 +36,34 @@ pub struct Summary {
     pub scans: Vec<String>,
     pub starts: String,
     pub seed: u64,
-    /// How long the walks took.
     pub timing: Timing,
     /// Mean over scans and landmarks of the consensus error.
     pub mean_error_mm: Option<f64>,
     pub mean_error_voxels: Option<f64>,
     /// Mean over single walks.
     pub mean_walk_error_mm: Option<f64>,
-    /// The constant guess (mean of the training landmarks) on the same scans.
+    /// The mean-position baseline on the same scans.
     pub constant_guess_mm: Option<f64>,
-    /// Where the constant guess comes from.
+    /// The source of the baseline.
     pub constant_guess_from: Option<String>,
     pub landmarks: Vec<actor::evaluation::summary::LandmarkSummary>,
     pub all: actor::evaluation::summary::LandmarkSummary,
-    /// Whether the spread of the walks tells the error.
+    /// Whether the dispersion of the trajectories predicts the error.
     pub confidence: Option<actor::evaluation::summary::Confidence>,
-    /// Answers farther off than `failure_mm`.
+    /// Threshold for `failures`.
     pub failure_mm: f64,
     pub failures: Vec<Failure>,
 }
 
-/// How long walks took: rendering and networks, not reading scans.
+/// Duration of the episodes: observations and networks, without reading scans.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Timing {
     pub walk_s: f64,
-    /// Steps of all agents.
+    /// Steps of all agents in total.
     pub steps: u64,
 }
 
-/// One answer that is far off.
+/// A prediction with an error above the threshold.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Failure {
     pub scan: String,

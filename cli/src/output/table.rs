@@ -27,13 +27,13 @@ impl Table {
         self.0.add_row(cells);
     }
 
-    /// The headings, a rule, the rows; each line ends with a newline.
+    /// The header, a rule, and the rows; each line ends with a newline.
     pub fn render(&self) -> String {
         self.0.trim_fmt() + "\n"
     }
 }
 
-/// `1.23`, or a dash for nothing.
+/// Formats as `1.23`, or as a dash for `None`.
 pub fn number(value: Option<f64>) -> String {
     value
         .filter(|v| v.is_finite())

@@ -1,4 +1,4 @@
-//! `landmarl checkpoint` over a run that was trained.
+//! `landmarl checkpoint` on a finished run.
 
 use serde_json::Value;
 use tch::{CModule, Device, Kind, Tensor};
@@ -54,7 +54,7 @@ fn listed(bench: &Bench) {
 }
 
 fn exported(bench: &Bench) -> CModule {
-    // A checkpoint is no file that was evaluated; the best weights are, now.
+    // No evaluation used this checkpoint; the best weights were evaluated.
     bench.succeed("checkpoint export runs/one/checkpoints/last.safetensors --out last");
     let card = std::fs::read_to_string(bench.path("last/README.md")).unwrap();
     assert!(card.contains("no evaluation of these weights"), "{card}");
@@ -78,7 +78,7 @@ fn exported(bench: &Bench) -> CModule {
     ] {
         assert!(card.contains(words), "{words} is not in\n{card}");
     }
-    // The same agents walk the same way.
+    // The same agents follow the same trajectories.
     let eval = |load: &str, out: &str| {
         bench.succeed(&format!(
             "eval --load {load} --images data/test/images.txt --landmarks-files data/test/landmarks.txt \

@@ -1,4 +1,4 @@
-//! A cluster of processes in which things go wrong.
+//! A cluster of processes with failures.
 
 use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,16 +10,16 @@ use serde_json::Value;
 use crate::process::Bench;
 use crate::services::{Cluster, Service};
 
-/// For whatever only a slow machine takes long for.
+/// Timeout for steps that only a slow machine takes long for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A loss of an actor is noticed within this: a lease of ten seconds, and a machine with much to do.
+/// The loss of an actor is noticed within this time: a lease of ten seconds, on a busy machine.
 const NOTICED: Duration = Duration::from_secs(30);
-/// Updates may stand still for so long.
+/// The longest permitted time without an update.
 const STALL: Duration = Duration::from_secs(10);
-/// Rows that one shard holds: two hold `replay.min_rows`, one alone does not.
+/// Capacity of one shard: two shards hold `replay.min_rows`, one alone does not.
 const CAPACITY: usize = 300;
 
-/// One cluster at a time: there are few cores.
+/// Only one cluster runs at a time: there are few cores.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,14 +59,21 @@ fn a_killed_actor_is_noticed_and_replaced() {
     let line = format!("status --address {} --json", cluster.address);
     let mut asked = Service::start(&cluster.bench, "learner", "status", &line);
     assert_eq!(asked.ended(PATIENCE), Some(0), "{}", asked.log());
-    let told: Value = serde_json::from_str(&asked.log()).unwrap();
-    assert_eq!(told["run"], "cluster");
-    assert!(told["updates"].as_u64() >= Some(status.updates), "{told}");
-    let alive = told["actors"].as_array().unwrap().iter();
-    assert_eq!(alive.filter(|a| a["alive"] == true).count(), 1, "{told}");
+    let reported: Value = serde_json::from_str(&asked.log()).unwrap();
+    assert_eq!(reported["run"], "cluster");
+    assert!(
+        reported["updates"].as_u64() >= Some(status.updates),
+        "{reported}"
+    );
+    let alive = reported["actors"].as_array().unwrap().iter();
+    assert_eq!(
+        alive.filter(|a| a["alive"] == true).count(),
+        1,
+        "{reported}"
+    );
 }
 
-/// When updates were seen last, and how long they stood still at most.
+/// When the number of updates last changed, and the longest time without a change.
 struct Pace {
     updates: u64,
     since: Instant,
@@ -99,7 +106,7 @@ fn a_shard_that_dies_and_comes_back_empty_neither_bursts_nor_blocks() {
     assert!(back < CAPACITY as u64, "{back} rows came from nowhere");
 }
 
-/// One of four, which keeps its rows; the others can do without it.
+/// Kills one of four shards, which keeps its rows; training continues without it.
 #[test]
 fn a_shard_that_dies_and_comes_back_with_its_rows_neither_bursts_nor_blocks() {
     let _alone = alone();
@@ -269,7 +276,7 @@ fn a_port_in_use_is_one_error_before_all_else() {
 #[test]
 fn a_learner_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it() {
     let _alone = alone();
-    // Actors hear of the end however long their lease is.
+    // Actors are notified of the end of the run, however long their lease is.
     let mut cluster = Cluster::start(2, CAPACITY, "--set cluster.lease_s=60");
     let mut actor = cluster.actor("");
     let before = cluster.until("training", PATIENCE, training);
@@ -313,7 +320,7 @@ fn a_learner_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it() {
             .unwrap()
             .checked_sub(updates)
             .unwrap();
-        // The first rate is taken over about a second, later ones over more.
+        // The first rate is measured over about a second, later ones over longer.
         #[expect(clippy::cast_precision_loss, reason = "a few updates")]
         let most = new as f64 * 1.5 + 1.0;
         assert!(line["updates_per_s"].as_f64().unwrap() <= most, "{line}");
@@ -339,7 +346,7 @@ fn a_killed_learner_goes_on_within_seconds_and_no_row_is_lost() {
     let resumed = said(&cluster.learner, "resumed")["updates"]
         .as_u64()
         .unwrap();
-    // The newest checkpoint may have been in the making.
+    // The newest checkpoint may have been incomplete.
     assert!(resumed + 2 * every > before.updates, "{resumed} {before:?}");
     let after = cluster.until("an update", Duration::from_secs(30), |s| {
         s.updates > resumed && s.actors.iter().any(acts)
@@ -359,7 +366,7 @@ fn a_killed_learner_goes_on_within_seconds_and_no_row_is_lost() {
     println!("the killed learner went on from update {resumed} after {took:?}");
 }
 
-/// The first line of its log with this message.
+/// The first line of the log with this message.
 fn said(service: &Service, message: &str) -> Value {
     let log = service.log();
     let mut lines = all_said(&log, message);
@@ -367,7 +374,7 @@ fn said(service: &Service, message: &str) -> Value {
     lines.swap_remove(0)
 }
 
-/// Shards that went away. One that is only slow to answer for a while is lost and found too.
+/// Number of lost shards. A shard that is only slow for a while is also lost and found.
 fn shards_lost(log: &str) -> usize {
     let slow = |l: &Value| l["why"].as_str().is_some_and(|w| w.contains("no answer"));
     let lines = all_said(log, "shard lost: training goes on with the others");

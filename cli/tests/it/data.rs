@@ -1,4 +1,4 @@
-//! `landmarl data` on phantoms, sound and spoilt.
+//! `landmarl data` on valid and on corrupted phantoms.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const LANDMARKS: [&str; 5] = [
     "stem_pole",
 ];
 
-/// Sixteen phantoms: `data/train`.
+/// Generates sixteen phantoms in `data/train`.
 fn phantoms(bench: &Bench) {
     bench.succeed("phantom --out data --train 16 --validation 1 --test 1 --size 64x72x64 --seed 5");
 }
@@ -28,7 +28,7 @@ fn lines(path: &PathBuf) -> Vec<String> {
         .collect()
 }
 
-/// Changes the landmark file of a phantom: name and RAS mm of each landmark.
+/// Edits the landmark file of a phantom: name and RAS mm of each landmark.
 fn change(bench: &Bench, number: usize, change: impl Fn(&str, [f64; 3]) -> (String, [f64; 3])) {
     let path = bench.path(&format!("data/train/landmarks/phantom_{number:04}.csv"));
     let all = lines(&path);
@@ -58,7 +58,7 @@ fn check(bench: &Bench, code: i32) -> serde_json::Value {
 }
 
 #[test]
-fn a_clean_set_has_no_problem_and_no_doubt() {
+fn a_clean_set_has_no_problem_and_no_warning() {
     let bench = Bench::new();
     phantoms(&bench);
     let report = check(&bench, 0);
@@ -67,12 +67,12 @@ fn a_clean_set_has_no_problem_and_no_doubt() {
     assert_eq!(report["doubts"], serde_json::json!([]));
     let sheet = fs::read(bench.path("look/contact-sheet-01.png")).unwrap();
     assert_eq!(&sheet[..8], b"\x89PNG\r\n\x1a\n");
-    let told = bench
+    let text = bench
         .succeed("data check data/train --landmarks bridge")
         .out;
     assert!(
-        told.contains("16 scans read, 1 landmarks each: 0 problems, 0 doubts"),
-        "{told}"
+        text.contains("16 scans read, 1 landmarks each: 0 problems, 0 warnings"),
+        "{text}"
     );
     bench.fail(
         "data check",
@@ -82,7 +82,7 @@ fn a_clean_set_has_no_problem_and_no_doubt() {
     errors_as_before("check");
 }
 
-/// Lets a scan's voxels be half as large again.
+/// Multiplies the spacing of a scan by 1.5.
 fn coarser(path: &Path) {
     let image = nifti_io::read(path, &nifti_io::Limits::default()).unwrap();
     let Samples::U8(values) = image.samples() else {
@@ -98,10 +98,10 @@ fn coarser(path: &Path) {
     nifti_io::write(path, &coarser).unwrap();
 }
 
-/// Scans and landmark files, each spoilt in its own way.
+/// Corrupts scans and landmark files, each in a different way.
 fn spoil(bench: &Bench) {
     let image = |n: usize| bench.path(&format!("data/train/images/phantom_{n:04}.nii.gz"));
-    // 1 cut off, 2 no scan at all, 3 the same as another, 4 gone.
+    // 1 truncated, 2 not a scan, 3 a duplicate, 4 missing.
     let whole = fs::read(image(1)).unwrap();
     fs::write(image(1), &whole[..whole.len() / 2]).unwrap();
     fs::write(
@@ -116,10 +116,10 @@ fn spoil(bench: &Bench) {
     )
     .unwrap();
     fs::remove_file(image(4)).unwrap();
-    // 5 another spacing.
+    // 5 a different spacing.
     coarser(&image(5));
     change(bench, 5, |name, p| (name.to_owned(), p.map(|v| 1.5 * v)));
-    // 7 a name that is not there, 8 outside, 9 in the dark, 10 upside down,
+    // 7 an unknown name, 8 outside, 9 in the background, 10 upside down,
     // 11 axes swapped, 12 far off, 13 not landmarks.
     change(bench, 7, |name, p| (name.replace("bridge", "bride"), p));
     change(bench, 8, |name, p| {
@@ -151,42 +151,45 @@ fn every_planted_fault_is_found_in_one_run() {
         let all = report[key].as_array().unwrap().iter();
         all.map(|t| t.as_str().unwrap().to_owned()).collect()
     };
-    let (problems, doubts) = (texts("problems"), texts("doubts"));
-    let told = |all: &[String], words: [&str; 2]| {
+    let (problems, warnings) = (texts("problems"), texts("doubts"));
+    let includes = |all: &[String], words: [&str; 2]| {
         let found = all.iter().any(|t| words.iter().all(|w| t.contains(w)));
         assert!(found, "{words:?} is not in\n{}", all.join("\n"));
     };
-    told(&problems, ["names 16 scans", "15 landmark files"]);
-    told(&problems, ["phantom_0001.nii.gz", "cut"]);
-    told(&problems, ["phantom_0002.nii.gz", "not a NIfTI file"]);
-    told(&problems, ["phantom_0003.nii.gz", "the same scan"]);
-    told(&problems, ["phantom_0004.nii.gz", "not there"]);
-    told(
+    includes(&problems, ["names 16 scans", "15 landmark files"]);
+    includes(&problems, ["phantom_0001.nii.gz", "cut"]);
+    includes(&problems, ["phantom_0002.nii.gz", "not a NIfTI file"]);
+    includes(&problems, ["phantom_0003.nii.gz", "the same scan"]);
+    includes(&problems, ["phantom_0004.nii.gz", "not there"]);
+    includes(
         &problems,
         ["phantom_0005.nii.gz' has spacing", "data.resample_mm"],
     );
-    told(&problems, ["phantom_0007.csv", "bridge"]);
-    told(&problems, ["phantom_0008.csv", "base_ball"]);
-    told(&problems, ["phantom_0013.csv", ""]);
-    told(
-        &doubts,
+    includes(&problems, ["phantom_0007.csv", "bridge"]);
+    includes(&problems, ["phantom_0008.csv", "base_ball"]);
+    includes(&problems, ["phantom_0013.csv", ""]);
+    includes(
+        &warnings,
         ["phantom_0009.nii.gz", "'stem_pole' lies in the background"],
     );
-    told(&doubts, ["phantom_0010.nii.gz", "exchanged"]);
-    told(&doubts, ["phantom_0011.nii.gz", "axes x and y are swapped"]);
-    told(&doubts, ["phantom_0012.nii.gz", "'base_ball' is"]);
+    includes(&warnings, ["phantom_0010.nii.gz", "exchanged"]);
+    includes(
+        &warnings,
+        ["phantom_0011.nii.gz", "axes x and y are swapped"],
+    );
+    includes(&warnings, ["phantom_0012.nii.gz", "'base_ball' is"]);
     same_as_before(
         "data-check",
         &serde_json::to_string_pretty(&report).unwrap(),
     );
-    // Nothing is said of the sound ones.
+    // Valid files are not mentioned.
     for sound in [
         "landmarks/phantom_0006",
         "images/phantom_0014",
         "images/phantom_0015",
     ] {
         let sound = format!("'data/train/{sound}");
-        let mut all = problems.iter().chain(&doubts);
+        let mut all = problems.iter().chain(&warnings);
         let about = all.find(|t| t.starts_with(&sound));
         assert!(about.is_none(), "{about:?}");
     }
@@ -229,8 +232,8 @@ fn a_split_is_the_same_each_time_and_can_be_used() {
     let bench = Bench::new();
     phantoms(&bench);
     let split = "data split data/train -o data/split.csv --validation 0.25 --test 0.125";
-    let told = bench.succeed(split).err;
-    assert!(told.contains("10 train, 4 validation, 2 test"), "{told}");
+    let text = bench.succeed(split).err;
+    assert!(text.contains("10 train, 4 validation, 2 test"), "{text}");
     let first = fs::read(bench.path("data/split.csv")).unwrap();
     bench.succeed(split);
     assert_eq!(fs::read(bench.path("data/split.csv")).unwrap(), first);

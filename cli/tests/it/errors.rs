@@ -1,4 +1,4 @@
-//! Bad input: one clear error, the right exit code.
+//! Invalid input: one clear error, the right exit code.
 
 use std::io::Write as _;
 

@@ -1,5 +1,5 @@
-//! Importance weights over shards of unequal and changing mass: the weighted
-//! mean of draws is the mean of all rows, however stale the masses were.
+//! Importance weights over shards with unequal and changing priority sums: the weighted
+//! mean of the samples is the mean of all rows, however stale the sums were.
 //!
 //! With β = 1 a draw of row i weighs 1 / (N·q_i), so the mean of f·w over draws
 //! has the expected value Σ f(i) / N exactly, for every proposal q that is above
@@ -35,11 +35,11 @@ const SHAPE: RowShape = RowShape {
     history: 1,
 };
 const BATCH: usize = 32;
-/// Batches of a phase that count, and that are drawn before them: some were on
-/// their way when the phase began.
+/// Batches of a phase that count, and batches discarded before them: some were in
+/// flight when the phase began.
 const COUNTED: usize = 1500;
 const BEFORE: usize = 30;
-/// Rows that a shard holds.
+/// Rows per shard.
 const CAPACITY: usize = 400;
 
 fn hello() -> Hello {
@@ -51,7 +51,7 @@ fn hello() -> Hello {
     }
 }
 
-/// What is averaged: something of the row that goes with its priority.
+/// The averaged quantity: a function of the row that correlates with its priority.
 fn value(episode: u32) -> f64 {
     f64::from(episode % 97)
 }
@@ -71,13 +71,13 @@ fn row(episode: u32) -> Row {
     }
 }
 
-/// A shard and what it holds.
+/// A shard and its content.
 struct Shard {
     number: u32,
     address: String,
     client: ReplayClient<Channel>,
     stop: oneshot::Sender<()>,
-    /// Episodes of its rows, oldest first.
+    /// Episodes of the stored rows, oldest first.
     rows: Vec<u32>,
     sequence: u64,
 }
@@ -141,7 +141,7 @@ impl Shard {
         self.rows.drain(..gone);
     }
 
-    /// New priorities for drawn rows, as a learner sends them.
+    /// Sends new priorities for sampled rows, as a learner does.
     async fn update(&mut self, drawn: &SampledRows, rng: &mut ChaCha8Rng) {
         let own = drawn.parts.iter().flat_map(|p| &p.keys);
         let own = own.filter(|k| k.shard == self.number);
@@ -169,8 +169,8 @@ fn mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
     values.clone().sum::<f64>() / values.count() as f64
 }
 
-/// Draws until enough batches came and holds their mean against the exact one;
-/// with `rng`, drawn rows get new priorities all the time.
+/// Samples until enough batches arrived and compares their mean with the exact one;
+/// with `rng`, sampled rows get new priorities all the time.
 #[expect(clippy::print_stdout, reason = "the figures are worth reading")]
 async fn phase(
     what: &str,
@@ -235,7 +235,7 @@ async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
     }
     store_hears(&store, 370).await;
     phase("unequal", &mut shards, &mut batches, None).await;
-    // Masses run away under the sampler's feet.
+    // Priority sums change while the sampler runs.
     phase(
         "updated all the time",
         &mut shards,
@@ -277,7 +277,7 @@ async fn weighted_means_are_exact_over_unequal_changing_dying_shards() {
     .await;
 }
 
-/// A limiter that never blocks.
+/// A rate limiter that never blocks.
 fn wide() -> Limits {
     Limits {
         samples_per_insert: 1000.0,
@@ -289,7 +289,7 @@ fn wide() -> Limits {
     }
 }
 
-/// Listens, also where a shard stopped a moment ago.
+/// Binds a listener, also where a shard stopped a moment ago.
 async fn listen_again(address: &str) -> TcpListener {
     let address = address.parse().unwrap();
     loop {
@@ -300,7 +300,7 @@ async fn listen_again(address: &str) -> TcpListener {
     }
 }
 
-/// Waits until the learner knows of so many rows.
+/// Waits until the learner knows of this many rows.
 async fn store_hears(store: &Store, rows: u64) {
     let begun = std::time::Instant::now();
     while store.with_ledger(|l| l.rows()) != rows {

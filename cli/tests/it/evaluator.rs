@@ -1,5 +1,5 @@
-//! The evaluator beside a cluster of processes, and what people ask a running
-//! learner for.
+//! The evaluator beside a cluster of processes, and the commands that query a running
+//! learner.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use crate::process::json;
 use crate::run::lines;
 use crate::services::{Cluster, Service};
 
-/// For whatever only a slow machine takes long for.
+/// Timeout for steps that only a slow machine takes long for.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// A service that is told to stop has ended within this.
+/// A service that was asked to stop ends within this time.
 const DRAINED: Duration = Duration::from_secs(30);
 
 fn evaluated(status: &LearnerStatus, updates: u64) -> bool {
     status.last_evaluation.is_some_and(|e| e.updates >= updates)
 }
 
-/// Runs `actor health` and waits for its end.
+/// Runs `actor health` to its end.
 fn health(cluster: &Cluster, more: &str) -> (Option<i32>, String) {
     let line = format!("health --learner {} {more}", cluster.address);
     let mut asked = Service::start(&cluster.bench, "actor", "health", &line);
@@ -36,7 +36,7 @@ fn an_evaluator_keeps_the_best_weights_and_outlives_the_learner() {
         cluster.address
     );
     let evaluator = evaluator + " --set validation.period=40 --set validation.starts=1";
-    // It is there before there are any rows.
+    // The evaluator starts before there are any rows.
     let mut evaluator = Service::start(&cluster.bench, "actor", "evaluator", &evaluator);
     let (code, said) = health(&cluster, "");
     assert_eq!(code, Some(5), "{said}");
@@ -55,9 +55,9 @@ fn an_evaluator_keeps_the_best_weights_and_outlives_the_learner() {
     assert!(kept[0]["constant_guess_mm"].as_f64().unwrap() > 0.0);
     assert!(kept.iter().any(|v| v["best"] == true));
     pulled(&cluster);
-    told(&mut cluster);
+    status_agrees(&mut cluster);
 
-    // Without a farewell: the evaluator waits, and goes on with the next life.
+    // Killed without notice: the evaluator waits for the next incarnation and continues.
     let before = cluster.status().unwrap();
     cluster.learner.die();
     cluster.resume();
@@ -66,11 +66,11 @@ fn an_evaluator_keeps_the_best_weights_and_outlives_the_learner() {
         evaluated(s, target)
     });
     assert!(evaluator.is_running());
-    // An actor that is told to stop says so: nobody misses it, before its lease ends.
+    // An actor that is asked to stop says so: it is not missed, even before its lease ends.
     cluster.until("the actor again", PATIENCE, |s| s.actors_expected == 1);
     actor.terminate();
     assert_eq!(actor.ended(DRAINED), Some(0), "{}", actor.log());
-    // One that ended without a word would be expected for ever.
+    // An actor that ended without notice would be expected forever.
     cluster.until("nobody is missed", PATIENCE, |s| {
         s.actors_expected == 0 && s.actors.is_empty()
     });
@@ -92,7 +92,7 @@ fn an_evaluator_keeps_the_best_weights_and_outlives_the_learner() {
     );
 }
 
-/// The files of a running learner: listed, pulled, the same bytes.
+/// The files of a running learner are listed and pulled, and the bytes are identical.
 fn pulled(cluster: &Cluster) {
     let from = format!("--from {}", cluster.address);
     let list = cluster
@@ -137,8 +137,8 @@ fn pulled(cluster: &Cluster) {
     );
 }
 
-/// `landmarl status` and `learner status` say the same.
-fn told(cluster: &mut Cluster) {
+/// `landmarl status` and `learner status` agree.
+fn status_agrees(cluster: &mut Cluster) {
     let address = cluster.address.clone();
     let status = cluster
         .bench
@@ -176,7 +176,7 @@ fn told(cluster: &mut Cluster) {
     assert_eq!(asked.ended(PATIENCE), Some(0));
     let first = |text: &str| text.split(':').next().map(str::to_owned);
     assert_eq!(first(&asked.log()), first(&text));
-    // Weights came, and the actor said how soon it acted with them.
+    // The actor received weights and reported after what time it acted with them.
     cluster.until("a latency", PATIENCE, |s| {
         s.actors
             .iter()
@@ -186,7 +186,7 @@ fn told(cluster: &mut Cluster) {
 
 #[test]
 fn the_last_weights_of_a_run_are_evaluated_before_it_ends() {
-    // Earlier evaluations, whose updates are more than the last version, do not end the wait.
+    // Earlier evaluations, with more updates than the last version, do not end the wait.
     let settings = "--set validation.period=20 --set learner.updates=60";
     let mut cluster = Cluster::start(1, 2000, settings);
     let line = format!(

@@ -1,4 +1,4 @@
-//! `eval` and `play` with weights that know nothing: everything but the accuracy.
+//! `eval` and `play` with untrained weights: everything except the accuracy.
 
 use common::imaging::landmark_file::LandmarkFile;
 use common::imaging::nifti_io::{Limits, Samples, read};
@@ -63,7 +63,7 @@ fn an_evaluation_leaves_tables_and_pictures() {
         assert!((found - expected).abs() < 1e-3, "{found} {expected}");
     }
 
-    // The same walks again: the same answers.
+    // The same episodes again give the same predictions.
     bench.succeed(&format!("{EVAL} --out again --no-pictures --train-images data/train/images.txt --train-landmarks data/train/landmarks.txt"));
     assert_eq!(
         std::fs::read_to_string(bench.path("again/predictions.csv")).unwrap(),
@@ -82,12 +82,15 @@ fn films_of_walks_are_written_where_asked_for() {
         std::fs::read_dir(bench.path("eval/films")).map_or(0, Iterator::count),
         0
     );
-    let told = bench.succeed(&format!("{EVAL} --out eval --no-pictures --render worst:1"));
+    let rendered = bench.succeed(&format!("{EVAL} --out eval --no-pictures --render worst:1"));
     assert_eq!(
-        told.err.matches("film: eval/films/phantom_0001_").count(),
+        rendered
+            .err
+            .matches("film: eval/films/phantom_0001_")
+            .count(),
         2,
         "{}",
-        told.err
+        rendered.err
     );
     bench.succeed(&format!(
         "{EVAL} --out all --no-pictures --render all --film gif"
@@ -108,7 +111,7 @@ fn landmarks(bench: &Bench, file: &str) -> LandmarkFile {
     LandmarkFile::read(&bench.path(file)).unwrap()
 }
 
-/// Every export of the first phantom against predictions.json.
+/// Compares every export of the first phantom with predictions.json.
 fn exports_say_what_the_table_says(bench: &Bench, out: &str) {
     let exports = |ending: &str| format!("{out}/exports/phantom_0001{ending}");
     let predictions = json(&bench.path(&format!("{out}/predictions.json")));

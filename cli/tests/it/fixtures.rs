@@ -1,4 +1,4 @@
-//! What several tests begin with.
+//! Fixtures that several tests share.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub fn random_weights(bench: &Bench, rules: &str) -> Vec<u8> {
     bytes
 }
 
-/// The rules those weights were made for, with that window.
+/// The rules of those weights, with the given window.
 pub fn rules(window: usize) -> String {
     let mut rules = serde_json::to_value(common::environment::rules::Rules::standard()).unwrap();
     rules["window_size"] = window.into();

@@ -1,4 +1,4 @@
-//! Data as the published sets keep it, made from phantoms: trained on and evaluated.
+//! Data in the formats of the published sets, made from phantoms: training and evaluation.
 
 use std::fmt::Write as _;
 
@@ -10,16 +10,16 @@ use common::imaging::nifti_io::{ImageRef, Limits, Samples, SamplesRef, read, wri
 use crate::process::{Bench, json};
 use crate::run::{SMALL, lines};
 
-/// The published networks are for GPUs; everything else of the presets stays.
+/// The published networks are for GPUs; all other settings of the presets are kept.
 const CHEAP: &str = "--set network.preset=small --set rules.history=1";
 
-/// One phantom as its file has it: what it holds, and where its landmarks are.
+/// The content of one phantom's file: voxels, and positions of landmarks.
 struct Phantom {
     dims: [usize; 3],
     voxels: Vec<u8>,
     /// Voxel → RAS mm.
     affine: common::imaging::geometry::Affine,
-    /// Landmarks, RAS mm, by name.
+    /// Landmark positions, RAS mm, by name.
     file: LandmarkFile,
 }
 
@@ -44,7 +44,7 @@ impl Phantom {
         self.file.find(name).unwrap().point.position.unwrap()
     }
 
-    /// First axis turned round: RAS → LAS, the world as before.
+    /// Reverses the first axis: RAS → LAS; world coordinates are unchanged.
     fn left(mut self) -> Self {
         let [nx, ..] = self.dims;
         self.voxels.chunks_exact_mut(nx).for_each(<[u8]>::reverse);
@@ -55,7 +55,7 @@ impl Phantom {
         self
     }
 
-    /// Every second slice, twice as thick.
+    /// Keeps every second slice, with twice the thickness.
     fn thick(mut self) -> Self {
         let [nx, ny, nz] = self.dims;
         let slices = self.voxels.chunks_exact(nx * ny);
@@ -104,7 +104,7 @@ fn convert(
     }
 }
 
-/// Checks, trains a little with a preset, evaluates; gives summary.json.
+/// Checks, trains briefly with a preset, evaluates; returns summary.json.
 fn check_train_evaluate(bench: &Bench, preset: &str) -> serde_json::Value {
     let preset = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/").to_owned() + preset;
     let lists =
@@ -243,7 +243,7 @@ fn fetal_like_sets_train_and_evaluate_without_what_is_missing() {
     }
 }
 
-/// What training sees of a folder of LAS and RAS scans is what it sees of RAS scans.
+/// Training sees the same data in a folder of LAS and RAS scans as in one of RAS scans.
 #[test]
 fn a_folder_of_las_and_ras_scans_is_the_same_data() {
     let bench = Bench::new();
@@ -279,7 +279,7 @@ fn a_folder_of_las_and_ras_scans_is_the_same_data() {
             assert!((0..3).all(|i| (p[i] - q[i]).abs() < 1e-3), "{p:?} {q:?}");
         }
     }
-    // And the files do differ.
+    // The files themselves do differ.
     let raw = |path: &str| std::fs::read(bench.path(path)).unwrap();
     assert_ne!(
         raw("data/train/images/phantom_0002.nii.gz"),

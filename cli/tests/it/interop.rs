@@ -1,4 +1,4 @@
-//! Our exports as nibabel and SimpleITK see them, for scans stored in several ways.
+//! Our exports as read by nibabel and SimpleITK, for scans stored in several ways.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::fixtures::{random_weights, rules};
 use crate::process::{Bench, json};
 use crate::python_env;
 
-/// Everything that must be the same place is, to this.
+/// Tolerance for equal positions.
 const SAME_MM: f64 = 0.01;
 
 fn here() -> &'static Path {
@@ -64,7 +64,7 @@ fn exports_are_where_nibabel_and_simpleitk_see_them() {
     same_walks_in_ras_and_las(&bench);
 }
 
-/// A scan's axes are brought to RAS, so the same walks end at the same places.
+/// Axes are reordered to RAS, so the same episodes end at the same positions.
 fn same_walks_in_ras_and_las(bench: &Bench) {
     let places = |name: &str| -> Vec<f64> {
         let predictions = json(&bench.path(&format!("eval-{name}/predictions.json")));

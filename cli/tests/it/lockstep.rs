@@ -1,4 +1,4 @@
-//! `landmarl train --lockstep` as a process that is killed and told to go on.
+//! `landmarl train --lockstep` as a process that is killed and resumed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -77,7 +77,7 @@ fn a_run_that_is_stopped_and_killed_at_random_ends_as_one_that_never_was() {
 
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     for signal in ["TERM", "KILL"] {
-        // A machine with much to do may let a run end before it is stopped twice.
+        // On a busy machine a run may end before it is stopped twice.
         let stops: usize = (0..5)
             .map(|attempt| {
                 let name = format!("{attempt}-stopped-by-{signal}");
@@ -112,7 +112,7 @@ fn an_evaluation_that_a_kill_cut_off_is_made_up_for() {
     bench.succeed(&format!(
         "{train} --set validation.period=5 --set validation.starts=1"
     ));
-    // As if it had been killed behind the checkpoint, before the line.
+    // Simulates a kill after the checkpoint and before the line.
     let lines = bench.path("runs/one/validation.jsonl");
     std::fs::remove_file(&lines).unwrap();
     bench.succeed("train --resume runs/one --updates 10");
@@ -121,7 +121,7 @@ fn an_evaluation_that_a_kill_cut_off_is_made_up_for() {
     assert_eq!(updates, [Some(5), Some(10)]);
 }
 
-/// Stops a run again and again until it has ended by itself; how often.
+/// Stops a run repeatedly until it ends by itself; returns the number of stops.
 fn stop_at_random(
     bench: &Bench,
     train: &str,

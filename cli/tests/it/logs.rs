@@ -1,4 +1,4 @@
-//! `landmarl logs` over files and over a stand-in for Loki.
+//! `landmarl logs` on files and on a fake Loki.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::loki_stand_in::StandIn;
 use crate::process::{Bench, errors_as_before, finish};
 
-/// How long a line may take to be shown, on a busy machine.
+/// Timeout for a line to be printed, on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
-/// A line as services write it.
+/// A line in the services' format.
 pub fn line(time: &str, service: &str, instance: &str, level: &str, rest: &str) -> String {
     format!(
         "{{\"time\":\"2026-11-26T{time}Z\",\"level\":\"{level}\",\"target\":\"t\",\"service\":\"{service}\",\"instance\":\"{instance}\",\"run\":\"first\",{rest}}}"
@@ -24,7 +24,7 @@ fn message(text: &str) -> String {
     format!("\"message\":\"{text}\"")
 }
 
-/// Two services, a rotated file, a half line and one that is none.
+/// Two services, a rotated file, an incomplete line and an invalid one.
 fn a_run(bench: &Bench) {
     let learner = [
         line(
@@ -86,7 +86,7 @@ fn a_run(bench: &Bench) {
     }
 }
 
-/// The messages that are shown.
+/// The printed messages.
 fn shown(bench: &Bench, options: &str) -> Vec<String> {
     let done = bench.succeed(&format!("logs --json {options}"));
     let lines = done.out.lines().map(|line| {
@@ -165,7 +165,7 @@ fn lines_on_standard_input_are_filtered() {
     let actor = |time: &str, level: &str, rest: &str| line(time, "actor", "box", level, rest);
     let input = [
         actor("08:00:00.5", "warn", &message("first")),
-        // As `kubectl logs --prefix` and `docker compose logs` write it.
+        // In the format of `kubectl logs --prefix` and `docker compose logs`.
         format!(
             "[pod/actor-0/actor] {}",
             actor("08:00:02", "error", &message("second"))
@@ -226,7 +226,7 @@ fn what_cannot_be_shown_is_an_error() {
     errors_as_before("logs");
 }
 
-/// A command that goes on; killed when dropped.
+/// A command that keeps running; killed when dropped.
 struct Following {
     child: Child,
     lines: Receiver<String>,
@@ -249,7 +249,7 @@ impl Following {
         Self { child, lines }
     }
 
-    /// The next line; it must come soon.
+    /// The next line; fails after the timeout.
     fn next(&self) -> String {
         self.lines.recv_timeout(SOON).unwrap()
     }
@@ -278,7 +278,7 @@ fn new_lines_files_and_rotations_are_followed() {
     let logs = bench.path("runs/first/logs");
     let following = Following::start(&bench, "runs/first --service actor --tail 1");
     assert!(following.next().ends_with("lost shard shard=1 actor=3"));
-    // The half line gets its end, and is damaged: the next one is whole.
+    // The incomplete line is completed and is damaged; the next one is valid.
     let actor = logs.join("actor-box-2.jsonl");
     let new = |text: &str| line("08:01:00.000000", "actor", "x", "info", &message(text)) + "\n";
     append(&actor, &format!("\n{}", new("one")));
@@ -334,7 +334,7 @@ fn a_reader_that_leaves_ends_it() {
 fn loki_gives_the_same_page_by_page() {
     let bench = Bench::new();
     let loki = StandIn::start();
-    // More than two pages, with more lines of one moment than a page holds.
+    // More than two pages, and more lines with the same time than a page holds.
     let mut expected = Vec::new();
     for n in 0..2600_u32 {
         let together = (700..1900).contains(&n);
@@ -342,7 +342,7 @@ fn loki_gives_the_same_page_by_page() {
         let time = format!("07:{:02}:{:02}.000000", second / 60, second % 60);
         let text = format!("number {n}");
         expected.push(text.clone());
-        // The order within one moment is known within one stream alone.
+        // Lines with the same time are ordered only within one stream.
         let level = if together || n % 2 == 0 {
             "info"
         } else {

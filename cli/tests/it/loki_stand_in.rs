@@ -1,7 +1,7 @@
-//! Answers as Loki's API documents: `GET /loki/api/v1/query_range` with streams
-//! of `[nanoseconds, line]` pairs, limits, directions, errors as text.
+//! A fake Loki with the documented API: `GET /loki/api/v1/query_range` with streams of
+//! `[nanoseconds, line]` pairs, limits, directions, errors as text.
 //!
-//! Of LogQL it knows the selectors that landmarl sends, and `|= "text"`.
+//! It supports the LogQL selectors that landmarl sends, and `|= "text"`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ struct Kept {
 
 type Shared = Arc<Mutex<Kept>>;
 
-/// A running stand-in; it goes with its runtime.
+/// A running fake; it stops with its runtime.
 pub struct StandIn {
     pub address: String,
     kept: Shared,
@@ -52,7 +52,7 @@ impl StandIn {
         }
     }
 
-    /// Takes a line with the labels that Alloy gives it.
+    /// Stores a line with the labels that Alloy would assign.
     pub fn push(&self, line: &str) {
         let fields: Value = serde_json::from_str(line).unwrap();
         let label = |name: &str| (name.to_owned(), fields[name].as_str().unwrap().to_owned());

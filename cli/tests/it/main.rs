@@ -1,5 +1,5 @@
-//! The `landmarl` command from outside: what it says when something is wrong,
-//! and a whole small run.
+//! End-to-end tests of the `landmarl` command: its error messages, and complete
+//! small runs.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod checkpoints;

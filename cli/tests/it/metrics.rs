@@ -1,5 +1,5 @@
-//! What a training exports, against the documentation, the dashboards, the
-//! alerts, and a real Prometheus where one is installed.
+//! The metrics of a training, compared with the documentation, the dashboards, the
+//! alerts, and a real Prometheus if one is installed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::process::Bench;
 use crate::services::{CONFIG, Service, free_address};
 
-/// How long everything may take to be there, on a busy machine.
+/// Timeout for all metrics to appear, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn file(path: &str) -> PathBuf {
@@ -24,7 +24,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// Everything in a text that looks like one of our metrics.
+/// Every word in a text that looks like one of our metrics.
 fn names(text: &str) -> BTreeSet<String> {
     let name = Regex::new(r"\blandmarl_[a-z0-9_]+\b").unwrap();
     name.find_iter(text)
@@ -85,7 +85,7 @@ fn the_documentation_has_the_tables_of_the_code() {
     );
 }
 
-/// The expressions of both dashboards, with the panel that each belongs to.
+/// The expressions of both dashboards, with their panels.
 fn dashboards() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for board in ["training", "cluster"] {
@@ -114,7 +114,7 @@ fn alerts() -> Vec<(String, String)> {
     all
 }
 
-/// A training in one process that exports everything, and its metrics.
+/// A training in one process that exports all metrics, and the exported text.
 struct Training {
     address: String,
     text: String,
@@ -264,7 +264,7 @@ impl Prometheus {
         Self { child, address }
     }
 
-    /// The samples of an expression now; the reason where it is none.
+    /// The current samples of an expression, or the reason why there are none.
     fn query(&self, expression: &str) -> Result<Vec<Value>, String> {
         let mut reply = ureq::get(format!("http://{}/api/v1/query", self.address))
             .query("query", expression)
@@ -288,13 +288,13 @@ impl Prometheus {
     }
 }
 
-/// An alert without its comparisons: what is compared must exist.
+/// An alert without its comparisons: the compared metrics must exist.
 fn vector(expression: &str) -> String {
     let comparison = Regex::new(r" (==|>|<) [0-9.]+").unwrap();
     comparison.replace_all(expression, "").into_owned()
 }
 
-/// Minutes as seconds, and Grafana's interval as one that suits a short test.
+/// Replaces minutes by seconds, and Grafana's interval by one that suits a short test.
 fn shortened(expression: &str) -> String {
     let minutes = Regex::new(r"\b(\d+)m\b").unwrap();
     let expression = expression.replace("$__rate_interval", "20s");
@@ -357,7 +357,7 @@ fn real_prometheus(training: &Training) {
     }
 }
 
-/// Debian's package of Prometheus brings promtool.
+/// Debian's Prometheus package includes promtool.
 #[test]
 fn the_configuration_and_the_alerts_satisfy_promtool() {
     if Command::new("promtool").arg("--version").output().is_err() {
@@ -365,7 +365,7 @@ fn the_configuration_and_the_alerts_satisfy_promtool() {
         return;
     }
     for line in [
-        // The certificates that it names are made by the cluster.
+        // The configuration refers to certificates that the cluster creates.
         "check config --syntax-only prometheus.yml",
         "check rules alerts.yml",
         "test rules alerts_test.yml",

@@ -1,5 +1,5 @@
-//! The files of Loki, Alloy and Grafana, which do not run here: they parse, hold
-//! keys that these programs know, and refer to each other.
+//! The configuration files of Loki, Alloy and Grafana, which do not run here: the files
+//! parse, contain only known keys, and refer to each other correctly.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -35,7 +35,7 @@ fn keys(whence: &str, object: &Value, known: &[&str]) {
     }
 }
 
-/// Identifiers and types of the datasources that are provisioned.
+/// Identifiers and types of the provisioned datasources.
 fn datasources() -> BTreeSet<(String, String)> {
     let file = yaml("grafana/provisioning/datasources/landmarl.yml");
     keys(
@@ -112,7 +112,7 @@ fn dashboards_have_panels_that_fit_their_grid_and_sources_that_are_provisioned()
                 );
             }
         }
-        // No hole: a row begins where the one before ends.
+        // No gaps: a row begins where the previous one ends.
         let bottom = taken.iter().map(|(_, y)| y).max().unwrap();
         for y in 0..=*bottom {
             assert!(
@@ -201,7 +201,7 @@ fn loki_s_sections_are_known_and_its_limit_is_what_landmarl_asks_for() {
 fn alloy_s_components_refer_to_each_other_and_keep_four_labels() {
     let text = read("alloy/config.alloy");
     let code = Regex::new("(?m)//.*$|\"[^\"]*\"").unwrap();
-    // Without strings, whose slashes are no comments.
+    // Strings are removed first: their slashes do not begin comments.
     let bare = code.replace_all(&text, "");
     let count = |c: char| bare.chars().filter(|x| *x == c).count();
     assert_eq!((count('{'), count('[')), (count('}'), count(']')));

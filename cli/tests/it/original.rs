@@ -1,4 +1,4 @@
-//! The original programs' command lines, as they were typed.
+//! Command lines of the original programs, as typed by their users.
 
 use std::fmt::Write as _;
 

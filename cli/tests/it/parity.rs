@@ -11,7 +11,7 @@ use crate::process::{Bench, json};
 use crate::run::lines;
 use crate::services::{Service, at_free_address};
 
-/// For whatever takes long on a slow machine only.
+/// Timeout for steps that only a slow machine takes long for.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Exit codes of `landmarl train` and of the services that SIGTERM stops.
@@ -47,7 +47,7 @@ checkpoint.period = 20
 evaluation.starts = 2
 "#;
 
-/// Settings that say where the services are, not what is trained.
+/// Settings that locate the services and do not affect the training.
 const PLACES: [&str; 4] = [
     "cluster.learner",
     "cluster.shards",
@@ -64,7 +64,7 @@ fn place_differs(file: &str) -> bool {
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.succeed("phantom --out data --train 3 --validation 1 --test 1 --size 48x56x48 --seed 3");
-    // Two validation scans, of which one is trained on too.
+    // Two validation scans, one of which is also a training scan.
     for list in ["images", "landmarks"] {
         let of = |split: &str, number: usize| {
             let folder = bench.path("data").join(split);
@@ -79,17 +79,17 @@ fn bench() -> Bench {
     bench
 }
 
-/// A training that goes on, and what stops it.
+/// A running training, and the process that stops it.
 struct Running {
     learner: String,
-    /// The process that stops the others with it comes first.
+    /// The first process is the one that stops the others.
     processes: Vec<Service>,
     /// Exit code of that process after SIGTERM.
     stopped: i32,
 }
 
 impl Running {
-    /// `landmarl train`; the log names the address of its learner.
+    /// Starts `landmarl train`; the log contains the address of its learner.
     fn train(bench: &Bench, line: &str) -> Self {
         let run = bench.path("runs/train");
         let said = || messages(&run, "learner listens");
@@ -115,7 +115,7 @@ impl Running {
         }
     }
 
-    /// Learner, actor and evaluator, beside a shard that runs.
+    /// Starts learner, actor and evaluator, beside a running shard.
     fn cluster(bench: &Bench, shard: &str, more: &str) -> Self {
         let (learner, process) = start_learner(bench, shard, "runs/cluster", more);
         let set = "--config parity.toml --set log.folder=runs/cluster/logs";
@@ -152,7 +152,7 @@ impl Running {
         }
     }
 
-    /// SIGTERM for the learner, which stops the others.
+    /// Sends SIGTERM to the learner, which stops the others.
     fn stop(self) {
         self.processes[0].terminate();
         let code = self.stopped;
@@ -209,7 +209,7 @@ fn messages(run: &Path, message: &str) -> Vec<Value> {
         .collect()
 }
 
-/// All files below a run folder, relative to it; TensorBoard's without their time.
+/// Relative paths of all files below a run folder; TensorBoard's without their time.
 fn files(run: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut folders = vec![run.to_owned()];
@@ -230,7 +230,7 @@ fn files(run: &Path) -> BTreeSet<String> {
     found
 }
 
-/// What must not depend on how a run was started.
+/// Everything that must not depend on how a run was started.
 #[derive(Debug, PartialEq)]
 struct Facts {
     files: BTreeSet<String>,
@@ -242,7 +242,7 @@ struct Facts {
     untrained: usize,
     last_updates: Value,
     metrics_keys: Vec<String>,
-    /// Validation scans that are trained on too, as the log warns of them.
+    /// Validation scans that are also training scans, according to the warning in the log.
     warnings: Vec<(Value, Value)>,
 }
 
@@ -251,7 +251,7 @@ fn keys(value: &Value) -> Vec<String> {
 }
 
 impl Facts {
-    /// Of a run that has ended.
+    /// Collects it from a run that has ended.
     fn of(run: &Path) -> Self {
         let info = json(&run.join("run.json"));
         let validations = lines(&run.join("validation.jsonl"));
@@ -282,7 +282,7 @@ impl Facts {
     }
 }
 
-/// The name, and sixteen digits that no other run has.
+/// The run's name, and sixteen unique digits.
 fn run_id(run: &Path) -> String {
     let id = json(&run.join("run.json"))["run_id"]
         .as_str()
@@ -295,7 +295,7 @@ fn run_id(run: &Path) -> String {
     id
 }
 
-/// Keys of objects within objects, in lists too; what they hold is another matter.
+/// Keys of nested objects and lists, without their values.
 fn all_keys(value: &Value, path: &str, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(entries) => {
@@ -322,7 +322,7 @@ fn check_status(status: &Value, name: &str) -> BTreeSet<String> {
     found
 }
 
-/// What `eval`, `runs list` and `runs compare` report.
+/// The output of `eval`, `runs list` and `runs compare`.
 fn check_reports(bench: &Bench, updates: u64) {
     let runs = bench.succeed("runs list --json").out;
     let runs: Value = serde_json::from_str(&runs).unwrap();
@@ -384,7 +384,7 @@ fn a_cluster_and_landmarl_train_leave_the_same_run_behind() {
     let paths = ["train", "cluster"].map(|name| bench.path("runs").join(name));
     let ids = paths.each_ref().map(|run| run_id(run));
 
-    // Both go on to the same end.
+    // Both continue to the same end.
     let done =
         |run: &PathBuf| lines(&run.join("metrics.jsonl")).last().unwrap()["updates"].as_u64();
     let updates = paths
@@ -416,7 +416,7 @@ fn a_cluster_and_landmarl_train_leave_the_same_run_behind() {
     );
     check_reports(&bench, updates);
 
-    // A shard with rows of the first run of this name does not take the second for it.
+    // A shard with rows of the first run of this name refuses the second run.
     std::fs::rename(&paths[1], bench.path("first")).unwrap();
     let (_, mut learner) = start_learner(&bench, &shard, "runs/cluster", "");
     assert_ne!(run_id(&paths[1]), ids[1]);

@@ -64,7 +64,7 @@ fn settings_are_shown_with_their_origin_and_checked() {
     assert_eq!(origin("batch ="), pair("batch = 31", "mine.toml"));
     assert_eq!(origin("seed ="), pair("seed = 5", "--set run.seed=5"));
     assert_eq!(origin("n_step ="), pair("n_step = 1", "default"));
-    // What is shown is a configuration file that means the same.
+    // The output is a configuration file with the same settings.
     bench.write("shown.toml", &shown);
     let json = |line: &str| -> serde_json::Value {
         serde_json::from_str(&bench.succeed(line).out).unwrap()

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 thread_local! {
-    /// What the failures of this test said; each test has a thread of its own.
+    /// Error output of all failures in this test; each test has its own thread.
     static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Compares with the snapshot of that name.
+/// Compares a text with the snapshot of that name.
 ///
-/// After a change that is meant: `INSTA_UPDATE=always cargo test -p cli`, and
-/// read the difference.
+/// After an intended change: `INSTA_UPDATE=always cargo test -p cli`, and read
+/// the difference.
 pub fn same_as_before(name: &str, text: &str) {
     insta::with_settings!({
         snapshot_path => "../snapshots",
@@ -23,19 +23,19 @@ pub fn same_as_before(name: &str, text: &str) {
     });
 }
 
-/// Compares everything that this test's failures said with the snapshot.
+/// Compares the error output of all failures in this test with the snapshot.
 pub fn errors_as_before(name: &str) {
     let said = SAID.take();
     assert!(!said.is_empty(), "nothing failed");
     same_as_before(&format!("errors-{name}"), &said.join("\n"));
 }
 
-/// A folder of its own, and the binary in it.
+/// A temporary folder in which the binary runs.
 pub struct Bench {
     pub dir: tempfile::TempDir,
 }
 
-/// What a command did.
+/// The result of a command.
 pub struct Done {
     pub code: Option<i32>,
     pub out: String,
@@ -60,7 +60,7 @@ impl Bench {
         path
     }
 
-    /// Arguments as on a command line, divided by spaces.
+    /// Arguments as on a command line, separated by spaces.
     pub fn run(&self, line: &str) -> Done {
         finish(self.command(line).output().unwrap())
     }
@@ -70,7 +70,7 @@ impl Bench {
         command
             .args(line.split_whitespace())
             .current_dir(self.dir.path());
-        // The cache of preprocessed volumes stays in the folder of the test.
+        // Keep the cache of preprocessed volumes in the folder of the test.
         command
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("CI", "1");
@@ -82,14 +82,14 @@ impl Bench {
         command
     }
 
-    /// Runs, expects success, returns what was printed.
+    /// Runs the command, expects success, returns its output.
     pub fn succeed(&self, line: &str) -> Done {
         let done = self.run(line);
         assert_eq!(done.code, Some(0), "{line}\n{}\n{}", done.out, done.err);
         done
     }
 
-    /// Runs, expects one clear error that contains all of `words`.
+    /// Runs the command, expects one clear error that contains all of `words`.
     pub fn fail(&self, line: &str, code: i32, words: &[&str]) -> Done {
         let done = self.run(line);
         assert_eq!(done.code, Some(code), "{line}\n{}\n{}", done.out, done.err);
@@ -99,24 +99,24 @@ impl Bench {
             .filter(|l| l.starts_with("error: "))
             .collect();
         assert_eq!(errors.len(), 1, "{line}\n{}", done.err);
-        // A line of the log before it may speak of errors too.
+        // A log line before the error may also contain "error: ".
         let begins = |at: usize| at == 0 || done.err.as_bytes()[at - 1] == b'\n';
         let mut places = done.err.match_indices("error: ").map(|(at, _)| at);
-        let told = &done.err[places.find(|&at| begins(at)).unwrap()..];
+        let message = &done.err[places.find(|&at| begins(at)).unwrap()..];
         for word in words {
-            assert!(told.contains(word), "\"{word}\" is not in\n{told}");
+            assert!(message.contains(word), "\"{word}\" is not in\n{message}");
         }
         assert!(!done.err.contains("panicked"), "{}", done.err);
         let here = self.dir.path().display().to_string();
-        let told = without_chance(&told.replace(&here, "HERE"));
+        let message = without_chance(&message.replace(&here, "HERE"));
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        let entry = format!("$ landmarl {line}\n{told}exit code {code}\n");
+        let entry = format!("$ landmarl {line}\n{message}exit code {code}\n");
         SAID.with_borrow_mut(|said| said.push(entry));
         assert_eq!(done.out, "", "data went to standard output beside an error");
         done
     }
 
-    /// Tiny phantoms: `data/{train,validation,test}`.
+    /// Generates tiny phantoms: `data/{train,validation,test}`.
     pub fn phantoms(&self) {
         self.succeed(
             "phantom --out data --train 2 --validation 1 --test 1 --size 48x56x48 --seed 3",
@@ -124,8 +124,8 @@ impl Bench {
     }
 }
 
-/// Times and digests, which differ from run to run or with any setting, as words.
-fn without_chance(told: &str) -> String {
+/// Replaces times and digests, which differ between runs or settings, by words.
+fn without_chance(text: &str) -> String {
     let word = |word: &str| {
         let digits = |word: &str| word.chars().all(|c| c.is_ascii_digit());
         let hex = word.len() == 12 && word.chars().all(|c| c.is_ascii_hexdigit());
@@ -137,7 +137,7 @@ fn without_chance(told: &str) -> String {
         }
     };
     let part = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
-    told.split_inclusive(part)
+    text.split_inclusive(part)
         .map(|piece| {
             let end = piece.trim_end_matches(part);
             word(end) + &piece[end.len()..]

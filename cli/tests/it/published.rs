@@ -1,7 +1,7 @@
-//! Published agents walk here as they do in the code that they come from.
+//! Published agents act here as they do in the code that they come from.
 //!
-//! The weights, the scans and the walks lie beside the clone; the walks are
-//! those of rl-medical's PyTorch code, which is not ours and not repeated here.
+//! The weights, scans and trajectories are beside the clone; the trajectories were made
+//! with rl-medical's PyTorch code, which is not ours and not included here.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::process::Bench;
 
-/// Q values are equal to this part of the largest of a step.
+/// Relative tolerance for Q values, of the largest in a step.
 const SAME_Q: f64 = 1e-3;
-/// Where the two best are closer than this part, either may be taken.
+/// If the two best are closer than this fraction, either may be taken.
 const TIE: f64 = 1e-5;
 
 /// The folders beside the clone; `None`, and says so, without them.
@@ -43,7 +43,7 @@ fn number(value: &Value) -> f64 {
         .unwrap_or_else(|| panic!("no number: {value}"))
 }
 
-/// Q values of one agent, and whether an action that differs is excused.
+/// Q values of one agent, and whether a different action is excused.
 fn same_q(found: &Value, expected: &Value, actions: (&Value, &Value), place: &str) -> bool {
     let largest = list(expected)
         .iter()
@@ -70,7 +70,7 @@ fn same_q(found: &Value, expected: &Value, actions: (&Value, &Value), place: &st
     false
 }
 
-/// Compares one walk; false where it parts at a tie.
+/// Compares one trajectory; false if it diverges at a tie.
 fn same_walk(found: &Value, expected: &Value) -> bool {
     let place = format!("{} from {}", expected["scan"], expected["spawn"]);
     let alone = expected.get("final").is_some();
@@ -123,8 +123,8 @@ fn same_walk(found: &Value, expected: &Value) -> bool {
     true
 }
 
-/// Walks from the spawns of the published walks and compares them all; gives
-/// how many there are and how many of them part at a tie.
+/// Starts at the starts of the published trajectories and compares all of them; returns
+/// their number and how many of them diverge at a tie.
 fn compare(
     shared: &Path,
     weights: &str,
@@ -209,13 +209,13 @@ fn the_published_file_is_imported_without_python() {
     let Some(shared) = shared(test) else { return };
     let bench = Bench::new();
     let file = shared.join("reference/rl-medical-single-agent-ac.pt");
-    let told = bench.succeed(&format!(
+    let imported = bench.succeed(&format!(
         "import {} -o ac.safetensors --landmarks 13 --json",
         file.display()
     ));
-    let told: Value = serde_json::from_str(&told.out).unwrap();
+    let imported: Value = serde_json::from_str(&imported.out).unwrap();
     assert_eq!(
-        (&told["agents"], &told["parameters"]),
+        (&imported["agents"], &imported["parameters"]),
         (&1.into(), &550_860.into())
     );
     let read = |path: &Path| {

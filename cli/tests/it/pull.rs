@@ -1,4 +1,4 @@
-//! `landmarl checkpoint pull` against a learner that breaks off.
+//! `landmarl checkpoint pull` from a learner that breaks the connection.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::process::Bench;
 
-/// Sends checkpoints, and breaks off where a test says so.
+/// Sends checkpoints, and breaks the stream where a test requests it.
 #[derive(Clone)]
 struct Giver {
     files: Arc<CheckpointFiles>,
@@ -27,11 +27,11 @@ struct Giver {
 
 #[derive(Default)]
 struct State {
-    /// Chunks until the next stream breaks off; `None`: it does not.
+    /// Chunks until the next stream breaks; `None`: never.
     cut_after: Option<usize>,
-    /// It breaks off every time, not once.
+    /// Every stream breaks, not only one.
     for_ever: bool,
-    /// Offsets that were asked for, and bytes that were sent.
+    /// Requested offsets, and bytes sent.
     asked: Vec<u64>,
     sent: u64,
 }
@@ -193,7 +193,7 @@ impl Served {
         first["sha256"].as_str().unwrap().to_owned()
     }
 
-    /// Offsets asked for and bytes sent since [`Served::set`].
+    /// Requested offsets and bytes sent since [`Served::set`].
     fn seen(&self) -> (Vec<u64>, u64) {
         let state = self.state.lock().unwrap();
         (state.asked.clone(), state.sent)
@@ -222,7 +222,7 @@ fn an_interrupted_pull_sends_each_byte_once() {
     assert_eq!(served.seen(), (vec![0, PIECE], whole.len() as u64));
     assert_eq!(files(served.bench.dir.path()), ["best.safetensors"]);
 
-    // The learner stays unreachable: what arrived stays, and the next pull goes on.
+    // The learner stays unreachable: the partial file stays, and the next pull resumes.
     std::fs::remove_file(&pulled).unwrap();
     served.set(Some(0), true);
     served
@@ -240,7 +240,7 @@ fn a_part_is_checked_and_another_file_begins_anew() {
     let served = serve();
     let (part, digest) = ("best.safetensors.part", "best.safetensors.part.sha256");
     let sha256 = served.sha256_of_best();
-    // Damaged on this disk: found out by the digest at the end, and pulled anew.
+    // Damaged on this disk: the digest at the end detects it, and the file is pulled again.
     let mut damaged = bytes(7)[..CHUNK_BYTES_MAX].to_vec();
     damaged[5] ^= 1;
     served.bench.write(part, damaged);
@@ -269,7 +269,7 @@ fn a_part_is_checked_and_another_file_begins_anew() {
 fn a_part_of_one_checkpoint_does_not_become_another() {
     let served = serve();
     served.bench.write("kept/final.safetensors", bytes(11));
-    // What a pull of the best weights to the same place left.
+    // The partial file of an earlier pull of the best weights to the same path.
     let digest = format!("{}  best\n", served.sha256_of_best());
     served.bench.write("agents.part.sha256", digest);
     let part = &bytes(7)[..CHUNK_BYTES_MAX];

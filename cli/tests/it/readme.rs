@@ -1,7 +1,7 @@
-//! Every command of the README, in its order, as a new user would type it.
+//! Runs every command of the README, in order, as a new user would type it.
 //!
-//! Nothing is left out in silence: a command that this test does not know fails
-//! it. Trainings are cut short by further settings at the end of the line.
+//! An unknown command fails the test. Additional settings at the end of the line
+//! shorten the trainings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const PROGRAMS: [&str; 6] = [
     "actor",
     "tensorboard",
 ];
-/// Cuts short a training whose flags are the original programs'.
+/// Shortens a training with the flags of the original programs.
 const SMALL_BY_ENVIRONMENT: &[(&str, &str)] = &[
     ("LANDMARL__RULES__WINDOW_SIZE", "12"),
     ("LANDMARL__REPLAY__MIN_ROWS", "200"),
@@ -42,7 +42,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The commands of the indented blocks, without remarks.
+/// The commands of the indented blocks, without comments.
 fn commands() -> Vec<String> {
     let text = fs::read_to_string(root().join("README.md")).unwrap();
     let text = text.replace("\\\n", " ");
@@ -93,7 +93,7 @@ fn scans(bench: &Bench) {
     }
 }
 
-/// The published weights and scans, where they lie beside the clone.
+/// The published weights and scans, if they are beside the clone.
 fn brain(bench: &Bench) {
     let shared = root().join("../shared");
     let weights = shared.join("reference/rl-medical-single-agent-ac.pt");
@@ -115,7 +115,7 @@ fn brain(bench: &Bench) {
     }
 }
 
-/// Services that go on until the test ends, on ports that are free here.
+/// Services that run until the test ends, on free ports.
 struct Running {
     /// The README's addresses, and those used here.
     ports: Vec<(&'static str, String)>,
@@ -160,7 +160,7 @@ impl Running {
     }
 }
 
-/// The lines about the skulls beside the clone; false where they are not there.
+/// Runs a command on the skulls beside the clone; false if they are missing.
 fn on_skulls(bench: &Bench, arguments: &str) -> bool {
     let shared = root().join("../shared/data");
     let Ok(shared) = shared.canonicalize() else {
@@ -194,14 +194,14 @@ fn tensorboard(bench: &Bench, arguments: &str) {
         .args(["-m", "tensorboard.main", "--inspect"])
         .args(arguments.split_whitespace());
     let done = command.current_dir(bench.dir.path()).output().unwrap();
-    let told = String::from_utf8_lossy(&done.stdout);
+    let printed = String::from_utf8_lossy(&done.stdout);
     assert!(
         done.status.success(),
         "{}",
         String::from_utf8_lossy(&done.stderr)
     );
     for tag in ["train/loss", "validation/mean_error_mm"] {
-        assert!(told.contains(tag), "{tag} is not in\n{told}");
+        assert!(printed.contains(tag), "{tag} is not in\n{printed}");
     }
 }
 
@@ -226,8 +226,8 @@ fn run(bench: &Bench, running: &mut Running, command: &str) {
                 let mut typed = bench.command(arguments);
                 typed.envs(small.iter().copied());
                 let done = typed.output().unwrap();
-                let told = String::from_utf8_lossy(&done.stderr);
-                assert!(done.status.success(), "{command}\n{told}");
+                let errors = String::from_utf8_lossy(&done.stderr);
+                assert!(done.status.success(), "{command}\n{errors}");
             } else {
                 println!("skipped: `{command}` of the README: ../shared is absent");
             }
@@ -250,9 +250,14 @@ fn run(bench: &Bench, running: &mut Running, command: &str) {
             }
         }
         ("landmarl", "doctor") => {
-            // It finds fault with a machine whose ports are taken: the answer counts, not the code.
-            let told = bench.run(arguments);
-            assert!(told.out.contains("libtorch"), "{}{}", told.out, told.err);
+            // The doctor fails if the ports are taken: check its output, not the exit code.
+            let checked = bench.run(arguments);
+            assert!(
+                checked.out.contains("libtorch"),
+                "{}{}",
+                checked.out,
+                checked.err
+            );
         }
         ("landmarl", _) => {
             bench.succeed(&running.line(arguments));

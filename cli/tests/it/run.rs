@@ -1,4 +1,4 @@
-//! A whole run, as small as it can be: train, evaluate, play, resume, stop.
+//! A complete run, as small as possible: train, evaluate, play, resume, stop.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use crate::process::{Bench, errors_as_before, json};
 const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
     --validation-images data/validation/images.txt --validation-landmarks data/validation/landmarks.txt \
     --landmarks bridge,base_ball";
-/// Makes any training a matter of seconds.
+/// Settings that shorten any training to seconds.
 pub const SMALL: &str = "--run-dir runs --device cpu --actors 1 \
     --set rules.window_size=12 --set rules.scales=[[2,3],[1,1]] --set rules.max_steps=30 \
     --set actor.slots=4 --set actor.start_near_radius=[8.0,4.0] --set actor.batch_rows=16 \
@@ -190,7 +190,7 @@ fn played(bench: &Bench) {
     assert!(bench.path("found/pictures/phantom_0001.png").is_file());
 }
 
-/// Rows that the run's first shard keeps, and the number of its next one.
+/// Rows in the journal of the run's first shard, and the number of the next one.
 fn kept(run: &Path) -> (u64, u64) {
     let kept = replay_server::journal::verify::verify(&run.join("replay/shard-0")).unwrap();
     assert!(kept.is_sound(), "{}", kept.as_text());
@@ -253,14 +253,18 @@ fn a_folder_names_training_and_validation_scans() {
     let done = bench.succeed(&format!(
         "train --train-images data --landmarks bridge,base_ball --name folder --updates 10 --json {SMALL}"
     ));
-    let told: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!(
-        (&told["run"], &told["updates"], &told["interrupted"]),
+        (
+            &summary["run"],
+            &summary["updates"],
+            &summary["interrupted"]
+        ),
         (&"runs/folder".into(), &10.into(), &false.into())
     );
     assert!(
-        bench.path(told["weights"].as_str().unwrap()).is_file(),
-        "{told}"
+        bench.path(summary["weights"].as_str().unwrap()).is_file(),
+        "{summary}"
     );
     let validations = lines(&bench.path("runs/folder/validation.jsonl"));
     assert_eq!(validations.last().unwrap()["updates"], 10);
@@ -276,13 +280,13 @@ fn a_folder_names_training_and_validation_scans() {
 fn trainings_that_start_at_once_do_not_share_a_folder() {
     let bench = Bench::new();
     bench.phantoms();
-    // Another process trains there and has not told anything of its run yet.
+    // Another process trains there and has not written anything about its run yet.
     let now = std::time::SystemTime::now();
     let taken = RunFolder::create(&bench.path("runs"), "one", now).unwrap();
     let lock = taken.lock().unwrap();
     let line = format!("train {DATA} --updates 5 {SMALL}");
-    let told = ["runs/one is trained in by another process"];
-    bench.fail(&format!("{line} --name one"), 1, &told);
+    let words = ["runs/one is trained in by another process"];
+    bench.fail(&format!("{line} --name one"), 1, &words);
     assert!(taken.checkpoints().is_dir(), "it is not ours to remove");
     drop(lock);
     std::fs::remove_dir_all(taken.path()).unwrap();

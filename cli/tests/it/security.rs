@@ -1,4 +1,4 @@
-//! `landmarl certs`, and a cluster of processes that lives by them.
+//! `landmarl certs`, and a cluster of processes that uses its certificates.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::process::Bench;
 use crate::services::{CONFIG, Service, at_free_address};
 
-/// For whatever only a slow machine takes long for.
+/// Timeout for steps that only a slow machine takes long for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[test]
@@ -53,9 +53,9 @@ fn certificates_are_made_once_for_their_owner_alone_and_good_at_once() {
     );
     // The same authority and token, for one more machine.
     let line = "certs --out gpu --ca new/certs --role actor evaluator --host gpu7 10.0.0.7 --json";
-    let told: Value = serde_json::from_str(&bench.succeed(line).out).unwrap();
+    let report: Value = serde_json::from_str(&bench.succeed(line).out).unwrap();
     assert_eq!(
-        (&told["made"], &told["days_left"]),
+        (&report["made"], &report["days_left"]),
         (&true.into(), &365.into())
     );
     assert_eq!(std::fs::read(bench.path("gpu/ca.pem")).unwrap(), before);
@@ -77,7 +77,7 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// What a process of this role is told.
+/// The security settings of a process with this role.
 fn settings(role: Role) -> String {
     format!(
         "--set cluster.ca=certs/ca.pem --set cluster.cert=certs/{role}.pem \
@@ -141,7 +141,7 @@ impl Secured {
         Service::start(&self.bench, "actor", &name, &line)
     }
 
-    /// Runs a sub-command to its end: exit code and words.
+    /// Runs a sub-command to its end: exit code and output.
     fn ask(&self, binary: &str, line: &str) -> (Option<i32>, String) {
         let mut asked = Service::start(&self.bench, binary, "asked", line);
         let code = asked.ended(PATIENCE);
@@ -163,7 +163,7 @@ impl Secured {
         Security::from_config(&cluster).unwrap()
     }
 
-    /// Asks the learner something as this role.
+    /// Calls the learner with this role.
     fn call<T, F>(
         &self,
         role: Role,
@@ -231,36 +231,36 @@ impl Secured {
     }
 }
 
-/// Sub-commands answer to whoever proves who asks.
+/// Sub-commands get an answer if they authenticate.
 fn operator_asks(cluster: &Secured) {
     let shard = &cluster.shard_address;
     let learner = &cluster.learner_address;
     let operator = settings(Role::Operator);
-    let (code, told) = cluster.ask(
+    let (code, output) = cluster.ask(
         "learner",
         &format!("status --address {learner} --json {operator}"),
     );
-    assert_eq!(code, Some(0), "{told}");
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert!(told["updates"].as_u64() > Some(20), "{told}");
-    let (code, told) = cluster.ask(
+    assert_eq!(code, Some(0), "{output}");
+    let status: Value = serde_json::from_str(&output).unwrap();
+    assert!(status["updates"].as_u64() > Some(20), "{status}");
+    let (code, output) = cluster.ask(
         "replay-server",
         &format!("status --address {shard} --json {operator}"),
     );
-    assert_eq!(code, Some(0), "{told}");
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert!(told["rows"].as_u64() >= Some(400), "{told}");
+    assert_eq!(code, Some(0), "{output}");
+    let status: Value = serde_json::from_str(&output).unwrap();
+    assert!(status["rows"].as_u64() >= Some(400), "{status}");
     let own = settings(Role::Learner);
-    let (code, told) = cluster.ask("learner", &format!("health --address {learner} {own}"));
-    assert_eq!((code, told.as_str()), (Some(0), ""));
-    let (code, told) = cluster.ask(
+    let (code, output) = cluster.ask("learner", &format!("health --address {learner} {own}"));
+    assert_eq!((code, output.as_str()), (Some(0), ""));
+    let (code, output) = cluster.ask(
         "replay-server",
         &format!("snapshot --address {shard} {operator}"),
     );
-    assert_eq!(code, Some(0), "{told}");
-    let (code, told) = cluster.ask("learner", &format!("status --address {learner}"));
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("does not answer"), "{told}");
+    assert_eq!(code, Some(0), "{output}");
+    let (code, output) = cluster.ask("learner", &format!("status --address {learner}"));
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("does not answer"), "{output}");
     assert!(
         cluster.learner.log().contains("plain text?"),
         "{}",
@@ -278,13 +278,13 @@ fn a_cluster_trains_with_certificates_and_refuses_those_who_lack_them() {
 
     operator_asks(&cluster);
 
-    // An evaluator may join, and inserts nothing.
+    // An evaluator may join but may not insert rows.
     let mut pretender = cluster.actor(Role::Evaluator);
     assert_eq!(pretender.ended(PATIENCE), Some(4), "{}", pretender.log());
-    let told = pretender.errors().join("\n");
+    let errors = pretender.errors().join("\n");
     assert!(
-        told.contains("a certificate of evaluator may not call"),
-        "{told}"
+        errors.contains("a certificate of evaluator may not call"),
+        "{errors}"
     );
     assert!(
         cluster.shard.log().contains("call refused"),
@@ -292,9 +292,9 @@ fn a_cluster_trains_with_certificates_and_refuses_those_who_lack_them() {
         cluster.shard.log()
     );
 
-    // The next life of an actor, and what its former life still says.
+    // The next incarnation of an actor, and a late heartbeat of the previous one.
     first.kill();
-    // Its id is free once its lease is over.
+    // Its id is free after its lease has expired.
     cluster.until("the loss", |s| s.actors.iter().all(|a| !a.alive));
     let _second = cluster.actor(Role::Actor);
     let replaced = |s: &LearnerStatus| {

@@ -1,4 +1,4 @@
-//! The services as processes of their own, on loopback.
+//! The services as separate processes, on loopback.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -13,10 +13,10 @@ use proto::wire;
 
 use crate::process::Bench;
 
-/// How long a service may take to start on a busy machine.
+/// Timeout for the start of a service on a busy machine.
 const START: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Ports that were free a moment ago and are not any more.
+/// Attempts on ports that were free a moment ago and are taken now.
 const CLASHES: usize = 5;
 
 pub const CONFIG: &str = r#"
@@ -50,7 +50,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a binary that lies beside `landmarl`; it writes to `name`.log.
+    /// Starts a binary from the folder of `landmarl`; its output goes to `name`.log.
     pub fn start(bench: &Bench, binary: &str, name: &str, line: &str) -> Self {
         let path = Path::new(env!("CARGO_BIN_EXE_landmarl")).with_file_name(binary);
         assert!(
@@ -78,12 +78,12 @@ impl Service {
         Self { child, log }
     }
 
-    /// Everything that it said.
+    /// All its output.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// What it said to people: lines that begin with `error: `.
+    /// Its error messages: lines that begin with `error: `.
     pub fn errors(&self) -> Vec<String> {
         let log = self.log();
         let errors = log.lines().filter(|l| l.starts_with("error: "));
@@ -94,7 +94,7 @@ impl Service {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// SIGKILL, without waiting for what it leaves undone.
+    /// SIGKILL.
     pub fn die(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -113,7 +113,7 @@ impl Service {
         assert!(sent.unwrap().success());
     }
 
-    /// Waits for its end; its exit code.
+    /// Waits for its end; returns its exit code.
     pub fn ended(&mut self, within: Duration) -> Option<i32> {
         let begin = Instant::now();
         loop {
@@ -125,7 +125,7 @@ impl Service {
         }
     }
 
-    /// Waits until its log has these words; false where its port was taken.
+    /// Waits until its log contains these words; false if its port was taken.
     pub fn listens(&mut self, words: &str) -> bool {
         let begin = Instant::now();
         while !self.log().contains(words) {
@@ -152,34 +152,34 @@ impl Drop for Service {
     }
 }
 
-/// An address on which nobody listens at this moment.
+/// An address on which nothing listens at this moment.
 pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
-/// Shards and a learner; actors come and go with the test.
+/// Shards and a learner; the test starts and stops actors.
 pub struct Cluster {
     pub learner: Service,
     pub address: String,
-    /// `None` where a shard is away.
+    /// `None` while a shard is stopped.
     pub shards: Vec<Option<Service>>,
     addresses: Vec<String>,
     /// Arguments of every shard.
     serve: String,
     more: String,
     actors: usize,
-    /// Last, so that the processes in it are gone when it goes.
+    /// The last field: the processes in it are killed before the folder is removed.
     pub bench: Bench,
 }
 
 impl Cluster {
-    /// Starts shards of `capacity` rows each, and a learner with these settings besides.
+    /// Starts shards of `capacity` rows each, and a learner with additional settings.
     pub fn start(shards: usize, capacity: usize, more: &str) -> Self {
         Self::start_with(shards, format!("--capacity {capacity}"), more)
     }
 
-    /// The same with shards that keep their rows.
+    /// Starts them with shards that keep their rows.
     pub fn start_keeping(shards: usize, capacity: usize, more: &str) -> Self {
         Self::start_with(
             shards,
@@ -219,7 +219,7 @@ impl Cluster {
         }
     }
 
-    /// Starts an actor with these arguments besides.
+    /// Starts an actor with additional arguments.
     pub fn actor(&mut self, more: &str) -> Service {
         self.actors += 1;
         let line = format!(
@@ -234,7 +234,7 @@ impl Cluster {
         self.shards[number].take().unwrap().kill();
     }
 
-    /// Starts a shard again where it was, with what it keeps.
+    /// Restarts a shard at its address, with the rows it kept.
     pub fn restart_shard(&mut self, number: usize) {
         for _ in 0..CLASHES {
             let mut shard = start_shard(&self.bench, number, &self.serve, &self.addresses[number]);
@@ -247,14 +247,14 @@ impl Cluster {
         panic!("{} stays in use", self.addresses[number]);
     }
 
-    /// Starts the learner again, where it was, from its last checkpoint.
+    /// Restarts the learner at its address, from its last checkpoint.
     pub fn resume(&mut self) {
         let line = learner_line(&self.address, &self.addresses, &self.more) + " --resume auto";
         self.learner = Service::start(&self.bench, "learner", "resumed", &line);
         assert!(self.learner.listens("resumed"), "{}", self.learner.log());
     }
 
-    /// The learner's status, if it answers.
+    /// The learner's status, if it responds.
     pub fn status(&self) -> Option<LearnerStatus> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -268,7 +268,7 @@ impl Cluster {
         })
     }
 
-    /// Waits until the learner's status is as wanted.
+    /// Waits until the learner's status satisfies the condition.
     pub fn until(
         &mut self,
         what: &str,
@@ -291,7 +291,7 @@ impl Cluster {
         }
     }
 
-    /// Waits for so many more updates.
+    /// Waits for this many more updates.
     pub fn more_updates(&mut self, updates: u64, within: Duration) -> LearnerStatus {
         let begin = self.until("an answer", within, |_| true).updates;
         self.until(&format!("{updates} updates after {begin}"), within, |s| {
@@ -307,7 +307,7 @@ impl Cluster {
     }
 }
 
-/// Starts something at one address after another until it could listen there.
+/// Starts a service at one address after another until it can listen there.
 pub fn at_free_address(
     mut start: impl FnMut(&str) -> (Service, &'static str),
 ) -> (String, Service) {

@@ -1,4 +1,4 @@
-//! Texts that people rely on, compared with what they were.
+//! Texts that users rely on, compared with their snapshots.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::process::{Bench, same_as_before};
 use crate::services::Service;
 
-/// Settings of which the print is compared: one of each type.
+/// Settings whose output is compared: one of each type.
 const SHOWN: [&str; 5] = ["dueling", "hidden", "preset", "seed", "start_margin"];
 
-/// Every command and the commands in it: names as typed.
+/// Every command and its sub-commands, as typed.
 fn with_subcommands(help: impl Fn(&str) -> String) -> Vec<(String, String)> {
     let mut waiting = vec![String::new()];
     let mut all = Vec::new();
@@ -64,8 +64,8 @@ fn help_texts_are_as_they_were() {
     }
 }
 
-/// Every key, its default and its description come from `default.toml`; how
-/// they are printed is compared with what it was, for some of them.
+/// Every key, its default and its description come from `default.toml`; the printed form
+/// is compared for some of them.
 #[test]
 fn settings_and_their_schema_are_those_of_the_defaults() {
     let bench = Bench::new();

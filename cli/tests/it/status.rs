@@ -1,4 +1,4 @@
-//! What `landmarl status` and `learner status` print, from statuses that are given.
+//! The output of `landmarl status` and `learner status` for given statuses.
 
 use learner::report::status_text::{as_json, as_text};
 use proto::messages::status::{
@@ -100,7 +100,7 @@ fn healthy() -> LearnerStatus {
     }
 }
 
-/// Two actors are missing, one is lost, one waits; a shard is away.
+/// Two actors are missing, one is lost, one waits; a shard is unreachable.
 fn troubled() -> LearnerStatus {
     let mut s = healthy();
     s.actors.truncate(2);
@@ -123,7 +123,7 @@ fn troubled() -> LearnerStatus {
     s
 }
 
-/// Nobody is there yet.
+/// Nobody has joined yet.
 fn beginning() -> LearnerStatus {
     let mut s = LearnerStatus {
         run_id: "mouse".into(),

@@ -1,4 +1,4 @@
-//! A folder of secrets: it is its owner's alone from its first moment.
+//! A folder of secrets, accessible to its owner only from the moment it exists.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -27,7 +27,7 @@ impl Folder {
         self.0.join(name).exists()
     }
 
-    /// Makes it, for its owner alone.
+    /// Creates the folder, accessible to its owner only.
     pub fn prepare(&self) -> Result<(), Advice> {
         let mut builder = DirBuilder::new();
         builder.recursive(true);
@@ -35,7 +35,7 @@ impl Folder {
         builder
             .create(&self.0)
             .map_err(|e| failed("make", &self.0, &e))?;
-        // A volume may belong to somebody else who lets us write.
+        // A volume may belong to another user and still be writable for us.
         if let Err(e) = close_folder(&self.0) {
             console::note(&format!(
                 "note: {} stays as open as it is: {e}",
@@ -45,7 +45,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes a file that is not there yet.
+    /// Writes a new file; fails if it exists.
     pub fn write(&self, name: &str, text: &str, access: Access) -> Result<(), Advice> {
         let path = self.0.join(name);
         let mut options = OpenOptions::new();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::input::weights::Loaded;
 
 /// The card as Markdown. `from`: what was exported; evaluations and training data
-/// are told where it lies in a run's folder.
+/// are included if it is in a run's folder.
 pub fn card(loaded: &Loaded, from: &Path) -> anyhow::Result<String> {
     let rules = &loaded.rules;
     let run = if from.is_dir() {
@@ -135,7 +135,7 @@ fn training(text: &mut String, loaded: &Loaded, run: Option<&RunFolder>) -> anyh
     Ok(())
 }
 
-/// The newest evaluation of the run that was made with these very weights.
+/// The newest evaluation of the run that used exactly these weights.
 fn evaluations(text: &mut String, run: Option<&RunFolder>, sha256: &str) -> anyhow::Result<()> {
     writeln!(text, "## Errors\n")?;
     let newest = run.and_then(|run| {

@@ -1,4 +1,4 @@
-//! A folder that other programs and people can use: weights, TorchScript, card.
+//! Exports a folder for other programs and people: weights, TorchScript, model card.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub fn run(args: &Args) -> Outcome {
     empty(&args.out)?;
     let files = ["model.safetensors", "model.ts", "README.md"].map(|name| args.out.join(name));
     if let Err(error) = write(&loaded, &args.from, &files) {
-        // Half an export would only be in the way of the next try.
+        // A partial export would block the next attempt.
         for file in &files {
             let _ = fs::remove_file(file);
         }
@@ -59,7 +59,7 @@ fn write(loaded: &Loaded, from: &Path, files: &[PathBuf; 3]) -> anyhow::Result<(
     Ok(())
 }
 
-/// The keys by which landmarl knows what the weights are for.
+/// Metadata keys from which landmarl reads the purpose of the weights.
 fn metadata_of(loaded: &Loaded) -> anyhow::Result<Metadata> {
     use learner::training::trainer::{
         LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY,

@@ -1,4 +1,4 @@
-//! Checkpoints and weights files of a folder, each read whole.
+//! Checkpoints and weights files of a folder; each file is read in full.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::output::failure::{Advice, Exit};
 
-/// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Everything that training goes on from.
+    /// The complete training state.
     Checkpoint,
-    /// A network with its rules.
+    /// A network with its environment rules.
     Weights,
-    /// Neither, or damaged beyond telling.
+    /// Neither, or too damaged to identify.
     Unknown,
 }
 
@@ -34,7 +33,7 @@ impl Kind {
     }
 }
 
-/// One file and what it says.
+/// One file and its metadata.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct File {
     pub path: PathBuf,
@@ -42,16 +41,16 @@ pub struct File {
     pub updates: Option<u64>,
     pub weights_version: Option<u64>,
     pub bytes: u64,
-    /// Of the whole file, hexadecimal.
+    /// Digest of the whole file, hexadecimal.
     pub sha256: String,
-    /// The file holds a digest of itself, which fits.
+    /// The file contains its own digest, and the digest matches.
     pub checked: bool,
     /// Why it cannot be used.
     pub damage: Option<String>,
 }
 
 /// The files of a run (or of the newest run in a folder of runs, or of a plain
-/// folder), the most updates first, then by name.
+/// folder), sorted by updates in descending order, then by name.
 pub fn of_folder(path: &Path) -> anyhow::Result<Vec<File>> {
     let folder = folder_of(path);
     let entries = fs::read_dir(&folder).map_err(|e| {
@@ -83,7 +82,7 @@ fn folder_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Reads one file; what is wrong with it stands in `damage`.
+/// Reads one file and reports any defect in `damage`.
 pub fn read(path: &Path) -> File {
     let mut file = File {
         path: path.to_owned(),
@@ -104,7 +103,7 @@ pub fn read(path: &Path) -> File {
     };
     file.bytes = bytes.len() as u64;
     file.sha256 = hex(&Sha256::digest(&bytes));
-    // Weights files have no record, and no digest inside.
+    // Weights files contain neither a record nor a digest.
     if let Ok(weights) = model::files::weights::from_bytes(&bytes) {
         let number = |key: &str| weights.metadata.get(key).and_then(|v| v.parse().ok());
         file.kind = Kind::Weights;

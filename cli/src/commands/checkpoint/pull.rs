@@ -1,7 +1,7 @@
-//! `landmarl checkpoint pull`: a file of a running learner, whole or not at all.
+//! `landmarl checkpoint pull`: downloads a file from a running learner atomically.
 //!
-//! Bytes are collected in `FILE.part`, beside `FILE.part.sha256`, the digest of
-//! the whole that they belong to: an interrupted pull goes on where it was.
+//! Bytes are collected in `FILE.part`, beside `FILE.part.sha256`, the digest of the
+//! complete file. An interrupted pull resumes from both.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -88,7 +88,7 @@ fn default_name(name: &str) -> Result<String, Advice> {
     })
 }
 
-/// A file on its way.
+/// A download in progress.
 struct Pull {
     address: String,
     security: Security,
@@ -107,11 +107,11 @@ fn beside(target: &Path, suffix: &str) -> PathBuf {
 
 /// How an attempt ended.
 enum Attempt {
-    /// The part is this whole.
+    /// The partial file is complete.
     Complete(Whole),
-    /// The bytes do not have the digest that was announced.
+    /// The digest of the received bytes differs from the announced one.
     Damaged,
-    /// It broke off; whether any byte arrived.
+    /// The stream failed; `progress`: at least one byte arrived.
     Broken { status: Status, progress: bool },
 }
 
@@ -133,7 +133,7 @@ impl Pull {
         })
     }
 
-    /// Pulls, goes on after interruptions, checks, and names the file.
+    /// Pulls, resumes after interruptions, verifies the digest, and renames the file.
     async fn until_whole(&mut self) -> anyhow::Result<Whole> {
         let mut client = learner_client(self.security.connect(&self.address, Role::Learner)?);
         let mut waits = backoff(TRIES).build();
@@ -182,7 +182,7 @@ impl Pull {
         }
     }
 
-    /// What an earlier attempt left, if it asked for the same.
+    /// The partial file of an earlier attempt at the same name.
     fn arrived(&self) -> Option<Part> {
         let text = fs::read_to_string(&self.digest).ok()?;
         let (sha256, name) = text.trim().split_once("  ")?;
@@ -237,7 +237,7 @@ impl Pull {
         format!("cannot write {}", self.part.display())
     }
 
-    /// The part, at the place where this chunk goes.
+    /// Opens the partial file at the offset of this chunk.
     async fn open(&self, first: &Chunk) -> anyhow::Result<Writing> {
         let before = self.arrived();
         let goes_on =
@@ -251,7 +251,7 @@ impl Pull {
         }
         self.bar.set_length(first.whole.bytes);
         self.bar.set_position(first.offset);
-        // What was there before says nothing about today's speed.
+        // Bytes from an earlier attempt must not count towards the transfer rate.
         self.bar.reset_eta();
         if first.offset == 0 {
             if before.is_some_and(|p| p.bytes > 0) {
@@ -260,8 +260,8 @@ impl Pull {
             return self.begin(first.whole);
         }
         let (whole, part) = (first.whole, File::open(&self.part)?);
-        // Hashing what is there takes seconds for a large part; the connection
-        // goes on meanwhile.
+        // Hashing a large partial file takes seconds; the connection must be served
+        // meanwhile.
         let resumed = tokio::task::spawn_blocking(move || Assembly::resume(whole, part)).await?;
         let assembly = resumed.with_context(|| format!("cannot read {}", self.part.display()))?;
         let mut options = File::options();
@@ -270,10 +270,10 @@ impl Pull {
         Ok(Writing { file, assembly })
     }
 
-    /// An empty part, and its digest beside it.
+    /// Creates an empty partial file, and its digest beside it.
     fn begin(&self, whole: Whole) -> anyhow::Result<Writing> {
-        // As sha256sum writes it, with the name that was asked for: `best` may
-        // be another file later.
+        // In the format of sha256sum, with the requested name: `best` may refer to
+        // another file later.
         let line = format!("{}  {}\n", hex(&whole.sha256), self.name);
         fs::write(&self.digest, line)
             .with_context(|| format!("cannot write {}", self.digest.display()))?;
@@ -282,7 +282,7 @@ impl Pull {
         Ok(Writing { file, assembly })
     }
 
-    /// The file is on the disk before its name is.
+    /// Syncs the file to disk before it renames it.
     fn finish(&self) -> anyhow::Result<()> {
         let named = File::options()
             .write(true)
@@ -300,8 +300,8 @@ impl Pull {
     }
 }
 
-/// Whether the same call may succeed a moment later. A connection that breaks
-/// off in the middle of a stream has one of several codes.
+/// Whether the same call may succeed on retry. A connection that breaks in the
+/// middle of a stream reports one of several codes.
 fn may_pass(status: &Status) -> bool {
     is_retryable(status)
         || matches!(
@@ -310,7 +310,7 @@ fn may_pass(status: &Status) -> bool {
         )
 }
 
-/// A part that is being written.
+/// A partial file open for writing.
 struct Writing {
     file: File,
     assembly: Assembly,

@@ -1,4 +1,4 @@
-//! `landmarl checkpoint list --from`: what a running learner has to give.
+//! `landmarl checkpoint list --from`: the files that a running learner offers.
 
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
@@ -18,10 +18,10 @@ use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 use crate::output::table::{Align, Table};
 
-/// New files are read whole for their digest.
+/// The learner reads new files in full to compute their digests.
 const LIST_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Lists them as a table, or as JSON.
+/// Prints the files as a table or as JSON.
 pub fn list(address: &str, security: &Security, json: bool) -> anyhow::Result<()> {
     let list = runtime()?.block_on(ask(address, security))?;
     if json {
@@ -39,7 +39,7 @@ pub fn list(address: &str, security: &Security, json: bool) -> anyhow::Result<()
     Ok(())
 }
 
-/// For calls of one command.
+/// A runtime for the calls of one command.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -47,7 +47,7 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("start the runtime")
 }
 
-/// What certificates and token the configuration names.
+/// The certificates and the token that the configuration names.
 pub fn security(files: &[PathBuf]) -> anyhow::Result<Security> {
     let sources = Sources::from_process(files.to_vec(), Vec::new());
     Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
@@ -61,7 +61,7 @@ async fn ask(address: &str, security: &Security) -> anyhow::Result<CheckpointLis
     Ok(CheckpointList::try_from(reply)?)
 }
 
-/// A learner that gave no answer, for people.
+/// The error message for a failed call to the learner.
 pub fn no_answer(address: &str, status: &Status) -> Advice {
     let why = reason(status);
     match status.code() {

@@ -1,4 +1,4 @@
-//! `landmarl data check`: every problem and everything odd, at once.
+//! `landmarl data check`: reports every problem and every warning in one run.
 
 use std::path::{Path, PathBuf};
 
@@ -17,9 +17,9 @@ use crate::output::failure::Exit;
 ///
 /// Problems keep the data from being used: missing or damaged files, lists of
 /// different length, unknown landmarks, landmarks outside their scan, scans
-/// listed twice, mixed spacings. Doubts are what could be used and is hardly
-/// meant: landmarks in the background, exchanged sides, swapped axes, a
-/// landmark far from where the other scans have it. Exit code 4 with either.
+/// listed twice, mixed spacings. Warnings mark data that can be used but is
+/// probably wrong: landmarks in the background, exchanged sides, swapped axes,
+/// a landmark far from where the other scans have it. Exit code 4 with either.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -39,13 +39,14 @@ Examples:
   landmarl data check images.txt --landmarks-files landmarks.txt --landmarks AC,PC
   landmarl data check --config configs/mouse-small.toml --json";
 
-/// What is printed as JSON.
+/// The JSON output.
 #[derive(Debug, Serialize)]
 struct Report {
     scans: usize,
     landmarks: Vec<String>,
     problems: Vec<String>,
-    doubts: Vec<String>,
+    #[serde(rename = "doubts")]
+    warnings: Vec<String>,
     sheets: Vec<PathBuf>,
 }
 
@@ -59,32 +60,35 @@ pub fn run(args: &Args) -> Outcome {
         scans: survey.dataset.scans.len(),
         landmarks: survey.dataset.landmark_names.clone(),
         problems: survey.problems.iter().map(ToString::to_string).collect(),
-        doubts: survey.doubts.iter().map(ToString::to_string).collect(),
+        warnings: survey.doubts.iter().map(ToString::to_string).collect(),
         sheets,
     };
     if args.json {
         console::data(&(serde_json::to_string_pretty(&report)? + "\n"))?;
     } else {
-        console::data(&told(&report))?;
+        console::data(&as_text(&report))?;
     }
-    let fine = report.problems.is_empty() && report.doubts.is_empty();
+    let fine = report.problems.is_empty() && report.warnings.is_empty();
     Ok(if fine { Exit::Done } else { Exit::Data })
 }
 
-fn told(report: &Report) -> String {
+fn as_text(report: &Report) -> String {
     let mut text = String::new();
-    for (title, lines) in [("problems", &report.problems), ("doubts", &report.doubts)] {
+    for (title, lines) in [
+        ("problems", &report.problems),
+        ("warnings", &report.warnings),
+    ] {
         if !lines.is_empty() {
             text += &format!("{title}:\n");
             text.extend(lines.iter().map(|line| format!("  {line}\n")));
         }
     }
     text += &format!(
-        "{} scans read, {} landmarks each: {} problems, {} doubts\n",
+        "{} scans read, {} landmarks each: {} problems, {} warnings\n",
         report.scans,
         report.landmarks.len(),
         report.problems.len(),
-        report.doubts.len()
+        report.warnings.len()
     );
     for sheet in &report.sheets {
         text += &format!("look at {}\n", sheet.display());
@@ -92,14 +96,14 @@ fn told(report: &Report) -> String {
     text
 }
 
-/// Draws all scans that could be read, those with doubts first.
+/// Draws all scans that could be read, those with warnings first.
 fn draw(survey: &Survey, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make {} for contact sheets", folder.display()))?;
     let dataset = &survey.dataset;
     let flagged = |number: usize| {
         let source = &dataset.sources[number];
-        survey.doubts.iter().any(|doubt| doubt.scan == *source)
+        survey.doubts.iter().any(|warning| warning.scan == *source)
     };
     let mut order: Vec<usize> = (0..dataset.scans.len()).collect();
     order.sort_by_key(|&n| (!flagged(n), &dataset.scans[n].name));

@@ -1,4 +1,4 @@
-//! `landmarl data split`: who is trained on, who chooses, who is kept for the end.
+//! `landmarl data split`: divides scans into training, validation and test.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
             .or_default()
             .push(number);
     }
-    // By name, not by place: the same wherever the files lie.
+    // By name, not by path: the result is the same wherever the files are.
     let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
     groups.shuffle(&mut ChaCha8Rng::seed_from_u64(args.seed));
     #[expect(
@@ -157,7 +157,7 @@ fn group(image: &Path, until: Option<char>) -> String {
     let name = image.file_name().unwrap_or_default().to_string_lossy();
     let whole = || image.display().to_string();
     let Some(until) = until else {
-        // Names may repeat in other folders; the last two parts rarely do.
+        // Names may repeat in other folders; the last two path components rarely do.
         let folder = image.parent().and_then(Path::file_name).unwrap_or_default();
         return format!("{name}\n{}\n{}", folder.to_string_lossy(), whole());
     };
@@ -187,7 +187,7 @@ fn manifest(
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
-/// Relative to the manifest's folder where it lies below, else absolute.
+/// Relative to the manifest's folder if the path is below it, else absolute.
 fn shown(path: &Path, folder: &Path) -> anyhow::Result<String> {
     let here = std::env::current_dir()?;
     let (path, folder) = (here.join(path), here.join(folder));

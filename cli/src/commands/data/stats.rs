@@ -1,4 +1,4 @@
-//! `landmarl data stats`: what is in a data set, and how hard it is to beat.
+//! `landmarl data stats`: describes a data set and its mean-position baseline.
 
 use std::sync::Arc;
 
@@ -44,13 +44,13 @@ struct Stats {
 #[derive(Debug, Serialize)]
 struct LandmarkStats {
     name: String,
-    /// Scans that have it.
+    /// Number of scans with this landmark.
     known: usize,
     missing: usize,
     mean_ras_mm: Option<[f64; 3]>,
-    /// Standard deviation per axis, RAS mm, over scans; needs two.
+    /// Standard deviation per axis, RAS mm, over scans; needs at least two.
     std_ras_mm: Option<[f64; 3]>,
-    /// Mean distance to the mean of the others; needs two.
+    /// Mean distance to the mean of all other scans; needs at least two.
     constant_guess_mm: Option<f64>,
 }
 
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Outcome {
     if args.json {
         console::data(&(serde_json::to_string_pretty(&stats)? + "\n"))?;
     } else {
-        console::data(&stats.told())?;
+        console::data(&stats.as_text())?;
     }
     Ok(Exit::Done)
 }
@@ -87,7 +87,7 @@ impl Stats {
         }
     }
 
-    fn told(&self) -> String {
+    fn as_text(&self) -> String {
         let mut table = Table::new(&[
             ("landmark", Align::Left),
             ("known", Align::Right),
@@ -130,7 +130,7 @@ fn landmark(
     });
     let places: Vec<[f64; 3]> = places.collect();
     let n = places.len() as f64;
-    // The mean of all others is farther off by n / (n − 1).
+    // The distance to the mean of all others is larger by a factor of n / (n − 1).
     let guess = |mean: [f64; 3]| {
         let distance = |p: &[f64; 3]| (0..3).map(|i| (p[i] - mean[i]).powi(2)).sum::<f64>().sqrt();
         places.iter().map(distance).sum::<f64>() / n * (n / (n - 1.0))

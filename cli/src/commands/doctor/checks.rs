@@ -1,4 +1,4 @@
-//! The single checks.
+//! The individual checks.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use common::imaging::landmark_file::LandmarkFile;
 
 use super::Check;
 
-/// What this build was made for: tch 0.24 belongs to libtorch 2.11.
+/// The version that this build requires: tch 0.24 binds libtorch 2.11.
 const LIBTORCH_VERSION: &str = "2.11";
 const VERSION_HEADER: &str = "include/torch/headeronly/version.h";
 const GIB: u64 = 1 << 30;
 
 pub fn libtorch() -> Check {
     let name = "libtorch";
-    // Any tensor makes sure that the library is loaded and works.
+    // Creating a tensor proves that the library is loaded and works.
     if tch::Tensor::f_from_slice(&[1.0_f32, 2.0])
         .map(|t| t.numel())
         .ok()
@@ -60,7 +60,7 @@ pub fn libtorch() -> Check {
     }
 }
 
-/// The folder that the loader took libtorch from.
+/// The folder from which the loader loaded libtorch.
 fn loaded_from() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let mut paths = maps
@@ -149,7 +149,7 @@ pub fn disk(name: &'static str, folder: &Path) -> Check {
     }
 }
 
-/// Where preprocessed volumes are kept.
+/// The cache folder for preprocessed volumes.
 pub fn cache_folder(config: &Config) -> PathBuf {
     if !config.data.cache.is_empty() {
         return PathBuf::from(&config.data.cache);

@@ -4,9 +4,9 @@ use common::run::cpu::{self, Extensions};
 
 use super::Check;
 
-/// Limits libtorch's own kernels; read when libtorch starts.
+/// Limits libtorch's own kernels; libtorch reads it at startup.
 const ATEN: &str = "ATEN_CPU_CAPABILITY";
-/// Limits oneDNN, which computes libtorch's convolutions.
+/// Limits oneDNN, which executes libtorch's convolutions.
 const ONEDNN: &str = "ONEDNN_MAX_CPU_ISA";
 
 pub fn check() -> Check {

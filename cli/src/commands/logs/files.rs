@@ -1,8 +1,8 @@
-//! The log files of a folder: found, read in time order, followed.
+//! Finds, merges and follows the log files of a folder.
 //!
-//! A *chain* is the file of one process and those that it was rotated into. It
-//! is opened from the newest to the oldest and each file once, whatever is
-//! renamed meanwhile: so a rotation loses and repeats nothing.
+//! A *chain* is the file of one process with its rotated predecessors. Files are opened from
+//! the newest to the oldest, each once, even if files are renamed meanwhile: a rotation
+//! neither loses nor repeats lines.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use common::run::telemetry::numbered;
 use super::filter::Filter;
 use super::line::Line;
 
-/// Rotated files that are looked for, more than landmarl keeps.
+/// The most rotated files that are looked for; more than landmarl keeps.
 const ROTATED_MAX: usize = 32;
 
 type Identity = (u64, u64);
@@ -25,7 +25,7 @@ type Identity = (u64, u64);
 struct Open {
     identity: Identity,
     file: BufReader<File>,
-    /// The beginning of a line whose end is not written yet.
+    /// The beginning of a line that is not complete yet.
     begun: Vec<u8>,
 }
 
@@ -34,11 +34,11 @@ struct Open {
 struct Chain {
     path: PathBuf,
     open: VecDeque<Open>,
-    /// The newest file that was ever opened.
+    /// The newest file opened so far.
     newest: Option<Identity>,
-    /// What comes next, where lines are merged.
+    /// The next line to merge.
     next: Option<Line>,
-    /// Nothing more is there in this turn.
+    /// No more lines are available in this pass.
     dry: bool,
 }
 
@@ -48,7 +48,7 @@ pub struct Files {
     folder: PathBuf,
     chains: BTreeMap<PathBuf, Chain>,
     since: Option<u64>,
-    /// Lines that were no lines.
+    /// Number of lines that could not be parsed.
     pub damaged: u64,
 }
 
@@ -68,7 +68,7 @@ impl Files {
         self.chains.is_empty()
     }
 
-    /// Finds files that are new, and rotations.
+    /// Looks for new files and rotations.
     pub fn look(&mut self) -> io::Result<()> {
         for path in log_files(&self.folder)? {
             let chain = self.chains.entry(path.clone()).or_insert_with(|| Chain {
@@ -83,7 +83,7 @@ impl Files {
         Ok(())
     }
 
-    /// The wanted lines that are there, in the order of their times.
+    /// Passes the available lines that match the filter to `take`, in chronological order.
     pub fn merged(
         &mut self,
         filter: &Filter,
@@ -112,7 +112,7 @@ impl Files {
         }
     }
 
-    /// The end of a line that never came: no more is expected.
+    /// Counts incomplete lines as damaged: no more data is expected.
     pub fn finish(&mut self) {
         for open in self.chains.values_mut().flat_map(|c| &mut c.open) {
             self.damaged += u64::from(!open.begun.is_empty());
@@ -121,7 +121,7 @@ impl Files {
     }
 }
 
-/// The files that processes write to, whether or not they were rotated just now.
+/// The paths that processes write to, even if a file was just rotated away.
 fn log_files(folder: &Path) -> io::Result<HashSet<PathBuf>> {
     let mut found = HashSet::new();
     for entry in fs::read_dir(folder)? {
@@ -144,7 +144,7 @@ pub fn has_logs(folder: &Path) -> bool {
 }
 
 impl Chain {
-    /// Opens the files that are newer than what was opened before.
+    /// Opens the files that are newer than those opened before.
     fn extend(&mut self, since: Option<u64>) -> io::Result<()> {
         let mut known: HashSet<Identity> = self.open.iter().map(|o| o.identity).collect();
         known.extend(self.newest);
@@ -157,7 +157,7 @@ impl Chain {
             };
             let file = match File::open(&path) {
                 Ok(file) => file,
-                // In the middle of a rotation the first may be missing.
+                // During a rotation the first file may be missing.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && number == 0 => continue,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => break,
                 Err(e) => return Err(e),
@@ -167,7 +167,7 @@ impl Chain {
             if known.contains(&identity) {
                 break;
             }
-            // Renamed while we looked.
+            // Renamed between the listing and the opening.
             if new.iter().any(|open| open.identity == identity) {
                 continue;
             }
@@ -187,7 +187,7 @@ impl Chain {
         Ok(())
     }
 
-    /// The next line that is wanted, as far as it is written.
+    /// The next complete line that matches the filter.
     fn wanted(&mut self, filter: &Filter, damaged: &mut u64) -> io::Result<Option<Line>> {
         loop {
             let last = self.open.len() == 1;
@@ -214,11 +214,11 @@ impl Chain {
     }
 }
 
-/// Whether nothing was written to a file after `since`.
+/// Whether the file's last modification was before `since`.
 fn is_older(metadata: &fs::Metadata, since: Option<u64>) -> bool {
     let written = metadata.modified().ok();
     let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    // A minute for clocks that differ between hosts.
+    // One minute of tolerance: the clocks of hosts differ.
     since
         .zip(written)
         .is_some_and(|(since, at)| at + Duration::from_secs(60) < Duration::from_nanos(since))

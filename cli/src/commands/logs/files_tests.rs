@@ -1,4 +1,4 @@
-//! Merging, damage, and rotation while somebody reads.
+//! Merging, damaged lines, and rotation while a reader is active.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -71,7 +71,7 @@ fn rotations_between_two_looks_lose_and_repeat_nothing() {
     let mut got = read(&mut files);
     for round in 1..=12_u64 {
         append(&path, &text(round, &format!("{round}a")));
-        // Up to three rotations from one look to the next.
+        // Up to three rotations between two reads.
         for turn in 0..round % 4 {
             for number in (1..5).rev() {
                 let _ = fs::rename(numbered(&path, number), numbered(&path, number + 1));

@@ -1,4 +1,4 @@
-//! Which lines somebody wants to see.
+//! The conditions that select log lines.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,21 +7,21 @@ use regex::Regex;
 
 use super::line::{Level, Line};
 
-/// What a line must have; empty lists let everything through.
+/// Conditions on a line; an empty list matches every line.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// Beginnings of services' names.
+    /// Prefixes of service names.
     pub services: Vec<String>,
     /// Instances, or numbers of actors and shards.
     pub instances: Vec<String>,
     pub run: Option<String>,
     /// At least this level.
     pub level: Option<Level>,
-    /// Over message and fields.
+    /// Applied to message and fields.
     pub grep: Option<Regex>,
-    /// From then on (nanoseconds since 1970).
+    /// Inclusive lower bound, nanoseconds since 1970.
     pub since: Option<u64>,
-    /// Before then.
+    /// Exclusive upper bound, nanoseconds since 1970.
     pub until: Option<u64>,
 }
 
@@ -40,8 +40,8 @@ impl Filter {
     }
 }
 
-/// Whether a line comes from this instance or speaks of the actor or the shard
-/// of this number.
+/// Whether a line comes from this instance, or concerns the actor or shard with
+/// this number.
 fn is_of(line: &Line, name: &str) -> bool {
     let number = name.parse().ok();
     line.instance == name
@@ -97,7 +97,7 @@ mod tests {
         Line::parse(&raw).unwrap()
     }
 
-    /// A change of the filter that wants everything, and what comes of it.
+    /// A change to the filter that matches everything, and the expected result.
     type Case<'a> = (&'a dyn Fn(&mut Filter), bool);
 
     #[test]

@@ -1,11 +1,11 @@
-//! One line of a log.
+//! One log line.
 
 use std::fmt::Write as _;
 
 use common::run::run_folder::unix_nanos;
 use serde_json::{Map, Value};
 
-/// How serious a line is; the later, the more.
+/// Severity, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Level {
     Trace,
@@ -41,31 +41,31 @@ impl Level {
     }
 }
 
-/// What a service logged.
+/// A parsed log line of a service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     /// Nanoseconds since 1970.
     pub nanos: u64,
-    /// The time as it stands in the line.
+    /// The time as written in the line.
     pub time: String,
     pub level: Level,
     pub service: String,
     pub instance: String,
     pub run: String,
     pub message: String,
-    /// Everything else, the spans' fields last.
+    /// All other fields; those of spans are last.
     pub fields: Vec<(String, Value)>,
-    /// As it was written.
+    /// The unparsed line.
     pub raw: String,
 }
 
-/// Keys that have a place of their own.
+/// Keys that are not part of [`Line::fields`].
 const KNOWN: [&str; 7] = [
     "time", "level", "target", "service", "instance", "run", "message",
 ];
 
 impl Line {
-    /// `None` for what is no line of ours, as one that was cut off.
+    /// `None` if the text is not a log line of landmarl, or is truncated.
     pub fn parse(raw: &str) -> Option<Self> {
         let raw = raw.trim();
         let mut all: Map<String, Value> = serde_json::from_str(raw).ok()?;
@@ -106,11 +106,11 @@ impl Line {
         })
     }
 
-    /// Message and fields, as `--grep` looks through them.
+    /// Message and fields as one text, for `--grep`.
     pub fn words(&self) -> String {
         let mut words = self.message.clone();
         for (key, value) in &self.fields {
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(words, " {key}={}", shown(value));
         }
         words
@@ -123,7 +123,7 @@ impl Line {
     }
 }
 
-/// Text without quotes, everything else as JSON.
+/// Strings without quotes, all other values as JSON.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,11 +1,9 @@
-//! The same from Loki, over its HTTP API (`/loki/api/v1/query_range`).
+//! Log lines from Loki, over its HTTP API (`/loki/api/v1/query_range`).
 //!
-//! Loki is asked by labels (service, level, run) and time; everything else is
-//! decided here, by the same [`Filter`] as for files. Pages are asked for by
-//! the time of their last line, which comes again in the next and is left out
-//! there. To follow, the newest lines are asked for again and again: Loki's
-//! own tail is a WebSocket, and a second's delay is worth less than another
-//! protocol.
+//! The query selects by labels (service, level, run) and time; all other conditions are applied
+//! here, by the same [`Filter`] as for files. Each page starts at the time of the previous
+//! page's last line; repeated lines are dropped. To follow, the newest lines are polled: Loki's
+//! own tail is a WebSocket, and saving a second of delay is not worth another protocol.
 
 use std::collections::VecDeque;
 use std::collections::{HashMap, HashSet};
@@ -23,27 +21,27 @@ use crate::output::failure::{Advice, Exit};
 
 /// Lines per page; Loki's default limit is 5000.
 const PAGE: usize = 1000;
-/// The largest page that Loki gives unless configured otherwise.
+/// The largest page that Loki returns by default.
 const PAGE_MAX: usize = 5000;
-/// An answer larger than this is not taken.
+/// Larger responses are rejected.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Lines may reach Loki so much later than others that were logged after them.
+/// The largest delay with which a line may reach Loki, in nanoseconds.
 const LATE: u64 = 10_000_000_000;
-/// When to forget lines that are too old to come again.
+/// Above this number of remembered lines, lines too old to be repeated are dropped.
 const REMEMBERED: usize = 100_000;
 
-/// Where Loki is, and how it is asked.
+/// A client of Loki.
 #[derive(Debug)]
 pub struct Loki {
     agent: ureq::Agent,
     address: String,
-    /// LogQL: the selector, and what the person adds.
+    /// LogQL: the selector and the user's addition.
     query: String,
     headers: Vec<(String, String)>,
 }
 
-/// One answer of `query_range`.
+/// A response of `query_range`.
 #[derive(Debug, Deserialize)]
 struct Answer {
     data: Data,
@@ -57,21 +55,21 @@ struct Data {
 #[derive(Debug, Deserialize)]
 struct Stream {
     stream: HashMap<String, String>,
-    /// Time in nanoseconds and text; sometimes a third thing, which is not ours.
+    /// Time in nanoseconds, text, and sometimes a third element, which is ignored.
     values: Vec<Vec<serde_json::Value>>,
 }
 
-/// A line as Loki keeps it.
+/// A line as stored by Loki.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Entry {
     nanos: u64,
     text: String,
 }
 
-/// What Loki knows about a line.
+/// The labels that Loki stores with a line.
 type Labels = Arc<HashMap<String, String>>;
 
-/// Which end of the time comes first.
+/// Order of the lines in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Forward,
@@ -79,7 +77,7 @@ enum Direction {
 }
 
 impl Loki {
-    /// Asks at `url` for lines that `filter` may want.
+    /// A client of Loki at `url` for lines that `filter` may match.
     pub fn new(
         url: &str,
         filter: &Filter,
@@ -107,8 +105,8 @@ impl Loki {
         })
     }
 
-    /// Lines from `since` on and before `until`, the oldest first. Ends early
-    /// when `take` says that it has enough.
+    /// Lines from `since` (inclusive) to `until` (exclusive), the oldest first. Stops
+    /// early when `take` reports that it has enough.
     pub fn lines(
         &self,
         filter: &Filter,
@@ -152,7 +150,7 @@ impl Loki {
         mut take: impl FnMut(Line) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let mut limit = PAGE;
-        // Those of the moment that the page before ended with.
+        // Lines with the time at which the previous page ended.
         let mut seen: HashSet<Entry> = HashSet::new();
         while since < until {
             let (entries, labels) = self.page(direction, since, until, limit)?;
@@ -175,7 +173,7 @@ impl Loki {
             }
             seen = entries.into_iter().filter(|e| e.nanos == last).collect();
             if new == 0 && limit >= PAGE_MAX {
-                // More lines of one nanosecond than Loki gives at once.
+                // More lines share one nanosecond than Loki returns at once.
                 seen.clear();
                 match direction {
                     Direction::Forward => since = last + 1,
@@ -193,7 +191,7 @@ impl Loki {
         Ok(())
     }
 
-    /// One page, in the order of `direction`, and each line's labels.
+    /// One page in the order of `direction`, with the labels of each line.
     fn page(
         &self,
         direction: Direction,
@@ -242,7 +240,7 @@ impl Loki {
                 }
             }
         }
-        // Lines of one moment stay as Loki has them.
+        // The sort is stable: lines with the same time keep Loki's order.
         all.sort_by(|(a, _), (b, _)| match direction {
             Direction::Forward => a.nanos.cmp(&b.nanos),
             Direction::Backward => b.nanos.cmp(&a.nanos),
@@ -269,7 +267,7 @@ impl Loki {
     }
 }
 
-/// What was shown lately, so that lines that come late are shown and none twice.
+/// Recently printed lines: late lines are printed, and none is printed twice.
 #[derive(Debug, Default)]
 pub struct Lately {
     shown: HashSet<Entry>,
@@ -277,7 +275,7 @@ pub struct Lately {
 }
 
 impl Lately {
-    /// Whether this line was not shown before.
+    /// Whether this line has not been printed yet.
     pub fn is_new(&mut self, line: &Line) -> bool {
         if self.shown.len() >= REMEMBERED {
             self.again_from(0);
@@ -289,7 +287,7 @@ impl Lately {
         })
     }
 
-    /// From when on to ask again; forgets what is older.
+    /// The start of the next query; forgets older lines.
     pub fn again_from(&mut self, at_least: u64) -> u64 {
         let from = self.newest.saturating_sub(LATE).max(at_least);
         self.shown.retain(|entry| entry.nanos >= from);
@@ -297,7 +295,7 @@ impl Lately {
     }
 }
 
-/// The labels that are sure to select what `filter` wants.
+/// A label selector that includes everything that `filter` matches.
 fn selector(filter: &Filter) -> String {
     let mut matchers = Vec::new();
     let escaped: Vec<String> = filter.services.iter().map(|s| regex::escape(s)).collect();
@@ -318,12 +316,12 @@ fn selector(filter: &Filter) -> String {
     format!("{{{}}}", matchers.join(", "))
 }
 
-/// A string of LogQL, which is one of Go.
+/// A LogQL string literal, which has the syntax of a Go string.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// What is no line of ours is shown with what Loki knows about it.
+/// Builds a line from Loki's labels if the text is not a log line of landmarl.
 fn line(entry: &Entry, labels: &HashMap<String, String>) -> Line {
     let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
     if let Some(mut line) = Line::parse(&entry.text) {

@@ -1,11 +1,10 @@
-//! A line for people.
+//! Formats a log line for people.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use super::line::{Level, Line, shown};
 
-/// How lines are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// As they were written.
@@ -25,7 +24,7 @@ impl Look {
         }
     }
 
-    /// With a newline at its end.
+    /// Ends with a newline.
     pub fn render(self, line: &Line) -> String {
         match self {
             Self::Json => format!("{}\n", line.raw),
@@ -34,7 +33,7 @@ impl Look {
     }
 }
 
-/// Prints lines; false once nobody reads them any more.
+/// Prints lines; returns false once standard output has no reader.
 pub fn print(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -79,7 +78,7 @@ fn text(line: &Line, paint: &Paint) -> String {
     );
     for (key, value) in &line.fields {
         let key = paint.with("2", &format!("{}=", harmless(key)));
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, " {key}{}", harmless(&shown(value)));
     }
     text.push('\n');
@@ -94,7 +93,7 @@ fn clock(time: &str) -> String {
     format!("{}.{:0<3.3}", harmless(&whole), fraction)
 }
 
-/// Text of a log must not move the cursor or start a line of its own.
+/// Escapes control characters: logged text must not move the cursor or start a new line.
 fn harmless(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {

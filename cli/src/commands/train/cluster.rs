@@ -1,5 +1,5 @@
-//! Shards, learner, actors and evaluator side by side, until the learner is
-//! done or somebody presses Ctrl-C.
+//! Runs shards, learner, actors and evaluator in one process until the learner is
+//! done or the user presses Ctrl-C.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -31,10 +31,10 @@ use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long the learner may take for a checkpoint after something else failed.
+/// The time that the learner has to save a checkpoint after another task failed.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
 
-/// How a training ended.
+/// The result of a training.
 #[derive(Debug)]
 pub struct Ended {
     pub updates: u64,
@@ -43,12 +43,12 @@ pub struct Ended {
     pub validation_mm: Option<(f64, f64)>,
     /// The mean-position baseline on the validation scans.
     pub baseline_mm: Option<f64>,
-    /// What to evaluate next.
+    /// The weights file to evaluate next.
     pub weights: PathBuf,
 }
 
 impl Ended {
-    /// Names the best weights of the run where there are some, else the last ones.
+    /// Names the best weights of the run if there are any, else the last ones.
     pub fn new(
         (updates, interrupted): (u64, bool),
         (best, last): (Option<Evaluation>, Option<Evaluation>),
@@ -67,7 +67,7 @@ impl Ended {
     }
 }
 
-/// Runs everything on its own runtime.
+/// Runs the cluster on its own runtime.
 pub fn train(plan: Plan, log: &Control) -> anyhow::Result<Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -81,7 +81,7 @@ pub fn train(plan: Plan, log: &Control) -> anyhow::Result<Ended> {
     }))
 }
 
-/// Everything that runs.
+/// The running tasks and their stop signals.
 struct Cluster {
     learner: JoinHandle<Result<LearnerSummary, LearnerError>>,
     shards: JoinSet<anyhow::Result<()>>,
@@ -90,12 +90,11 @@ struct Cluster {
     progress: watch::Receiver<Progress>,
     errors: watch::Receiver<Option<(f64, f64)>>,
     stop_learner: watch::Sender<bool>,
-    /// Actors and evaluator.
+    /// Stops actors and evaluator.
     stop_members: watch::Sender<bool>,
     stop_shards: watch::Sender<bool>,
 }
 
-/// The learner of this process, with the shards at these addresses.
 fn learner_setup(
     plan: &Plan,
     shards: Vec<String>,
@@ -110,7 +109,6 @@ fn learner_setup(
     }
 }
 
-/// An actor of this process.
 fn actor_setup(plan: &Plan, learner: &str, counters: &Arc<Counters>) -> ActorSetup {
     ActorSetup {
         config: Arc::clone(&plan.run.config),
@@ -122,7 +120,6 @@ fn actor_setup(plan: &Plan, learner: &str, counters: &Arc<Counters>) -> ActorSet
     }
 }
 
-/// The evaluator of this process.
 fn evaluator_setup(
     plan: &Plan,
     learner: &str,
@@ -141,12 +138,12 @@ fn evaluator_setup(
     }
 }
 
-/// Serves metrics, health and the log level, where the configuration says so.
+/// Serves metrics, health and the log level if the configuration enables it.
 async fn observe(plan: &Plan, log: &Control, metrics: Metrics) -> anyhow::Result<Option<Serving>> {
     let config = &plan.run.config;
     let insecure = config.cluster.insecure;
-    // The configuration's certificates are those of a cluster's processes; here
-    // only HTTP can be reached from outside.
+    // The configured certificates are for the processes of a cluster; here only HTTP
+    // is reachable from outside.
     let security = Security::from_config(&config.cluster)?;
     let listener = http::bind(&config.http.listen, &security, insecure).await?;
     let process = Process::new("landmarl", Some(log.clone()));
@@ -169,7 +166,7 @@ async fn run(plan: Plan, metrics: &Metrics) -> anyhow::Result<Ended> {
     let (summary, interrupted) = match outcome {
         Ok(ended) => ended,
         Err(error) => {
-            // What went wrong is known; the learner may still save its state.
+            // The cause is known; the learner may still save its state.
             if !cluster.learner.is_finished() {
                 let _ = tokio::time::timeout(LAST_CHECKPOINT, &mut cluster.learner).await;
             }
@@ -189,7 +186,7 @@ async fn run(plan: Plan, metrics: &Metrics) -> anyhow::Result<Ended> {
     ))
 }
 
-/// Ends when the sender says so, or is gone.
+/// Resolves when the sender sends true or is dropped.
 async fn stopped(mut signal: watch::Receiver<bool>) {
     let _ = signal.wait_for(|stop| *stop).await;
 }
@@ -238,8 +235,8 @@ impl Cluster {
         })
     }
 
-    /// Shows how it goes until the learner is done; the flag says whether
-    /// somebody interrupted it.
+    /// Shows the progress until the learner is done; the flag is true if the user
+    /// interrupted the training.
     async fn watch(
         &mut self,
         display: &mut Display,
@@ -291,7 +288,7 @@ impl Cluster {
         }
     }
 
-    /// After the learner, everything else stops.
+    /// Stops everything else after the learner has ended.
     async fn finish(mut self) {
         drain(&mut self.evaluators).await;
         drain(&mut self.actors).await;
@@ -300,7 +297,7 @@ impl Cluster {
     }
 }
 
-/// Waits for tasks whose results matter no more.
+/// Waits for tasks whose results no longer matter.
 async fn drain(tasks: &mut JoinSet<anyhow::Result<()>>) {
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended.context("a task of the cluster").and_then(|r| r) {
@@ -328,7 +325,7 @@ async fn evaluate(
     Ok(())
 }
 
-/// Ctrl-C, and what `docker stop` sends.
+/// SIGINT (Ctrl-C) and SIGTERM (`docker stop`).
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
@@ -351,13 +348,13 @@ impl Signals {
         }
     }
 
-    /// The second one does not wait for anything.
+    /// Exits the process at the next signal.
     fn exit_at_next(&self) {
         let again = Self::listen();
         tokio::spawn(async move {
             if let Ok(mut signals) = again {
                 signals.next().await;
-                // Whoever presses Ctrl-C twice wants no more waiting.
+                // A second Ctrl-C means: do not wait any longer.
                 std::process::exit(Exit::Interrupted as i32);
             }
         });

@@ -1,5 +1,4 @@
-//! What a person sees while training goes on: one bar on a terminal, a line
-//! every ten seconds elsewhere.
+//! Progress of the training: a bar on a terminal, otherwise a line every ten seconds.
 
 use std::time::{Duration, Instant};
 
@@ -8,19 +7,18 @@ use learner::Progress;
 
 use crate::output::console;
 
-/// Between lines where there is no terminal.
+/// Interval between lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// The state of the training at one moment.
+/// The state of the training at one point in time.
 #[derive(Debug, Clone, Default)]
 pub struct Moment {
     pub progress: Progress,
     /// Best and last mean error on the validation scans.
     pub validation_mm: Option<(f64, f64)>,
-    /// What the training waits for instead of updating.
+    /// Why no update is possible now.
     pub waiting: Option<String>,
 }
 
-/// Shows moments.
 #[derive(Debug)]
 pub struct Display {
     bar: Option<ProgressBar>,
@@ -36,7 +34,7 @@ impl Display {
         }
     }
 
-    /// Shows `moment`, if it is time to.
+    /// Shows `moment` if the interval has passed.
     pub fn show(&mut self, now: Instant, moment: &Moment) {
         let (done, total) = (moment.progress.train.updates, moment.progress.updates_total);
         if let Some(bar) = &self.bar {

@@ -1,5 +1,5 @@
 //! `landmarl train --lockstep`: the same training on one thread, step by step.
-//! Stopped at any moment and resumed, it gives the bits of one never stopped.
+//! A run that is stopped and resumed is bit-identical to an uninterrupted one.
 
 mod machine;
 #[cfg(test)]
@@ -38,7 +38,7 @@ use machine::{Machine, Turn};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const RECORD_EVERY: Duration = Duration::from_secs(5);
 
-/// Settings that mean something else in lockstep, or nothing.
+/// Adjusts or refuses settings with a different meaning, or none, in lockstep.
 pub fn settle(config: &mut Config) -> Result<(), Advice> {
     let refuse = |key: &str, why: &str| {
         let message = format!("config key \"{key}\": {why}");
@@ -52,14 +52,14 @@ pub fn settle(config: &mut Config) -> Result<(), Advice> {
     if !l.devices.is_empty() {
         return refuse("learner.devices", "lockstep trains on one CPU alone");
     }
-    // As many as the machine has would be other bits on another machine.
+    // The machine's number of threads would give different bits on another machine.
     l.threads = l.threads.max(1);
     l.device = "cpu".to_owned();
     l.precision = Precision::F32;
     Ok(())
 }
 
-/// Trains until a limit is reached or a signal comes.
+/// Trains until a limit is reached or a signal arrives.
 pub fn train(plan: Plan) -> anyhow::Result<Ended> {
     let stop = stop_flag()?;
     model::device::set_threads(1);
@@ -68,7 +68,7 @@ pub fn train(plan: Plan) -> anyhow::Result<Ended> {
     run.finish(interrupted)
 }
 
-/// Set by Ctrl-C and SIGTERM; a second one ends the process.
+/// A flag set by SIGINT and SIGTERM; a second signal ends the process.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -146,9 +146,9 @@ impl Run {
         })
     }
 
-    /// Turn after turn; whether somebody interrupted it.
+    /// Runs turn after turn; returns true if the user interrupted it.
     fn until(&mut self, stop: &AtomicBool) -> anyhow::Result<bool> {
-        // A run that was killed while it validated went on from the checkpoint before that.
+        // A run killed during validation resumed from the checkpoint before that validation.
         self.validate_if_due()?;
         loop {
             let (updates, episodes) = (self.stats.updates, self.machine.counts.episodes);
@@ -173,7 +173,7 @@ impl Run {
     fn learned(&mut self) -> anyhow::Result<()> {
         let every = self.plan.run.config.checkpoint.period;
         if self.stats.updates.is_multiple_of(every) {
-            // Training goes on without it; the folder counts and logs failures.
+            // Training continues after a failure; the checkpoint folder counts and logs it.
             self.save()?;
         }
         self.validate_if_due()
@@ -195,7 +195,7 @@ impl Run {
         Ok(saved)
     }
 
-    /// Evaluates the present weights, unless an earlier process has.
+    /// Evaluates the current weights, unless an earlier process has.
     fn validate(&mut self) -> anyhow::Result<()> {
         let (version, updates) = (self.machine.counts.weights_version, self.stats.updates);
         let last = self.evaluations.last();
@@ -296,7 +296,7 @@ impl Run {
     }
 }
 
-/// What evaluates the run's weights, where there are validation scans.
+/// The evaluator of the run's weights, if there are validation scans.
 fn validator(plan: &Plan) -> anyhow::Result<Option<Validator>> {
     if plan.validation.is_empty() {
         return Ok(None);

@@ -107,14 +107,14 @@ Examples:
   landmarl train --resume";
 
 impl Args {
-    /// The configuration, and the run folder to continue if that is asked for.
+    /// The configuration, and the run folder to resume if requested.
     pub fn settle(&self) -> anyhow::Result<(Config, Option<RunFolder>)> {
         let Some(asked) = &self.resume else {
             return Ok((self.config.load(self.settings())?, None));
         };
         let folder = match asked {
             Some(run) if run.join("run.json").is_file() => RunFolder::open(run)?,
-            // A name is looked for where runs are made; so is the newest one.
+            // A name, or the newest run, is looked up in the folder of runs.
             other => {
                 let dir = self.config.load(self.settings())?.run.dir;
                 match other {
@@ -158,10 +158,10 @@ impl Args {
             number_setting("actor.count", self.actors),
             setting("learner.device", self.device.map(String::from).as_deref()),
             setting("actor.device", self.device.map(String::from).as_deref()),
-            // One device takes the place of those that a resumed run had.
+            // A single device replaces the devices of a resumed run.
             self.device.map(|_| "learner.devices=[]".to_owned()),
             self.gpu.as_deref().map(gpus),
-            // Evaluations beside training go to the first of them.
+            // The evaluator uses the first of them.
             setting("learner.device", self.first_gpu().as_deref()),
             setting("actor.device", self.first_gpu().as_deref()),
             number_setting("run.seed", self.seed),
@@ -171,7 +171,7 @@ impl Args {
     }
 }
 
-/// `learner.devices` for these GPUs.
+/// The value of `learner.devices` for these GPUs.
 fn gpus(numbers: &[usize]) -> String {
     let names: Vec<String> = numbers.iter().map(|n| format!("cuda:{n}")).collect();
     format!("learner.devices={}", serde_json::Value::from(names))
@@ -179,7 +179,7 @@ fn gpus(numbers: &[usize]) -> String {
 
 fn open_named(dir: &Path, name: &Path) -> Result<RunFolder, RunFolderError> {
     let path = dir.join(name);
-    // What the person wrote makes the better message.
+    // An error message should quote what the user wrote.
     if path.is_dir() {
         RunFolder::open(&path)
     } else {

@@ -1,4 +1,4 @@
-//! What a run needs before it starts: its folder, its description, its scans.
+//! What a run needs before it starts: folder, description and scans.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::output::failure::{Advice, Exit};
 #[derive(Debug)]
 pub struct Plan {
     pub run: Arc<PreparedRun>,
-    /// Empty where nothing is evaluated during training.
+    /// Empty if nothing is evaluated during training.
     pub validation: Vec<Arc<Scan>>,
-    /// Rises with every start of the run.
+    /// Increases with every start of the run.
     pub incarnation: u64,
 }
 
@@ -54,7 +54,7 @@ pub fn check_data_settings(config: &Config) -> Result<(), Advice> {
 }
 
 impl Plan {
-    /// Loads the data and describes the run in its folder.
+    /// Loads the data and writes the run's description to its folder.
     pub fn make(
         config: Config,
         claimed: ClaimedFolder,
@@ -71,7 +71,7 @@ impl Plan {
         })
     }
 
-    /// One sentence for the start.
+    /// A summary, printed at the start.
     pub fn words(&self) -> String {
         let (run, config) = (&self.run, &self.run.config);
         let services = if config.run.lockstep {
@@ -92,7 +92,7 @@ impl Plan {
     }
 }
 
-/// The scans that choose the best weights, if there are any.
+/// The scans that select the best weights, if any.
 fn validation(config: &Config, training: &Dataset) -> anyhow::Result<Vec<Arc<Scan>>> {
     if config.validation.period == 0 {
         return Ok(Vec::new());

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::output::failure::{Advice, Exit};
 
-/// A listener on a free loopback port, and its address.
+/// Binds a listener to a free loopback port and returns its address.
 pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
     let bound = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| {
         listener.set_nonblocking(true)?;
@@ -29,8 +29,8 @@ pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
     Ok(bound.map_err(refused)?)
 }
 
-/// The settings of each shard: the capacity is shared evenly, rows are kept in
-/// `folder` where the configuration says so.
+/// The settings of each shard: shards share the capacity evenly, and keep a journal in
+/// `folder` if the configuration enables it.
 pub fn configs(
     config: &Config,
     hello: &Hello,

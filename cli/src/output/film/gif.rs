@@ -1,5 +1,5 @@
-//! GIF, with one palette for all frames: greys for the scan, the same under
-//! the landmark's disk, under marks and under their edges.
+//! GIF with one palette for all frames: greys for the scan, and the same greys
+//! under the landmark's disk, under marks and under their edges.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use super::{ANSWER_MS, STEP_MS};
 const GREYS: u8 = 64;
 const TINTED: u8 = 48;
 const MARKED: u8 = 7;
-/// Says that a pixel is as in the frame before.
+/// The palette index of a pixel that is unchanged since the previous frame.
 const SAME: u8 = 255;
 
 pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
@@ -57,7 +57,7 @@ pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The colours, without the one that means [`SAME`].
+/// The colours, without [`SAME`].
 fn palette() -> Vec<Rgb<u8>> {
     let greys = |count: u8| (0..count).map(move |i| spread(i, count));
     let plain = greys(GREYS).map(|grey| Rgb([grey; 3]));
@@ -66,13 +66,13 @@ fn palette() -> Vec<Rgb<u8>> {
     plain.chain(tinted).chain(marked).collect()
 }
 
-/// Level `i` of `of`, over 0..=255.
+/// Grey level `i` of `of`, scaled to 0..=255.
 fn spread(i: u8, of: u8) -> u8 {
     let level = u16::from(i) * 255 / (u16::from(of) - 1);
     u8::try_from(level).unwrap_or(u8::MAX)
 }
 
-/// Index of the colour of the palette that is nearest.
+/// Index of the nearest palette colour.
 fn nearest(palette: &[Rgb<u8>], Rgb(wanted): Rgb<u8>) -> u8 {
     let distance = |Rgb(colour): &Rgb<u8>| -> u32 {
         let squares = colour.iter().zip(wanted).map(|(a, b)| a.abs_diff(b));

@@ -1,4 +1,4 @@
-//! MP4 with H.264, by Cisco's encoder: what browsers and slides play.
+//! MP4 with H.264, encoded by Cisco's OpenH264, for browsers and slides.
 
 use std::io::Cursor;
 
@@ -15,17 +15,17 @@ use openh264::formats::{RgbSliceU8, YUVBuffer};
 
 use super::{ANSWER_MS, STEP_MS};
 
-/// Units per second of all times.
+/// Time units per second.
 const TIMESCALE: u32 = 1000;
-/// Kinds of H.264 units that describe the film, not a frame.
+/// Types of H.264 units that describe the film, not a frame.
 const SEQUENCE: u8 = 7;
 const PICTURE: u8 = 8;
-/// A frame that needs no other.
+/// The type of a frame that does not refer to others.
 const KEY: u8 = 5;
-/// A frame that stands alone at least this often, so that players can jump.
+/// Maximum number of frames between key frames, so that players can seek.
 const KEY_EVERY: u32 = 20;
 
-/// One frame's units, each with its length before it.
+/// The units of one frame, each preceded by its length.
 struct Coded {
     bytes: Vec<u8>,
     key: bool,
@@ -76,7 +76,7 @@ pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
     mux(sequence, picture, coded).context("write the MP4 file")
 }
 
-/// H.264's units begin with 00 00 01 or 00 00 00 01 in a stream.
+/// Removes the start code (00 00 01 or 00 00 00 01) of a unit.
 fn without_start_code(unit: &[u8]) -> &[u8] {
     let zeros = unit.iter().take_while(|b| **b == 0).count();
     match unit.get(zeros) {

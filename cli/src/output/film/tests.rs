@@ -1,4 +1,4 @@
-//! Which walks are filmed, and that films read back as what was drawn.
+//! Which episodes are filmed, and that encoded films decode to the drawn frames.
 
 use std::io::Cursor;
 
@@ -34,7 +34,7 @@ fn filmed<'a>(volume: &'a Volume, moments: &'a [Moment]) -> FilmedWalk<'a> {
     }
 }
 
-/// Mean difference per channel of two pictures.
+/// Mean difference per channel between two pictures.
 fn apart(a: impl Iterator<Item = [u8; 3]>, b: impl Iterator<Item = Rgb<u8>>) -> f64 {
     let (mut sum, mut count) = (0.0, 0.0);
     for (a, Rgb(b)) in a.zip(b) {

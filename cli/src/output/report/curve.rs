@@ -1,4 +1,4 @@
-//! The cumulative error curve: which share of the answers is how near, as SVG.
+//! The cumulative error curve as SVG: the share of predictions within each distance.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 28.0;
 const BOTTOM: f64 = 44.0;
 
-/// Errors (mm) under one name.
+/// A named series of errors in mm.
 #[derive(Debug, Clone)]
 pub struct Series {
     pub name: &'static str,
@@ -17,8 +17,8 @@ pub struct Series {
     pub errors_mm: Vec<f64>,
 }
 
-/// Draws all series that have errors; the axis ends where 98 % of the first lie,
-/// at 1 mm at least.
+/// Draws all series with errors; the axis ends at the 98th percentile of the first
+/// series, and at 1 mm at least.
 pub fn cumulative_svg(series: &[Series]) -> String {
     let series: Vec<&Series> = series.iter().filter(|s| !s.errors_mm.is_empty()).collect();
     let far = series.first().map_or(1.0, |s| {
@@ -48,7 +48,7 @@ pub fn cumulative_svg(series: &[Series]) -> String {
     svg + "</svg>\n"
 }
 
-/// 1, 2 or 5 times a power of ten, at least `value`.
+/// A round number that is at least `value`.
 fn nice_end(value: f64) -> f64 {
     let value = if value.is_finite() {
         value.max(1.0)
@@ -147,7 +147,7 @@ mod tests {
             near.contains("near: 100.0 % up to 1 mm") && near.contains("far: 50.0 % up to 1 mm"),
             "{near}"
         );
-        // Half the answers at half a millimetre: the middle of the axis.
+        // Half of the predictions are within half a millimetre: the middle of the axis.
         let half = cumulative_svg(&[series("a", &[0.5, 0.5])]);
         assert!(
             half.contains(&format!("H{:.1}V{:.1}", x_of(0.5, 1.0), y_of(0.5))),

@@ -1,5 +1,5 @@
-//! Landmarks for other programs, in each scan's own world: 3D Slicer's
-//! `.mrk.json` and `.fcsv`, a table, and a label map to lay over the scan.
+//! Landmarks for other programs, in each scan's world coordinates: 3D Slicer's
+//! `.mrk.json` and `.fcsv`, a table, and a label map.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use common::run::durable::write_atomic;
 use super::NOTICE;
 use super::stem::stem;
 
-/// As in the pictures: answers cyan, truth red.
+/// As in the pictures: predictions are cyan, ground truth is red.
 const ANSWER: [f64; 3] = [0.0, 1.0, 1.0];
 const TRUTH: [f64; 3] = [1.0, 0.0, 0.0];
 
@@ -36,8 +36,8 @@ fn radius(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "give a number of millimetres, 0 or more".to_owned())
 }
 
-/// Writes, for each scan that has answers, `<scan>.mrk.json`, `.fcsv`, `.csv`
-/// and `_label.nii.gz`, `<scan>_truth.mrk.json` where landmarks are known, and
+/// Writes, for each scan with predictions, `<scan>.mrk.json`, `.fcsv`, `.csv` and
+/// `_label.nii.gz`, `<scan>_truth.mrk.json` if landmarks are known, and
 /// `labels.csv`, which names the labels.
 pub fn write_exports(
     folder: &Path,
@@ -128,7 +128,7 @@ fn remark(answer: &ScanAnswer) -> String {
     )
 }
 
-/// Which landmark each label of the label maps is.
+/// The landmark of each label in the label maps, as CSV.
 fn legend(names: &[String]) -> anyhow::Result<String> {
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     writer.write_record(["label", "landmark"])?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::NOTICE;
 
-/// One point in every coordinate system, each named.
+/// One point in every coordinate system.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Place {
     /// Voxel indices along the file's own axes, from 0.
@@ -36,7 +36,7 @@ pub struct Prediction {
     pub scan: String,
     pub landmark: String,
     pub predicted: Place,
-    /// Mean distance (mm) to the consensus of where the walks ended each of their scales.
+    /// Mean distance (mm) between the consensus and the endpoints at each scale.
     pub spread_mm: f64,
     pub walks: usize,
     pub inliers: usize,
@@ -46,7 +46,7 @@ pub struct Prediction {
     pub constant_guess_error_mm: Option<f64>,
 }
 
-/// The answers in all coordinates.
+/// The predictions in all coordinate systems.
 pub fn predictions(
     answers: &[ScanAnswer],
     scans: &[Arc<Scan>],
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_prediction_stands_in_file_voxels_ras_and_lps() {
-        // File x runs to the left: our x is the file's from the far end.
+        // The file's x axis points left: our x counts from the opposite end.
         let mut axis_map = AxisMap::identity([10, 10, 10]);
         axis_map.axes[0].1 = true;
         let affine = Affine {

@@ -1,4 +1,4 @@
-//! One file with everything about an evaluation, to keep and to send.
+//! A self-contained HTML report of an evaluation.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::curve::{Series, cumulative_svg};
 use super::pictures::item;
 use super::{NOTICE, Summary};
 
-/// Worst answers that are listed, and shown with a picture.
+/// Number of worst predictions that are listed, and that are shown with a picture.
 const LISTED: usize = 20;
 const SHOWN: usize = 5;
 
@@ -163,7 +163,7 @@ fn confidence(summary: &Summary) -> Markup {
     }
 }
 
-/// By error; where that is not known, by spread.
+/// The worst predictions: by error, or by dispersion if no error is known.
 fn worst(answers: &[ScanAnswer]) -> Vec<&ScanAnswer> {
     let mut order: Vec<&ScanAnswer> = answers.iter().filter(|a| a.error_mm.is_some()).collect();
     order.sort_by(|a, b| {

@@ -11,7 +11,7 @@ use common::run::durable::write_atomic;
 use super::NOTICE;
 use super::stem::stem;
 
-/// Writes `<folder>/<scan>.png` for each scan that has answers.
+/// Writes `<folder>/<scan>.png` for each scan with predictions.
 pub fn write_pictures(
     folder: &Path,
     answers: &[ScanAnswer],

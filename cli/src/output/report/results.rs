@@ -1,5 +1,5 @@
-//! `results.csv` as rl-medical writes it: a row per scan and start, eight
-//! columns per agent; places are voxels of the scan's own file, distances mm.
+//! `results.csv` in the format of rl-medical: a row per scan and start, eight columns
+//! per agent; positions are voxels of the scan's own file, distances are mm.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use actor::evaluation::evaluate::WalkResult;
 use common::imaging::scan::Scan;
 use common::run::durable::write_atomic;
 
-/// What stands where no landmark is known.
+/// Placeholder for an unknown landmark.
 const UNKNOWN: &str = "N/A";
 
 /// Writes the table.

@@ -5,7 +5,7 @@ use actor::evaluation::summary::{Errors, LandmarkSummary};
 use super::{Failure, Prediction};
 use crate::output::table::{Align, Table, number};
 
-/// Errors per landmark, ours beside the constant guess.
+/// Errors per landmark, with the mean-position baseline.
 pub fn error_table(landmarks: &[LandmarkSummary], all: &LandmarkSummary) -> String {
     let mut table = Table::new(&[
         ("landmark", Align::Left),
@@ -57,7 +57,7 @@ fn interval(errors: Option<&Errors>) -> String {
     )
 }
 
-/// One line per far-off answer.
+/// One line per failure.
 pub fn failure_lines(failures: &[Failure], limit_mm: f64) -> String {
     if failures.is_empty() {
         return format!("no answer is farther off than {limit_mm:.2} mm\n");
@@ -84,7 +84,7 @@ pub fn failure_lines(failures: &[Failure], limit_mm: f64) -> String {
     )
 }
 
-/// Where the landmarks are, for `play`.
+/// Predicted positions, for `play`.
 pub fn prediction_table(predictions: &[Prediction]) -> String {
     let mut table = Table::new(&[
         ("scan", Align::Left),

@@ -1,14 +1,11 @@
-//! Every step of every walk as JSON Lines, with the fields that rl-medical's
-//! walks are published with.
+//! All trajectories as JSON Lines, in the format of rl-medical's published data.
 //!
-//! One line per walk. An agent that walks alone has `start`, `final`,
-//! `landmark`, `error_mm` and steps of `loc`, `scale`, `action`, `q` and
-//! `reward`; agents that walk together have one line for all, with `start`,
-//! `finals`, `landmarks`, `errors_mm` and steps of `locations`, `scale`,
-//! `actions`, `q`, `rewards`. Places are voxels of the scan's own file, from 0;
-//! `scale` is the voxels between the samples of a window; `action` counts
-//! +z, +y, +x, −x, −y, −z (along RAS axes, or the file's under the reference
-//! rules).
+//! One line per episode. The line of a single agent has `start`, `final`, `landmark`,
+//! `error_mm` and steps with `loc`, `scale`, `action`, `q` and `reward`. Agents of one team
+//! share a line with `start`, `finals`, `landmarks`, `errors_mm` and steps with `locations`,
+//! `scale`, `actions`, `q` and `rewards`. Positions are voxels of the scan's own file, from 0;
+//! `scale` is the stride of the window's samples in voxels; `action` counts
+//! +z, +y, +x, −x, −y, −z (along RAS axes, or along the file's axes under the reference rules).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::input::weights::Loaded;
 
-/// Writes one line per walk, by start and then by the scans' names.
+/// Writes one line per episode, ordered by start and then by scan name.
 pub fn write_trajectories(
     file: &Path,
     walks: &[WalkResult],
@@ -98,8 +95,8 @@ fn tell_group(line: &mut Map<String, Value>, walks: &[&WalkResult], scan: &Scan)
     line.insert("finals".into(), each(&|w| place(scan, w.answer)));
     line.insert("landmarks".into(), each(&|w| landmark(scan, w)));
     line.insert("errors_mm".into(), each(&|w| json!(w.error_mm)));
-    let told = (0..usize::from(longest)).map(|number| {
-        // An agent that has ended stands where it was.
+    let trajectory = (0..usize::from(longest)).map(|number| {
+        // An agent that has ended keeps its last step.
         let now: Vec<&WalkStep> = walks
             .iter()
             .filter_map(|w| steps(w).get(number).or_else(|| steps(w).last()))
@@ -115,8 +112,8 @@ fn tell_group(line: &mut Map<String, Value>, walks: &[&WalkResult], scan: &Scan)
             "rewards": of(&|s| json!(s.reward)),
         })
     });
-    let told: Vec<Value> = told.collect();
-    line.insert("trajectory".into(), told.into());
+    let trajectory: Vec<Value> = trajectory.collect();
+    line.insert("trajectory".into(), trajectory.into());
 }
 
 fn steps(walk: &WalkResult) -> &[WalkStep] {
@@ -127,7 +124,7 @@ fn ended(walk: &WalkResult) -> bool {
     walk.end != End::Cap
 }
 
-/// A place in the file's own voxels; whole numbers as such.
+/// A position in the file's own voxels; integral values become integers.
 #[expect(clippy::cast_possible_truncation, reason = "a voxel index")]
 fn place(scan: &Scan, ours: [f64; 3]) -> Value {
     let file = scan.geometry.axis_map.to_file(ours);

@@ -1,6 +1,6 @@
 //! The trainer without network, threads or clocks: rollout → table → batch →
-//! update → weights → rollout. What it does next is a function of its state
-//! alone, and all of its state is in a checkpoint.
+//! update → weights → rollout. The next action depends only on the state, and a
+//! checkpoint contains the whole state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use tch::Device;
 
 /// Name of the machine's own state in a checkpoint.
 const STATE: &str = "lockstep";
-/// Random stream of draws and augmentation, apart from the trainer's.
+/// Random stream of sampling and augmentation, separate from the trainer's.
 const DRAWS_STREAM: u64 = 11;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -42,19 +42,19 @@ pub struct Counts {
     pub env_steps: u64,
     pub episodes: u64,
     pub weights_version: u64,
-    /// Errors (finest steps) of all episodes that ended, and how many.
+    /// Sum of the errors (finest steps) of all completed episodes, and their number.
     pub error_sum: f64,
     pub errors: u64,
 }
 
-/// Everything but the trainer.
+/// All state except the trainer's.
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
     rollout: RolloutState,
     table: TableState,
     draws: ChaCha8Rng,
     counts: Counts,
-    /// The weights that the rollout acts with; the trainer's may be ahead.
+    /// The weights with which the rollout acts; the trainer's may be newer.
     acting: Vec<u8>,
     acting_updates: u64,
 }
@@ -80,15 +80,15 @@ pub struct Machine {
     batch: Batch,
     draws: ChaCha8Rng,
     pub counts: Counts,
-    /// The weights that the rollout acts with.
+    /// The weights with which the rollout acts.
     pub acting: Published,
 }
 
 impl Machine {
-    /// A training that has not begun. All actors' slots are one rollout's.
+    /// Starts a new training. One rollout has the slots of all actors.
     pub fn new(config: &Arc<Config>, scans: &[Arc<Scan>], shape: RowShape) -> anyhow::Result<Self> {
         let replay = &config.replay;
-        // Refuses settings that could never sample.
+        // Refuses settings with which sampling could never start.
         Ledger::new(Limits::new(config, 1))?;
         Selector::from(replay).check()?;
         let mut draws = ChaCha8Rng::seed_from_u64(config.run.seed);
@@ -116,7 +116,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// Takes the place of a training that was saved.
+    /// Restores a saved training.
     pub fn restore(&mut self, saved: &Checkpoint, manifest_json: &str) -> anyhow::Result<()> {
         let bytes = saved.extra.get(STATE).context(
             "the run was not trained in lockstep; it goes on as it was with --set run.lockstep=false",
@@ -133,7 +133,7 @@ impl Machine {
         self.act_with(Published::at(0, version, updates, state.acting))
     }
 
-    /// Everything, between two turns.
+    /// The whole state, between two turns.
     pub fn checkpoint(&self, run_id: &str, manifest_json: &str) -> anyhow::Result<Checkpoint> {
         let state = State {
             rollout: self.rollout.state(),
@@ -155,7 +155,7 @@ impl Machine {
         Ok(Checkpoint::new(&self.trainer, around)?)
     }
 
-    /// An update where the rows allow one, else a step of all slots.
+    /// Makes an update if the rate limiter permits it, else a step of all slots.
     pub fn turn(&mut self) -> anyhow::Result<Turn> {
         if self.may_learn() {
             return Ok(Turn::Learned(self.learn()?));
@@ -169,7 +169,7 @@ impl Machine {
         self.table.len() as u64
     }
 
-    /// The ratio of `replay.samples_per_insert`, kept to the row.
+    /// Whether `replay.samples_per_insert`, enforced to the row, permits an update.
     fn may_learn(&self) -> bool {
         let (replay, counts) = (&self.config.replay, &self.counts);
         let after = counts.sampled + self.config.learner.batch as u64;
@@ -231,7 +231,7 @@ impl Machine {
         Ok(report)
     }
 
-    /// Sampled bytes as rows with keys and importance weights.
+    /// Decodes sampled bytes into rows with keys and importance weights.
     fn rows_of(&self, sampled: &Sampled, beta: f64) -> anyhow::Result<Vec<SampledRow>> {
         #[expect(clippy::cast_precision_loss, reason = "rows of a table")]
         let stored = self.table.len() as f64;
@@ -255,7 +255,7 @@ impl Machine {
             .collect()
     }
 
-    /// From now on the rollout acts with the running average of the weights.
+    /// Makes the rollout act with the current moving average of the weights.
     fn publish(&mut self) -> anyhow::Result<()> {
         self.counts.weights_version += 1;
         let version = self.counts.weights_version;
@@ -272,7 +272,7 @@ impl Machine {
     }
 }
 
-/// One rollout with the slots of all actors, exploring as they would.
+/// One rollout with the slots of all actors, with the actors' exploration rates.
 fn rollout(config: &Config, scans: &[Arc<Scan>]) -> anyhow::Result<Rollout> {
     let mut config = config.clone();
     config.actor.slots *= config.actor.count.max(1);

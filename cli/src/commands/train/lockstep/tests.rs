@@ -1,5 +1,5 @@
-//! A training that is repeated, or stopped and resumed, is the same to the bit.
-//! If this becomes hard to write, a boundary between the crates has gone wrong.
+//! A training that is repeated, or stopped and resumed, is bit-identical.
+//! If these tests become hard to write, a crate boundary is wrong.
 
 use std::sync::Arc;
 
@@ -58,13 +58,13 @@ fn machine(config: &Arc<Config>, scans: &[Arc<Scan>]) -> Machine {
     Machine::new(config, scans, shape).unwrap()
 }
 
-/// Everything that a run consists of.
+/// The whole state of a run.
 fn bytes(machine: &Machine) -> Vec<u8> {
     machine.checkpoint("run", "{}").unwrap().to_bytes().unwrap()
 }
 
-/// The state after all updates; after some turns (counted over all) the machine
-/// makes way for a new one that knows its checkpoint alone.
+/// The state after all updates. After each turn in `stops` (counted over all) a new
+/// machine, restored from a checkpoint, replaces the current one.
 fn train(config: &Arc<Config>, scans: &[Arc<Scan>], stops: &[usize]) -> Vec<u8> {
     let mut one = machine(config, scans);
     let mut turns = 0;
