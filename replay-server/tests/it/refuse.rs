@@ -180,7 +180,10 @@ async fn lies_are_refused_by_row_and_field_and_leave_nothing_behind() {
         (priorities(&[1.0, f32::NAN]), "row 1 has NaN"),
         (priorities(&[f32::INFINITY, 1.0]), "row 0 has inf"),
         (priorities(&[1.0, -2.0]), "row 1 has -2"),
-        (priorities(&[1.0]), "priorities"),
+        (
+            priorities(&[1.0]),
+            "batch 1: 1 rows of 72 bytes need 72 bytes, got 144",
+        ),
         (
             rows(vec![1; 10]),
             "batch 1: 2 rows of 72 bytes need 144 bytes, got 10",
