@@ -1,6 +1,6 @@
 // Included by the build script of every package whose binaries or tests link
-// libtorch: cargo does not pass a dependency's link arguments on, so each
-// package names the library and where the loader finds it at run time.
+// libtorch: cargo does not pass on a dependency's link arguments, so each
+// package names the library and its run-time search paths.
 //
 // `--no-as-needed` keeps libtorch although no symbol of it is referenced
 // directly (torch-sys is a static archive in between). Two run paths: beside

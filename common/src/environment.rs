@@ -49,7 +49,7 @@ pub const BLOCKED_REWARD: f32 = -1.0;
 pub enum Mode {
     /// Rewards and the target rule; an agent whose landmark is missing is frozen.
     Train,
-    /// No target is looked at: a walk ends by oscillation or at the cap.
+    /// Targets are not used: a walk ends by oscillation or at the cap.
     Evaluate,
 }
 
@@ -81,12 +81,12 @@ pub enum End {
 pub struct Outcome {
     /// The agent moved in this step (it was not frozen before it).
     pub active: bool,
-    /// What the rules' strategy gives in their unit, not clipped; −1 when
+    /// The strategy's reward in the rules' unit, not clipped; −1 when
     /// blocked, 0 where no target is known.
     pub reward: f32,
-    /// What the team adds, of clipped rewards.
+    /// The team's share, computed from clipped rewards.
     pub team: f32,
-    /// The bootstrap value counts nothing: discount 0.
+    /// No bootstrap: discount 0.
     pub terminal: bool,
     /// The border blocked the move.
     pub blocked: bool,
@@ -102,7 +102,7 @@ struct Walker {
     trail: Trail,
     end: Option<End>,
     answer: [f64; 3],
-    /// Where its scales but the last ended.
+    /// Endpoints of all scales but the last.
     stops: Vec<[f64; 3]>,
 }
 
@@ -130,7 +130,7 @@ impl Walk {
     /// Places the agents `ids` (indices into the scan's landmarks) at `starts`.
     ///
     /// # Panics
-    /// When `ids` and `starts` differ in length or name no scale: both come from us.
+    /// When `ids` and `starts` differ in length or a start has an unknown scale.
     #[must_use]
     pub fn new(
         rules: Arc<Rules>,
@@ -213,8 +213,8 @@ impl Walk {
         }
     }
 
-    /// Where the `i`-th agent says its landmark is (voxel), and why it stopped;
-    /// before its end, where it stands.
+    /// Predicted position (voxel) of the `i`-th agent's landmark, and why the agent
+    /// stopped; before that, its current position.
     #[must_use]
     pub fn answer(&self, i: usize) -> ([f64; 3], Option<End>) {
         let w = &self.walkers[i];
@@ -225,15 +225,15 @@ impl Walk {
         }
     }
 
-    /// Where the `i`-th agent's coarser scales ended (voxel), coarsest first:
-    /// what it would have answered there.
+    /// Endpoints (voxel) of the `i`-th agent's coarser scales, coarsest first: its
+    /// prediction at each of them.
     #[must_use]
     pub fn stops(&self, i: usize) -> &[[f64; 3]] {
         &self.walkers[i].stops
     }
 
-    /// The action that a perfect player would choose: the largest decrease of
-    /// the distance. `None` without a target.
+    /// The optimal action: the largest decrease of the distance. `None` without a
+    /// target.
     #[must_use]
     pub fn best_action(&self, i: usize) -> Option<u8> {
         let target = self.walkers[i].target?;
@@ -314,7 +314,7 @@ impl Walk {
         outcome
     }
 
-    /// Rewards everyone who moved, once all have.
+    /// Computes all rewards after every agent has moved.
     fn reward(&self, before: &[[i32; 3]], outcomes: &mut [Outcome]) {
         let spacing = self.scan.geometry.spacing_mm;
         let mm = |p: [f64; 3]| std::array::from_fn(|i| p[i] * spacing[i]);
@@ -349,7 +349,7 @@ impl Walk {
         }
     }
 
-    /// Each agent on its own: target, scale switch, oscillation.
+    /// Ends each agent independently: target, scale switch, oscillation.
     fn end_each(&mut self, outcomes: &[Outcome]) {
         for (i, outcome) in outcomes.iter().enumerate().filter(|(_, o)| o.active) {
             if outcome.terminal {
@@ -361,8 +361,8 @@ impl Walk {
         }
     }
 
-    /// All together: the episode ends when all are at their targets in one
-    /// step; scales switch when all oscillate in one step.
+    /// Ends all agents together: the episode ends when all are at their targets in
+    /// one step; scales switch when all oscillate in one step.
     fn end_together(&mut self, outcomes: &[Outcome]) {
         let moving: Vec<usize> = (0..outcomes.len())
             .filter(|&i| outcomes[i].active)
@@ -446,7 +446,7 @@ impl Walker {
     }
 }
 
-/// Length in mm of the finest step: its voxels times the mean spacing.
+/// Length of the finest step in mm: its voxels times the mean spacing.
 #[must_use]
 pub fn finest_step_mm(rules: &Rules, spacing_mm: [f64; 3]) -> f64 {
     f64::from(rules.finest_step()) * spacing_mm.iter().sum::<f64>() / 3.0

@@ -4,8 +4,8 @@
 //! - [`environment`]: rules, rewards, starts and windows.
 //! - [`transition`]: rows, which refer to scans instead of holding voxels.
 //! - [`config`]: every setting, in layers.
-//! - [`run`]: what a run writes: its folder, logs, curves.
-//! - [`report`]: statistics, consensus of several starts, pictures.
+//! - [`run`]: the run folder, logs and curves.
+//! - [`report`]: statistics, consensus of several starts, images.
 //! - [`phantom`]: generated heads with exact landmarks.
 
 pub mod config;

@@ -1,12 +1,12 @@
-//! Head-like volumes with landmarks known exactly, to train and test on
-//! where no scan may be had.
+//! Head-like volumes with exactly known landmarks, for training and tests without
+//! real scans.
 //!
-//! A phantom is an analytic scene: voxels are mapped back through a random
-//! pose and a smooth random deformation to anatomy space and shaded there;
-//! landmarks go forward through the same map, so they are exact to far less
-//! than a voxel. The pose, and the jitter of each structure against the
-//! others, make a constant guess wrong by about ten voxels, so a small error
-//! can only come from looking.
+//! A phantom is an analytic scene: voxels are mapped back through a random pose
+//! and a smooth random deformation to anatomy space and shaded there; landmarks
+//! are mapped forward, so they are exact to far less than a voxel. The pose, and
+//! the jitter of each structure against the others, give the mean-position
+//! baseline an error of about ten voxels, so a small error requires using the
+//! image.
 
 mod anatomy;
 mod dataset;
@@ -59,13 +59,13 @@ pub struct Phantom {
     pub voxels: Vec<u8>,
     /// File voxel → RAS mm. The centre of the volume is the world's origin.
     pub affine: Affine,
-    /// How the file's x axis runs.
+    /// The direction of the file's x axis.
     pub orientation: Orientation,
     /// Exact positions, in the order of [`LANDMARK_NAMES`].
     pub landmarks: Vec<PhantomLandmark>,
 }
 
-/// Everything about a phantom except its voxels: what the seed decides.
+/// Everything about a phantom except its voxels, determined by the seed.
 #[derive(Debug, Clone)]
 struct Scene {
     dims: [usize; 3],
@@ -106,9 +106,9 @@ impl Scene {
 }
 
 impl Phantom {
-    /// The phantom of a seed: the same on every run and for any number of threads.
+    /// The phantom of a seed: identical on every run and for any number of threads.
     ///
-    /// Slices are shaded in parallel. Fails when the specification makes no sense.
+    /// Slices are shaded in parallel. Fails when the specification is invalid.
     pub fn generate(spec: &PhantomSpec, seed: u64) -> Result<Self, PhantomSpecError> {
         let scene = Scene::new(spec, seed)?;
         Ok(Self {
@@ -154,12 +154,12 @@ impl Phantom {
     }
 }
 
-/// The middle of a volume, voxels.
+/// The centre of a volume, voxels.
 fn centre(dims: [usize; 3]) -> [f64; 3] {
     dims.map(|n| (n as f64 - 1.0) / 2.0)
 }
 
-/// File voxel → RAS mm with the world's origin in the middle of the volume.
+/// File voxel → RAS mm with the world's origin at the centre of the volume.
 fn affine(dims: [usize; 3], spacing_mm: f64, orientation: Orientation) -> Affine {
     let centre = centre(dims);
     let mut rows = [[0.0; 4]; 3];

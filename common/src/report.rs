@@ -1,4 +1,4 @@
-//! Statistics, the consensus of several starts, and pictures.
+//! Statistics, the consensus of several starts, and images.
 
 pub mod consensus;
 pub mod picture;

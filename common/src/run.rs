@@ -1,5 +1,5 @@
-//! What a run writes: its folder, durable files, baseline, logs, curves; how often it may warn;
-//! and the machine it runs on.
+//! The output of a run: its folder, durable files, baseline, logs and curves; throttled
+//! warnings; and the machine it runs on.
 
 pub mod baseline;
 pub mod cpu;

@@ -1,4 +1,4 @@
-//! What a step leaves behind: rows, and n-step returns.
+//! Transitions: rows and n-step returns.
 
 pub mod n_step;
 pub mod row;

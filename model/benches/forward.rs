@@ -1,5 +1,5 @@
-//! Forward passes of windows without gradients: how many at once, in which
-//! memory order. [`Compute::acting`] chooses by what this shows.
+//! Forward passes of windows without gradients: how many at once, in which memory
+//! order. These measurements are the basis of [`Compute::acting`].
 //!
 //!     cargo bench -p model --bench forward
 #![allow(clippy::unwrap_used, reason = "a benchmark")]

@@ -1,7 +1,7 @@
-//! Which device to compute on, and loading CUDA at run time.
+//! Device selection, and loading CUDA at run time.
 //!
 //! Binaries are linked against the CPU part of libtorch; the CUDA part is
-//! loaded here when a GPU is asked for, so that one binary serves both.
+//! loaded here if a GPU is requested, so that one binary supports both.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -16,18 +16,18 @@ use tch::{Cuda, Device};
 
 use crate::error::ModelError;
 
-/// Names the folder that holds `libtorch_cuda.so`; wins over the folder that
-/// the loaded libtorch came from.
+/// Names the folder that holds `libtorch_cuda.so`; takes precedence over the folder
+/// of the loaded libtorch.
 pub const LIBTORCH_VARIABLE: &str = "LANDMARL_LIBTORCH";
 
-/// The device that a configuration asks for: `cpu`, `cuda`, `cuda:N` or `auto`.
+/// A device in the configuration: `cpu`, `cuda`, `cuda:N` or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
     Cpu,
     /// The CUDA device of this number.
     Cuda(usize),
-    /// The first CUDA device where there is one, else the CPU.
+    /// The first CUDA device if there is one, else the CPU.
     #[default]
     Auto,
 }
@@ -75,8 +75,8 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device to use. A GPU that was asked for and is not there is a
-    /// warning that says why, and the CPU.
+    /// The device to use. Logs a warning and returns the CPU if a requested GPU is
+    /// not available.
     #[must_use]
     pub fn resolve(self) -> Device {
         let (wanted, required) = match self {
@@ -99,11 +99,11 @@ impl DeviceChoice {
     }
 }
 
-/// Number of CUDA devices, or why there is none. The first call loads
-/// `libtorch_cuda.so`; later calls repeat its answer.
+/// Number of CUDA devices, or the reason why there is none. The first call loads
+/// `libtorch_cuda.so`; later calls return the same result.
 ///
 /// # Errors
-/// The reason in words, for `doctor` and the log.
+/// The reason as text, for `doctor` and the log.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that asks, after loading"
@@ -111,8 +111,8 @@ impl DeviceChoice {
 pub fn cuda() -> &'static std::result::Result<usize, String> {
     static FOUND: OnceLock<std::result::Result<usize, String>> = OnceLock::new();
     FOUND.get_or_init(|| {
-        // libtorch looks its CUDA part up once, at the first question about
-        // it: the library must be loaded before.
+        // libtorch looks for its CUDA part only once, at the first query, so the
+        // library must be loaded before.
         let loaded = load_cuda();
         if Cuda::is_available() {
             return Ok(usize::try_from(Cuda::device_count()).unwrap_or(0));
@@ -137,13 +137,13 @@ pub fn wants_bf16(precision: Precision, device: Device) -> bool {
     }
 }
 
-/// Lets cuDNN try its algorithms for every new shape of a convolution and keep
-/// the fastest: for work whose shapes stay the same. Concerns the whole process.
+/// Lets cuDNN benchmark its algorithms for every new shape of a convolution and keep
+/// the fastest: for workloads with constant shapes. Applies to the whole process.
 pub fn tune_convolutions(on: bool) {
     Cuda::cudnn_set_benchmark(on);
 }
 
-/// Sets the number of threads that one libtorch operation uses in this process.
+/// Sets the number of threads per libtorch operation in this process.
 pub fn set_threads(n: usize) {
     tch::set_num_threads(i32::try_from(n.max(1)).unwrap_or(1));
 }
@@ -166,7 +166,7 @@ fn load_cuda() -> std::result::Result<PathBuf, String> {
     Ok(path)
 }
 
-/// Where libtorch's libraries may lie, best first.
+/// Candidate folders of libtorch's libraries, best first.
 fn library_folders() -> Vec<PathBuf> {
     let mut folders = Vec::new();
     if let Some(set) = std::env::var_os(LIBTORCH_VARIABLE) {
@@ -184,8 +184,8 @@ fn library_folders() -> Vec<PathBuf> {
 }
 
 /// The folder that this process loaded `libtorch_cpu.so` from: the run path
-/// that the binary was built with, or `../lib` once installed, already
-/// resolved by the loader.
+/// that the binary was built with, or `../lib` if installed, as resolved by the
+/// loader.
 fn loaded_libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let path = maps
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_loaded_libtorch_is_found() {
-        // Any tensor makes sure that the library is in use.
+        // Creating a tensor ensures that the library is in use.
         assert_eq!(tch::Tensor::from_slice(&[1_i64, 2]).numel(), 2);
         let folder = loaded_libtorch_folder().unwrap();
         assert!(

@@ -1,4 +1,4 @@
-//! What can go wrong with networks, weights files and devices.
+//! Errors of networks, weights files and devices.
 
 /// An error of the `model` crate.
 #[derive(Debug, thiserror::Error)]
@@ -6,51 +6,51 @@ pub enum ModelError {
     /// libtorch refused an operation (shapes, memory, device).
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
-    /// A network that cannot be built; the text names the field and why.
+    /// An invalid network; the text names the field and the reason.
     #[error("network: {0}")]
     Spec(String),
-    /// A tensor handed to a forward pass or a renderer has the wrong shape or kind.
+    /// A tensor passed to a forward pass or a renderer has the wrong shape or kind.
     #[error("{what}: expected {expected}, found {found}")]
     Input {
         what: &'static str,
-        /// The shape or kind that the network takes.
+        /// The shape or kind that the network requires.
         expected: String,
         found: String,
     },
-    /// An agent index outside the network.
+    /// An agent index out of range.
     #[error("sample {sample} asks for agent {agent}, the network has agents 0..{agents}")]
     Agent {
         /// Which sample of the batch.
         sample: usize,
-        /// The index asked for.
+        /// The requested index.
         agent: i64,
         /// Number of agents of the network.
         agents: usize,
     },
-    /// The bytes are no safetensors file, or only a part of one.
+    /// The bytes are not a complete safetensors file.
     #[error("not a complete safetensors file ({size} bytes): {reason}")]
     NotSafetensors {
         /// Number of bytes given.
         size: usize,
-        /// What the reader said.
+        /// The reader's error.
         reason: String,
     },
-    /// The bytes are no state dict that PyTorch saved, or only a part of one.
+    /// The bytes are not a complete PyTorch state dict.
     #[error("not a PyTorch state dict ({size} bytes): {reason}")]
     NotTorchFile {
         /// Number of bytes given.
         size: usize,
-        /// What is wrong with them.
+        /// The problem.
         reason: String,
     },
-    /// A metadata entry of a weights file that cannot be understood.
+    /// An invalid metadata entry of a weights file.
     #[error("weights file: metadata {key}: {reason}")]
     Metadata {
         key: String,
-        /// What is wrong with its value.
+        /// The problem with its value.
         reason: String,
     },
-    /// A tensor that the network needs is not in the file.
+    /// A required tensor is missing.
     #[error("weights file: tensor {name} of shape {expected:?} is missing")]
     MissingTensor {
         /// Name in the file.
@@ -58,13 +58,13 @@ pub enum ModelError {
         /// Its shape in the file's layout.
         expected: Vec<usize>,
     },
-    /// A tensor in the file has no place in the network.
+    /// A tensor in the file does not belong to the network.
     #[error("weights file: tensor {name} has no place in this network")]
     ExtraTensor {
         /// Name in the file.
         name: String,
     },
-    /// A tensor of the file has another shape than the network's.
+    /// A tensor of the file has the wrong shape.
     #[error("weights file: tensor {name}: expected shape {expected:?}, found {found:?}")]
     TensorShape {
         /// Name in the file.
@@ -74,17 +74,17 @@ pub enum ModelError {
         /// Shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor of the file has a type that is not read.
+    /// A tensor of the file has an unsupported type.
     #[error("weights file: tensor {name}: expected {expected}, found {found}")]
     TensorType {
         /// Name in the file.
         name: String,
-        /// The types that are read.
+        /// The supported types.
         expected: &'static str,
         /// The type in the file.
         found: String,
     },
-    /// A file without our metadata whose tensors do not tell which network they are.
+    /// A file without our metadata whose tensors do not identify a known network.
     #[error(
         "weights file without metadata: {0}; only rl-medical's Network3d and CommNet are recognised"
     )]
@@ -92,7 +92,7 @@ pub enum ModelError {
     /// Weights of another network.
     #[error("these weights belong to another network: {0}")]
     OtherNetwork(String),
-    /// A device name that is not understood.
+    /// An unknown device name.
     #[error("device {0:?}: expected cpu, cuda, cuda:N or auto")]
     DeviceName(String),
 }

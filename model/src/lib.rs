@@ -1,10 +1,10 @@
 //! landmarl's networks on libtorch.
 //!
-//! - [`network`]: what a network is made of, its tensors, and the forward passes.
+//! - [`network`]: specs, parameters and forward passes.
 //! - [`kernels`]: our own convolutions and gradients, for CPUs and GPUs.
 //! - [`files`]: networks as safetensors and PyTorch files.
-//! - [`render`]: windows from volumes that stay on the device.
-//! - [`device`], [`memory`], [`error`]: where to compute, what is kept between batches, what can fail.
+//! - [`render`]: windows from volumes in device memory.
+//! - [`device`], [`memory`], [`error`]: device selection, memory reuse between batches, errors.
 
 pub mod device;
 pub mod error;

@@ -26,7 +26,7 @@ use crate::network::spec::{NetworkKind, NetworkSpec};
 use crate::network::trunk::{Compute, Trunk};
 
 /// A Q-network. Forward passes record gradients unless they run under
-/// [`tch::no_grad`]. It is `Send` and belongs to one thread at a time.
+/// [`tch::no_grad`]. It is `Send`; only one thread may use it at a time.
 #[derive(Debug)]
 pub struct Network {
     spec: NetworkSpec,
@@ -37,18 +37,18 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network with first values drawn from `rng` (see [`crate::network::init`]).
+    /// A network with initial values drawn from `rng` (see [`crate::network::init`]).
     ///
     /// # Errors
-    /// When the spec is not valid or the device has no memory.
+    /// When the spec is invalid or the device has no memory.
     pub fn new(spec: &NetworkSpec, rng: &mut impl Rng, device: Device) -> Result<Self> {
         Self::from_parameters(spec, init::draw(spec, rng)?.deep_clone(device)?)
     }
 
-    /// A network of given parameters, which must be in the order of [`Layout`].
+    /// A network with given parameters, which must be in the order of [`Layout`].
     ///
     /// # Errors
-    /// [`ModelError::OtherNetwork`] where a name or shape is not the spec's.
+    /// [`ModelError::OtherNetwork`] when a name or shape differs from the spec's.
     pub fn from_parameters(spec: &NetworkSpec, parameters: Parameters) -> Result<Self> {
         let layout = Layout::new(spec)?;
         let fits = parameters.len() == layout.slots.len()
@@ -88,42 +88,42 @@ impl Network {
         &self.parameters
     }
 
-    /// Handles on the trainable tensors in their fixed order, for an optimizer
+    /// Handles to the trainable tensors in their fixed order, for an optimizer
     /// that writes to them in place.
     #[must_use]
     pub fn trainable(&self) -> Vec<Tensor> {
         self.parameters.tensors()
     }
 
-    /// The device that it computes on.
+    /// The device of the parameters.
     #[must_use]
     pub fn device(&self) -> Device {
         self.parameters.device()
     }
 
-    /// Chooses how the trunk computes; f32 in the usual memory order at first.
+    /// Sets how the trunk computes; initially f32 in the usual memory order.
     pub fn set_compute(&mut self, compute: Compute) {
         self.compute = compute;
     }
 
-    /// The kind of number that windows need not be converted from.
+    /// The kind of windows that need no conversion.
     #[must_use]
     pub fn window_kind(&self) -> Kind {
         self.compute.kind(&self.parameters)
     }
 
-    /// Copies all numbers of another network into this one (the target's
-    /// update); no gradient is recorded.
+    /// Copies all values of another network into this one (to update the target
+    /// network); no gradient is recorded.
     ///
     /// # Errors
-    /// [`ModelError::OtherNetwork`] names what differs; then nothing is copied.
+    /// [`ModelError::OtherNetwork`] names the difference; then nothing is copied.
     pub fn copy_from(&mut self, other: &Self) -> Result<()> {
         self.same_network(&other.spec)?;
         self.parameters.copy_from(&other.parameters)
     }
 
-    /// A second handle on the same numbers, for another thread: what is changed
-    /// in one is changed in the other, so nobody may change them meanwhile.
+    /// A second handle to the same values, for another thread: a change in one changes
+    /// the other, so neither may be changed while both are in use.
     ///
     /// # Errors
     /// libtorch's.
@@ -133,7 +133,7 @@ impl Network {
         Ok(other)
     }
 
-    /// A network of the same numbers that shares nothing with this one, on a device.
+    /// A copy of the network on a device that shares no storage with this one.
     ///
     /// # Errors
     /// When the device has no memory.
@@ -143,10 +143,10 @@ impl Network {
         Ok(clone)
     }
 
-    /// A network of the same numbers that computes in f64 and shares nothing
-    /// with this one. Rounding in f64 is far too small to turn a pooling tie or
-    /// an activation's sign, as the order of sums in f32 does: ways of computing
-    /// are compared in it.
+    /// A copy of the network that computes in f64 and shares no storage with this
+    /// one. Rounding in f64 is far too small to change a pooling tie or an
+    /// activation's sign, as the order of sums in f32 can: tests compare
+    /// implementations in f64.
     ///
     /// # Errors
     /// When the device has no memory.
@@ -156,7 +156,7 @@ impl Network {
         Ok(exact)
     }
 
-    /// Refuses a spec whose weights do not fit here.
+    /// Refuses a spec whose weights do not fit this network.
     pub(crate) fn same_network(&self, other: &NetworkSpec) -> Result<()> {
         let differences = self.spec.differences(other);
         if differences.is_empty() {
@@ -169,9 +169,9 @@ impl Network {
     /// Q-values `[B, actions]` of rows of one agent each.
     ///
     /// `windows`: f32 `[B, H, n, n, n]` in 0..1. `plan`: the agent of each row.
-    /// `scale`: i64 `[B]`, the index of each row's scale; needed where the
-    /// network takes scales and ignored where it does not. With a plan of
-    /// [`HeadPlan::all`] the answer is `[B, A, actions]`.
+    /// `scale`: i64 `[B]`, the index of each row's scale; required if the network takes
+    /// scales and ignored otherwise. With a plan of [`HeadPlan::all`] the result is
+    /// `[B, A, actions]`.
     ///
     /// # Errors
     /// [`ModelError::Input`] for wrong shapes, and for a `commnet`, which needs
@@ -252,7 +252,7 @@ impl Network {
         Ok(self.q_values(&per_agent)?.f_transpose(0, 1)?)
     }
 
-    /// Features `[B, F]` with the one-hot scale behind them.
+    /// Features `[B, F]` with the one-hot scale appended.
     fn with_scale(
         &self,
         features: &Tensor,
@@ -275,7 +275,7 @@ impl Network {
     }
 
     /// Features `[A, N, F]` → Q-values `[A, N, actions]`. Dueling streams are
-    /// joined as `Q = V + A − mean(A)` (Wang et al. 2016, eq. 9).
+    /// combined as `Q = V + A − mean(A)` (Wang et al. 2016, eq. 9).
     fn q_values(&self, features: &Tensor) -> Result<Tensor> {
         let mut outputs = Vec::with_capacity(self.streams.len());
         for stream in &self.streams {

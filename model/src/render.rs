@@ -1,7 +1,6 @@
-//! Windows on a device: volumes stay there as bytes, windows are cut by index
-//! arithmetic. Which voxel a sample reads is decided by
-//! [`common::environment::window::axis_samples`] alone, so every window is bit-equal to the
-//! CPU renderer's.
+//! Renders windows on a device: volumes stay there as bytes, windows are gathered by
+//! index arithmetic. [`common::environment::window::axis_samples`] alone determines which
+//! voxel a sample reads, so every window is bit-equal to the CPU renderer's.
 
 use common::environment::pose::{FRACTION, Pose};
 use common::environment::window::{OUTSIDE, WindowRule, axis_samples};
@@ -11,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{ModelError, Result};
 use crate::network::layer::as_i64;
 
-/// Samples rendered at a time; bounds the index tensor to 256 MiB.
+/// Maximum number of samples rendered at a time; bounds the index tensor to 256 MiB.
 const CHUNK: usize = 1 << 25;
 
 /// One frame to render.
@@ -25,7 +24,7 @@ pub struct FrameAt {
     pub stride: u8,
     /// An invalid frame (before an episode's first) is all zero.
     pub valid: bool,
-    /// The pose that the scan is seen in.
+    /// The pose of the scan.
     pub pose: Option<Pose>,
 }
 
@@ -33,12 +32,12 @@ pub struct FrameAt {
 #[derive(Debug)]
 pub struct DeviceScans {
     voxels: Tensor,
-    /// Where each volume starts, and its voxels per axis.
+    /// Start of each volume, and its voxels per axis.
     volumes: Vec<(usize, [usize; 3])>,
 }
 
 impl DeviceScans {
-    /// Copies volumes to a device, in the order in which frames will name them.
+    /// Copies volumes to a device; frames refer to them by their index.
     ///
     /// Float volumes are truncated to bytes, as rl-medical's replay memory does.
     ///
@@ -47,7 +46,7 @@ impl DeviceScans {
     pub fn new<'a>(volumes: impl IntoIterator<Item = &'a Volume>, device: Device) -> Result<Self> {
         let volumes: Vec<&Volume> = volumes.into_iter().collect();
         let sizes = volumes.iter().map(|v| v.dims().iter().product::<usize>());
-        // One voxel more, so that even no scans at all leave something to index.
+        // One voxel more, so that indexing works even without scans.
         let total = sizes.sum::<usize>() + 1;
         let voxels = Tensor::f_zeros(as_i64(&[total]), (Kind::Uint8, device))?;
         let mut places = Vec::with_capacity(volumes.len());
@@ -74,7 +73,7 @@ impl DeviceScans {
         self.volumes.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no volumes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.volumes.is_empty()
@@ -89,8 +88,8 @@ impl DeviceScans {
     /// Renders frames as u8 `[B, n, n, n]`, indexed x, y, z, on the scans' device.
     ///
     /// # Errors
-    /// [`ModelError::Input`] for a scan that is not there or a position whose
-    /// window cannot be counted in 32 bits.
+    /// [`ModelError::Input`] for an unknown scan or a position whose window
+    /// overflows 32 bits.
     pub fn render(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tensor> {
         let out = Tensor::f_zeros(
             as_i64(&[frames.len(), n, n, n]),
@@ -117,7 +116,7 @@ impl DeviceScans {
                 .zip(frames)
                 .filter(|(_, f)| f.pose.is_some() == posed)
                 .unzip();
-            // A posed sample's index takes several times the memory of a plain one's.
+            // A posed sample's index takes several times the memory of an unposed one's.
             let most = if posed { CHUNK / 8 } else { CHUNK };
             let most = (most / n.pow(3).max(1)).max(1);
             for (places, chosen) in places.chunks(most).zip(chosen.chunks(most)) {
@@ -140,7 +139,7 @@ impl DeviceScans {
         let offsets = Tensor::f_from_slice(&tables.offsets)?
             .f_reshape(&shape)?
             .f_to_device(device)?;
-        // Half the memory to write and read where 32 bits are enough.
+        // 32-bit indices, where they suffice, take half the memory traffic.
         let small = i32::try_from(self.voxels.numel()).is_ok();
         let kind = if small { Kind::Int } else { Kind::Int64 };
         let (x, y, z) = per_axis(&offsets.f_to_kind(kind)?)?;
@@ -150,8 +149,8 @@ impl DeviceScans {
         tables.cut(samples, &shape)
     }
 
-    /// Each sample inside the posed grid shows the scan's voxel that
-    /// [`Pose::voxel`] names, in the same whole-number arithmetic.
+    /// Each sample inside the posed grid reads the scan's voxel that [`Pose::voxel`]
+    /// computes, in the same integer arithmetic.
     fn render_posed(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tensor> {
         let device = self.voxels.device();
         let tables = self.tables(rule, n, frames)?;
@@ -191,8 +190,8 @@ impl DeviceScans {
         tables.cut(samples, &shape)
     }
 
-    /// Per frame six numbers: the pose's row of this axis, its offset, what a
-    /// voxel along the axis adds to an index, and the scan's size.
+    /// Six values per frame: the pose's row of this axis, its offset, the index
+    /// increment per voxel along the axis, and the scan's size.
     fn pose_numbers(&self, frames: &[FrameAt], axis: usize) -> Vec<i64> {
         let mut numbers = Vec::with_capacity(6 * frames.len());
         for frame in frames {
@@ -260,8 +259,8 @@ impl DeviceScans {
     }
 }
 
-/// Per frame, axis and sample: what the sample adds to the index of its voxel
-/// (0 outside), and whether it lies inside.
+/// Per frame, axis and sample: the sample's contribution to the index of its voxel
+/// (0 outside), and whether it is inside.
 struct Tables {
     offsets: Vec<i64>,
     inside: Vec<u8>,
@@ -305,7 +304,7 @@ fn per_axis(table: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
     ))
 }
 
-/// Bytes 0..=255 → f32 0..1, as networks take them.
+/// Bytes 0..=255 → f32 0..1, the input of networks.
 ///
 /// # Errors
 /// When libtorch has no memory.

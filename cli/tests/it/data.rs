@@ -64,7 +64,7 @@ fn a_clean_set_has_no_problem_and_no_warning() {
     let report = check(&bench, 0);
     assert_eq!(report["scans"], 16);
     assert_eq!(report["problems"], serde_json::json!([]));
-    assert_eq!(report["doubts"], serde_json::json!([]));
+    assert_eq!(report["warnings"], serde_json::json!([]));
     let sheet = fs::read(bench.path("look/contact-sheet-01.png")).unwrap();
     assert_eq!(&sheet[..8], b"\x89PNG\r\n\x1a\n");
     let text = bench
@@ -151,7 +151,7 @@ fn every_planted_fault_is_found_in_one_run() {
         let all = report[key].as_array().unwrap().iter();
         all.map(|t| t.as_str().unwrap().to_owned()).collect()
     };
-    let (problems, warnings) = (texts("problems"), texts("doubts"));
+    let (problems, warnings) = (texts("problems"), texts("warnings"));
     let includes = |all: &[String], words: [&str; 2]| {
         let found = all.iter().any(|t| words.iter().all(|w| t.contains(w)));
         assert!(found, "{words:?} is not in\n{}", all.join("\n"));

@@ -1,4 +1,4 @@
-//! What the values of the configuration have to be, alone and together.
+//! Conditions that configuration values must meet, alone and together.
 
 use super::Config;
 use super::sections::{ClusterConfig, GoalsConfig, ObjectiveConfig};
@@ -97,7 +97,7 @@ fn services(c: &Config) -> Vec<Check> {
     ]
 }
 
-/// It becomes part of a file's name.
+/// The name becomes part of a file name.
 fn instance(name: &str) -> Check {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     Check {
@@ -146,7 +146,7 @@ fn training(c: &Config) -> Vec<Check> {
     ]
 }
 
-/// One file of three protects nothing, and looks as if it did.
+/// TLS with only one of its three files protects nothing but looks as if it did.
 fn tls(c: &ClusterConfig) -> Vec<Check> {
     let files = [
         ("cluster.ca", &c.ca),

@@ -1,4 +1,4 @@
-//! Where each setting comes from, and what settings there are.
+//! Every setting, and the layer that it comes from.
 
 use serde::Serialize;
 use serde_json::json;
@@ -14,16 +14,16 @@ const BUILT_IN: &str = "default";
 pub struct Setting {
     /// `section.key`.
     pub key: String,
-    /// The value that counts.
+    /// The resolved value.
     pub value: Value,
-    /// The layer that said so last: `default`, a file, a variable or a `--set`.
+    /// The last layer that sets the key: `default`, a file, a variable or a `--set`.
     pub origin: String,
 }
 
 /// Every setting with its origin, in the order of `default.toml`.
 ///
 /// # Errors
-/// As [`Config::load`]: what is shown is what would be used.
+/// As [`Config::load`]: invalid settings are refused, not shown.
 pub fn settings(sources: &Sources) -> Result<Vec<Setting>, ConfigError> {
     let config = Config::load(sources)?;
     let resolved = toml::from_str::<Table>(&config.to_toml()?);
@@ -46,7 +46,7 @@ pub fn settings(sources: &Sources) -> Result<Vec<Setting>, ConfigError> {
 }
 
 /// A JSON schema (draft 2020-12) of configuration files, for editors: types,
-/// defaults and descriptions as `default.toml` gives them.
+/// defaults and descriptions from `default.toml`.
 #[must_use]
 pub fn schema() -> serde_json::Value {
     let mut sections = serde_json::Map::new();
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(of("learner.lr"), ("0.001".into(), "--set learner.lr=1e-3"));
         assert_eq!(of("learner.gamma"), ("0.8".into(), file.to_str().unwrap()));
         assert_eq!(of("run.dir"), ("\"runs\"".into(), BUILT_IN));
-        // What would not be used is not shown.
+        // Invalid settings are refused, not shown.
         sources.set.push("learner.batch=0".into());
         assert!(settings(&sources).is_err());
     }
@@ -174,7 +174,7 @@ mod tests {
             (&json!("number"), &json!(0.0))
         );
         assert!(batch["description"].as_str().unwrap().contains("minutes"));
-        // More than one form: serde decides, an editor must not complain.
+        // This key accepts several types: serde checks it, and an editor must not report an error.
         let target = &schema["properties"]["rules"]["properties"]["target"];
         assert!(target.get("type").is_none());
     }

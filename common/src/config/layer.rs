@@ -1,4 +1,4 @@
-//! One layer of settings at a time: known keys, right types, a clear error.
+//! Reads and checks one layer of settings: known keys, right types, clear errors.
 
 use std::path::Path;
 
@@ -16,12 +16,12 @@ pub enum ConfigError {
         path: String,
         source: std::io::Error,
     },
-    /// Text that is not TOML.
+    /// Invalid TOML.
     #[error("{layer} is not valid TOML: {why}")]
     Syntax {
         /// File, variable or setting.
         layer: String,
-        /// The parser's words with line and column.
+        /// The parser's message with line and column.
         why: String,
     },
     /// A key that does not exist.
@@ -33,16 +33,16 @@ pub enum ConfigError {
         /// The most similar key that exists.
         nearest: Option<String>,
     },
-    /// A key that has another name now.
+    /// A key that was renamed.
     #[error("config key \"{key}\" in {layer} is now {new}")]
     Renamed {
         key: String,
         /// File, variable or setting.
         layer: String,
-        /// Its present name, quoted.
+        /// Its current name, quoted.
         new: String,
     },
-    /// A value of another type than the default's.
+    /// A value whose type differs from the default's.
     #[error("config key \"{key}\" in {layer} must be {expected}, got {found}")]
     Type {
         key: String,
@@ -52,7 +52,7 @@ pub enum ConfigError {
         expected: &'static str,
         found: String,
     },
-    /// A value that cannot work.
+    /// An invalid value.
     #[error("config key \"{key}\": {why}")]
     Value {
         key: String,
@@ -65,9 +65,9 @@ fn hint(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |n| format!("; did you mean \"{n}\"?"))
 }
 
-/// What one file, variable or setting says, checked by itself.
+/// The settings of one file, variable or `--set`, checked on their own.
 pub(super) struct Layer {
-    /// For people.
+    /// The name in error messages.
     pub(super) name: String,
     text: String,
     table: Table,
@@ -146,8 +146,8 @@ fn parse(text: &str, layer: &str) -> Result<Table, ConfigError> {
     })
 }
 
-/// One `key = value` as a checked piece of TOML. A value that is not TOML by
-/// itself, or stands where text is expected, is text: paths need no quotes.
+/// Parses one `key = value` into checked TOML. A value that is not valid TOML on its
+/// own, or whose key takes text, is read as text, so paths need no quotes.
 fn setting(defaults: &Table, key: &str, value: &str, name: String) -> Result<Layer, ConfigError> {
     let wants_text = matches!(find(defaults, key), Some(Value::String(_)));
     let text = |v: &str| Value::String(v.to_owned());
@@ -199,7 +199,7 @@ fn find<'a>(defaults: &'a Table, key: &str) -> Option<&'a Value> {
     Some(value)
 }
 
-/// Keys whose value has more than one form; serde checks them.
+/// Keys whose value may have several types; serde checks them.
 pub(super) const FREE_FORM: [&str; 1] = ["rules.target"];
 
 fn check(defaults: &Table, layer_table: &Table, layer: &str) -> Result<(), ConfigError> {
@@ -224,8 +224,8 @@ fn check(defaults: &Table, layer_table: &Table, layer: &str) -> Result<(), Confi
 }
 
 fn check_type(key: &str, layer: &str, default: &Value, value: &Value) -> Result<(), ConfigError> {
-    // An integer serves where a fraction is expected; the other way round it
-    // would be rounded without a word.
+    // An integer is accepted where a float is expected. The reverse would round
+    // silently.
     let expected = match (default, value) {
         (Value::Float(_), Value::Integer(_) | Value::Float(_))
         | (Value::Integer(..0), Value::Integer(_))

@@ -2,9 +2,9 @@
 //!
 //! Layers, later ones win: the defaults (`default.toml`, the one place that
 //! holds them) < files < `LANDMARL__SECTION__KEY` < `--set section.key=value`.
-//! Each layer is checked on its own, so that an error names the key
-//! and where it was said; then the merged result becomes a [`Config`], whose
-//! ranges are checked by [`Config::validate`].
+//! Each layer is checked on its own, so that an error names the key and the
+//! layer that sets it; the merged result becomes a [`Config`], whose ranges
+//! [`Config::validate`] checks.
 
 mod checks;
 mod explain;
@@ -73,11 +73,11 @@ pub struct Config {
 /// Where the layers above the defaults come from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// `config.toml` of run folders, below `files`; keys may have their former names.
+    /// `config.toml` of run folders, below `files`; keys may have their old names.
     pub saved: Vec<PathBuf>,
     /// TOML files, later ones win.
     pub files: Vec<PathBuf>,
-    /// Environment variables (name, value); others than `LANDMARL__…` are ignored.
+    /// Environment variables (name, value); only `LANDMARL__…` are read.
     pub env: Vec<(String, String)>,
     /// `section.key=value` settings, later ones win.
     pub set: Vec<String>,
@@ -113,7 +113,7 @@ impl Config {
         Self::load(&Sources::default())
     }
 
-    /// Refuses values that cannot work, naming the key.
+    /// Refuses invalid values, naming the key.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.rules.validate().map_err(|e| ConfigError::Value {
             key: format!("rules.{}", e.key),
@@ -138,9 +138,9 @@ impl Config {
         })
     }
 
-    /// The keys that shape rows and windows, as JSON: rules, landmarks, spacing,
-    /// return, grouping and poses (with the seed that they are drawn from), but
-    /// not the learning rate or the number of actors.
+    /// The keys that determine rows and windows, as JSON: rules, landmarks, spacing,
+    /// return, grouping and poses (with their seed), but not the learning rate or
+    /// the number of actors.
     #[must_use]
     pub fn shared_json(&self) -> String {
         self.shared().to_string()
@@ -160,14 +160,14 @@ impl Config {
         })
     }
 
-    /// Actors that there should be; `None`: all that have joined and not left in order.
+    /// The expected number of actors; `None`: all that have joined and not left in order.
     #[must_use]
     pub fn actors_expected(&self) -> Option<usize> {
         Some(self.cluster.actors).filter(|&actors| actors > 0)
     }
 
-    /// SHA-256 of [`Config::shared_json`], compared when services meet and when
-    /// a run is resumed. Renamed keys enter under their former names.
+    /// SHA-256 of [`Config::shared_json`], compared when services connect and when
+    /// a run is resumed. Renamed keys enter under their old names.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut shared = self.shared();

@@ -1,14 +1,14 @@
-//! Keys under their former names: refused in what a user writes, translated in
-//! the `config.toml` of a run that an older version saved.
+//! Renamed keys: refused in what a user writes, translated in the `config.toml`
+//! of a run that an older version saved.
 
 use toml::{Table, Value};
 
-/// A key that has another name now, and values that have.
+/// A renamed key, with its renamed values.
 pub(super) struct Renamed {
     section: &'static str,
     old: &'static str,
     new: &'static str,
-    /// Old and new value, where those changed too.
+    /// Old and new value, where values were renamed too.
     values: &'static [(&'static str, &'static str)],
 }
 
@@ -41,7 +41,7 @@ const RENAMED: &[Renamed] = &[
     key("checkpoint", "every", "period"),
 ];
 
-/// What `section.key` is called now, with its values where those changed.
+/// The current name of `section.key`, with its values where those were renamed.
 pub(super) fn replacement(key: &str) -> Option<String> {
     let is_it = |r: &&Renamed| key.split_once('.') == Some((r.section, r.old));
     let renamed = RENAMED.iter().find(is_it)?;
@@ -53,7 +53,7 @@ pub(super) fn replacement(key: &str) -> Option<String> {
     Some(text)
 }
 
-/// Gives the keys of a saved configuration their present names.
+/// Renames the keys of a saved configuration.
 pub fn upgrade(saved: &mut Table) {
     for renamed in RENAMED {
         let Some(section) = saved.get_mut(renamed.section).and_then(Value::as_table_mut) else {
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_that_of_the_former_names() {
-        // As version 0.1.0 wrote it to run.json for these settings.
+        // Written to run.json by version 0.1.0 for these settings.
         let set = [
             "data.landmarks=[\"bridge\",\"base_ball\"]",
             "rules.window_size=12",

@@ -16,7 +16,7 @@ pub enum NetworkKind {
     Commnet,
 }
 
-/// The named networks; `model::network::presets` says what each is made of.
+/// The named networks; `model::network::presets` defines them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkPreset {
@@ -26,7 +26,7 @@ pub enum NetworkPreset {
 }
 
 impl NetworkPreset {
-    /// As the configuration spells it.
+    /// The name in a configuration file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -73,13 +73,13 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// The spacing that scans are brought to, mm; `None` leaves them.
+    /// The spacing to resample scans to, mm; `None` keeps their own.
     #[must_use]
     pub fn resample_mm(&self) -> Option<f64> {
         (self.resample_mm != 0.0).then_some(self.resample_mm)
     }
 
-    /// What a scan file may ask for.
+    /// The limits on the size of a scan file.
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits {
@@ -88,7 +88,7 @@ impl DataConfig {
         }
     }
 
-    /// The fold that is kept out of training, if one is chosen.
+    /// The fold held out from training, if one is chosen.
     #[must_use]
     pub fn fold(&self) -> Option<u32> {
         u32::try_from(self.fold).ok()
@@ -129,7 +129,7 @@ pub enum GoalsConfig {
 pub enum ObjectiveConfig {
     /// The action that was taken, with its n-step return.
     QLearning,
-    /// All six actions of the state, each with the reward that the rules give.
+    /// All six actions of the state, each with its immediate reward.
     StepReward,
 }
 

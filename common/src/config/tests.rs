@@ -170,8 +170,8 @@ fn tls_takes_all_its_files_or_none() {
         (vec![ca, cert], "cluster.key", "cluster.ca"),
     ] {
         let error = load(&set, &[]).unwrap_err();
-        let told = format!("\"{missing}\": is empty although {given} is set");
-        assert!(error.contains(&told), "{error}");
+        let message = format!("\"{missing}\": is empty although {given} is set");
+        assert!(error.contains(&message), "{error}");
     }
     let all = load(&[ca, cert, key], &[]).unwrap();
     assert_eq!(all.cluster.cert, "b.pem");

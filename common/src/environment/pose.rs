@@ -1,4 +1,4 @@
-//! Poses: a scan as if the head had lain otherwise when it was taken.
+//! Poses: a scan as if the head had been positioned differently.
 //!
 //! A pose is a rotation, a scaling and possibly a mirroring about the centre of
 //! the volume, in mm, on a grid of the same size and spacing. It is a function
@@ -21,17 +21,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoseConfig {
-    /// Share of the training episodes in another pose.
+    /// Share of training episodes with a random pose.
     pub share: f64,
-    /// Rotation about each axis: up to ± this.
+    /// Largest rotation about each axis, in either direction.
     pub rotation_degrees: f64,
-    /// Scaling: up to ± this share.
+    /// Largest relative change in size, in either direction.
     pub scaling: f64,
     /// Probability of a left-right flip.
     pub flip: f64,
 }
 
-/// Binary digits behind the point.
+/// Number of fractional bits.
 pub const FRACTION: u32 = 16;
 /// One voxel.
 const ONE: f64 = 65_536.0;
@@ -48,7 +48,7 @@ pub struct Poses {
 pub struct Pose {
     /// Rows of scan axis ← posed axes, in 1/65536 voxels.
     matrix: [[i64; 3]; 3],
-    /// Includes the half voxel that makes cutting off the fraction a rounding.
+    /// Includes the half voxel that turns truncation into rounding.
     offset: [i64; 3],
 }
 
@@ -68,7 +68,7 @@ impl Poses {
         self.config.share > 0.0
     }
 
-    /// A pose's number for the next episode: 0 except in `pose.share` of them.
+    /// Draws the pose number of the next episode: 0 except in a share `pose.share` of them.
     pub fn choose(&self, rng: &mut ChaCha8Rng) -> u32 {
         if self.any() && rng.random::<f64>() < self.config.share {
             rng.random_range(1..=u32::MAX)
@@ -77,7 +77,7 @@ impl Poses {
         }
     }
 
-    /// The pose of a number on a grid; `None` for number 0.
+    /// The pose with a number on a grid; `None` for number 0.
     #[must_use]
     pub fn get(&self, number: u32, geometry: &Geometry) -> Option<Pose> {
         if number == 0 {
@@ -128,14 +128,14 @@ impl Pose {
     }
 
     /// The map in 1/65536 voxels, for renderers on a device: rows of scan axis ←
-    /// posed axes, and the offset. The scan's voxel is the sum shifted right by
-    /// [`FRACTION`] binary digits.
+    /// posed axes, and the offset. Shifting the sum right by [`FRACTION`] bits gives
+    /// the scan's voxel.
     #[must_use]
     pub fn fixed_point(&self) -> ([[i64; 3]; 3], [i64; 3]) {
         (self.matrix, self.offset)
     }
 
-    /// The same as [`Pose::voxel`] in 1/65536 voxels, before the fraction is cut off.
+    /// [`Pose::voxel`] in 1/65536 voxels, before truncation.
     pub(crate) fn fixed(&self, posed: [i32; 3]) -> [i64; 3] {
         std::array::from_fn(|i| {
             let row = &self.matrix[i];
@@ -144,13 +144,13 @@ impl Pose {
         })
     }
 
-    /// What one voxel along the posed z axis adds to [`Pose::fixed`].
+    /// The change of [`Pose::fixed`] per voxel along the posed z axis.
     pub(crate) fn along_z(&self) -> [i64; 3] {
         self.matrix.map(|row| row[2])
     }
 
-    /// The posed voxel position of a position in the scan, fractions allowed;
-    /// `None` where there is none, which no configuration allows.
+    /// The posed position of a position in the scan, in voxels, fractional; `None`
+    /// for a singular map, which no configuration allows.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     pub fn position(&self, scan: [f64; 3]) -> Option<[f64; 3]> {
@@ -170,7 +170,7 @@ fn fixed(value: f64) -> i64 {
     (value * ONE).round() as i64
 }
 
-/// Turns about x, then y, then z, in radians.
+/// Rotation about x, then y, then z, in radians.
 fn rotation(angles: [f64; 3]) -> [[f64; 3]; 3] {
     let [(sx, cx), (sy, cy), (sz, cz)] = angles.map(f64::sin_cos);
     [

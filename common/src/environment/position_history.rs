@@ -1,5 +1,5 @@
-//! The last positions of one agent at one scale: when it oscillates, and what
-//! it then says.
+//! The last positions of one agent at one scale: they detect oscillation and
+//! determine the predicted position.
 
 use std::collections::VecDeque;
 
@@ -16,14 +16,14 @@ pub struct Trail {
     visits: usize,
 }
 
-/// What rl-medical's list of last positions holds at first.
+/// Initial content of rl-medical's list of last positions.
 const FILLER: [i32; 3] = [0; 3];
 
-/// How many last positions the published code chooses its answer from.
+/// Number of last positions that the published code chooses its prediction from.
 const LOWEST_Q_OF: usize = 4;
 
 impl Trail {
-    /// An empty trail with the rules' oscillation test.
+    /// An empty history with the rules' oscillation test.
     #[must_use]
     pub fn new(rules: &Rules) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl Trail {
         self.steps.push_back((position, q_max));
     }
 
-    /// Whether `other` asks for oscillation in the same way.
+    /// Whether `other` has the same oscillation test.
     #[must_use]
     pub fn same_test(&self, other: &Self) -> bool {
         let test = |t: &Self| (t.rule, t.window, t.visits);
@@ -54,7 +54,7 @@ impl Trail {
         self.steps.clear();
     }
 
-    /// Whether a position (which, say the rules) was seen as often as they ask for.
+    /// Whether the visits to a position (which one depends on the rules) reach the limit.
     #[must_use]
     pub fn oscillates(&self) -> bool {
         match self.rule {
@@ -77,13 +77,13 @@ impl Trail {
         different.retain(|p| **p != FILLER);
         let fillers = self.window - self.steps.len() + self.count(&FILLER);
         let most = different.iter().map(|p| self.count(p)).max().unwrap_or(0);
-        // Where both are as frequent, the filler is older and comes first.
+        // In a tie, the filler is older and comes first.
         let filler_leads = fillers > 0 && fillers >= most;
         let entries = different.len() + usize::from(fillers > 0);
         most >= self.visits && (!filler_leads || entries >= self.visits)
     }
 
-    /// Where the landmark is, by the given rule; `None` on an empty trail.
+    /// The landmark's position by the given rule; `None` for an empty history.
     #[must_use]
     pub fn answer(&self, rule: AnswerRule) -> Option<[f64; 3]> {
         match rule {
@@ -93,7 +93,7 @@ impl Trail {
                 .iter()
                 .rev()
                 .take(LOWEST_Q_OF)
-                // The oldest wins a tie, as numpy's argmin over them does.
+                // The oldest wins a tie, as in numpy's argmin.
                 .rev()
                 .min_by(|a, b| a.1.total_cmp(&b.1))
                 .map(|(p, _)| p.map(f64::from)),

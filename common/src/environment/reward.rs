@@ -1,17 +1,17 @@
-//! What a step is worth: the published reward strategies, in mm.
+//! The reward of a step: the published strategies, in mm.
 //!
-//! All are decreases: of something before the step less the same after it, so
-//! that a step that leads nearer is worth more than nothing. Positions and
-//! targets are voxels times spacing (mm); the originals measure lines and pairs
-//! in voxels, here everything is in mm. Agents whose landmark is not known have
-//! no reward and are nobody's partner.
+//! All are decreases: a quantity before the step minus the same after it, so that
+//! a step towards the target has a positive reward. Positions and targets are
+//! voxels times spacing (mm); the originals measure lines and pairs in voxels,
+//! here everything is in mm. An agent whose landmark is unknown gets no reward
+//! and is not paired with others.
 
 use serde::{Deserialize, Serialize};
 
 /// Largest absolute reward of one step, as in every published system.
 pub const REWARD_CLIP: f32 = 1.0;
 
-/// What is rewarded. The numbers are those of the 2019 code's
+/// The reward strategies, numbered as in the 2019 code's
 /// `--reward_strategy`; `d` is the Euclidean distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,19 +52,19 @@ impl RewardStrategy {
     }
 }
 
-/// What the others' rewards add to one's own, after both are clipped to ±1.
+/// The team's share of an agent's reward, added after both are clipped to ±1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TeamReward {
     /// Nothing.
     #[default]
     None,
-    /// The mean over the agents that moved, oneself included (rl-medical's
+    /// The mean over the agents that moved, including this one (rl-medical's
     /// `--team_reward mean`).
     Mean,
 }
 
-/// Where an agent was and is, and where its landmark is: mm.
+/// Positions of an agent before and after a step, and of its landmark: mm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moved {
     /// Before the step.
@@ -114,7 +114,7 @@ pub fn rewards(strategy: RewardStrategy, agents: &[Option<Moved>]) -> Vec<f64> {
     agents.iter().enumerate().map(of).collect()
 }
 
-/// Through the targets of the first two agents that have one.
+/// The line through the targets of the first two agents that have one.
 fn first_line(agents: &[Option<Moved>]) -> Option<[[f64; 3]; 2]> {
     let mut targets = agents.iter().flatten().map(|a| a.target);
     Some([targets.next()?, targets.next()?])
@@ -149,7 +149,7 @@ fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
 }
 
 /// Distance of a point to the line through two others: `|(p − a) × (b − a)| / |b − a|`;
-/// to `a` where they are one.
+/// the distance to `a` where both are equal.
 fn from_line(p: [f64; 3], [a, b]: [[f64; 3]; 2]) -> f64 {
     let (u, v) = (minus(p, a), minus(b, a));
     let along = length(v);
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(found(RewardStrategy::Line), [6.0, 6.0, 0.0]);
         // Agent 0: lines y = 0 (4 → 0) and x = 0 (3 → 3): mean decrease 2.
         assert!((found(RewardStrategy::OwnLines)[0] - 4.0).abs() < 1e-12);
-        // Agent 2 stands still; its pairs change all the same.
+        // Agent 2 does not move, but its pairs change.
         let with_0 = (8.0 - 5.0_f64) - (73_f64.sqrt() - 8.0).abs();
         let with_1 =
             (164_f64.sqrt() - 20_f64.sqrt()).abs() - (164_f64.sqrt() - 41_f64.sqrt()).abs();
@@ -241,7 +241,7 @@ mod tests {
             assert_eq!([with[0], with[2]], without[..], "{strategy:?}");
             assert!(with[1].abs() < 1e-12);
         }
-        // Two landmarks at one place: the line is that point.
+        // Two landmarks at the same position: the line is that point.
         let same = [moved([3.0, 4.0, 0.0], [0.0; 3], [0.0; 3]); 2];
         assert_eq!(rewards(RewardStrategy::Line, &same), [10.0, 10.0]);
     }

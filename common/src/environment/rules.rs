@@ -1,5 +1,5 @@
-//! The rules of the walk: every quirk of the published systems is a named
-//! choice, because published weights only make sense under the rules that they
+//! The environment's rules: every quirk of the published systems is a named
+//! choice, because published weights are only valid under the rules that they
 //! were trained with.
 //!
 //! Two presets: [`Rules::standard`] (ours) and [`Rules::reference`]
@@ -11,8 +11,8 @@ use crate::environment::reward::{RewardStrategy, TeamReward};
 use crate::environment::window::WindowRule;
 use crate::imaging::preprocess::VolumeChoice;
 
-/// Raised whenever a rule or the preprocessing changes what a window, a reward
-/// or a row means; part of the training manifest.
+/// Incremented whenever a rule or the preprocessing changes the meaning of a
+/// window, a reward or a row; part of the training manifest.
 pub const RULES_VERSION: u32 = 1;
 
 /// One level of the coarse-to-fine search.
@@ -47,22 +47,22 @@ pub enum Coupling {
     Shared,
 }
 
-/// What a decrease of the distance is measured in.
+/// The unit of a decrease of the distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RewardUnit {
-    /// mm divided by the length of the finest step, so that one number means
-    /// the same at 0.18 mm and at 2 mm.
+    /// mm divided by the length of the finest step, so that a reward has the same
+    /// meaning at 0.18 mm and at 2 mm.
     FinestSteps,
     /// Plain mm (rl-medical).
     Millimetres,
 }
 
-/// What the distance to the target does to a training episode.
+/// The effect of the distance to the target on a training episode.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TargetRule {
-    /// Reaching the target changes nothing, so that the last voxel is trained.
+    /// Reaching the target changes nothing, so that the agent also learns the last voxel.
     Continue,
     /// Terminal for the agent within this many finest steps, tested after the move.
     Radius(f64),
@@ -72,7 +72,7 @@ pub enum TargetRule {
     LateMillimetres(f64),
 }
 
-/// How a row that the step cap or an oscillation at the last scale cut off bootstraps.
+/// How a row bootstraps that the step cap or an oscillation at the last scale ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CutRule {
@@ -82,7 +82,7 @@ pub enum CutRule {
     Terminal,
 }
 
-/// Where an agent that oscillates says its landmark is.
+/// How the predicted position follows from an oscillation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerRule {
@@ -92,16 +92,16 @@ pub enum AnswerRule {
     LowestQ,
 }
 
-/// Which position's visits an oscillation is told by.
+/// Which positions are checked for repeated visits to detect an oscillation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OscillationRule {
-    /// The newest position was visited so often.
+    /// The newest position.
     #[default]
     Newest,
-    /// Any of the last positions was (rl-medical). Its list begins, and begins
-    /// again at each scale, filled with (0, 0, 0); as long as that is the most
-    /// frequent entry, as many different entries as visits are asked for too.
+    /// Any of the last positions (rl-medical). Its list is filled with (0, 0, 0) at
+    /// first and at each scale switch; while that is the most frequent entry, the
+    /// list must also hold as many different entries as required visits.
     MostFrequent,
 }
 
@@ -119,9 +119,9 @@ pub enum BorderRule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// What windows are cut from.
+    /// The volume that windows are cut from.
     pub volume: VolumeChoice,
-    /// How samples lie around a position.
+    /// How samples are placed around a position.
     pub window: WindowRule,
     /// Samples per side of the window.
     pub window_size: usize,
@@ -129,12 +129,12 @@ pub struct Rules {
     pub history: usize,
     /// Coarse to fine; one entry for the fixed-scale search.
     pub scales: Vec<Scale>,
-    /// Dependence between agents.
+    /// Whether agents depend on each other.
     pub coupling: Coupling,
     pub reward: RewardUnit,
     #[serde(default)]
     pub strategy: RewardStrategy,
-    /// What the others' rewards add.
+    /// The team's share of the reward.
     #[serde(default)]
     pub team: TeamReward,
     /// Effect of reaching the target in training.
@@ -142,33 +142,33 @@ pub struct Rules {
     /// What the step limit and an oscillation at the last scale mean for the bootstrap.
     #[serde(alias = "cut")]
     pub episode_end: CutRule,
-    /// How the predicted position is read off.
+    /// How the predicted position is determined.
     #[serde(alias = "answer")]
     pub terminal_position: AnswerRule,
-    /// Reachability of index 0.
+    /// Whether index 0 can be reached.
     pub border: BorderRule,
-    /// Whose visits an oscillation counts.
+    /// Which positions' visits are counted.
     #[serde(default)]
     pub oscillation: OscillationRule,
     /// Oscillation: this many visits to one position …
     pub oscillation_visits: usize,
     /// … among this many last positions.
     pub oscillation_window: usize,
-    /// Steps after which an episode is cut.
+    /// Steps after which an episode is truncated.
     pub max_steps: u16,
 }
 
-/// A set of rules that cannot work, with the reason.
+/// Invalid rules, with the reason.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error("rules.{key}: {why}")]
 pub struct RulesError {
-    /// The key at fault.
+    /// The invalid key.
     pub key: &'static str,
     pub why: String,
 }
 
 impl Rules {
-    /// Our defaults: centred windows, independent agents, sub-voxel answers.
+    /// Our defaults: centred windows, independent agents, sub-voxel predictions.
     #[must_use]
     pub fn standard() -> Self {
         Self {
@@ -216,7 +216,7 @@ impl Rules {
         }
     }
 
-    /// Whether the agents of a scan must walk as one group, in step.
+    /// Whether the agents of a scan must move as one group, in step.
     #[must_use]
     pub fn together(&self) -> bool {
         self.coupling == Coupling::Shared
@@ -230,7 +230,7 @@ impl Rules {
         self.scales.last().map_or(1, |s| s.step)
     }
 
-    /// Refuses rules that cannot work, naming the key.
+    /// Refuses invalid rules, naming the key.
     pub fn validate(&self) -> Result<(), RulesError> {
         let fail = |key, why: String| Err(RulesError { key, why });
         if self.scales.is_empty() || self.scales.len() > 8 {

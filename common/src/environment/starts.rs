@@ -1,4 +1,4 @@
-//! Where walks begin: the published protocols, and the mixture for training.
+//! Start positions: the published protocols, and the mixture for training.
 
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use crate::environment::{Start, nearest_voxel};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingStarts {
-    /// Part cut from each side for uniform starts: 0.2 leaves the central 60 %.
+    /// Part excluded at each side for uniform starts: 0.2 leaves the central 60 %.
     pub margin: f64,
     /// Share of episodes that begin near the target, at a scale drawn uniformly.
     pub near: f64,
@@ -46,7 +46,7 @@ impl TrainingStarts {
     }
 }
 
-/// Uniform in 0..1 with 53 bits, from any generator behind a reference.
+/// Uniform in 0..1 with 53 bits, from any generator.
 fn uniform(rng: &mut dyn Rng) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit exactly")]
     let fraction = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
@@ -68,15 +68,15 @@ pub fn uniform_voxel(dims: [usize; 3], margin: f64, rng: &mut impl Rng) -> [i32;
     })
 }
 
-/// Where evaluation walks begin: the same for every agent of a scan.
+/// Start positions for evaluation: the same for every agent of a scan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EvaluationStarts {
-    /// That many uniform positions in the central part, from a seed.
+    /// Uniform positions in the central part, from a seed.
     Random {
         /// Starts per scan.
         count: usize,
-        /// Part cut from each side; the published code uses 0.25.
+        /// Part excluded at each side; the published code uses 0.25.
         margin: f64,
     },
     /// Given fractions of the volume: voxel = ⌊fraction · (size − 1)⌋.
@@ -103,7 +103,7 @@ impl EvaluationStarts {
 }
 
 impl EvaluationStarts {
-    /// The starts as fractions of the volume, where they are such.
+    /// The starts as fractions of the volume, where they are defined that way.
     #[must_use]
     pub fn fractions(&self) -> Option<Vec<[f64; 3]>> {
         match self {

@@ -1,4 +1,4 @@
-//! A walk as data, so that a run that was stopped in the middle of it goes on.
+//! A walk as data, so that a run stopped in the middle of it can resume.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::environment::position_history::Trail;
 use crate::environment::rules::Rules;
 use crate::imaging::scan::Scan;
 
-/// Everything about a walk but its rules and its scan.
+/// The state of a walk without its rules and its scan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WalkState {
     walkers: Vec<Walker>,
@@ -26,7 +26,7 @@ impl WalkState {
 }
 
 impl Walk {
-    /// The walk as it stands.
+    /// The current state of the walk.
     #[must_use]
     pub fn state(&self) -> WalkState {
         WalkState {
@@ -36,8 +36,8 @@ impl Walk {
         }
     }
 
-    /// The walk that stood like that; `None` where these rules and this scan
-    /// cannot have led there.
+    /// Restores a walk; `None` for a state that these rules and this scan cannot
+    /// reach.
     #[must_use]
     pub fn from_state(
         rules: Arc<Rules>,

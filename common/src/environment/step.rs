@@ -1,4 +1,4 @@
-//! What one step does, apart from any walk.
+//! The effect of one step, independent of any walk.
 
 use crate::environment::reward::Moved;
 use crate::environment::reward::REWARD_CLIP;
@@ -7,8 +7,8 @@ use crate::imaging::geometry::Geometry;
 
 use super::{ACTIONS, BLOCKED_REWARD, finest_step_mm};
 
-/// Where an action leads from a voxel position at a scale, and whether the
-/// border blocked it.
+/// The position that an action leads to from a voxel position at a scale, and
+/// whether the border blocked the move.
 pub(super) fn moved(
     rules: &Rules,
     dims: [usize; 3],
@@ -42,12 +42,12 @@ pub(super) fn reward_unit_mm(rules: &Rules, spacing_mm: [f64; 3]) -> f64 {
     }
 }
 
-/// What each of the six actions would earn an agent at `from` (voxel) that
-/// looks for `target` (voxel) and is rewarded for nearing it
-/// ([`crate::environment::reward::RewardStrategy::Own`]), clipped as rows hold it.
+/// Rewards of all six actions for an agent at `from` (voxel) with landmark
+/// `target` (voxel) under
+/// [`crate::environment::reward::RewardStrategy::Own`], clipped as in rows.
 ///
 /// # Panics
-/// When `scale` is none of the rules'.
+/// When `scale` is not one of the rules'.
 #[must_use]
 pub fn step_rewards(
     rules: &Rules,
@@ -112,7 +112,7 @@ mod tests {
     fn rewards_by_hand() {
         let rules = Rules::standard();
         let scan = scan([0.5; 3], [10.0, 10.0, 10.25]);
-        // One voxel is one unit; only up leads nearer, by half a voxel less a quarter.
+        // One voxel is one unit; only up gets nearer, by half a voxel minus a quarter.
         let found = step_rewards(&rules, &scan.geometry, [10, 10, 10], 2, [10.0, 10.0, 10.25]);
         let aside = (0.25 - (1.0_f64 + 0.0625).sqrt()) as f32;
         let expected = [-0.5, aside, aside, aside, aside, -1.0];

@@ -1,19 +1,19 @@
-//! Every `stride`-th of a row of numbers: what a window's lines along z are.
+//! Strided copies: every `stride`-th sample of a volume's lines along z.
 //!
-//! A window of 45³ is 2,025 such lines. Bytes of strides 1 to 4 become shuffles of
-//! vectors where the caller was compiled for a CPU that has them.
+//! A window of 45³ has 2,025 such lines. For bytes and strides 1 to 4 the copy becomes
+//! vector shuffles where the caller is compiled for a CPU that has them.
 
 use std::ops::Range;
 
-/// The lines along z of a window, as far as they lie inside a volume.
+/// The lines along z of a window that lie inside a volume.
 #[derive(Debug)]
 pub(crate) struct Lines<'a> {
     /// Voxels along x and y of each line; negative outside.
     pub(crate) xs: &'a [i32],
     pub(crate) ys: &'a [i32],
-    /// What a voxel along x and along y adds to an index.
+    /// Index increments per voxel along x and y.
     pub(crate) steps: [usize; 2],
-    /// Index along z of the first sample inside, and which samples are.
+    /// Index along z of the first sample inside, and the range of samples inside.
     pub(crate) first: usize,
     pub(crate) run: Range<usize>,
     pub(crate) stride: usize,
@@ -36,12 +36,12 @@ impl Lines<'_> {
     }
 }
 
-/// Where a window's samples come from.
+/// Where the samples of a window are read from.
 pub(crate) trait Source<T: Copy>: Copy {
     /// The sample of one voxel.
     fn at(self, index: usize) -> T;
 
-    /// Writes the samples of all lines; what lies outside stays as it is.
+    /// Writes the samples of all lines; samples outside are left unchanged.
     #[inline(always)]
     fn fill(self, lines: &Lines<'_>, out: &mut [T]) {
         lines.each(out, |base, row| {
@@ -81,11 +81,11 @@ impl Source<u8> for Bytes<'_> {
     }
 }
 
-/// Bytes at a time: a vector of every CPU.
+/// Bytes per block: the vector width of every CPU.
 const BLOCK: usize = 16;
 
-/// Some dozen bytes, for which calling the library costs more than copying. The
-/// last block overlaps the one before.
+/// Copies a few dozen bytes, for which calling memcpy costs more than the copy.
+/// The last block overlaps the one before.
 #[inline(always)]
 fn copy(from: &[u8], out: &mut [u8]) {
     let blocks = from.as_chunks::<BLOCK>().0;
@@ -100,7 +100,7 @@ fn copy(from: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Chunks of a known size become shuffles.
+/// Chunks of constant size compile to shuffles.
 #[inline(always)]
 fn every<const STRIDE: usize>(from: &[u8], out: &mut [u8]) {
     let (chunks, rest) = from.as_chunks::<STRIDE>();
@@ -112,7 +112,7 @@ fn every<const STRIDE: usize>(from: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Numbers of another kind, each converted.
+/// Source of another element type; each sample is converted.
 #[derive(Clone, Copy)]
 pub(crate) struct Converted<'a, S, F>(pub(crate) &'a [S], pub(crate) F);
 

@@ -1,9 +1,9 @@
 //! Windows: the cubes of samples that an agent sees.
 //!
 //! A window is a pure function of (volume, position, stride, rule): rows carry
-//! positions and everyone renders the same bytes from them. This is the one
-//! definition; the tensor renderer of the `model` crate uses [`axis_samples`]
-//! and is held bit-equal to it.
+//! positions, and every process renders the same bytes from them. This is the
+//! only definition; the tensor renderer of the `model` crate uses [`axis_samples`],
+//! and tests check that both are bit-equal.
 
 use pulp::{Arch, Simd, WithSimd};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::environment::pose::{FRACTION, Pose};
 use crate::environment::strided::{Bytes, Converted, Lines, Source};
 use crate::imaging::volume::{Volume, Voxels};
 
-/// How the samples of a window lie around a position.
+/// How the samples of a window are placed around a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowRule {
@@ -102,7 +102,7 @@ pub fn render(
 ) {
     let at = (position, stride);
     match volume.voxels() {
-        // What a training run does all day: with the vectors that this CPU has.
+        // The hot path of training: uses the vector instructions of this CPU.
         Voxels::U8(bytes) => Arch::new().dispatch(RenderBytes {
             volume,
             rule,
@@ -148,7 +148,7 @@ pub fn render_f32(
     }
 }
 
-/// [`render_with`] for bytes, compiled for each kind of CPU.
+/// [`render_with`] for bytes, compiled for each instruction set.
 struct RenderBytes<'a> {
     volume: &'a Volume,
     rule: WindowRule,
@@ -209,7 +209,7 @@ fn render_with<T: Copy>(
         let tables = [&xs[..n], &ys[..n], zs];
         return render_posed(dims, pose, tables, stride, out, zero, |i| source.at(i));
     }
-    // The samples inside form one run along z: everything around it is zero.
+    // The samples inside form one contiguous run along z; all others are zero.
     let run_start = zs.iter().position(|&z| z != OUTSIDE).unwrap_or(n);
     let run_end = zs
         .iter()
@@ -261,7 +261,7 @@ fn render_posed<T: Copy>(
             }
             let mut at = pose.fixed([x, y, zs[first]]);
             for sample in &mut row[first..=last] {
-                // A negative index is a huge one without its sign.
+                // Cast to unsigned, a negative index is a huge one.
                 #[expect(clippy::cast_sign_loss, reason = "that is the test")]
                 let [i, j, k] = at.map(|v| (v >> FRACTION) as u64);
                 if i < size[0] && j < size[1] && k < size[2] {
@@ -337,7 +337,7 @@ mod tests {
         out
     }
 
-    /// What [`render`] does with bytes, by each kind of vectors that this CPU has.
+    /// [`render`] for bytes, with each instruction set of this CPU.
     fn rendered(volume: &Volume, n: usize, p: [i32; 3], stride: u8) -> Vec<Vec<u8>> {
         let Voxels::U8(bytes) = volume.voxels() else {
             panic!("not of bytes")

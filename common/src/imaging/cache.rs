@@ -1,9 +1,9 @@
-//! Preprocessed volumes on this host's disk, found by the content of the file
-//! that they came from, mapped into memory and shared by all processes.
+//! Preprocessed volumes on this host's disk, looked up by the content of their
+//! source file, mapped into memory and shared by all processes.
 //!
-//! A volume is preprocessed once per host. Files are never changed once they
-//! have their name, are readable by their owner only, and may be deleted at
-//! any time. Floats are not cached.
+//! A volume is preprocessed once per host. Files never change once they have
+//! their name, are readable by their owner only, and may be deleted at any time.
+//! Floats are not cached.
 
 mod entry;
 
@@ -35,23 +35,23 @@ pub struct Preprocessed {
     pub hash: VolumeHash,
 }
 
-/// What is made of a scan file.
+/// How a scan file is made into a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Recipe {
     pub choice: VolumeChoice,
     /// Spacing in mm along every axis; `None` leaves the file's own.
     pub resample_mm: Option<f64>,
-    /// What the file, and the volume made of it, may ask for.
+    /// Limits on the size of the file and of the volume made of it.
     pub limits: Limits,
 }
 
-/// A scan file of which no volume can be made.
+/// A scan file that cannot be made into a volume.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It cannot be brought to the spacing asked for.
+    /// It cannot be resampled to the requested spacing.
     #[error(transparent)]
     Resample(#[from] ResampleError),
 }
@@ -59,7 +59,7 @@ pub enum VolumeError {
 /// A folder of preprocessed volumes.
 #[derive(Debug)]
 pub struct VolumeCache {
-    /// `None`: there is nowhere to keep anything.
+    /// `None` disables the cache.
     folder: Option<PathBuf>,
     warned: AtomicBool,
 }
@@ -76,8 +76,8 @@ impl VolumeCache {
         }
     }
 
-    /// The preprocessed volume of a scan file: mapped from the cache, or made
-    /// and put there. A cache that cannot be used costs time, nothing else.
+    /// The preprocessed volume of a scan file: mapped from the cache, or made and
+    /// cached. An unusable cache only costs time.
     pub fn load(&self, path: &Path, recipe: &Recipe) -> Result<Preprocessed, VolumeError> {
         let Some(folder) = self
             .folder
@@ -99,7 +99,7 @@ impl VolumeCache {
         }
         let built = build(path, recipe)?;
         if before.is_none() || before != stamps(&files) {
-            // The file changed while it was read: its hash may not be what was decoded.
+            // The file changed during reading, so the hash may not match the decoded content.
             return Ok(built);
         }
         match store(&file, &source, &built).and_then(|()| open(&file, &source)) {
@@ -151,7 +151,7 @@ fn build(path: &Path, recipe: &Recipe) -> Result<Preprocessed, VolumeError> {
     })
 }
 
-/// Length and time of change of each, to notice files that are replaced while they are read.
+/// Length and modification time of each file, to detect files replaced during reading.
 fn stamps(files: &[PathBuf]) -> Option<Vec<(u64, SystemTime)>> {
     let stamp = |path: &PathBuf| {
         let metadata = fs::metadata(path).ok()?;
@@ -201,7 +201,7 @@ impl AsRef<[u8]> for Mapped {
     }
 }
 
-/// Maps a cached volume; `None` when it is not there, a reason when it cannot be trusted.
+/// Maps a cached volume; `None` when there is none, an error with the reason when it is invalid.
 fn open(file: &Path, source: &[u8; 32]) -> Result<Option<Preprocessed>, String> {
     let opened = match File::open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -241,7 +241,7 @@ fn store(file: &Path, source: &[u8; 32], built: &Preprocessed) -> Result<(), Str
     out.commit().map_err(|error| error.to_string())
 }
 
-/// Scans are people's data: nobody else may list the folder.
+/// Scans are medical data: only the owner may list the folder.
 #[cfg(unix)]
 fn create_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;

@@ -1,10 +1,9 @@
-//! All scans of a run with the landmarks that it asks for.
+//! All scans of a run with the requested landmarks.
 //!
 //! Scans are numbered by content: they are sorted by the hash of their
 //! preprocessed volume, so the order of the list files does not matter and
-//! two machines with the same data number it alike.
+//! two machines with the same data assign the same numbers.
 
-mod doubt;
 mod error;
 mod landmarks;
 mod names;
@@ -12,6 +11,7 @@ mod source;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::imaging::manifest::TrainingManifest;
 use crate::imaging::scan::Scan;
 use landmarks::Wanted;
 
-pub use doubt::{Doubt, DoubtKind, Turn};
 pub use error::{DatasetError, Problem};
 pub use source::{Pair, Source, SourceError, Split, is_list};
 pub use spec::{DatasetSpec, LoadOptions};
+pub use warnings::{DataWarning, Turn, WarningKind};
 
-/// Scans may differ in spacing by this share before it is an error.
+/// Relative difference in spacing between scans beyond which loading fails.
 const SPACING_TOLERANCE: f64 = 0.01;
 
 /// Scans in memory.
@@ -44,7 +44,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Loads what the spec names. All problems of all files are given at once.
+    /// Loads the scans of the spec. An error lists all problems of all files.
     pub fn load(spec: &DatasetSpec) -> Result<Self, DatasetError> {
         let failed = |errors: Vec<SourceError>| {
             DatasetError::new(errors.into_iter().map(Problem::Source).collect())
@@ -56,7 +56,7 @@ impl Dataset {
             .into_iter()
             .map(|pair| (pair.image, pair.landmarks))
             .unzip();
-        // All have one, or none: a list of scans alone.
+        // Either all pairs have landmarks or none, as in a list of scans alone.
         let landmarks: Vec<PathBuf> = landmarks.into_iter().flatten().collect();
         if landmarks.is_empty() {
             let mut dataset = Self::from_images(&images, &spec.options)?;
@@ -67,7 +67,7 @@ impl Dataset {
         load(&images, Some(&wanted), problems, &spec.options)
     }
 
-    /// Everything that is wrong or odd about what the spec names, at once.
+    /// Collects all problems and warnings of the spec's data.
     #[must_use]
     pub fn survey(spec: &DatasetSpec) -> Survey {
         let (images, landmarks) = (&spec.images, spec.landmarks.as_deref());
@@ -84,21 +84,21 @@ impl Dataset {
         let wanted = (!landmarks.is_empty()).then_some(&wanted);
         let (dataset, problems) = gather(&images, wanted, problems, &spec.options);
         let names = &dataset.landmark_names;
-        let mut doubts = doubt::doubts(&dataset.scans, &dataset.sources, names);
-        doubts.sort_by(|a, b| a.scan.cmp(&b.scan));
+        let mut warnings = warnings::find(&dataset.scans, &dataset.sources, names);
+        warnings.sort_by(|a, b| a.scan.cmp(&b.scan));
         Survey {
-            doubts,
+            warnings,
             dataset,
             problems,
         }
     }
 
-    /// Loads scans of which no landmark is known.
+    /// Loads scans without landmarks.
     pub fn from_images(paths: &[PathBuf], options: &LoadOptions) -> Result<Self, DatasetError> {
         load(paths, None, Vec::new(), options)
     }
 
-    /// What this dataset is, to compare with another machine's.
+    /// Identifies the dataset, for comparison with another machine's.
     #[must_use]
     pub fn manifest(&self, rules_version: u32) -> TrainingManifest {
         TrainingManifest::new(self.scans.iter().map(AsRef::as_ref), rules_version)
@@ -108,17 +108,17 @@ impl Dataset {
 /// What [`Dataset::survey`] finds.
 #[derive(Debug)]
 pub struct Survey {
-    /// The scans without problems of their own.
+    /// The scans without problems.
     pub dataset: Dataset,
-    /// What keeps the data from being used.
+    /// Problems that prevent use of the data.
     pub problems: Vec<Problem>,
-    /// What could be used and is hardly meant.
-    pub doubts: Vec<Doubt>,
+    /// Likely mistakes that do not prevent it.
+    pub warnings: Vec<DataWarning>,
 }
 
 /// Mean position (RAS mm) of each agent's landmark over the scans that have
-/// it, `None` where none has: the constant guess that a run is compared with.
-/// [`crate::imaging::geometry::Affine::to_voxel`] takes it to a scan's voxels.
+/// it, `None` where none has: the baseline that a run is compared with.
+/// [`crate::imaging::geometry::Affine::to_voxel`] maps it to a scan's voxels.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "few scans")]
 pub fn mean_landmarks(scans: &[Arc<Scan>]) -> Vec<Option<[f64; 3]>> {
@@ -158,7 +158,7 @@ fn load(
     Ok(dataset)
 }
 
-/// The scans that can be loaded, and what is wrong with the others or with all together.
+/// The scans that can be loaded, and the problems of the others and of all together.
 fn gather(
     paths: &[PathBuf],
     wanted: Option<&Wanted>,
@@ -214,7 +214,7 @@ fn scan(name: String, loaded: Preprocessed, landmarks: Vec<Option<[f64; 3]>>) ->
     })
 }
 
-/// Voxel positions of one scan's landmarks, none where no landmark file could be read.
+/// Voxel positions of one scan's landmarks, empty without landmark files.
 fn locate(
     wanted: Option<&Wanted>,
     number: usize,
@@ -239,7 +239,7 @@ fn duplicates(sorted: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {
         .collect()
 }
 
-/// One problem for each scan whose spacing is not the one that most scans have.
+/// One problem for each scan whose spacing differs from the most frequent one.
 fn mixed_spacing(loaded: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {
     let alike = |a: &Scan, b: &Scan| {
         let mut pairs = a.geometry.spacing_mm.iter().zip(b.geometry.spacing_mm);
@@ -247,7 +247,7 @@ fn mixed_spacing(loaded: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {
     };
     let with = |scan: &Scan| loaded.iter().filter(|(s, _)| alike(scan, s)).count();
     let counted = loaded.iter().map(|entry| (entry, with(&entry.0)));
-    // The first of those with most company.
+    // In a tie, the first wins.
     let best = counted.reduce(|best, next| if next.1 > best.1 { next } else { best });
     let Some(((usual, first), scans)) = best else {
         return Vec::new();
@@ -263,7 +263,7 @@ fn mixed_spacing(loaded: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {
     .collect()
 }
 
-/// For messages: a path as people wrote it.
+/// A path for messages.
 fn shown(path: &Path) -> std::path::Display<'_> {
     path.display()
 }

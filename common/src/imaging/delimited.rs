@@ -1,25 +1,25 @@
-//! Tables of text whose delimiter nobody tells: comma, tab or semicolon.
+//! Tables of text with an unknown delimiter: comma, tab or semicolon.
 
 /// Lines with content and their numbers, from 1. Lines that begin with `#`
-/// are remarks.
+/// are comments.
 pub(crate) fn content_lines(text: &str) -> impl Iterator<Item = (u64, &str)> {
     (1..)
         .zip(text.lines().map(str::trim))
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// What parts the fields of the first line: whichever of the three there are most of.
+/// The delimiter: the most frequent of the three in the first line.
 pub(crate) fn delimiter(text: &str) -> u8 {
     let header = content_lines(text).next().map_or("", |(_, line)| line);
     let count = |c: u8| header.bytes().filter(|&b| b == c).count();
-    // Of equals the last wins: a comma.
+    // In a tie, the last wins: a comma.
     *[b'\t', b';', b',']
         .iter()
         .max_by_key(|&&c| count(c))
         .unwrap_or(&b',')
 }
 
-/// A reader that takes rows of any length and gives the header as the first.
+/// A reader that accepts rows of any length and returns the header as the first.
 pub(crate) fn reader(text: &str) -> csv::Reader<&[u8]> {
     csv::ReaderBuilder::new()
         .delimiter(delimiter(text))
@@ -30,7 +30,7 @@ pub(crate) fn reader(text: &str) -> csv::Reader<&[u8]> {
         .from_reader(text.as_bytes())
 }
 
-/// The line of a record of `text`. The csv crate's position stands before any
+/// The line of a record of `text`. The csv crate's position is before any
 /// blank lines that it skipped, so those are counted here.
 pub(crate) fn record_line(text: &str, record: &csv::StringRecord) -> u64 {
     let Some(position) = record.position() else {

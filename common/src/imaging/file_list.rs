@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListFile {
     pub path: PathBuf,
-    /// The files that it names, found.
+    /// The files that it names, resolved.
     pub entries: Vec<PathBuf>,
 }
 
@@ -21,16 +21,16 @@ pub enum ListError {
     Read {
         /// The list.
         path: PathBuf,
-        /// What the system answered.
+        /// The system's error.
         error: io::Error,
     },
-    /// The list names nothing.
+    /// The list names no files.
     #[error("list '{}' names no files; write one path per line", path.display())]
     Empty {
         /// The list.
         path: PathBuf,
     },
-    /// Some of the named files are not there.
+    /// Some of the named files do not exist.
     #[error(
         "list '{}' names {} file(s) that are not there (looked beside the list, then in the \
          current folder): {}", path.display(), missing.len(), missing.join(", ")
@@ -41,7 +41,7 @@ pub enum ListError {
         /// `line N: path`, all of them.
         missing: Vec<String>,
     },
-    /// Two lists that belong together do not.
+    /// Two lists that differ in length.
     #[error(
         "'{}' names {image_count} scans, but '{}' names {landmark_count} landmark files; \
          line n of one belongs to line n of the other", images.display(), landmarks.display()
@@ -85,8 +85,8 @@ impl ListFile {
     }
 }
 
-/// Where a file is that a list or manifest names: relative to the list's
-/// folder, else to the current one.
+/// Resolves a path of a list or manifest: relative to the list's folder, else to
+/// the current one.
 pub(crate) fn found_beside(list: &Path, entry: &Path) -> Option<PathBuf> {
     let folder = list.parent().unwrap_or(Path::new(""));
     // Joining an absolute path gives that path.
@@ -94,7 +94,7 @@ pub(crate) fn found_beside(list: &Path, entry: &Path) -> Option<PathBuf> {
     candidates.into_iter().find(|c| c.exists())
 }
 
-/// Reads the list of scans and the list of their landmark files. All problems of both are given.
+/// Reads the list of scans and the list of their landmark files. Errors list all problems of both.
 pub fn read_pair(images: &Path, landmarks: &Path) -> Result<(ListFile, ListFile), Vec<ListError>> {
     let mut errors = Vec::new();
     // Counted apart from finding the files, so that missing files do not hide a mismatch.
@@ -115,8 +115,8 @@ pub fn read_pair(images: &Path, landmarks: &Path) -> Result<(ListFile, ListFile)
     Err(errors)
 }
 
-/// What can be paired of two lists that [`read_pair`] refuses: line by line, as
-/// far as both go and both files are there.
+/// The usable pairs of two lists that [`read_pair`] refuses: line by line, up to
+/// the shorter one's end, where both files exist.
 pub(crate) fn salvage_pair(images: &Path, landmarks: &Path) -> Vec<(PathBuf, PathBuf)> {
     let (Ok(a), Ok(b)) = (read_lines(images), read_lines(landmarks)) else {
         return Vec::new();
@@ -177,7 +177,7 @@ mod tests {
         let list = ListFile::read(&dir.path().join("list.txt")).unwrap();
         let expected = ["scans/a b.nii", "./scans/c.nii"].map(|p| dir.path().join(p));
         assert_eq!(list.entries, expected);
-        // Not beside the list, but in the current folder, which for tests is this crate's.
+        // Not next to the list but in the current folder, which for tests is this crate's.
         let other = dir.path().join("cwd.txt");
         fs::write(&other, "src/lib.rs\n").unwrap();
         assert_eq!(

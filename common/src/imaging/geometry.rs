@@ -1,5 +1,5 @@
-//! Where voxels lie: spacing, the affine into RAS millimetres, and the axis
-//! permutation that brought a file's grid to the nearest RAS one.
+//! The geometry of voxels: spacing, the affine to RAS millimetres, and the axis
+//! permutation from a file's grid to the nearest RAS one.
 
 /// The affine map from voxel indices to world millimetres, RAS.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,8 +21,8 @@ impl Affine {
     pub fn to_voxel(&self, world: [f64; 3]) -> Option<[f64; 3]> {
         let m = self.rows;
         let det = self.determinant();
-        // Of the box whose sides are the columns, since voxels may be of any size. Where one
-        // column lies in the plane of the others, what is left is rounding.
+        // Relative to the box whose sides are the columns, since voxels may have any size. A
+        // column in the plane of the others leaves only rounding.
         let share = det / self.column_lengths().iter().product::<f64>();
         if !share.is_finite() || share.abs() < 1e-12 {
             return None;
@@ -47,7 +47,7 @@ impl Affine {
         })
     }
 
-    /// Determinant of the 3×3 part; its sign tells the handedness.
+    /// Determinant of the 3×3 part; its sign is the handedness.
     #[must_use]
     pub fn determinant(&self) -> f64 {
         let m = self.rows;
@@ -57,7 +57,7 @@ impl Affine {
     }
 }
 
-/// Which file axis, which way along it and how far apart each axis of our volume follows.
+/// The file axis, direction and step that each axis of our volume follows.
 ///
 /// `axes[i] = (file axis, flipped)`: our index `v[i]` is the file's index
 /// `f[axes[i].0]`, counted from the far end where flipped. Unless the scan was
@@ -73,17 +73,17 @@ pub struct AxisMap {
     pub pitch: [Pitch; 3],
 }
 
-/// Where samples of an axis lie on another sampling of it: number `v` at `first + step · v`.
+/// The samples of an axis in terms of another sampling of it: sample `v` is at `first + step · v`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pitch {
     /// The other sampling's index (fractions allowed) of our first sample.
     pub first: f64,
-    /// How far on the next one is.
+    /// The step to the next one.
     pub step: f64,
 }
 
 impl Pitch {
-    /// The same samples.
+    /// The identity.
     pub const SAME: Self = Self {
         first: 0.0,
         step: 1.0,
@@ -91,7 +91,7 @@ impl Pitch {
 }
 
 impl AxisMap {
-    /// The map that changes nothing.
+    /// The identity map.
     #[must_use]
     pub fn identity(dims: [usize; 3]) -> Self {
         Self {
@@ -120,8 +120,8 @@ impl AxisMap {
         })
     }
 
-    /// Our voxel position counted in the file's voxels, along our axes. Unless the scan was
-    /// resampled, it is the same.
+    /// Our voxel position in units of the file's voxels, along our axes. Unless the scan was
+    /// resampled, both are the same.
     #[must_use]
     pub fn in_file_voxels(&self, ours: [f64; 3]) -> [f64; 3] {
         [0, 1, 2].map(|i| self.pitch[i].first + self.pitch[i].step * ours[i])
@@ -137,7 +137,7 @@ impl AxisMap {
     }
 }
 
-/// Where a volume lies.
+/// The position of a volume in the world.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Geometry {
     /// Voxels per axis (x, y, z) of our volume.
@@ -194,7 +194,7 @@ mod tests {
         );
     }
 
-    /// A header in metres may have voxels of 5e-5. What is flat is so at any size.
+    /// A header in metres may have voxels of 5e-5: singularity must not depend on size.
     #[test]
     fn small_voxels_are_regular_and_flat_ones_singular() {
         for size in [5e-5, 1e-20, 1e3] {
@@ -225,7 +225,7 @@ mod tests {
         };
         assert_eq!(map.to_file([0.0, 0.0, 0.0]), [0.0, 19.0, 29.0]);
         assert_eq!(map.from_file(map.to_file([4.5, 3.0, 2.0])), [4.5, 3.0, 2.0]);
-        // Every other voxel of the file along our x, from its far end but one.
+        // Every other voxel of the file along our x, starting at the last but one.
         let mut coarse = map;
         coarse.pitch[0] = Pitch {
             first: 0.5,

@@ -1,5 +1,5 @@
-//! A label map of spheres around landmarks, in the scan file's own grid: laid
-//! over the scan it shows where they are, in any viewer.
+//! A label map of spheres around landmarks, in the scan file's own grid, to be
+//! overlaid on the scan in any viewer.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::imaging::geometry::{Affine, Geometry};
 use crate::imaging::nifti_io::{ImageRef, SamplesRef, WriteError, write};
 use crate::imaging::orientation::file_affine;
 
-/// Labels that a byte can hold beside 0, the background.
+/// Maximum number of labels: a byte without 0, the background.
 pub const MAX_LABELS: usize = 255;
 
 /// Spheres in a scan's own grid.
@@ -52,7 +52,7 @@ impl LabelMap {
         map
     }
 
-    /// Writes `.nii` or `.nii.gz`, as the name says.
+    /// Writes `.nii` or `.nii.gz`, depending on the name.
     pub fn write(&self, path: &Path) -> Result<(), WriteError> {
         let image = ImageRef {
             dims: self.dims,
@@ -62,8 +62,8 @@ impl LabelMap {
         write(path, &image)
     }
 
-    /// How far a sphere goes along each axis, in voxels. For axes at right
-    /// angles that is radius / spacing; for slanted ones it is more.
+    /// Extent of a sphere along each axis, in voxels: radius / spacing for orthogonal
+    /// axes, more for slanted ones.
     fn reach(&self, radius_mm: f64) -> [f64; 3] {
         let origin = self.affine.to_voxel([0.0; 3]).unwrap_or_default();
         let mut squares = [0.0; 3];
@@ -115,14 +115,14 @@ impl LabelMap {
     }
 }
 
-/// The voxels of an axis that a sphere may touch, its nearest one included.
+/// The voxels of an axis that a sphere may touch, including the nearest one.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "clamped to the axis"
 )]
 fn span(centre: f64, reach: f64, dim: usize) -> std::ops::Range<usize> {
-    // Casts take NaN to 0 and numbers beyond the type to its ends.
+    // Casts convert NaN to 0 and saturate at the type's limits.
     let reach = reach.max(0.5);
     let first = (centre - reach).ceil().max(0.0) as usize;
     let last = (centre + reach).floor();
@@ -200,11 +200,11 @@ mod tests {
             Some([40.0; 3]),
         ];
         let map = LabelMap::spheres(&geometry, &positions, 1.2);
-        // The voxel between belongs to the first: it is not farther.
+        // The voxel between belongs to the first: both are equally near.
         assert_eq!(map.labels[4 + 6 * (3 + 7 * 3)], 1);
         assert_eq!((marked(&map, 1).len(), marked(&map, 3).len()), (5, 4));
         assert!(marked(&map, 2).is_empty() && marked(&map, 4).is_empty());
-        // Between voxels and tiny: its nearest one.
+        // Fractional position and no radius: only the nearest voxel.
         let map = LabelMap::spheres(&geometry, &[Some([1.4, 2.0, 3.3])], 0.0);
         assert_eq!(marked(&map, 1), [[4, 3, 2]]);
         let many = vec![Some([1.0, 2.0, 3.0]); 300];

@@ -1,7 +1,7 @@
-//! Landmark files: where the landmarks of one scan are, in whichever space.
+//! Landmark files: the landmark positions of one scan, in one of several spaces.
 //!
-//! Formats are told apart by their content; [`mod@write`] makes those that other
-//! programs open.
+//! The content of a file decides its format; [`mod@write`] writes the formats
+//! of other programs.
 //!
 //! - A table (CSV, TSV or `;`) whose header names the space:
 //!   `name,x_ras_mm,y_ras_mm,z_ras_mm`, or `_lps_mm`, or `_voxel`, or 3D
@@ -9,8 +9,8 @@
 //! - rl-medical's text: one `x,y,z` (brain) or `x y z` (fetal) voxel index of
 //!   the file's own grid per line, `0 0 0` or NaN where a landmark is missing.
 //! - Legacy ASCII VTK polygonal data (cardiac): its `POINTS`, RAS mm, or LPS
-//!   where the title says so as 3D Slicer writes it.
-//! - 3D Slicer's `.mrk.json` and `.fcsv`: LPS or RAS mm, as they say.
+//!   if the title contains 3D Slicer's `SPACE=LPS`.
+//! - 3D Slicer's `.mrk.json` and `.fcsv`: LPS or RAS mm, as declared in the file.
 
 mod error;
 mod fcsv;
@@ -43,10 +43,10 @@ use crate::imaging::orientation::mapped_dims;
 pub use error::LandmarkError;
 pub use select::Selected;
 
-/// No landmark file is anywhere near as large: 3D Slicer takes 700 bytes per point.
+/// Far more than any landmark file needs: 3D Slicer takes 700 bytes per point.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// What a point's three numbers mean.
+/// The space of a point's coordinates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
     /// Millimetres in the scan's world: right, anterior, superior.
@@ -57,16 +57,16 @@ pub enum Space {
     Voxel,
 }
 
-/// Where in its file a point stands.
+/// The location of a point in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The line, from 1.
     Line(u64),
-    /// The markup and its control point, from 1, where lines mean nothing.
+    /// The markup and its control point, from 1, in formats without meaningful lines.
     ControlPoint(usize, usize),
 }
 
-/// As it follows a path: `:12`.
+/// Appended to a path: `:12`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,20 +81,20 @@ impl fmt::Display for Place {
 /// One landmark of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Its name, in files that have names.
+    /// Its name, in formats with names.
     pub name: Option<String>,
-    /// Where it is; `None` where the file says that it is missing.
+    /// Its position; `None` where the file marks it as missing.
     pub position: Option<[f64; 3]>,
-    /// What the position's numbers mean.
+    /// The space of the position.
     pub space: Space,
-    /// Where it stands in its file.
+    /// The location in its file.
     pub place: Place,
 }
 
 /// The landmarks of one scan, in file order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LandmarkFile {
-    /// Where they were read.
+    /// The file they were read from.
     pub path: PathBuf,
     /// One entry per landmark, missing ones included.
     pub points: Vec<Point>,
@@ -121,7 +121,7 @@ impl LandmarkFile {
         Self::parse(&bytes, path)
     }
 
-    /// The same from bytes; errors call them `path`.
+    /// Parses bytes; errors refer to them as `path`.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, LandmarkError> {
         Ok(Self {
             path: path.to_owned(),
@@ -132,7 +132,7 @@ impl LandmarkFile {
     /// The point's voxel position in our volume, `None` where it is missing.
     ///
     /// A position outside the file's grid (further than half a voxel from its
-    /// outermost centres) is an error that calls the scan `scan`.
+    /// outermost centres) is an error that names the scan `scan`.
     pub fn locate(
         &self,
         point: &Point,
@@ -149,8 +149,8 @@ impl LandmarkFile {
             Space::RasMm => geometry.affine.to_voxel(position),
             Space::LpsMm => geometry.affine.to_voxel([-x, -y, z]),
         };
-        // A resampled grid covers the file's but for a part of a voxel at its ends: what counts is
-        // whether the file has the landmark.
+        // A resampled grid may cover a fraction of a voxel less at its ends, so the file's grid
+        // decides whether a position is inside.
         let file_dims = mapped_dims(&geometry.axis_map);
         let in_file = voxel.map(|voxel| geometry.axis_map.in_file_voxels(voxel));
         voxel
@@ -180,7 +180,7 @@ fn is_inside(voxel: [f64; 3], dims: [usize; 3]) -> bool {
         .all(|(&v, dim)| v > -0.5 && v < dim as f64 - 0.5)
 }
 
-/// A position as it is, or if it lies outside the nearest one that [`is_inside`].
+/// The position, clamped to the nearest one that [`is_inside`].
 #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
 fn brought_inside(voxel: [f64; 3], dims: [usize; 3]) -> [f64; 3] {
     let first = (-0.5_f64).next_up();

@@ -1,5 +1,5 @@
-//! What actors and learner compare before they share transitions: the scans
-//! by content, where they lie, their landmarks, and the rules' version.
+//! The data that actors and learner compare before they share transitions: scans
+//! by content, their geometry and landmarks, and the version of the rules.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ pub fn volume_hash(volume: &Volume) -> VolumeHash {
     hasher.finalize().into()
 }
 
-/// Bytes as lower-case hex, for files and people.
+/// Bytes as lower-case hex.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -40,7 +40,7 @@ pub fn hex(bytes: &[u8]) -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestEntry {
-    /// For people; not compared.
+    /// For messages; not compared.
     pub name: String,
     /// Hash of the preprocessed volume, in JSON as hex.
     #[serde(with = "hex_hash")]
@@ -64,7 +64,7 @@ pub struct TrainingManifest {
 }
 
 impl TrainingManifest {
-    /// The manifest of some scans, which it orders by content.
+    /// The manifest of scans, sorted by content.
     pub fn new<'a>(scans: impl IntoIterator<Item = &'a Scan>, rules_version: u32) -> Self {
         let mut entries: Vec<ManifestEntry> = scans
             .into_iter()
@@ -106,7 +106,7 @@ impl TrainingManifest {
         hasher.finalize().into()
     }
 
-    /// One sentence that tells how `other` differs; "the same data" when it does not.
+    /// Describes in one sentence how `other` differs; "the same data" when it does not.
     #[must_use]
     pub fn diff(&self, other: &Self) -> String {
         if self.digest() == other.digest() {
@@ -149,7 +149,7 @@ impl TrainingManifest {
 }
 
 impl ManifestEntry {
-    /// How another entry of the same volume differs.
+    /// How another entry with the same volume differs.
     fn difference(&self, other: &Self) -> Option<String> {
         let name = &self.name;
         if self.spacing_mm != other.spacing_mm {
@@ -181,7 +181,7 @@ impl ManifestEntry {
     }
 }
 
-/// Equal numbers have equal bytes: −0 is 0.
+/// Bytes that are equal for equal numbers: −0 becomes 0.
 fn canonical(value: f64) -> [u8; 8] {
     (value + 0.0).to_le_bytes()
 }

@@ -1,9 +1,9 @@
-//! NIfTI files: the only place that reads or writes them.
+//! NIfTI files: the only module that reads or writes them.
 //!
-//! Read are NIfTI-1 and NIfTI-2, as one file or as a `.hdr`/`.img` pair, in
-//! both byte orders, compressed with gzip or not; written is NIfTI-1. Whatever
-//! can go wrong in odd or hostile files (limits, compression, voxel offset,
-//! scaling, orientation) is checked before memory is taken for it.
+//! It reads NIfTI-1 and NIfTI-2, as one file or as a `.hdr`/`.img` pair, in both
+//! byte orders, compressed with gzip or not, and writes NIfTI-1. Whatever can be
+//! wrong in damaged or hostile files (limits, compression, voxel offset, scaling,
+//! orientation) is checked before memory is allocated for it.
 
 mod affine;
 mod decode;
@@ -36,21 +36,21 @@ pub use write::{ImageRef, SamplesRef, write, write_volume};
 /// Most voxels along an axis: positions are 16-bit numbers.
 pub const MAX_AXIS: usize = i16::MAX as usize;
 
-/// What a file may ask for before it is refused.
+/// Limits on the size of a scan file.
 ///
-/// Both are checked before any memory is taken: 1 byte per voxel for unscaled
+/// Both are checked before any memory is allocated: 1 byte per voxel for unscaled
 /// `uint8`, else 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Most voxels a volume may have.
     pub max_voxels: u64,
-    /// Most bytes that a byte of a compressed file may become, on average.
+    /// Largest average ratio of content to compressed bytes.
     pub max_expansion: u64,
 }
 
 impl Limits {
-    /// Bytes of content that a compressed file may have in any case: small
-    /// scans may be as empty as they like.
+    /// Bytes of content that a compressed file may always have: small scans may be
+    /// arbitrarily sparse.
     pub const FREE_EXPANSION: u64 = 64 << 20;
 }
 
@@ -73,7 +73,7 @@ pub enum Samples {
 }
 
 impl Samples {
-    /// How many voxels there are.
+    /// Number of voxels.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -100,7 +100,7 @@ impl fmt::Debug for Samples {
     }
 }
 
-/// A volume as its file holds it: file axes, no preprocessing.
+/// A volume as stored in its file: file axes, no preprocessing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     dims: [usize; 3],
@@ -109,7 +109,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// An image in memory. Fails when the samples are not as many as the dims say.
+    /// An image in memory. Fails when the number of samples does not match the dimensions.
     pub fn new(
         dims: [usize; 3],
         samples: Samples,

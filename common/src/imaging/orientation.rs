@@ -1,16 +1,16 @@
-//! Bringing a file's grid to the nearest RAS one: axes are permuted and
-//! flipped, no voxel changes its value, oblique affines keep their rotation.
+//! Reorients a file's grid to the nearest RAS one: axes are permuted and flipped,
+//! voxel values do not change, oblique affines keep their rotation.
 
 use rayon::prelude::*;
 
 use crate::imaging::geometry::{Affine, AxisMap, Pitch};
 
-/// The permutation and flips after which our x, y, z run most nearly towards
-/// right, anterior and superior.
+/// The permutation and flips that align our x, y, z best with right, anterior
+/// and superior.
 ///
-/// Nearest in the sense of the largest sum of cosines between our axes and the
-/// world's, which for affines without shear is the choice of nibabel's
-/// `as_closest_canonical` except where two choices are about equally near. The first wins a tie.
+/// The best alignment has the largest sum of cosines between our axes and the
+/// world's. For affines without shear it equals nibabel's `as_closest_canonical`
+/// except where two choices are nearly equal. In a tie, the first wins.
 #[must_use]
 pub fn nearest_ras(affine: &Affine, file_dims: [usize; 3]) -> AxisMap {
     const ORDERS: [[usize; 3]; 6] = [
@@ -55,7 +55,7 @@ pub fn mapped_dims(map: &AxisMap) -> [usize; 3] {
     map.axes.map(|(axis, _)| map.file_dims[axis])
 }
 
-/// Our voxel positions → RAS mm, given the file's.
+/// Our voxel positions → RAS mm, from the file's affine.
 #[must_use]
 pub fn mapped_affine(file: &Affine, map: &AxisMap) -> Affine {
     let origin = file.to_world(map.to_file([0.0; 3]));
@@ -73,13 +73,13 @@ pub fn mapped_affine(file: &Affine, map: &AxisMap) -> Affine {
     Affine { rows }
 }
 
-/// The file's voxel positions → RAS mm, given ours: the inverse of [`mapped_affine`].
+/// The file's voxel positions → RAS mm, from our affine: the inverse of [`mapped_affine`].
 #[must_use]
 pub fn file_affine(ours: &Affine, map: &AxisMap) -> Affine {
     let first = map.from_file([0.0; 3]);
     let origin = ours.to_world(first);
-    // One voxel on along each axis of the file is this far on ours. By steps,
-    // not by positions: the difference of two places would be rounded.
+    // The step on our axes per voxel along each axis of the file. Computed from
+    // steps, because the difference of two positions would be rounded.
     let steps = [0, 1, 2].map(|axis| {
         let mut next = [0.0; 3];
         next[axis] = 1.0;
@@ -96,11 +96,11 @@ pub fn file_affine(ours: &Affine, map: &AxisMap) -> Affine {
     Affine { rows }
 }
 
-/// The file's voxels (first axis fastest) in our order (z fastest), each converted.
+/// Reorders the file's voxels (first axis fastest) to ours (z fastest) and converts each.
 ///
 /// # Panics
 ///
-/// When `voxels` is not as long as `map.file_dims` says.
+/// When the length of `voxels` does not match `map.file_dims`.
 #[must_use]
 pub fn reorder<T, U>(voxels: &[T], map: &AxisMap, convert: impl Fn(T) -> U + Sync) -> Vec<U>
 where
@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
 
-    /// Each of the 48 ways in which axes can lie, as (world axis, negative) per file axis.
+    /// Each of the 48 orientations of axes, as (world axis, negative) per file axis.
     fn orientations() -> Vec<[(usize, bool); 3]> {
         let mut all = Vec::new();
         for order in [
@@ -206,7 +206,7 @@ mod tests {
                     for z in 0..nz {
                         let position = [x as f64, y as f64, z as f64];
                         let world = ours.to_world(position);
-                        // Naively: the file voxel at that place in the world.
+                        // Naive reference: the file voxel at that world position.
                         let f = file.to_voxel(world).unwrap().map(f64::round);
                         #[expect(
                             clippy::cast_possible_truncation,

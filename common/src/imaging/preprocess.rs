@@ -1,4 +1,4 @@
-//! Intensities as the networks see them: clipped at the 10th and 99th
+//! Intensity normalisation for the networks: clipped at the 10th and 99th
 //! percentile of the whole volume and stretched to 0..=255, after rl-medical's
 //! `dataReader.py`.
 
@@ -9,18 +9,18 @@ use crate::imaging::nifti_io::{Image, Samples};
 use crate::imaging::orientation::{mapped_affine, mapped_dims, nearest_ras, reorder};
 use crate::imaging::volume::Volume;
 
-/// Counts up whenever this module or [`crate::imaging::orientation`] gives other voxels
-/// for the same file, so that no cache hands out old ones.
+/// Incremented whenever this module or [`crate::imaging::orientation`] produces other voxels
+/// from the same file, so that caches do not return outdated ones.
 pub const PREPROCESS_VERSION: u32 = 1;
 
-/// Which volume a run trains on.
+/// The kind of volume that a run trains on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VolumeChoice {
     /// Bytes on the nearest RAS axes.
     #[default]
     CanonicalU8,
-    /// Floats without rounding on the file's own axes, as rl-medical has them.
+    /// Floats without rounding on the file's own axes, as in rl-medical.
     ReferenceF32,
 }
 
@@ -73,7 +73,7 @@ fn convert<U: Copy + Default + Send + Sync>(
     }
 }
 
-/// The linear map that takes the clipped range to 0..=255.
+/// The linear map from the clipped range to 0..=255.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
     low: f64,
@@ -125,8 +125,8 @@ impl Stretch {
 
 /// `numpy.percentile(values, percents)` with linear interpolation, in f64.
 ///
-/// Order statistics come from counting, not sorting: no copy of the voxels is
-/// made. No voxels give zeros.
+/// Order statistics are counted, not sorted, which avoids a copy of the voxels.
+/// Zeros without voxels.
 #[must_use]
 pub fn percentiles<const N: usize>(samples: &Samples, percents: [f64; N]) -> [f64; N] {
     let Some(last) = samples.len().checked_sub(1) else {
@@ -152,7 +152,7 @@ pub fn percentiles<const N: usize>(samples: &Samples, percents: [f64; N]) -> [f6
     })
 }
 
-/// The values at two places of the sorted voxels.
+/// The values at two ranks of the sorted voxels.
 fn ranked(samples: &Samples, ranks: [usize; 2]) -> [f64; 2] {
     match samples {
         Samples::U8(values) => {
@@ -165,7 +165,7 @@ fn ranked(samples: &Samples, ranks: [usize; 2]) -> [f64; 2] {
     }
 }
 
-/// Two rounds of counting, by the upper and the lower 16 bits of a sortable key.
+/// Two passes of counting, by the upper and the lower 16 bits of a sortable key.
 fn ranked_f32(values: &[f32], ranks: [usize; 2]) -> [f64; 2] {
     let mut upper = vec![0; 1 << 16];
     values
@@ -197,7 +197,7 @@ fn ranked_f32(values: &[f32], ranks: [usize; 2]) -> [f64; 2] {
     [value(places[0], &first), value(places[1], &second)]
 }
 
-/// The bin in which a rank falls, and its rank there.
+/// The bin that contains a rank, and the rank within it.
 fn bin(counts: &[usize], mut rank: usize) -> (usize, usize) {
     for (index, &count) in counts.iter().enumerate() {
         if rank < count {
@@ -208,7 +208,7 @@ fn bin(counts: &[usize], mut rank: usize) -> (usize, usize) {
     (counts.len() - 1, 0)
 }
 
-/// Bits whose unsigned order is the order of the floats.
+/// Bits whose unsigned order equals the order of the floats.
 fn key(value: f32) -> u32 {
     let bits = value.to_bits();
     if bits >> 31 == 0 {

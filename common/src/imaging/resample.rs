@@ -1,10 +1,10 @@
-//! A scan on another grid: the same axes, the same spacing along each.
+//! Resampling to another grid: the same axes, the same spacing along each.
 //!
-//! New voxel centres lie symmetrically about the centre of the file's grid, so
-//! that a scan stored mirrored gives the same voxels mirrored. Intensities are
-//! interpolated linearly between the eight voxels around; outside the outermost
-//! centres (half a voxel at most) the nearest counts. There is no smoothing
-//! before: a much coarser spacing picks voxels rather than averaging them.
+//! New voxel centres are placed symmetrically about the centre of the file's grid,
+//! so that a mirrored scan gives the same voxels mirrored. Intensities are
+//! interpolated linearly between the eight nearest voxels; outside the outermost
+//! centres (half a voxel at most) the nearest one is used. There is no smoothing
+//! first: a much coarser spacing picks voxels rather than averaging them.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use rayon::prelude::*;
 use crate::imaging::geometry::{Affine, Pitch};
 use crate::imaging::nifti_io::{Image, Limits, MAX_AXIS, Samples};
 
-/// A spacing that differs by a smaller share is left alone: interpolating would only blur.
+/// A spacing with a smaller relative difference is kept: interpolation would only blur.
 const SAME_SPACING: f64 = 1e-3;
 
-/// A scan that cannot be brought to the spacing asked for.
+/// A scan that cannot be resampled to the requested spacing.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "scan '{}' would have {dims:?} voxels at {spacing_mm} mm, more than {limit} in all or \
@@ -24,26 +24,26 @@ const SAME_SPACING: f64 = 1e-3;
 )]
 pub struct ResampleError {
     pub path: PathBuf,
-    /// The spacing asked for, in mm.
+    /// The requested spacing, in mm.
     pub spacing_mm: f64,
     /// Voxels per axis of the file at that spacing.
     pub dims: [u64; 3],
-    /// The most voxels allowed.
+    /// The limit on voxels.
     pub limit: u64,
 }
 
 /// An image on a new grid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resampled {
-    /// The image: its affine takes its own voxels to RAS mm.
+    /// The image; its affine maps its own voxels to RAS mm.
     pub image: Image,
-    /// Where its voxels lie among the file's, per axis of the file.
+    /// The position of its voxels among the file's, per axis of the file.
     pub pitch: [Pitch; 3],
 }
 
-/// Brings an image to `spacing_mm` along each of its axes; errors call it `path`.
+/// Resamples an image to `spacing_mm` along each of its axes; errors name `path`.
 ///
-/// An image that has this spacing already is given back as it is.
+/// An image that already has this spacing is returned unchanged.
 pub fn resample(
     image: Image,
     spacing_mm: f64,
@@ -76,7 +76,7 @@ pub fn resample(
     Ok(Resampled { image, pitch })
 }
 
-/// As many voxels as cover the file's grid best, about its centre.
+/// The number of voxels that covers the file's grid best, about its centre.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -105,7 +105,7 @@ fn grid(
     Ok((dims, pitch))
 }
 
-/// Positions on the new grid → RAS mm, given the file's.
+/// Positions on the new grid → RAS mm, from the file's affine.
 fn on_grid(file: &Affine, pitch: [Pitch; 3]) -> Affine {
     let origin = file.to_world(pitch.map(|p| p.first));
     let mut rows = file.rows;
@@ -118,7 +118,7 @@ fn on_grid(file: &Affine, pitch: [Pitch; 3]) -> Affine {
     Affine { rows }
 }
 
-/// The two samples around a place on an axis, and the share of the second.
+/// The two samples around a position on an axis, and the weight of the second.
 type Between = (usize, usize, f32);
 
 #[expect(
@@ -161,7 +161,7 @@ fn interpolate<T: Copy + Sync>(
     all
 }
 
-/// Linear between two finite values; never beyond them.
+/// Interpolates linearly between two finite values, without overshoot.
 fn mix(a: f32, b: f32, t: f32) -> f32 {
     // Not a + (b - a)·t: the difference of two large values may be infinite.
     a * (1.0 - t) + b * t

@@ -1,4 +1,4 @@
-//! A scan as actors, learner and evaluators hold it.
+//! A scan in the memory of actors, learner and evaluators.
 
 use crate::environment::pose::Pose;
 use crate::imaging::geometry::Geometry;
@@ -7,25 +7,25 @@ use crate::imaging::volume::Volume;
 /// SHA-256 of a preprocessed volume: dims and voxels (see [`crate::imaging::manifest`]).
 pub type VolumeHash = [u8; 32];
 
-/// One preprocessed scan with the landmarks that a run asks for.
+/// One preprocessed scan with the requested landmarks.
 #[derive(Debug, Clone)]
 pub struct Scan {
-    /// File name without folder and extension, for people.
+    /// File name without folder and extension, for messages.
     pub name: String,
     /// The preprocessed intensities.
     pub volume: Volume,
     /// Where the voxels lie.
     pub geometry: Geometry,
     /// Voxel position of each agent's landmark in our volume, in agent order;
-    /// `None` where the file says it is missing. Empty where nothing is known (play).
+    /// `None` where the file marks it as missing. Empty without landmarks (play).
     pub landmarks: Vec<Option<[f64; 3]>>,
     /// Content hash of the preprocessed volume.
     pub hash: VolumeHash,
 }
 
 impl Scan {
-    /// The scan as if it lay in a pose: volume and landmarks follow it, the grid
-    /// stays. A landmark that leaves the volume is `None` then.
+    /// The scan in a pose: volume and landmarks follow it, the grid stays. A
+    /// landmark that leaves the volume becomes `None`.
     #[must_use]
     pub fn posed(&self, pose: Pose) -> Self {
         Self {

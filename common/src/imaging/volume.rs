@@ -1,18 +1,18 @@
-//! A preprocessed scan's voxels and where they lie in the world.
+//! The voxels of a preprocessed scan.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::environment::pose::Pose;
 
-/// Bytes that are owned or mapped from the cache; both read the same.
+/// Bytes that are owned or mapped from the cache.
 pub trait VoxelBytes: AsRef<[u8]> + Send + Sync {}
 impl<T: AsRef<[u8]> + Send + Sync> VoxelBytes for T {}
 
 /// The intensities of a [`Volume`], z fastest.
 #[derive(Clone)]
 pub enum Voxels {
-    /// 0..=255, the default: what windows, actors and the learner share.
+    /// 0..=255, the default, shared by windows, actors and the learner.
     U8(Arc<dyn VoxelBytes>),
     /// 0.0..=255.0 without rounding, for the `reference` rules.
     F32(Arc<Vec<f32>>),
@@ -37,7 +37,7 @@ pub struct VolumeSizeError {
     pub dims: [usize; 3],
     /// Their product.
     pub expected: usize,
-    /// How many were given.
+    /// The given number.
     pub found: usize,
 }
 
@@ -71,7 +71,7 @@ impl Volume {
         self.dims
     }
 
-    /// The same voxels seen in a pose: a view that shares them.
+    /// The same voxels in a pose: a view that shares them.
     #[must_use]
     pub fn posed(&self, pose: Pose) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Volume {
         }
     }
 
-    /// The pose that it is seen in.
+    /// The pose of this view.
     #[must_use]
     pub fn pose(&self) -> Option<&Pose> {
         self.pose.as_ref()
@@ -92,8 +92,8 @@ impl Volume {
         &self.voxels
     }
 
-    /// The intensity at a voxel, 0 outside; in a pose, at the voxel that is seen
-    /// there.
+    /// The intensity at a voxel, 0 outside; in a pose, at the scan's voxel that
+    /// appears there.
     #[must_use]
     pub fn at(&self, p: [i32; 3]) -> f32 {
         let mut seen = p.map(i64::from);

@@ -1,7 +1,7 @@
-//! What a head consists of: painted solids in a deformed space.
+//! The anatomy of a head: painted solids in a deformed space.
 //!
 //! Units are voxels of a 96×112×96 volume, x to the right, y to the front,
-//! z up, the origin in the middle of the head.
+//! z up, the origin at the centre of the head.
 
 mod deformation;
 mod structures;
@@ -14,21 +14,21 @@ use super::texture::value_noise;
 use deformation::Deformation;
 use structures::Structures;
 
-/// One solid and how it is shaded.
+/// One solid and its shading.
 #[derive(Debug, Clone)]
 pub(super) struct Structure {
     shape: Shape,
     /// Brightness, 0 is air and 1 the brightest tissue.
     brightness: f64,
-    /// By how much texture moves the surface, units.
+    /// How far the texture displaces the surface, units.
     ripple: f64,
     bound_centre: [f64; 3],
-    /// Square of the radius beyond which the solid cannot show.
+    /// Square of the radius beyond which the solid has no effect.
     bound_squared: f64,
 }
 
 impl Structure {
-    /// A solid of even brightness with a smooth surface.
+    /// A solid of constant brightness with a smooth surface.
     fn plain(shape: Shape, brightness: f64) -> Self {
         Self::rippled(shape, brightness, 0.0)
     }
@@ -63,7 +63,7 @@ pub(super) struct Anatomy {
 const COARSE: f64 = 6.0;
 /// Wavelength of the fine texture, units.
 const FINE: f64 = 2.7;
-/// Share of the texture in a tissue's brightness.
+/// Amplitude of the texture relative to a tissue's brightness.
 const TEXTURE: f64 = 0.10;
 
 impl Anatomy {

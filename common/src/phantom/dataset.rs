@@ -1,4 +1,4 @@
-//! Folders of phantoms, laid out as datasets of real scans are.
+//! Datasets of phantoms in the layout of real ones.
 //!
 //! `<dir>/dataset.json` and, for each set, `images/phantom_0001.nii.gz`,
 //! `landmarks/phantom_0001.csv` (name, RAS mm) and the lists `images.txt` and
@@ -20,17 +20,17 @@ use super::{Phantom, PhantomLandmark};
 use crate::imaging::nifti_io::WriteError;
 use crate::run::durable::{DurableError, write_atomic};
 
-/// Changes whenever a seed gives another phantom than before.
+/// Incremented whenever a seed gives a different phantom.
 pub const DATASET_VERSION: u32 = 1;
 
-/// Which folder a phantom belongs to.
+/// The set that a phantom belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PhantomSet {
     Train,
     /// For choosing a checkpoint.
     Validation,
-    /// For the final figure, looked at once.
+    /// For the final result, used once.
     Test,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for PhantomSet {
 /// The seed of one phantom of a dataset.
 ///
 /// The first eight bytes of SHA-256 over dataset seed, set and index, so that
-/// sets share no phantom and a dataset can grow without changing what it has.
+/// sets share no phantom and a dataset can grow without changing existing phantoms.
 #[must_use]
 pub fn sub_seed(seed: u64, set: PhantomSet, index: usize) -> u64 {
     let text = format!("landmarl phantom {seed} {set} {index}");
@@ -69,13 +69,13 @@ pub fn sub_seed(seed: u64, set: PhantomSet, index: usize) -> u64 {
         .fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
 }
 
-/// How many phantoms each set holds.
+/// Number of phantoms per set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhantomCounts {
     pub train: usize,
     /// For choosing a checkpoint.
     pub validation: usize,
-    /// For the final figure.
+    /// For the final result.
     pub test: usize,
 }
 
@@ -90,12 +90,12 @@ impl PhantomCounts {
     }
 }
 
-/// How far [`write_dataset`] has come; in the end, what it did.
+/// Progress of [`write_dataset`], and its final result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatasetProgress {
-    /// Phantoms that are on disk.
+    /// Phantoms on disk.
     pub done: usize,
-    /// Those among them that were there already.
+    /// Phantoms that existed before.
     pub kept: usize,
     /// All phantoms of the dataset.
     pub total: usize,
@@ -104,16 +104,16 @@ pub struct DatasetProgress {
 /// Why a dataset could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    /// A setting makes no sense.
+    /// An invalid setting.
     #[error(transparent)]
     Spec(#[from] PhantomSpecError),
-    /// A folder could not be made, or a description not be read.
+    /// A folder could not be created, or a description not be read.
     #[error("cannot {action} '{}': {error}", path.display())]
     Io {
         /// Such as `read`.
         action: &'static str,
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
     /// A text file could not be written.
@@ -122,20 +122,20 @@ pub enum DatasetError {
     /// An image could not be written.
     #[error(transparent)]
     Image(#[from] WriteError),
-    /// The folder belongs to a dataset made otherwise.
+    /// The folder holds a dataset with other settings.
     #[error(
         "'{}' describes another dataset: its {what} differs; choose an empty folder, or delete this one",
         path.display()
     )]
     Other {
-        /// The description that is there.
+        /// The existing description.
         path: PathBuf,
-        /// What differs.
+        /// The difference.
         what: &'static str,
     },
 }
 
-/// What `dataset.json` says.
+/// The content of `dataset.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Description {
     version: u32,
@@ -144,12 +144,12 @@ struct Description {
     spec: PhantomSpec,
 }
 
-/// Writes a dataset of phantoms, in parallel; `progress` is told after each.
+/// Writes a dataset of phantoms, in parallel; calls `progress` after each.
 ///
-/// May be run again: phantoms that are there, whole, from the same seed and
-/// specification are kept, and larger counts only add to them. Smaller counts
-/// shorten the lists and leave the other files. Fails when the folder holds
-/// another dataset or cannot be written, naming the path.
+/// May be run again: complete phantoms from the same seed and specification are
+/// kept, and larger counts only add to them. Smaller counts shorten the lists and
+/// leave the other files. Fails when the folder holds another dataset or cannot be
+/// written, naming the path.
 pub fn write_dataset(
     dir: &Path,
     counts: PhantomCounts,
@@ -204,7 +204,7 @@ pub fn write_dataset(
     Ok(report())
 }
 
-/// Writes one phantom unless it is there already; says whether it was.
+/// Writes one phantom unless it exists already; returns whether it did.
 fn write_phantom(
     folder: &Path,
     spec: &PhantomSpec,
@@ -214,7 +214,7 @@ fn write_phantom(
     let image = folder.join(files::image_path(index));
     let table = folder.join(files::landmark_path(index));
     let landmarks = csv_text(&Phantom::landmarks_of(spec, seed)?);
-    // The landmarks depend on every setting of the anatomy and cost nothing to compute again.
+    // The landmarks depend on every setting of the anatomy and are cheap to recompute.
     let same = std::fs::read_to_string(&table).is_ok_and(|found| found == landmarks);
     if same && files::image_is_whole(&image, spec.dims) {
         return Ok(true);

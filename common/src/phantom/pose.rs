@@ -1,4 +1,4 @@
-//! Where a head lies in its volume: anatomy units → voxels from the volume's middle.
+//! The pose of a head in its volume: anatomy units → voxels from the volume's centre.
 
 use rand::Rng;
 
@@ -27,8 +27,8 @@ impl Pose {
         }
     }
 
-    /// Shortens the shift until all points (anatomy units) keep `margin` voxels
-    /// to the faces of the volume.
+    /// Shortens the shift until all points (anatomy units) are at least `margin`
+    /// voxels from the faces of the volume.
     pub(super) fn keep_inside(&mut self, points: &[[f64; 3]], dims: [usize; 3], margin: f64) {
         for (axis, n) in dims.into_iter().enumerate() {
             let reach = (n as f64 - 1.0) / 2.0 - margin;
@@ -42,7 +42,7 @@ impl Pose {
         }
     }
 
-    /// Anatomy units → voxels from the middle of the volume, along RAS axes.
+    /// Anatomy units → voxels from the centre of the volume, along RAS axes.
     pub(super) fn to_centred(&self, p: [f64; 3]) -> [f64; 3] {
         std::array::from_fn(|i| {
             let r = self.rotation[i];

@@ -1,4 +1,4 @@
-//! Shading: from a scene to voxels.
+//! Shades the voxels of a scene.
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,7 +14,7 @@ const DIMMEST: f64 = 0.55;
 /// Largest gain or loss of the bias field along one axis.
 const BIAS: f64 = 0.12;
 
-/// What a scanner does to a whole volume.
+/// The scanner's effects on a whole volume.
 struct Scanner {
     gain: f64,
     /// Linear and quadratic terms over −1..1 across the volume.
@@ -84,7 +84,7 @@ fn shade_slice(
 /// The magnitude of a signal with Gaussian noise in both its channels
 /// (Gudbjartsson and Patz, Magn Reson Med 34, 1995).
 fn rician(signal: f64, sigma: f64, rng: &mut impl Rng) -> f64 {
-    // Box and Muller give just the pair of normal numbers that is needed.
+    // Box and Muller's method gives exactly the pair of normal numbers needed.
     let radius = sigma * (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
     let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
     (signal + radius * cos).hypot(radius * sin)

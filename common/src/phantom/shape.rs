@@ -5,16 +5,16 @@
 pub(super) enum Shape {
     /// An axis-aligned ellipsoid.
     Ellipsoid {
-        /// Its middle.
+        /// Its centre.
         centre: [f64; 3],
         /// Its semi-axes.
         semi: [f64; 3],
     },
     /// A tapered tube with round ends.
     Tube {
-        /// Middle of the first end.
+        /// Centre of the first end.
         from: [f64; 3],
-        /// Middle of the other end.
+        /// Centre of the other end.
         to: [f64; 3],
         /// Radius at both ends.
         radii: [f64; 2],
@@ -31,7 +31,7 @@ impl Shape {
 
     /// Distance to the surface, negative inside.
     ///
-    /// To first order near the surface of an ellipsoid (the value over the
+    /// First-order accurate near the surface of an ellipsoid (the value divided by the
     /// length of its gradient), which is where the edge is shaded.
     pub(super) fn distance(&self, p: [f64; 3]) -> f64 {
         match *self {
@@ -58,7 +58,7 @@ impl Shape {
         }
     }
 
-    /// A ball (middle, radius) around the solid.
+    /// A bounding ball (centre, radius).
     pub(super) fn bound(&self) -> ([f64; 3], f64) {
         match *self {
             Self::Ellipsoid { centre, semi } => (centre, semi[0].max(semi[1]).max(semi[2])),

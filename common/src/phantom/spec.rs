@@ -1,9 +1,9 @@
-//! What phantoms are asked for.
+//! The specification of phantoms.
 
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-/// How the axes of the file run.
+/// The orientation of the file's axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Orientation {
@@ -14,7 +14,7 @@ pub enum Orientation {
 }
 
 impl Orientation {
-    /// The file's x index of a RAS x index, and the other way round.
+    /// The file's x index of a RAS x index, and vice versa.
     pub(super) fn file_x(self, x: usize, nx: usize) -> usize {
         match self {
             Self::Ras => x,
@@ -23,11 +23,11 @@ impl Orientation {
     }
 }
 
-/// What phantoms look like and how much they vary.
+/// The appearance of phantoms and its variation.
 ///
-/// The head fills most of a 96×112×96 volume and grows or shrinks with the
-/// smallest ratio of `dims` to that; landmarks always keep their margin to the
-/// faces of the volume, which shortens some shifts.
+/// The head fills most of a 96×112×96 volume and scales with the smallest ratio
+/// of `dims` to that size; landmarks always keep their margin to the faces of the
+/// volume, which shortens some shifts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PhantomSpec {
@@ -37,13 +37,13 @@ pub struct PhantomSpec {
     pub spacing_mm: f64,
     /// Each phantom draws one of these; a repeated one is drawn more often.
     pub orientations: Vec<Orientation>,
-    /// Rotation about each axis is uniform up to this either way, 0..=45 degrees.
+    /// Rotation about each axis is uniform up to this in either direction, 0..=45 degrees.
     pub rotation_deg: f64,
-    /// Shift along each axis is uniform up to this either way, in voxels.
+    /// Shift along each axis is uniform up to this in either direction, in voxels.
     pub shift_voxels: f64,
     /// Size is uniform up to this fraction smaller or larger, 0..=0.25.
     pub scaling: f64,
-    /// Each structure moves by up to this along each axis, on its own, in
+    /// Each structure moves independently by up to this along each axis, in
     /// voxels of a 96×112×96 volume, 0..=4.
     pub jitter_voxels: f64,
     /// Standard deviation of the (Rician) noise as a fraction of the brightest tissue, 0..=0.5.
@@ -65,10 +65,10 @@ impl Default for PhantomSpec {
     }
 }
 
-/// The volume that the anatomy's units are the voxels of.
+/// The volume whose voxels are the anatomy's units.
 const REFERENCE_DIMS: [usize; 3] = [96, 112, 96];
 
-/// A number in a [`PhantomSpec`] is out of its range.
+/// A field of a [`PhantomSpec`] is out of range.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("phantom setting `{setting}` is {found}, it must be {range}")]
 pub struct PhantomSpecError {
@@ -80,7 +80,7 @@ pub struct PhantomSpecError {
 }
 
 impl PhantomSpec {
-    /// The default with another size.
+    /// The default with other dimensions.
     #[must_use]
     pub fn with_dims(dims: [usize; 3]) -> Self {
         Self {
@@ -89,7 +89,7 @@ impl PhantomSpec {
         }
     }
 
-    /// Fails with the first setting that is out of range.
+    /// Fails for the first setting that is out of range.
     pub fn check(&self) -> Result<(), PhantomSpecError> {
         let large_enough = self
             .dims

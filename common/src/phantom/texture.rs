@@ -1,4 +1,4 @@
-//! Band-limited texture: value noise, a smooth field through random values on a lattice.
+//! Band-limited texture: value noise, a smooth field of random values on a lattice.
 
 /// Value noise in -1..=1 at a point, about one bump per unit.
 ///

@@ -1,32 +1,32 @@
-//! One answer from several walks: robust, with its spread as a confidence.
+//! The consensus of several walks: a robust position, and its dispersion as a confidence.
 
 use crate::imaging::geometry::distance_mm;
 
-/// What several walks agree on.
+/// The consensus of several walks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Consensus {
     /// Voxel position in our volume.
     pub position: [f64; 3],
-    /// Mean distance (mm) to it of all places where walks ended a scale, their
-    /// answers among them: small when walks agree on every scale.
+    /// Mean distance (mm) to it of all scale endpoints of the walks, the final
+    /// ones included: small when walks agree on every scale.
     pub spread_mm: f64,
-    /// Answers that the position was averaged from.
+    /// Number of predictions that the position is the mean of.
     pub inliers: usize,
 }
 
-/// Answers farther from the middle than this many times the median distance
-/// are left out of the mean; 3 is far beyond what agreeing walks differ by.
+/// Predictions farther from the median than this multiple of the median distance
+/// are excluded from the mean; agreeing walks differ by far less than 3.
 const OUTLIER_FACTOR: f64 = 3.0;
 
-/// Per-axis median of the answers (voxel), then the mean of those near it.
-/// `stops`: where coarser scales ended.
+/// Per-axis median of the predictions (voxel), then the mean of those near it.
+/// `stops`: endpoints of the coarser scales.
 ///
-/// `None` without answers. One walk that went astray moves a mean by its whole
-/// error over n; it moves this by nothing.
+/// `None` without predictions. A single stray walk shifts a mean by its error
+/// divided by n; it does not shift this position.
 ///
-/// The position is robust, the spread is not: who strayed is what tells that
-/// something is hard to find. Walks that meet early end in one place and so say
-/// little; that is why the scales before count.
+/// The position is robust, the dispersion is not: stray walks indicate that a
+/// landmark is hard to find. Walks that meet early end at the same position and
+/// carry little information, so the endpoints of earlier scales count too.
 #[must_use]
 pub fn consensus(
     answers: &[[f64; 3]],
@@ -41,8 +41,8 @@ pub fn consensus(
         .iter()
         .map(|a| distance_mm(*a, middle, spacing_mm))
         .collect();
-    // At least a voxel's length: answers that agree exactly must not make an
-    // outlier of one that is half a voxel off.
+    // At least a voxel's length: exact agreement must not make an outlier of a
+    // prediction that is half a voxel off.
     let finest = spacing_mm.iter().copied().fold(f64::INFINITY, f64::min);
     let limit = OUTLIER_FACTOR * median(distances.clone()).max(finest);
     let near: Vec<_> = answers
@@ -65,7 +65,7 @@ pub fn consensus(
     })
 }
 
-/// Median; the mean of the middle two for an even count. Not a number for none.
+/// Median; the mean of the middle two for an even count. NaN for an empty list.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -92,7 +92,7 @@ mod tests {
         answers.push([90.0, 0.0, 0.0]);
         let c = consensus(&answers, &[], [2.0; 3]).unwrap();
         assert_eq!((c.position, c.inliers), ([10.0, 20.0, 30.0], 3));
-        // The stray counts in the spread, and so does where scales ended.
+        // The outlier counts in the dispersion, and so do the endpoints of scales.
         let stray = distance_mm([90.0, 0.0, 0.0], c.position, [2.0; 3]);
         assert_eq!(c.spread_mm, (0.0 + 1.0 + 1.0 + stray) / 4.0);
         let stops = [[10.0, 20.0, 34.0], [10.0, 23.0, 30.0]];

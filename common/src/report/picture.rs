@@ -1,5 +1,5 @@
-//! A picture of one scan and its landmarks: for each, three slices with the
-//! truth and the prediction, their distance, and their coordinates.
+//! An image of one scan and its landmarks: for each, three slices with the true
+//! position and the prediction, their distance, and their coordinates.
 
 mod canvas;
 pub mod film;
@@ -38,7 +38,7 @@ const PANEL: i64 = PANEL_PIXELS as i64;
 #[derive(Debug, Clone, PartialEq)]
 pub struct PictureItem {
     pub name: String,
-    /// True position, voxels of the volume; `None` where nothing is known.
+    /// True position, voxels of the volume; `None` if unknown.
     pub truth: Option<[f64; 3]>,
     /// Predicted position, voxels of the volume.
     pub prediction: Option<[f64; 3]>,
@@ -48,13 +48,13 @@ pub struct PictureItem {
     pub error_voxels: Option<f64>,
 }
 
-/// Draws a scan: one row for each item, with an axial, a coronal and a
-/// sagittal slice through its truth (without one through its prediction,
-/// without either through the middle of the volume).
+/// Draws a scan: one row per item, with an axial, a coronal and a sagittal slice
+/// through its true position (else through its prediction, else through the
+/// centre of the volume).
 ///
-/// All panels share one scale in mm. A volume along RAS axes is seen the
-/// neurological way, the patient's left on the left; letters say so of any. Markers off the slice are
-/// projected onto it.
+/// All panels share one scale in mm. A volume along RAS axes is shown in
+/// neurological convention, the patient's left on the left; letters mark the sides
+/// of any volume. Markers outside the slice are projected onto it.
 #[must_use]
 pub fn render_scan_picture(
     volume: &Volume,
@@ -76,10 +76,10 @@ pub fn render_scan_picture(
     picture
 }
 
-/// A picture as the bytes of a PNG file.
+/// Encodes an image as PNG.
 ///
 /// # Errors
-/// The encoder's.
+/// When the encoder fails.
 pub fn to_png(picture: &RgbImage) -> image::ImageResult<Vec<u8>> {
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png)?;

@@ -1,15 +1,15 @@
-//! Figures of many errors, with what chance makes of them.
+//! Statistics of errors, with confidence intervals.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Resamples of a bootstrap: the interval's ends move by about a hundredth of
-/// its width from one seed to another.
+/// Bootstrap resamples: the bounds of the interval vary by about a hundredth of
+/// its width between seeds.
 const ROUNDS: usize = 2000;
 
-/// The value below which the share `p` (0 to 1) of `values` lies, interpolated
-/// between neighbours (Hyndman and Fan's type 7, numpy's default). Not a number
-/// for none.
+/// The `p` quantile (0 to 1) of `values`, interpolated between neighbours
+/// (Hyndman and Fan's type 7, numpy's default). NaN for an empty
+/// slice.
 #[must_use]
 pub fn percentile(values: &[f64], p: f64) -> f64 {
     let mut sorted = values.to_vec();
@@ -29,7 +29,7 @@ pub fn percentile(values: &[f64], p: f64) -> f64 {
     sorted[below] + (sorted[above] - sorted[below]) * at.fract()
 }
 
-/// The share of `values` that are at most `limit`; 0 for none.
+/// The fraction of `values` that are at most `limit`; 0 for an empty slice.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52 values")]
 pub fn share_within(values: &[f64], limit: f64) -> f64 {
@@ -37,9 +37,9 @@ pub fn share_within(values: &[f64], limit: f64) -> f64 {
     within as f64 / values.len().max(1) as f64
 }
 
-/// Where 95 % of the means lie when whole groups (scans: their errors belong
-/// together) are drawn anew, with replacement. `None` with fewer than two
-/// groups, which tell nothing about others.
+/// The 95 % bootstrap interval of the mean, resampling whole groups (scans: their
+/// errors are dependent) with replacement. `None` with fewer than two groups,
+/// which say nothing about others.
 #[must_use]
 pub fn mean_interval(groups: &[Vec<f64>]) -> Option<[f64; 2]> {
     interval(groups, |drawn| {
@@ -49,7 +49,7 @@ pub fn mean_interval(groups: &[Vec<f64>]) -> Option<[f64; 2]> {
 }
 
 /// Spearman's rank correlation of pairs; ties share their mean rank. `None`
-/// where one side is constant or there are fewer than three pairs.
+/// for fewer than three pairs or if one side is constant.
 #[must_use]
 pub fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
     if pairs.len() < 3 {
@@ -69,7 +69,7 @@ pub fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
     (scale > 0.0).then(|| both / scale)
 }
 
-/// [`spearman`] and its 95 % interval over groups drawn anew, as [`mean_interval`].
+/// [`spearman`] and its 95 % interval over resampled groups, as [`mean_interval`].
 #[must_use]
 pub fn spearman_interval(groups: &[Vec<(f64, f64)>]) -> Option<[f64; 2]> {
     interval(groups, |drawn| {
@@ -86,7 +86,7 @@ fn interval<T>(groups: &[Vec<T>], figure: impl Fn(&[&Vec<T>]) -> Option<f64>) ->
     if groups.len() < 2 {
         return None;
     }
-    // A fixed seed: the same evaluation gives the same interval.
+    // A fixed seed makes the interval reproducible.
     let mut rng = ChaCha8Rng::seed_from_u64(95);
     let mut draw = || {
         let drawn: Vec<&Vec<T>> = (0..groups.len())
@@ -172,7 +172,7 @@ mod tests {
             (low - 3.93).abs() < 0.1 && (high - 5.07).abs() < 0.1,
             "{low} {high}"
         );
-        // The same values in ten groups of like ones: far less is known.
+        // The same values in ten groups of equal ones: the interval is far wider.
         let groups: Vec<Vec<f64>> = (0..10).map(|i| vec![f64::from(i); 10]).collect();
         let [low, high] = mean_interval(&groups).unwrap();
         assert!(low < 3.0 && high > 6.0, "{low} {high}");

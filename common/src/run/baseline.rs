@@ -18,9 +18,9 @@ const FILE: &str = "mean_landmarks.json";
 /// Mean positions over some training scans.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MeanPositionBaseline {
-    /// How many scans they are the means of.
+    /// Number of scans.
     pub scans: usize,
-    /// RAS mm per agent; `None` where no scan shows the agent's landmark.
+    /// RAS mm per agent; `None` where no scan has the agent's landmark.
     pub ras_mm: Vec<Option<[f64; 3]>>,
 }
 
@@ -32,7 +32,7 @@ struct Stored {
 }
 
 impl MeanPositionBaseline {
-    /// The baseline of `training`, for this many agents.
+    /// The baseline of `training` for a number of agents.
     #[must_use]
     pub fn new(training: &[Arc<Scan>], agents: usize) -> Self {
         let mut ras_mm = mean_landmarks(training);
@@ -62,7 +62,7 @@ impl MeanPositionBaseline {
         }
     }
 
-    /// Reads the baseline of a run folder for the landmarks asked for; `None` where the run has
+    /// Reads the baseline of a run folder for the requested landmarks; `None` where the run has
     /// stored none.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! Which vector instructions this CPU has, and which of them are used.
+//! The vector instructions that this CPU has, and those that are used.
 //!
-//! Vector width decides the order of sums, so f32 results differ between CPUs
+//! The vector width determines the order of sums, so f32 results differ between CPUs
 //! by rounding.
 
 use pulp::Arch;
 
-/// The vector extensions that decide how fast networks compute.
+/// The vector extensions that determine the speed of networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extensions {
     /// AVX2 with FMA.
@@ -19,13 +19,13 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// Those of this CPU; none where the system has no `/proc/cpuinfo`.
+    /// Those of this CPU; none where there is no `/proc/cpuinfo`.
     #[must_use]
     pub fn detect() -> Self {
         Self::from_cpuinfo(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
     }
 
-    /// Those of the first processor of a text in the format of `/proc/cpuinfo`.
+    /// Those of the first processor in a text in the format of `/proc/cpuinfo`.
     fn from_cpuinfo(text: &str) -> Self {
         let line = text.lines().find(|line| line.starts_with("flags"));
         let flags: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
@@ -38,7 +38,7 @@ impl Extensions {
         }
     }
 
-    /// Whether products of bfloat16 have instructions of their own.
+    /// Whether bfloat16 products have dedicated instructions.
     #[must_use]
     pub fn bf16(&self) -> bool {
         self.avx512_bf16 || self.amx_bf16
@@ -58,7 +58,7 @@ impl Extensions {
     }
 }
 
-/// The instructions that the kernels of this workspace use here.
+/// The instruction set that the kernels of this workspace use on this CPU.
 #[must_use]
 pub fn kernels() -> &'static str {
     name(Arch::new())
@@ -75,7 +75,7 @@ fn name(level: Arch) -> &'static str {
     }
 }
 
-/// Every level of instructions that kernels can be dispatched to on this CPU,
+/// Every instruction set that kernels can be dispatched to on this CPU,
 /// for tests that compare them.
 #[must_use]
 pub fn levels() -> Vec<Arch> {

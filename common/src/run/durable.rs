@@ -1,46 +1,46 @@
-//! Files that are either wholly there or not there at all, also after a power cut.
+//! Atomic file writes that survive a power cut.
 //!
-//! Bytes go to a temporary file in the same folder, are brought to the disk,
-//! and only then take the target's name; the folder is brought to the disk last.
+//! Bytes are written to a temporary file in the same folder and synced to the disk
+//! before it is renamed to the target; the folder is synced last.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A file could not be written durably; what was there before is untouched.
+/// A file could not be written durably; its earlier content is untouched.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} '{}': {error}", path.display())]
 pub struct DurableError {
-    /// What was being done.
+    /// The action that failed.
     pub action: &'static str,
     pub path: PathBuf,
-    /// What the system answered.
+    /// The system's error.
     pub error: io::Error,
 }
 
-/// Replaces `path` by `bytes`, all or nothing.
+/// Replaces the content of `path` by `bytes`, atomically.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(failed("write", path))?;
     file.commit()
 }
 
-/// Adds a line to a file of lines, which is made if it is not there.
+/// Appends a line to a file of lines, which is created if it does not exist.
 ///
 /// # Errors
-/// When the file cannot be opened or takes no more.
+/// When the file cannot be opened or written.
 pub fn append_line(path: &Path, line: &str) -> Result<(), DurableError> {
     let mut file = open_lines(path).map_err(failed("open", path))?;
     file.write_all(format!("{line}\n").as_bytes())
         .map_err(failed("write", path))
 }
 
-/// Opens a file of lines for more of them. A line that a full disk or a crash cut off
-/// is ended, so that it spoils no other.
+/// Opens a file of lines for appending. A line that a full disk or a crash truncated
+/// is terminated, so that it does not damage the next one.
 ///
 /// # Errors
-/// When the file cannot be opened or takes no more.
+/// When the file cannot be opened or written.
 pub fn open_lines(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let mut file = options.create(true).append(true).read(true).open(path)?;
@@ -50,8 +50,8 @@ pub fn open_lines(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether the next byte of this file begins a line. Where that cannot be told it does
-/// not: an empty line does no harm.
+/// Whether the next byte of this file begins a line; false where that is unknown,
+/// because an extra empty line does no harm.
 pub(crate) fn ends_a_line(mut file: &File) -> bool {
     let mut last = [0];
     let end = file.seek(SeekFrom::End(0));
@@ -64,8 +64,8 @@ pub(crate) fn ends_a_line(mut file: &File) -> bool {
     read.is_ok() && last == *b"\n"
 }
 
-/// A file under construction that takes its name at [`AtomicFile::commit`].
-/// Dropped before that, it leaves nothing behind.
+/// A file under construction that is renamed to its target at [`AtomicFile::commit`].
+/// If dropped before, it leaves nothing behind.
 #[derive(Debug)]
 pub struct AtomicFile {
     /// `None` only once committed.
@@ -75,12 +75,12 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts a new file beside `target`.
+    /// Creates a temporary file next to `target`.
     pub fn create(target: &Path) -> Result<Self, DurableError> {
         Self::open(target, OpenOptions::new())
     }
 
-    /// The same for its owner alone (on Unix), whatever others may do in the folder.
+    /// Creates one that only its owner can read (on Unix), whatever the folder's permissions.
     pub fn create_private(target: &Path) -> Result<Self, DurableError> {
         let mut options = OpenOptions::new();
         owner_alone(&mut options);
@@ -98,7 +98,7 @@ impl AtomicFile {
         })
     }
 
-    /// Brings the bytes to the disk and gives the file its name.
+    /// Syncs the bytes to the disk and renames the file to its target.
     pub fn commit(mut self) -> Result<(), DurableError> {
         let target = self.target.clone();
         if let Some(mut writer) = self.file.take() {
@@ -157,7 +157,7 @@ fn folder(target: &Path) -> &Path {
     }
 }
 
-/// From its first byte on: who had opened it before could go on reading.
+/// Private from its creation on: a process that opened it earlier could continue to read it.
 #[cfg(unix)]
 fn owner_alone(options: &mut OpenOptions) {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -167,7 +167,7 @@ fn owner_alone(options: &mut OpenOptions) {
 #[cfg(not(unix))]
 fn owner_alone(_options: &mut OpenOptions) {}
 
-/// The name holds process and counter, so that writers of one target never share it.
+/// The name contains process id and counter, so that writers of one target never share it.
 fn open_temporary(target: &Path, options: &OpenOptions) -> io::Result<(PathBuf, File)> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let name = target
@@ -181,7 +181,7 @@ fn open_temporary(target: &Path, options: &OpenOptions) -> io::Result<(PathBuf, 
         let path = folder(target).join(hidden);
         match options.open(&path) {
             Ok(file) => return Ok((path, file)),
-            // Left over from a killed process that had our id.
+            // Left over from a killed process with the same id.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -191,7 +191,7 @@ fn open_temporary(target: &Path, options: &OpenOptions) -> io::Result<(PathBuf, 
 #[cfg(unix)]
 fn sync_folder(target: &Path) -> io::Result<()> {
     match File::open(folder(target))?.sync_all() {
-        // Some network file systems cannot do this for folders.
+        // Some network file systems do not support this for folders.
         Err(error)
             if matches!(
                 error.kind(),
@@ -268,7 +268,7 @@ mod tests {
             text.contains("x.bin") && text.starts_with("cannot create"),
             "{text}"
         );
-        // A folder has the target's name: the rename fails and the temporary file goes.
+        // The target is a folder: the rename fails and the temporary file is removed.
         let taken = dir.path().join("taken");
         fs::create_dir_all(taken.join("inside")).unwrap();
         assert!(write_atomic(&taken, b"x").is_err());

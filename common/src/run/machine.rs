@@ -1,10 +1,10 @@
-//! What the operating system says of this process and of the disks.
+//! Process and disk statistics from the operating system.
 
 use std::io;
 use std::path::Path;
 
-/// Resident memory of this process in bytes, from the kernel; 0 where it does
-/// not say.
+/// Resident memory of this process in bytes, from the kernel; 0 where it is
+/// not available.
 #[must_use]
 pub fn resident_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -14,20 +14,20 @@ pub fn resident_bytes() -> u64 {
         .map_or(0, |kib| kib * 1024)
 }
 
-/// Seconds of processor time that all threads of this process took, in the
-/// kernel and outside; 0 where nobody says.
+/// Processor time in seconds of all threads of this process, user and kernel;
+/// 0 where it is not available.
 #[must_use]
 pub fn processor_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     ticks(&text).map_or(0.0, |ticks| ticks / TICKS_PER_SECOND)
 }
 
-/// Linux reports processor time to programs in hundredths of a second on
-/// every machine, whatever its kernel counts in (`man 5 proc`, USER_HZ).
+/// Linux reports processor time in hundredths of a second on every machine,
+/// whatever the kernel's own tick rate is (`man 5 proc`, USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// utime and stime: the 14th and 15th field. The second one, the program's
-/// name, may hold anything up to its last bracket.
+/// utime and stime: the 14th and 15th field. The second field, the program's
+/// name, may contain anything up to its last bracket.
 fn ticks(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
@@ -36,12 +36,12 @@ fn ticks(stat: &str) -> Option<f64> {
     Some(user + system)
 }
 
-/// Lets the calling thread, and threads that it starts from then on, give way
-/// to others of this machine: 0 (not) to 19, as `nice` counts. Elsewhere than
-/// on Linux, where priorities are a whole process's, it does nothing.
+/// Lowers the priority of the calling thread, and of threads that it starts
+/// afterwards: 0 (unchanged) to 19, as `nice` counts. Does nothing except on
+/// Linux, because elsewhere a priority applies to the whole process.
 ///
 /// # Errors
-/// When the system refuses, as where a lower number was set before.
+/// When the system refuses, for example to raise the priority again.
 pub fn give_way(nice: u8) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::setpriority_process(None, i32::from(nice))?;
@@ -50,24 +50,24 @@ pub fn give_way(nice: u8) -> io::Result<()> {
     Ok(())
 }
 
-/// Room on a disk, in bytes.
+/// Space on a disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// What this user may still write.
+    /// Space that this user may still use.
     pub free: u64,
-    /// The whole disk.
+    /// Total space.
     pub size: u64,
 }
 
-/// Room on the disk that `folder` lies on.
+/// Space on the disk of `folder`.
 ///
 /// # Errors
-/// What the system says, as of a folder that is not there.
+/// When the system cannot provide it, for example for a folder that does not exist.
 pub fn disk_room(folder: &Path) -> io::Result<Room> {
-    let told = rustix::fs::statvfs(folder)?;
+    let stats = rustix::fs::statvfs(folder)?;
     Ok(Room {
-        free: told.f_bavail.saturating_mul(told.f_frsize),
-        size: told.f_blocks.saturating_mul(told.f_frsize),
+        free: stats.f_bavail.saturating_mul(stats.f_frsize),
+        size: stats.f_blocks.saturating_mul(stats.f_frsize),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The run folder: where one training run keeps everything.
+//! The run folder, which holds all files of one training run.
 //!
 //! `<run.dir>/<name>/` holds `config.toml` (resolved), `run.json` ([`RunInfo`]),
 //! `training_manifest.json`, `mean_landmarks.json`, `metrics.jsonl`, `validation.jsonl`, `logs/`,
@@ -27,7 +27,7 @@ use crate::run::durable::{DurableError, write_atomic};
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
-    /// It cannot be made or written to.
+    /// It cannot be created or written to.
     #[error(
         "cannot write to run folder {}: {source}; choose another place with --run-dir or run.dir",
         path.display()
@@ -36,19 +36,19 @@ pub enum RunFolderError {
     /// One of its files cannot be written.
     #[error(transparent)]
     File(#[from] DurableError),
-    /// It is there already.
+    /// It exists already.
     #[error(
         "run folder {} exists already; continue it with --resume, or choose another name",
         path.display()
     )]
     Exists { path: PathBuf },
-    /// Another process trains in it.
+    /// Another process is training in it.
     #[error(
         "run folder {} is trained in by another process; wait for its end, or choose another name",
         path.display()
     )]
     Busy { path: PathBuf },
-    /// The name is not one folder.
+    /// The name is not that of a single folder.
     #[error(
         "run name \"{name}\" must be one folder name, without / and not starting with a dot; choose another --name"
     )]
@@ -67,9 +67,9 @@ pub enum RunFolderError {
     Differs {
         path: PathBuf,
         what: &'static str,
-        /// As the folder says.
+        /// The folder's value.
         there: String,
-        /// As the command says.
+        /// The command's value.
         here: String,
         next: &'static str,
     },
@@ -77,18 +77,18 @@ pub enum RunFolderError {
 
 type Result<T> = std::result::Result<T, RunFolderError>;
 
-/// A run folder that is there and can be written to.
+/// An existing, writable run folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunFolder {
     path: PathBuf,
 }
 
 impl RunFolder {
-    /// Makes `<dir>/<name>`; an empty name becomes the date and time, UTC, in a folder that
-    /// was not there before.
+    /// Creates `<dir>/<name>`; an empty name becomes the date and time, UTC, of a folder
+    /// that did not exist before.
     ///
     /// # Errors
-    /// When it exists with a run in it, or cannot be written to.
+    /// When it already holds a run, or cannot be written to.
     pub fn create(dir: &Path, name: &str, now: SystemTime) -> Result<Self> {
         if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
             let name = name.to_owned();
@@ -120,7 +120,7 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// The run that started last in `dir`.
+    /// The run in `dir` that started last.
     ///
     /// # Errors
     /// When there is none.
@@ -141,7 +141,7 @@ impl RunFolder {
         Self::open(&path)
     }
 
-    /// The run folder that a file such as a checkpoint lies in, if any.
+    /// The run folder that contains a file such as a checkpoint, if any.
     #[must_use]
     pub fn around(file: &Path) -> Option<Self> {
         let file = fs::canonicalize(file).ok()?;
@@ -160,11 +160,11 @@ impl RunFolder {
                 source,
             })?;
         }
-        // A folder that exists may still be read-only, or its disk full.
+        // An existing folder may still be read-only, or its disk full.
         let probe = self.path.join(".write-probe");
         fs::write(&probe, b"landmarl")
             .and_then(|()| match fs::remove_file(&probe) {
-                // Another process, which is about to find the folder taken, was here.
+                // Another process, which will find that the folder is in use, removed it.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
                 removed => removed,
             })
@@ -200,7 +200,7 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
-    /// Rows that the run's own shards keep.
+    /// The journal of the run's own shards.
     #[must_use]
     pub fn replay(&self) -> PathBuf {
         self.path.join("replay")
@@ -243,7 +243,7 @@ impl RunFolder {
     }
 
     /// Writes `training_manifest.json`, `config.toml` and `run.json`, in this order: a folder with
-    /// a `run.json` holds a run.
+    /// a `run.json` holds a complete description.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -273,7 +273,7 @@ impl RunFolder {
     /// Reads `run.json`.
     ///
     /// # Errors
-    /// When it is not there or broken.
+    /// When it is missing or damaged.
     pub fn info(&self) -> Result<RunInfo> {
         let path = self.info_file();
         let read = fs::read_to_string(&path).map_err(|e| e.to_string());
@@ -281,11 +281,11 @@ impl RunFolder {
             .map_err(|why| RunFolderError::Read { path, why })
     }
 
-    /// Refuses to continue a run whose data, rules or network were others, and
-    /// returns the description with this start added.
+    /// Refuses to continue a run with different data, rules or network, and returns
+    /// the description with this start added.
     ///
     /// # Errors
-    /// Names what differs.
+    /// Names the difference.
     pub fn check_resume(&self, now: &RunInfo) -> Result<RunInfo> {
         let mut before = self.info()?;
         let differs = |what, there: &str, here: &str, next| RunFolderError::Differs {
@@ -332,12 +332,12 @@ fn json(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-/// Enough of a hash for people.
+/// A short form of a hash for messages.
 fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
-/// This machine's name.
+/// This machine's host name.
 #[must_use]
 pub fn host_name() -> String {
     let file = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -1,10 +1,10 @@
-//! Logs: text for people on standard error, JSON lines for machines, and a
+//! Logs: text for users on standard error, JSON lines for programs, and a
 //! copy in the run folder.
 //!
 //! A JSON line holds `time` (RFC 3339, UTC), `level`, `target`, `service`,
 //! `instance`, `run`, `message`, the event's fields, and `span` with the fields
-//! of all spans around it. Repeated lines are held back (`repeats`), files are
-//! bounded (`file`), and the level can change while the process runs
+//! of all enclosing spans. Repeated lines are suppressed (`repeats`), files have
+//! a maximum size (`file`), and the level can change while the process runs
 //! ([`Control`]).
 
 mod control;
@@ -37,11 +37,11 @@ use file::{BOUNDS, Claim, LogFile, Name};
 use json::{Json, Labels};
 use repeats::Repeats;
 
-/// Lines waiting for the disk; more are dropped and counted, because a slow
-/// disk must not stop training.
+/// Maximum number of lines queued for the disk; more are dropped and counted, because
+/// a slow disk must not block training.
 const FILE_LINES_MAX: usize = 16_384;
 
-/// How standard error looks.
+/// Format of standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// Text on a terminal, JSON elsewhere.
@@ -53,19 +53,19 @@ pub enum Format {
     Json,
 }
 
-/// Takes each finished line; a command that draws progress bars hides them meanwhile.
+/// Receives each finished line; a command that draws progress bars hides them meanwhile.
 #[derive(Clone)]
 pub struct Console(Arc<WriteLine>);
 
 type WriteLine = dyn Fn(&[u8]) -> io::Result<()> + Send + Sync;
 
 impl Console {
-    /// Lines go through `write`.
+    /// Passes lines to `write`.
     pub fn new(write: impl Fn(&[u8]) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self(Arc::new(write))
     }
 
-    /// Lines go straight to standard error.
+    /// Writes lines to standard error.
     #[must_use]
     pub fn stderr() -> Self {
         Self::new(|line| io::stderr().lock().write_all(line))
@@ -96,32 +96,32 @@ impl<'a> MakeWriter<'a> for Console {
     }
 }
 
-/// What to log, and where.
+/// Settings of the log.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Name of this process in every line: `learner`, `actor`, `landmarl`, …
     pub service: String,
-    /// Name of the run in every line; empty where there is none, or none yet
+    /// Name of the run in every line; empty if there is none, or none yet
     /// (see [`name_run`]).
     pub run: String,
     /// Distinguishes the processes of one service; empty for the host's name.
     pub instance: String,
     /// `log.level` of the configuration.
     pub level: String,
-    /// Another level for standard error, for a command that shows its progress
-    /// itself; the file keeps `level`.
+    /// A different level for standard error, for a command that shows its own
+    /// progress; the file keeps `level`.
     pub console_level: Option<String>,
-    /// Look of standard error.
+    /// Format of standard error.
     pub format: Format,
     /// `<run>/logs`: a copy of each line is appended to
     /// `<service>-<instance>.jsonl` there.
     pub folder: Option<PathBuf>,
-    /// Where lines for people go.
+    /// Destination of lines for users.
     pub console: Console,
 }
 
 impl Options {
-    /// Standard error only, in the format that suits it.
+    /// Options for standard error only, with the default format.
     #[must_use]
     pub fn new(service: &str, level: &str) -> Self {
         Self {
@@ -136,7 +136,7 @@ impl Options {
         }
     }
 
-    /// The same with the folder and the instance of the configuration.
+    /// Sets the folder and the instance from the configuration.
     #[must_use]
     pub fn of(service: &str, config: &LogConfig) -> Self {
         let folder = Some(&config.folder).filter(|f| !f.is_empty());
@@ -155,7 +155,7 @@ impl Options {
         }
     }
 
-    /// Whether people read standard error.
+    /// Whether standard error uses the text format.
     fn is_text(&self) -> bool {
         match self.format {
             Format::Auto => io::stderr().is_terminal(),
@@ -165,42 +165,42 @@ impl Options {
     }
 }
 
-/// Why logging could not be set up.
+/// Logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The level is neither a level nor a filter.
+    /// The level is not a valid level or filter.
     #[error(
         "config key \"log.level\": \"{level}\" is not a log filter: {why}; \
          use error, warn, info, debug, trace or a filter such as \"info,learner=debug\""
     )]
     Filter {
         level: String,
-        /// The part that is wrong.
+        /// The invalid part.
         why: String,
     },
     /// The log file cannot be opened.
     #[error("cannot write logs to {}: {source}; choose another folder (log.folder, or run.dir for a run's own)", path.display())]
     File { path: PathBuf, source: io::Error },
-    /// The thread that reports repeats cannot be started.
+    /// The reporter thread cannot be started.
     #[error("cannot start a thread for the log")]
     Thread(#[source] io::Error),
-    /// Somebody set up logging before.
+    /// Logging is already set up.
     #[error("logging is set up already in this process")]
     Twice,
 }
 
-/// Keeps the log going; dropped last, it writes what is still waiting.
+/// Keeps the log running; dropping it writes the queued lines.
 #[derive(Debug)]
 #[must_use = "lines that wait for the disk are lost when this is dropped at once"]
 pub struct Guard {
     control: Control,
-    /// Dropped before the file, so that its last report is written.
+    /// Dropped before the file, so that the last report is written.
     _reporter: control::Reporter,
     _file: Option<WorkerGuard>,
 }
 
 impl Guard {
-    /// Lines that were dropped because the disk was too slow, full or gone.
+    /// Lines dropped because the disk was too slow, full or missing.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
         self.control.dropped_lines()
@@ -216,8 +216,8 @@ impl Guard {
 /// Sets up logging for this process.
 ///
 /// # Errors
-/// When the level is no filter, the log file cannot be opened, or logging is
-/// set up already.
+/// When the level is not a filter, the log file cannot be opened, or logging is
+/// already set up.
 pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
     let console_level = options.console_level.as_ref().unwrap_or(&options.level);
     let (console_filter, console_handle) = reload::Layer::new(filter(console_level)?);
@@ -228,7 +228,7 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
     let instance = instance.unwrap_or_else(|| options.instance());
     let labels = Arc::new(Labels::new(&options.service, &instance, &options.run));
     let refused = Arc::new(AtomicU64::new(0));
-    // A thread writes: training never waits for a disk.
+    // A separate thread writes, so that training never waits for a disk.
     let file = claimed.map(|(name, claim)| {
         let (warn, labels) = (warnings(options, &labels), Arc::clone(&labels));
         let file = LogFile::new(name, claim, BOUNDS, warn, labels, Arc::clone(&refused));
@@ -251,11 +251,11 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
         .with(console_layer.with_filter(console_filter))
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
-    // A command that shows its progress itself keeps its quiet console.
+    // A command that shows its own progress keeps its quiet console.
     let console_handle = options.console_level.is_none().then_some(console_handle);
     let set_level = move |level: &str| {
         let (for_file, for_console) = (filter(level)?, filter(level)?);
-        // Without a file its filter is gone, and that is no failure.
+        // Without a file its filter no longer exists, which is not an error.
         let _ = file_handle.reload(for_file);
         let _ = console_handle.as_ref().map(|h| h.reload(for_console));
         Ok(())
@@ -279,7 +279,7 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
     })
 }
 
-/// Makes the folder, and takes a file in it.
+/// Creates the folder, and claims a file in it.
 fn claim(options: &Options, folder: &Path) -> Result<(Name, Claim), TelemetryError> {
     let name = Name {
         folder: folder.to_owned(),
@@ -296,7 +296,7 @@ fn claim(options: &Options, folder: &Path) -> Result<(Name, Claim), TelemetryErr
     }
 }
 
-/// Writes what the file cannot hold to standard error.
+/// Writes lines that the file cannot take to standard error.
 fn warnings(options: &Options, labels: &Arc<Labels>) -> Box<dyn Fn(&str) + Send> {
     let (text, labels) = (options.is_text(), Arc::clone(labels));
     let console = options.console.clone();
@@ -306,7 +306,7 @@ fn warnings(options: &Options, labels: &Arc<Labels>) -> Box<dyn Fn(&str) + Send>
         } else {
             labels.warning(message)
         };
-        // Where standard error fails too, there is no place left for it.
+        // If standard error fails too, the line is lost.
         let _ = console.clone().write_all(line.as_bytes());
     })
 }
@@ -334,7 +334,7 @@ where
         .with_writer(console)
 }
 
-/// A bare word that is no level would silently name a target: refused.
+/// Refuses a bare word that is not a level: it would silently name a target.
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     let refuse = |why: String| TelemetryError::Filter {
         level: level.to_owned(),

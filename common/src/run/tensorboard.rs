@@ -2,15 +2,15 @@
 //!
 //! A file is a chain of records (TensorFlow's `tfrecord`: length, its masked
 //! CRC-32C, data, its masked CRC-32C), each an `Event` message of
-//! `tensorflow/core/util/event.proto`. Few fields of it are needed, so they are
-//! written by hand.
+//! `tensorflow/core/util/event.proto`. Few of its fields are needed, so they are
+//! encoded by hand.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What the first event of a file says.
+/// The content of a file's first event.
 const FILE_VERSION: &str = "brain.Event:2";
 
 /// An event file that is being written.
@@ -21,11 +21,11 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// A new file in a folder. `writer` tells several writers of one run apart;
+    /// Creates a file in a folder. `writer` distinguishes several writers of one run;
     /// TensorBoard reads all files of a folder together.
     ///
     /// # Errors
-    /// When it cannot be made or written.
+    /// When it cannot be created or written.
     pub fn create(folder: &Path, writer: &str, now: SystemTime) -> io::Result<Self> {
         let seconds = since_epoch(now);
         let name = format!("events.out.tfevents.{seconds:.0}.{writer}");
@@ -45,10 +45,10 @@ impl EventFile {
         &self.path
     }
 
-    /// Adds one point to each of these curves; numbers that are none are left out.
+    /// Adds one point to each curve; values that are not finite are omitted.
     ///
     /// # Errors
-    /// When the file takes no more.
+    /// When the file cannot be written.
     pub fn scalars(
         &mut self,
         step: u64,
@@ -69,7 +69,7 @@ impl EventFile {
         self.record(&event)
     }
 
-    /// One write call: a reader meanwhile sees whole records, or a last one cut off.
+    /// A single write call, so that concurrent readers see whole records or a truncated last one.
     fn record(&mut self, data: &[u8]) -> io::Result<()> {
         let length = (data.len() as u64).to_le_bytes();
         let mut record = length.to_vec();
@@ -108,7 +108,7 @@ fn varint(to: &mut Vec<u8>, mut value: u64) {
     to.push(value.to_le_bytes()[0]);
 }
 
-/// A CRC of data that holds CRCs would be weak; so it is stored turned and shifted.
+/// The CRC of data that contains CRCs would be weak, so it is stored rotated and offset.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(masked_crc(&[0; 32]), expected);
     }
 
-    /// The data of each record, whose checks must hold.
+    /// The data of each record, after verifying its checksums.
     fn records(mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
         while !bytes.is_empty() {

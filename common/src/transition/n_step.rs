@@ -14,24 +14,24 @@ use crate::environment::reward::REWARD_CLIP;
 use crate::environment::{Observation, Outcome};
 use crate::transition::row::{AgentStep, FrameRef, Row, RowHeader};
 
-/// One agent's share of one step, before it becomes part of a row.
+/// One agent's part of one step, before it becomes part of a row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AgentMove {
     /// Index of the agent.
     pub agent: u16,
-    /// What it saw.
+    /// The observation before the step.
     pub before: Observation,
-    /// What it did.
+    /// The action.
     pub action: u8,
-    /// What came of it.
+    /// The result of the step.
     pub outcome: Outcome,
-    /// What it sees now.
+    /// The observation after the step.
     pub after: Observation,
     /// Q of the chosen action, for the initial priority.
     pub q_chosen: f32,
 }
 
-/// A row that still needs the bootstrap state's Q for its priority.
+/// A row whose priority still needs the bootstrap state's Q.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenRow {
     /// The row, complete.
@@ -75,8 +75,8 @@ pub fn combine_priorities(errors: impl Iterator<Item = f32>) -> f32 {
     }
 }
 
-/// Collects the steps of one row group (one agent, or all of a walk) and hands
-/// out rows as soon as their return is complete.
+/// Collects the steps of one row group (one agent, or all agents of a walk) and
+/// returns rows as soon as their return is complete.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NStep {
     n: usize,
@@ -96,7 +96,7 @@ impl NStep {
     }
 
     /// Adds a step of the group; `last` when none of its agents will move
-    /// again. Returns the rows that became complete, oldest first.
+    /// again. Returns the completed rows, oldest first.
     pub fn push(&mut self, header: RowHeader, moves: Vec<AgentMove>, last: bool) -> Vec<OpenRow> {
         self.pending.push_back((header, moves));
         let mut rows = Vec::new();
@@ -107,7 +107,7 @@ impl NStep {
         rows
     }
 
-    /// Steps whose row is not complete yet.
+    /// Number of steps whose row is not complete yet.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending.len()

@@ -1,17 +1,18 @@
 //! The row: one step of a group of agents on one scan, by reference.
 //!
-//! A row carries positions, not pixels: whoever holds the scans renders the
-//! same windows from it. It is self-contained (nothing outside it is needed to
-//! train on it), so the store can drop any other row at any time.
+//! A row carries positions, not pixels: any process that has the scans renders
+//! the same windows from it. It is self-contained (training on it needs no other
+//! row), so the store can drop any other row at any time.
 //!
-//! While it is made or read a row is a [`Row`]; stored and sent it is packed: a
-//! fixed number of little-endian bytes, [`RowShape::bytes`], laid out as
-//! docs/wire.md shows. A batch is packed rows one after another.
+//! In memory a row is a [`Row`]; stored and sent it is packed: a fixed number of
+//! little-endian bytes, [`RowShape::bytes`], in the layout that docs/wire.md
+//! defines. A batch is packed rows one after another.
 
 use serde::{Deserialize, Serialize};
 use std::slice::ChunksExact;
 
-/// Version of the row layout, in every hello and every journal segment; a change of any field raises it.
+/// Version of the row layout, in every hello and every journal segment; a change of any field
+/// increments it.
 pub const ROW_VERSION: u8 = 1;
 
 /// Bytes before the agents.
@@ -20,7 +21,7 @@ pub const FRAME_BYTES: usize = 8;
 /// Bytes of one agent besides its frames.
 pub const AGENT_BYTES: usize = 14;
 
-/// Agents per row and frames per observation: what fixes a row's size.
+/// Agents per row and frames per observation, which determine a row's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RowShape {
     /// G: 1 where agents train independently, all of them for `commnet` and team rewards.
@@ -30,7 +31,7 @@ pub struct RowShape {
 }
 
 impl RowShape {
-    /// Bytes of one agent's part.
+    /// Bytes per agent.
     #[must_use]
     pub fn agent_bytes(self) -> usize {
         AGENT_BYTES + 2 * usize::from(self.history) * FRAME_BYTES
@@ -41,11 +42,11 @@ impl RowShape {
         HEADER_BYTES + usize::from(self.agents) * self.agent_bytes()
     }
 
-    /// The single rows of a batch, whose number is known from elsewhere.
+    /// Splits a batch into rows.
     ///
     /// # Errors
-    /// [`RowError::Batch`] when the bytes are not exactly that many rows; what is
-    /// in them is up to [`Row::check`].
+    /// [`RowError::Batch`] when the bytes are not exactly that many rows;
+    /// [`Row::check`] validates their content.
     pub fn split(self, packed: &[u8], rows: usize) -> Result<ChunksExact<'_, u8>, RowError> {
         let row_bytes = self.bytes();
         let expected = rows.saturating_mul(row_bytes);
@@ -61,7 +62,7 @@ impl RowShape {
     }
 }
 
-/// Names one rendered window: where, how coarse, or nothing at all.
+/// Identifies one rendered window: position, stride, and whether it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct FrameRef {
     /// Voxel position in our volume (x, y, z).
@@ -87,7 +88,7 @@ pub struct AgentStep {
     pub active: bool,
     /// n-step sum of discounted, clipped rewards.
     pub reward: f32,
-    /// γ^k times zero or one: what the bootstrap value is multiplied by.
+    /// γ^k, or 0 after a terminal step: the factor of the bootstrap value.
     pub discount: f32,
     /// The last H frames of the state, oldest first.
     pub state: Vec<FrameRef>,
@@ -95,16 +96,16 @@ pub struct AgentStep {
     pub next: Vec<FrameRef>,
 }
 
-/// Where a row comes from.
+/// The origin of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RowHeader {
     /// Number of the scan in the training manifest.
     pub scan: u16,
-    /// 0: the scan as it is; anything else names a pose (design §5).
+    /// Number of the pose, see [`crate::environment::pose`]; 0 is the scan as it is.
     pub pose: u32,
     /// The actor's id.
     pub actor: u16,
-    /// Which life of that actor.
+    /// Incarnation of that actor.
     pub incarnation: u32,
     /// Environment slot within the actor.
     pub slot: u16,
@@ -112,14 +113,14 @@ pub struct RowHeader {
     pub episode: u32,
     /// Step within the episode.
     pub step: u16,
-    /// Version of the weights that chose the action; 48 bits are kept.
+    /// Version of the weights that chose the action; 48 bits are stored.
     pub weights_version: u64,
 }
 
 /// One transition of a group of agents.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Row {
-    /// Where it comes from.
+    /// Its origin.
     pub header: RowHeader,
     /// G parts, in agent order.
     pub agents: Vec<AgentStep>,
@@ -151,7 +152,7 @@ pub enum RowError {
         /// Bytes given.
         found: usize,
     },
-    /// A field holds what no actor writes.
+    /// A field has a value that no actor writes.
     #[error("row field {field} of agent {agent} is {value}")]
     Field {
         /// The field's name.
@@ -200,8 +201,8 @@ impl Row {
         }
     }
 
-    /// Refuses bytes that are no row of this shape, or hold what no actor
-    /// writes. Allocates nothing: a shard checks every row that it is sent.
+    /// Refuses bytes that are not a row of this shape, or have values that no actor
+    /// writes. Allocates nothing: a shard checks every row that it receives.
     pub fn check(bytes: &[u8], shape: RowShape) -> Result<(), RowError> {
         if bytes.len() != shape.bytes() {
             return Err(RowError::Length {
@@ -300,7 +301,7 @@ fn read_frames(r: &mut Reader<'_>, history: u8) -> Vec<FrameRef> {
         .collect()
 }
 
-/// Takes fixed-width values off the front; the length was checked before.
+/// Reads fixed-width values from the front; the length is already checked.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {

@@ -236,8 +236,8 @@ proptest! {
         }
     }
 
-    /// A byte that changed on its way is noticed or leaves a row that reads: the
-    /// two never disagree.
+    /// A corrupted byte either fails the check or leaves a readable row: check and
+    /// read never disagree.
     #[test]
     fn what_is_checked_reads_and_writes_back(
         (row, shape) in any_shape().prop_flat_map(|s| (any_row(s), Just(s))),

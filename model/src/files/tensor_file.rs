@@ -1,8 +1,8 @@
 //! Named tensors ↔ safetensors bytes.
 //!
-//! Written bytes depend on nothing but their content: keys and tensors are in
-//! a fixed order, which the `safetensors` crate's own writer does not promise
-//! for metadata, so the header is put together here.
+//! The written bytes depend only on their content: keys and tensors are in a fixed
+//! order. The `safetensors` crate's own writer does not guarantee that for
+//! metadata, so the header is written here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{ModelError, Result};
 use crate::network::layer::as_i64;
 
-/// Free text that goes along with tensors.
+/// Text stored along with tensors.
 pub type Metadata = BTreeMap<String, String>;
 
 const METADATA: &str = "__metadata__";
@@ -21,7 +21,7 @@ const METADATA: &str = "__metadata__";
 /// Writes tensors (f32, bf16, f64, i64 or u8, from any device) and metadata.
 ///
 /// # Errors
-/// [`ModelError::TensorType`] for another kind; libtorch's where a tensor
+/// [`ModelError::TensorType`] for another kind; libtorch's error when a tensor
 /// cannot be read.
 pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8>> {
     let mut ordered = Vec::with_capacity(tensors.len());
@@ -38,7 +38,7 @@ pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8
         })?;
         ordered.push((name, tensor, dtype));
     }
-    // Wide types first, so that every tensor is aligned to its type.
+    // Wide types first, so that every tensor is aligned.
     ordered.sort_by(|a, b| b.2.bitsize().cmp(&a.2.bitsize()).then(a.0.cmp(b.0)));
 
     let mut header = serde_json::Map::new();
@@ -94,7 +94,7 @@ fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
 ///
 /// # Errors
 /// As [`TensorFile::open`]; [`ModelError::TensorType`] and
-/// [`ModelError::TensorShape`] for what [`write()`] never writes.
+/// [`ModelError::TensorShape`] for types and shapes that [`write()`] never writes.
 pub fn read(bytes: &[u8]) -> Result<(Vec<(String, Tensor)>, Metadata)> {
     let file = TensorFile::open(bytes)?;
     let mut tensors = Vec::with_capacity(file.shapes.len());
@@ -104,8 +104,8 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<(String, Tensor)>, Metadata)> {
     Ok((tensors, file.metadata))
 }
 
-/// An opened safetensors file: names, shapes and metadata, checked; numbers
-/// are copied when asked for.
+/// An opened safetensors file: names, shapes and metadata are validated; values
+/// are copied on request.
 #[derive(Debug)]
 pub struct TensorFile<'a> {
     tensors: SafeTensors<'a>,
@@ -150,7 +150,7 @@ impl<'a> TensorFile<'a> {
     /// A tensor of the given shape as f32 on the CPU; stored as f32 or bf16.
     ///
     /// # Errors
-    /// Names the tensor and what was expected and found.
+    /// Names the tensor and the expected and found shape or type.
     pub fn float(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let view = self.view(name, shape)?;
         if !matches!(view.dtype(), Dtype::F32 | Dtype::BF16) {
@@ -199,8 +199,8 @@ impl<'a> TensorFile<'a> {
             expected: "F32, BF16, F64, I64 or U8",
             found: format!("{:?}", view.dtype()),
         })?;
-        // An empty tensor may claim any size on its other axes, which
-        // libtorch's arithmetic does not survive.
+        // An empty tensor may claim any size on its other axes, which overflows
+        // libtorch's arithmetic.
         if shape.contains(&0) {
             return Err(ModelError::TensorShape {
                 name: name.to_owned(),

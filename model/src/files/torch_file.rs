@@ -1,8 +1,8 @@
-//! Weights that PyTorch saved (`torch.save` of a state dict), read without Python.
+//! Reads weights that PyTorch saved (`torch.save` of a state dict), without Python.
 //!
-//! Both formats are read: zip files, and the older one that the published
-//! rl-medical weights are in. A pickle is a program for Python; here it is only
-//! read as a description (see `pickle.rs`), and nothing in the file is executed.
+//! Both formats are supported: zip files, and the older one of the published
+//! rl-medical weights. A pickle is a program for Python; here it is only parsed as
+//! a description (see `pickle.rs`), and nothing in the file is executed.
 
 mod pickle;
 mod storage;
@@ -18,16 +18,16 @@ use crate::network::layer::as_i64;
 use pickle::{Id, Pickle, Value};
 use storage::{Container, Element};
 
-/// Keys under which training scripts keep the weights beside other things.
+/// Keys that training scripts use for the weights in a larger dictionary.
 const NESTED: [&str; 4] = ["model_state_dict", "state_dict", "model", "weights"];
 
 /// Named tensors, f32 on the CPU, sorted by name.
 ///
-/// The state dict may stand alone or under `model_state_dict`, `state_dict`,
-/// `model` or `weights`.
+/// The state dict may be the whole file or the value of `model_state_dict`,
+/// `state_dict`, `model` or `weights`.
 ///
 /// # Errors
-/// [`ModelError::NotTorchFile`] says what the file is not.
+/// [`ModelError::NotTorchFile`] with the reason.
 pub fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
     let refuse = |reason: String| ModelError::NotTorchFile {
         size: bytes.len(),
@@ -35,7 +35,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
     };
     let (pickle, mut container) = Container::open(bytes).map_err(refuse)?;
     let described = describe(&pickle).map_err(refuse)?;
-    // The older format can only be walked through with all storages known.
+    // Parsing the older format requires the sizes of all storages.
     let all = all_storages(&pickle).map_err(refuse)?;
     let keys: Vec<_> = match container {
         Container::Legacy { .. } => all.into_iter().collect(),
@@ -59,7 +59,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
     Ok(tensors)
 }
 
-/// The network of a state dict with rl-medical's names, with metadata of the caller's.
+/// The network of a state dict with rl-medical's names, with the caller's metadata.
 ///
 /// # Errors
 /// As [`read`] and [`crate::files::weights::from_bytes`].
@@ -77,7 +77,7 @@ struct Described {
 }
 
 impl Described {
-    /// Its numbers in row-major order.
+    /// Its values in row-major order.
     fn values(&self, storage: &[u8], element: Element) -> std::result::Result<Vec<f32>, String> {
         let name = &self.name;
         if matches!(element, Element::Whole(_)) {
@@ -87,7 +87,7 @@ impl Described {
         let stored = storage.len() / element.bytes();
         let product = |n: usize, d: &usize| n.checked_mul(*d);
         let count = self.size.iter().try_fold(1, product).ok_or_else(outside)?;
-        // A view may repeat numbers, but has no more of them than were saved.
+        // A view may repeat values, but has no more of them than were saved.
         if count > stored || self.size.len() != self.stride.len() || self.size.len() > 8 {
             return Err(outside());
         }
@@ -160,8 +160,8 @@ fn describe(pickle: &Pickle) -> std::result::Result<Vec<Described>, String> {
     Err("it holds no state dict: save model.state_dict()".into())
 }
 
-/// `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, …)`, if it is
-/// one, or a parameter made of one.
+/// Parses `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, …)`, or a
+/// parameter made of one; `None` for anything else.
 fn tensor(pickle: &Pickle, name: &str, id: Id) -> std::result::Result<Option<Described>, String> {
     let call = |id: Id| match pickle.get(id) {
         Value::Call { name, arguments } => {
@@ -199,7 +199,7 @@ fn storage_of(pickle: &Pickle, id: Id) -> Option<(String, Element, usize)> {
     let [tag, class, key, _, count, view @ ..] = pickle.tuple(*inner)? else {
         return None;
     };
-    // A part of another storage: PyTorch before 0.4.
+    // A view of another storage: PyTorch before 0.4.
     if view.iter().any(|&v| *pickle.get(v) != Value::None) {
         return None;
     }
@@ -214,7 +214,7 @@ fn storage_of(pickle: &Pickle, id: Id) -> Option<(String, Element, usize)> {
 
 type Storages = BTreeMap<String, (Element, usize)>;
 
-/// Every storage that the pickle speaks of.
+/// Every storage that the pickle refers to.
 fn all_storages(pickle: &Pickle) -> std::result::Result<Storages, String> {
     let mut all = Storages::new();
     for id in 0..pickle.len() {

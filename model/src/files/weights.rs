@@ -1,9 +1,9 @@
 //! Weights ↔ safetensors bytes.
 //!
-//! On disk every agent has its own tensors under rl-medical's names
-//! (`conv0.weight`, `fc1.2.bias`, `prelu4.2.weight`, …), f32; the wire may use
-//! bf16. Metadata [`NETWORK_KEY`] holds the network's spec as JSON; a file
-//! without it is taken for one of rl-medical's.
+//! In a file every agent has its own tensors under rl-medical's names
+//! (`conv0.weight`, `fc1.2.bias`, `prelu4.2.weight`, …), f32; on the wire they may
+//! be bf16. Metadata [`NETWORK_KEY`] holds the network's spec as JSON; a file
+//! without it is assumed to be one of rl-medical's.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::network::spec::NetworkSpec;
 /// Metadata key of the network's spec, JSON.
 pub const NETWORK_KEY: &str = "landmarl.network";
 
-/// A network read from bytes, on the CPU, and what was written beside it.
+/// A network read from bytes, on the CPU, and the metadata of the file.
 #[derive(Debug)]
 pub struct Weights {
     pub network: Network,
@@ -37,7 +37,7 @@ pub fn to_bytes(network: &Network, metadata: &Metadata) -> Result<Vec<u8>> {
     parameters_to_bytes(network.spec(), network.parameters(), Kind::Float, metadata)
 }
 
-/// The same rounded to bf16, half the size, for the wire.
+/// The weights rounded to bf16, half the size, for the wire.
 ///
 /// # Errors
 /// As [`to_bytes`].
@@ -50,11 +50,11 @@ pub fn to_bytes_bf16(network: &Network, metadata: &Metadata) -> Result<Vec<u8>> 
     )
 }
 
-/// Tensors laid out as a network's parameters (an optimizer's moments, say) in
-/// the same file format.
+/// Tensors in the layout of a network's parameters (for example an optimizer's
+/// moments) in the same file format.
 ///
 /// # Errors
-/// When `parameters` are not laid out as the spec's, or cannot be read.
+/// When `parameters` do not match the spec's layout, or cannot be read.
 pub fn parameters_to_bytes(
     spec: &NetworkSpec,
     parameters: &Parameters,
@@ -84,7 +84,7 @@ pub fn parameters_to_bytes(
 /// Reads a network.
 ///
 /// # Errors
-/// Says what is wrong with the bytes, or which tensor is missing, superfluous
+/// Describes the invalid bytes, or the tensor that is missing, superfluous
 /// or of another shape or type.
 pub fn from_bytes(bytes: &[u8]) -> Result<Weights> {
     let file = TensorFile::open(bytes)?;
@@ -96,7 +96,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Weights> {
     })
 }
 
-/// Reads what [`parameters_to_bytes`] wrote: tensors on the CPU, no gradients wanted.
+/// Reads the output of [`parameters_to_bytes`]: tensors on the CPU, without gradients.
 ///
 /// # Errors
 /// As [`from_bytes`].
@@ -107,12 +107,12 @@ pub fn parameters_from_bytes(bytes: &[u8]) -> Result<(NetworkSpec, Parameters, M
     Ok((spec, parameters, file.metadata().clone()))
 }
 
-/// Reads weights into a network that is there already, wherever it lies, and
-/// gives back the metadata.
+/// Reads weights into an existing network on any device, and returns the
+/// metadata.
 ///
 /// # Errors
-/// As [`from_bytes`]; [`ModelError::OtherNetwork`] names what differs (here:
-/// the network, there: the file). The network is changed only if all is well.
+/// As [`from_bytes`]; [`ModelError::OtherNetwork`] names the difference (here:
+/// the network, there: the file). On error the network is unchanged.
 pub fn load_into(network: &mut Network, bytes: &[u8]) -> Result<Metadata> {
     let file = TensorFile::open(bytes)?;
     network.same_network(&spec_of(&file)?)?;
@@ -121,10 +121,10 @@ pub fn load_into(network: &mut Network, bytes: &[u8]) -> Result<Metadata> {
     Ok(file.metadata().clone())
 }
 
-/// The spec and metadata of a file, without its numbers.
+/// The spec and metadata of a file, without its values.
 ///
 /// # Errors
-/// As [`from_bytes`], but for the numbers.
+/// As [`from_bytes`], except for errors in the values.
 pub fn inspect(bytes: &[u8]) -> Result<(NetworkSpec, Metadata)> {
     let file = TensorFile::open(bytes)?;
     Ok((spec_of(&file)?, file.metadata().clone()))
@@ -172,8 +172,8 @@ fn read_parameters(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<Paramete
     }
 }
 
-/// Where an agent's part stands. Before 2021-08 rl-medical's CommNet shared
-/// one PReLU per layer between all agents, `prelu4.weight`.
+/// Name of an agent's part. Before 2021-08 rl-medical's CommNet shared one PReLU
+/// per layer between all agents, `prelu4.weight`.
 fn file_name(file: &TensorFile<'_>, slot: &Slot, agent: usize) -> String {
     let name = slot.file_name(agent);
     if slot.role == Role::HeadPrelu && !file.shapes().contains_key(&name) {

@@ -2,10 +2,10 @@
 //!
 //! oneDNN's backward passes of small strided 3D convolutions take three to four
 //! times as long as its forward pass (`cargo bench -p model`), because they
-//! unfold the input; these do not. Everything lies channels last:
-//! input `[D][D][D][ci]`, already padded; output gradient `[O][O][O][co]`;
-//! weights `[k][k][…]`. The k·ci numbers that one output reads along z are
-//! neighbours in memory then, and are worked on as one axis, `j`.
+//! unfold the input; these do not. All arrays are channels last: input
+//! `[D][D][D][ci]`, already padded; output gradient `[O][O][O][co]`; weights
+//! `[k][k][…]`. The k·ci values that one output reads along z are then contiguous
+//! in memory and are processed as one axis, `j`.
 
 use pulp::{Simd, WithSimd};
 
@@ -27,12 +27,12 @@ pub(crate) struct ConvShape {
 }
 
 impl ConvShape {
-    /// Numbers that one output reads along z.
+    /// Number of values that one output reads along z.
     fn along_z(&self) -> usize {
         self.kernel * self.ci
     }
 
-    /// Numbers of the padded input.
+    /// Number of values of the padded input.
     pub(crate) fn input_len(&self) -> usize {
         self.input.pow(3) * self.ci
     }
@@ -45,8 +45,8 @@ impl ConvShape {
         self.kernel.pow(2) * self.along_z() * self.co
     }
 
-    /// Where the column of samples along z that output row (ox, oy) reads with
-    /// the kernel's (kx, ky) begins.
+    /// Start of the column of samples along z that output row (ox, oy) reads for
+    /// the kernel's (kx, ky).
     fn column(&self, [ox, oy]: [usize; 2], [kx, ky]: [usize; 2]) -> usize {
         let (x, y) = (ox * self.stride + kx, oy * self.stride + ky);
         (x * self.input + y) * self.input * self.ci
@@ -79,8 +79,8 @@ impl WithSimd for WeightGradient<'_> {
 }
 
 impl WeightGradient<'_> {
-    /// Blocks of up to six `j` by C vectors of output channels: their sums stay
-    /// in registers for a whole pass over the sample.
+    /// Processes blocks of up to six `j` by C vectors of output channels: their sums
+    /// stay in registers for a whole pass over the sample.
     #[inline(always)]
     fn blocks<S: Simd, const C: usize>(&mut self, simd: S) {
         let width = self.shape.along_z();
@@ -185,7 +185,7 @@ impl InputGradient<'_> {
         }
     }
 
-    /// What P neighbouring outputs along z give back to the samples they read.
+    /// Adds the gradients of P neighbouring outputs along z to the samples they read.
     #[inline(always)]
     fn outputs<S: Simd, const C: usize, const P: usize>(
         &mut self,
@@ -226,8 +226,8 @@ mod tests {
     use super::*;
     use common::run::cpu::levels;
 
-    /// Multiples of 1/32 below a half: sums of up to a thousand of their
-    /// products fit the 24 bits of an f32, so that no order rounds them.
+    /// Multiples of 1/32 below a half: sums of up to a thousand of their products fit
+    /// the 24 bits of an f32, so they are exact in any order.
     fn numbers(count: usize, seed: usize) -> Vec<f32> {
         let number = |i: usize| ((i * 37 + seed * 101) % 29) as f32 / 32.0 - 14.0 / 32.0;
         (0..count).map(number).collect()

@@ -1,4 +1,4 @@
-//! Pooled layers of 5³ kernels on the CPU, through `winograd`.
+//! Pooled layers with 5³ kernels on the CPU, through `winograd`.
 
 use pulp::Arch;
 use tch::{Device, Kind, Tensor};
@@ -9,8 +9,8 @@ use crate::network::layer::as_i64;
 use crate::network::layer::{LEAK, Layer, numbers};
 use crate::network::spec::{Activation, ConvSpec};
 
-/// Whether a layer is computed here; without vector instructions of ours
-/// libtorch's are faster.
+/// Whether this module computes a layer; without our vector instructions,
+/// libtorch is faster.
 pub(crate) fn is_for(conv: &ConvSpec) -> bool {
     conv.pool
         && conv.stride == 1
@@ -19,13 +19,13 @@ pub(crate) fn is_for(conv: &ConvSpec) -> bool {
         && !matches!(Arch::new(), Arch::Scalar)
 }
 
-/// Whether a tensor can be computed with here.
+/// Whether this module supports a tensor.
 pub(crate) fn takes(x: &Tensor) -> bool {
     x.device() == Device::Cpu && x.kind() == Kind::Float
 }
 
-/// `[B, C, n, n, n]` → `[B, O, h, h, h]`, channels last in memory. The work is
-/// shared by as many threads as libtorch uses.
+/// `[B, C, n, n, n]` → `[B, O, h, h, h]`, channels last in memory. Uses as many
+/// threads as libtorch.
 pub(crate) fn layer(
     layer: &Layer,
     x: &Tensor,
@@ -64,7 +64,7 @@ pub(crate) fn layer(
     Ok(output.f_permute([0, 4, 1, 2, 3])?)
 }
 
-/// The rows of all windows, divided among threads.
+/// Divides the rows of all windows among threads.
 fn share(shape: &PoolShape, numbers: [&[f32]; 4], output: &mut [f32]) {
     let rows = output.len() / shape.row_len().max(1);
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1);
@@ -81,7 +81,7 @@ fn share(shape: &PoolShape, numbers: [&[f32]; 4], output: &mut [f32]) {
     });
 }
 
-/// Rows from `first` on, counted along windows, then x, then y; one window after another.
+/// Computes rows from `first` on, numbered by window, then x, then y.
 fn work(
     shape: &PoolShape,
     [input, weights, bias, slopes]: [&[f32]; 4],
@@ -133,8 +133,8 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng as _;
 
-    /// The first layer alone, both ways, for every activation, padding and
-    /// number of channels that makes other blocks.
+    /// Compares both computations of the first layer alone, for every activation,
+    /// padding and number of channels that changes the blocks.
     #[test]
     fn layers_are_libtorchs_to_rounding() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);

@@ -1,7 +1,7 @@
-//! Forward passes that will be differentiated.
+//! Differentiable forward passes.
 //!
-//! Small strided convolutions on a CPU have gradients of their own
-//! (`trunk_grad`); heads, losses and everything else are libtorch's.
+//! Small strided convolutions on a CPU use our own gradients (`trunk_grad`);
+//! heads, losses and everything else use libtorch's.
 
 use tch::{Kind, Tensor};
 
@@ -11,13 +11,13 @@ use crate::network::Network;
 use crate::network::head_plan::HeadPlan;
 use crate::network::layer::as_i64;
 
-/// Q-values of a batch, with what their gradients need.
+/// Q-values of a batch, with the state that their gradients need.
 #[derive(Debug)]
 pub struct Differentiable<'a> {
     network: &'a Network,
     q: Tensor,
-    /// Where the trunk's gradients are our own: what it computed, and its
-    /// features as the place where libtorch's gradients end.
+    /// If the trunk uses our own gradients: its recorded values, and its features as
+    /// the leaf at which libtorch's gradients end.
     own: Option<(Recorded, Tensor)>,
 }
 
@@ -94,7 +94,7 @@ impl Network {
 }
 
 impl Differentiable<'_> {
-    /// The Q-values, as the forward pass of the same name gives them.
+    /// The Q-values, in the shape of the forward pass of the same name.
     pub fn q(&self) -> &Tensor {
         &self.q
     }
@@ -110,7 +110,7 @@ impl Differentiable<'_> {
             return Ok(Tensor::f_run_backward(&[loss], &parameters, false, false)?);
         };
         let (trunk, _) = self.network.trunk();
-        // The trunk's place in the order is taken by its own gradients.
+        // Our own gradients take the trunk's place in the order.
         let convolutions = 2 * trunk.layers.len();
         let mut wanted = parameters.split_off(convolutions);
         wanted.push(features);
@@ -154,7 +154,7 @@ mod tests {
         Tensor::from_slice(&values).view(&size[..])
     }
 
-    /// A loss that weighs every Q-value differently.
+    /// A loss with a different weight for every Q-value.
     fn loss(q: &Tensor) -> Tensor {
         let count = i64::try_from(q.numel()).unwrap();
         let weights: Vec<f32> = (0..count).map(|i| (i % 7) as f32 - 2.5).collect();
@@ -162,8 +162,8 @@ mod tests {
     }
 
     /// libtorch's gradients in f64 of the branch of the network that was
-    /// computed: activations that are negative stay so, because near zero the
-    /// sign is a matter of rounding and a gradient jumps with it.
+    /// computed: the signs of activations are kept, because near zero rounding
+    /// decides the sign, and a gradient jumps with it.
     fn exact(
         network: &Network,
         forward: &Differentiable<'_>,

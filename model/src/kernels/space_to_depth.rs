@@ -1,12 +1,12 @@
 //! A convolution followed by 2³ max pooling, computed block by block on a GPU.
 //!
-//! The first layers of the published networks have 4 and 32 channels, far less
-//! than matrix units want: cuDNN reaches 27 TFLOP/s in the first one on a card
-//! that does 780. Eight neighbouring voxels side by side as channels make the
-//! same convolution one of 8 · C channels, whose outputs are the eight outputs
-//! that one pooling looks at: a kernel of 5³ becomes one of 3³ blocks. That is
+//! The first layers of the published networks have 4 and 32 channels, far fewer
+//! than matrix units need: cuDNN reaches 27 TFLOP/s in the first one on a card
+//! that reaches 780. With the eight voxels of a 2³ block as channels, the same
+//! convolution has 8 · C input channels, and its outputs are the eight outputs
+//! that one pooling step reads: a kernel of 5³ becomes one of 3³ blocks. That takes
 //! 6³ / 5³ = 1.7 times the multiplications at 15 times the rate, and pooling
-//! is a maximum over channels. Sums are the same, in another order.
+//! becomes a maximum over channels. The sums are the same, in another order.
 
 use tch::{Kind, Tensor};
 
@@ -15,19 +15,19 @@ use crate::network::layer::as_i64;
 use crate::network::layer::{Layer, activate};
 use crate::network::spec::Activation;
 
-/// Voxels per side of a block, as many as pooling looks at.
+/// Voxels per side of a block, the same as of a pooling window.
 const SIDE: i64 = 2;
 /// Voxels of a block.
 const VOXELS: i64 = SIDE * SIDE * SIDE;
 
-/// Whether the detour pays: pooled, unit stride, and at most twice the work.
+/// Whether this is faster: pooled, unit stride, and at most twice the work.
 pub(crate) fn is_for(layer: &Layer) -> bool {
     let conv = &layer.conv;
     let wide = 2 * blocks(conv.kernel);
     conv.pool && conv.stride == 1 && wide.pow(3) <= 2 * conv.kernel.pow(3)
 }
 
-/// Blocks per side that the kernel reaches from either voxel of a block.
+/// Blocks per side that the kernel covers from any voxel of a block.
 fn blocks(kernel: usize) -> usize {
     (kernel + 1).div_ceil(2)
 }
@@ -44,15 +44,15 @@ pub(crate) fn layer(
 ) -> Result<Tensor> {
     let y = convolve(layer, x, weight, kind)?;
     let bias = bias.f_to_kind(kind)?;
-    // A bias and an activation that never falls leave the largest the largest,
-    // so they are applied to an eighth of the numbers.
+    // A bias and a non-decreasing activation keep the maximum at the same place, so
+    // they are applied after pooling, to an eighth of the values.
     let falls = match slope {
         Some(slope) if activation == Activation::Prelu => slope.f_min()?.f_double_value(&[])? < 0.0,
         _ => false,
     };
     let channels = [1, bias.size()[0], 1, 1, 1];
     if falls {
-        // [B, O, h, h, h, 8]: activations look for the channels on axis 1.
+        // [B, O, h, h, h, 8]: activations expect the channels on axis 1.
         let y = y.f_add(&bias)?.f_permute([0, 5, 1, 2, 3, 4])?;
         let y = activate(&y, activation, slope)?;
         return pool(&y.f_permute([0, 2, 3, 4, 5, 1])?);
@@ -68,7 +68,7 @@ fn convolve(layer: &Layer, x: &Tensor, weight: &Tensor, kind: Kind) -> Result<Te
     let kernel = as_i64(&[layer.conv.kernel])[0];
     let reach = as_i64(&[blocks(layer.conv.kernel)])[0];
     let outputs = x.size()[2] + before + after - kernel + 1;
-    // Pooling drops the last output where their number is odd.
+    // Pooling drops the last output if their number is odd.
     let half = outputs / SIDE;
     let x = to_blocks(x, half + reach - 1, before)?;
     let weight = weight_of_blocks(weight, layer.block_places(weight, reach)?, reach)?;
@@ -80,8 +80,8 @@ fn convolve(layer: &Layer, x: &Tensor, weight: &Tensor, kind: Kind) -> Result<Te
     Ok(y.f_reshape([size[0], half, half, half, VOXELS, size[1] / VOXELS])?)
 }
 
-/// `[B, h, h, h, 8, O]` → the largest of each block, `[B, O, h, h, h]`. Without
-/// gradients no places need to be kept.
+/// `[B, h, h, h, 8, O]` → the maximum of each block, `[B, O, h, h, h]`. Without
+/// gradients the indices of the maxima are not kept.
 fn pool(y: &Tensor) -> Result<Tensor> {
     let largest = if y.requires_grad() {
         y.f_max_dim(4, false)?.0
@@ -91,7 +91,7 @@ fn pool(y: &Tensor) -> Result<Tensor> {
     Ok(largest.f_permute([0, 4, 1, 2, 3])?)
 }
 
-/// `[B, C, n, n, n]` with `before` zeros in front of each axis, cut or filled up
+/// `[B, C, n, n, n]` with `before` zeros in front of each axis, cropped or padded
 /// to `count` blocks per side → `[B, 8 · C, count, count, count]`, channels last.
 fn to_blocks(x: &Tensor, count: i64, before: i64) -> Result<Tensor> {
     let size = x.size();
@@ -106,8 +106,8 @@ fn to_blocks(x: &Tensor, count: i64, before: i64) -> Result<Tensor> {
 }
 
 /// `[O, C, k, k, k]` → `[8 · O, 8 · C, r, r, r]`, channels last: for each voxel of
-/// a block, the kernel moved by that voxel. One gather, because a GPU waits
-/// longer for the launch of many small copies than for their work.
+/// a block, the kernel shifted by that voxel. A single gather, because on a GPU
+/// launching many small copies takes longer than the copies themselves.
 fn weight_of_blocks(weight: &Tensor, places: &Tensor, reach: i64) -> Result<Tensor> {
     let size = weight.size();
     let zero = Tensor::f_zeros([1], (weight.kind(), weight.device()))?;
@@ -118,7 +118,7 @@ fn weight_of_blocks(weight: &Tensor, places: &Tensor, reach: i64) -> Result<Tens
 }
 
 impl Layer {
-    /// [`places`] on the weight's device, made once.
+    /// [`places`] on the weight's device, computed once.
     fn block_places(&self, weight: &Tensor, reach: i64) -> Result<&Tensor> {
         if let Some(there) = self.block_places.get() {
             return Ok(there);
@@ -130,8 +130,8 @@ impl Layer {
     }
 }
 
-/// Where each number `[8, O, r, r, r, 8, C]` of the blocks' weights comes from in
-/// a weight `[O, C, k, k, k]`; one behind its end where it is zero.
+/// For each value `[8, O, r, r, r, 8, C]` of the blocks' weights, its index in a
+/// weight `[O, C, k, k, k]`; one past the end for zeros.
 fn places(outputs: i64, inputs: i64, kernel: i64, reach: i64) -> Vec<i64> {
     let end = outputs * inputs * kernel.pow(3);
     let mut places = Vec::new();
@@ -139,7 +139,7 @@ fn places(outputs: i64, inputs: i64, kernel: i64, reach: i64) -> Vec<i64> {
         for o in 0..outputs {
             for block in cube(reach) {
                 for of_input in voxels() {
-                    // Where the kernel's first voxel would lie at 0.
+                    // Relative to the kernel's first voxel.
                     let [x, y, z]: [i64; 3] =
                         std::array::from_fn(|i| SIDE * block[i] + of_input[i] - of_output[i]);
                     let inside = [x, y, z].iter().all(|v| (0..kernel).contains(v));

@@ -1,6 +1,6 @@
-//! The gradients of a trunk of small strided convolutions, on the CPU, in
-//! whole: one sample after another, channels last, through `conv_grad`. Fully
-//! connected layers after them are matrix products over the batch.
+//! Gradients of a whole trunk of small strided convolutions on the CPU: one sample
+//! after another, channels last, through `conv_grad`. Subsequent fully connected
+//! layers are matrix products over the batch.
 
 use pulp::Arch;
 use tch::{Device, Kind, Tensor};
@@ -13,12 +13,12 @@ use crate::network::parameters::Parameters;
 use crate::network::spec::Activation;
 use crate::network::trunk::{Compute, Trunk};
 
-/// Channels are worked on in vectors of up to this many.
+/// Maximum number of channels per vector.
 const VECTOR: usize = 16;
 
-/// Whether this trunk's gradients are computed here: f32 on a CPU, activations
-/// without parameters, no pooling, whole vectors of channels, strides that make
-/// outputs few; and after those any layers that see all of their input.
+/// Whether this module computes a trunk's gradients: f32 on a CPU, activations
+/// without parameters, no pooling, whole vectors of channels, strides that keep
+/// the outputs few; then any number of layers that cover their whole input.
 pub(crate) fn is_for(trunk: &Trunk, compute: Compute, p: &Parameters) -> bool {
     let (strided, dense) = trunk.layers.split_at(strided(trunk));
     let own = |(i, layer): (usize, &Layer)| {
@@ -40,7 +40,7 @@ fn strided(trunk: &Trunk) -> usize {
     trunk.layers.len() - dense.count()
 }
 
-/// What a forward pass leaves for the gradients.
+/// The values of a forward pass that the gradients need.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     /// Windows and each layer's output, `[B, C, x, y, z]`.
@@ -48,7 +48,7 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Windows `[B, H, n, n, n]` through all layers.
+    /// Runs windows `[B, H, n, n, n]` through all layers.
     pub(crate) fn forward(
         trunk: &Trunk,
         p: &Parameters,
@@ -75,7 +75,7 @@ impl Recorded {
         Ok(self.values[self.values.len() - 1].f_flatten(1, -1)?)
     }
 
-    /// Gradients of weights and bias of each layer, given that of the features.
+    /// Gradients of weights and bias of each layer, from the features' gradient.
     pub(crate) fn gradients(
         &self,
         trunk: &Trunk,
@@ -106,7 +106,7 @@ impl Recorded {
         Ok(all)
     }
 
-    /// The same of the layers before the fully connected ones.
+    /// Gradients of the layers before the fully connected ones.
     fn convolutions(
         &self,
         of: &[Layer],
@@ -155,7 +155,7 @@ impl Recorded {
 /// Sums of one layer.
 struct LayerGrad {
     shape: ConvShape,
-    /// Samples per side of the input before it was padded, and zeros before it.
+    /// Samples per side of the unpadded input, and zeros before it.
     side: usize,
     before: usize,
     /// `[k][k][co][k·ci]`; empty where the input's gradient is not needed.
@@ -196,8 +196,8 @@ impl LayerGrad {
         })
     }
 
-    /// Adds one sample: its input `x`, and the gradient of its output, which
-    /// becomes that of its input.
+    /// Adds one sample: its input `x`, and the gradient of its output, which is
+    /// replaced by the gradient of its input.
     fn add(&mut self, x: &[f32], gradient: &mut Vec<f32>) {
         for outputs in gradient.chunks_exact(self.shape.co) {
             for (sum, g) in self.bias_sum.iter_mut().zip(outputs) {
@@ -231,7 +231,7 @@ impl LayerGrad {
         }
     }
 
-    /// Where the rows along z of the input lie in the padded one.
+    /// Start indices of the input's rows along z in the padded input.
     fn rows(&self) -> impl Iterator<Item = usize> + use<> {
         let (side, before, padded, ci) = (self.side, self.before, self.shape.input, self.shape.ci);
         (0..side * side).map(move |i| {
@@ -251,7 +251,7 @@ impl LayerGrad {
     }
 }
 
-/// `[B, C, x, y, z]` as numbers with the channels next to each other.
+/// Values of `[B, C, x, y, z]` with channels last.
 fn channels_last(tensor: &Tensor) -> Result<Vec<f32>> {
     numbers(&tensor.f_permute([0, 2, 3, 4, 1])?)
 }

@@ -1,16 +1,16 @@
 //! A 5³ convolution of unit stride with its activation and 2³ max pooling on
 //! the CPU, without gradients.
 //!
-//! Along z it is Winograd's minimal filtering F(4, 5) (Lavin and Gray 2016): of
-//! four outputs in a row, eight numbers of the input and five weights become
-//! eight products instead of twenty, y = Aᵀ[(G g) ⊙ (Bᵀ d)], with Bᵀ of the
-//! points 0, ±1, ±2, ±½, ∞. Along x and y sums are plain, so rounding stays at
-//! 1e-6 of the result. Everything is kept in the cache: four rows of outputs are
-//! summed in the eight frequencies, brought back, pooled, and an eighth is
+//! Along z it is Winograd's minimal filtering F(4, 5) (Lavin and Gray 2016): for
+//! four consecutive outputs, eight input values and five weights take eight
+//! products instead of twenty, y = Aᵀ[(G g) ⊙ (Bᵀ d)], with Bᵀ of the points
+//! 0, ±1, ±2, ±½, ∞. Along x and y the sums are direct, so the rounding error stays
+//! at 1e-6 of the result. Everything stays in the cache: four rows of outputs are
+//! summed in the eight frequencies, transformed back and pooled, and an eighth is
 //! written.
 //!
-//! What counts for speed is that sums, weights and an input fit the 16 registers
-//! of AVX2: with one more the compiler keeps a sum in memory, and all wait for it.
+//! The speed depends on keeping sums, weights and an input in the 16 registers of
+//! AVX2: with one more value the compiler spills a sum to memory, and all wait for it.
 
 use std::ops::Range;
 
@@ -18,13 +18,13 @@ use pulp::{Simd, WithSimd};
 
 /// Samples per side of the kernel.
 pub(crate) const KERNEL: usize = 5;
-/// Outputs along z that are computed together.
+/// Outputs along z per tile.
 const TILE: usize = 4;
-/// Products for them.
+/// Products per tile.
 const FREQUENCIES: usize = TILE + KERNEL - 1;
-/// Tiles that are summed together. With two vectors of channels each these are
-/// twelve sums that do not wait for one another, which fills both multipliers
-/// and leaves registers for the weights and an input.
+/// Tiles that are summed together. With two vectors of channels each, these are
+/// twelve independent sums, which occupy both multipliers and leave registers for
+/// the weights and an input.
 const AT_ONCE: usize = 6;
 
 /// G: weights → frequencies. Rows are f·(1, a, a², a³, a⁴) of the points a.
@@ -66,18 +66,18 @@ impl PoolShape {
         (2 * self.pooled()).div_ceil(TILE)
     }
 
-    /// Samples along z that the tiles read; the padded input has so many.
+    /// Samples along z that the tiles read: the depth of the padded input.
     pub(crate) fn deep(&self) -> usize {
         (TILE * self.tiles() + KERNEL - 1).max(self.input)
     }
 
-    /// Numbers of one window's padded input, `[D][D][deep][ci]`.
+    /// Number of values of one window's padded input, `[D][D][deep][ci]`.
     pub(crate) fn input_len(&self) -> usize {
         self.input.pow(2) * self.deep() * self.ci
     }
 
-    /// Numbers of one plane of inputs in one frequency, `[group][y][ci][tile]`:
-    /// what an output sums over lies in a row for each plane.
+    /// Number of values of one plane of inputs in one frequency, `[group][y][ci][tile]`:
+    /// the values that an output sums over are contiguous in each plane.
     fn plane_len(&self) -> usize {
         self.input * self.ci * self.tiles()
     }
@@ -111,12 +111,12 @@ pub(crate) struct ConvPool<'a> {
     pub(crate) shape: PoolShape,
     /// `[D][D][deep][ci]`.
     pub(crate) input: &'a [f32],
-    /// Of [`transformed`].
+    /// From [`transformed`].
     pub(crate) weights: &'a [f32],
     pub(crate) bias: &'a [f32],
-    /// What numbers below zero are multiplied by, of each output channel.
+    /// Factor of negative values, per output channel.
     pub(crate) slopes: &'a [f32],
-    /// Which rows, counted along x, then y.
+    /// The rows, numbered by x, then y.
     pub(crate) rows: Range<usize>,
     /// `[rows][pooled][co]`.
     pub(crate) output: &'a mut [f32],
@@ -177,8 +177,8 @@ impl ConvPool<'_> {
     }
 }
 
-/// `[x][y][deep][ci]` → `[x][f][group][y][ci][tile]`: Bᵀ of each tile. Tiles
-/// are in groups of those that are summed together.
+/// `[x][y][deep][ci]` → `[x][f][group][y][ci][tile]`: Bᵀ of each tile. A group
+/// holds the tiles that are summed together.
 #[inline(always)]
 fn frequencies(s: &PoolShape, planes: &[f32]) -> Vec<f32> {
     let (ci, tiles) = (s.ci, s.tiles());
@@ -248,12 +248,12 @@ fn in_blocks<S: Simd, const C: usize>(
 /// One row of outputs in one frequency, for one block of channels.
 struct Part<'a, S: Simd, const C: usize> {
     shape: PoolShape,
-    /// Of [`frequencies`].
+    /// From [`frequencies`].
     planes: &'a [f32],
     /// `[kx][ky][ci]`.
     weights: &'a [[S::f32s; C]],
     frequency: usize,
-    /// (x, y) of the row, and so of the first inputs that it reads.
+    /// (x, y) of the row, and therefore of the first inputs that it reads.
     at: [usize; 2],
 }
 
@@ -273,7 +273,7 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
         }
     }
 
-    /// Sums of the group of T tiles from `tile` on.
+    /// Sums of a group of T tiles, starting at `tile`.
     #[inline(always)]
     fn tiles<const T: usize>(&self, simd: S, tile: usize, sums: &mut [[S::f32s; C]]) {
         let s = self.shape;
@@ -296,8 +296,8 @@ impl<S: Simd, const C: usize> Part<'_, S, C> {
     }
 }
 
-/// Four rows in all frequencies, `[row][f][tile]`, → the largest of each 2³ of
-/// outputs, after bias and activation.
+/// Four rows in all frequencies, `[row][f][tile]`, → the maximum of each 2³ block
+/// of outputs, after bias and activation.
 #[inline(always)]
 fn pool<S: Simd, const C: usize>(
     simd: S,
@@ -320,13 +320,13 @@ fn pool<S: Simd, const C: usize>(
                     let y = simd.select_f32s(simd.less_than_f32s(zero, y), y, low);
                     let most = &mut largest[i / 2];
                     let larger = simd.select_f32s(simd.less_than_f32s(*most, y), y, *most);
-                    // Not a number stays seen, as in libtorch's pooling.
+                    // NaN is propagated, as in libtorch's pooling.
                     *most = simd.select_f32s(simd.equal_f32s(y, y), larger, y);
                 }
             }
             for (half, largest) in largest.into_iter().enumerate() {
                 let from = (2 * tile + half) * co;
-                // The last tile may reach beyond the last pooled output.
+                // The last tile may extend beyond the last pooled output.
                 if let Some(output) = output.get_mut(from..from + co) {
                     let (output, _) = S::as_mut_simd_f32s(output);
                     output[block * C + c] = largest;

@@ -1,16 +1,16 @@
-//! What agents tell each other before each layer of their heads.
+//! Messages between agents before each layer of their heads.
 
 use tch::Tensor;
 
 use crate::error::Result;
 
-/// Appends to each agent's features what the team tells it: `[A, N, F]` →
-/// `[A, N, 2F]`, own first.
+/// Appends the team's message to each agent's features: `[A, N, F]` → `[A, N, 2F]`,
+/// own features first.
 ///
-/// Without `scores` the message is the mean over all agents, the receiver
-/// included (CommNet, Sukhbaatar et al. 2016, as rl-medical has it). With
-/// `scores` `[receiver, sender]` it is the sum weighted by their softmax over
-/// senders; the weights are learned and do not depend on the input.
+/// Without `scores` the message is the mean over all agents, including the
+/// receiver (CommNet, Sukhbaatar et al. 2016, as in rl-medical). With `scores`
+/// `[receiver, sender]` it is the sum weighted by their softmax over senders; the
+/// weights are learned and do not depend on the input.
 pub(crate) fn append_message(own: &Tensor, scores: Option<&Tensor>) -> Result<Tensor> {
     let size = own.size();
     let message = match scores {

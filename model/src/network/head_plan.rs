@@ -1,4 +1,4 @@
-//! Which sample of a batch goes through which agent's head.
+//! Assigns the samples of a batch to the agents' heads.
 
 use tch::{Device, Tensor};
 
@@ -13,27 +13,27 @@ pub struct HeadPlan {
     groups: Groups,
 }
 
-/// Where samples stand.
+/// The placement of samples.
 #[derive(Debug)]
 enum Groups {
-    /// All with the only agent.
+    /// All samples with the only agent.
     One,
-    /// Each with its agent.
+    /// Each sample with its agent.
     Each(Places),
-    /// All with every agent.
+    /// All samples with every agent.
     All,
 }
 
 #[derive(Debug)]
 struct Places {
-    /// `[A · largest]`: which sample stands in each place; padding repeats sample 0.
+    /// `[A · largest]`: the sample in each place; padding repeats sample 0.
     gather: Tensor,
     /// `[B]`: the place of each sample.
     inverse: Tensor,
 }
 
 impl HeadPlan {
-    /// A plan for samples of the given agents, for a network on `device`.
+    /// A plan for samples of given agents, for a network on `device`.
     ///
     /// # Errors
     /// [`ModelError::Agent`] for an agent outside `0..agents`.
@@ -62,8 +62,8 @@ impl HeadPlan {
         })
     }
 
-    /// A plan that sends every sample through the heads of all agents: answers
-    /// are `[B, A, outputs]` then.
+    /// A plan that sends every sample through the heads of all agents: the outputs are
+    /// then `[B, A, outputs]`.
     #[must_use]
     pub fn all(samples: usize, agents: usize) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl HeadPlan {
         self.samples
     }
 
-    /// Number of agents of the networks that it fits.
+    /// Number of agents of compatible networks.
     #[must_use]
     pub fn agents(&self) -> usize {
         self.agents
@@ -98,8 +98,8 @@ impl HeadPlan {
         }
     }
 
-    /// Answers `[A, largest group, outputs]` → `[B, outputs]` in the batch's
-    /// order, or `[B, A, outputs]` of [`HeadPlan::all`].
+    /// Outputs `[A, largest group, outputs]` → `[B, outputs]` in the batch's
+    /// order, or `[B, A, outputs]` for [`HeadPlan::all`].
     pub(crate) fn collect(&self, answers: &Tensor) -> Result<Tensor> {
         match &self.groups {
             Groups::One => Ok(answers.f_squeeze_dim(0)?),
@@ -141,7 +141,7 @@ mod tests {
         let spread = plan.spread(&features).unwrap();
         assert_eq!(spread.size(), [4, 3, 1]);
         let rows: Vec<i64> = Vec::try_from(spread.flatten(0, -1)).unwrap();
-        // Agents 0 and 2 have members; the rest is sample 0 as padding.
+        // Agents 0 and 2 have samples; the rest is sample 0 as padding.
         assert_eq!(rows, [11, 14, 10, 10, 10, 10, 10, 12, 13, 10, 10, 10]);
         assert!(plan.collect(&spread).unwrap().equal(&features));
     }

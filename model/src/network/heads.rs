@@ -9,8 +9,8 @@ use crate::network::layout::{Layout, Role};
 use crate::network::parameters::Parameters;
 use crate::network::spec::{Activation, NetworkKind, NetworkSpec};
 
-/// One stream of heads (the Q-values, or advantages, or the state's value), as
-/// places in the parameters.
+/// One stream of heads (Q-values, advantages, or the state's value), as indices
+/// of parameters.
 #[derive(Debug)]
 pub(crate) struct Heads {
     layers: Vec<Layer>,
@@ -27,7 +27,7 @@ struct Layer {
 }
 
 impl Heads {
-    /// The streams of a layout: one, or two where it is dueling.
+    /// The streams of a layout: one, or two if it is dueling.
     pub(crate) fn streams(spec: &NetworkSpec, layout: &Layout) -> Vec<Self> {
         let mut streams = Vec::new();
         let mut layers = Vec::new();
@@ -82,7 +82,7 @@ impl Heads {
     }
 }
 
-/// PReLU has one slope per entry of axis 1, so the agents go there for a moment.
+/// PReLU has one slope per entry of axis 1, so the agents are moved there temporarily.
 fn activate_per_agent(
     x: &Tensor,
     activation: Activation,

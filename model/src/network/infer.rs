@@ -1,4 +1,4 @@
-//! Recognising rl-medical's networks by their tensors' names and shapes.
+//! Recognises rl-medical's networks by their tensors' names and shapes.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use crate::network::spec::{NetworkKind, NetworkSpec};
 impl NetworkSpec {
     /// The network of a weights file without our metadata.
     ///
-    /// Shapes do not tell strides, padding or pooling, so only files with the
+    /// Shapes do not determine strides, padding or pooling, so only files with the
     /// kernels of rl-medical's PyTorch networks are recognised, for any number
     /// of agents, frames, channels and hidden layers.
     ///
     /// # Errors
-    /// [`ModelError::Unrecognised`] says what does not fit.
+    /// [`ModelError::Unrecognised`] with the mismatch.
     pub fn infer(shapes: &BTreeMap<String, Vec<usize>>) -> Result<Self> {
         let refuse = |reason: String| ModelError::Unrecognised(reason);
         let shape = |name: &str| {
@@ -52,7 +52,7 @@ impl NetworkSpec {
         spec.actions = widths.pop().unwrap_or(0);
         spec.hidden = widths;
         spec.attention = shapes.contains_key("comm_att1.0");
-        // Bounds first: the width below is computed from the file's numbers.
+        // Bounds first: the width below is computed from values in the file.
         let found = shape("fc1.0.weight")?.last().copied().unwrap_or(0);
         spec.kind = NetworkKind::Commnet;
         spec.validate()?;

@@ -1,5 +1,5 @@
-//! First values of parameters, from the caller's random numbers and never
-//! from libtorch's global generator, so that equal seeds give equal bits.
+//! Initial values of parameters, drawn from the caller's random number generator
+//! and never from libtorch's global one, so that equal seeds give equal bits.
 //!
 //! | | weights | biases |
 //! |---|---|---|
@@ -8,11 +8,11 @@
 //! | He truncated | normal, σ² = 1.3 · 2 / fan_in, cut at 2σ | 0 |
 //!
 //! Xavier is rl-medical's: Glorot and Bengio 2010 with PyTorch's default
-//! biases. Kaiming is He et al. 2015 for LeakyReLU, which keeps the size of
+//! biases. Kaiming is He et al. 2015 for LeakyReLU, which preserves the scale of
 //! activations from layer to layer; the last layer is drawn smaller so that
-//! first Q-values stay near zero, below the rewards. He truncated is
-//! TensorFlow 1's `variance_scaling_initializer(factor=2)`, whose 1.3 makes up
-//! for the cut. PReLU slopes start at 0.25, attention scores as standard normals.
+//! initial Q-values stay near zero, below the rewards. He truncated is
+//! TensorFlow 1's `variance_scaling_initializer(factor=2)`, whose 1.3 compensates
+//! for the truncation. PReLU slopes start at 0.25, attention scores as standard normals.
 
 use rand::Rng;
 use tch::Tensor;
@@ -23,10 +23,10 @@ use crate::network::layout::{Layout, Role, Slot};
 use crate::network::parameters::Parameters;
 use crate::network::spec::{Init, NetworkSpec};
 
-/// First values for every parameter of a network, on the CPU.
+/// Initial values for every parameter of a network, on the CPU.
 ///
 /// # Errors
-/// When the spec is not valid or there is no memory.
+/// When the spec is invalid or there is no memory.
 pub fn draw(spec: &NetworkSpec, rng: &mut impl Rng) -> Result<Parameters> {
     let layout = Layout::new(spec)?;
     let mut entries = Vec::with_capacity(layout.slots.len());

@@ -7,10 +7,10 @@ use tch::Tensor;
 use crate::error::Result;
 use crate::network::spec::{Activation, ConvSpec};
 
-/// Slope of libtorch's `leaky_relu` below zero.
+/// Slope of libtorch's `leaky_relu` for negative inputs.
 pub(crate) const LEAK: f32 = 0.01;
 
-/// One convolution with what follows it, as places in the parameters.
+/// One convolution with its activation and pooling, as indices of parameters.
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub(crate) conv: ConvSpec,
@@ -21,7 +21,7 @@ pub(crate) struct Layer {
     pub(crate) weight: usize,
     pub(crate) bias: usize,
     pub(crate) prelu: Option<usize>,
-    /// Of `blocked`, once it was needed.
+    /// Cache of `space_to_depth`, filled at its first use.
     pub(crate) block_places: OnceCell<Tensor>,
 }
 
@@ -53,14 +53,14 @@ impl Layer {
         if before == after {
             return Ok(x.f_conv3d(weight, Some(bias), stride, [before; 3], [1; 3], 1)?);
         }
-        // libtorch's convolutions pad both sides alike.
+        // libtorch's convolutions only pad both sides equally.
         let padded = x.f_constant_pad_nd([before, after, before, after, before, after])?;
         Ok(padded.f_conv3d(weight, Some(bias), stride, [0; 3], [1; 3], 1)?)
     }
 }
 
-/// Applies an activation; `slope` belongs to PReLU and has one number, or one
-/// per entry of axis 1.
+/// Applies an activation; `slope` is PReLU's and has one value, or one per
+/// entry of axis 1.
 pub(crate) fn activate(
     x: &Tensor,
     activation: Activation,
@@ -74,7 +74,7 @@ pub(crate) fn activate(
     })
 }
 
-/// A tensor's numbers in the order of its axes.
+/// A tensor's values in row-major order.
 pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
     let tensor = tensor.f_contiguous()?;
     let mut all = vec![0.0; tensor.numel()];
@@ -82,7 +82,7 @@ pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(all)
 }
 
-/// A shape as libtorch counts.
+/// A shape in libtorch's integer type.
 pub(crate) fn as_i64(shape: &[usize]) -> Vec<i64> {
     shape
         .iter()

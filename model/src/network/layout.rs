@@ -1,14 +1,14 @@
-//! The parameters of a network: names, shapes, order, and how each lies in a
-//! weights file.
+//! The parameters of a network: names, shapes, order, and their representation in
+//! a weights file.
 //!
 //! In memory the heads of all agents are stacked, `[agents, in, out]`, so that
-//! they run as one batched product. On disk each agent has its own tensors in
+//! they run as one batched product. In a file each agent has its own tensors in
 //! PyTorch's layout, `[out, in]`, under rl-medical's names.
 
 use crate::error::Result;
 use crate::network::spec::{Activation, NetworkKind, NetworkSpec};
 
-/// What a parameter does.
+/// The role of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// `[channels, input channels, kernel, kernel, kernel]`.
@@ -17,18 +17,18 @@ pub enum Role {
     ConvBias,
     /// The slope of a convolution's PReLU, `[1]`.
     ConvPrelu,
-    /// `[agents, in, out]`; on disk `[out, in]` per agent.
+    /// `[agents, in, out]`; in a file `[out, in]` per agent.
     HeadWeight,
     /// `[agents, out]`.
     HeadBias,
-    /// Slopes of a hidden layer's PReLU, `[agents]`; on disk `[1]` per agent.
+    /// Slopes of a hidden layer's PReLU, `[agents]`; in a file `[1]` per agent.
     HeadPrelu,
     /// Attention scores, `[receiving agent, sending agent]`.
     Attention,
 }
 
 impl Role {
-    /// Whether the first axis counts agents.
+    /// Whether the first axis is the agent.
     #[must_use]
     pub fn stacked(self) -> bool {
         matches!(
@@ -48,22 +48,22 @@ pub struct Slot {
     pub role: Role,
     /// Shape in memory.
     pub shape: Vec<usize>,
-    /// Numbers that one output of the layer sums over.
+    /// Number of values that one output of the layer sums over.
     pub fan_in: usize,
-    /// Numbers that one input of the layer reaches.
+    /// Number of outputs that one input of the layer reaches.
     pub fan_out: usize,
-    /// Whether it belongs to the layer that puts out Q-values.
+    /// Whether it belongs to the layer that outputs Q-values.
     pub last: bool,
 }
 
 impl Slot {
-    /// Name in memory, without an agent.
+    /// Name in memory, without an agent index.
     #[must_use]
     pub fn name(&self) -> String {
         join(&self.layer, None, self.leaf)
     }
 
-    /// Name in a weights file of one agent's part, or of all of it where it is not stacked.
+    /// Name in a weights file of one agent's part, or of the whole if it is not stacked.
     #[must_use]
     pub fn file_name(&self, agent: usize) -> String {
         join(&self.layer, self.role.stacked().then_some(agent), self.leaf)
@@ -115,7 +115,7 @@ impl Layout {
     /// The parameters of a network.
     ///
     /// # Errors
-    /// When the spec is not valid.
+    /// When the spec is invalid.
     pub fn new(spec: &NetworkSpec) -> Result<Self> {
         spec.validate()?;
         let mut slots = Vec::new();
@@ -151,7 +151,7 @@ impl Layout {
         Ok(Self { slots })
     }
 
-    /// Number of trainable numbers.
+    /// Number of trainable values.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
         self.slots
@@ -161,8 +161,8 @@ impl Layout {
     }
 }
 
-/// The layers of one stream of heads: `fc1`, `fc2`, … with the PReLUs counted
-/// on from the convolutions', as rl-medical names them.
+/// The layers of one stream of heads: `fc1`, `fc2`, …; PReLUs continue the
+/// numbering of the convolutions' ones, as rl-medical names them.
 fn stream(slots: &mut Vec<Slot>, spec: &NetworkSpec, prefix: &str, outputs: usize) -> Result<()> {
     let agents = spec.agents;
     let mut width = spec.features()?;

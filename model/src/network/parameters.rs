@@ -6,15 +6,14 @@ use crate::error::{ModelError, Result};
 
 /// Named tensors in the order of [`crate::network::layout::Layout`].
 ///
-/// Also holds what goes along with parameters one by one, such as the moments
-/// of an optimizer.
+/// Also used for values per parameter, such as the moments of an optimizer.
 #[derive(Debug)]
 pub struct Parameters {
     entries: Vec<(String, Tensor)>,
 }
 
 impl Parameters {
-    /// Wraps tensors as they are.
+    /// Wraps tensors without a copy.
     #[must_use]
     pub fn new(entries: Vec<(String, Tensor)>) -> Self {
         Self { entries }
@@ -27,7 +26,7 @@ impl Parameters {
             .map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// The tensors in order. They share storage with these: an optimizer
+    /// The tensors in order. They share storage with these parameters: an optimizer
     /// writes to them in place.
     #[must_use]
     pub fn tensors(&self) -> Vec<Tensor> {
@@ -37,10 +36,10 @@ impl Parameters {
             .collect()
     }
 
-    /// The tensor at a place of the order.
+    /// The tensor with an index in the order.
     ///
     /// # Panics
-    /// When there are not that many; places come from the layout that made these.
+    /// When the index is out of range; indices come from the layout that made these.
     pub fn at(&self, place: usize) -> &Tensor {
         &self.entries[place].1
     }
@@ -51,7 +50,7 @@ impl Parameters {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no tensors.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -65,7 +64,7 @@ impl Parameters {
         self.map(|tensor| Ok(tensor.detach().f_zeros_like()?))
     }
 
-    /// A copy that shares nothing with these, on a device.
+    /// A copy on a device that shares no storage with these.
     ///
     /// # Errors
     /// When the device has no memory.
@@ -77,13 +76,13 @@ impl Parameters {
         })
     }
 
-    /// A second handle on the same numbers, for another thread.
+    /// A second handle to the same values, for another thread.
     pub(crate) fn share(&self) -> Self {
         let shared = |(name, t): (&str, &Tensor)| (name.to_owned(), t.shallow_clone());
         Self::new(self.iter().map(shared).collect())
     }
 
-    /// Says whether gradients are wanted.
+    /// Enables or disables gradients.
     ///
     /// # Errors
     /// When libtorch refuses.
@@ -94,10 +93,10 @@ impl Parameters {
         Ok(())
     }
 
-    /// Copies the numbers of `other` into these tensors; no gradient is recorded.
+    /// Copies the values of `other` into these tensors; no gradient is recorded.
     ///
     /// # Errors
-    /// [`ModelError::OtherNetwork`] when names or shapes differ; then nothing is copied.
+    /// [`ModelError::OtherNetwork`] if names or shapes differ; then nothing is copied.
     pub fn copy_from(&mut self, other: &Self) -> Result<()> {
         self.same_shapes(other)?;
         tch::no_grad(|| {
@@ -108,10 +107,10 @@ impl Parameters {
         })
     }
 
-    /// Moves these numbers by `share` (0..=1) of the way to those of `other`.
+    /// Moves these values by the fraction `share` (0..=1) towards those of `other`.
     ///
     /// # Errors
-    /// [`ModelError::OtherNetwork`] when names or shapes differ; then nothing is changed.
+    /// [`ModelError::OtherNetwork`] if names or shapes differ; then nothing is changed.
     pub fn move_towards(&mut self, other: &Self, share: f64) -> Result<()> {
         self.same_shapes(other)?;
         tch::no_grad(|| {
@@ -158,7 +157,7 @@ impl Parameters {
             .map_or(Kind::Float, |(_, tensor)| tensor.kind())
     }
 
-    /// The same numbers as f64, in tensors of their own.
+    /// Copies with f64 values.
     pub(crate) fn to_f64(&self) -> Result<Self> {
         self.map(|tensor| {
             let here = tensor.device();
@@ -168,7 +167,7 @@ impl Parameters {
         })
     }
 
-    /// Whether every number is finite.
+    /// Whether every value is finite.
     ///
     /// # Errors
     /// When libtorch refuses.

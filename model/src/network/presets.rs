@@ -1,4 +1,4 @@
-//! The networks that have a name.
+//! The named networks.
 
 use crate::network::spec::{Activation, ConvSpec, Init, NetworkKind, NetworkSpec, Padding};
 
@@ -14,8 +14,8 @@ fn conv(kernel: usize, channels: usize, stride: usize, padding: Padding, pool: b
 
 impl NetworkSpec {
     /// The network for CPUs: a window of 24 samples and three strided
-    /// convolutions of 16, 32 and 64 channels, padded so that every voxel
-    /// counts (24 → 12 → 6 → 3 per side), LeakyReLU, heads 256 → 128 → 6.
+    /// convolutions of 16, 32 and 64 channels, padded so that every voxel is
+    /// used (24 → 12 → 6 → 3 per side), LeakyReLU, heads 256 → 128 → 6.
     #[must_use]
     pub fn small(agents: usize, history: usize, scales: Option<usize>) -> Self {
         Self {

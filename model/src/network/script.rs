@@ -1,9 +1,9 @@
-//! TorchScript: a network that Python runs without landmarl
+//! TorchScript export: Python can run the network without landmarl
 //! (`torch.jit.load("model.ts")`).
 //!
-//! `forward(windows)` or, where the network takes scales, `forward(windows,
+//! `forward(windows)` or, if the network takes scales, `forward(windows,
 //! scale)`: windows f32 `[A, H, n, n, n]` in 0..1, one stack per agent in order,
-//! oldest frame first; scale i64 `[A]`, 0 the coarsest. It answers Q-values
+//! oldest frame first; scale i64 `[A]`, 0 the coarsest. It returns Q-values
 //! `[A, actions]`.
 
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::error::{ModelError, Result};
 use crate::network::Network;
 use crate::network::layer::as_i64;
 
-/// Writes a network as TorchScript, for the CPU and f32.
+/// Writes a network as TorchScript for the CPU in f32.
 ///
 /// # Errors
-/// libtorch's, and when the file cannot be written.
+/// libtorch's, or an error when the file cannot be written.
 pub fn save(network: &Network, path: &Path) -> Result<()> {
     let network = network.deep_clone(Device::Cpu)?;
-    // A trace keeps the weights as constants, which take no gradient.
+    // A trace stores the weights as constants, which cannot require gradients.
     network.parameters().require_gradients(false)?;
     let spec = network.spec();
     let n = spec.window;
@@ -38,7 +38,7 @@ pub fn save(network: &Network, path: &Path) -> Result<()> {
         let q = network.forward_groups(&windows, scale.as_ref())?;
         Ok(q.f_squeeze_dim(0)?)
     };
-    // What cannot be computed must not be found out in the middle of a trace.
+    // Find errors before the trace begins.
     let _ = tch::no_grad(|| answer(&inputs))?;
     let mut failed = None;
     let traced = tch::no_grad(|| {
@@ -101,7 +101,7 @@ mod tests {
                 .unwrap();
             assert_eq!(found.size(), [3, 6]);
             assert!(found.allclose(&expected.squeeze_dim(0), 1e-6, 1e-7, false));
-            // The network itself still learns.
+            // The network itself remains trainable.
             assert!(network.trainable().iter().all(Tensor::requires_grad));
         }
     }

@@ -1,26 +1,26 @@
-//! What a network is made of; everything that decides a tensor's shape.
+//! The specification of a network: everything that determines a tensor's shape.
 
 pub use common::config::NetworkKind;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ModelError, Result};
 
-/// What follows a layer.
+/// Activation of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// `max(0, x) + a·min(0, x)` with one learned `a` per layer (per agent in
-    /// heads), 0.25 at first.
+    /// heads), initially 0.25.
     Prelu,
-    /// The same with `a` fixed at 0.01.
+    /// PReLU with `a` fixed at 0.01.
     LeakyRelu,
     /// `max(0, x)`.
     Relu,
-    /// Nothing: what the published code of the 2019 paper does after convolutions.
+    /// The identity: the published code of the 2019 paper has it after convolutions.
     Linear,
 }
 
-/// How parameters are drawn at first; see `init.rs` for the formulas.
+/// Initialisation of parameters; see `init.rs` for the formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
@@ -90,7 +90,7 @@ pub struct ConvSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
-    /// Whether agents talk to each other.
+    /// Whether agents exchange messages.
     pub kind: NetworkKind,
     /// Number of agents, each with its own head.
     pub agents: usize,
@@ -100,9 +100,9 @@ pub struct NetworkSpec {
     pub window: usize,
     /// The shared convolutions, first to last.
     pub conv: Vec<ConvSpec>,
-    /// What follows each convolution.
+    /// Activation after each convolution.
     pub activation: Activation,
-    /// What follows each hidden layer of a head.
+    /// Activation after each hidden layer of a head.
     pub head_activation: Activation,
     /// Widths of the hidden layers of a head.
     pub hidden: Vec<usize>,
@@ -113,13 +113,13 @@ pub struct NetworkSpec {
     /// `Q = V + A − mean(A)`.
     #[serde(default)]
     pub dueling: bool,
-    /// Number of scales whose one-hot index joins the trunk's features; none: not joined.
+    /// Number of scales whose one-hot index is appended to the trunk's features; 0: not appended.
     #[serde(default)]
     pub scales: Option<usize>,
     /// CommNet only: learned weights per receiving agent and layer instead of the mean.
     #[serde(default)]
     pub attention: bool,
-    /// How parameters are drawn at first; no matter for a trained network.
+    /// Initialisation of parameters; irrelevant for a trained network.
     #[serde(default)]
     pub init: Init,
 }
@@ -129,7 +129,7 @@ fn six() -> usize {
 }
 
 /// Bounds that keep every size computed from a spec far from overflow, because
-/// a spec may come from a file that somebody else wrote.
+/// a spec may come from an untrusted file.
 const BOUNDS: [(&str, usize); 7] = [
     ("agents", 1024),
     ("history", 64),
@@ -193,7 +193,7 @@ impl NetworkSpec {
     /// Samples per side after each convolution and its pooling.
     ///
     /// # Errors
-    /// [`ModelError::Spec`] where a layer leaves nothing.
+    /// [`ModelError::Spec`] if a layer has no output.
     pub fn feature_sides(&self) -> Result<Vec<usize>> {
         let mut side = self.window;
         let mut sides = Vec::with_capacity(self.conv.len());
@@ -219,8 +219,8 @@ impl NetworkSpec {
         Ok(sides)
     }
 
-    /// Puts one more layer before the heads: a convolution whose kernel covers
-    /// all that the others leave, so a fully connected layer that all agents share.
+    /// Adds a layer before the heads: a convolution whose kernel covers the whole
+    /// output of the others, so a fully connected layer that all agents share.
     ///
     /// # Errors
     /// As [`NetworkSpec::feature_sides`].
@@ -236,7 +236,7 @@ impl NetworkSpec {
         Ok(())
     }
 
-    /// Numbers per sample that the trunk hands to the heads, the scale included.
+    /// Number of values per sample that the heads receive, the scale included.
     ///
     /// # Errors
     /// As [`NetworkSpec::feature_sides`].
@@ -246,8 +246,8 @@ impl NetworkSpec {
         Ok(channels * side.pow(3) + self.scales.unwrap_or(0))
     }
 
-    /// Sorted list of what differs from `other`, one clause each; empty when
-    /// weights of one fit the other. How parameters were drawn does not count.
+    /// Sorted list of differences from `other`, one clause each; empty when the
+    /// weights of one fit the other. Initialisation is not compared.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let fields = |spec: &Self| match serde_json::to_value(spec) {

@@ -7,41 +7,41 @@ use tch::{Device, Kind, Tensor};
 use crate::device;
 use crate::error::{ModelError, Result};
 use crate::kernels::fused;
-use crate::kernels::space_to_depth as blocked;
+use crate::kernels::space_to_depth;
 use crate::network::layer::{Layer, activate, as_i64};
 use crate::network::layout::{Layout, Role};
 use crate::network::parameters::Parameters;
 use crate::network::spec::{Activation, NetworkSpec};
 
-/// How the trunk computes; parameters and results keep their kind either way.
+/// How the trunk computes; the kind of parameters and results does not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Compute {
     /// Convolutions in bfloat16, from f32 master weights.
     pub bf16: bool,
     /// Channels next to each other in memory, which suits cuDNN and oneDNN.
     pub channels_last: bool,
-    /// Most windows that pass the trunk together; all of a batch where `None`.
+    /// Maximum number of windows per pass of the trunk; `None`: the whole batch.
     pub windows: Option<usize>,
-    /// Pooled convolutions block by block (`blocked`), which suits GPUs.
+    /// Pooled convolutions block by block (`space_to_depth`), which suits GPUs.
     pub blocked: bool,
-    /// Pooled convolutions of 5³ by our own kernel (`fused`) where windows lie
-    /// on a CPU in f32: for acting, because it gives no gradients. With `bf16`
-    /// the first one alone, whose few channels libtorch is slow with.
+    /// Pooled convolutions of 5³ by our own kernel (`fused`) if windows are on a CPU
+    /// in f32: for acting, because it has no gradients. With `bf16` only the first
+    /// one, whose few channels are slow in libtorch.
     pub fused: bool,
 }
 
-/// Bytes of a layer's output that should not leave the cache before the next
-/// layer reads it: about what a CPU's last level holds.
+/// Bytes of a layer's output that should stay in the cache until the next layer
+/// reads it: about the size of a CPU's last level.
 const CACHED: usize = 16 << 20;
 
-/// The same on a GPU: what actors may take of a memory that a learner needs.
+/// The same on a GPU: the memory that actors may take beside a learner.
 const BESIDE: usize = 1 << 30;
 
-/// Input channels from which on libtorch's bf16 convolutions of a CPU beat our
+/// Number of input channels from which libtorch's bf16 convolutions on a CPU beat our
 /// own in f32: 32 do, the four frames of a window do not (`cargo xtask bench actor`).
 const BF16_CHANNELS: i64 = 16;
 
-/// The shared convolutions, as places in the parameters.
+/// The shared convolutions, as indices of parameters.
 #[derive(Debug, Clone)]
 pub(crate) struct Trunk {
     pub(crate) layers: Vec<Layer>,
@@ -84,7 +84,7 @@ impl Trunk {
         })
     }
 
-    /// Windows `[B, H, n, n, n]` → features `[B, F]`, of the parameters' kind.
+    /// Windows `[B, H, n, n, n]` → features `[B, F]`, in the parameters' kind.
     pub(crate) fn forward(
         &self,
         p: &Parameters,
@@ -103,8 +103,8 @@ impl Trunk {
         self.in_parts(p, windows, compute)
     }
 
-    /// Windows on several threads, each computing on its own: that beats several
-    /// threads per operation, which meet after each and spin in between.
+    /// Runs windows on several threads, each computing independently: this is faster than
+    /// several threads per operation, which synchronise after each one and spin in between.
     fn side_by_side(
         &self,
         p: &Parameters,
@@ -158,10 +158,10 @@ impl Trunk {
 
     fn together(&self, p: &Parameters, windows: &Tensor, compute: Compute) -> Result<Tensor> {
         let mut x = match self.layers.first() {
-            Some(first) if compute.blocked && blocked::is_for(first) => {
+            Some(first) if compute.blocked && space_to_depth::is_for(first) => {
                 windows.f_to_kind(compute.kind(p))?
             }
-            // Both put windows in order themselves.
+            // Both of these reorder the windows themselves.
             Some(first) if compute.fuses(first, windows) => windows.shallow_clone(),
             _ => compute.ready(windows, compute.kind(p))?,
         };
@@ -186,9 +186,16 @@ impl Trunk {
         }
         let kind = compute.kind(p);
         let slope = slope.map(|s| s.f_to_kind(kind)).transpose()?;
-        if compute.blocked && blocked::is_for(layer) {
+        if compute.blocked && space_to_depth::is_for(layer) {
             let parameters = [weight, bias];
-            return blocked::layer(layer, x, parameters, slope.as_ref(), self.activation, kind);
+            return space_to_depth::layer(
+                layer,
+                x,
+                parameters,
+                slope.as_ref(),
+                self.activation,
+                kind,
+            );
         }
         let [x, bias] = [x, bias].map(|t| t.f_to_kind(kind));
         let (x, bias) = (x?, bias?);
@@ -206,13 +213,12 @@ impl Trunk {
 }
 
 impl Compute {
-    /// What suits forward passes without gradients: on a CPU as many windows at
-    /// once as leave each layer's output in the cache (the published networks'
-    /// first one is 10 MB for a single window), on a GPU as many as take a
-    /// gigabyte there.
+    /// The settings for forward passes without gradients: on a CPU as many windows at
+    /// once as keep each layer's output in the cache (the published networks' first
+    /// one takes 10 MB for a single window), on a GPU as many as take a gigabyte.
     ///
     /// # Errors
-    /// [`crate::ModelError::Spec`] for a spec that is not valid.
+    /// [`crate::ModelError::Spec`] for an invalid spec.
     pub fn acting(spec: &NetworkSpec, device: Device, bf16: bool) -> Result<Self> {
         let room = if device == Device::Cpu {
             CACHED
@@ -229,7 +235,7 @@ impl Compute {
         })
     }
 
-    /// What the convolutions of a network with these parameters compute in.
+    /// The kind in which the convolutions of a network with these parameters compute.
     pub(crate) fn kind(self, p: &Parameters) -> Kind {
         if self.bf16 { Kind::BFloat16 } else { p.kind() }
     }
@@ -239,7 +245,7 @@ impl Compute {
         here && (!self.bf16 || x.size().get(1).is_some_and(|c| *c < BF16_CHANNELS))
     }
 
-    /// A tensor `[a, c, x, y, z]` as this computes with it.
+    /// Converts a tensor `[a, c, x, y, z]` to the kind and memory order of this computation.
     pub(crate) fn ready(self, tensor: &Tensor, kind: Kind) -> Result<Tensor> {
         let tensor = tensor.f_to_kind(kind)?;
         if self.channels_last {
@@ -250,8 +256,8 @@ impl Compute {
     }
 }
 
-/// Bytes that the largest output of a convolution takes in f32, per window;
-/// after pooling where `fused` layers pool while they compute.
+/// Bytes per window of the largest output of a convolution in f32; after pooling
+/// if `fused` layers pool while they compute.
 fn largest_output(spec: &NetworkSpec, fused: bool) -> Result<usize> {
     let sides = spec.feature_sides()?;
     let outputs = spec.conv.iter().zip(sides).map(|(conv, side)| {
@@ -270,8 +276,8 @@ fn no_windows() -> ModelError {
     }
 }
 
-/// The same `[a, c, x, y, z]` with c fastest in memory; tch has no word for
-/// the memory format, so the strides are made by hand.
+/// `[a, c, x, y, z]` with c fastest in memory; tch does not expose the memory
+/// format, so the strides are set explicitly.
 fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor
         .f_permute([0, 2, 3, 4, 1])?

@@ -1,4 +1,4 @@
-//! What holds between forward passes, whatever the numbers.
+//! Invariants between forward passes, independent of the values.
 
 use model::{HeadPlan, ModelError, Network, NetworkKind, NetworkSpec};
 use rand_chacha::ChaCha8Rng;

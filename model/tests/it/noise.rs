@@ -61,13 +61,13 @@ pub fn file_tensors(spec: &NetworkSpec) -> Vec<(String, Tensor)> {
     tensors
 }
 
-/// The bytes of such a file, with the spec in its metadata.
+/// The bytes of such a file, with the spec as metadata.
 pub fn file(spec: &NetworkSpec) -> Vec<u8> {
     let metadata = BTreeMap::from([(NETWORK_KEY.to_owned(), serde_json::to_string(spec).unwrap())]);
     tensor_file::write(&file_tensors(spec), &metadata).unwrap()
 }
 
-/// The network read from them.
+/// The network read from these bytes.
 pub fn network(spec: &NetworkSpec) -> Network {
     from_bytes(&file(spec)).unwrap().network
 }

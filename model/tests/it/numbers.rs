@@ -1,10 +1,10 @@
 //! Q-values and gradients against PyTorch's, `tests/reference/numbers.json`.
 //!
-//! What has to be equal is compared in f64. In f32 the order of a sum, and so
-//! the CPU, decides pooling ties and the signs of activations near zero, and a
-//! single one of them moves a gradient by more than all rounding together:
-//! 3e-6 between two sums of the second convolution are 4e-4 of a bias's
-//! gradient. numbers.json says how far such kinks can move each gradient.
+//! Values that must be equal are compared in f64. In f32 the order of a sum, which
+//! depends on the CPU, decides pooling ties and the signs of activations near zero,
+//! and a single one of them changes a gradient by more than all rounding together:
+//! a difference of 3e-6 between two sums of the second convolution changes a bias's
+//! gradient by 4e-4. numbers.json bounds the effect of such kinks on each gradient.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ struct Case {
     gradients: BTreeMap<String, Gradient>,
 }
 
-/// Projection on noise, and norm; how far kinks can move both in f32.
+/// Projection on noise, and norm; the effect of kinks on both in f32.
 #[derive(Deserialize)]
 struct Gradient {
     along: f64,
@@ -39,15 +39,15 @@ struct Gradient {
     norm_jumps: f64,
 }
 
-/// What a network computes in here; the reference is f64.
+/// The type that a network computes in; the reference is f64.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Precision {
     F32,
     F64,
 }
 
-/// f64 takes three times as long, so that one and two large windows are enough:
-/// the cases with more differ from those in their heads, where f32 has no kinks.
+/// f64 takes three times as long, so one or two large windows suffice: the other
+/// cases differ from those only in their heads, where f32 has no kinks.
 fn precisions(case: &Case) -> impl Iterator<Item = Precision> + use<> {
     let large = case.spec.window == 45 && case.q.len() > 2 * case.spec.actions;
     [Precision::F64, Precision::F32]
@@ -65,7 +65,7 @@ impl Precision {
         }
     }
 
-    /// Part of the largest Q-value that one may be off by.
+    /// Tolerance relative to the largest Q-value.
     fn of_q(self) -> f64 {
         match self {
             Self::F32 => 1e-5,
@@ -73,9 +73,9 @@ impl Precision {
         }
     }
 
-    /// How far projection and norm of a gradient may be off. A PReLU's slope
-    /// sums terms of both signs, so `largest`, the norm of the largest gradient,
-    /// decides how far that is rounded and not what is left.
+    /// Tolerance of a gradient's projection and norm. A PReLU's slope sums terms of
+    /// both signs, so `largest`, the norm of the largest gradient, determines its
+    /// rounding error, not the value that remains.
     fn of_gradient(self, expected: &Gradient, largest: f64) -> [f64; 2] {
         let Gradient { norm, .. } = *expected;
         match self {
@@ -178,7 +178,7 @@ fn assert_gradients_like_pytorch(case: &Case, network: &Network, q: Tensor, prec
     for (name, grad) in file_gradients(network) {
         let norm = grad.norm().double_value(&[]);
         let Some(expected) = case.gradients.get(&name) else {
-            // Heads that no row asked for.
+            // Heads without rows.
             assert_eq!(norm, 0.0, "{}: {name}", case.name);
             continue;
         };

@@ -8,7 +8,7 @@ use tch::Device;
 
 use crate::noise::windows;
 
-/// Reads a file of the shared reference folder; `None`, and says so, without it.
+/// Reads a file of the shared reference folder; without it, reports a skip and returns `None`.
 fn reference(test: &str, name: &str) -> Option<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/reference");
     let bytes = std::fs::read(folder.join(name)).ok();

@@ -122,8 +122,8 @@ proptest! {
 
 #[test]
 fn the_reference_rule_shifts_and_pads_as_published() {
-    // One row of voxels along z, each holding its index, so that a window's
-    // centre line spells which voxels it reads (0 = outside, so indices + 1).
+    // One row of voxels along z, each holding its index plus one, so that the centre
+    // line of a window lists the voxels it reads (0 = outside).
     let row = Volume::from_u8([1, 1, 60], (1..=60).collect::<Vec<u8>>()).unwrap();
     let scans = DeviceScans::new([&row], Device::Cpu).unwrap();
     let line = |z: i32, stride: u8| -> Vec<u8> {
@@ -135,7 +135,7 @@ fn the_reference_rule_shifts_and_pads_as_published() {
             pose: None,
         };
         let window = scans.render(WindowRule::Reference, 5, &[frame]).unwrap();
-        // x and y have one voxel: the one line that is not zero everywhere.
+        // x and y have one voxel: only one line is not zero everywhere.
         let lines = window.reshape([25, 5]);
         bytes(&lines.amax([0_i64].as_slice(), false))
     };

@@ -1,4 +1,4 @@
-//! Weights files: round trips, and files that are not what they should be.
+//! Weights files: round trips, and invalid files.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -137,7 +137,7 @@ fn one_shared_prelu_is_read_for_every_agent() {
     assert_eq!(Vec::<f32>::try_from(slopes).unwrap(), [0.125; 3]);
 }
 
-/// The error of reading a file after a change to its tensors or metadata.
+/// The error of reading a file with changed tensors or metadata.
 fn broken(change: impl Fn(&mut Vec<(String, Tensor)>, &mut BTreeMap<String, String>)) -> String {
     let spec = NetworkSpec::small(2, 1, None);
     let mut tensors = file_tensors(&spec);

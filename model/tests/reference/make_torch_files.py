@@ -3,7 +3,7 @@
     python make_torch_files.py
 
 rl-medical's Network3d for one agent with two channels per convolution, its numbers counted up
-(value k is k / 4096), so that what is read back can be told without a copy. One tensor is a
+(value k is k / 4096), so that a reader can be checked without a copy. One tensor is a
 transposed view, one is stored as half: both are what state dicts may hold. Made with PyTorch
 2.11.0 (CPU).
 """

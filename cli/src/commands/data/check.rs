@@ -45,7 +45,6 @@ struct Report {
     scans: usize,
     landmarks: Vec<String>,
     problems: Vec<String>,
-    #[serde(rename = "doubts")]
     warnings: Vec<String>,
     sheets: Vec<PathBuf>,
 }
@@ -60,7 +59,7 @@ pub fn run(args: &Args) -> Outcome {
         scans: survey.dataset.scans.len(),
         landmarks: survey.dataset.landmark_names.clone(),
         problems: survey.problems.iter().map(ToString::to_string).collect(),
-        warnings: survey.doubts.iter().map(ToString::to_string).collect(),
+        warnings: survey.warnings.iter().map(ToString::to_string).collect(),
         sheets,
     };
     if args.json {
@@ -103,7 +102,10 @@ fn draw(survey: &Survey, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let dataset = &survey.dataset;
     let flagged = |number: usize| {
         let source = &dataset.sources[number];
-        survey.doubts.iter().any(|warning| warning.scan == *source)
+        survey
+            .warnings
+            .iter()
+            .any(|warning| warning.scan == *source)
     };
     let mut order: Vec<usize> = (0..dataset.scans.len()).collect();
     order.sort_by_key(|&n| (!flagged(n), &dataset.scans[n].name));

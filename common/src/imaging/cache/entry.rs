@@ -30,7 +30,7 @@ const MAGIC: [u8; 8] = *b"lmrl-vol";
 const FORMAT_VERSION: u32 = 2;
 const CHECKED: usize = 320;
 
-/// The name says all that the voxels depend on, so that other versions' files lie beside.
+/// The name holds everything that the voxels depend on, so that other versions' files coexist.
 pub(super) fn file_name(source: &[u8; 32], resample_mm: Option<f64>) -> String {
     let spacing = resample_mm.map(|mm| format!("-{mm}mm")).unwrap_or_default();
     let (source, format, version) = (hex(source), FORMAT_VERSION, PREPROCESS_VERSION);
@@ -103,7 +103,7 @@ fn take_numbers<const N: usize>(bytes: &mut &[u8]) -> Result<[f64; N], String> {
     Ok(numbers)
 }
 
-/// What a whole cache file says, checked; a reason when it is not the volume of `source`.
+/// Checks and reads a cache file; fails with the reason when it is not the volume of `source`.
 pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, VolumeHash), String> {
     if file.len() < HEADER_LEN || file[..8] != MAGIC {
         return Err("it is no cached volume".to_owned());

@@ -1,4 +1,4 @@
-//! Everything that is wrong with a dataset, at once.
+//! All problems of a dataset.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,19 +7,19 @@ use super::{SourceError, shown};
 use crate::imaging::cache::VolumeError;
 use crate::imaging::landmark_file::LandmarkError;
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// With the list, folder or manifest that names the scans.
+    /// A problem of the list, folder or manifest that names the scans.
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
     Scan(#[from] VolumeError),
-    /// With a landmark file, or a landmark in its scan.
+    /// A problem of a landmark file, or of a landmark in its scan.
     #[error(transparent)]
     Landmarks(#[from] LandmarkError),
-    /// One id means different landmarks in different files.
+    /// One id refers to different landmarks in different files.
     #[error(
         "landmark '{id}' is '{first_name}' in '{}' but '{second_name}' in '{}'; \
          ask for landmarks by name",
@@ -27,14 +27,14 @@ pub enum Problem {
         shown(second)
     )]
     NamesDisagree {
-        /// The id asked for.
+        /// The requested id.
         id: String,
         first: PathBuf,
         first_name: String,
         second: PathBuf,
         second_name: String,
     },
-    /// The same scan twice.
+    /// A scan that is listed twice.
     #[error(
         "'{}' and '{}' hold the same scan; list it once",
         shown(first),
@@ -49,15 +49,15 @@ pub enum Problem {
         shown(usual)
     )]
     MixedSpacing {
-        /// The odd one.
+        /// The scan that differs.
         scan: PathBuf,
         /// Its spacing on our axes.
         spacing_mm: [f64; 3],
-        /// A scan with the spacing that most have.
+        /// A scan with the most frequent spacing.
         usual: PathBuf,
         /// That spacing, on our axes.
         usual_mm: [f64; 3],
-        /// How many scans have it.
+        /// Number of scans with that spacing.
         scans: usize,
     },
 }

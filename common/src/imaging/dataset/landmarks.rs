@@ -1,4 +1,4 @@
-//! The landmarks that a run asks for, chosen from the landmark file of each scan.
+//! The requested landmarks, selected from the landmark file of each scan.
 
 use std::path::PathBuf;
 
@@ -6,16 +6,16 @@ use super::Problem;
 use crate::imaging::geometry::Geometry;
 use crate::imaging::landmark_file::{LandmarkError, LandmarkFile};
 
-/// Landmark files and what is wanted from them.
+/// Landmark files and the requested landmarks.
 pub(super) struct Wanted {
-    /// One per scan; `None` where it cannot be used, which is a problem already noted.
+    /// One per scan; `None` where it cannot be used, which is already reported as a problem.
     files: Vec<Option<LandmarkFile>>,
     ids: Vec<String>,
     pub(super) names: Vec<String>,
 }
 
 impl Wanted {
-    /// Reads the files and looks every id up in each, noting all problems.
+    /// Reads the files and looks up every id in each, collecting all problems.
     pub(super) fn read(paths: &[PathBuf], ids: &[String]) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut files: Vec<Option<LandmarkFile>> = Vec::with_capacity(paths.len());
@@ -53,7 +53,7 @@ impl Wanted {
         (wanted, problems)
     }
 
-    /// The name that the files give to an id; they must agree.
+    /// The name of an id in the files, which must agree.
     fn name(&self, id: &str, problems: &mut Vec<Problem>) -> String {
         let named = self.files.iter().flatten().filter_map(|file| {
             let name = file.find(id).ok()?.point.name.clone()?;

@@ -1,12 +1,12 @@
-//! A name for each scan, short and its own.
+//! A short, unique name for each scan.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::imaging::nifti_io::bare_name;
 
-/// File names without folder and extension; where several files share one,
-/// as many folder names before it as it takes (`s1/T1.nii` is `s1_T1`).
+/// File names without folder and extension; where several files share one, with
+/// as many parent folders as needed (`s1/T1.nii` is `s1_T1`).
 pub(super) fn unique(paths: &[PathBuf]) -> Vec<String> {
     let mut names: Vec<String> = paths.iter().map(|path| name(path, 0)).collect();
     let deepest = paths

@@ -1,5 +1,5 @@
-//! Where scans and their landmark files are named: two lists, a folder tree,
-//! or a manifest with splits and folds. All give ordered pairs per split.
+//! The sources of scans and their landmark files: two lists, a folder tree, or a
+//! manifest with splits and folds. Each gives ordered pairs per split.
 
 mod datalist;
 mod error;
@@ -20,21 +20,21 @@ pub use error::SourceError;
 /// Enough for tens of thousands of scans.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// What scans are for.
+/// The purpose of scans.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Split {
     #[default]
     Train,
     /// For choosing a checkpoint.
     Validation,
-    /// For the final figure.
+    /// For the final result.
     Test,
 }
 
 impl Split {
     const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
 
-    /// The split of a word as people write it.
+    /// Parses a split as users write it.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         match word.to_lowercase().as_str() {
@@ -64,23 +64,22 @@ pub struct Pair {
     pub landmarks: Option<PathBuf>,
 }
 
-/// One scan as a source names it.
+/// One scan of a source.
 #[derive(Debug, Clone)]
 struct Entry {
     image: PathBuf,
-    /// One, unless something is wrong or nothing is known.
+    /// Exactly one, unless there is a problem or no landmark is known.
     landmarks: Vec<PathBuf>,
     split: Option<Split>,
     fold: Option<u32>,
-    /// Where it is named, as it follows the source's path: `:3`.
+    /// Its location, appended to the source's path: `:3`.
     place: String,
-    /// What to do where there is no landmark file.
+    /// Advice for a scan without a landmark file.
     expected: String,
 }
 
 impl Entry {
-    /// The split that it belongs to when `fold` is the one that is kept out
-    /// of training.
+    /// The scan's split when `fold` is held out from training.
     fn split(&self, fold: Option<u32>) -> Option<Split> {
         let Some(fold) = fold else { return self.split };
         match (self.split, self.fold) {
@@ -91,7 +90,7 @@ impl Entry {
     }
 }
 
-/// The scans that a path names.
+/// The scans of a source.
 #[derive(Debug, Clone)]
 pub struct Source {
     path: PathBuf,
@@ -100,13 +99,13 @@ pub struct Source {
     labelled: bool,
     /// Whether paths are relative to the source, as in a manifest.
     relative: bool,
-    /// Landmark files that belong to no scan: split of their folder, file, problem.
+    /// Landmark files without a scan: split of their folder, file, problem.
     stray: Vec<(Option<Split>, PathBuf, String)>,
 }
 
 impl Source {
-    /// Reads what `images` is: a folder, a manifest, or a list, to which
-    /// `landmarks` is the second one. Two folders are matched by file name.
+    /// Reads `images`: a folder, a manifest, or a list, with `landmarks` as the
+    /// second list. Two folders are matched by file name.
     pub fn read(images: &Path, landmarks: Option<&Path>) -> Result<Self, Vec<SourceError>> {
         match landmarks {
             Some(landmarks) if images.is_dir() && landmarks.is_dir() => {
@@ -122,8 +121,8 @@ impl Source {
         }
     }
 
-    /// What is left of a source that [`Source::read`] refuses: of two lists,
-    /// the lines that go together; else nothing.
+    /// The usable part of a source that [`Source::read`] refuses: of two lists,
+    /// the matching lines; else nothing.
     #[must_use]
     pub fn salvage(images: &Path, landmarks: Option<&Path>) -> Vec<Pair> {
         let Some(landmarks) = landmarks.filter(|_| images.is_file()) else {
@@ -192,17 +191,17 @@ impl Source {
         })
     }
 
-    /// Whether it names scans for just this split.
+    /// Whether the source names scans for this split.
     #[must_use]
     pub fn has(&self, split: Split, fold: Option<u32>) -> bool {
         self.entries.iter().any(|e| e.split(fold) == Some(split))
     }
 
-    /// The scans of one split, in their order; all scans where no splits are
-    /// named. `fold` is the one kept out of training, to choose a checkpoint.
+    /// The scans of one split, in order; all scans where no splits are named. `fold`
+    /// is held out from training, to choose a checkpoint.
     ///
-    /// Every problem is given: a fold or split that is not there, files that
-    /// are not there, scans without a landmark file or with several.
+    /// An error lists every problem: a missing fold or split, missing files, scans
+    /// without a landmark file or with several.
     pub fn pairs(&self, split: Split, fold: Option<u32>) -> Result<Vec<Pair>, Vec<SourceError>> {
         let (pairs, problems) = self.survey(split, fold);
         if problems.is_empty() {
@@ -212,7 +211,7 @@ impl Source {
         }
     }
 
-    /// The same with the pairs that are left when there are problems.
+    /// The usable pairs of a split, and its problems.
     #[must_use]
     pub fn survey(&self, split: Split, fold: Option<u32>) -> (Vec<Pair>, Vec<SourceError>) {
         let fold = match self.known_fold(split, fold) {
@@ -246,8 +245,8 @@ impl Source {
         (pairs, problems)
     }
 
-    /// The fold, if it is one of the source's. Test scans are in no fold, so
-    /// for them a source without folds is as good.
+    /// The fold, if the source has it. Test scans belong to no fold, so for them a
+    /// source without folds is accepted.
     fn known_fold(&self, split: Split, fold: Option<u32>) -> Result<Option<u32>, SourceError> {
         let Some(wanted) = fold else { return Ok(None) };
         let mut folds: Vec<u32> = self.entries.iter().filter_map(|e| e.fold).collect();
@@ -269,7 +268,7 @@ impl Source {
         Err(SourceError::whole(&self.path, problem))
     }
 
-    /// A scan with its landmark file, both found.
+    /// A scan with its landmark file, if both exist.
     fn pair(&self, entry: &Entry) -> Result<Pair, Vec<SourceError>> {
         let mut problems = Vec::new();
         let mut find = |path: &Path| {
@@ -333,7 +332,7 @@ impl Entry {
     }
 }
 
-/// What a file is, by its content.
+/// The kind of a file, by its content.
 #[derive(Debug, PartialEq)]
 enum Kind {
     Json,

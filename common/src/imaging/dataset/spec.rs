@@ -1,4 +1,4 @@
-//! What a run trains or is evaluated on, as its settings say it.
+//! The training or evaluation data that the settings name.
 
 use std::path::{Path, PathBuf};
 
@@ -9,33 +9,33 @@ use crate::imaging::cache::Recipe;
 /// How scans are loaded.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LoadOptions {
-    /// What is made of each scan.
+    /// How each scan is made into a volume.
     pub recipe: Recipe,
-    /// Where preprocessed volumes are kept; `None` for the user's cache folder.
+    /// Folder of preprocessed volumes; `None` for the user's cache folder.
     pub cache_dir: Option<PathBuf>,
     /// Whether spacings may differ by more than 1 % between scans.
     pub allow_mixed_spacing: bool,
 }
 
-/// What a run trains or is evaluated on.
+/// The data that a run trains or is evaluated on.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DatasetSpec {
     /// List file of scans, folder or manifest.
     pub images: PathBuf,
     /// List file of the landmark files, line for line; none for a folder or manifest.
     pub landmarks: Option<PathBuf>,
-    /// Which scans, where splits or folds are named.
+    /// The split to load, where the source names splits or folds.
     pub split: Split,
-    /// The fold that is kept out of training, where folds are named.
+    /// The fold held out from training, where the source names folds.
     pub fold: Option<u32>,
-    /// Landmark of each agent: names, or numbers from 0. Empty for all of the first file.
+    /// Landmark of each agent: names, or numbers from 0. Empty: all of the first file.
     pub ids: Vec<String>,
     /// How scans are loaded.
     pub options: LoadOptions,
 }
 
 impl LoadOptions {
-    /// What a configuration says.
+    /// The load options of a configuration.
     #[must_use]
     pub fn from_config(config: &Config) -> Self {
         let data = &config.data;
@@ -66,8 +66,8 @@ impl DatasetSpec {
     }
 
     /// The scans that choose the best checkpoint: those of
-    /// `data.validation_images`, else those that the training source names for
-    /// it. `None` where there are none.
+    /// `data.validation_images`, else the validation split of the training source.
+    /// `None` where there are none.
     #[must_use]
     pub fn validation(config: &Config) -> Option<Self> {
         let training = Self::training(config);
@@ -80,7 +80,7 @@ impl DatasetSpec {
                 ..training
             });
         }
-        // What cannot be read is told when the training scans are.
+        // Loading the training scans reports what cannot be read here.
         let source = Source::read(&training.images, training.landmarks.as_deref()).ok()?;
         source
             .has(Split::Validation, training.fold)

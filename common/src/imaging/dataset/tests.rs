@@ -115,7 +115,7 @@ fn scans_are_numbered_by_content_and_landmarks_follow() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let folder = two();
     folder
         .scan("c.nii", 7, 2.0)

@@ -1,4 +1,4 @@
-//! Why landmarks could not be taken from a file.
+//! Errors in landmark files.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ pub enum LandmarkError {
     #[error("cannot read landmark file '{}': {error}", path.display())]
     Read {
         path: PathBuf,
-        /// What the system answered.
+        /// The system's error.
         error: io::Error,
     },
-    /// Not a format that is read.
+    /// An unsupported format.
     #[error(
         "landmark file '{}' is {found}; give a CSV with the header name,x_ras_mm,y_ras_mm,z_ras_mm \
          (or _lps_mm, or _voxel), lines of x,y,z voxel indices, 3D Slicer's .mrk.json or .fcsv, or \
@@ -24,10 +24,10 @@ pub enum LandmarkError {
     )]
     NotLandmarks {
         path: PathBuf,
-        /// What it seems to be.
+        /// The detected format.
         found: &'static str,
     },
-    /// The header does not say in which space the numbers are.
+    /// A header that does not name a space.
     #[error(
         "{}:{line}: the header '{header}' does not say in which space the positions are; accepted are \
          name,x_ras_mm,y_ras_mm,z_ras_mm and name,x_lps_mm,y_lps_mm,z_lps_mm and \
@@ -37,10 +37,10 @@ pub enum LandmarkError {
         path: PathBuf,
         /// Its line, from 1.
         line: u64,
-        /// The header as it stands there.
+        /// The header line.
         header: String,
     },
-    /// A line or point that cannot be understood.
+    /// A line or point that cannot be parsed.
     #[error("{}{place}: {problem}", path.display())]
     Entry {
         path: PathBuf,
@@ -52,19 +52,19 @@ pub enum LandmarkError {
     #[error("landmark '{id}' is not in '{}', which has {valid}{suggestion}", path.display())]
     UnknownId {
         path: PathBuf,
-        /// The id asked for.
+        /// The requested id.
         id: String,
-        /// What may be asked for.
+        /// The valid ids.
         valid: String,
-        /// The nearest name, if one is near.
+        /// The nearest name, if there is a similar one.
         suggestion: String,
     },
-    /// A landmark that is not in its scan.
+    /// A landmark outside its scan.
     #[error(transparent)]
     Outside(Box<Outside>),
 }
 
-/// A landmark that is not in its scan.
+/// A landmark outside its scan.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{}{place}: landmark '{label}' at {position:?} ({space}) is outside scan '{scan}': \
@@ -79,11 +79,11 @@ pub struct Outside {
     pub scan: String,
     /// The landmark's name or number.
     pub label: String,
-    /// Its position as the file has it.
+    /// Its position in the file.
     pub position: [f64; 3],
-    /// What the position's numbers mean.
+    /// The space of the position.
     pub space: Space,
-    /// Its voxel position along our axes, counted in the file's voxels.
+    /// Its position along our axes, in units of the file's voxels.
     pub voxel: [f64; 3],
     /// Voxels per axis of the file, in the order of our axes.
     pub dims: [usize; 3],

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::points::{Points, number, shortened};
 use super::{LandmarkError, Place, Point, Space};
 
-/// The columns of every version since 4.0, where the file does not name them.
+/// The columns of every version since 4.0, for files that do not name them.
 pub(super) const COLUMNS: &str = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID";
 
 struct Columns {
@@ -99,8 +99,8 @@ fn space_of(value: &str) -> Result<Space, String> {
     }
 }
 
-/// The fields of one line. Line by line, so that an odd quote in a label
-/// swallows nothing but its own line.
+/// The fields of one line. Lines are parsed one by one, so that an unbalanced quote in a
+/// label affects only its own line.
 fn fields(line: &str) -> Result<csv::StringRecord, String> {
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)

@@ -1,4 +1,4 @@
-//! Bytes → points: which format is it?
+//! Detects the format of a landmark file.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::points::not_landmarks;
 use super::{LandmarkError, Point, fcsv, markups, table, text, vtk};
 use crate::imaging::delimited::content_lines;
 
-/// The points of a file in any format.
+/// Parses the points of a file in any format.
 ///
 /// The content decides. A name that ends in `.fcsv` counts only where a table
 /// lacks the first line that 3D Slicer writes.
@@ -21,7 +21,7 @@ pub(super) fn points(bytes: &[u8], path: &Path) -> Result<Vec<Point>, LandmarkEr
 fn any(bytes: &[u8], path: &Path) -> Result<Vec<Point>, LandmarkError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     if bytes.starts_with(b"# vtk DataFile") {
-        // Titles come in any encoding, and binary files are told so there.
+        // A title may have any encoding; `vtk::points` refuses binary files.
         return vtk::points(&String::from_utf8_lossy(bytes), path);
     }
     let text =

@@ -12,7 +12,7 @@ use super::{LandmarkError, Place, Point, Space};
 
 const MAX_MARKUPS: usize = 64;
 
-/// What is read; serde passes over the rest without keeping it.
+/// The fields that are read; serde skips the rest.
 #[derive(Deserialize)]
 struct Document {
     markups: Option<Bounded<Markup, MAX_MARKUPS>>,
@@ -41,15 +41,15 @@ struct ControlPoint {
 enum Status {
     /// In a list of points to be placed, not placed yet.
     Undefined,
-    /// Follows the mouse.
+    /// Follows the mouse pointer.
     Preview,
-    /// Looked for, and not there.
+    /// Marked as missing.
     Missing,
     #[default]
     Defined,
 }
 
-/// The points of a markups file: LPS mm unless a markup says RAS.
+/// The points of a markups file: LPS mm unless a markup declares RAS.
 pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
     let mut points = Points::new(path);
     let document: Document = serde_json::from_str(text).map_err(|error| {
@@ -99,7 +99,7 @@ fn space_of(markup: &Markup) -> Result<Space, String> {
     }
 }
 
-/// A list that stops being read when it is longer than any that makes sense.
+/// A list whose reading stops beyond a plausible length.
 struct Bounded<T, const MAX: usize>(Vec<T>);
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
@@ -127,7 +127,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T,
     }
 }
 
-/// A position; what an undefined point has instead may be anything.
+/// A position; an undefined point may have any value instead.
 #[derive(Default)]
 enum Position {
     Numbers([f64; 3]),
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for Position {
                         *slot = value;
                         count += 1;
                     } else {
-                        // Too many, or no number: never three again.
+                        // Too many, or not a number: the count can no longer be three.
                         count = numbers.len() + 1;
                     }
                 }
@@ -180,7 +180,7 @@ impl<'de> Deserialize<'de> for Position {
     }
 }
 
-/// An item of a position, `None` when it is no number.
+/// A coordinate, `None` when it is not a number.
 struct Number(Option<f64>);
 
 impl<'de> Deserialize<'de> for Number {

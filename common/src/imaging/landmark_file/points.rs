@@ -1,4 +1,4 @@
-//! Points while a file is read: what holds for every format.
+//! Collects points and applies the checks that all formats share.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,10 +24,10 @@ impl<'a> Points<'a> {
         }
     }
 
-    /// Adds a point; a NaN among its numbers says that it is missing.
+    /// Adds a point; a NaN among its coordinates marks it as missing.
     ///
-    /// An infinite position, a name that was there before (one of the two
-    /// could never be asked for) and too many points are errors.
+    /// An infinite position, a repeated name (one of the two could never be
+    /// selected) and too many points are errors.
     pub(super) fn push(
         &mut self,
         name: Option<&str>,
@@ -69,7 +69,7 @@ impl<'a> Points<'a> {
         Ok(())
     }
 
-    /// An error at some place of the file.
+    /// An error at a location in the file.
     pub(super) fn bad(&self, place: Place, problem: String) -> LandmarkError {
         LandmarkError::Entry {
             path: self.path.to_owned(),
@@ -83,7 +83,7 @@ impl<'a> Points<'a> {
     }
 }
 
-/// The file is not a landmark file, but `found`.
+/// The file is not a landmark file; `found` describes it.
 pub(super) fn not_landmarks(path: &Path, found: &'static str) -> LandmarkError {
     LandmarkError::NotLandmarks {
         path: path.to_owned(),
@@ -91,7 +91,7 @@ pub(super) fn not_landmarks(path: &Path, found: &'static str) -> LandmarkError {
     }
 }
 
-/// A piece of a file for a message: its beginning, where it is long.
+/// A part of a file for a message, shortened to its beginning.
 pub(super) fn shortened(text: &str) -> String {
     const LETTERS: usize = 120;
     match text.char_indices().nth(LETTERS) {
@@ -100,7 +100,7 @@ pub(super) fn shortened(text: &str) -> String {
     }
 }
 
-/// A number of a table or text; empty is missing.
+/// Parses a number of a table or text; an empty field is missing.
 pub(super) fn number(field: &str) -> Result<f64, String> {
     match field {
         "" => Ok(f64::NAN),

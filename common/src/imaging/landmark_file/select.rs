@@ -1,8 +1,8 @@
-//! Landmark ids → points of a file.
+//! Selects points of a file by landmark id.
 
 use super::{LandmarkError, LandmarkFile, Point};
 
-/// A landmark that was asked for.
+/// A selected landmark.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Selected<'a> {
     /// Its number in the file, from 0.
@@ -15,12 +15,12 @@ impl LandmarkFile {
     ///
     /// An id is a name or a number counted from 0; a name that looks like a
     /// number is taken as the name. An id that the file does not have is an
-    /// error, never wrapped around.
+    /// error; numbers never wrap around.
     pub fn select(&self, ids: &[String]) -> Result<Vec<Selected<'_>>, LandmarkError> {
         ids.iter().map(|id| self.find(id)).collect()
     }
 
-    /// One id per point, as [`LandmarkFile::select`] takes them: names where there are any.
+    /// One id per point for [`LandmarkFile::select`]: its name if it has one.
     #[must_use]
     pub fn ids(&self) -> Vec<String> {
         let ids = self.points.iter().enumerate();
@@ -87,7 +87,7 @@ impl LandmarkFile {
     }
 }
 
-/// How many letters must be added, removed or changed (Levenshtein).
+/// Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

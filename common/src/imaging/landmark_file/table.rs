@@ -1,4 +1,4 @@
-//! Tables: CSV, TSV or parted by `;`, with a header that names the space.
+//! Tables: CSV, TSV or `;`-separated, with a header that names the space.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use super::points::{Points, number, shortened};
 use super::{LandmarkError, Place, Point, Space};
 use crate::imaging::delimited;
 
-/// What the columns of each space are called, the first known one wins: our
-/// own tables carry all three. The short ones are 3D Slicer's.
+/// Column names of each space; the first match wins, because our own tables
+/// have all three. The short ones are 3D Slicer's.
 const SPACES: [([&str; 3], Space); 5] = [
     (["x_ras_mm", "y_ras_mm", "z_ras_mm"], Space::RasMm),
     (["x_lps_mm", "y_lps_mm", "z_lps_mm"], Space::LpsMm),

@@ -6,8 +6,8 @@ use super::points::{Points, shortened};
 use super::{LandmarkError, Place, Point, Space};
 use crate::imaging::delimited::content_lines;
 
-/// Brain files part the numbers by commas, fetal ones by blanks. `0 0 0`
-/// says that a landmark is missing, in both: nobody marks the corner voxel.
+/// Brain files separate the numbers by commas, fetal ones by spaces. In both,
+/// `0 0 0` marks a missing landmark: nobody marks the corner voxel.
 pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
     let mut points = Points::new(path);
     for (line, content) in content_lines(text) {
@@ -29,7 +29,7 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
     Ok(points.into_vec())
 }
 
-/// The numbers of one line, or the piece that is none.
+/// Parses the numbers of one line; an error holds the invalid part.
 pub(super) fn numbers(line: &str) -> Result<Vec<f64>, &str> {
     let by_comma = line.contains(',');
     let pieces = line.split(move |c: char| {

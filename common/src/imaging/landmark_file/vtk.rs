@@ -1,7 +1,7 @@
-//! Legacy ASCII VTK polygonal data: the points, RAS mm unless the title says LPS.
+//! Legacy ASCII VTK polygonal data: the points, RAS mm unless the title declares LPS.
 //!
-//! The format knows no space. rl-medical negates x and y of such files to get
-//! ITK's LPS, so what stands in them is RAS. 3D Slicer writes `SPACE=LPS` or
+//! The format has no field for the space. rl-medical negates x and y of such files
+//! to get ITK's LPS, so their content is RAS. 3D Slicer writes `SPACE=LPS` or
 //! `SPACE=RAS` into the title.
 
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::points::{Points, not_landmarks, shortened};
 use super::{LandmarkError, Place, Point, Space};
 
-/// The number types that VTK knows.
+/// VTK's number types.
 const TYPES: [&str; 11] = [
     "bit",
     "unsigned_char",
@@ -24,7 +24,7 @@ const TYPES: [&str; 11] = [
     "double",
 ];
 
-/// The points of the file's `POINTS`, however they are spread over lines.
+/// The points of the file's `POINTS` section, in any distribution over lines.
 pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
     let mut lines = (1..).zip(text.lines());
     let (_version, title) = (lines.next(), lines.next());
@@ -56,7 +56,7 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
     let Some((place, count)) = header(&mut words, &points)? else {
         return Err(not_landmarks(path, "a VTK file without POINTS"));
     };
-    // The count is the file's word only: memory is taken as points come.
+    // The count is not trusted: memory grows with the points read.
     for index in 0..count {
         let mut position = [0.0; 3];
         let mut at = place;
@@ -77,7 +77,7 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
     Ok(points.into_vec())
 }
 
-/// Finds `POINTS n type`: its place and n.
+/// Finds `POINTS n type`: its location and n.
 fn header<'a>(
     words: &mut impl Iterator<Item = (Place, &'a str)>,
     points: &Points<'_>,

@@ -1,28 +1,28 @@
-//! Landmarks → the text of files that other programs open.
+//! Writes landmarks in the formats of other programs.
 //!
-//! Positions are given in RAS mm and written as each format wants them:
-//! 3D Slicer's in LPS mm, tables in RAS mm. They keep every digit, so reading
-//! gives back what was written. One that is not finite is left out.
+//! Positions are given in RAS mm and converted to each format's space: LPS mm for
+//! 3D Slicer, RAS mm for tables. They keep every digit, so reading a file returns
+//! the same positions. Positions that are not finite are omitted.
 
 use serde::Serialize;
 
 use super::fcsv;
 
-/// Names the format; 3D Slicer looks for this very text.
+/// Identifies the format; 3D Slicer requires exactly this text.
 const SCHEMA: &str = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#";
 
 /// A landmark to write.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mark<'a> {
     pub name: &'a str,
-    /// Where it is, RAS mm.
+    /// Its position, RAS mm.
     pub ras_mm: [f64; 3],
-    /// A remark for people; may be empty.
+    /// A comment; may be empty.
     pub remark: &'a str,
 }
 
 impl Mark<'_> {
-    /// Without a negative zero, which reads as an odd number.
+    /// Converts to LPS mm without negative zeros.
     fn lps_mm(&self) -> [f64; 3] {
         let [x, y, z] = self.ras_mm;
         [0.0 - x, 0.0 - y, z + 0.0]
@@ -47,7 +47,7 @@ struct Markup<'a> {
     name: &'a str,
     coordinate_system: &'static str,
     coordinate_units: &'static str,
-    /// The schema's default is that points cannot be moved.
+    /// The schema's default locks points.
     locked: bool,
     control_points: Vec<ControlPoint<'a>>,
     display: Display,
@@ -60,11 +60,11 @@ struct ControlPoint<'a> {
     label: &'a str,
     description: &'a str,
     position: [f64; 3],
-    /// Some versions of 3D Slicer hide points that do not say it.
+    /// Some versions of 3D Slicer hide points without this field.
     position_status: &'static str,
 }
 
-/// Points count as selected when a file is opened, so both colours are the same.
+/// Points are selected when a file is opened, so both colours are the same.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Display {
@@ -112,8 +112,8 @@ pub fn markups_json(
 
 /// An `.fcsv` (LPS mm), 3D Slicer's older format, which other tools read too.
 ///
-/// Line breaks in names and remarks become blanks: the format has no way to
-/// write them.
+/// Line breaks in names and comments become spaces: the format cannot
+/// represent them.
 pub fn fcsv(marks: &[Mark<'_>]) -> Result<String, csv::Error> {
     let mut writer = csv::WriterBuilder::new()
         .has_headers(false)
@@ -156,6 +156,6 @@ fn text(writer: csv::Writer<Vec<u8>>) -> Result<String, csv::Error> {
     let bytes = writer
         .into_inner()
         .map_err(csv::IntoInnerError::into_error)?;
-    // Only text was written.
+    // The writer received only UTF-8.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

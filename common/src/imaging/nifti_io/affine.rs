@@ -1,4 +1,4 @@
-//! Voxel → RAS mm from the header's three ways of saying it, and back.
+//! The voxel → RAS mm affine: its three encodings in the header, and its quaternion.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(super) fn is_regular(affine: &Affine) -> bool {
         && (affine.determinant() / volume).abs() > 1e-4
 }
 
-/// The sform, else the qform, else the pixdims (placed as nibabel does), checked.
+/// The sform, else the qform, else the pixdims (placed as nibabel does), validated.
 pub(super) fn from_header(
     header: &Fields,
     dims: [usize; 3],
@@ -63,7 +63,7 @@ fn warn_when_odd(header: &Fields, affine: &Affine, dims: [usize; 3], path: &Path
     }
     let spacing = spacing_mm(affine);
     let stored = zooms(header);
-    // Programs that look at the voxel sizes alone would see another scan.
+    // Programs that only read the voxel sizes would see another scan.
     if (0..3).any(|i| stored[i] > 0.0 && (stored[i] / spacing[i] - 1.0).abs() > 0.01) {
         tracing::warn!(%scan, ?stored, taken = ?spacing, "pixdim and orientation disagree about the voxel size");
     }
@@ -80,7 +80,7 @@ fn warn_when_odd(header: &Fields, affine: &Affine, dims: [usize; 3], path: &Path
     }
 }
 
-/// The largest distance in mm between where two affines place a corner.
+/// The largest distance in mm between the two affines' images of a corner.
 fn corner_distance(a: &Affine, b: &Affine, dims: [usize; 3]) -> f64 {
     let far = as_f64(dims).map(|d| d - 1.0);
     let mut largest = 0.0_f64;
@@ -110,7 +110,7 @@ fn qform(header: &Fields) -> Affine {
     let square = b * b + c * c + d * d;
     let mut a = (1.0 - square).max(0.0).sqrt();
     if 1.0 - square < 1e-7 {
-        // A half turn, or rounding made it longer than 1: nifti1_io does the same.
+        // A half turn, or longer than 1 by rounding: nifti1_io does the same.
         let length = square.sqrt();
         (a, b, c, d) = (0.0, b / length, c / length, d / length);
     }
@@ -156,7 +156,7 @@ fn from_pixdim(header: &Fields, dims: [usize; 3]) -> Affine {
     }
 }
 
-/// Quaternion (b, c, d) and qfac of an affine, `None` when its axes are not at right angles.
+/// Quaternion (b, c, d) and qfac of an affine, `None` when its axes are not orthogonal.
 pub(super) fn to_quaternion(affine: &Affine) -> Option<([f64; 3], f64)> {
     let spacing = spacing_mm(affine);
     let qfac = if affine.determinant() < 0.0 {
@@ -177,7 +177,7 @@ pub(super) fn to_quaternion(affine: &Affine) -> Option<([f64; 3], f64)> {
             return None;
         }
     }
-    // The largest of the four components first, for accuracy.
+    // Start with the largest of the four components, for accuracy.
     let squares = [
         1.0 + r[0][0] + r[1][1] + r[2][2],
         1.0 + r[0][0] - r[1][1] - r[2][2],
@@ -213,7 +213,7 @@ pub(super) fn to_quaternion(affine: &Affine) -> Option<([f64; 3], f64)> {
     let largest = (0..4).max_by(|&i, &j| squares[i].total_cmp(&squares[j]))?;
     let scale = 2.0 * squares[largest].max(0.0).sqrt();
     let q = products[largest].map(|v| v / scale);
-    // a is not stored: it is taken as the non-negative one.
+    // a is not stored: it is taken as non-negative.
     let sign = if q[0] < 0.0 { -1.0 } else { 1.0 };
     Some(([q[1] * sign, q[2] * sign, q[3] * sign], qfac))
 }

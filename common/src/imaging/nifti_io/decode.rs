@@ -1,9 +1,9 @@
-//! Bytes → voxels, in chunks.
+//! Decodes bytes into voxels, in chunks.
 
 use super::Samples;
 use super::header::{Datatype, Layout};
 
-/// Voxels gathered so far.
+/// The voxels decoded so far.
 #[derive(Debug)]
 pub(super) struct Decoder {
     datatype: Datatype,
@@ -28,7 +28,7 @@ macro_rules! numbers {
 }
 
 impl Decoder {
-    /// Takes the memory for all voxels; gives the number of bytes back where there is none.
+    /// Allocates the memory for all voxels; an error holds the number of bytes.
     pub(super) fn new(layout: &Layout) -> Result<Self, u64> {
         let voxels = layout.voxels();
         let plain = layout.datatype == Datatype::U8 && layout.scaling.is_none();
@@ -55,7 +55,7 @@ impl Decoder {
         })
     }
 
-    /// Adds the voxels of `bytes`, a whole number of them.
+    /// Adds the voxels of `bytes`, which must hold whole voxels.
     #[expect(
         clippy::cast_precision_loss,
         reason = "64-bit integers become f32 in the end"
@@ -100,7 +100,7 @@ impl Decoder {
         (self.non_finite, self.first_non_finite) = (count, first);
     }
 
-    /// The voxels, or how many are not finite and the number of the first.
+    /// The voxels; an error holds the number of non-finite ones and the index of the first.
     pub(super) fn finish(self) -> Result<Samples, (u64, usize)> {
         if self.non_finite == 0 {
             Ok(self.samples)

@@ -1,4 +1,4 @@
-//! Why a file was not read or written.
+//! Errors of reading and writing NIfTI files.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::imaging::volume::VolumeSizeError;
 use crate::run::durable::DurableError;
 
-/// A file that cannot be used as a scan.
+/// A file that cannot be read as a scan.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -14,26 +14,26 @@ pub enum ReadError {
     #[error("cannot open scan '{}': {error}", path.display())]
     Open {
         path: PathBuf,
-        /// What the system answered.
+        /// The system's error.
         error: io::Error,
     },
-    /// The system failed while the file was read.
+    /// A read error of the system.
     #[error("cannot read scan '{}' after {at} bytes: {error}", path.display())]
     Io {
         path: PathBuf,
         /// Bytes of content read so far.
         at: u64,
-        /// What the system answered.
+        /// The system's error.
         error: io::Error,
     },
-    /// The compressed file stops before its end.
+    /// The compressed file is truncated.
     #[error(
         "scan '{}' is cut off: its gzip stream ends after {at} uncompressed bytes; \
          copy or download it again", path.display()
     )]
     TruncatedGzip {
         path: PathBuf,
-        /// Uncompressed bytes that could be read.
+        /// Uncompressed bytes read.
         at: u64,
     },
     /// The compressed file is damaged.
@@ -43,9 +43,9 @@ pub enum ReadError {
     )]
     CorruptGzip {
         path: PathBuf,
-        /// Uncompressed bytes that could be read.
+        /// Uncompressed bytes read.
         at: u64,
-        /// What the decompressor found.
+        /// The decompressor's error.
         error: io::Error,
     },
     /// The file holds fewer bytes than its header claims.
@@ -55,21 +55,21 @@ pub enum ReadError {
     )]
     TooShort {
         path: PathBuf,
-        /// What needs the bytes.
+        /// The content that needs the bytes.
         claim: String,
         /// Bytes needed, uncompressed.
         needed: u64,
-        /// What there is, in words.
+        /// A description of what is there.
         found: String,
     },
-    /// Not NIfTI, or half of it.
+    /// A file that is not NIfTI, or is only one part of it.
     #[error(
         "'{}' is {found}, not a NIfTI file (.nii, .nii.gz, or .hdr with .img); {advice}",
         path.display()
     )]
     WrongMagic {
         path: PathBuf,
-        /// What it seems to be.
+        /// The detected content.
         found: String,
         /// What to do about it.
         advice: &'static str,
@@ -81,12 +81,12 @@ pub enum ReadError {
     )]
     NoPartner {
         path: PathBuf,
-        /// Which one is missing.
+        /// The missing file.
         what: &'static str,
-        /// The names that it could have.
+        /// The names that were tried.
         tried: String,
     },
-    /// A compressed file that claims to hold implausibly much.
+    /// A compressed file that claims to hold an implausible amount of data.
     #[error(
         "scan '{}' has {len} bytes and claims to hold {needed} ({claim}), more than {limit} times \
          as many; if it is really so empty, unpack it with gunzip or raise data.max_expansion",
@@ -94,16 +94,16 @@ pub enum ReadError {
     )]
     Expansion {
         path: PathBuf,
-        /// What needs the bytes.
+        /// The content that needs the bytes.
         claim: String,
-        /// Uncompressed bytes that it claims to have.
+        /// Uncompressed bytes that it claims.
         needed: u64,
-        /// Bytes that it has.
+        /// Compressed size.
         len: u64,
-        /// Times that these may be.
+        /// Largest allowed ratio of the two.
         limit: u64,
     },
-    /// A header field makes no sense.
+    /// An invalid header field.
     #[error(
         "scan '{}' has a bad header: {field} {problem}; write it again with the tool that made it",
         path.display()
@@ -131,7 +131,7 @@ pub enum ReadError {
     #[error("scan '{}' has dimensions {dims:?}; each must be at least 1", path.display())]
     ZeroDims {
         path: PathBuf,
-        /// The dimensions as the header has them.
+        /// The dimensions in the header.
         dims: Vec<i64>,
     },
     /// Two dimensions, a time series, or several channels.
@@ -140,13 +140,13 @@ pub enum ReadError {
          (e.g. with fslroi or nibabel)", path.display()
     )]
     NotThreeD { path: PathBuf, shape: Vec<i64> },
-    /// An axis longer than positions can count.
+    /// An axis longer than a position can index.
     #[error(
         "scan '{}' has shape {shape:?}; an axis may have 32767 voxels: crop or resample it",
         path.display()
     )]
     AxisTooLong { path: PathBuf, shape: Vec<i64> },
-    /// More voxels than allowed.
+    /// More voxels than the limit.
     #[error(
         "scan '{}' claims {dims:?} = {voxels} voxels, the limit is {limit}; \
          crop or resample it, or raise data.max_voxels", path.display()
@@ -160,14 +160,14 @@ pub enum ReadError {
         /// The most allowed.
         limit: u64,
     },
-    /// The system has no memory for the voxels.
+    /// Not enough memory for the voxels.
     #[error("no memory for the {bytes} bytes of scan '{}'", path.display())]
     OutOfMemory {
         path: PathBuf,
-        /// Bytes asked for.
+        /// Requested bytes.
         bytes: u64,
     },
-    /// Voxels that are not numbers.
+    /// Voxels that are not finite.
     #[error(
         "scan '{}' has {count} voxels that are NaN or infinite, the first at file index {first:?}; \
          replace them (e.g. `fslmaths in -nan out`)", path.display()
@@ -178,7 +178,7 @@ pub enum ReadError {
         /// Index of the first along the file's axes.
         first: [usize; 3],
     },
-    /// The orientation in the header is no map from voxels to the world.
+    /// The header's orientation is not an invertible map.
     #[error(
         "scan '{}' has a {which} that maps voxels nowhere (singular or not finite): {detail}; \
          set its orientation again (e.g. with nibabel)", path.display()
@@ -192,14 +192,14 @@ pub enum ReadError {
     },
 }
 
-/// An image that was not written.
+/// An image that could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
     /// The file could not be written.
     #[error(transparent)]
     Durable(#[from] DurableError),
-    /// The voxels do not fit the dimensions.
+    /// The number of voxels does not match the dimensions.
     #[error(transparent)]
     Size(#[from] VolumeSizeError),
     /// NIfTI-1 holds 1 to 32767 voxels per axis.
@@ -209,7 +209,7 @@ pub enum WriteError {
         /// Voxels per axis.
         dims: [usize; 3],
     },
-    /// The name does not say which format.
+    /// The name does not end in a known format.
     #[error("cannot write '{}': the name must end in .nii or .nii.gz", path.display())]
     Name { path: PathBuf },
     /// The affine is not finite or singular.

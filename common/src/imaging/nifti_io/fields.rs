@@ -1,7 +1,7 @@
-//! The fields of a NIfTI-1 or NIfTI-2 header that are used, as numbers wide
-//! enough for both. Nothing is checked here but which header it is.
+//! The used fields of a NIfTI-1 or NIfTI-2 header, in types wide enough for both.
+//! Only the version of the header is checked here.
 //!
-//! NIfTI-1 is parsed by the `nifti` crate, NIfTI-2, which it does not know, here.
+//! The `nifti` crate parses NIfTI-1; this module parses NIfTI-2, which it does not support.
 
 use nifti::NiftiHeader;
 
@@ -18,7 +18,7 @@ pub(super) enum Version {
 }
 
 impl Version {
-    /// What the first four bytes claim, in either byte order; and whether it is the big one.
+    /// The version and byte order (true for big-endian) that the first four bytes claim.
     pub(super) fn claimed(start: &[u8]) -> Option<(Self, bool)> {
         let size = *start.first_chunk::<4>()?;
         for (version, len) in [(Self::One, 348_i32), (Self::Two, 540)] {
@@ -39,7 +39,7 @@ impl Version {
         }
     }
 
-    /// The magic of a header whose voxels follow it, and of one beside its voxels.
+    /// The magic of a header followed by its voxels, and of one in a file of its own.
     pub(super) fn magics(self) -> [&'static [u8]; 2] {
         match self {
             Self::One => [b"n+1\0", b"ni1\0"],
@@ -47,7 +47,7 @@ impl Version {
         }
     }
 
-    /// Where the magic stands.
+    /// The bytes of the magic.
     pub(super) fn magic(self, bytes: &[u8]) -> &[u8] {
         let at = match self {
             Self::One => 344,
@@ -92,8 +92,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The fields of a header whose size, byte order and length have been found
-    /// out; `None` when there are fewer bytes, or the magic is another one.
+    /// Parses a header whose version, byte order and length are known; `None` when
+    /// there are fewer bytes, or the magic is wrong.
     pub(super) fn of(bytes: &[u8], version: Version, big_endian: bool) -> Option<Self> {
         let bytes = bytes.get(..version.header_len())?;
         let at = Reader { bytes, big_endian };
@@ -143,9 +143,9 @@ impl Reader<'_> {
 
     /// Parsed by the `nifti` crate; `None` for a magic that is not NIfTI-1's.
     ///
-    /// The crate guesses the byte order from `dim[0]`, which may be damaged; ours
-    /// is known from the header's size. So it gets a `dim[0]` that cannot mislead
-    /// it, and what stands there is read apart.
+    /// The crate guesses the byte order from `dim[0]`, which may be damaged; here the
+    /// header's size determines it. The crate therefore gets a `dim[0]` that cannot
+    /// mislead it, and the real value is read separately.
     fn nifti1(&self) -> Option<Fields> {
         let mut bytes = self.bytes.to_vec();
         let three = if self.big_endian { [0, 3] } else { [3, 0] };

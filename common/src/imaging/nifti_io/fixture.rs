@@ -5,7 +5,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// A file to be: change a field, then take [`Fixture::bytes`].
+/// A file to build: change a field, then take [`Fixture::bytes`].
 #[derive(Debug, Clone)]
 pub(crate) struct Fixture {
     pub(crate) big_endian: bool,
@@ -14,7 +14,7 @@ pub(crate) struct Fixture {
     pub(crate) dim: [i64; 8],
     pub(crate) datatype: i16,
     pub(crate) bitpix: i16,
-    /// 0 means the first place allowed.
+    /// 0 means the first valid offset.
     pub(crate) vox_offset: f32,
     pub(crate) slope: f32,
     pub(crate) inter: f32,
@@ -23,7 +23,7 @@ pub(crate) struct Fixture {
     pub(crate) codes: [i16; 2],
     pub(crate) srow: [f32; 12],
     pub(crate) magic: [u8; 4],
-    /// The voxels as they stand in the file.
+    /// The voxels as stored in the file.
     pub(crate) voxels: Vec<u8>,
 }
 
@@ -148,7 +148,7 @@ impl Header {
         self.bytes[at..at + bytes.len()].copy_from_slice(&bytes);
     }
 
-    /// Equally long numbers one after the other.
+    /// Writes numbers of equal length one after the other.
     fn all<T>(&mut self, at: usize, values: &[T], little: impl Fn(&T) -> Vec<u8>) {
         for (i, value) in values.iter().enumerate() {
             let bytes = little(value);

@@ -1,4 +1,4 @@
-//! Files that people have and that are not NIfTI: named, with the way to convert them.
+//! Recognises common files that are not NIfTI and advises how to convert them.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -25,7 +25,7 @@ const NO_PICTURE: &str = "a picture holds no volume and no millimetres; export t
 const UNPACK: &str = "unpack it, or pack it with gzip";
 const UNPACK_ALL: &str = "unpack it and name the scan inside (a .dcm series: then run dcm2niix)";
 
-/// A file's first bytes, what it is then, and what to do about it.
+/// First bytes of a file, its format, and the advice.
 const STARTS: [(&[u8], &str, &str); 29] = [
     (b"NRRD000", "an NRRD file", TO_NIFTI),
     (b"ObjectType", "a MetaImage file (.mha or .mhd)", TO_NIFTI),
@@ -98,8 +98,8 @@ const STARTS: [(&[u8], &str, &str); 29] = [
     ),
 ];
 
-/// What the start of a file's (uncompressed) content shows it to be, `None`
-/// where it may be NIfTI or is unknown.
+/// Recognises the start of a file's (uncompressed) content; `None` where it may be
+/// NIfTI or is unknown.
 pub(super) fn foreign(bytes: &[u8], path: &Path) -> Option<ReadError> {
     let analyze = || {
         let (version, _) = Version::claimed(bytes)?;
@@ -128,7 +128,7 @@ fn refused(path: &Path, found: &str, advice: &'static str) -> ReadError {
     }
 }
 
-/// A file that is neither NIfTI nor anything known.
+/// A file of unknown format.
 pub(super) fn unknown(bytes: &[u8], path: &Path) -> ReadError {
     let at = bytes.get(344..348).unwrap_or_default().escape_ascii();
     refused(
@@ -157,7 +157,7 @@ fn holds_dicom(folder: &Path) -> bool {
             return true;
         }
         let mut start = [0; 132];
-        // Nothing is opened that is no file: a pipe would wait for ever.
+        // Only regular files are opened: opening a pipe would block.
         entry.file_type().is_ok_and(|kind| kind.is_file())
             && File::open(entry.path())
                 .and_then(|mut file| file.read_exact(&mut start))

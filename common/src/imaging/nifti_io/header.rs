@@ -1,4 +1,4 @@
-//! What a header says, checked before anything is believed.
+//! Validates a header before its values are used.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use super::fields::{Fields, Version};
 use super::foreign;
 use super::{Limits, MAX_AXIS, ReadError};
 
-/// Voxels never lie further into a file than this.
+/// Largest accepted voxel offset.
 const MAX_OFFSET: f64 = 4_294_967_296.0;
-/// What stands in bytes 8 to 12 of NIfTI-2.
+/// Bytes 8 to 12 of a NIfTI-2 magic.
 const LINE_ENDS: [u8; 4] = *b"\r\n\x1a\n";
 
-/// Types of single numbers; all others are refused.
+/// Scalar types; all others are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Datatype {
     U8,
@@ -37,7 +37,7 @@ impl Datatype {
     }
 }
 
-/// Where the voxels are.
+/// Location of the voxels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// After the header.
@@ -46,7 +46,7 @@ pub(super) enum Place {
     Beside,
 }
 
-/// How the voxels lie in their file.
+/// Layout of the voxels in their file.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     pub(super) dims: [usize; 3],
@@ -58,24 +58,24 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Voxels in all; the header's check keeps it in range.
+    /// Total number of voxels; validation keeps it in range.
     pub(super) fn voxels(&self) -> usize {
         self.dims.iter().product()
     }
 
-    /// Bytes of voxels; the header's check keeps it in range.
+    /// Total bytes of voxels; validation keeps it in range.
     pub(super) fn bytes(&self) -> u64 {
         self.voxels() as u64 * self.datatype.bytes() as u64
     }
 
-    /// For messages: what the header claims.
+    /// The header's claim, for messages.
     pub(super) fn claim(&self) -> String {
         let size = self.datatype.bytes();
         format!("a grid of {:?} at {size} B per voxel", self.dims)
     }
 }
 
-/// Which header a file starts with, and where its voxels are; else what it is.
+/// The version, byte order and voxel location of a header; an error describes other files.
 pub(super) fn identify(bytes: &[u8], path: &Path) -> Result<(Version, bool, Place), ReadError> {
     let known = Version::claimed(bytes).and_then(|(version, big_endian)| {
         let magic = version.magic(bytes);
@@ -96,7 +96,7 @@ pub(super) fn identify(bytes: &[u8], path: &Path) -> Result<(Version, bool, Plac
     Err(foreign::unknown(bytes, path))
 }
 
-/// Checks a header: type, shape, size, offset, scaling.
+/// Validates a header: type, shape, size, offset, scaling.
 pub(super) fn layout(
     header: &Fields,
     place: Place,
@@ -207,8 +207,8 @@ fn datatype(header: &Fields, path: &Path) -> Result<Datatype, ReadError> {
     }
 }
 
-/// Where voxels start: in a file of their own anywhere, else after the header
-/// and four bytes that announce extensions, which 0 means, too.
+/// Offset of the voxels: any in a file of their own, else after the header and
+/// the four bytes that announce extensions, which 0 also means.
 fn offset(header: &Fields, place: Place, path: &Path) -> Result<u64, ReadError> {
     let least = match place {
         Place::Same => header.version.header_len() as u64 + 4,

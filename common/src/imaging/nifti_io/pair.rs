@@ -1,4 +1,4 @@
-//! Which files a scan consists of: one, or a `.hdr` beside its `.img`.
+//! The files of a scan: a single one, or a `.hdr` and its `.img`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,15 @@ use super::{ReadError, stream};
 
 /// The file, or header and voxel file, of a scan.
 ///
-/// Either name of a pair may be given. Nothing but names ending in `.hdr`,
-/// `.img`, `.hdr.gz` or `.img.gz` (in any case) makes a pair, and among these
-/// the content decides: a single-file NIfTI may be called `.img`.
+/// Either name of a pair is accepted. Only names that end in `.hdr`, `.img`,
+/// `.hdr.gz` or `.img.gz` (in any case) can be a pair, and for these the content
+/// decides: a single-file NIfTI may be called `.img`.
 pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let Some((stem, given)) = split(path) else {
         return Ok(vec![path.to_owned()]);
     };
     let (other, what) = match (given.part, place(path)?) {
-        // Single files, and what is not NIfTI: reading it says what it is.
+        // Single files, and files other than NIfTI, which the reader reports.
         (_, Some(Place::Same)) | (Part::Header, None) => return Ok(vec![path.to_owned()]),
         (Part::Header, Some(Place::Beside)) => (Part::Voxels, "voxel file"),
         (Part::Voxels, _) => (Part::Header, "header"),
@@ -35,8 +35,8 @@ pub fn files_of(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
     })
 }
 
-/// A scan file's name without what says its format, in any case of letters;
-/// `None` for other names.
+/// A scan file's name without the ending of its format, in any case; `None` for
+/// other names.
 #[must_use]
 pub fn bare_name(name: &str) -> Option<&str> {
     const ENDS: [&str; 6] = [".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img"];
@@ -59,7 +59,7 @@ struct Given {
     gzip: bool,
 }
 
-/// A path without its ending, and what the ending says; `None` for other endings.
+/// A path without its ending, and the meaning of the ending; `None` for other endings.
 fn split(path: &Path) -> Option<(PathBuf, Given)> {
     let name = path.file_name()?.to_str()?;
     let bare = bare_name(name)?;
@@ -73,7 +73,7 @@ fn split(path: &Path) -> Option<(PathBuf, Given)> {
     Some((path.with_file_name(bare), Given { part, gzip }))
 }
 
-/// The other file's possible names, the likeliest first.
+/// Possible names of the other file, the likeliest first.
 fn candidates(stem: &Path, part: Part, gzip: bool) -> Vec<PathBuf> {
     let plain = match part {
         Part::Header => [".hdr", ".HDR"],
@@ -104,10 +104,10 @@ fn names(paths: &[PathBuf]) -> String {
     lower.collect::<Vec<_>>().join(" or ")
 }
 
-/// Where the voxels are of the NIfTI header that a file starts with; `None` for other files.
+/// The voxel location in a file's NIfTI header; `None` for other files.
 fn place(path: &Path) -> Result<Option<Place>, ReadError> {
     let start = stream::Stream::open(path)?.start();
-    // Whatever is wrong with the file is told when it is read.
+    // Reading the voxels reports whatever is wrong with the file.
     let start = start.unwrap_or_default();
     let place = header::identify(&start, path).map(|(_, _, place)| place);
     Ok(place.ok())

@@ -1,4 +1,4 @@
-//! A file or a pair of files → an [`Image`], or the reason why not.
+//! Reads a file or a pair of files into an [`Image`].
 
 use std::io::{self, BufRead};
 use std::path::Path;
@@ -11,11 +11,11 @@ use super::stream::{CHUNK, Source, Stream};
 use super::{Image, Limits, ReadError, Samples, affine, foreign};
 
 /// Reads a NIfTI-1 or NIfTI-2 scan: one file, or a `.hdr`/`.img` pair by either
-/// name (see [`files_of`]), each compressed with gzip or not. Content decides
-/// about version, byte order and compression, not the name.
+/// name (see [`files_of`]), each compressed with gzip or not. The content, not
+/// the name, determines version, byte order and compression.
 ///
-/// Voxels come as the file holds them, scaled by its slope and intercept. The
-/// affine is the sform, else the qform, else made from the voxel sizes.
+/// Voxels keep the file's order, scaled by its slope and intercept. The affine is
+/// the sform, else the qform, else derived from the voxel sizes.
 pub fn read(path: &Path, limits: &Limits) -> Result<Image, ReadError> {
     match files_of(path)?.as_slice() {
         [header, voxels] => pair(Stream::open(header)?, Stream::open(voxels)?, limits),
@@ -23,12 +23,12 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Image, ReadError> {
     }
 }
 
-/// The same from any source that holds a single file.
+/// Reads a scan from a source that holds a single file.
 pub fn read_from<R: BufRead>(source: Source<'_, R>, limits: &Limits) -> Result<Image, ReadError> {
     single(Stream::new(source)?, limits)
 }
 
-/// The same from the sources of a header and of its voxels.
+/// Reads a scan from the sources of a header and of its voxels.
 pub fn read_pair_from<H: BufRead, V: BufRead>(
     header: Source<'_, H>,
     voxels: Source<'_, V>,
@@ -50,7 +50,7 @@ fn pair(mut start: Stream<'_>, mut rest: Stream<'_>, limits: &Limits) -> Result<
     voxels(&mut rest, &layout, affine, limits)
 }
 
-/// The header that a stream starts with, whose voxels must be at `expected`.
+/// The header of a stream, whose voxels must be at `expected`.
 fn header(
     stream: &mut Stream<'_>,
     expected: Place,

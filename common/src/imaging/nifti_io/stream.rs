@@ -1,4 +1,4 @@
-//! The content of a file, uncompressed where it is gzip, and where it stops.
+//! The content of a file, decompressed if it is gzip, with its position.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,43 +10,43 @@ use super::fields::{NIFTI1_LEN, NIFTI2_LEN, Version};
 use super::foreign;
 use super::{Limits, ReadError};
 
-/// Deflate cannot shrink further than this, so a header that claims more is lying.
+/// Deflate cannot exceed this ratio, so a header that claims more is wrong.
 const MAX_GZIP_RATIO: u64 = 1032;
 /// Bytes read at once; a multiple of every voxel size.
 pub(super) const CHUNK: usize = 1 << 18;
 /// Bytes allowed after the voxels of a compressed file, read only to reach its checksum.
 const MAX_TAIL: u64 = 1 << 24;
-/// Zeros allowed behind the last gzip member, with which tapes and archives fill up their blocks.
+/// Zeros allowed after the last gzip member: tapes and archives pad their blocks with them.
 const MAX_PADDING: usize = 1 << 24;
 
-/// Bytes from anywhere that hold a scan, or one file of a pair.
+/// A source of a scan's bytes, or of one file of a pair.
 #[derive(Debug)]
 pub struct Source<'a, R> {
-    /// Where they come from; gzip is recognised.
+    /// The bytes; gzip is recognised.
     pub reader: R,
-    /// How many there are, as they are: compressed or not.
+    /// Their number as stored: compressed or not.
     pub len: u64,
     pub name: &'a Path,
 }
 
-/// The uncompressed content, with its position for messages.
+/// The uncompressed content, and its position for messages.
 pub(super) struct Stream<'a> {
     inner: Box<dyn Read + 'a>,
     gzip: bool,
     at: u64,
-    /// Bytes of the file as it is on disk.
+    /// Bytes of the file on disk.
     len: u64,
     pub(super) path: &'a Path,
 }
 
 impl<'a> Stream<'a> {
-    /// A file's content.
+    /// Opens a file.
     pub(super) fn open(path: &'a Path) -> Result<Self, ReadError> {
         let open = |error| ReadError::Open {
             path: path.to_owned(),
             error,
         };
-        // Asked before it is opened: opening a pipe would wait for its writer.
+        // Checked before opening: opening a pipe would wait for its writer.
         let metadata = std::fs::metadata(path).map_err(open)?;
         if metadata.is_dir() {
             return Err(foreign::folder(path));
@@ -63,7 +63,7 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// A source's content; its first bytes decide whether it is gzip.
+    /// Wraps a source; its first bytes decide whether it is gzip.
     pub(super) fn new<R: BufRead + 'a>(mut source: Source<'a, R>) -> Result<Self, ReadError> {
         let (path, len) = (source.name, source.len);
         let start = source.reader.fill_buf().map_err(|error| ReadError::Io {
@@ -86,7 +86,7 @@ impl<'a> Stream<'a> {
         })
     }
 
-    /// A whole header of the version that it claims to be; other files' first bytes.
+    /// The whole header of the version that it claims; for other files their first bytes.
     pub(super) fn start(&mut self) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; NIFTI2_LEN];
         let mut got = self.fill(&mut bytes[..NIFTI1_LEN])?;
@@ -97,7 +97,7 @@ impl<'a> Stream<'a> {
         Ok(bytes)
     }
 
-    /// Refuses content of `needed` bytes that cannot be there, or expands too far.
+    /// Refuses content of `needed` bytes that the file cannot hold, or that expands too far.
     pub(super) fn check_length(
         &self,
         claim: &str,
@@ -125,7 +125,7 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Reads on until `buffer` is full or the content ends.
+    /// Reads until `buffer` is full or the content ends.
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -142,7 +142,7 @@ impl<'a> Stream<'a> {
         Ok(filled)
     }
 
-    /// Reads up to a position; `claim` needs `needed` bytes in all.
+    /// Skips to a position; `claim` needs `needed` bytes in total.
     pub(super) fn skip_to(&mut self, to: u64, claim: &str, needed: u64) -> Result<(), ReadError> {
         let mut buffer = [0; 4096];
         while self.at < to {
@@ -155,7 +155,7 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// The checksum of a gzip stream stands at its end: without it, damage goes unseen.
+    /// Reads to the end of a gzip stream to verify its checksum: otherwise damage goes unnoticed.
     pub(super) fn check_tail(&mut self) -> Result<(), ReadError> {
         let mut buffer = [0; 4096];
         let mut tail = 0;
@@ -201,11 +201,11 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Gzip members, one after the other. Zeros that fill up the file are passed over, as gzip(1)
-/// does; anything else behind a member must be another one.
+/// Consecutive gzip members. Padding zeros are skipped, as in gzip(1);
+/// anything else after a member must be another one.
 struct Members<'a> {
     member: GzDecoder<Box<dyn BufRead + 'a>>,
-    /// Zeros behind the last member so far.
+    /// Zeros after the last member so far.
     padding: usize,
 }
 
@@ -217,7 +217,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Whether nothing follows the member that ended.
+    /// Whether the last member is followed by nothing.
     fn at_end(&mut self) -> io::Result<bool> {
         loop {
             let rest = self.member.get_mut().fill_buf()?;
@@ -245,7 +245,7 @@ impl Read for Members<'_> {
             if got > 0 || buffer.is_empty() || self.at_end()? {
                 return Ok(got);
             }
-            // The decoder goes on with the same reader: only a new one lets it start anew.
+            // The decoder keeps its reader unless it is replaced; a new one makes it start again.
             let rest = self.member.reset(Box::new(io::empty()));
             self.member.reset(rest);
         }

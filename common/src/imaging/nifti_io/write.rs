@@ -1,4 +1,4 @@
-//! An image → a NIfTI-1 file, whole or not at all, the same bytes each time.
+//! Writes an image as NIfTI-1, atomically and reproducibly.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -30,8 +30,8 @@ pub struct ImageRef<'a> {
     pub affine: &'a Affine,
 }
 
-/// Writes `.nii` or `.nii.gz`, as the name says. The affine is stored as sform
-/// and, when its axes are at right angles, as qform too.
+/// Writes `.nii` or `.nii.gz`, depending on the name. The affine is stored as sform
+/// and, when its axes are orthogonal, also as qform.
 pub fn write(path: &Path, image: &ImageRef<'_>) -> Result<(), WriteError> {
     let (found, bits) = match image.samples {
         SamplesRef::U8(values) => (values.len(), 8),
@@ -53,7 +53,7 @@ pub fn write(path: &Path, image: &ImageRef<'_>) -> Result<(), WriteError> {
     })
 }
 
-/// Writes one of our volumes, on our axes (nearest RAS), not the file's that it came from.
+/// Writes one of our volumes on our axes (nearest RAS), not on those of its file.
 pub fn write_volume(path: &Path, volume: &Volume, geometry: &Geometry) -> Result<(), WriteError> {
     let dims = volume.dims();
     let bits = if matches!(volume.voxels(), Voxels::U8(_)) {
@@ -123,7 +123,7 @@ fn write_with(
     let header = header(short, bits, affine);
     let mut file = AtomicFile::create(path)?;
     let written = if gzip {
-        // No name and no time in the gzip header: equal images give equal files.
+        // The gzip header has no name and no time: equal images give equal files.
         let mut gz = GzBuilder::new()
             .mtime(0)
             .write(&mut file, Compression::default());
@@ -149,7 +149,7 @@ fn short_dims(dims: [usize; 3]) -> Option<[i16; 3]> {
     Some(short)
 }
 
-/// 348 bytes of header and four that say that no extension follows, little-endian.
+/// 348 bytes of header and four that declare no extension, little-endian.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "NIfTI-1 holds orientation as f32"
@@ -179,7 +179,7 @@ fn header(dims: [i16; 3], bits: i16, affine: &Affine) -> [u8; 352] {
     put(108, &352_f32.to_le_bytes());
     put(112, &1_f32.to_le_bytes());
     put(123, &[2]); // millimetres
-    // Code 1: scanner coordinates, as far as the caller knows them.
+    // Code 1: scanner coordinates, the caller's best knowledge.
     put(252, &i16::from(quaternion.is_some()).to_le_bytes());
     put(254, &1_i16.to_le_bytes());
     if let Some((q, _)) = quaternion {

@@ -1,4 +1,4 @@
-//! A smooth, low-order deformation of all structures together.
+//! A smooth, low-order deformation of all structures.
 
 use std::f64::consts::TAU;
 
@@ -40,7 +40,7 @@ impl Deformation {
         Self { waves }
     }
 
-    /// Where the solids are looked up for a point of the posed head.
+    /// Maps a point of the posed head to the space of the solids.
     pub(super) fn apply(&self, p: [f64; 3]) -> [f64; 3] {
         let d = self.displacement(p);
         std::array::from_fn(|i| p[i] + d[i])
@@ -48,7 +48,7 @@ impl Deformation {
 
     /// The inverse of [`Self::apply`].
     ///
-    /// `p = q − displacement(p)` repeated: its slope is at most
+    /// Fixed-point iteration of `p = q − displacement(p)`: its slope is at most
     /// waves × amplitude·√3 × wave number < 0.8, so sixty rounds leave less
     /// than 1e-5 of the first error even then, and far less in practice.
     pub(super) fn undo(&self, q: [f64; 3]) -> [f64; 3] {

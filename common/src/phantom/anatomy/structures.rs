@@ -1,4 +1,4 @@
-//! The solids of a head and the points that are its landmarks.
+//! The solids of a head and its landmarks.
 
 use rand::{Rng, RngExt};
 
@@ -92,7 +92,7 @@ fn head(solids: &mut Vec<Structure>, rng: &mut impl Rng) {
     ]);
 }
 
-/// Structures that are no landmarks: grey nuclei, a small cerebellum, vessels.
+/// Structures that are not landmarks: grey nuclei, a small cerebellum, vessels.
 fn distractors(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) {
     for side in [-1.0, 1.0] {
         let centre = moved([side * 15.0, 1.0, -2.0], jitter, rng);
@@ -148,7 +148,7 @@ fn ventricles(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [
         solids.extend([Structure::plain(body, FLUID), Structure::plain(horn, FLUID)]);
         tip(root, front, HORN_RADII[1])
     });
-    // Follows the left horn in part, so that it stays close without touching it.
+    // Follows the left horn in part, to stay close without touching it.
     let beside = [
         tips[0][0] * 0.5 - 12.0,
         tips[0][1] * 0.5 - 1.0,
@@ -165,7 +165,7 @@ fn ventricles(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [
     tips
 }
 
-/// A bright bar from one hemisphere to the other through a dark cistern; returns its middle.
+/// A bright bar from one hemisphere to the other through a dark cistern; returns its centre.
 fn bridge(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [f64; 3] {
     let [x, y, z] = moved([0.0, 3.0, -2.0], jitter, rng);
     let cistern = Shape::Ellipsoid {
@@ -184,7 +184,7 @@ fn bridge(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [f64;
     [x, y, z]
 }
 
-/// A bright ball in a dark cistern at the base of the brain; returns its middle.
+/// A bright ball in a dark cistern at the base of the brain; returns its centre.
 fn base_ball(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [f64; 3] {
     let centre = moved([0.0, 13.0, -17.0], jitter, rng);
     let cistern = Shape::Ellipsoid {

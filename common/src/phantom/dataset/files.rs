@@ -1,4 +1,4 @@
-//! The files of a dataset; none is ever half there.
+//! Writes the files of a dataset, each atomically.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ pub(super) fn landmark_path(index: usize) -> String {
     format!("landmarks/phantom_{index:04}.csv")
 }
 
-/// Writes `dataset.json`, or fails when it says otherwise.
+/// Writes `dataset.json`, or fails when an existing one differs.
 pub(super) fn describe(dir: &Path, wanted: &Description) -> Result<(), DatasetError> {
     make_folder(dir)?;
     let path = dir.join("dataset.json");
@@ -79,7 +79,7 @@ pub(super) fn write_lists(set: &Path, count: usize) -> Result<(), DurableError> 
     write_atomic(&set.join("landmarks.txt"), list(landmark_path).as_bytes())
 }
 
-/// Whether an image reads to its end, with the right checksum, and has its size.
+/// Whether an image can be read completely, has a valid checksum, and has the right size.
 pub(super) fn image_is_whole(path: &Path, dims: [usize; 3]) -> bool {
     read(path, &Limits::default()).is_ok_and(|image| image.dims() == dims)
 }

@@ -1,11 +1,11 @@
-//! Drawing with smooth edges: lines, crosses, disks and text.
+//! Anti-aliased drawing: lines, crosses, disks and text.
 
 use std::sync::LazyLock;
 
 use ab_glyph::{Font as _, FontRef, GlyphId, ScaleFont as _, point};
 use image::{Rgb, RgbImage};
 
-/// Sizes of text: heights of capital letters, pixels.
+/// Text sizes: heights of capital letters, pixels.
 pub(super) const TEXT: u16 = 12;
 pub(super) const SMALL_TEXT: u16 = 8;
 const BLACK: Rgb<u8> = Rgb([0; 3]);
@@ -42,7 +42,7 @@ impl Area {
         self.top + self.height
     }
 
-    /// The pixels around two points.
+    /// The pixels around the segment between two points, with a margin.
     fn around([ax, ay]: [i64; 2], [bx, by]: [i64; 2], margin: i64) -> Self {
         Self {
             left: ax.min(bx) - margin,
@@ -59,7 +59,7 @@ pub(super) fn mixed(Rgb(below): Rgb<u8>, Rgb(colour): Rgb<u8>, share: f32) -> Rg
     Rgb([0, 1, 2].map(|i| mix(i).round() as u8))
 }
 
-/// A picture to draw on. Drawing outside of `area` has no effect.
+/// An image to draw on. Drawing outside `area` has no effect.
 pub(super) struct Canvas<'a> {
     picture: &'a mut RgbImage,
     pub(super) area: Area,
@@ -79,7 +79,7 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// The same picture, of which another area is drawn on.
+    /// The same image with another drawing area.
     pub(super) fn part(&mut self, area: Area) -> Canvas<'_> {
         Canvas {
             picture: self.picture,
@@ -109,7 +109,7 @@ impl<'a> Canvas<'a> {
     }
 
     /// Covers the pixels of a shape, those at its edge in part. `outside` is the
-    /// distance (pixels) from a pixel's middle to the shape, negative within.
+    /// distance (pixels) from a pixel's centre to the shape, negative inside.
     fn shade(
         &mut self,
         bounds: Area,
@@ -125,7 +125,7 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// A straight line between the middles of two pixels.
+    /// A straight line between the centres of two pixels.
     pub(super) fn line(&mut self, from: [i64; 2], to: [i64; 2], width: f32, colour: Rgb<u8>) {
         let [x, y] = from.map(|v| v as f32);
         let [dx, dy] = [0, 1].map(|i| (to[i] - from[i]) as f32);
@@ -147,13 +147,13 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// A circle's line.
+    /// A circle's outline.
     pub(super) fn circle(&mut self, at: [i64; 2], radius: i64, colour: Rgb<u8>) {
         let outside = |x, y| (distance(at, x, y) - radius as f32).abs() - 0.75;
         self.shade(Area::around(at, at, radius + 2), colour, 1.0, outside);
     }
 
-    /// A disk, of which `share` (0 to 1) covers what is below.
+    /// A disk with opacity `share` (0 to 1).
     pub(super) fn disk(&mut self, at: [i64; 2], radius: i64, colour: Rgb<u8>, share: f32) {
         let outside = |x, y| distance(at, x, y) - radius as f32;
         self.shade(Area::around(at, at, radius + 1), colour, share, outside);
@@ -177,10 +177,10 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// Writes a line of text; its capitals begin at `at`.
+    /// Writes a line of text with the top left of its capitals at `at`.
     pub(super) fn text(&mut self, at: [i64; 2], size: u16, colour: Rgb<u8>, line: &str) {
         let font = FONT.as_scaled(scale(size));
-        // Baselines on whole pixels keep the feet of letters sharp.
+        // Baselines on whole pixels keep letters sharp.
         let mut pen = point(at[0] as f32, (at[1] + i64::from(size)) as f32);
         for id in line.chars().map(glyph) {
             let outline = FONT.outline_glyph(id.with_scale_and_position(scale(size), pen));
@@ -194,7 +194,7 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// The same with a black outline, to be read on any background.
+    /// Writes text with a black outline, readable on any background.
     pub(super) fn outlined_text(
         &mut self,
         [left, top]: [i64; 2],
@@ -213,7 +213,7 @@ fn distance(at: [i64; 2], x: f32, y: f32) -> f32 {
     (x - at[0] as f32).hypot(y - at[1] as f32)
 }
 
-/// A question mark for characters that the font lacks.
+/// A question mark for characters missing from the font.
 fn glyph(character: char) -> GlyphId {
     match FONT.glyph_id(character) {
         GlyphId(0) => FONT.glyph_id('?'),
@@ -223,7 +223,7 @@ fn glyph(character: char) -> GlyphId {
 
 /// Height of the font, from the highest ascender to the lowest descender, in pixels.
 fn scale(size: u16) -> f32 {
-    // Of Roboto's 2400 units a capital letter takes 1456.
+    // A capital letter takes 1456 of Roboto's 2400 units.
     f32::from(size) * 2400.0 / 1456.0
 }
 
@@ -234,7 +234,7 @@ pub(super) fn text_width(text: &str, size: u16) -> i64 {
     width.ceil() as i64
 }
 
-/// The text, with its end replaced by `…` where it is too wide.
+/// The text, its end replaced by `…` if it is too wide.
 pub(super) fn shortened(text: &str, size: u16, width: i64) -> String {
     let mut short = text.to_owned();
     let mut kept = text;
@@ -251,7 +251,7 @@ mod tests {
 
     const INK: Rgb<u8> = Rgb([200, 100, 50]);
 
-    /// Pixels that are drawn on, and whether fully.
+    /// The changed pixels, and whether each is fully covered.
     fn drawn(picture: &RgbImage) -> Vec<([u32; 2], bool)> {
         picture
             .enumerate_pixels()

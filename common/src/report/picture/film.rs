@@ -1,5 +1,5 @@
-//! A walk as pictures in a row: three slices through where the agent stands,
-//! its window, its path so far, and how far away its landmark is.
+//! Video frames of a walk: three slices through the agent's position, its window,
+//! its path so far, and the distance to its landmark.
 
 use image::{Rgb, RgbImage};
 
@@ -12,34 +12,34 @@ use crate::imaging::volume::Volume;
 const SIDE: i64 = 264;
 const HEADER: i64 = 56;
 const FOOTER: i64 = 24;
-/// Nearer than before, and farther.
+/// Colours of steps towards the landmark and away from it.
 const NEARER: Rgb<u8> = Rgb([96, 224, 96]);
 const FARTHER: Rgb<u8> = Rgb([255, 96, 96]);
 
-/// How much of the landmark's colour its disk has.
+/// Opacity of the disk around the landmark.
 const TINT: f32 = 0.2;
 
-/// Width of every frame, pixels; even, as video wants it.
+/// Width of every frame, pixels; even, as video encoders require.
 pub const WIDTH: u32 = 824;
 /// Height of every frame, pixels; even.
 pub const HEIGHT: u32 = 352;
 
-/// One moment of a walk, before the agent moves.
+/// The state of a walk before one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
-    /// Where it stands (voxel).
+    /// The agent's position (voxel).
     pub position: [f64; 3],
     /// Voxels between the samples of its window.
     pub stride: u8,
 }
 
-/// A grey under the disk around a landmark.
+/// A grey value under the disk around a landmark.
 #[must_use]
 pub fn tinted(grey: u8) -> Rgb<u8> {
     mixed(Rgb([grey; 3]), TRUTH_COLOUR, TINT)
 }
 
-/// A grey under all marks and words, and under their smooth edges.
+/// A grey value under all markers and text, and under their smooth edges.
 pub fn marked(grey: u8) -> impl Iterator<Item = Rgb<u8>> {
     let shares = [0.25, 0.5, 0.75, 1.0];
     let marks = [
@@ -56,7 +56,7 @@ pub fn marked(grey: u8) -> impl Iterator<Item = Rgb<u8>> {
 /// A walk to show.
 #[derive(Debug, Clone, Copy)]
 pub struct FilmedWalk<'a> {
-    /// What it walks through.
+    /// The volume of the walk.
     pub volume: &'a Volume,
     /// The volume's voxel sizes and directions.
     pub grid: Grid,
@@ -64,18 +64,18 @@ pub struct FilmedWalk<'a> {
     pub window: usize,
     /// Every step.
     pub moments: &'a [Moment],
-    /// What it answers (voxel).
+    /// The predicted position (voxel).
     pub answer: [f64; 3],
-    /// Where the landmark is (voxel), if that is known.
+    /// The landmark's position (voxel), if known.
     pub truth: Option<[f64; 3]>,
     /// Scan and landmark.
     pub title: &'a str,
-    /// Written below: who may use it for what.
+    /// A notice below the image: terms of use.
     pub notice: &'a str,
 }
 
 impl FilmedWalk<'_> {
-    /// Number of frames: one for each step, and one with the answer.
+    /// Number of frames: one per step, and one with the prediction.
     #[must_use]
     pub fn frames(&self) -> usize {
         self.moments.len() + 1
@@ -164,14 +164,14 @@ impl FilmedWalk<'_> {
         panel.put(at, PREDICTION_COLOUR);
     }
 
-    /// Voxels from the middle of a window to its edge.
+    /// Voxels from the centre of a window to its edge.
     #[expect(clippy::cast_precision_loss, reason = "at most 128 samples")]
     fn half_window(&self, stride: u8) -> f64 {
         self.window as f64 * f64::from(stride) / 2.0
     }
 
-    /// A cross, a disk as wide as the landmark is away from the slice, and that
-    /// distance in mm.
+    /// A cross, a disk whose radius is the landmark's distance from the slice, and
+    /// that distance in mm.
     fn draw_truth(
         &self,
         panel: &mut Canvas<'_>,
@@ -240,11 +240,11 @@ mod tests {
         assert!(smaller * 3 < window * 2, "{smaller} of {window}");
         // Ten voxels off in z, so the disk is wide in the axial panel.
         assert!(of(&first, TRUTH_COLOUR) > 100);
-        // Nearer at each step; the answer has no window, only the legend's word.
+        // The distance decreases at each step; the prediction has no window, only its legend.
         let answer = walk.frame(2);
         assert!(of(&answer, NEARER) > 100 && of(&answer, FARTHER) == 0);
         assert!(of(&answer, LINE_COLOUR) < 150);
-        // Frames beyond the last are the answer.
+        // Frames beyond the last show the prediction.
         assert_eq!(walk.frame(99), answer);
     }
 }

@@ -1,8 +1,8 @@
-//! How a volume's axes lie in the patient.
+//! The orientation of a volume's axes in the patient.
 
 use crate::imaging::geometry::Geometry;
 
-/// Voxel sizes, and which way each axis of a volume leads.
+/// Voxel sizes, and the direction of each axis of a volume.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
     /// mm between voxels.
@@ -14,7 +14,7 @@ pub struct Grid {
 const RAS: [[&str; 2]; 3] = [["L", "R"], ["P", "A"], ["I", "S"]];
 
 impl Grid {
-    /// Of a scan's volume, by the world axis that each of its axes is nearest to.
+    /// The grid of a scan's volume: each axis gets the letters of the nearest world axis.
     #[must_use]
     pub fn of(geometry: &Geometry) -> Self {
         let letters = |axis: usize| {
@@ -33,7 +33,7 @@ impl Grid {
         }
     }
 
-    /// Whether the axes lead to the right, the front and the top.
+    /// Whether the axes point to the right, the front and the top.
     #[must_use]
     pub fn is_ras(&self) -> bool {
         self.letters == RAS

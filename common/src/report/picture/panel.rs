@@ -1,4 +1,4 @@
-//! One slice of a volume with its markers.
+//! Draws one slice of a volume with its markers.
 
 use image::Rgb;
 
@@ -6,7 +6,7 @@ use super::canvas::{Area, Canvas, SMALL_TEXT, TEXT, text_width};
 use super::{Grid, INK, LINE_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR};
 use crate::imaging::volume::Volume;
 
-/// Which way a volume is cut.
+/// The plane of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plane {
     Axial,
@@ -14,7 +14,7 @@ pub(super) enum Plane {
     Sagittal,
 }
 
-/// What is marked, voxels.
+/// The markers, in voxels.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Markers {
     pub(super) truth: Option<[f64; 3]>,
@@ -22,13 +22,13 @@ pub(super) struct Markers {
 }
 
 const ARM: i64 = 6;
-/// Markers further off than this, in pixels, are drawn as if here: off every picture.
+/// Markers farther off than this, in pixels, are drawn here: outside every panel.
 const FAR: f64 = 1e5;
 
 impl Plane {
     pub(super) const ALL: [Self; 3] = [Self::Axial, Self::Coronal, Self::Sagittal];
 
-    /// Volume axes: across the picture (to the right), up the picture, through it.
+    /// Volume axes: across the image (to the right), up, and perpendicular to it.
     pub(super) fn axes(self) -> [usize; 3] {
         match self {
             Self::Axial => [0, 1, 2],
@@ -38,7 +38,7 @@ impl Plane {
     }
 }
 
-/// How voxels of one slice land on pixels.
+/// The map from voxels of one slice to pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Projection {
     axes: [usize; 3],
@@ -79,7 +79,7 @@ impl Projection {
         [x, y].map(|v| v.round().clamp(-FAR, FAR) as i64)
     }
 
-    /// The voxel position across and up of a pixel.
+    /// The voxel position (across and up) of a pixel.
     fn to_voxel(self, x: i64, y: i64) -> [f64; 2] {
         [
             (x as f64 - self.origin[0]) / self.zoom[0],
@@ -131,14 +131,14 @@ fn draw_slice(panel: &mut Canvas<'_>, volume: &Volume, projection: Projection, d
             }
             let at = |i: i32, j: i32| {
                 let mut p = [0; 3];
-                // The border voxel reaches half a voxel outwards.
+                // The border voxel extends half a voxel outwards.
                 p[across] = i.clamp(0, dims[across] as i32 - 1);
                 p[up] = j.clamp(0, dims[up] as i32 - 1);
                 p[through] = depth;
                 f64::from(volume.at(p))
             };
             let grey = bilinear(u, v, at).round() as u8;
-            // Never quite black, so that the volume's outline shows in its panel.
+            // Never fully black, so that the volume's outline is visible in its panel.
             panel.put([x, y], Rgb([grey.max(10); 3]));
         }
     }
@@ -176,7 +176,7 @@ fn draw_letters(panel: &mut Canvas<'_>, plane: Plane, grid: Grid, depth: i32) {
     };
     let mut label = format!("{name} {} = {depth}", ["x", "y", "z"][through]);
     if area.left + 4 + text_width(&label, SMALL_TEXT) > centred(top) - 6 {
-        // Small panels: beside the top letter only the axis has room.
+        // Small panels: next to the top letter there is only room for the axis.
         label = label.split_once(' ').map_or(label.clone(), |l| l.1.into());
     }
     let at = [area.left + 4, area.top + 5];

@@ -1,4 +1,4 @@
-//! Contact sheets: many scans with all their landmarks, small, to be looked over.
+//! Contact sheets: many scans with all their landmarks, small, for visual inspection.
 
 use image::{Rgb, RgbImage};
 
@@ -21,21 +21,21 @@ const FLAGGED: Rgb<u8> = Rgb([255, 176, 32]);
 /// One scan of a sheet.
 #[derive(Debug, Clone, Copy)]
 pub struct SheetItem<'a> {
-    /// Written above it.
+    /// The caption.
     pub name: &'a str,
-    /// What is looked through.
+    /// The scan's volume.
     pub volume: &'a Volume,
     /// Its voxel sizes and directions.
     pub grid: Grid,
-    /// Voxels of the volume; `None` where one is missing.
+    /// Positions in voxels of the volume; `None` where one is missing.
     pub landmarks: &'a [Option<[f64; 3]>],
-    /// Writes its name in another colour, for a scan with a warning.
+    /// Writes the caption in another colour, for a scan with a warning.
     pub flagged: bool,
 }
 
 /// Draws up to [`SHEET_SCANS`] scans: for each an axial, a coronal and a
-/// sagittal slice through the middle of its landmarks (without any, of the
-/// volume), with all landmarks projected onto them.
+/// sagittal slice through the centre of its landmarks (or of the volume if it has
+/// none), with all landmarks projected onto them.
 #[must_use]
 pub fn render_contact_sheet(items: &[SheetItem<'_>]) -> RgbImage {
     let count = i64::try_from(items.len().clamp(1, SHEET_SCANS)).unwrap_or(1);
@@ -99,7 +99,7 @@ mod tests {
         let red = |sheet: &RgbImage| sheet.pixels().filter(|p| **p == TRUTH_COLOUR).count();
         let none = render_contact_sheet(&[item(&[])]);
         assert_eq!(red(&none), 0);
-        // Two landmarks on three slices, each cross of the same pixels.
+        // Two landmarks on three slices, each cross with the same number of pixels.
         let single = render_contact_sheet(&[item(&landmarks[..1])]);
         assert_eq!(red(&one), 2 * red(&single));
         let many = render_contact_sheet(&[item(&landmarks); 30]);

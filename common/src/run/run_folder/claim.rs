@@ -1,4 +1,4 @@
-//! A run folder that this process alone may write to.
+//! A run folder that only this process may write to.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ impl ClaimedFolder {
     /// Creates the folder of a new run; an empty name becomes the date and time, UTC.
     ///
     /// # Errors
-    /// When it holds a run, another process has it, or it cannot be written to.
+    /// When it holds a run, another process uses it, or it cannot be written to.
     pub fn create(dir: &Path, name: &str, now: SystemTime) -> Result<Self> {
         let existed = !name.is_empty() && dir.join(name).exists();
         let folder = RunFolder::create(dir, name, now)?;
@@ -32,10 +32,10 @@ impl ClaimedFolder {
         })
     }
 
-    /// Takes the folder of an earlier run.
+    /// Locks the folder of an earlier run.
     ///
     /// # Errors
-    /// When another process has it.
+    /// When another process uses it.
     pub fn open(folder: RunFolder) -> Result<Self> {
         let lock = Some(folder.lock()?);
         Ok(Self {
@@ -45,10 +45,10 @@ impl ClaimedFolder {
         })
     }
 
-    /// Takes the folder `<dir>/<name>` of an earlier run where there is one, else creates it.
+    /// Locks the folder `<dir>/<name>` of an earlier run if there is one, else creates it.
     ///
     /// # Errors
-    /// When another process has it, or it cannot be written to.
+    /// When another process uses it, or it cannot be written to.
     pub fn open_or_create(dir: &Path, name: &str, now: SystemTime) -> Result<Self> {
         let path = dir.join(name);
         if path.join("run.json").is_file() {

@@ -1,4 +1,4 @@
-//! `run.json`: what identifies a run.
+//! `run.json`: the identity of a run.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,10 +8,10 @@ use super::{host_name, rfc3339};
 use crate::config::Config;
 use crate::imaging::manifest::hex;
 
-/// Hexadecimal digits behind the name in a run id: nanoseconds since 1970, from 2006 to 2554.
+/// Hexadecimal digits after the name in a run id: nanoseconds since 1970, from 2006 to 2554.
 const SUFFIX_DIGITS: usize = 16;
 
-/// What is needed to recognise a run.
+/// The fields that identify a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunInfo {
     /// Identifies the run on the wire: its name and when it started, because shards must not take
@@ -29,11 +29,11 @@ pub struct RunInfo {
     pub config_digest: String,
     /// Landmark names, one agent each.
     pub landmarks: Vec<String>,
-    /// When the run started, RFC 3339 UTC.
+    /// Start of the run, RFC 3339 UTC.
     pub started: String,
-    /// When it was resumed, RFC 3339 UTC each.
+    /// Times of its resumptions, RFC 3339 UTC each.
     pub resumed: Vec<String>,
-    /// The machine it started on.
+    /// The machine that it started on.
     pub host: String,
 }
 
@@ -58,8 +58,8 @@ impl RunInfo {
     }
 }
 
-/// The run's name in a run id, for people; an id without a suffix, as clusters gave before, is
-/// the name.
+/// The run's name in a run id, for messages; an id without a suffix, as older clusters
+/// assigned, is the name.
 #[must_use]
 pub fn run_name(run_id: &str) -> &str {
     let is_suffix = |s: &str| s.len() == SUFFIX_DIGITS && s.bytes().all(|b| b.is_ascii_hexdigit());

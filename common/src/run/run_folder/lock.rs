@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Result, RunFolder, RunFolderError};
 
-/// Keeps other trainings out of a run folder as long as it lives; the system lets go of it
-/// when a process dies.
+/// Excludes other training processes from a run folder until it is dropped; the system
+/// releases the lock when the process ends.
 #[derive(Debug)]
 #[must_use]
 pub struct RunLock {
@@ -15,10 +15,10 @@ pub struct RunLock {
 }
 
 impl RunFolder {
-    /// Takes the folder for this process.
+    /// Locks the folder for this process.
     ///
     /// # Errors
-    /// When another process trains in it, or the lock's file cannot be made.
+    /// When another process is training in it, or the lock file cannot be created.
     pub fn lock(&self) -> Result<RunLock> {
         let path = self.path.join("lock");
         let write = |source| RunFolderError::Write {
@@ -33,7 +33,7 @@ impl RunFolder {
                     path: self.path.clone(),
                 });
             }
-            // A file system without locks: names must differ by themselves.
+            // A file system without locks: users must choose distinct names.
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(%error, path = %path.display(), "cannot lock the run folder");
             }
@@ -42,7 +42,7 @@ impl RunFolder {
     }
 }
 
-/// Makes a folder named `name` that nobody else has, if need be with a number behind it:
+/// Creates a new folder `name`, with a number appended if it exists already: two
 /// trainings may start in the same second.
 pub(super) fn make_alone(dir: &Path, name: &str) -> Result<PathBuf> {
     let failed = |path: &Path, source| RunFolderError::Write {

@@ -1,4 +1,4 @@
-//! Changes to the log while the process runs, and its counters.
+//! Runtime changes of the log level, and counters of lines.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +13,10 @@ use super::TelemetryError;
 use super::json::Labels;
 use super::repeats::{self, Repeats, WITHIN};
 
-/// How often lines that were held back are reported.
+/// Interval between reports of suppressed lines.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// The log of this process, once it is set up.
+/// The log of this process, after its setup.
 static CURRENT: OnceLock<Control> = OnceLock::new();
 
 type SetLevel = dyn Fn(&str) -> Result<(), TelemetryError> + Send + Sync;
@@ -31,7 +31,7 @@ pub(super) struct Inner {
     pub(super) labels: Arc<Labels>,
     /// Lines that the disk refused.
     pub(super) refused: Arc<AtomicU64>,
-    /// Lines that found no room in the queue for the disk.
+    /// Lines dropped because the queue for the disk was full.
     pub(super) crowded_out: Option<ErrorCounter>,
     pub(super) repeats: Repeats,
 }
@@ -51,17 +51,17 @@ impl Control {
         control
     }
 
-    /// The level, or filter, that is in force.
+    /// The current level, or filter.
     #[must_use]
     pub fn level(&self) -> String {
         let level = self.0.level.lock();
         level.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Logs at another level from now on.
+    /// Changes the level.
     ///
     /// # Errors
-    /// When it is neither a level nor a filter; nothing has changed then.
+    /// When it is not a level or filter; the old level stays then.
     pub fn set_level(&self, level: &str) -> Result<(), TelemetryError> {
         let level = level.trim();
         (self.0.set_level)(level)?;
@@ -72,7 +72,7 @@ impl Control {
         Ok(())
     }
 
-    /// Lines that were dropped because the disk was too slow, full or gone.
+    /// Lines dropped because the disk was too slow, full or missing.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
         let crowded_out = self
@@ -83,22 +83,22 @@ impl Control {
         self.0.refused.load(Ordering::Relaxed) + crowded_out as u64
     }
 
-    /// Lines that were held back because they repeated.
+    /// Suppressed lines.
     #[must_use]
     pub fn held_back_lines(&self) -> u64 {
         self.0.repeats.total()
     }
 }
 
-/// Names the run in all lines from now on, where none was named before: an
-/// actor and a shard learn it from their learner.
+/// Sets the name of the run in all later lines, unless it has a name: actors and
+/// shards get it from their learner.
 pub fn name_run(run: &str) {
     if let Some(control) = CURRENT.get() {
         control.0.labels.name_run(run);
     }
 }
 
-/// A thread that reports what was held back, and once more when dropped.
+/// A thread that reports suppressed lines regularly, and once more when dropped.
 #[derive(Debug)]
 pub(super) struct Reporter {
     stop: Option<Sender<()>>,
@@ -106,12 +106,12 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Reports what `reported` held back; the same lines of `silent` are forgotten.
+    /// Reports the lines that `reported` suppressed; those of `silent` are discarded.
     pub(super) fn start(reported: Repeats, silent: Repeats) -> Result<Self, TelemetryError> {
         let (stop, stopped) = channel::<()>();
         let report = move || loop {
             let ends = stopped.recv_timeout(REPORT_EVERY) != Err(RecvTimeoutError::Timeout);
-            // At the end all of it is due.
+            // At the end, all lines are due.
             let now = Instant::now() + if ends { WITHIN } else { Duration::ZERO };
             silent.take(now);
             repeats::log(reported.take(now));

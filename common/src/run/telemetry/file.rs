@@ -1,14 +1,14 @@
-//! The log file of one process: of bounded size, and never in the way.
+//! The log file of one process: of bounded size, and never blocking.
 //!
-//! `<service>-<instance>.jsonl` is written to; at 64 MiB it becomes
-//! `….jsonl.1`, what was there `….jsonl.2`, and so on up to `….jsonl.4`. A process
-//! that finds the file locked by another one of the same name takes
-//! `<service>-<instance>-2.jsonl`. A disk that refuses lines, or a folder that
-//! is removed, costs these lines and nothing else; they are counted and
+//! Lines are appended to `<service>-<instance>.jsonl`; at 64 MiB it is renamed to
+//! `….jsonl.1`, the one before to `….jsonl.2`, and so on up to `….jsonl.4`. A
+//! process that finds the file locked by another one of the same name uses
+//! `<service>-<instance>-2.jsonl`. A disk that refuses lines, or the removal of
+//! the folder, loses only the lines of that time, which are counted and
 //! reported.
 //!
-//! file-rotate and logroller do less: neither locks its file, counts what it
-//! could not write, or notices that its file was removed.
+//! file-rotate and logroller do less: neither locks its file, counts failed
+//! writes, or detects that its file was removed.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use super::json::Labels;
 use crate::run::durable::ends_a_line;
 
-/// Processes of one name in one folder.
+/// Maximum number of processes with the same name in one folder.
 const NAMESAKES: usize = 1000;
-/// Time between two checks that the path still leads to the open file, and
+/// Interval between two checks that the path still refers to the open file, and
 /// between two attempts to open one.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ pub(super) struct Name {
 /// A file that no other process writes to.
 #[derive(Debug)]
 pub(super) struct Claim {
-    /// The instance, with a number if it is not the only one of its name.
+    /// The instance, with a number appended if its name is not unique.
     pub(super) instance: String,
     path: PathBuf,
     file: File,
@@ -50,7 +50,7 @@ impl Name {
             .join(format!("{}-{instance}.jsonl", self.service))
     }
 
-    /// Takes the first free name.
+    /// Claims the first free name.
     pub(super) fn claim(&self) -> io::Result<Claim> {
         for number in 1..=NAMESAKES {
             let instance = match number {
@@ -60,7 +60,7 @@ impl Name {
             let path = self.path(&instance);
             let mut options = OpenOptions::new();
             let file = options.create(true).append(true).read(true).open(&path)?;
-            // On a file system without locks the configured names must differ.
+            // On a file system without locks the configured names must be distinct.
             if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
                 return Ok(Claim {
                     instance,
@@ -76,9 +76,9 @@ impl Name {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// A file this large is rotated.
+    /// Size at which a file is rotated.
     bytes: u64,
-    /// Rotated files, besides the one that is written to.
+    /// Number of rotated files, without the current one.
     kept: usize,
 }
 
@@ -95,12 +95,12 @@ pub(super) struct LogFile {
     /// `None` while it cannot be opened.
     file: Option<File>,
     bytes: u64,
-    /// The file may end in the middle of a line.
+    /// Whether the file may end in the middle of a line.
     cut: bool,
     checked: Instant,
     /// Lines written since then.
     unchecked: u64,
-    /// Lines lost since the last one that was written.
+    /// Lines lost since the last successful one.
     lost: u64,
     warned: Option<Instant>,
     warn: Box<dyn Fn(&str) + Send>,
@@ -109,7 +109,7 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// `warn` gets what cannot be written to the file itself.
+    /// `warn` receives warnings that cannot be written to the file itself.
     pub(super) fn new(
         name: Name,
         claim: Claim,
@@ -169,7 +169,7 @@ impl LogFile {
             file.write_all(b"\n")?;
             self.bytes += 1;
         }
-        // Until all of it is written.
+        // Set until the whole line is written.
         self.cut = true;
         file.write_all(line)?;
         self.cut = false;
@@ -178,8 +178,8 @@ impl LogFile {
         Ok(())
     }
 
-    /// Opens the file anew where its path leads elsewhere by now. The folder is
-    /// not made again: whoever removed it may have meant it.
+    /// Reopens the file if its path refers to another one. The folder is not created
+    /// again: its removal may be intended.
     fn check(&mut self) -> io::Result<()> {
         let open = self.file.as_ref().and_then(|f| f.metadata().ok());
         let named = fs::metadata(&self.path).ok();
@@ -237,7 +237,7 @@ impl LogFile {
         ));
         self.lost = 0;
         self.warned = None;
-        // If this fails, so will the next line, which is counted.
+        // If this fails, so does the next line, which is counted.
         let _ = self.try_line(line.as_bytes(), now);
     }
 }

@@ -1,7 +1,7 @@
 //! One JSON object per event, as an event format of `tracing_subscriber::fmt`.
 //!
-//! Not the format of tracing-subscriber itself, nor json-subscriber: both write
-//! a key twice where an event's field has the name of a label, and turn NaN
+//! Neither tracing-subscriber's own format nor json-subscriber fits: both write
+//! a key twice if an event's field has the name of a label, and turn NaN
 //! into null.
 
 use std::fmt;
@@ -15,12 +15,12 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// What every line holds beside its event.
+/// The labels of every line.
 #[derive(Debug)]
 pub(super) struct Labels {
     service: String,
     instance: String,
-    /// A service may learn only later which run it works for.
+    /// A service may get the name of its run only later.
     run: RwLock<String>,
 }
 
@@ -33,7 +33,7 @@ impl Labels {
         }
     }
 
-    /// Keeps a name that was given before.
+    /// Sets the name unless there is one.
     pub(super) fn name_run(&self, run: &str) {
         let mut named = self.run.write().unwrap_or_else(PoisonError::into_inner);
         if named.is_empty() {
@@ -62,7 +62,7 @@ impl Labels {
             .collect()
     }
 
-    /// A line about the log itself, which cannot go through it.
+    /// A line about the log itself, which cannot be logged as an event.
     pub(super) fn warning(&self, message: &str) -> String {
         let mut line = self.begin("warn", module_path!());
         line.insert("message".into(), message.into());
@@ -126,7 +126,7 @@ impl Visit for Fields {
         if value.is_finite() {
             self.insert(field, value);
         } else {
-            // JSON has no NaN: text instead of null.
+            // JSON has no NaN: it is written as text instead of null.
             self.insert(field, value.to_string());
         }
     }

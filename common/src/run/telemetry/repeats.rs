@@ -1,10 +1,10 @@
 //! Suppression of repeated log lines.
 //!
-//! Two lines are the same if level, target, message, texts among the fields
-//! and the numbers of actor and shard are; other numbers may differ. Of the
-//! same line, [`AT_MOST`] pass in [`WITHIN`]; one line afterwards says how many
-//! more there were. Errors of different text are different lines, and none of
-//! them is lost.
+//! Two lines are the same if their level, target, message, text fields and the
+//! numbers of actor and shard are equal; other numbers may differ. Of the same
+//! line, [`AT_MOST`] pass in [`WITHIN`]; afterwards one line reports how many were
+//! suppressed. Errors with different text are different lines, and none of them is
+//! lost.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,10 +22,10 @@ use super::json::Fields;
 
 const AT_MOST: u64 = 10;
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
-/// Different lines that are remembered; what comes beyond passes uncounted.
+/// Number of distinct lines that are remembered; further ones pass uncounted.
 const REMEMBERED: usize = 4096;
 
-/// What makes a line another one.
+/// The properties that distinguish lines.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
     level: Level,
@@ -55,9 +55,9 @@ impl Kind {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When a kind was first seen, and how often since.
+    /// When a line was first seen, and how often since.
     seen: HashMap<Kind, (Instant, u64)>,
-    /// Kinds whose time is over, with the lines that were held back.
+    /// Lines whose interval is over, with the number suppressed.
     held: Vec<(Kind, u64)>,
 }
 
@@ -97,7 +97,7 @@ fn held(kind: Kind, lines: u64) -> Option<(Kind, u64)> {
     (lines > AT_MOST).then(|| (kind, lines - AT_MOST))
 }
 
-/// Counts what repeats. Clones share their counts.
+/// Counts repeated lines. Clones share their counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Repeats {
     state: Arc<Mutex<State>>,
@@ -105,7 +105,7 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
-    /// Lines held back so far.
+    /// Total number of suppressed lines.
     pub(super) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
@@ -118,17 +118,17 @@ impl Repeats {
         passes
     }
 
-    /// Which lines were held back, and how many, of kinds whose time is over at `now`.
+    /// Lines whose interval is over at `now`, with the number suppressed.
     pub(super) fn take(&self, now: Instant) -> Vec<(Kind, u64)> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.sweep(now);
         std::mem::take(&mut state.held)
     }
 
-    /// Keeps repeats from being formatted, and thus written.
+    /// Wraps a format so that repeated lines are not formatted, and thus not written.
     ///
-    /// Not a filter with `event_enabled`: where all filters disable an event that
-    /// way, tracing-subscriber 0.3.23 keeps their verdicts for the next event,
+    /// This is not a filter with `event_enabled`: if all filters disable an event that
+    /// way, tracing-subscriber 0.3.23 applies their decisions to the next event,
     /// which is then lost.
     pub(super) fn around<F>(&self, format: F) -> Suppressed<F> {
         Suppressed {
@@ -138,12 +138,12 @@ impl Repeats {
     }
 }
 
-/// Logs how many lines were held back.
+/// Logs the number of suppressed lines.
 pub(super) fn log(held: Vec<(Kind, u64)>) {
     let seconds = WITHIN.as_secs();
     for (kind, lines) in held {
         let (of, repeated) = (kind.target, kind.message);
-        // The macros take no level at run time.
+        // The macros require a constant level.
         match kind.level {
             Level::ERROR => tracing::error!(lines, seconds, of, repeated, "held back"),
             Level::WARN => tracing::warn!(lines, seconds, of, repeated, "held back"),
@@ -152,7 +152,7 @@ pub(super) fn log(held: Vec<(Kind, u64)>) {
     }
 }
 
-/// A format that leaves out repeats.
+/// A format without repeats.
 pub(super) struct Suppressed<F> {
     format: F,
     repeats: Repeats,
@@ -170,12 +170,12 @@ where
         writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        // What `log` writes always passes.
+        // Lines from `log` always pass.
         let own = event.metadata().target() == module_path!();
         if own || self.repeats.passes(event) {
             self.format.format_event(context, writer, event)
         } else {
-            // Nothing is written for an event that formats to nothing.
+            // An event without formatted text is not written.
             Ok(())
         }
     }
@@ -201,7 +201,7 @@ mod tests {
             Ok(())
         });
         let labels = Arc::new(Labels::new("s", "i", ""));
-        // Filtered, as in a service: a line that is held back must not cost the next one.
+        // Filtered, as in a service: a suppressed line must not lose the next one.
         let layer = json_layer(&labels, repeats, console).with_filter(LevelFilter::INFO);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);
         Arc::into_inner(lines).unwrap().into_inner().unwrap()

@@ -1,12 +1,12 @@
-//! The part of Python's pickle that describes tensors, as data.
+//! Parses the part of Python's pickle that describes tensors, as data.
 //!
-//! Nothing of a file is ever called: names of Python objects stay names, and
+//! Nothing in a file is ever called: names of Python objects remain names, and
 //! the few calls that PyTorch writes ("rebuild a tensor from …", "an ordered
-//! dictionary") stay descriptions for the reader above. What is
-//! not needed for that is refused. Values lie in one arena and name each other
-//! by number, so that neither depth nor cycles of a hostile file matter.
+//! dictionary") remain descriptions for the caller to interpret. All other opcodes
+//! are refused. Values are stored in one arena and refer to each other by index,
+//! so that depth and cycles of a hostile file are harmless.
 
-/// Where a value lies in its [`Pickle`].
+/// Index of a value in its [`Pickle`].
 pub(super) type Id = usize;
 
 /// A value of the file.
@@ -25,29 +25,29 @@ pub(super) enum Value {
     List(Vec<Id>),
     /// Keys and values in the order of the file.
     Dict(Vec<(Id, Id)>),
-    /// `module name` of something of Python's.
+    /// `module name` of a Python object.
     Name(String),
-    /// What a name would be called with.
+    /// A call: a name and its arguments.
     Call {
         name: String,
         arguments: Id,
     },
-    /// A reference to a storage, by what describes it.
+    /// A reference to a storage, by its description.
     Persistent(Id),
 }
 
-/// Values of one pickle, and which of them it stands for.
+/// The values of one pickle, and its result.
 #[derive(Debug)]
 pub(super) struct Pickle {
     values: Vec<Value>,
     root: Id,
-    /// Bytes that it took.
+    /// Bytes read.
     pub(super) length: usize,
 }
 
-/// More values than any state dict has.
+/// Far more values than any state dict has.
 const MAX_VALUES: usize = 1_000_000;
-/// Longest name of anything.
+/// Maximum length of any text.
 const MAX_TEXT: usize = 1 << 20;
 
 impl Pickle {
@@ -102,7 +102,7 @@ impl Pickle {
         }
     }
 
-    /// A tuple of sizes.
+    /// The elements of a tuple of sizes.
     pub(super) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
         self.tuple(id)?
             .iter()
@@ -110,7 +110,7 @@ impl Pickle {
             .collect()
     }
 
-    /// Entries with text as keys; others are of no use here.
+    /// Entries with text as keys; others are skipped.
     pub(super) fn entries(&self, id: Id) -> Option<Vec<(&str, Id)>> {
         let Value::Dict(entries) = self.get(id) else {
             return None;
@@ -147,7 +147,7 @@ impl Machine<'_> {
 
     fn step(&mut self, code: u8) -> Result<(), String> {
         match code {
-            // Frames and the protocol's number say nothing that we need.
+            // Frames and the protocol's version are not needed.
             0x80 => self.take(1).map(|_| ()),
             0x95 => self.take(8).map(|_| ()),
             b'(' => self.push(Value::Mark),
@@ -206,7 +206,7 @@ impl Machine<'_> {
         self.push(Value::Text(text))
     }
 
-    /// Puts a value into the memo, or fetches one.
+    /// Stores a value in the memo, or fetches one.
     fn remember(&mut self, code: u8) -> Result<(), String> {
         let key = match code {
             b'q' | b'h' => usize::from(self.take(1)?[0]),
@@ -226,7 +226,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Adds to a list or a dictionary.
+    /// Appends to a list or a dictionary.
     fn fill(&mut self, code: u8) -> Result<(), String> {
         let items = match code {
             b'a' => vec![self.pop()?],
@@ -250,7 +250,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Names, calls, states and storages, none of which does anything.
+    /// Names, calls, states and storages, none of which is executed.
     fn described(&mut self, code: u8) -> Result<(), String> {
         match code {
             b'c' => {

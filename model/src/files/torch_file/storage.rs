@@ -1,4 +1,4 @@
-//! Raw numbers of a PyTorch file, by the key of their storage.
+//! Raw values of a PyTorch file, by the key of their storage.
 
 use std::io::{Cursor, Read as _};
 
@@ -6,10 +6,10 @@ use zip::ZipArchive;
 
 use super::pickle::{Pickle, Value};
 
-/// Begins every file of the format before PyTorch 1.6.
+/// The first bytes of every file in the format before PyTorch 1.6.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const LEGACY_PROTOCOL: i64 = 1001;
-/// A pickle describes; it is small.
+/// A pickle only describes tensors, so it is small.
 const MAX_PICKLE: u64 = 64 << 20;
 
 /// Element type of a storage.
@@ -19,12 +19,12 @@ pub(super) enum Element {
     F32,
     F16,
     BF16,
-    /// Whole numbers of so many bytes: never weights.
+    /// Integers of this many bytes, which are never weights.
     Whole(usize),
 }
 
 impl Element {
-    /// By the name of PyTorch's class.
+    /// Parses the name of PyTorch's class.
     pub(super) fn named(name: &str) -> Option<Self> {
         Some(match name.strip_prefix("torch ")? {
             "DoubleStorage" => Self::F64,
@@ -49,16 +49,16 @@ impl Element {
     }
 }
 
-/// The description, and where its numbers are.
+/// The description, and the location of its values.
 pub(super) enum Container<'a> {
     /// Since PyTorch 1.6: a zip file with `<name>/data.pkl` and `<name>/data/<key>`.
     Zip {
         archive: Box<ZipArchive<Cursor<&'a [u8]>>>,
         prefix: String,
     },
-    /// Before: pickles, then each storage's number of elements and elements.
+    /// Before: pickles, then the number of elements and the elements of each storage.
     Legacy {
-        /// What follows the pickles.
+        /// The bytes after the pickles.
         rest: &'a [u8],
         /// In the order of the file.
         keys: Vec<String>,
@@ -152,7 +152,7 @@ fn entry(
 ) -> Result<Vec<u8>, String> {
     let file = archive.by_name(name).map_err(|e| format!("{name}: {e}"))?;
     let mut bytes = Vec::new();
-    // One byte more, so that what is longer is noticed.
+    // One byte more, to detect longer content.
     let read = file.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(|e| format!("{name}: {e}"))?;
     if bytes.len() as u64 > limit {
@@ -163,8 +163,8 @@ fn entry(
     Ok(bytes)
 }
 
-/// The elements' size is known only from the description, so the storages are
-/// walked through in the order of the file.
+/// The sizes of elements are known only from the description, so the storages are
+/// read in the order of the file.
 fn legacy_storages(
     mut rest: &[u8],
     keys: &[String],

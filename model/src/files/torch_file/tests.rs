@@ -1,4 +1,4 @@
-//! State dicts made by hand, sound and damaged.
+//! State dicts built by hand, valid and damaged.
 
 use std::io::{Cursor, Write as _};
 
@@ -197,8 +197,8 @@ fn halves_are_exact() {
 #[test]
 fn what_is_no_state_dict_is_refused_with_the_reason() {
     let refused = |bytes: &[u8], words: &str| {
-        let told = read(bytes).unwrap_err().to_string();
-        assert!(told.contains(words), "{words} is not in: {told}");
+        let message = read(bytes).unwrap_err().to_string();
+        assert!(message.contains(words), "{words} is not in: {message}");
     };
     refused(b"", "neither a zip file nor PyTorch's older format");
     refused(b"PK\x03\x04 and no more", "not a PyTorch state dict");
@@ -210,7 +210,7 @@ fn what_is_no_state_dict_is_refused_with_the_reason() {
         &legacy(&Pen::new().raw(b"}").end(), &[]),
         "it holds no state dict",
     );
-    // Something to be executed stays a name.
+    // A name that Python would execute remains a name.
     let call = Pen::new()
         .raw(b"cos\nsystem\n(")
         .text("touch /tmp/x")
@@ -242,7 +242,7 @@ fn what_is_no_state_dict_is_refused_with_the_reason() {
 
 #[test]
 fn deep_and_circular_pickles_end() {
-    // A million lists in each other, and a list within itself.
+    // A million nested lists, and a list that contains itself.
     let deep = Pen::new()
         .raw(&b"]".repeat(1_000_000))
         .raw(&b"a".repeat(999_999))
@@ -257,14 +257,14 @@ fn deep_and_circular_pickles_end() {
         .end();
     assert!(read(&zipped(&calls, &[])).is_err());
     let many = b"]".repeat(1_000_001);
-    let told = read(&zipped(&many, &[])).unwrap_err().to_string();
-    assert!(told.contains("more than 1000000 values"), "{told}");
+    let message = read(&zipped(&many, &[])).unwrap_err().to_string();
+    assert!(message.contains("more than 1000000 values"), "{message}");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Damaged files give an error or other numbers, never a panic.
+    /// Damaged files give an error or other values, never a panic.
     #[test]
     fn damaged_files_are_survived(
         zip in any::<bool>(),

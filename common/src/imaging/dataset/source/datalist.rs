@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::table::{FORMER_NAME, split, warn_former_name};
 use super::{Entry, SourceError, Split};
 
-/// What an item lacks, where a scan has no landmark file.
+/// What to do about an item without a landmark file.
 const EXPECTED: &str = "names no landmark file; give it a key 'landmarks'";
 
-/// The items of all lists; all problems at once.
+/// The items of all lists; an error lists all problems.
 pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceError>> {
     let bad = |place: String, problem: String| SourceError::Entry {
         path: path.to_owned(),
@@ -73,7 +73,7 @@ pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceE
 }
 
 fn entry(item: &Value, of: Option<Split>) -> Result<Entry, String> {
-    // MONAI's lists of test scans are of paths alone.
+    // MONAI's lists of test scans may hold plain paths.
     let field = |key: &str| match item {
         Value::String(_) if key == "image" => Some(item),
         item => item.get(key).filter(|value| !value.is_null()),

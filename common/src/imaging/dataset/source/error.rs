@@ -1,22 +1,22 @@
-//! Why scans and landmark files could not be told from what names them.
+//! Errors in the lists, folders and manifests that name scans and landmark files.
 
 use std::path::{Path, PathBuf};
 
 use crate::imaging::file_list::ListError;
 
-/// Something wrong with a list, folder or manifest.
+/// A problem of a list, folder or manifest.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// With a list file.
+    /// A problem of a list file.
     #[error(transparent)]
     List(#[from] ListError),
-    /// With one of the scans that it names.
+    /// A problem of one of the named scans.
     #[error("{}{place}: {problem}", path.display())]
     Entry {
         /// The folder or manifest.
         path: PathBuf,
-        /// Where in it, as `:3`.
+        /// The location in it, as `:3`.
         place: String,
         /// What is wrong there.
         problem: String,

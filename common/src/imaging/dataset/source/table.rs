@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Entry, SourceError, Split};
 use crate::imaging::delimited::{self, content_lines};
 
-/// What a table lacks, where a scan has no landmark file.
+/// What to do about a row without a landmark file.
 const EXPECTED: &str = "names no landmark file; fill in the column 'landmarks'";
 
 /// Whether the first line is a header with a column for scans.
@@ -37,7 +37,7 @@ impl Columns {
     }
 }
 
-/// The validation split in manifests of older versions.
+/// Name of the validation split in manifests of older versions.
 pub(super) const FORMER_NAME: &str = "selection";
 
 pub(super) fn warn_former_name(manifest: &Path) {
@@ -47,8 +47,8 @@ pub(super) fn warn_former_name(manifest: &Path) {
     );
 }
 
-/// The rows of a table with columns `image`, `landmarks` and, if wanted,
-/// `split` and `fold`; all problems at once.
+/// The rows of a table with columns `image`, `landmarks` and, optionally,
+/// `split` and `fold`; an error lists all problems.
 pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceError>> {
     let bad = |line: Option<u64>, problem: String| SourceError::Entry {
         path: path.to_owned(),
@@ -118,7 +118,7 @@ fn entry(record: &csv::StringRecord, columns: &Columns) -> Result<Entry, String>
     })
 }
 
-/// The split that a cell or key names.
+/// Parses a split in a cell or key.
 pub(super) fn split(word: &str) -> Result<Split, String> {
     Split::of(word).ok_or_else(|| format!("split '{word}' is none of train, validation and test"))
 }

@@ -291,7 +291,7 @@ fn datalists_name_splits_and_folds() {
 }
 
 #[test]
-fn all_problems_of_a_manifest_are_told_at_once() {
+fn all_problems_of_a_manifest_are_reported_at_once() {
     let tree = Tree::new(&["a.nii", "a.csv"]);
     tree.file(
         "m.csv",

@@ -1,9 +1,9 @@
 //! Scans and landmark files in a folder, matched by their names.
 //!
-//! Known layouts, the first that fits: `train/`, `validation/` and `test/`,
-//! each of which is one of the others; `imagesTr/CASE_0000.nii.gz` with
-//! `landmarksTr/CASE.*` (and `Ts` for test), as nnU-Net; `images/` with
-//! `landmarks/`; landmark files beside their scans, at any depth, as in BIDS.
+//! Layouts, the first match counts: `train/`, `validation/` and `test/`, each
+//! with one of the other layouts; `imagesTr/CASE_0000.nii.gz` with
+//! `landmarksTr/CASE.*` (and `Ts` for test), as in nnU-Net; `images/` with
+//! `landmarks/`; landmark files next to their scans, at any depth, as in BIDS.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use super::{Entry, SourceError, Split};
 use crate::imaging::nifti_io::bare_name;
 
-/// How landmark files end, the longer endings first. Beside scans the last
-/// one does not count: BIDS keeps other JSON there.
+/// Endings of landmark files, longer ones first. Next to scans the last one is
+/// ignored, because BIDS keeps other JSON files there.
 const LANDMARK_ENDINGS: [&str; 7] = [
     ".mrk.json",
     ".fcsv",
@@ -26,11 +26,11 @@ const LANDMARK_ENDINGS: [&str; 7] = [
 ];
 const SIDECAR: &str = ".json";
 
-/// What a tree holds.
+/// The content of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
-    /// Landmark files that belong to no scan, and what is said of them.
+    /// Landmark files without a scan, each with the problem.
     pub(super) stray: Vec<(Option<Split>, PathBuf, String)>,
 }
 
@@ -77,7 +77,7 @@ fn nnunet(root: &Path) -> Result<Found, Vec<SourceError>> {
     for (ending, split) in [("Tr", Split::Train), ("Ts", Split::Test)] {
         let images = root.join(format!("images{ending}"));
         let landmarks = root.join(format!("landmarks{ending}"));
-        // Test scans often come without answers.
+        // Test scans often have no landmarks.
         if images.is_dir() && (split == Split::Train || landmarks.is_dir()) {
             found.extend(matched(&images, &landmarks, Some(split), first_channel)?);
         }
@@ -85,7 +85,7 @@ fn nnunet(root: &Path) -> Result<Found, Vec<SourceError>> {
     Ok(found)
 }
 
-/// `CASE` of `CASE_0000`; nothing of further channels, which are not read.
+/// `CASE` of `CASE_0000`; `None` for other channels, which are not read.
 fn first_channel(stem: &str) -> Option<String> {
     match stem.rsplit_once('_') {
         Some((case, "0000")) => Some(case.to_owned()),
@@ -105,8 +105,8 @@ fn one(folder: &Path, split: Option<Split>) -> Result<Found, Vec<SourceError>> {
     }
 }
 
-/// The scans of `images` with the landmark files of `landmarks`; `case` is
-/// what a landmark file to a scan's stem is called.
+/// The scans of `images` with the landmark files of `landmarks`; `case` maps a
+/// scan's stem to that of its landmark file.
 fn matched(
     images: &Path,
     landmarks: &Path,
@@ -147,8 +147,8 @@ fn matched(
     })
 }
 
-/// The scans that have a landmark file of their name beside them. Others are
-/// left out: a BIDS folder holds many more images than those that matter.
+/// The scans with a landmark file of the same name next to them. Other scans are
+/// ignored: a BIDS folder holds many other images.
 fn beside(folder: &Path, split: Option<Split>) -> Result<Found, Vec<SourceError>> {
     let files = walk(folder)?;
     let mut by_stem = by_stem(&files, folder, false);
@@ -178,8 +178,8 @@ fn beside(folder: &Path, split: Option<Split>) -> Result<Found, Vec<SourceError>
     })
 }
 
-/// A scan's path without its ending; `None` for other files, and for the voxels
-/// of a `.hdr`/`.img` pair, whose header counts.
+/// A scan's path without its ending; `None` for other files, and for the voxel
+/// file of a `.hdr`/`.img` pair, which its header represents.
 fn scan_stem(path: &str) -> Option<&str> {
     let stem = bare_name(path)?;
     let end = path.get(stem.len()..)?.to_ascii_lowercase();
@@ -208,18 +208,18 @@ fn relative(path: &Path, root: &Path) -> String {
     inside.to_string_lossy().into_owned()
 }
 
-/// All files below a folder, sorted, but for hidden ones.
+/// All files below a folder, sorted, without hidden ones.
 fn walk(root: &Path) -> Result<Vec<PathBuf>, Vec<SourceError>> {
     let mut files = Vec::new();
     let mut folders = vec![root.to_owned()];
-    // Links may lead in circles.
+    // Links may form cycles.
     let mut seen = HashSet::new();
     while let Some(folder) = folders.pop() {
         if !seen.insert(fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone())) {
             continue;
         }
         for path in list(&folder)? {
-            // A broken link counts as a file: it is told when it is read.
+            // A broken link counts as a file: reading it reports the error.
             if path.is_dir() {
                 folders.push(path);
             } else {
@@ -231,7 +231,7 @@ fn walk(root: &Path) -> Result<Vec<PathBuf>, Vec<SourceError>> {
     Ok(files)
 }
 
-/// What a folder holds, sorted, but for hidden entries.
+/// The entries of a folder, sorted, without hidden ones.
 fn list(folder: &Path) -> Result<Vec<PathBuf>, Vec<SourceError>> {
     let failed = |error: io::Error| {
         let problem = format!("cannot be listed: {error}");

@@ -1,6 +1,6 @@
-//! What is possible but hardly meant: landmarks in the background, clouds that
-//! fit the other scans' only when mirrored or with axes swapped, single
-//! landmarks far from where the other scans have them.
+//! Warnings about likely mistakes: landmarks in the background, clouds that fit
+//! the other scans' only when mirrored or with axes swapped, single landmarks far
+//! from where the other scans have them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,36 +10,36 @@ use crate::imaging::scan::Scan;
 use crate::imaging::volume::Volume;
 use crate::report::consensus;
 
-/// A landmark is in the background when what is around it has a mean below this
-/// part of the value that parts the scan into dark and bright (Otsu 1979):
-/// fluids are darker than tissue, but not as dark as air.
+/// A landmark is in the background when the mean of its neighbourhood is below this
+/// fraction of the threshold between dark and bright voxels (Otsu 1979): fluids
+/// are darker than tissue, but not as dark as air.
 const DARK: f64 = 0.3;
-/// Half the side of the cube that is looked at, voxels.
+/// Half the side of the neighbourhood, voxels.
 const AROUND: i32 = 2;
-/// Landmarks that a cloud needs for its shape to say something.
+/// Minimum number of landmarks for comparing a cloud's shape.
 const CLOUD: usize = 3;
-/// Other scans that must have a landmark.
+/// Minimum number of other scans that have a landmark.
 const OTHERS: usize = 3;
-/// A turned cloud must fit this much better, and the cloud as it is must fit
-/// this much worse than those of the other scans do.
+/// A turned cloud must fit better than the original by the first factor, and the
+/// original worse than those of the other scans by the second.
 const BETTER: f64 = 0.5;
 const WORSE: f64 = 1.5;
-/// A landmark is far off beyond this many times the usual distance, and this
-/// part of the cloud's size.
+/// A landmark is far off beyond this multiple of the usual distance and this
+/// fraction of the cloud's size.
 const FAR: f64 = 4.5;
 const FAR_SHARE: f64 = 0.15;
 
-/// Something to look at.
+/// A likely mistake in the data of a scan.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Doubt {
+pub struct DataWarning {
     pub scan: PathBuf,
     /// What is odd about it.
-    pub kind: DoubtKind,
+    pub kind: WarningKind,
 }
 
-/// What is odd.
+/// The kind of mistake.
 #[derive(Debug, Clone, PartialEq)]
-pub enum DoubtKind {
+pub enum WarningKind {
     /// A landmark where the scan is dark.
     Background {
         /// Its name.
@@ -47,9 +47,9 @@ pub enum DoubtKind {
         /// Where it is, voxels of the preprocessed volume.
         voxel: [f64; 3],
     },
-    /// All landmarks together fit the other scans' when turned like this.
+    /// All landmarks together fit the other scans' when turned.
     Turned {
-        /// Which of this scan's world axes (R, A, S) the others' are, with sign.
+        /// This scan's world axes (R, A, S), with sign, that match the others'.
         like: Turn,
         /// Root mean square distance to the others' landmarks as they are, mm.
         as_it_is_mm: f64,
@@ -60,18 +60,18 @@ pub enum DoubtKind {
     Far {
         /// Its name.
         landmark: String,
-        /// Distance, mm, the clouds laid over each other.
+        /// Distance after aligning the clouds, mm.
         distance_mm: f64,
-        /// What is usual, mm.
+        /// The usual distance, mm.
         usual_mm: f64,
     },
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for DataWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "'{}': ", self.scan.display())?;
         match &self.kind {
-            DoubtKind::Background { landmark, voxel } => {
+            WarningKind::Background { landmark, voxel } => {
                 let [x, y, z] = voxel;
                 write!(
                     f,
@@ -79,7 +79,7 @@ impl fmt::Display for Doubt {
                      check the space and the order of its coordinates"
                 )
             }
-            DoubtKind::Turned {
+            WarningKind::Turned {
                 like,
                 as_it_is_mm,
                 turned_mm,
@@ -89,7 +89,7 @@ impl fmt::Display for Doubt {
                  {as_it_is_mm:.1} mm); check the header's orientation, or whether the file means \
                  LPS or RAS"
             ),
-            DoubtKind::Far {
+            WarningKind::Far {
                 landmark,
                 distance_mm,
                 usual_mm,
@@ -102,7 +102,7 @@ impl fmt::Display for Doubt {
     }
 }
 
-/// Axes in another order, some the other way round.
+/// A permutation of axes with flips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
     /// `axes[i] = (own axis, mirrored)` for each axis i of the others.
@@ -114,7 +114,7 @@ impl Turn {
         axes: [(0, false), (1, false), (2, false)],
     };
 
-    /// The 47 that change something.
+    /// All 47 except the identity.
     fn all() -> impl Iterator<Item = Self> {
         let orders = [
             [0, 1, 2],
@@ -156,15 +156,15 @@ impl fmt::Display for Turn {
     }
 }
 
-/// Everything odd about scans of one data set, scan by scan. `sources` are
-/// their files, `names` their landmarks'.
-pub(super) fn doubts(scans: &[Arc<Scan>], sources: &[PathBuf], names: &[String]) -> Vec<Doubt> {
+/// Warnings about the scans of one dataset, scan by scan. `sources` are their
+/// files, `names` the names of their landmarks.
+pub(super) fn find(scans: &[Arc<Scan>], sources: &[PathBuf], names: &[String]) -> Vec<DataWarning> {
     let clouds = Clouds::new(scans);
     let mut all = Vec::new();
     for (number, (scan, source)) in scans.iter().zip(sources).enumerate() {
         let mut kinds = background(scan, names);
-        kinds.extend(clouds.doubts(number, names));
-        all.extend(kinds.into_iter().map(|kind| Doubt {
+        kinds.extend(clouds.warnings(number, names));
+        all.extend(kinds.into_iter().map(|kind| DataWarning {
             scan: source.clone(),
             kind,
         }));
@@ -172,13 +172,13 @@ pub(super) fn doubts(scans: &[Arc<Scan>], sources: &[PathBuf], names: &[String])
     all
 }
 
-fn background(scan: &Scan, names: &[String]) -> Vec<DoubtKind> {
+fn background(scan: &Scan, names: &[String]) -> Vec<WarningKind> {
     let dark = DARK * otsu(&scan.volume);
     let known = scan.landmarks.iter().zip(names);
     let known = known.filter_map(|(p, name)| Some(((*p)?, name)));
     known
         .filter(|(p, _)| brightness(&scan.volume, *p) < dark)
-        .map(|(voxel, name)| DoubtKind::Background {
+        .map(|(voxel, name)| WarningKind::Background {
             landmark: name.clone(),
             voxel,
         })
@@ -195,8 +195,8 @@ fn brightness(volume: &Volume, place: [f64; 3]) -> f64 {
     values.sum::<f64>() / f64::from(2 * AROUND + 1).powi(3)
 }
 
-/// The value that parts a volume into dark and bright with the largest variance
-/// between the two; 0 for a float volume, which is not looked at.
+/// Otsu's threshold, which separates dark from bright with the largest variance
+/// between the two; 0 for a float volume, which is not checked.
 #[expect(clippy::cast_precision_loss, reason = "counts of voxels")]
 fn otsu(volume: &Volume) -> f64 {
     let mut counts = [0_u64; 256];
@@ -222,8 +222,8 @@ fn otsu(volume: &Volume) -> f64 {
     best.1
 }
 
-/// A landmark about the middle of its scan's, and where the others have it about
-/// the middle of theirs, RAS mm.
+/// A landmark relative to the centre of its scan's landmarks, and its position in the
+/// other scans relative to the centre of theirs, RAS mm.
 struct Placed {
     landmark: usize,
     own: [f64; 3],
@@ -233,9 +233,9 @@ struct Placed {
 /// Landmarks of all scans in their worlds, RAS mm.
 struct Clouds {
     worlds: Vec<Vec<Option<[f64; 3]>>>,
-    /// Root mean square distance of each scan to the others as it is.
+    /// Root mean square distance of each unturned scan to the others.
     fits: Vec<Option<f64>>,
-    /// Distances of single landmarks, over all scans: their median.
+    /// Median distance of single landmarks, over all scans.
     usual: f64,
 }
 
@@ -264,8 +264,8 @@ impl Clouds {
         clouds
     }
 
-    /// This scan's landmarks and where the others have them, about the middle
-    /// of each; `None` where too few are known.
+    /// This scan's landmarks and their positions in the others, each relative to its
+    /// centre; `None` where too few are known.
     fn pairs(&self, number: usize) -> Option<Vec<Placed>> {
         let own = &self.worlds[number];
         let shared: Vec<usize> = (0..own.len())
@@ -274,7 +274,7 @@ impl Clouds {
         if shared.len() < CLOUD {
             return None;
         }
-        // Each other scan about its own middle first: heads lie anywhere.
+        // Centre each other scan first: heads may be anywhere.
         let mut columns: Vec<[Vec<f64>; 3]> = vec![Default::default(); shared.len()];
         for other in (0..self.worlds.len()).filter(|&o| o != number) {
             let places: Vec<Option<[f64; 3]>> = shared
@@ -334,8 +334,8 @@ impl Clouds {
         Some(((apart / count).sqrt(), (size / count).sqrt()))
     }
 
-    /// Distance of each landmark to where the others have it. The clouds are laid
-    /// over each other by the median shift, which one stray landmark does not move.
+    /// Distance of each landmark to its position in the others. The clouds are
+    /// aligned by the median shift, which is robust to one stray landmark.
     fn distances(&self, number: usize) -> Vec<(usize, f64)> {
         let Some(pairs) = self.pairs(number) else {
             return Vec::new();
@@ -351,7 +351,7 @@ impl Clouds {
         pairs.iter().map(|p| (p.landmark, distance(p))).collect()
     }
 
-    fn doubts(&self, number: usize, names: &[String]) -> Vec<DoubtKind> {
+    fn warnings(&self, number: usize, names: &[String]) -> Vec<WarningKind> {
         let Some((as_it_is_mm, size)) = self.fit(number, Turn::NONE) else {
             return Vec::new();
         };
@@ -362,7 +362,7 @@ impl Clouds {
             let turned = Turn::all().filter_map(|turn| Some((turn, self.fit(number, turn)?.0)));
             let best = turned.min_by(|a, b| a.1.total_cmp(&b.1));
             if let Some((like, turned_mm)) = best.filter(|b| b.1 < BETTER * as_it_is_mm) {
-                return vec![DoubtKind::Turned {
+                return vec![WarningKind::Turned {
                     like,
                     as_it_is_mm,
                     turned_mm,
@@ -373,7 +373,7 @@ impl Clouds {
         let distances = self.distances(number).into_iter();
         distances
             .filter(|(_, d)| far(d))
-            .map(|(landmark, distance_mm)| DoubtKind::Far {
+            .map(|(landmark, distance_mm)| WarningKind::Far {
                 landmark: names.get(landmark).cloned().unwrap_or_default(),
                 distance_mm,
                 usual_mm: self.usual,
@@ -393,11 +393,11 @@ fn about_middle(points: &[[f64; 3]]) -> Vec<[f64; 3]> {
     moved.collect()
 }
 
-/// `None` of nothing.
+/// Median; `None` without values.
 fn median(values: Vec<f64>) -> Option<f64> {
     (!values.is_empty()).then(|| consensus::median(values))
 }
 
 #[cfg(test)]
-#[path = "doubt_tests.rs"]
+#[path = "warnings_tests.rs"]
 mod tests;

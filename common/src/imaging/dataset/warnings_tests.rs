@@ -1,4 +1,4 @@
-//! Odd data is doubted, good data is not.
+//! Odd data raises warnings, good data does not.
 
 use super::*;
 use crate::imaging::geometry::{Affine, AxisMap, Geometry};
@@ -45,10 +45,10 @@ fn scan(number: usize, places: &[[f64; 3]]) -> Arc<Scan> {
     })
 }
 
-fn found(scans: &[Arc<Scan>]) -> Vec<Doubt> {
+fn found(scans: &[Arc<Scan>]) -> Vec<DataWarning> {
     let sources: Vec<PathBuf> = scans.iter().map(|s| PathBuf::from(&s.name)).collect();
     let names: Vec<String> = (0..5).map(|l| format!("L{l}")).collect();
-    doubts(scans, &sources, &names)
+    find(scans, &sources, &names)
 }
 
 fn set(odd: &[[f64; 3]]) -> Vec<Arc<Scan>> {
@@ -58,7 +58,7 @@ fn set(odd: &[[f64; 3]]) -> Vec<Arc<Scan>> {
 }
 
 #[test]
-fn a_clean_set_raises_no_doubt() {
+fn a_clean_set_raises_no_warning() {
     assert_eq!(found(&set(&SHAPE)), []);
     // Too few landmarks or scans to say anything.
     let two: Vec<Arc<Scan>> = (0..3).map(|n| scan(n, &SHAPE[..2])).collect();
