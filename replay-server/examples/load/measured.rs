@@ -59,7 +59,9 @@ impl Measured {
         let mut parts = self.parts();
         let part = parts.entry(operation).or_insert_with(|| Part {
             rows: 0,
-            latencies_us: Histogram::new(3).expect("three significant digits are within 0..=5"),
+            // Recording saturates at the upper bound, and a histogram without one starts at 2 ms.
+            latencies_us: Histogram::new_with_bounds(1, OPEN_END.as_micros() as u64, 3)
+                .expect("bounds and digits are valid"),
         });
         part.rows += rows as u64;
         part.latencies_us.saturating_record(micros);
