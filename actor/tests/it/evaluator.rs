@@ -13,6 +13,9 @@ use tonic::Status;
 use crate::fake_learner::FakeLearner;
 use crate::setup::{config, scan, until, weights, within};
 
+/// Longer than the interval of beats and the connection attempt of one.
+const MISSED_BEAT: std::time::Duration = std::time::Duration::from_secs(4);
+
 struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<EvaluatorSummary, ActorError>>,
@@ -116,6 +119,8 @@ async fn a_learner_that_restarts_hears_what_was_found_meanwhile() {
     .await;
     assert_eq!(updates(&learner), [0]);
     drop(server);
+    // A beat must fail meanwhile: that is how the evaluator notices another process.
+    tokio::time::sleep(MISSED_BEAT).await;
     // Another process of the learner: it resumes from fewer updates and goes on beyond.
     let again = FakeLearner::new(&[]);
     again.answer.lock().unwrap().last_evaluation = received(&learner).first().copied();
