@@ -135,7 +135,7 @@ speed() {
             loop "loop-$precision-$turn" --precision "$precision"
         done
     done
-    # What a script gains that somebody tuned: told apart from the plain one.
+    # What a hand-tuned script gains over the plain one.
     loop loop-bf16-channels-last --precision bf16 --channels-last
     for precision in f32 bf16; do
         ours "updates-small-$precision" --precision "$precision" --preset small

@@ -18,7 +18,7 @@ const UNFINISHED: [&str; 2] = [concat!("TO", "DO"), concat!("FIX", "ME")];
 /// Words that are no plain technical English, one a line.
 const AVOIDED: &str = include_str!("../../words-to-avoid.txt");
 /// Whether they are looked for.
-const AVOID_WORDS: bool = false;
+const AVOID_WORDS: bool = true;
 
 /// Prints every broken rule and fails if there is one.
 pub fn run(workspace: &Workspace) -> Result<()> {
