@@ -27,6 +27,11 @@ fn with_old_run() -> Bench {
     let bench = Bench::new();
     // The run was trained on these, and resuming compares every voxel.
     bench.phantoms();
+    // As the folder was called then; its configuration names it.
+    copy(
+        &bench.path("data/validation"),
+        &bench.path("data/selection"),
+    );
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/v0.1.0");
     copy(&fixture.join("run"), &bench.path("runs/old"));
     bench

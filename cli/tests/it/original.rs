@@ -19,13 +19,13 @@ const SMALL: [(&str, &str); 17] = [
     ("ACTOR__BATCH_WAIT_MS", "20"),
     ("REPLAY__CAPACITY", "4000"),
     ("REPLAY__MIN_ROWS", "64"),
-    ("REPLAY__TOLERANCE", "400"),
+    ("REPLAY__ERROR_BUFFER", "400"),
     ("LEARNER__BATCH", "16"),
     ("LEARNER__UPDATES", "4"),
     ("LEARNER__DEVICE", "cpu"),
-    ("VALIDATION__EVERY", "4"),
+    ("VALIDATION__PERIOD", "4"),
     ("VALIDATION__STARTS", "1"),
-    ("CHECKPOINT__EVERY", "4"),
+    ("CHECKPOINT__PERIOD", "4"),
 ];
 
 /// Phantoms with fifteen brain landmarks and six cardiac ones, listed as the

@@ -162,6 +162,10 @@ impl Running {
     fn ended(mut self, code: i32) {
         for (place, process) in self.processes.iter_mut().enumerate() {
             let expected = if place == 0 { code } else { 0 };
+            // An evaluator whose learner was stopped waits for its return.
+            if place > 0 && process.is_running() {
+                process.terminate();
+            }
             let ended = process.ended(PATIENCE);
             assert_eq!(ended, Some(expected), "{}", process.log());
         }
