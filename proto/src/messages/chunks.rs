@@ -226,7 +226,7 @@ mod tests {
         for (change, field) in [
             ((|c| c.data = Bytes::new()) as Change, "data"),
             (|c| c.data = vec![0; CHUNK_BYTES_MAX + 1].into(), "data"),
-            (|c| c.offset = 4, "offset"),
+            (|c| c.offset = 5, "offset"),
             (|c| c.offset = u64::MAX, "offset"),
             (|c| c.sha256 = Bytes::new(), "sha256"),
             (

@@ -223,7 +223,7 @@ pub(crate) mod tests {
         let learner = serde_json::to_value(learner).unwrap();
         let ages = &learner["rows_by_weights_age"];
         assert_eq!(
-            (&learner["run"], &ages["up to 30"]),
+            (&learner["run_id"], &ages["up to 30"]),
             (&"mouse".into(), &2.into())
         );
         assert_eq!(ages["more"], 1);
