@@ -17,6 +17,7 @@ pub mod transport;
     missing_debug_implementations,
     rustdoc::all,
     clippy::all,
+    clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::large_futures,
     clippy::needless_pass_by_value,

@@ -33,7 +33,7 @@ where
     M: Message + Default + serde::Serialize,
 {
     if let Ok(message) = M::decode(bytes) {
-        serde_json::to_value(message).unwrap();
+        serde_json::to_value(message).expect("every message can be printed");
     }
 }
 

@@ -79,6 +79,23 @@ fn rows_teach_more_than_their_step_only_where_that_is_known() {
 }
 
 #[test]
+fn bad_choices_name_their_key_and_what_is_allowed() {
+    for (set, words) in [
+        (
+            "network.preset=smal",
+            "config key \"network.preset\": unknown variant `smal`, expected one of `small`, `reference_torch`, `reference_tf`",
+        ),
+        (
+            "rules.border=open",
+            "config key \"rules.border\": unknown variant `open`, expected `inclusive` or `zero_blocked`",
+        ),
+    ] {
+        let error = load(&[set], &[]).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
 fn errors_name_key_layer_and_remedy() {
     let cases: &[(&[&str], &str)] = &[
         (
@@ -118,14 +135,6 @@ fn errors_name_key_layer_and_remedy() {
         (
             &["network.kind=comm"],
             "config key \"network.kind\": unknown variant `comm`, expected `collab` or `commnet`",
-        ),
-        (
-            &["network.preset=smal"],
-            "config key \"network.preset\": unknown variant `smal`, expected one of `small`, `reference_torch`, `reference_tf`",
-        ),
-        (
-            &["rules.border=open"],
-            "config key \"rules.border\": unknown variant `open`, expected `inclusive` or `zero_blocked`",
         ),
         (
             &["rules.history=0"],

@@ -237,7 +237,9 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
             .finish(file)
     });
     let (writer, worker) = file.unzip();
-    let crowded_out = writer.as_ref().map(|writer| writer.error_counter());
+    let crowded_out = writer
+        .as_ref()
+        .map(tracing_appender::non_blocking::NonBlocking::error_counter);
     let (console_repeats, file_repeats) = (Repeats::default(), Repeats::default());
     let file_layer =
         writer.map(|writer| json_layer(&labels, &file_repeats, writer).with_filter(file_filter));

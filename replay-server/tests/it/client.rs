@@ -183,12 +183,11 @@ impl Shard {
 
     pub async fn status(&self) -> ShardStatus {
         let mut client = self.client();
-        let reply = unary(wire::ShardStatusRequest {}, CALL_DEADLINE, |r| {
+        unary(wire::ShardStatusRequest {}, CALL_DEADLINE, |r| {
             client.status(r)
         })
         .await
-        .unwrap();
-        ShardStatus::try_from(reply).unwrap()
+        .unwrap()
     }
 
     /// Waits until the status is as wanted.
