@@ -1,3 +1,5 @@
+//! Leases, incarnations and slots of actors.
+
 use super::*;
 use proptest::prelude::*;
 
