@@ -1,7 +1,7 @@
 //! One task per shard: its own insert stream, its own outbox.
 //!
 //! A shard is *unreachable* when no stream to it has been open for longer than
-//! [`GRACE`]. The uplink then still takes rows from the rollout and drops the
+//! `GRACE`. The uplink then still takes rows from the rollout and drops the
 //! oldest batches beyond the backlog, so that the other shards still receive
 //! theirs. A reachable shard that acknowledges nothing is *blocked* (its rate
 //! limiter waits for the learner). The uplink then takes no more rows, the channel
