@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::{Dataset, DatasetSpec, is_list};
-use common::run::telemetry::{self, TelemetryError};
+use common::run::telemetry;
 use proto::transport::entry::{self, Exit, LogFormat, Service};
 use proto::transport::metrics::Metrics;
 use proto::transport::security::Security;
@@ -196,6 +196,8 @@ async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
         config: Arc::new(start.config),
         validation: validation.scans,
     };
+    // They gave the landmarks' names; an evaluator needs no training scans.
+    drop(start.dataset);
     evaluator::run(setup, entry::shutdown_signal()).await?;
     Ok(())
 }
@@ -251,9 +253,6 @@ fn scans(config: &Config) -> Result<DatasetSpec, ConfigError> {
 /// The exit codes of an actor's own errors: scans that the learner refuses are data, and a learner
 /// that does not answer, or does not know this host, is unreachable.
 fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    if let Some(TelemetryError::Filter { .. }) = cause.downcast_ref() {
-        return Some(Exit::Config);
-    }
     if let Some(ActorError::Refused { .. } | ActorError::ShardRefused(_)) = cause.downcast_ref() {
         return Some(Exit::Data);
     }

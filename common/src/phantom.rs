@@ -20,8 +20,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 pub use dataset::{
-    DATASET_VERSION, DatasetError, DatasetProgress, PhantomCounts, PhantomSet, sub_seed,
-    write_dataset,
+    DATASET_VERSION, DatasetError, DatasetProgress, PhantomCounts, PhantomSet, set_folder,
+    sub_seed, write_dataset,
 };
 pub use spec::{Orientation, PhantomSpec, PhantomSpecError};
 

@@ -116,7 +116,10 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     let dataset = Arc::new(Dataset::load(&DatasetSpec::training(&config))?);
     let run = Arc::new(PreparedRun::new(claimed, config, dataset, resume, now)?);
-    let (progress, seen) = watch::channel(Progress::default());
+    let (progress, seen) = watch::channel(Progress {
+        updates_total: run.config.learner.updates,
+        ..Progress::default()
+    });
     let metrics = Metrics::default();
     metrics.add(LearnerMetrics::new(seen));
     let checkpoints = Arc::new(CheckpointFiles::new(&run.folder.checkpoints()));

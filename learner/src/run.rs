@@ -103,9 +103,11 @@ pub async fn run(
         tasks,
     } = parts;
     tokio::pin!(shutdown);
+    let mut stopping = false;
     let summary = tokio::select! {
         ended = &mut done => ended,
         () = &mut shutdown => {
+            stopping = true;
             tracing::info!("stopping: writing the final checkpoint");
             stop.store(true, Ordering::Relaxed);
             done.await
@@ -117,7 +119,12 @@ pub async fn run(
         shared.last_version.store(last, Ordering::Relaxed);
     }
     shared.over.store(true, Ordering::Relaxed);
-    wait_for_members(&shared).await;
+    tokio::select! {
+        () = wait_for_members(&shared) => {}
+        () = &mut shutdown, if !stopping => {
+            tracing::info!("stopping without the last evaluation");
+        }
+    }
     let progress = reporter.finish().await;
     drop(close);
     let served = server.await.map_err(|_| LearnerError::Thread("server"))?;

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use common::transition::row::RowShape;
 use proptest::prelude::*;
 use prost::Message;
+use proto::messages::chunks::Chunk;
+use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
 use proto::messages::hello::Hello;
 use proto::messages::insert::{
     AckLevel, InsertBatch, InsertOpen, InsertReply, InsertRequest, Writer,
@@ -14,6 +16,7 @@ use proto::messages::insert::{
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
 use proto::messages::status::{LearnerStatus, ShardStatus, ShardSummary};
 use proto::messages::update::{PriorityUpdate, SlotPriority};
+use proto::messages::weights::Receiver;
 use proto::wire;
 
 /// Decodes a message and converts it; both may refuse.
@@ -40,7 +43,7 @@ where
 /// Takes bytes, returns, does not panic.
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 13] = [
+const TARGETS: [(&str, Target); 15] = [
     ("Hello", target::<wire::Hello, Hello>),
     (
         "InsertRequest",
@@ -74,11 +77,24 @@ const TARGETS: [(&str, Target); 13] = [
         "WatchRequest",
         target::<wire::WatchRequest, proto::messages::weights::WatchRequest>,
     ),
+    ("Chunk", chunk),
     (
-        "Chunk",
-        target::<wire::Chunk, proto::messages::chunks::Chunk>,
+        "EvaluatorBeatRequest",
+        target::<wire::EvaluatorBeatRequest, EvaluatorBeat>,
+    ),
+    (
+        "EvaluatorBeatReply",
+        target::<wire::EvaluatorBeatReply, EvaluatorBeatReply>,
     ),
 ];
+
+/// A chunk as the receiver of weights takes it.
+fn chunk(bytes: &[u8]) {
+    let message = wire::Chunk::decode(bytes).ok();
+    if let Some(chunk) = message.and_then(|message| Chunk::try_from(message).ok()) {
+        let _ = Receiver::default().push(&chunk);
+    }
+}
 
 fn hello() -> Hello {
     Hello {
@@ -155,7 +171,7 @@ fn seeds() -> Vec<Vec<u8>> {
         wire::SampleRequest::from(request).encode_to_vec(),
         wire::Hello::from(hello()).encode_to_vec(),
         wire::Chunk {
-            total_bytes: u64::MAX,
+            total_bytes: 100,
             sha256: Bytes::from(vec![3; 32]),
             offset: 0,
             data: Bytes::from(vec![4; 100]),
@@ -171,10 +187,20 @@ fn seeds() -> Vec<Vec<u8>> {
 
 #[test]
 fn honest_messages_are_read() {
-    for bytes in &seeds()[..2] {
-        let message = wire::InsertRequest::decode(&bytes[..]).unwrap();
-        assert!(InsertRequest::try_from(message).is_ok());
+    fn read<M: Message + Default, T: TryFrom<M>>(bytes: &[u8]) -> bool {
+        M::decode(bytes).is_ok_and(|message| T::try_from(message).is_ok())
     }
+    let seeds = seeds();
+    let [open, batch, drawn, update, request, hello, chunk] = seeds.as_slice() else {
+        panic!("{} seeds", seeds.len());
+    };
+    assert!(read::<wire::InsertRequest, InsertRequest>(open));
+    assert!(read::<wire::InsertRequest, InsertRequest>(batch));
+    assert!(read::<wire::SampleReply, SampledBatch>(drawn));
+    assert!(read::<wire::UpdateRequest, PriorityUpdate>(update));
+    assert!(read::<wire::SampleRequest, SampleRequest>(request));
+    assert!(read::<wire::Hello, Hello>(hello));
+    assert!(read::<wire::Chunk, Chunk>(chunk));
 }
 
 proptest! {

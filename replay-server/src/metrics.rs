@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use proto::messages::status::JournalStatus;
+use proto::messages::status::{JournalStatus, ShardStatus};
 use proto::transport::metrics::{Metric, Page, Source, Unit, by, counter, gauge};
 
-use crate::service::shared::{Reading, SharedShard};
+use crate::service::shared::SharedShard;
 
 /// Exports the metrics of a shard and its journal.
 #[derive(Debug)]
@@ -21,13 +21,13 @@ impl ShardMetrics {
 impl Source for ShardMetrics {
     fn export(&self, page: &mut Page) {
         // A shard whose status cannot be read serves nothing else either.
-        let Ok(reading) = self.0.reading() else {
+        let Ok(status) = self.0.status() else {
             return;
         };
-        let number = reading.status.summary().shard.to_string();
+        let number = status.summary().shard.to_string();
         page.labelled("shard", &number, |page| {
-            page.read(SHARD, &reading);
-            if let Some(journal) = &reading.status.journal {
+            page.read(SHARD, &status);
+            if let Some(journal) = &status.journal {
                 page.read(JOURNAL, journal);
             }
         });
@@ -35,83 +35,83 @@ impl Source for ShardMetrics {
 }
 
 /// The metrics of a shard; counters start at zero with each incarnation.
-pub const SHARD: &[Metric<Reading>] = &[
+pub const SHARD: &[Metric<ShardStatus>] = &[
     gauge(
         "landmarl_replay_rows",
         Unit::Rows,
         "Rows in the table",
         "",
-        |r| r.status.summary().rows.into(),
+        |r| r.summary().rows.into(),
     ),
     gauge(
         "landmarl_replay_rows_capacity",
         Unit::Rows,
         "Rows that fit into the table",
         "",
-        |r| r.status.capacity.into(),
+        |r| r.capacity.into(),
     ),
     gauge(
         "landmarl_replay_mass",
         Unit::Number,
         "Sum of the priorities after the exponent",
         "",
-        |r| r.status.summary().mass.into(),
+        |r| r.summary().mass.into(),
     ),
     gauge(
         "landmarl_replay_oldest_row_age",
         Unit::Seconds,
         "Time since the oldest row arrived; of rows of an earlier incarnation, since the start",
         "how long experience is kept",
-        |r| r.status.oldest_row_s.into(),
+        |r| r.oldest_row_s.into(),
     ),
     counter(
         "landmarl_replay_rows_inserted",
         Unit::Rows,
         "Rows inserted",
         "rises",
-        |r| r.status.summary().inserted.into(),
+        |r| r.summary().inserted.into(),
     ),
     gauge(
         "landmarl_replay_rows_insert_limit",
         Unit::Rows,
         "Rows that the learner allows to be inserted",
         "",
-        |r| r.status.insert_limit.into(),
+        |r| r.insert_limit.into(),
     ),
     counter(
         "landmarl_replay_rows_sampled",
         Unit::Rows,
         "Rows drawn",
         "rises",
-        |r| r.counters.sampled.into(),
+        |r| r.summary().sampled.into(),
     ),
     counter(
         "landmarl_replay_insert_blocked",
         Unit::Seconds,
         "Time that writers waited for credit, all together",
         "the learner's limiter says why",
-        |r| r.status.summary().insert_blocked_s.into(),
+        |r| r.summary().insert_blocked_s.into(),
     ),
     gauge(
         "landmarl_replay_writers_waiting",
         Unit::Count,
         "Writers that wait for credit now",
         "",
-        |r| r.status.summary().writers_waiting.into(),
+        |r| r.summary().writers_waiting.into(),
     ),
     gauge(
         "landmarl_replay_insert_streams",
         Unit::Count,
         "Open insert streams",
         "",
-        |r| r.status.insert_streams.into(),
+        |r| r.insert_streams.into(),
     ),
     gauge(
         "landmarl_replay_batches_unacknowledged",
         Unit::Count,
         "Batches stored and not yet acknowledged",
         "at most 8 per stream",
-        |r| r.status.unacknowledged.into(),
+        |r| r.unacknowledged.into(),
     ),
     counter(
         "landmarl_replay_batches_odd",
@@ -121,9 +121,9 @@ pub const SHARD: &[Metric<Reading>] = &[
         "missing and refused: 0",
         |r| {
             let counts = [
-                ("duplicate", r.counters.duplicates),
-                ("missing", r.counters.gaps),
-                ("refused", r.counters.refused_batches),
+                ("duplicate", r.duplicates),
+                ("missing", r.gaps),
+                ("refused", r.refused_batches),
             ];
             by("what", counts)
         },
@@ -133,7 +133,7 @@ pub const SHARD: &[Metric<Reading>] = &[
         Unit::Rows,
         "New priorities for rows that were gone",
         "few",
-        |r| r.counters.stale_updates.into(),
+        |r| r.stale_updates.into(),
     ),
     gauge(
         "landmarl_replay_journal_rows_waiting",
@@ -141,10 +141,8 @@ pub const SHARD: &[Metric<Reading>] = &[
         "Rows in the table that are not on disk yet",
         "small",
         |r| {
-            let journal = r.status.journal.as_ref();
-            journal
-                .map(|j| r.status.next_row.saturating_sub(j.durable))
-                .into()
+            let journal = r.journal.as_ref();
+            journal.map(|j| r.next_row.saturating_sub(j.durable)).into()
         },
     ),
 ];

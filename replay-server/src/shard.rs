@@ -86,17 +86,17 @@ struct Open {
 
 /// Counters of this incarnation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+struct Counters {
     /// Rows drawn.
-    pub sampled: u64,
+    sampled: u64,
     /// Batches recognised as sent before.
-    pub duplicates: u64,
+    duplicates: u64,
     /// Batches that never arrived: sequence numbers skipped.
-    pub gaps: u64,
+    gaps: u64,
     /// Priority updates for rows that were gone.
-    pub stale_updates: u64,
+    stale_updates: u64,
     /// Batches refused for their content.
-    pub refused_batches: u64,
+    refused_batches: u64,
 }
 
 impl Shard {
@@ -340,11 +340,6 @@ impl Shard {
             insert_blocked_s: self.waiting.until(now).as_secs_f64(),
             writers_waiting: self.waiting.writers(),
         }
-    }
-
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.counters
     }
 
     /// The shard's status without the journal and the streams.

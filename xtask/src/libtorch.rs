@@ -157,10 +157,17 @@ fn install_alone(list: &Path, install: &Path, options: &Options) -> Result<()> {
     let lock =
         File::create(&path).with_context(|| format!("cannot open the lock {}", path.display()))?;
     let mut force = options.force;
-    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-        println!("another setup is running: waiting for it");
-        lock.lock().context("waiting for the other setup failed")?;
-        force = false;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            println!("another setup is running: waiting for it");
+            lock.lock().context("waiting for the other setup failed")?;
+            force = false;
+        }
+        Err(TryLockError::Error(error)) => {
+            let shown = path.display();
+            return Err(error).with_context(|| format!("cannot lock {shown}"));
+        }
     }
     let state = inspect(&inside(install, options.cuda), options.cuda);
     if state.is_ok() && !force {

@@ -123,6 +123,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         .join(options.out.as_ref().unwrap_or(&default));
     let runs = out.join("runs");
     let seeds = options.seeds.as_ref().unwrap_or(&study.seeds);
+    for seed in seeds {
+        for variant in &study.variants {
+            check(&study, variant, *seed, &runs)?;
+        }
+    }
     let mut failed = 0;
     for (seed, variant) in seeds
         .iter()
@@ -185,6 +190,36 @@ fn over_seeds(mut errors: Vec<f64>) -> String {
     )
 }
 
+fn training<'a>(study: &'a Study, variant: &'a Variant, seed: &'a str) -> Vec<&'a str> {
+    let mut line = vec!["train", "--config", &study.config, "--seed", seed];
+    for setting in study.set.iter().chain(&variant.set) {
+        line.extend(["--set", setting]);
+    }
+    line
+}
+
+/// The file that says how a run was trained and evaluated, and its text.
+fn note(study: &Study, variant: &Variant, seed: u64, runs: &Path) -> (PathBuf, String) {
+    let path = runs.join(format!("{}.txt", variant.run(seed)));
+    let seed = seed.to_string();
+    let mut line = training(study, variant, &seed);
+    line.extend(["then", "eval", "--protocol", &study.protocol]);
+    line.extend([study.test_images.as_str(), &study.test_landmarks]);
+    (path, line.join(" "))
+}
+
+/// Refuses results of other settings, which would be shown as this variant's.
+fn check(study: &Study, variant: &Variant, seed: u64, runs: &Path) -> Result<()> {
+    let (path, text) = note(study, variant, seed, runs);
+    let before = fs::read_to_string(&path).unwrap_or_else(|_| text.clone());
+    ensure!(
+        before == text,
+        "{} was made by `{before}`: give the variant another name, or the study another --out",
+        variant.run(seed)
+    );
+    Ok(())
+}
+
 /// Does what is left of a training and its evaluation; false if Ctrl-C ended it.
 fn train(
     program: impl Fn() -> Command,
@@ -193,20 +228,13 @@ fn train(
     seed: u64,
     runs: &Path,
 ) -> Result<bool> {
+    check(study, variant, seed, runs)?;
+    let (note, text) = note(study, variant, seed, runs);
     let (name, seed) = (variant.run(seed), seed.to_string());
     let run = runs.join(&name);
-    let mut line = vec!["train", "--config", &study.config, "--seed", &seed];
-    for setting in study.set.iter().chain(&variant.set) {
-        line.extend(["--set", setting]);
-    }
-    let note = runs.join(format!("{name}.txt"));
-    let before = fs::read_to_string(&note).unwrap_or_else(|_| line.join(" "));
-    ensure!(
-        before == line.join(" "),
-        "trained by `{before}`: give the variant another name, or the study another --out"
-    );
+    let line = training(study, variant, &seed);
     fs::create_dir_all(runs)
-        .and_then(|()| fs::write(&note, before))
+        .and_then(|()| fs::write(&note, text))
         .with_context(|| format!("cannot write {}", note.display()))?;
     if error(&run).is_some() {
         return Ok(true);

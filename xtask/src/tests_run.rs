@@ -86,7 +86,7 @@ fn execute(workspace: &Workspace, options: &Options) -> Result<i32> {
 /// The test programs that cargo built, as cargo would start them, and the examples
 /// in documentation, for which cargo has to run.
 fn programs(workspace: &Workspace, artifacts: &str, options: &Options) -> Result<Vec<Program>> {
-    let mut examples = workspace.cargo("test --doc --locked");
+    let mut examples = workspace.cargo("test --doc --locked --no-fail-fast");
     let mut documented = false;
     // The same packages as were built: others would have other features.
     examples.args(options.package.is_empty().then_some("--workspace"));
@@ -134,6 +134,7 @@ fn side_by_side(programs: Vec<Program>) -> Transcript {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
                 while let Some((name, mut program)) = next() {
+                    println!("-- {name}: started");
                     let started = Instant::now();
                     let (end, output) = match capture(&mut program) {
                         Ok((status, output)) if status.success() => (None, output),
@@ -346,7 +347,7 @@ test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
             [
                 "cli it: /t/it walk --show-output",
                 "common common: /t/common walk --show-output",
-                "documentation: cargo test --doc --locked --workspace walk -- --show-output",
+                "documentation: cargo test --doc --locked --no-fail-fast --workspace walk -- --show-output",
             ]
         );
     }

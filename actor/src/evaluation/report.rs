@@ -136,7 +136,13 @@ impl Reporter {
                 Err(status) => {
                     self.announced = false;
                     self.unreachable.warn(&self.address, &status);
-                    return Ok(None);
+                    if found.is_none() {
+                        return Ok(None);
+                    }
+                    // A learner whose disk is full refuses the evaluation, but may say that
+                    // the run is over.
+                    let reply = self.send(None).await.ok();
+                    return Ok(reply.filter(|reply| reply.stop));
                 }
             };
             self.announced = true;
@@ -145,11 +151,14 @@ impl Reporter {
                 return Ok(Some(reply));
             };
             if reply.wanted {
-                if let Err(status) = self.upload(&found.weights).await {
-                    self.unreachable.warn(&self.address, &status);
-                    return Ok(None);
+                match self.upload(&found.weights).await {
+                    Ok(true) => reply.best_evaluation = reply.last_evaluation,
+                    Ok(false) => {}
+                    Err(status) => {
+                        self.unreachable.warn(&self.address, &status);
+                        return Ok(None);
+                    }
                 }
-                reply.best_evaluation = reply.last_evaluation;
             }
             self.pending.pop_front();
             if self.pending.is_empty() {
@@ -193,7 +202,7 @@ impl Reporter {
             line_json: found.map(|f| f.line_json.clone()).unwrap_or_default(),
             config_json: identity.config_json,
             manifest_json: Some(manifest_json)
-                .filter(|_| !self.announced)
+                .filter(|_| !self.announced || found.is_some())
                 .unwrap_or_default(),
         };
         let message = wire::EvaluatorBeatRequest::from(beat);
@@ -202,15 +211,14 @@ impl Reporter {
         Ok(EvaluatorBeatReply::try_from(reply)?)
     }
 
-    /// Uploads weights that the learner keeps as the best. It is no failure if the learner no
-    /// longer wants them.
-    async fn upload(&mut self, weights: &Arc<Published>) -> Result<(), Status> {
+    /// Uploads weights that the learner keeps as the best; false if it no longer wants them.
+    async fn upload(&mut self, weights: &Arc<Published>) -> Result<bool, Status> {
         let chunks: Vec<wire::Chunk> = weights.chunks().map(Into::into).collect();
         let request = Request::new(tokio_stream::iter(chunks));
         let sent = tokio::time::timeout(UPLOAD_DEADLINE, self.client.keep_best(request)).await;
         match sent {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) if status.code() == Code::FailedPrecondition => Ok(()),
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(status)) if status.code() == Code::FailedPrecondition => Ok(false),
             Ok(Err(status)) => Err(status),
             Err(_) => Err(Status::deadline_exceeded("the best weights were not taken")),
         }

@@ -151,7 +151,7 @@ impl Validator {
 }
 
 fn log(v: &Validation) {
-    tracing::info!(
+    tracing::debug!(
         updates = v.updates,
         mean_error_mm = v.mean_error_mm,
         mean_error_voxels = v.mean_error_voxels,

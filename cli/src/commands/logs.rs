@@ -7,7 +7,7 @@ mod loki;
 mod show;
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,6 +29,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Nanoseconds. Without `--since`, Loki is queried for the last hour, as by its own tools.
 const HOUR: u64 = 3_600_000_000_000;
+/// Longest line of standard input.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+/// Braces that a prefix of a line on standard input may hold.
+const PREFIX_BRACES: usize = 3;
 
 /// Show the logs of a run's services, merged in the order of time.
 ///
@@ -192,10 +196,19 @@ impl Args {
         let mut damaged = 0;
         let mut printer = Printer::new(look, self.tail);
         let mut bytes = Vec::new();
-        while input.read_until(b'\n', &mut bytes)? > 0 {
+        // What is longer is no line of ours, and must not fill the memory.
+        while input
+            .by_ref()
+            .take(LINE_BYTES_MAX)
+            .read_until(b'\n', &mut bytes)?
+            > 0
+        {
             let text = String::from_utf8_lossy(&bytes);
-            // kubectl and docker compose may prefix the object with a name or a time.
-            let line = text.find('{').and_then(|at| Line::parse(&text[at..]));
+            // kubectl and docker compose may prefix the object with a name, a time or labels.
+            let objects = text.match_indices('{').take(PREFIX_BRACES + 1);
+            let line = objects
+                .map(|(at, _)| at)
+                .find_map(|at| Line::parse(&text[at..]));
             damaged += u64::from(line.is_none() && !text.trim().is_empty());
             if let Some(line) = line.filter(|line| filter.wants(line))
                 && !printer.take(line)?

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use common::phantom::{LANDMARK_NAMES, PhantomCounts, PhantomSet, PhantomSpec, write_dataset};
+use common::phantom::{
+    LANDMARK_NAMES, PhantomCounts, PhantomSet, PhantomSpec, set_folder, write_dataset,
+};
 
 use crate::Outcome;
 use crate::output::console;
@@ -82,20 +84,22 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 fn next_commands(args: &Args) -> String {
-    let dir = args.out.display();
-    let list = |set: &str, what: &str| format!("{dir}/{set}/{what}.txt");
+    let list = |set: PhantomSet, what: &str| {
+        let folder = set_folder(&args.out, set);
+        format!("{}/{what}.txt", folder.display())
+    };
     let mut text = String::from("next:\n");
     if args.train > 0 {
         text.push_str(&format!(
             "  landmarl train --train-images {} --train-landmarks {}",
-            list("train", "images"),
-            list("train", "landmarks")
+            list(PhantomSet::Train, "images"),
+            list(PhantomSet::Train, "landmarks")
         ));
         if args.validation > 0 {
             text.push_str(&format!(
                 " --validation-images {} --validation-landmarks {}",
-                list("validation", "images"),
-                list("validation", "landmarks")
+                list(PhantomSet::Validation, "images"),
+                list(PhantomSet::Validation, "landmarks")
             ));
         }
         text.push_str(&format!(" --landmarks {}\n", LANDMARK_NAMES.join(",")));
@@ -103,8 +107,8 @@ fn next_commands(args: &Args) -> String {
     if args.test > 0 {
         text.push_str(&format!(
             "  landmarl eval --load runs/NAME/checkpoints/best.safetensors --images {} --landmarks-files {}\n",
-            list("test", "images"),
-            list("test", "landmarks")
+            list(PhantomSet::Test, "images"),
+            list(PhantomSet::Test, "landmarks")
         ));
     }
     text.trim_end().to_owned()

@@ -4,7 +4,6 @@ use std::fmt;
 
 use actor::rollout::policy::PolicyError;
 use common::run::run_folder::RunFolderError;
-use common::run::telemetry::TelemetryError;
 use learner::LearnerError;
 use learner::TrainThreadError;
 use learner::checkpoint::CheckpointError;
@@ -50,9 +49,6 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
     let found = error.chain().find_map(|cause| {
         if let Some(advice) = cause.downcast_ref::<Advice>() {
             return Some(advice.exit);
-        }
-        if let Some(TelemetryError::Filter { .. }) = cause.downcast_ref() {
-            return Some(Exit::Config);
         }
         if cause.is::<StatusError>() {
             return Some(Exit::Unreachable);

@@ -89,14 +89,31 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
     let whole = builder
         .build()
         .and_then(config::Config::try_deserialize::<Value>);
-    let whole = whole.map_err(|e| ConfigError::Value {
+    let mut whole = whole.map_err(|e| ConfigError::Value {
         key: "config".into(),
         why: e.to_string(),
     })?;
+    landmarks_as_text(&mut whole);
     serde_path_to_error::deserialize(whole).map_err(|e| ConfigError::Value {
         key: e.path().to_string(),
         why: e.inner().message().to_owned(),
     })
+}
+
+/// Landmarks may be numbers, `[13, 14]`, as the published programs number them.
+fn landmarks_as_text(whole: &mut Value) {
+    let landmarks = whole
+        .get_mut("data")
+        .and_then(|data| data.get_mut("landmarks"));
+    for landmark in landmarks
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        if let Value::Integer(number) = landmark {
+            *landmark = Value::String(number.to_string());
+        }
+    }
 }
 
 /// Reads and checks the layers above the defaults, the lowest first.

@@ -79,6 +79,12 @@ fn rows_teach_more_than_their_step_only_where_that_is_known() {
 }
 
 #[test]
+fn landmarks_may_be_numbers() {
+    let config = load(&["data.landmarks=[13, \"AC\"]"], &[]).unwrap();
+    assert_eq!(config.data.landmarks, ["13", "AC"]);
+}
+
+#[test]
 fn bad_choices_name_their_key_and_what_is_allowed() {
     for (set, words) in [
         (

@@ -55,12 +55,31 @@ impl fmt::Display for PhantomSet {
     }
 }
 
+/// The validation set in datasets of version 0.1.0.
+const FORMER_VALIDATION: &str = "selection";
+
+/// The folder of a set in the dataset at `dir`; a dataset of version 0.1.0 keeps
+/// the former name of its validation set.
+#[must_use]
+pub fn set_folder(dir: &Path, set: PhantomSet) -> PathBuf {
+    let former = dir.join(FORMER_VALIDATION);
+    if set == PhantomSet::Validation && former.is_dir() {
+        return former;
+    }
+    dir.join(set.folder())
+}
+
 /// The seed of one phantom of a dataset.
 ///
 /// The first eight bytes of SHA-256 over dataset seed, set and index, so that
 /// sets share no phantom and a dataset can grow without changing existing phantoms.
 #[must_use]
 pub fn sub_seed(seed: u64, set: PhantomSet, index: usize) -> u64 {
+    // The former name of the validation set: equal seeds give equal phantoms in every version.
+    let set = match set {
+        PhantomSet::Validation => FORMER_VALIDATION,
+        PhantomSet::Train | PhantomSet::Test => set.folder(),
+    };
     let text = format!("landmarl phantom {seed} {set} {index}");
     let digest = Sha256::digest(text.as_bytes());
     digest
@@ -74,6 +93,7 @@ pub fn sub_seed(seed: u64, set: PhantomSet, index: usize) -> u64 {
 pub struct PhantomCounts {
     pub train: usize,
     /// For choosing a checkpoint.
+    #[serde(alias = "selection")]
     pub validation: usize,
     /// For the final result.
     pub test: usize,
@@ -174,7 +194,7 @@ pub fn write_dataset(
     let total = jobs.len();
     for set in PhantomSet::ALL {
         if counts.of(set) > 0 {
-            files::make_folders(&dir.join(set.folder()))?;
+            files::make_folders(&set_folder(dir, set))?;
         }
     }
     let (done, kept) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -185,7 +205,7 @@ pub fn write_dataset(
     };
     jobs.par_iter().try_for_each(|&(set, index)| {
         if write_phantom(
-            &dir.join(set.folder()),
+            &set_folder(dir, set),
             spec,
             sub_seed(seed, set, index),
             index,
@@ -198,7 +218,7 @@ pub fn write_dataset(
     })?;
     for set in PhantomSet::ALL {
         if counts.of(set) > 0 {
-            files::write_lists(&dir.join(set.folder()), counts.of(set))?;
+            files::write_lists(&set_folder(dir, set), counts.of(set))?;
         }
     }
     Ok(report())

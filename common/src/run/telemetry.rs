@@ -333,6 +333,7 @@ where
     tracing_subscriber::fmt::layer()
         .with_ansi(io::stderr().is_terminal() && !no_color)
         .event_format(repeats.around(tracing_subscriber::fmt::format().with_target(false)))
+        .log_internal_errors(false)
         .with_writer(console)
 }
 

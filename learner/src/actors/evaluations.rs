@@ -31,8 +31,8 @@ struct Seen {
     at: Duration,
     evaluating: Option<u64>,
     stop_sent: bool,
-    /// Whether its scans have been compared with the training scans.
-    compared: bool,
+    /// Manifest hash of its scans, once they were compared with the training scans.
+    compared: Option<[u8; 32]>,
 }
 
 impl Seen {
@@ -139,7 +139,7 @@ impl Evaluations {
     /// end of the run and would wait for ever.
     #[must_use]
     pub fn awaited(&self, now: Duration, weights: &Published) -> bool {
-        let open = self.last.is_none_or(|last| last.updates < weights.updates);
+        let open = self.last.is_none_or(|last| last.updates != weights.updates);
         let mut there = self.evaluators.iter().filter(|s| s.is_there(now));
         there.any(|s| open || self.wanted.is_some() || !s.stop_sent)
     }
@@ -165,14 +165,15 @@ impl Evaluations {
                 at: now,
                 evaluating: None,
                 stop_sent: false,
-                compared: false,
+                compared: None,
             });
             self.evaluators.len() - 1
         });
         let seen = &mut self.evaluators[place];
-        (seen.at, seen.evaluating, seen.stop_sent) = (now, beat.evaluating, stop);
-        if !seen.compared && !beat.manifest_json.is_empty() {
-            seen.compared = true;
+        (seen.at, seen.evaluating) = (now, beat.evaluating);
+        let scans = beat.hello.manifest;
+        if seen.compared != Some(scans) && !beat.manifest_json.is_empty() {
+            seen.compared = Some(scans);
             match serde_json::from_slice(&beat.manifest_json) {
                 Ok(validation) => warn_of_training_scans(&self.training, &validation),
                 Err(error) => {
@@ -180,10 +181,15 @@ impl Evaluations {
                 }
             }
         }
-        match beat.evaluation {
+        let kept = match beat.evaluation {
             Some(found) => self.take(found, &beat.line_json),
             None => Ok(false),
+        };
+        // An error is sent instead of the reply, and with it no `stop`.
+        if kept.is_ok() {
+            self.evaluators[place].stop_sent = stop;
         }
+        kept
     }
 
     /// Saves an evaluation, and its weights if they are the best so far.

@@ -95,18 +95,6 @@ impl Store {
         self.changed.notified().await;
     }
 
-    /// Number of shards, including unreachable ones.
-    #[must_use]
-    pub fn shards(&self) -> usize {
-        self.lock().links.len()
-    }
-
-    /// Number of shards that respond.
-    #[must_use]
-    pub fn alive(&self) -> usize {
-        self.lock().links.iter().filter(|l| l.alive).count()
-    }
-
     #[must_use]
     pub fn is_alive(&self, shard: usize) -> bool {
         self.lock().links.get(shard).is_some_and(|l| l.alive)
@@ -353,7 +341,7 @@ mod tests {
             (a.rows, a.shares, a.total_rows),
             (vec![32, 0, 0], vec![1.0, 0.0, 0.0], 60)
         );
-        assert_eq!((store.alive(), store.is_alive(1)), (1, false));
+        assert_eq!((store.totals().shards_alive, store.is_alive(1)), (1, false));
         assert_eq!(store.with_ledger(|l| l.sampled()), 64);
         store.unsample(32);
         assert_eq!(store.with_ledger(|l| l.sampled()), 32);

@@ -3,7 +3,7 @@
 use crate::error::ProtocolError;
 use crate::messages::insert::Writer;
 use crate::messages::pack;
-use crate::messages::status::ActorReport;
+use crate::messages::status::{ActorReport, ActorState};
 use crate::wire;
 
 /// What an actor sends. Counters count since it joined.
@@ -57,7 +57,13 @@ impl TryFrom<wire::HeartbeatRequest> for Heartbeat {
     type Error = ProtocolError;
 
     fn try_from(request: wire::HeartbeatRequest) -> Result<Self, ProtocolError> {
-        let report = request.report.ok_or(ProtocolError::Missing("report"))?;
+        let mut report = request.report.ok_or(ProtocolError::Missing("report"))?;
+        // An unknown value reads as `Starting`, and is passed on as that.
+        report.set_state(report.state());
+        if report.state() == ActorState::Lost {
+            let why = "only the learner reports a lost actor";
+            return Err(ProtocolError::invalid("report.state", why));
+        }
         pack::measure("weights_age_s", report.weights_age_s)?;
         pack::measure("exploration", report.exploration)?;
         pack::measure("weights_latency_s", report.weights_latency_s)?;
@@ -101,7 +107,6 @@ impl From<wire::HeartbeatReply> for HeartbeatReply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::status::ActorState;
 
     #[test]
     fn heartbeats_read_back_and_measures_are_checked() {
@@ -137,6 +142,15 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("episode_error"), "{error}");
+        let with_state = |state: i32| {
+            let mut request = wire::HeartbeatRequest::from(heartbeat);
+            request.report.as_mut().unwrap().state = state;
+            Heartbeat::try_from(request)
+        };
+        let error = with_state(ActorState::Lost.into()).unwrap_err().to_string();
+        assert!(error.contains("report.state"), "{error}");
+        let unknown = with_state(99).unwrap().report;
+        assert_eq!(unknown.state, i32::from(ActorState::Starting));
         let reply = HeartbeatReply {
             rejoin: true,
             stop: false,

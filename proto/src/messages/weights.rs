@@ -103,13 +103,15 @@ impl Receiver {
     /// the receiver is empty afterwards.
     pub fn push(&mut self, chunk: &Chunk) -> Result<Option<Published>, ChunkError> {
         let begun = self.begun.take().filter(|_| chunk.offset > 0);
-        let (mut assembly, mut bytes) = begun.unwrap_or_else(|| {
-            let reserved = chunk.whole.bytes.min(RESERVED_MAX);
-            let bytes = Vec::with_capacity(usize::try_from(reserved).unwrap_or(0));
-            (Assembly::new(chunk.whole), bytes)
-        });
         let version = chunk.whole.weights.ok_or(ChunkError::NotWeights)?;
+        let (mut assembly, mut bytes) =
+            begun.unwrap_or_else(|| (Assembly::new(chunk.whole), Vec::new()));
         let complete = assembly.push(chunk)?;
+        if bytes.is_empty() {
+            let announced = usize::try_from(chunk.whole.bytes.min(RESERVED_MAX));
+            // Without the memory the buffer grows as bytes arrive.
+            let _ = bytes.try_reserve_exact(announced.unwrap_or(0));
+        }
         bytes.extend_from_slice(&chunk.data);
         if !complete {
             self.begun = Some((assembly, bytes));

@@ -18,7 +18,7 @@ use common::run::telemetry::{self, Control, Guard};
 use tokio::net::TcpListener;
 
 use crate::transport::health;
-use crate::transport::http::{self, Serving};
+use crate::transport::http::{self, HttpError, Serving};
 use crate::transport::listen::{self, ListenError};
 use crate::transport::metrics::{Metrics, Process};
 use crate::transport::security::{Role, Security, SecurityError};
@@ -47,7 +47,12 @@ impl Exit {
     /// The exit code for error causes that all programs share; `None` for other causes.
     #[must_use]
     pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<Self> {
-        if cause.is::<ConfigError>() || cause.is::<SecurityError>() {
+        let level = matches!(
+            cause.downcast_ref(),
+            Some(telemetry::TelemetryError::Filter { .. })
+        );
+        let http = matches!(cause.downcast_ref(), Some(HttpError::Address { .. }));
+        if level || http || cause.is::<ConfigError>() || cause.is::<SecurityError>() {
             return Some(Self::Config);
         }
         cause.is::<DatasetError>().then_some(Self::Data)

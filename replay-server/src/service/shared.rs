@@ -15,7 +15,7 @@ use crate::journal::restore::{Restored, restore};
 use crate::journal::snapshot::{self, Pieces};
 use crate::journal::thread::{Journal, Room};
 use crate::service::counted::{Count, Counted};
-use crate::shard::{CheckedBatch, Counters, Insertion, Place, Shard};
+use crate::shard::{CheckedBatch, Insertion, Place, Shard};
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::status::ShardStatus;
@@ -34,13 +34,6 @@ pub struct Acked {
     pub sequence: u64,
     /// The batch is durable once the rows below this number are on the disk.
     pub end: u64,
-}
-
-/// The values that are exported as metrics.
-#[derive(Debug, Clone)]
-pub struct Reading {
-    pub status: ShardStatus,
-    pub counters: Counters,
 }
 
 /// A completed snapshot.
@@ -267,14 +260,6 @@ impl SharedShard {
         status.insert_streams = self.streams.get();
         status.unacknowledged = self.unacknowledged.get();
         Ok(status)
-    }
-
-    /// Reads the values that are exported as metrics.
-    pub fn reading(&self) -> Result<Reading, ShardError> {
-        Ok(Reading {
-            status: self.status()?,
-            counters: self.with(|shard, _| shard.counters())?,
-        })
     }
 
     fn explain_wait(&self, batch: &CheckedBatch) -> Result<(), ShardError> {

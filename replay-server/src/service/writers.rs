@@ -71,7 +71,12 @@ impl Writers {
         if known.turned_away != writer.incarnation {
             known.turned_away = writer.incarnation;
             let Writer { actor, incarnation } = writer;
-            tracing::warn!(actor, incarnation, newer, "rows of a former life refused");
+            tracing::warn!(
+                actor,
+                incarnation,
+                newer,
+                "rows of a replaced incarnation refused"
+            );
         }
         Err(ReplacedIncarnation { writer, newer })
     }

@@ -257,7 +257,7 @@ fn what_cannot_work_is_refused_at_the_start() {
         ),
         (
             vec!["serve", "--listen", "127.0.0.1:0", "--log", "loud"],
-            1,
+            3,
             "loud",
         ),
         (vec!["serve", "--listen", "here"], 2, "--listen"),

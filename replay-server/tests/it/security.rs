@@ -267,7 +267,7 @@ async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
             .contains("incarnation 7 of actor 1 has been replaced"),
         "{refused}"
     );
-    shard.logged("rows of a former life refused|\"incarnation\":7|\"newer\":8");
+    shard.logged("rows of a replaced incarnation refused|\"incarnation\":7|\"newer\":8");
 
     // None of that had an effect, and authorised clients continue.
     let after = shard.status().await.summary();

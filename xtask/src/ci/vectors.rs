@@ -3,7 +3,7 @@
 //! Vector width decides the order of sums and with it how they are rounded. A
 //! comparison that holds on one CPU only fails here.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::command;
 use crate::workspace::Workspace;
@@ -40,7 +40,13 @@ pub fn run(workspace: &Workspace) -> Result<()> {
         println!("with {}:", shown.join(" "));
         for tests in TESTS {
             let mut test = workspace.cargo(&format!("test --locked --quiet {tests}"));
-            command::run(test.envs(limits))?;
+            let printed = command::read(test.envs(limits))?;
+            print!("{printed}");
+            let ran = |line: &str| {
+                let passed = line.strip_prefix("test result: ok. ");
+                passed.is_some_and(|passed| !passed.starts_with("0 passed"))
+            };
+            ensure!(printed.lines().any(ran), "`{tests}` matches no test");
         }
     }
     Ok(())

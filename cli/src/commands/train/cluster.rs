@@ -18,8 +18,8 @@ use learner::checkpoint::files::CheckpointFiles;
 use learner::report::metrics::LearnerMetrics;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
 use proto::messages::status::Evaluation;
-use proto::transport::http::{self, Serving};
-use proto::transport::metrics::{Metrics, Process};
+use proto::transport::entry::{self, Service};
+use proto::transport::metrics::Metrics;
 use proto::transport::security::Security;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -28,7 +28,6 @@ use super::display::{Display, Moment};
 use super::plan::Plan;
 use super::shards::{configs, loopback, serve};
 use crate::output::console;
-use crate::output::failure::{Advice, Exit};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The time that the learner has to save a checkpoint after another task failed.
@@ -76,8 +75,13 @@ pub fn train(plan: Plan, log: &Control) -> anyhow::Result<Ended> {
         .context("start the runtime")?;
     runtime.block_on(Box::pin(async {
         let metrics = Metrics::default();
-        let _web = observe(&plan, log, metrics.clone()).await?;
-        run(plan, &metrics).await
+        let shutdown = entry::shutdown_signal();
+        // The configured certificates are for the processes of a cluster; here only HTTP
+        // is reachable from outside.
+        let mut service = Service::with_log("landmarl", log.clone(), &plan.run.config).await?;
+        let folder = plan.run.folder.path();
+        let _web = service.serve_http(metrics.clone(), Some(("run", folder)), None);
+        run(plan, &metrics, shutdown).await
     }))
 }
 
@@ -138,28 +142,14 @@ fn evaluator_setup(
     }
 }
 
-/// Serves metrics, health and the log level if the configuration enables it.
-async fn observe(plan: &Plan, log: &Control, metrics: Metrics) -> anyhow::Result<Option<Serving>> {
-    let config = &plan.run.config;
-    let insecure = config.cluster.insecure;
-    // The configured certificates are for the processes of a cluster; here only HTTP
-    // is reachable from outside.
-    let security = Security::from_config(&config.cluster)?;
-    let listener = http::bind(&config.http.listen, &security, insecure).await?;
-    let process = Process::new("landmarl", Some(log.clone()));
-    metrics.add(process.writes_to("run", plan.run.folder.path()));
-    Ok(http::spawn(
-        listener,
-        http::standard(metrics, log.clone()),
-        &security,
-    ))
-}
-
-async fn run(plan: Plan, metrics: &Metrics) -> anyhow::Result<Ended> {
-    let signals = Signals::listen()?;
+async fn run(
+    plan: Plan,
+    metrics: &Metrics,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<Ended> {
     let mut cluster = Cluster::start(&plan, metrics)?;
     let mut display = Display::new(plan.run.config.learner.updates);
-    let outcome = cluster.watch(&mut display, signals).await;
+    let outcome = cluster.watch(&mut display, shutdown).await;
     display.finish();
     let _ = cluster.stop_learner.send(true);
     let _ = cluster.stop_members.send(true);
@@ -179,7 +169,7 @@ async fn run(plan: Plan, metrics: &Metrics) -> anyhow::Result<Ended> {
     };
     cluster.finish().await;
     Ok(Ended::new(
-        (summary.updates, interrupted),
+        (summary.updates, interrupted && summary.stopped_early),
         (summary.best_evaluation, summary.last_evaluation),
         &plan.run.folder,
         summary.weights,
@@ -207,7 +197,10 @@ impl Cluster {
             shards.spawn(serve(shard, listener, metrics.clone(), stop));
         }
         let (listener, learner) = loopback()?;
-        let (tell, progress) = watch::channel(Progress::default());
+        let (tell, progress) = watch::channel(Progress {
+            updates_total: config.learner.updates,
+            ..Progress::default()
+        });
         metrics.add(LearnerMetrics::new(progress.clone()));
         let setup = learner_setup(plan, addresses, tell);
         for place in 0..config.actor.count {
@@ -240,8 +233,9 @@ impl Cluster {
     async fn watch(
         &mut self,
         display: &mut Display,
-        mut signals: Signals,
+        shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<(LearnerSummary, bool)> {
+        tokio::pin!(shutdown);
         let mut interrupted = false;
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         loop {
@@ -258,22 +252,21 @@ impl Cluster {
                 Some(ended) = self.evaluators.join_next() => {
                     ended.context("the evaluator's task")??;
                 }
-                () = signals.next(), if !interrupted => {
+                () = &mut shutdown, if !interrupted => {
                     interrupted = true;
                     console::note("stopping with a checkpoint; Ctrl-C again stops at once");
                     let _ = self.stop_learner.send(true);
-                    signals.exit_at_next();
                 }
                 _ = ticks.tick() => {
-                    display.show(Instant::now(), &self.moment());
+                    display.show(Instant::now(), &self.moment(interrupted));
                 }
             }
         }
     }
 
-    fn moment(&self) -> Moment {
+    fn moment(&self, interrupted: bool) -> Moment {
         let progress = self.progress.borrow().clone();
-        let waiting = if progress.trained && !self.evaluators.is_empty() {
+        let waiting = if progress.trained && !interrupted && !self.evaluators.is_empty() {
             Some("waiting for the evaluation of the final weights".to_owned())
         } else {
             (progress.train.updates == 0).then(|| match progress.rows.limiter.as_str() {
@@ -323,40 +316,4 @@ async fn evaluate(
 ) -> anyhow::Result<()> {
     evaluator::run(setup, stop).await.context("validate")?;
     Ok(())
-}
-
-/// SIGINT (Ctrl-C) and SIGTERM (`docker stop`).
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let failed = |e| Advice::new(Exit::Failed, format!("cannot listen for Ctrl-C: {e}"));
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    /// Exits the process at the next signal.
-    fn exit_at_next(&self) {
-        let again = Self::listen();
-        tokio::spawn(async move {
-            if let Ok(mut signals) = again {
-                signals.next().await;
-                // A second Ctrl-C means: do not wait any longer.
-                std::process::exit(Exit::Interrupted as i32);
-            }
-        });
-    }
 }

@@ -1,8 +1,8 @@
 //! One JSON object per event, as an event format of `tracing_subscriber::fmt`.
 //!
 //! Neither tracing-subscriber's own format nor json-subscriber fits: both write
-//! a key twice if an event's field has the name of a label, and turn NaN
-//! into null.
+//! a key twice if an event's field has the name of a label, and turn NaN of an
+//! event's field into null (fields of spans still do; none of ours is a float).
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};

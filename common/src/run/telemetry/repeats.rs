@@ -175,8 +175,9 @@ where
         if own || self.repeats.passes(event) {
             self.format.format_event(context, writer, event)
         } else {
-            // An event without formatted text is not written.
-            Ok(())
+            // With `log_internal_errors(false)` nothing reaches the writer; an empty line would
+            // take a place in the queue of the log file.
+            Err(fmt::Error)
         }
     }
 }
@@ -205,6 +206,40 @@ mod tests {
         let layer = json_layer(&labels, repeats, console).with_filter(LevelFilter::INFO);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);
         Arc::into_inner(lines).unwrap().into_inner().unwrap()
+    }
+
+    /// Counts writes, empty ones too, as the queue of a log file does.
+    #[derive(Clone, Default)]
+    struct Counting(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl std::io::Write for Counting {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(bytes.len())
+        }
+
+        fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+            self.write(bytes).map(drop)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_held_back_never_reaches_the_writer() {
+        let writes = Counting::default();
+        let writer = writes.clone();
+        let repeats = Repeats::default();
+        let labels = Arc::new(Labels::new("s", "i", ""));
+        let layer = json_layer(&labels, &repeats, move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for n in 0..1000_u64 {
+                tracing::warn!(n, "the learner does not answer");
+            }
+        });
+        assert_eq!(writes.0.load(std::sync::atomic::Ordering::Relaxed), 10);
     }
 
     #[test]
