@@ -31,14 +31,17 @@ impl Policy for Both {
     }
 }
 
+/// Without its instructions, bf16 takes seconds per window.
+fn has_bf16() -> bool {
+    common::run::cpu::Extensions::detect().bf16()
+}
+
 fn config() -> Config {
     let mut config = Config::defaults().unwrap();
     config.rules = Rules::reference();
     config.data.landmarks = vec!["13".into()];
     config.data.allow_mixed_spacing = true;
-    // Without instructions for bf16 a window takes a second.
-    let fast = common::run::cpu::Extensions::detect().bf16();
-    config.actor.slots = if fast { 32 } else { 4 };
+    config.actor.slots = if has_bf16() { 32 } else { 1 };
     config
 }
 
@@ -83,7 +86,8 @@ fn bf16_chooses_as_f32_does() {
     };
     let exploration = vec![0.3; config.actor.slots];
     let mut rollout = Rollout::new(&config, &dataset.unwrap().scans, &exploration, writer).unwrap();
-    for _ in 0..8 {
+    let steps = if has_bf16() { 8 } else { 3 };
+    for _ in 0..steps {
         rollout.step(&mut both, 1.0).unwrap();
     }
     let all = both.asked.iter().flat_map(|(q, _)| q);
@@ -93,7 +97,7 @@ fn bf16_chooses_as_f32_does() {
     let differ = both.asked.iter().filter(|(q, h)| place(q) != place(h));
     let (differ, count) = (differ.count(), both.asked.len());
     println!("{differ} of {count} choices differ; the worst loses {worst:.1e} of the range of Q");
-    assert!(count >= 32 && both.asked.iter().any(|(q, h)| q != h));
+    assert!(count >= steps && both.asked.iter().any(|(q, h)| q != h));
     // Over many, one in a hundred differs at most (docs/benchmarks.md); few may have more.
     assert!(worst <= 1e-3 && differ * 100 <= count + 200);
 }

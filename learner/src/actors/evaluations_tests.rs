@@ -153,6 +153,27 @@ fn a_learner_that_ends_waits_for_evaluators_that_answer() {
 }
 
 #[test]
+fn an_error_carries_no_stop_and_older_weights_are_evaluated_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = evaluations(dir.path());
+    e.beat(S(0), &beat("a", Some(found(3, 8.0))), false)
+        .unwrap();
+    e.keep_best(3, b"weights 3").unwrap();
+    // Resumed from a checkpoint before the evaluation, and ended before it again.
+    let behind = Published::new(9, 50, Vec::new());
+    assert!(!e.beat(S(1), &beat("a", None), true).unwrap());
+    assert!(e.awaited(S(1), &behind));
+    let mut broken = beat("a", Some(found(4, 9.0)));
+    broken.line_json = Bytes::from_static(b"[1]");
+    let mut fresh = evaluations(dir.path());
+    assert!(fresh.beat(S(2), &broken, true).is_err());
+    let evaluated = Published::new(3, 60, Vec::new());
+    assert!(fresh.awaited(S(2), &evaluated), "its reply carried no stop");
+    assert!(!fresh.beat(S(3), &beat("a", None), true).unwrap());
+    assert!(!fresh.awaited(S(3), &evaluated));
+}
+
+#[test]
 fn a_disk_that_takes_nothing_makes_no_weights_the_best() {
     let dir = tempfile::tempdir().unwrap();
     let (checkpoints, lines) = (

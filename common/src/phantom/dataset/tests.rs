@@ -39,10 +39,30 @@ fn sets_never_share_a_phantom() {
     };
     let distinct: std::collections::HashSet<u64> = (0..4).flat_map(seeds).collect();
     assert_eq!(distinct.len(), 4 * 3 * 300);
+    // As version 0.1.0 drew them, which called the set "selection".
+    let former = [1, 2].map(|index| sub_seed(1, PhantomSet::Validation, index));
     assert_eq!(
-        sub_seed(1, PhantomSet::Train, 1),
-        sub_seed(1, PhantomSet::Train, 1)
+        former,
+        [5_264_995_069_429_305_541, 17_044_727_484_791_773_288]
     );
+}
+
+#[test]
+fn a_dataset_of_version_0_1_0_is_completed_in_its_own_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), COUNTS, &small(), 3).unwrap();
+    let (former, present) = (dir.path().join("selection"), dir.path().join("validation"));
+    fs::rename(&present, &former).unwrap();
+    let description = dir.path().join("dataset.json");
+    let text = fs::read_to_string(&description).unwrap();
+    fs::write(
+        &description,
+        text.replace("\"validation\"", "\"selection\""),
+    )
+    .unwrap();
+    let again = write(dir.path(), COUNTS, &small(), 3).unwrap();
+    assert_eq!(again.kept, again.total);
+    assert!(!present.exists() && set_folder(dir.path(), PhantomSet::Validation) == former);
 }
 
 #[test]
