@@ -6,10 +6,8 @@ use tonic::Status;
 /// Why a received message was refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ProtocolError {
-    /// A required field is absent.
     #[error("message field {0} is missing")]
     Missing(&'static str),
-    /// A field has a value that the contract does not allow.
     #[error("message field {field} is invalid: {why}")]
     Invalid {
         /// The field's name in the .proto file.

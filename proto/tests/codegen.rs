@@ -1,8 +1,8 @@
-//! The generated code in the repository is what the .proto files say.
+//! The generated code in the repository matches the .proto files.
 //!
 //! Building landmarl therefore needs no protoc, and a change of the contract
 //! shows in review. `LANDMARL_REGEN=1 cargo test -p proto --test codegen`
-//! writes it anew.
+//! regenerates it.
 
 use prost::Message as _;
 use std::fs;
@@ -22,12 +22,17 @@ const PRINTED: [&str; 8] = [
     "ShardSummary",
 ];
 /// How their fields are printed, where that is not as they are.
-const ATTRIBUTES: [(&str, &str); 5] = [
+const ATTRIBUTES: [(&str, &str); 6] = [
     (
         "ActorReport.state",
         "serialize_with = \"crate::messages::status::state\"",
     ),
     ("ActorStatus.report", "flatten"),
+    // As version 0.1.0 wrote it in validation.jsonl.
+    (
+        "Evaluation.baseline_error_mm",
+        "alias = \"constant_guess_mm\"",
+    ),
     (
         "LearnerStatus.rows_by_weights_age",
         "serialize_with = \"crate::messages::status::ages\"",
@@ -78,7 +83,7 @@ fn generated_code_is_current() {
         let have = fs::read(checked_in.join(file)).unwrap_or_default();
         assert!(
             want == have,
-            "proto/src/gen/{file} is not what the .proto files generate; \
+            "proto/src/gen/{file} does not match the .proto files; \
              run LANDMARL_REGEN=1 cargo test -p proto --test codegen"
         );
     }

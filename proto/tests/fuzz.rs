@@ -1,7 +1,7 @@
-//! Hostile input: whatever a peer sends, decoding it returns a value or an error.
+//! Malformed input: decoding returns a value or an error, and never panics.
 //!
 //! The targets take bytes, so that a fuzzer can drive them as well; here they
-//! get valid messages with some bytes changed, cut or added, and plain noise.
+//! get valid messages with some bytes changed, cut or added, and random bytes.
 
 use bytes::Bytes;
 use common::transition::row::RowShape;
@@ -9,14 +9,16 @@ use proptest::prelude::*;
 use prost::Message;
 use proto::messages::chunks::Chunk;
 use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
+use proto::messages::heartbeat::Heartbeat;
 use proto::messages::hello::Hello;
 use proto::messages::insert::{
     AckLevel, InsertBatch, InsertOpen, InsertReply, InsertRequest, Writer,
 };
+use proto::messages::join::{JoinReply, JoinRequest};
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
 use proto::messages::status::{LearnerStatus, ShardStatus, ShardSummary};
 use proto::messages::update::{PriorityUpdate, SlotPriority};
-use proto::messages::weights::Receiver;
+use proto::messages::weights::{Receiver, WatchRequest};
 use proto::wire;
 
 /// Decodes a message and converts it; both may refuse.
@@ -43,49 +45,22 @@ where
 /// Takes bytes, returns, does not panic.
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 15] = [
-    ("Hello", target::<wire::Hello, Hello>),
-    (
-        "InsertRequest",
-        target::<wire::InsertRequest, InsertRequest>,
-    ),
-    ("InsertReply", target::<wire::InsertReply, InsertReply>),
-    (
-        "SampleRequest",
-        target::<wire::SampleRequest, SampleRequest>,
-    ),
-    ("SampleReply", target::<wire::SampleReply, SampledBatch>),
-    (
-        "UpdateRequest",
-        target::<wire::UpdateRequest, PriorityUpdate>,
-    ),
-    ("ShardStatus", printed::<ShardStatus>),
-    ("LearnerStatus", printed::<LearnerStatus>),
-    (
-        "JoinRequest",
-        target::<wire::JoinRequest, proto::messages::join::JoinRequest>,
-    ),
-    (
-        "JoinReply",
-        target::<wire::JoinReply, proto::messages::join::JoinReply>,
-    ),
-    (
-        "Heartbeat",
-        target::<wire::HeartbeatRequest, proto::messages::heartbeat::Heartbeat>,
-    ),
-    (
-        "WatchRequest",
-        target::<wire::WatchRequest, proto::messages::weights::WatchRequest>,
-    ),
-    ("Chunk", chunk),
-    (
-        "EvaluatorBeatRequest",
-        target::<wire::EvaluatorBeatRequest, EvaluatorBeat>,
-    ),
-    (
-        "EvaluatorBeatReply",
-        target::<wire::EvaluatorBeatReply, EvaluatorBeatReply>,
-    ),
+const TARGETS: [Target; 15] = [
+    target::<wire::Hello, Hello>,
+    target::<wire::InsertRequest, InsertRequest>,
+    target::<wire::InsertReply, InsertReply>,
+    target::<wire::SampleRequest, SampleRequest>,
+    target::<wire::SampleReply, SampledBatch>,
+    target::<wire::UpdateRequest, PriorityUpdate>,
+    printed::<ShardStatus>,
+    printed::<LearnerStatus>,
+    target::<wire::JoinRequest, JoinRequest>,
+    target::<wire::JoinReply, JoinReply>,
+    target::<wire::HeartbeatRequest, Heartbeat>,
+    target::<wire::WatchRequest, WatchRequest>,
+    chunk,
+    target::<wire::EvaluatorBeatRequest, EvaluatorBeat>,
+    target::<wire::EvaluatorBeatReply, EvaluatorBeatReply>,
 ];
 
 /// A chunk as the receiver of weights takes it.
@@ -113,7 +88,7 @@ fn summary() -> ShardSummary {
         shard: 1,
         shard_incarnation: 2,
         rows: 3,
-        mass: 4.0,
+        priority_sum: 4.0,
         inserted: 5,
         sampled: 6,
         insert_blocked_s: 0.5,
@@ -121,7 +96,7 @@ fn summary() -> ShardSummary {
     }
 }
 
-/// Messages as honest peers send them.
+/// Valid messages.
 fn seeds() -> Vec<Vec<u8>> {
     let open = InsertOpen {
         hello: hello(),
@@ -186,7 +161,7 @@ fn seeds() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn honest_messages_are_read() {
+fn valid_messages_are_read() {
     fn read<M: Message + Default, T: TryFrom<M>>(bytes: &[u8]) -> bool {
         M::decode(bytes).is_ok_and(|message| T::try_from(message).is_ok())
     }
@@ -207,7 +182,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn changed_messages_are_survived(
+    fn altered_messages_do_not_panic(
         seed in 0_usize..7,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         cut in any::<prop::sample::Index>(),
@@ -218,16 +193,16 @@ proptest! {
             let place = place.index(bytes.len());
             bytes[place] = value;
         }
-        for (_, target) in TARGETS {
+        for target in TARGETS {
             target(&bytes);
             target(&bytes[..cut.index(bytes.len())]);
         }
         bytes.extend(more);
-        TARGETS.iter().for_each(|(_, target)| target(&bytes));
+        TARGETS.iter().for_each(|target| target(&bytes));
     }
 
     #[test]
-    fn noise_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        TARGETS.iter().for_each(|(_, target)| target(&bytes));
+    fn random_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        TARGETS.iter().for_each(|target| target(&bytes));
     }
 }

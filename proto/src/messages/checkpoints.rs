@@ -2,7 +2,6 @@
 
 use crate::error::ProtocolError;
 use crate::messages::pack;
-use crate::wire;
 use bytes::Bytes;
 
 /// Longest name of a file.
@@ -18,7 +17,7 @@ pub struct CheckpointInfo {
     pub sha256: [u8; 32],
     /// Modification time in seconds since 1970.
     pub modified_s: u64,
-    /// Updates done, if the name or the file says so.
+    /// Updates done, if the name or the file contains them.
     pub updates: Option<u64>,
 }
 
@@ -62,85 +61,54 @@ fn file_name(field: &'static str, name: String) -> Result<String, ProtocolError>
     Err(ProtocolError::invalid(field, why))
 }
 
-impl From<CheckpointInfo> for wire::CheckpointInfo {
-    fn from(info: CheckpointInfo) -> Self {
-        Self {
-            name: info.name,
-            bytes: info.bytes,
-            sha256: Bytes::copy_from_slice(&info.sha256),
-            modified_s: info.modified_s,
-            updates: info.updates,
-        }
-    }
+pack::wire_form! {
+    CheckpointInfo, CheckpointInfo, same: [bytes, modified_s, updates],
+    info => { name: info.name, sha256: Bytes::copy_from_slice(&info.sha256) },
+    info => {
+        name: file_name("checkpoints.name", info.name)?,
+        sha256: pack::digest("checkpoints.sha256", &info.sha256)?,
+    },
 }
 
-impl TryFrom<wire::CheckpointInfo> for CheckpointInfo {
-    type Error = ProtocolError;
-
-    fn try_from(info: wire::CheckpointInfo) -> Result<Self, ProtocolError> {
-        Ok(Self {
-            name: file_name("checkpoints.name", info.name)?,
-            bytes: info.bytes,
-            sha256: pack::digest("checkpoints.sha256", &info.sha256)?,
-            modified_s: info.modified_s,
-            updates: info.updates,
-        })
-    }
+pack::wire_form! {
+    CheckpointList, CheckpointList, same: [run_id],
+    list => { checkpoints: list.checkpoints.into_iter().map(Into::into).collect() },
+    list => {
+        checkpoints: list
+            .checkpoints
+            .into_iter()
+            .map(TryInto::try_into)
+            .collect::<Result<_, _>>()?,
+    },
 }
 
-impl From<CheckpointList> for wire::CheckpointList {
-    fn from(list: CheckpointList) -> Self {
-        Self {
-            run_id: list.run_id,
-            checkpoints: list.checkpoints.into_iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl TryFrom<wire::CheckpointList> for CheckpointList {
-    type Error = ProtocolError;
-
-    fn try_from(list: wire::CheckpointList) -> Result<Self, ProtocolError> {
-        let checkpoints = list.checkpoints.into_iter().map(TryInto::try_into);
-        Ok(Self {
-            run_id: list.run_id,
-            checkpoints: checkpoints.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl From<PullCheckpoint> for wire::PullCheckpointRequest {
-    fn from(request: PullCheckpoint) -> Self {
-        let sha256 = request.part.map(|p| Bytes::copy_from_slice(&p.sha256));
-        Self {
-            name: request.name,
-            offset: request.part.map_or(0, |p| p.bytes),
-            sha256: sha256.unwrap_or_default(),
-        }
-    }
-}
-
-impl TryFrom<wire::PullCheckpointRequest> for PullCheckpoint {
-    type Error = ProtocolError;
-
-    fn try_from(request: wire::PullCheckpointRequest) -> Result<Self, ProtocolError> {
-        let part = match (request.offset, request.sha256.is_empty()) {
+pack::wire_form! {
+    PullCheckpoint, PullCheckpointRequest, same: [],
+    request => {
+        name: request.name,
+        offset: request.part.map_or(0, |p| p.bytes),
+        sha256: request
+            .part
+            .map(|p| Bytes::copy_from_slice(&p.sha256))
+            .unwrap_or_default(),
+    },
+    request => {
+        part: match (request.offset, request.sha256.is_empty()) {
             (0, true) => None,
             (bytes, _) => Some(Part {
                 bytes,
                 sha256: pack::digest("sha256", &request.sha256)?,
             }),
-        };
-        Ok(Self {
-            name: file_name("name", request.name)?,
-            part,
-        })
-    }
+        },
+        name: file_name("name", request.name)?,
+    },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messages::pack::tests::reads_back;
+    use crate::wire;
 
     #[test]
     fn lists_and_requests_read_back() {
@@ -154,38 +122,22 @@ mod tests {
                 updates: Some(500),
             }],
         };
-        assert_eq!(
-            CheckpointList::try_from(wire::CheckpointList::from(list.clone())),
-            Ok(list)
-        );
+        reads_back::<wire::CheckpointList, _>(list);
         let sha256 = [4; 32];
         for part in [None, Some(Part { bytes: 7, sha256 })] {
             let name = "best".to_owned();
-            let request = PullCheckpoint { name, part };
-            let message = wire::PullCheckpointRequest::from(request.clone());
-            assert_eq!(PullCheckpoint::try_from(message), Ok(request));
+            reads_back::<wire::PullCheckpointRequest, _>(PullCheckpoint { name, part });
         }
     }
 
     #[test]
-    fn no_path_is_a_file_name() {
+    fn a_path_is_not_a_file_name() {
         for good in ["best", "last.safetensors", "update-00000001.safetensors"] {
             assert!(is_file_name(good), "{good}");
         }
         let long = "a".repeat(256);
-        for bad in [
-            "",
-            ".",
-            "..",
-            "../best",
-            "a/b",
-            "/etc/passwd",
-            "a\\b",
-            "a\0b",
-            ".hidden",
-            "é",
-            &long,
-        ] {
+        let paths = ["", ".", "..", "../best", "a/b", "/etc/passwd", "a\\b"];
+        for bad in paths.into_iter().chain(["a\0b", ".hidden", "é", &long]) {
             assert!(!is_file_name(bad), "{bad}");
             let message = wire::PullCheckpointRequest {
                 name: bad.into(),

@@ -32,49 +32,41 @@ pub struct Chunk {
     pub data: Bytes,
 }
 
-impl From<Chunk> for wire::Chunk {
-    fn from(chunk: Chunk) -> Self {
-        Self {
-            total_bytes: chunk.whole.bytes,
-            sha256: Bytes::copy_from_slice(&chunk.whole.sha256),
-            offset: chunk.offset,
-            data: chunk.data,
-            weights: chunk.whole.weights,
-        }
-    }
+pack::wire_form! {
+    Chunk, Chunk, same: [offset, data],
+    chunk => {
+        total_bytes: chunk.whole.bytes,
+        sha256: Bytes::copy_from_slice(&chunk.whole.sha256),
+        weights: chunk.whole.weights,
+    },
+    chunk => { whole: whole(&chunk)? },
 }
 
-impl TryFrom<wire::Chunk> for Chunk {
-    type Error = ProtocolError;
-
-    fn try_from(chunk: wire::Chunk) -> Result<Self, ProtocolError> {
-        let (bytes, total) = (chunk.data.len(), chunk.total_bytes);
-        if bytes > CHUNK_BYTES_MAX {
-            let why = format!("{bytes} bytes are more than {CHUNK_BYTES_MAX}");
-            return Err(ProtocolError::invalid("data", why));
-        }
-        if bytes == 0 && chunk.offset < total {
-            let why = format!("no bytes at {} of {total}", chunk.offset);
-            return Err(ProtocolError::invalid("data", why));
-        }
-        if chunk.offset.saturating_add(bytes as u64) > total {
-            let why = format!("{bytes} bytes at {} end beyond {total}", chunk.offset);
-            return Err(ProtocolError::invalid("offset", why));
-        }
-        if chunk.weights.is_some() && !(1..=WEIGHTS_BYTES_MAX).contains(&total) {
-            let why = format!("{total} bytes of weights are not within 1..={WEIGHTS_BYTES_MAX}");
-            return Err(ProtocolError::invalid("total_bytes", why));
-        }
-        Ok(Self {
-            whole: Whole {
-                bytes: total,
-                sha256: pack::digest("sha256", &chunk.sha256)?,
-                weights: chunk.weights,
-            },
-            offset: chunk.offset,
-            data: chunk.data,
-        })
+/// The whole of a chunk that lies within it.
+fn whole(chunk: &wire::Chunk) -> Result<Whole, ProtocolError> {
+    let (bytes, total) = (chunk.data.len(), chunk.total_bytes);
+    pack::within("data", bytes, "bytes", 0..=CHUNK_BYTES_MAX)?;
+    if bytes == 0 && chunk.offset < total {
+        let why = format!("no bytes at {} of {total}", chunk.offset);
+        return Err(ProtocolError::invalid("data", why));
     }
+    if chunk.offset.saturating_add(bytes as u64) > total {
+        let why = format!("{bytes} bytes at {} end beyond {total}", chunk.offset);
+        return Err(ProtocolError::invalid("offset", why));
+    }
+    if chunk.weights.is_some() {
+        pack::within(
+            "total_bytes",
+            total,
+            "bytes of weights",
+            1..=WEIGHTS_BYTES_MAX,
+        )?;
+    }
+    Ok(Whole {
+        bytes: total,
+        sha256: pack::digest("sha256", &chunk.sha256)?,
+        weights: chunk.weights,
+    })
 }
 
 /// Why chunks do not make a whole.
@@ -82,19 +74,11 @@ impl TryFrom<wire::Chunk> for Chunk {
 pub enum ChunkError {
     /// A chunk is missing or repeated.
     #[error("a chunk at byte {found} arrived where byte {expected} is next")]
-    Offset {
-        /// The next byte.
-        expected: u64,
-        /// The chunk's first byte.
-        found: u64,
-    },
-    /// Chunks of one whole describe it differently.
-    #[error("chunks disagree on size, checksum or version")]
+    Offset { expected: u64, found: u64 },
+    #[error("chunks differ in size, checksum or version")]
     Disagree,
-    /// The bytes received do not match the checksum.
     #[error("the SHA-256 of the bytes received is not the one announced")]
     Hash,
-    /// Chunks of something else where weights are expected.
     #[error("the chunk belongs to a checkpoint, not to weights")]
     NotWeights,
 }
@@ -119,9 +103,6 @@ impl Assembly {
     }
 
     /// Continues after the bytes of `part`.
-    ///
-    /// # Errors
-    /// When `part` cannot be read.
     pub fn resume(whole: Whole, mut part: impl Read) -> io::Result<Self> {
         let mut assembly = Self::new(whole);
         let mut buffer = vec![0; 1 << 16];
@@ -171,8 +152,9 @@ impl Assembly {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::messages::pack::tests::{reads_back, refuses};
 
-    fn whole(bytes: &[u8]) -> Whole {
+    fn whole_of(bytes: &[u8]) -> Whole {
         Whole {
             bytes: bytes.len() as u64,
             sha256: Sha256::digest(bytes).into(),
@@ -182,7 +164,7 @@ mod tests {
 
     fn chunks(bytes: &'static [u8], size: usize) -> Vec<Chunk> {
         let piece = |(i, data)| Chunk {
-            whole: whole(bytes),
+            whole: whole_of(bytes),
             offset: (i * size) as u64,
             data: Bytes::from_static(data),
         };
@@ -206,53 +188,47 @@ mod tests {
                     weights,
                     ..chunk.whole
                 };
-                let chunk = Chunk { whole, ..chunk };
-                assert_eq!(Chunk::try_from(wire::Chunk::from(chunk.clone())), Ok(chunk));
+                reads_back::<wire::Chunk, _>(Chunk { whole, ..chunk });
             }
         }
         // Sent to a client that already has all bytes of a checkpoint.
-        let at_the_end = Chunk {
-            whole: whole(b"1234"),
+        reads_back::<wire::Chunk, _>(Chunk {
+            whole: whole_of(b"1234"),
             offset: 4,
             data: Bytes::new(),
-        };
-        let message = wire::Chunk::from(at_the_end.clone());
-        assert_eq!(Chunk::try_from(message), Ok(at_the_end));
+        });
     }
 
     #[test]
     fn chunks_outside_the_contract_are_refused_by_field() {
-        type Change = fn(&mut wire::Chunk);
-        for (change, field) in [
-            ((|c| c.data = Bytes::new()) as Change, "data"),
-            (|c| c.data = vec![0; CHUNK_BYTES_MAX + 1].into(), "data"),
-            (|c| c.offset = 5, "offset"),
-            (|c| c.offset = u64::MAX, "offset"),
-            (|c| c.sha256 = Bytes::new(), "sha256"),
-            (
-                |c| {
-                    c.total_bytes = WEIGHTS_BYTES_MAX + 1;
-                    c.weights = Some(wire::WeightsVersion::default());
-                },
-                "total_bytes",
-            ),
-            (
-                |c| {
-                    (c.total_bytes, c.offset, c.data) = (0, 0, Bytes::new());
-                    c.weights = Some(wire::WeightsVersion::default());
-                },
-                "total_bytes",
-            ),
-        ] {
-            let mut message = wire::Chunk::from(chunks(b"1234567", 4).remove(1));
-            assert!(Chunk::try_from(message.clone()).is_ok());
-            change(&mut message);
-            let error = Chunk::try_from(message).unwrap_err();
-            assert!(
-                matches!(&error, ProtocolError::Invalid { field: found, .. } if *found == field),
-                "{error}"
-            );
-        }
+        let message = wire::Chunk::from(chunks(b"1234567", 4).remove(1));
+        refuses::<Chunk, _>(
+            &message,
+            &[
+                (|c| c.data = Bytes::new(), "field data is"),
+                (
+                    |c| c.data = vec![0; CHUNK_BYTES_MAX + 1].into(),
+                    "field data is",
+                ),
+                (|c| c.offset = 5, "field offset is"),
+                (|c| c.offset = u64::MAX, "field offset is"),
+                (|c| c.sha256 = Bytes::new(), "field sha256 is"),
+                (
+                    |c| {
+                        c.total_bytes = WEIGHTS_BYTES_MAX + 1;
+                        c.weights = Some(wire::WeightsVersion::default());
+                    },
+                    "field total_bytes is",
+                ),
+                (
+                    |c| {
+                        (c.total_bytes, c.offset, c.data) = (0, 0, Bytes::new());
+                        c.weights = Some(wire::WeightsVersion::default());
+                    },
+                    "field total_bytes is",
+                ),
+            ],
+        );
     }
 
     #[test]
@@ -260,17 +236,17 @@ mod tests {
         let bytes = b"some bytes";
         let chunks = chunks(bytes, 4);
         let expected = [false, false, true];
-        let mut assembly = Assembly::new(whole(bytes));
+        let mut assembly = Assembly::new(whole_of(bytes));
         assert_eq!(all(&mut assembly, &chunks).unwrap(), expected);
-        for there in [1, 2] {
-            let part = &bytes[..there * 4];
-            let mut assembly = Assembly::resume(whole(bytes), part).unwrap();
+        for received in [1, 2] {
+            let part = &bytes[..received * 4];
+            let mut assembly = Assembly::resume(whole_of(bytes), part).unwrap();
             assert_eq!(
-                all(&mut assembly, &chunks[there..]).unwrap(),
-                expected[there..]
+                all(&mut assembly, &chunks[received..]).unwrap(),
+                expected[received..]
             );
         }
-        let mut assembly = Assembly::resume(whole(bytes), &bytes[..]).unwrap();
+        let mut assembly = Assembly::resume(whole_of(bytes), &bytes[..]).unwrap();
         let last = Chunk {
             offset: 10,
             data: Bytes::new(),
@@ -283,7 +259,7 @@ mod tests {
     fn gaps_changes_and_wrong_bytes_are_refused() {
         let bytes = b"some bytes";
         let error = |part: &[u8], chunks: &[Chunk]| {
-            let mut assembly = Assembly::resume(whole(bytes), part).unwrap();
+            let mut assembly = Assembly::resume(whole_of(bytes), part).unwrap();
             all(&mut assembly, chunks).unwrap_err()
         };
         let mut gap = chunks(bytes, 4);

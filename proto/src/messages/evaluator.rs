@@ -27,7 +27,7 @@ pub struct EvaluatorBeat {
     pub line_json: Bytes,
     /// What the config digest was made from, so that a refusal can name the keys.
     pub config_json: Bytes,
-    /// The manifest of its scans as JSON, until the learner has answered once; then empty.
+    /// The manifest of its scans as JSON, until the learner has replied once; then empty.
     pub manifest_json: Bytes,
 }
 
@@ -50,39 +50,27 @@ pub struct EvaluatorBeatReply {
     pub baseline: MeanPositionBaseline,
 }
 
-impl From<EvaluatorBeat> for wire::EvaluatorBeatRequest {
-    fn from(beat: EvaluatorBeat) -> Self {
-        Self {
-            hello: Some(beat.hello.into()),
-            host: beat.host,
-            evaluating: beat.evaluating,
-            evaluation: beat.evaluation,
-            line_json: beat.line_json,
-            config_json: beat.config_json,
-            manifest_json: beat.manifest_json,
-        }
-    }
+pack::wire_form! {
+    EvaluatorBeat, EvaluatorBeatRequest, same: [host, evaluating, config_json, manifest_json],
+    beat => {
+        hello: Some(beat.hello.into()),
+        evaluation: beat.evaluation,
+        line_json: beat.line_json,
+    },
+    beat => {
+        hello: hello::required_by_join(beat.hello)?,
+        evaluation: beat.evaluation.map(Evaluation::checked).transpose()?,
+        line_json: one_line(beat.line_json)?,
+    },
 }
 
-impl TryFrom<wire::EvaluatorBeatRequest> for EvaluatorBeat {
-    type Error = ProtocolError;
-
-    fn try_from(beat: wire::EvaluatorBeatRequest) -> Result<Self, ProtocolError> {
-        let bytes = beat.line_json.len();
-        if bytes > LINE_BYTES_MAX || beat.line_json.contains(&b'\n') {
-            let why = format!("one line of at most {LINE_BYTES_MAX} bytes is needed, got {bytes}");
-            return Err(ProtocolError::invalid("line_json", why));
-        }
-        Ok(Self {
-            hello: hello::required_by_join(beat.hello)?,
-            host: beat.host,
-            evaluating: beat.evaluating,
-            evaluation: beat.evaluation.map(Evaluation::checked).transpose()?,
-            line_json: beat.line_json,
-            config_json: beat.config_json,
-            manifest_json: beat.manifest_json,
-        })
+fn one_line(line: Bytes) -> Result<Bytes, ProtocolError> {
+    let bytes = line.len();
+    if bytes <= LINE_BYTES_MAX && !line.contains(&b'\n') {
+        return Ok(line);
     }
+    let why = format!("one line of at most {LINE_BYTES_MAX} bytes is needed, got {bytes}");
+    Err(ProtocolError::invalid("line_json", why))
 }
 
 impl From<MeanPositionBaseline> for wire::MeanPositionBaseline {
@@ -109,61 +97,39 @@ impl TryFrom<wire::MeanPositionBaseline> for MeanPositionBaseline {
                 Err(ProtocolError::invalid("baseline.ras_mm", why))
             }
         };
+        let positions = baseline.positions.into_iter().map(position);
         Ok(Self {
             scans: pack::narrow("baseline.scans", baseline.scans)?,
-            ras_mm: baseline
-                .positions
-                .into_iter()
-                .map(position)
-                .collect::<Result<_, _>>()?,
+            ras_mm: positions.collect::<Result<_, _>>()?,
         })
     }
 }
 
-impl From<EvaluatorBeatReply> for wire::EvaluatorBeatReply {
-    fn from(reply: EvaluatorBeatReply) -> Self {
-        Self {
-            run_id: reply.run_id,
-            stop: reply.stop,
-            wanted: reply.wanted,
-            last_version: reply.last_version,
-            last_evaluation: reply.last_evaluation,
-            best_evaluation: reply.best_evaluation,
-            baseline: Some(reply.baseline.into()),
-        }
-    }
-}
-
-impl TryFrom<wire::EvaluatorBeatReply> for EvaluatorBeatReply {
-    type Error = ProtocolError;
-
-    fn try_from(reply: wire::EvaluatorBeatReply) -> Result<Self, ProtocolError> {
-        if reply.run_id.is_empty() {
-            return Err(ProtocolError::Missing("run_id"));
-        }
-        Ok(Self {
-            run_id: reply.run_id,
-            stop: reply.stop,
-            wanted: reply.wanted,
-            last_version: reply.last_version,
-            last_evaluation: reply.last_evaluation.map(Evaluation::checked).transpose()?,
-            best_evaluation: reply.best_evaluation.map(Evaluation::checked).transpose()?,
-            baseline: reply
-                .baseline
-                .ok_or(ProtocolError::Missing("baseline"))?
-                .try_into()?,
-        })
-    }
+pack::wire_form! {
+    EvaluatorBeatReply, EvaluatorBeatReply, same: [stop, wanted, last_version],
+    reply => {
+        run_id: reply.run_id,
+        last_evaluation: reply.last_evaluation,
+        best_evaluation: reply.best_evaluation,
+        baseline: Some(reply.baseline.into()),
+    },
+    reply => {
+        run_id: pack::text("run_id", reply.run_id)?,
+        last_evaluation: reply.last_evaluation.map(Evaluation::checked).transpose()?,
+        best_evaluation: reply.best_evaluation.map(Evaluation::checked).transpose()?,
+        baseline: pack::required("baseline", reply.baseline)?.try_into()?,
+    },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::messages::hello::tests::hello;
+    use crate::messages::pack::tests::{reads_back, refuses};
     use crate::messages::status::tests::evaluation;
 
     #[test]
-    fn beats_read_back_and_lies_are_refused_by_field() {
+    fn beats_read_back_and_invalid_ones_are_refused_by_field() {
         let beat = EvaluatorBeat {
             hello: Hello {
                 run_id: String::new(),
@@ -176,8 +142,17 @@ mod tests {
             config_json: Bytes::from_static(b"{}"),
             manifest_json: Bytes::from_static(b"{}"),
         };
-        let request = wire::EvaluatorBeatRequest::from(beat.clone());
-        assert_eq!(EvaluatorBeat::try_from(request.clone()), Ok(beat));
+        reads_back::<wire::EvaluatorBeatRequest, _>(beat.clone());
+        refuses::<EvaluatorBeat, _>(
+            &wire::EvaluatorBeatRequest::from(beat),
+            &[
+                (|b| b.line_json = "{}\n{}".into(), "line_json"),
+                (
+                    |b| b.evaluation.as_mut().unwrap().mean_error_mm = f64::NAN,
+                    "mean_error_mm",
+                ),
+            ],
+        );
         let reply = EvaluatorBeatReply {
             run_id: "skulls-1".into(),
             stop: true,
@@ -190,30 +165,12 @@ mod tests {
                 ras_mm: vec![Some([1.0, -2.0, 3.5]), None],
             },
         };
-        let message = wire::EvaluatorBeatReply::from(reply.clone());
-        assert_eq!(EvaluatorBeatReply::try_from(message.clone()), Ok(reply));
+        reads_back::<wire::EvaluatorBeatReply, _>(reply.clone());
         for ras_mm in [vec![1.0, 2.0], vec![1.0, 2.0, f64::NAN]] {
-            let mut broken = message.clone();
+            let mut broken = wire::EvaluatorBeatReply::from(reply.clone());
             broken.baseline.as_mut().unwrap().positions[0].ras_mm = ras_mm;
-            let error = EvaluatorBeatReply::try_from(broken)
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains("baseline.ras_mm"), "{error}");
-        }
-        let two_lines = wire::EvaluatorBeatRequest {
-            line_json: Bytes::from_static(b"{}\n{}"),
-            ..request.clone()
-        };
-        let nan = wire::EvaluatorBeatRequest {
-            evaluation: Some(Evaluation {
-                mean_error_mm: f64::NAN,
-                ..evaluation()
-            }),
-            ..request
-        };
-        for (broken, field) in [(two_lines, "line_json"), (nan, "mean_error_mm")] {
-            let error = EvaluatorBeat::try_from(broken).unwrap_err().to_string();
-            assert!(error.contains(field), "{error}");
+            let error = EvaluatorBeatReply::try_from(broken).unwrap_err();
+            assert!(error.to_string().contains("baseline.ras_mm"), "{error}");
         }
     }
 }

@@ -17,7 +17,7 @@ const RUN_ID_BYTES_MAX: usize = 256;
 const AGENTS_MAX: u32 = 1024;
 const HISTORY_MAX: u32 = 16;
 
-/// What must agree before any row flows. Always of [`PROTOCOL_VERSION`] and [`ROW_VERSION`].
+/// What must agree before any row is sent. Always of [`PROTOCOL_VERSION`] and [`ROW_VERSION`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// The training run. Empty only in a join: whatever run the learner has.
@@ -76,10 +76,9 @@ impl Hello {
             });
         }
         if differences.is_empty() {
-            Ok(())
-        } else {
-            Err(HelloMismatch { differences })
+            return Ok(());
         }
+        Err(HelloMismatch { differences })
     }
 }
 
@@ -108,35 +107,24 @@ impl TryFrom<wire::Hello> for Hello {
 
     fn try_from(hello: wire::Hello) -> Result<Self, ProtocolError> {
         check_versions(&hello)?;
-        if hello.run_id.len() > RUN_ID_BYTES_MAX {
-            let why = format!(
-                "{} bytes are more than {RUN_ID_BYTES_MAX}",
-                hello.run_id.len()
-            );
-            return Err(ProtocolError::invalid("hello.run_id", why));
-        }
-        let within = |field, value: u32, max: u32| match value {
-            value if (1..=max).contains(&value) => Ok(value),
-            _ => Err(ProtocolError::invalid(
-                field,
-                format!("{value} is not within 1..={max}"),
-            )),
-        };
-        let agents = within("hello.row_agents", hello.row_agents, AGENTS_MAX)?;
-        let history = within("hello.row_history", hello.row_history, HISTORY_MAX)?;
+        let (agents, history) = ("hello.row_agents", "hello.row_history");
+        let bytes = hello.run_id.len();
+        pack::within("hello.run_id", bytes, "bytes", 0..=RUN_ID_BYTES_MAX)?;
+        pack::within(agents, hello.row_agents, "agents", 1..=AGENTS_MAX)?;
+        pack::within(history, hello.row_history, "frames", 1..=HISTORY_MAX)?;
         Ok(Self {
             run_id: hello.run_id,
             manifest: pack::digest("hello.manifest", &hello.manifest)?,
             config_digest: pack::digest("hello.config_digest", &hello.config_digest)?,
             shape: RowShape {
-                agents: pack::narrow("hello.row_agents", agents)?,
-                history: pack::narrow("hello.row_history", history)?,
+                agents: pack::narrow(agents, hello.row_agents)?,
+                history: pack::narrow(history, hello.row_history)?,
             },
         })
     }
 }
 
-/// Refuses other versions before any other field is read: its meaning may differ there.
+/// Refuses other versions before other fields are read: their meaning may differ.
 fn check_versions(hello: &wire::Hello) -> Result<(), HelloMismatch> {
     let difference = if hello.protocol != PROTOCOL_VERSION {
         Difference::Protocol {
@@ -158,7 +146,7 @@ fn check_versions(hello: &wire::Hello) -> Result<(), HelloMismatch> {
 
 /// A hello that a join must carry; its run id may be empty.
 pub(crate) fn required_by_join(hello: Option<wire::Hello>) -> Result<Hello, ProtocolError> {
-    hello.ok_or(ProtocolError::Missing("hello"))?.try_into()
+    pack::required("hello", hello)?.try_into()
 }
 
 /// A hello that any other message must carry.
@@ -188,31 +176,31 @@ pub(crate) mod tests {
 
     #[test]
     fn reads_back_and_agrees_with_itself() {
-        let there = Hello::try_from(wire::Hello::from(&hello())).unwrap();
-        assert_eq!(there, hello());
-        assert_eq!(hello().check(&there), Ok(()));
+        let read = Hello::try_from(wire::Hello::from(&hello())).unwrap();
+        assert_eq!(read, hello());
+        assert_eq!(hello().check(&read), Ok(()));
     }
 
     #[test]
-    fn each_difference_is_a_sentence() {
-        let sentence = |change: fn(&mut Hello)| {
+    fn each_difference_is_described() {
+        let description = |change: fn(&mut Hello)| {
             let mut client = hello();
             change(&mut client);
             hello().check(&client).unwrap_err().to_string()
         };
-        assert!(sentence(|h| h.run_id = "other".into()).starts_with(
+        assert!(description(|h| h.run_id = "other".into()).starts_with(
             "runs differ: the server belongs to run \"skulls-1\", the client to run \"other\""
         ));
-        assert!(sentence(|h| h.manifest = [0xab; 32]).starts_with("training data differ: the manifest hash is 010101010101 on the server, abababababab on the client"));
+        assert!(description(|h| h.manifest = [0xab; 32]).starts_with("training data differ: the manifest hash is 010101010101 on the server, abababababab on the client"));
         assert!(
-            sentence(|h| h.config_digest[0] = 9)
+            description(|h| h.config_digest[0] = 9)
                 .contains("is 020202020202 on the server, 090202020202 on the client")
         );
         assert!(
-            sentence(|h| h.shape.agents = 5)
+            description(|h| h.shape.agents = 5)
                 .ends_with("takes 1 agents and 4 frames per row, the client sends 5 and 4")
         );
-        let both = sentence(|h| {
+        let both = description(|h| {
             h.run_id = "other".into();
             h.shape.history = 1;
         });
@@ -223,7 +211,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn only_a_join_may_leave_the_run_open() {
+    fn only_a_join_may_have_an_empty_run_id() {
         let mut open = hello();
         open.run_id.clear();
         assert_eq!(hello().check(&open), Ok(()));

@@ -33,9 +33,7 @@ pub enum AckLevel {
 /// The first message of an insert stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InsertOpen {
-    /// Which run, data, configuration and row shape.
     pub hello: Hello,
-    /// Who writes on this stream.
     pub writer: Writer,
     /// When its batches count as stored.
     pub ack: AckLevel,
@@ -50,6 +48,20 @@ pub struct InsertBatch {
     pub packed: Bytes,
     /// |TD error| of each row, 1 to [`BATCH_ROWS_MAX`] of them: finite, not negative.
     pub priorities: Vec<f32>,
+}
+
+impl Writer {
+    /// The writer with this id, which is sent in a wider type.
+    pub(crate) fn checked(
+        field: &'static str,
+        actor: u32,
+        incarnation: u32,
+    ) -> Result<Self, ProtocolError> {
+        Ok(Self {
+            actor: pack::narrow(field, actor)?,
+            incarnation,
+        })
+    }
 }
 
 impl InsertBatch {
@@ -116,7 +128,7 @@ impl TryFrom<wire::InsertRequest> for InsertRequest {
     type Error = ProtocolError;
 
     fn try_from(request: wire::InsertRequest) -> Result<Self, ProtocolError> {
-        match request.kind.ok_or(ProtocolError::Missing("kind"))? {
+        match pack::required("kind", request.kind)? {
             Kind::Open(open) => Ok(Self::Open(open.try_into()?)),
             Kind::Batch(batch) => Ok(Self::Batch(batch.try_into()?)),
         }
@@ -127,24 +139,19 @@ impl TryFrom<wire::InsertOpen> for InsertOpen {
     type Error = ProtocolError;
 
     fn try_from(open: wire::InsertOpen) -> Result<Self, ProtocolError> {
-        let writer = open.writer.ok_or(ProtocolError::Missing("writer"))?;
+        let writer = pack::required("writer", open.writer)?;
         let ack = match wire::AckLevel::try_from(open.ack) {
             Ok(wire::AckLevel::Memory) => AckLevel::Memory,
             Ok(wire::AckLevel::Durable) => AckLevel::Durable,
             Ok(wire::AckLevel::Unspecified) => return Err(ProtocolError::Missing("ack")),
             Err(_) => {
-                return Err(ProtocolError::invalid(
-                    "ack",
-                    format!("{} is no acknowledgement level", open.ack),
-                ));
+                let why = format!("{} is not an acknowledgement level", open.ack);
+                return Err(ProtocolError::invalid("ack", why));
             }
         };
         Ok(Self {
             hello: hello::required(open.hello)?,
-            writer: Writer {
-                actor: pack::narrow("writer.actor", writer.actor)?,
-                incarnation: writer.incarnation,
-            },
+            writer: Writer::checked("writer.actor", writer.actor, writer.incarnation)?,
             ack,
         })
     }
@@ -155,63 +162,32 @@ impl TryFrom<wire::InsertBatch> for InsertBatch {
 
     fn try_from(batch: wire::InsertBatch) -> Result<Self, ProtocolError> {
         if batch.sequence == 0 {
-            return Err(ProtocolError::invalid(
-                "sequence",
-                "sequence numbers start at 1",
-            ));
+            let why = "sequence numbers start at 1";
+            return Err(ProtocolError::invalid("sequence", why));
         }
         let rows = batch.priorities.len() / size_of::<f32>();
-        if !(1..=BATCH_ROWS_MAX).contains(&rows) {
-            return Err(ProtocolError::invalid(
-                "priorities",
-                format!("{rows} rows are not within 1..={BATCH_ROWS_MAX}"),
-            ));
-        }
-        if batch.rows.len() > BATCH_BYTES_MAX {
-            let why = format!("{} bytes are more than {BATCH_BYTES_MAX}", batch.rows.len());
-            return Err(ProtocolError::invalid("rows", why));
-        }
-        let priorities = pack::unpack_priorities(&batch.priorities, rows)?;
+        pack::within("priorities", rows, "rows", 1..=BATCH_ROWS_MAX)?;
+        pack::within("rows", batch.rows.len(), "bytes", 0..=BATCH_BYTES_MAX)?;
         Ok(Self {
             sequence: batch.sequence,
+            priorities: pack::unpack_priorities(&batch.priorities, rows)?,
             packed: batch.rows,
-            priorities,
         })
     }
 }
 
-impl From<InsertReply> for wire::InsertReply {
-    fn from(reply: InsertReply) -> Self {
-        Self {
-            acked: reply.acked,
-            window: reply.window,
-            shard_incarnation: reply.shard_incarnation,
-        }
-    }
-}
-
-impl TryFrom<wire::InsertReply> for InsertReply {
-    type Error = ProtocolError;
-
-    fn try_from(reply: wire::InsertReply) -> Result<Self, ProtocolError> {
-        if reply.window == 0 {
-            return Err(ProtocolError::invalid(
-                "window",
-                "a writer with a window of zero can never send",
-            ));
-        }
-        Ok(Self {
-            acked: reply.acked,
-            window: reply.window,
-            shard_incarnation: reply.shard_incarnation,
-        })
-    }
+pack::wire_form! {
+    InsertReply, InsertReply, same: [acked, shard_incarnation],
+    reply => { window: reply.window },
+    // With a window of zero, a writer could never send.
+    reply => { window: pack::within("window", reply.window, "batches", 1..=u32::MAX)? },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::messages::hello::tests::hello;
+    use crate::messages::pack::tests::{reads_back, refuses};
 
     fn open() -> InsertOpen {
         InsertOpen {
@@ -239,78 +215,63 @@ mod tests {
             ..open()
         };
         for open in [open(), durable] {
-            assert_eq!(
-                InsertRequest::try_from(wire::InsertRequest::from(open.clone())),
-                Ok(InsertRequest::Open(open))
-            );
+            let message = wire::InsertRequest::from(open.clone());
+            let read = InsertRequest::try_from(message);
+            assert_eq!(read, Ok(InsertRequest::Open(open)));
         }
-        assert_eq!(
-            InsertRequest::try_from(wire::InsertRequest::from(batch())),
-            Ok(InsertRequest::Batch(batch()))
-        );
-        let reply = InsertReply {
+        let message = wire::InsertRequest::from(batch());
+        let read = InsertRequest::try_from(message);
+        assert_eq!(read, Ok(InsertRequest::Batch(batch())));
+        reads_back::<wire::InsertReply, _>(InsertReply {
             acked: 4,
             window: INSERT_WINDOW,
             shard_incarnation: 77,
-        };
-        assert_eq!(
-            InsertReply::try_from(wire::InsertReply::from(reply)),
-            Ok(reply)
-        );
+        });
     }
 
     #[test]
     fn batches_outside_the_contract_are_refused_by_field() {
-        for (change, field) in [
-            ((|b| b.sequence = 0) as fn(&mut InsertBatch), "sequence"),
-            (|b| b.priorities.clear(), "priorities"),
-            (
-                |b| b.priorities = vec![0.0; BATCH_ROWS_MAX + 1],
-                "priorities",
-            ),
-            (|b| b.priorities[1] = f32::NAN, "priorities"),
-            (|b| b.packed = vec![0; BATCH_BYTES_MAX + 1].into(), "rows"),
-        ] {
-            let mut batch = batch();
-            change(&mut batch);
-            let error = InsertRequest::try_from(wire::InsertRequest::from(batch)).unwrap_err();
-            assert!(
-                matches!(&error, ProtocolError::Invalid { field: found, .. } if *found == field),
-                "{error}"
-            );
-        }
-        let mut torn = wire::InsertBatch {
-            sequence: 1,
-            rows: Bytes::from_static(b"two rows"),
-            priorities: Bytes::from_static(&[0; 8]),
+        let Some(Kind::Batch(valid)) = wire::InsertRequest::from(batch()).kind else {
+            unreachable!("a batch is a batch");
         };
-        assert!(InsertBatch::try_from(torn.clone()).is_ok());
-        torn.priorities = Bytes::from_static(&[0; 9]);
-        let error = InsertBatch::try_from(torn).unwrap_err().to_string();
-        assert!(
-            error.contains("2 values of 4 bytes are needed, got 9"),
-            "{error}"
+        refuses::<InsertBatch, _>(
+            &valid,
+            &[
+                (|b| b.sequence = 0, "field sequence"),
+                (|b| b.priorities.clear(), "field priorities"),
+                (
+                    |b| b.priorities = vec![0; 4 * (BATCH_ROWS_MAX + 1)].into(),
+                    "field priorities",
+                ),
+                (
+                    |b| b.priorities = pack::pack([0.5, f32::NAN]),
+                    "field priorities",
+                ),
+                (
+                    |b| b.rows = vec![0; BATCH_BYTES_MAX + 1].into(),
+                    "field rows",
+                ),
+                (
+                    |b| b.priorities = Bytes::from_static(&[0; 9]),
+                    "2 values of 4 bytes are needed, got 9",
+                ),
+            ],
         );
     }
 
     #[test]
     fn absent_parts_of_an_open_are_named() {
-        let message = || match wire::InsertRequest::from(open()).kind {
-            Some(Kind::Open(open)) => open,
-            _ => unreachable!("an open is an open"),
+        let Some(Kind::Open(valid)) = wire::InsertRequest::from(open()).kind else {
+            unreachable!("an open is an open");
         };
-        let error = |change: fn(&mut wire::InsertOpen)| {
-            let mut message = message();
-            change(&mut message);
-            InsertOpen::try_from(message).unwrap_err()
-        };
-        assert_eq!(error(|o| o.hello = None), ProtocolError::Missing("hello"));
-        assert_eq!(error(|o| o.writer = None), ProtocolError::Missing("writer"));
-        assert_eq!(error(|o| o.ack = 0), ProtocolError::Missing("ack"));
-        assert!(
-            error(|o| o.ack = 9)
-                .to_string()
-                .contains("9 is no acknowledgement level")
+        refuses::<InsertOpen, _>(
+            &valid,
+            &[
+                (|o| o.hello = None, "field hello is missing"),
+                (|o| o.writer = None, "field writer is missing"),
+                (|o| o.ack = 0, "field ack is missing"),
+                (|o| o.ack = 9, "9 is not an acknowledgement level"),
+            ],
         );
         assert_eq!(
             InsertRequest::try_from(wire::InsertRequest { kind: None }),

@@ -4,7 +4,6 @@ use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
 use crate::messages::insert::Writer;
 use crate::messages::pack;
-use crate::wire;
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -41,96 +40,53 @@ pub struct JoinReply {
     pub run_id: String,
 }
 
-impl From<JoinRequest> for wire::JoinRequest {
-    fn from(request: JoinRequest) -> Self {
-        Self {
-            hello: Some(request.hello.into()),
-            slots: u32::try_from(request.slots).unwrap_or(u32::MAX),
-            host: request.host,
-            manifest_json: request.manifest_json,
-            config_json: request.config_json,
-        }
-    }
+pack::wire_form! {
+    JoinRequest, JoinRequest, same: [host, manifest_json, config_json],
+    request => {
+        hello: Some(request.hello.into()),
+        slots: u32::try_from(request.slots).unwrap_or(u32::MAX),
+    },
+    request => {
+        hello: hello::required_by_join(request.hello)?,
+        slots: pack::within("slots", pack::narrow("slots", request.slots)?, "slots", 1..=SLOTS_MAX)?,
+    },
 }
 
-impl TryFrom<wire::JoinRequest> for JoinRequest {
-    type Error = ProtocolError;
-
-    fn try_from(request: wire::JoinRequest) -> Result<Self, ProtocolError> {
-        let slots: usize = pack::narrow("slots", request.slots)?;
-        if !(1..=SLOTS_MAX).contains(&slots) {
-            return Err(ProtocolError::invalid(
-                "slots",
-                format!("{slots} is not within 1..={SLOTS_MAX}"),
-            ));
-        }
-        Ok(Self {
-            hello: hello::required_by_join(request.hello)?,
-            slots,
-            host: request.host,
-            manifest_json: request.manifest_json,
-            config_json: request.config_json,
-        })
-    }
+pack::wire_form! {
+    JoinReply, JoinReply, same: [],
+    reply => {
+        actor: reply.writer.actor.into(),
+        incarnation: reply.writer.incarnation,
+        shards: reply.shards,
+        exploration: reply.exploration,
+        lease_s: reply.lease.as_secs_f64(),
+        run_id: reply.run_id,
+    },
+    reply => {
+        writer: Writer::checked("actor", reply.actor, reply.incarnation)?,
+        shards: pack::required("shards", Some(reply.shards).filter(|s| !s.is_empty()))?,
+        exploration: pack::each("exploration", "slot", reply.exploration, "a probability", |p| {
+            (0.0..=1.0).contains(&p)
+        })?,
+        lease: lease(reply.lease_s)?,
+        run_id: pack::text("run_id", reply.run_id)?,
+    },
 }
 
-impl From<JoinReply> for wire::JoinReply {
-    fn from(reply: JoinReply) -> Self {
-        Self {
-            actor: reply.writer.actor.into(),
-            incarnation: reply.writer.incarnation,
-            shards: reply.shards,
-            exploration: reply.exploration,
-            lease_s: reply.lease.as_secs_f64(),
-            run_id: reply.run_id,
-        }
-    }
-}
-
-impl TryFrom<wire::JoinReply> for JoinReply {
-    type Error = ProtocolError;
-
-    fn try_from(reply: wire::JoinReply) -> Result<Self, ProtocolError> {
-        if reply.shards.is_empty() {
-            return Err(ProtocolError::Missing("shards"));
-        }
-        if reply.run_id.is_empty() {
-            return Err(ProtocolError::Missing("run_id"));
-        }
-        if let Some(slot) = reply
-            .exploration
-            .iter()
-            .position(|p| !(0.0..=1.0).contains(p))
-        {
-            let why = format!(
-                "slot {slot} has {}, a probability is needed",
-                reply.exploration[slot]
-            );
-            return Err(ProtocolError::invalid("exploration", why));
-        }
-        let lease = Duration::try_from_secs_f64(reply.lease_s)
-            .ok()
-            .filter(|lease| !lease.is_zero())
-            .ok_or_else(|| {
-                ProtocolError::invalid("lease_s", format!("{} is not a lease", reply.lease_s))
-            })?;
-        Ok(Self {
-            writer: Writer {
-                actor: pack::narrow("actor", reply.actor)?,
-                incarnation: reply.incarnation,
-            },
-            shards: reply.shards,
-            exploration: reply.exploration,
-            lease,
-            run_id: reply.run_id,
-        })
-    }
+fn lease(seconds: f64) -> Result<Duration, ProtocolError> {
+    let lease = Duration::try_from_secs_f64(seconds).ok();
+    lease.filter(|lease| !lease.is_zero()).ok_or_else(|| {
+        let why = format!("{seconds} is not a lease");
+        ProtocolError::invalid("lease_s", why)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::messages::hello::tests::hello;
+    use crate::messages::pack::tests::{reads_back, refuses};
+    use crate::wire;
 
     fn reply() -> JoinReply {
         JoinReply {
@@ -154,36 +110,27 @@ mod tests {
             manifest_json: Bytes::from_static(b"{}"),
             config_json: Bytes::new(),
         };
-        assert_eq!(
-            JoinRequest::try_from(wire::JoinRequest::from(request.clone())),
-            Ok(request.clone())
+        reads_back::<wire::JoinRequest, _>(request.clone());
+        refuses::<JoinRequest, _>(
+            &wire::JoinRequest::from(request),
+            &[(|r| r.slots = 0, "slots")],
         );
-        assert_eq!(
-            JoinReply::try_from(wire::JoinReply::from(reply())),
-            Ok(reply())
-        );
-        let none = JoinRequest {
-            slots: 0,
-            ..request
-        };
-        assert!(JoinRequest::try_from(wire::JoinRequest::from(none)).is_err());
+        reads_back::<wire::JoinReply, _>(reply());
     }
 
     #[test]
     fn replies_outside_the_contract_are_refused_by_field() {
-        for (change, field) in [
-            ((|r| r.shards.clear()) as fn(&mut wire::JoinReply), "shards"),
-            (|r| r.exploration[1] = 1.5, "slot 1 has 1.5"),
-            (|r| r.exploration[0] = f32::NAN, "slot 0 has NaN"),
-            (|r| r.run_id.clear(), "run_id"),
-            (|r| r.lease_s = 0.0, "lease_s"),
-            (|r| r.lease_s = f64::NAN, "lease_s"),
-            (|r| r.actor = 70_000, "actor"),
-        ] {
-            let mut message = wire::JoinReply::from(reply());
-            change(&mut message);
-            let error = JoinReply::try_from(message).unwrap_err().to_string();
-            assert!(error.contains(field), "{error}");
-        }
+        refuses::<JoinReply, _>(
+            &wire::JoinReply::from(reply()),
+            &[
+                (|r| r.shards.clear(), "shards"),
+                (|r| r.exploration[1] = 1.5, "slot 1 has 1.5"),
+                (|r| r.exploration[0] = f32::NAN, "slot 0 has NaN"),
+                (|r| r.run_id.clear(), "run_id"),
+                (|r| r.lease_s = 0.0, "lease_s"),
+                (|r| r.lease_s = f64::NAN, "lease_s"),
+                (|r| r.actor = 70_000, "actor"),
+            ],
+        );
     }
 }

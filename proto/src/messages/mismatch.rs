@@ -1,5 +1,6 @@
 //! The differences between two incompatible peers, as error messages.
 
+use common::imaging::manifest::hex;
 use common::transition::row::RowShape;
 use std::fmt;
 use tonic::Status;
@@ -15,35 +16,15 @@ pub struct HelloMismatch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     /// Built from incompatible versions.
-    Protocol {
-        /// The server's protocol version.
-        server: u32,
-        /// The client's protocol version.
-        client: u32,
-    },
+    Protocol { server: u32, client: u32 },
     /// Rows laid out differently.
     RowVersion { server: u32, client: u32 },
     /// Members of different runs.
-    Run {
-        /// The server's run id.
-        server: String,
-        /// The client's run id.
-        client: String,
-    },
+    Run { server: String, client: String },
     /// Other scans, other landmarks, or other preprocessing.
-    Manifest {
-        /// The server's manifest hash.
-        server: [u8; 32],
-        /// The client's manifest hash.
-        client: [u8; 32],
-    },
+    Manifest { server: [u8; 32], client: [u8; 32] },
     /// Other rules, windows or networks.
-    Config {
-        /// The server's config digest.
-        server: [u8; 32],
-        /// The client's config digest.
-        client: [u8; 32],
-    },
+    Config { server: [u8; 32], client: [u8; 32] },
     /// Rows of another size.
     Shape { server: RowShape, client: RowShape },
 }
@@ -52,13 +33,8 @@ impl std::error::Error for HelloMismatch {}
 
 impl fmt::Display for HelloMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, difference) in self.differences.iter().enumerate() {
-            if i > 0 {
-                f.write_str("; ")?;
-            }
-            difference.fmt(f)?;
-        }
-        Ok(())
+        let sentences: Vec<_> = self.differences.iter().map(ToString::to_string).collect();
+        f.write_str(&sentences.join("; "))
     }
 }
 
@@ -84,15 +60,15 @@ impl fmt::Display for Difference {
                 f,
                 "training data differ: the manifest hash is {} on the server, {} on the client: \
                  both must hold the same scans and landmarks",
-                Short(server),
-                Short(client)
+                short(server),
+                short(client)
             ),
             Self::Config { server, client } => write!(
                 f,
                 "configurations differ: the digest of the keys that shape rows and windows is {} on the server, \
                  {} on the client: start both with the same configuration",
-                Short(server),
-                Short(client)
+                short(server),
+                short(client)
             ),
             Self::Shape { server, client } => write!(
                 f,
@@ -104,14 +80,8 @@ impl fmt::Display for Difference {
 }
 
 /// The first bytes of a hash: enough for a person to distinguish two.
-struct Short<'a>(&'a [u8; 32]);
-
-impl fmt::Display for Short<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6]
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
+fn short(hash: &[u8; 32]) -> String {
+    hex(&hash[..6])
 }
 
 impl From<HelloMismatch> for Status {

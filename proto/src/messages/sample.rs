@@ -13,7 +13,6 @@ pub const SAMPLE_ROWS_MAX: usize = 65_536;
 /// A sampler's request to one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleRequest {
-    /// Which run, data, configuration and row shape.
     pub hello: Hello,
     /// Rows to draw, 0 to [`SAMPLE_ROWS_MAX`]; 0 asks for the summary only.
     pub rows: usize,
@@ -58,35 +57,21 @@ impl SampledBatch {
     }
 }
 
-impl From<SampleRequest> for wire::SampleRequest {
-    fn from(request: SampleRequest) -> Self {
-        Self {
-            hello: Some(request.hello.into()),
-            rows: u32::try_from(request.rows).unwrap_or(u32::MAX),
-            insert_limit: request.insert_limit,
-            shard_incarnation: request.shard_incarnation,
-        }
-    }
-}
-
-impl TryFrom<wire::SampleRequest> for SampleRequest {
-    type Error = ProtocolError;
-
-    fn try_from(request: wire::SampleRequest) -> Result<Self, ProtocolError> {
-        let rows: usize = pack::narrow("rows", request.rows)?;
-        if rows > SAMPLE_ROWS_MAX {
-            return Err(ProtocolError::invalid(
-                "rows",
-                format!("{rows} are more than {SAMPLE_ROWS_MAX}"),
-            ));
-        }
-        Ok(Self {
-            hello: hello::required(request.hello)?,
-            rows,
-            insert_limit: request.insert_limit,
-            shard_incarnation: request.shard_incarnation,
-        })
-    }
+pack::wire_form! {
+    SampleRequest, SampleRequest, same: [insert_limit, shard_incarnation],
+    request => {
+        hello: Some(request.hello.into()),
+        rows: u32::try_from(request.rows).unwrap_or(u32::MAX),
+    },
+    request => {
+        hello: hello::required(request.hello)?,
+        rows: pack::within(
+            "rows",
+            pack::narrow("rows", request.rows)?,
+            "rows",
+            0..=SAMPLE_ROWS_MAX,
+        )?,
+    },
 }
 
 impl From<SampledBatch> for wire::SampleReply {
@@ -105,19 +90,17 @@ impl TryFrom<wire::SampleReply> for SampledBatch {
     type Error = ProtocolError;
 
     fn try_from(reply: wire::SampleReply) -> Result<Self, ProtocolError> {
-        let summary = reply.summary.ok_or(ProtocolError::Missing("summary"))?;
-        let summary = summary.checked()?;
+        let summary = pack::required("summary", reply.summary)?.checked()?;
         let rows = reply.slots.len() / size_of::<u32>();
         let slots = pack::unpack::<u32>("slots", &reply.slots, rows)?;
         let generations = pack::unpack::<u32>("generations", &reply.generations, rows)?;
-        let probabilities = pack::unpack::<f64>("probabilities", &reply.probabilities, rows)?;
-        if let Some(row) = probabilities.iter().position(|p| !(*p > 0.0 && *p <= 1.0)) {
-            let why = format!(
-                "row {row} has {}, which no drawn row has",
-                probabilities[row]
-            );
-            return Err(ProtocolError::invalid("probabilities", why));
-        }
+        let probabilities = pack::each(
+            "probabilities",
+            "row",
+            pack::unpack::<f64>("probabilities", &reply.probabilities, rows)?,
+            "a probability above zero",
+            |p| p > 0.0 && p <= 1.0,
+        )?;
         let keys = slots
             .into_iter()
             .zip(generations)
@@ -140,6 +123,7 @@ impl TryFrom<wire::SampleReply> for SampledBatch {
 mod tests {
     use super::*;
     use crate::messages::hello::tests::hello;
+    use crate::messages::pack::tests::{reads_back, refuses};
     use crate::messages::status::tests::summary;
 
     fn batch() -> SampledBatch {
@@ -165,14 +149,8 @@ mod tests {
             insert_limit: 900,
             shard_incarnation: 5,
         };
-        assert_eq!(
-            SampleRequest::try_from(wire::SampleRequest::from(request.clone())),
-            Ok(request.clone())
-        );
-        assert_eq!(
-            SampledBatch::try_from(wire::SampleReply::from(batch())),
-            Ok(batch())
-        );
+        reads_back::<wire::SampleRequest, _>(request.clone());
+        reads_back::<wire::SampleReply, _>(batch());
         let greedy = SampleRequest {
             rows: SAMPLE_ROWS_MAX + 1,
             ..request
@@ -182,19 +160,23 @@ mod tests {
 
     #[test]
     fn replies_outside_the_contract_are_refused_by_field() {
-        let error = |change: fn(&mut wire::SampleReply)| {
-            let mut reply = wire::SampleReply::from(batch());
-            change(&mut reply);
-            SampledBatch::try_from(reply).unwrap_err().to_string()
-        };
-        assert!(error(|r| r.slots.truncate(7)).contains("slots"));
-        assert!(error(|r| r.slots.truncate(4)).contains("generations"));
-        assert!(error(|r| r.generations.clear()).contains("generations"));
-        assert!(error(|r| r.probabilities = pack::pack([0.5, 0.0])).contains("row 1 has 0"));
-        assert!(error(|r| r.probabilities = pack::pack([f64::NAN, 0.5])).contains("row 0 has NaN"));
-        assert!(error(|r| r.summary = None).contains("summary is missing"));
-        assert!(
-            error(|r| r.summary.as_mut().unwrap().mass = f64::INFINITY).contains("summary.mass")
+        refuses::<SampledBatch, _>(
+            &wire::SampleReply::from(batch()),
+            &[
+                (|r| r.slots.truncate(7), "slots"),
+                (|r| r.slots.truncate(4), "generations"),
+                (|r| r.generations.clear(), "generations"),
+                (|r| r.probabilities = pack::pack([0.5, 0.0]), "row 1 has 0"),
+                (
+                    |r| r.probabilities = pack::pack([f64::NAN, 0.5]),
+                    "row 0 has NaN",
+                ),
+                (|r| r.summary = None, "summary is missing"),
+                (
+                    |r| r.summary.as_mut().unwrap().priority_sum = f64::INFINITY,
+                    "summary.priority_sum",
+                ),
+            ],
         );
     }
 }

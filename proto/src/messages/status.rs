@@ -56,16 +56,13 @@ impl LearnerStatus {
 }
 
 impl Evaluation {
-    /// Refuses numbers that cannot be errors.
-    ///
-    /// # Errors
-    /// Names the first field that is negative or not finite.
+    /// Refuses numbers that are negative or not finite.
     pub fn checked(self) -> Result<Self, ProtocolError> {
         measure("evaluation.mean_error_mm", self.mean_error_mm)?;
         measure("evaluation.mean_error_voxels", self.mean_error_voxels)?;
         measure("evaluation.median_error_mm", self.median_error_mm)?;
-        if let Some(mm) = self.constant_guess_mm {
-            measure("evaluation.constant_guess_mm", mm)?;
+        if let Some(mm) = self.baseline_error_mm {
+            measure("evaluation.baseline_error_mm", mm)?;
         }
         measure("evaluation.seconds", self.seconds)?;
         Ok(self)
@@ -73,12 +70,9 @@ impl Evaluation {
 }
 
 impl ShardSummary {
-    /// Refuses numbers that the learner cannot calculate with.
-    ///
-    /// # Errors
-    /// Names the first field that is negative or not finite.
+    /// Refuses numbers that the learner cannot calculate with: negative or not finite ones.
     pub fn checked(self) -> Result<Self, ProtocolError> {
-        measure("summary.mass", self.mass)?;
+        measure("summary.priority_sum", self.priority_sum)?;
         measure("summary.insert_blocked_s", self.insert_blocked_s)?;
         Ok(self)
     }
@@ -102,7 +96,7 @@ pub(crate) fn ages<S: Serializer>(counts: &[u64], s: S) -> Result<S::Ok, S::Erro
     s.collect_map(by_weights_age(counts))
 }
 
-/// The counters beside the link's own fields; null before the first summary.
+/// The counters beside the connection's own fields; null before the first summary.
 #[expect(clippy::ref_option, reason = "serde's signature")]
 pub(crate) fn counters<S: Serializer>(
     summary: &Option<ShardSummary>,
@@ -133,7 +127,7 @@ pub(crate) mod tests {
             shard: 2,
             shard_incarnation: 5,
             rows: 10,
-            mass: 3.5,
+            priority_sum: 3.5,
             inserted: 12,
             sampled: 40,
             insert_blocked_s: 0.25,
@@ -148,7 +142,7 @@ pub(crate) mod tests {
             mean_error_mm: 1.25,
             mean_error_voxels: 7.0,
             median_error_mm: 0.75,
-            constant_guess_mm: Some(3.0),
+            baseline_error_mm: Some(3.0),
             seconds: 4.5,
             best: true,
         }
@@ -163,17 +157,17 @@ pub(crate) mod tests {
             ..evaluation()
         };
         let negative = Evaluation {
-            constant_guess_mm: Some(-1.0),
+            baseline_error_mm: Some(-1.0),
             ..evaluation()
         };
         let endless = ShardSummary {
-            mass: f64::INFINITY,
+            priority_sum: f64::INFINITY,
             ..summary()
         };
         for (error, field) in [
             (nan.checked().unwrap_err(), "mean_error_mm"),
-            (negative.checked().unwrap_err(), "constant_guess_mm"),
-            (endless.checked().unwrap_err(), "summary.mass"),
+            (negative.checked().unwrap_err(), "baseline_error_mm"),
+            (endless.checked().unwrap_err(), "summary.priority_sum"),
         ] {
             assert!(error.to_string().contains(field), "{error}");
         }
@@ -191,28 +185,25 @@ pub(crate) mod tests {
             ..ActorStatus::default()
         };
         let actor = serde_json::to_value(actor).unwrap();
-        assert_eq!(
-            (&actor["env_steps"], &actor["state"]),
-            (&9.into(), &"stale".into())
-        );
+        assert_eq!(actor["env_steps"], 9);
+        assert_eq!(actor["state"], "stale");
         let shard = ShardStatus {
             summary: Some(summary()),
             journal: Some(JournalStatus::default()),
             ..ShardStatus::default()
         };
         let shard = serde_json::to_value(shard).unwrap();
-        assert_eq!(
-            (&shard["mass"], &shard["journal"]["bytes"]),
-            (&3.5.into(), &0.into())
-        );
+        assert_eq!(shard["priority_sum"], 3.5);
+        assert_eq!(shard["journal"]["bytes"], 0);
         assert!(shard["run_id"].is_null() && shard["journal"]["failing"].is_null());
-        let link = |summary| {
-            serde_json::to_value(ShardLink {
+        let connection = |summary| {
+            let link = ShardLink {
                 summary,
                 ..ShardLink::default()
-            })
+            };
+            serde_json::to_value(link).unwrap()
         };
-        let (new, known) = (link(None).unwrap(), link(Some(summary())).unwrap());
+        let (new, known) = (connection(None), connection(Some(summary())));
         assert!(new.as_object().unwrap().contains_key("rows") && new["rows"].is_null());
         assert_eq!(known["rows"], 10);
         let learner = LearnerStatus {
@@ -222,10 +213,7 @@ pub(crate) mod tests {
         };
         let learner = serde_json::to_value(learner).unwrap();
         let ages = &learner["rows_by_weights_age"];
-        assert_eq!(
-            (&learner["run_id"], &ages["up to 30"]),
-            (&"mouse".into(), &2.into())
-        );
-        assert_eq!(ages["more"], 1);
+        assert_eq!(learner["run_id"], "mouse");
+        assert_eq!((&ages["up to 30"], &ages["more"]), (&2.into(), &1.into()));
     }
 }

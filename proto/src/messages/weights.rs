@@ -5,10 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::error::ProtocolError;
 use crate::messages::chunks::{Assembly, CHUNK_BYTES_MAX, Chunk, ChunkError, Whole};
 use crate::messages::hello::{self, Hello};
-use crate::wire;
+use crate::messages::pack;
 
 pub use crate::wire::WeightsVersion;
 
@@ -130,7 +129,6 @@ impl Receiver {
 /// A request for the newest version, and for every newer one when it is published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchRequest {
-    /// Which run, data, configuration and row shape.
     pub hello: Hello,
     /// Only versions above this one.
     pub newer_than: u64,
@@ -140,47 +138,27 @@ pub struct WatchRequest {
     pub untrained_first: bool,
 }
 
-impl From<WatchRequest> for wire::WatchRequest {
-    fn from(request: WatchRequest) -> Self {
-        Self {
-            hello: Some(request.hello.into()),
-            newer_than: request.newer_than,
-            bf16: request.bf16,
-            untrained_first: request.untrained_first,
-        }
-    }
-}
-
-impl TryFrom<wire::WatchRequest> for WatchRequest {
-    type Error = ProtocolError;
-
-    fn try_from(request: wire::WatchRequest) -> Result<Self, ProtocolError> {
-        Ok(Self {
-            hello: hello::required(request.hello)?,
-            newer_than: request.newer_than,
-            bf16: request.bf16,
-            untrained_first: request.untrained_first,
-        })
-    }
+pack::wire_form! {
+    WatchRequest, WatchRequest, same: [newer_than, bf16, untrained_first],
+    request => { hello: Some(request.hello.into()) },
+    request => { hello: hello::required(request.hello)? },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::messages::hello::tests::hello;
+    use crate::messages::pack::tests::reads_back;
+    use crate::wire;
 
     #[test]
     fn requests_read_back() {
-        let request = WatchRequest {
+        reads_back::<wire::WatchRequest, _>(WatchRequest {
             hello: hello(),
             newer_than: 2,
             bf16: true,
             untrained_first: true,
-        };
-        assert_eq!(
-            WatchRequest::try_from(wire::WatchRequest::from(request.clone())),
-            Ok(request)
-        );
+        });
     }
 
     fn published(version: u64, bytes: usize) -> Published {

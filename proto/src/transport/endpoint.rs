@@ -62,20 +62,13 @@ mod tests {
 
     #[test]
     fn addresses_with_and_without_a_scheme() {
-        assert_eq!(
-            endpoint("127.0.0.1:7100", "http")
-                .unwrap()
-                .uri()
-                .to_string(),
-            "http://127.0.0.1:7100/"
-        );
-        assert_eq!(
-            endpoint("http://replay-0:7100", "https")
-                .unwrap()
-                .uri()
-                .to_string(),
-            "https://replay-0:7100/"
-        );
+        for (address, scheme, expected) in [
+            ("127.0.0.1:7100", "http", "http://127.0.0.1:7100/"),
+            ("http://replay-0:7100", "https", "https://replay-0:7100/"),
+        ] {
+            let endpoint = endpoint(address, scheme).unwrap();
+            assert_eq!(endpoint.uri().to_string(), expected);
+        }
         let error = endpoint("not an address", "http").unwrap_err().to_string();
         assert!(
             error.contains("\"not an address\"") && error.contains("host:port"),

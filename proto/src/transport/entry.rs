@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use axum::Router;
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::DatasetError;
-use common::run::telemetry::{self, Control, Guard};
+use common::run::telemetry::{self, Control, Guard, TelemetryError};
 use tokio::net::TcpListener;
 
 use crate::transport::health;
@@ -27,9 +27,7 @@ use crate::transport::security::{Role, Security, SecurityError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Success.
     Done = 0,
-    /// It failed while it ran.
     Failed = 1,
     /// The command line is invalid.
     Usage = 2,
@@ -47,10 +45,7 @@ impl Exit {
     /// The exit code for error causes that all programs share; `None` for other causes.
     #[must_use]
     pub fn of_cause(cause: &(dyn Error + 'static)) -> Option<Self> {
-        let level = matches!(
-            cause.downcast_ref(),
-            Some(telemetry::TelemetryError::Filter { .. })
-        );
+        let level = matches!(cause.downcast_ref(), Some(TelemetryError::Filter { .. }));
         let http = matches!(cause.downcast_ref(), Some(HttpError::Address { .. }));
         if level || http || cause.is::<ConfigError>() || cause.is::<SecurityError>() {
             return Some(Self::Config);
@@ -74,6 +69,7 @@ impl From<Exit> for ExitCode {
 
 /// Runs a command on a multi-threaded runtime and prints its error, if any; `own` chooses the
 /// exit code for causes specific to this program.
+#[expect(clippy::print_stderr, reason = "the error that a process ends with")]
 pub fn run(
     command: impl Future<Output = anyhow::Result<()>>,
     own: impl Fn(&(dyn Error + 'static)) -> Option<Exit>,
@@ -84,26 +80,21 @@ pub fn run(
     match done {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            print_error(&error);
+            eprintln!("error: {error:#}");
             Exit::of(&error, own).into()
         }
     }
-}
-
-#[expect(clippy::print_stderr, reason = "the error that a process ends with")]
-fn print_error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
 }
 
 /// Prints a line on standard output; a closed pipe is not an error.
 ///
 /// # Errors
 /// When writing fails otherwise, as on a full disk.
-pub fn print(text: &str) -> io::Result<()> {
+pub fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        written => Ok(written?),
     }
 }
 
@@ -145,18 +136,12 @@ pub struct Ask<const PORT: u16> {
 
 impl<const PORT: u16> Ask<PORT> {
     /// The certificate and the token to call with.
-    ///
-    /// # Errors
-    /// When the configuration, or a file that it names, is invalid.
     pub fn security(&self) -> anyhow::Result<Security> {
         let sources = Sources::from_process(self.config.clone(), self.set.clone());
         Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
     }
 
     /// Succeeds if the service in this role serves.
-    ///
-    /// # Errors
-    /// When it is not serving, or does not respond.
     pub async fn health(&self, role: Role) -> anyhow::Result<()> {
         Ok(health::check(&self.address, &self.security()?, role).await?)
     }
@@ -175,13 +160,23 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the log, reads certificates and token, and binds the HTTP port if one is configured.
+    /// Starts the log, with the name of the run if it is known, reads certificates and token, and
+    /// binds the HTTP port if one is configured.
     ///
     /// # Errors
     /// When one of these settings is invalid, or the port cannot be bound.
-    pub async fn start(log: &telemetry::Options, config: &Config) -> anyhow::Result<Self> {
-        let guard = telemetry::init(log)?;
-        let service = Self::with_log(&log.service, guard.control(), config).await?;
+    pub async fn start(
+        name: &str,
+        run: &str,
+        format: LogFormat,
+        config: &Config,
+    ) -> anyhow::Result<Self> {
+        let guard = telemetry::init(&telemetry::Options {
+            run: run.to_owned(),
+            format: format.into(),
+            ..telemetry::Options::of(name, &config.log)
+        })?;
+        let service = Self::with_log(name, guard.control(), config).await?;
         Ok(Self {
             _guard: Some(guard),
             ..service
@@ -189,9 +184,6 @@ impl Service {
     }
 
     /// As [`Service::start`], in a process that has already started its log.
-    ///
-    /// # Errors
-    /// As [`Service::start`].
     pub async fn with_log(name: &str, log: Control, config: &Config) -> anyhow::Result<Self> {
         let security = Security::from_config(&config.cluster)?;
         let insecure = config.cluster.insecure;
@@ -213,9 +205,6 @@ impl Service {
     }
 
     /// Listens for gRPC; beyond loopback only with TLS, or if the configuration allows it.
-    ///
-    /// # Errors
-    /// See [`ListenError`].
     pub async fn listen(&self, address: SocketAddr) -> Result<TcpListener, ListenError> {
         listen::bind(address, self.insecure || self.security.has_tls()).await
     }
@@ -230,11 +219,9 @@ impl Service {
         folder: Option<(&'static str, &Path)>,
         more: Option<Router>,
     ) -> Option<Serving> {
-        let mut process = Process::new(&self.name, Some(self.log.clone()));
-        if let Some((purpose, folder)) = folder {
-            process = process.writes_to(purpose, folder);
-        }
-        metrics.add(process);
+        let folders = folder.map(|(purpose, path)| (purpose, path.to_owned()));
+        let folders = folders.into_iter().collect();
+        metrics.add(Process::new(&self.name, Some(self.log.clone()), folders));
         let router = http::standard(metrics, self.log.clone()).merge(more.unwrap_or_default());
         http::spawn(self.http.take(), router, &self.security)
     }
@@ -248,48 +235,39 @@ impl Service {
 pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
     let signals = Signals::new();
     async move {
-        let first = async {
-            let mut signals = signals?;
-            signals.next().await?;
-            io::Result::Ok(signals)
-        };
-        let mut signals = match first.await {
+        let mut signals = match signals {
             Ok(signals) => signals,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for signals; stopping");
                 return;
             }
         };
+        signals.next().await;
         tokio::spawn(async move {
-            if signals.next().await.is_ok() {
-                #[expect(clippy::exit, reason = "nothing is left to be done in order")]
-                std::process::exit(i32::from(Exit::Interrupted as u8));
-            }
+            signals.next().await;
+            #[expect(clippy::exit, reason = "nothing is left to be done in order")]
+            std::process::exit(i32::from(Exit::Interrupted as u8));
         });
     }
 }
 
 /// Ctrl-C and SIGTERM, from [`Signals::new`] on.
 #[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
+struct Signals([tokio::signal::unix::Signal; 2]);
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self([interrupt, signal(SignalKind::terminate())?]))
     }
 
-    async fn next(&mut self) -> io::Result<()> {
+    async fn next(&mut self) {
+        let [interrupt, terminate] = &mut self.0;
         tokio::select! {
-            _ = self.interrupt.recv() => Ok(()),
-            _ = self.terminate.recv() => Ok(()),
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
     }
 }
@@ -304,15 +282,16 @@ impl Signals {
         Ok(Self)
     }
 
-    async fn next(&mut self) -> io::Result<()> {
-        tokio::signal::ctrl_c().await
+    async fn next(&mut self) {
+        // Without a handler the process stops at once.
+        let _ = tokio::signal::ctrl_c().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::http::tests::log;
+    use crate::transport::http::tests::{ask, log};
 
     #[derive(Debug, clap::Parser)]
     struct Cli {
@@ -362,16 +341,9 @@ mod tests {
         let address = service.http.as_ref().unwrap().local_addr().unwrap();
         let written = Some(("run", folder.path()));
         let _serving = service.serve_http(Metrics::default(), written, None);
-        let get = |path: &str| {
-            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            tokio::task::spawn_blocking(move || {
-                let mut stream = std::net::TcpStream::connect(address).unwrap();
-                stream.write_all(request.as_bytes()).unwrap();
-                io::read_to_string(stream).unwrap()
-            })
-        };
-        assert!(get("/health").await.unwrap().ends_with("ok\n"));
-        let metrics = get("/metrics").await.unwrap();
+        let (_, health) = ask(address, "GET /health", "", "").await;
+        assert!(health.ends_with("ok\n"), "{health}");
+        let (_, metrics) = ask(address, "GET /metrics", "", "").await;
         for line in [
             "landmarl_build_info{service=\"test\"",
             "landmarl_process_disk_free_bytes{folder=\"run\"} ",

@@ -10,17 +10,14 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus}
 /// Why a service is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// The address is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The call failed.
-    #[error("{address} does not answer: {}", retry::reason(status))]
-    NoAnswer {
+    #[error("{address} does not respond: {}", retry::reason(status))]
+    NoResponse {
         address: String,
         status: Box<Status>,
     },
-    /// The service responds that it is not serving.
-    #[error("{address} answers, but is not serving ({status})")]
+    #[error("{address} responds, but is not serving ({status})")]
     NotServing {
         address: String,
         status: &'static str,
@@ -30,20 +27,20 @@ pub enum HealthError {
 /// Checks once the whole server at `host:port`, which must have this role.
 pub async fn check(address: &str, security: &Security, role: Role) -> Result<(), HealthError> {
     let mut client = HealthClient::new(security.connect(address, role)?);
-    let request = HealthCheckRequest {
-        service: String::new(),
+    // An empty name stands for the whole server.
+    let request = HealthCheckRequest::default();
+    let reply = retry::unary(request, CALL_DEADLINE, |request| client.check(request)).await;
+    let address = address.to_owned();
+    let serving = match reply {
+        Ok(reply) => reply.status(),
+        Err(status) => {
+            let status = Box::new(status);
+            return Err(HealthError::NoResponse { address, status });
+        }
     };
-    let reply = retry::unary(request, CALL_DEADLINE, |request| client.check(request))
-        .await
-        .map_err(|status| HealthError::NoAnswer {
-            address: address.to_owned(),
-            status: Box::new(status),
-        })?;
-    match reply.status() {
+    let status = serving.as_str_name();
+    match serving {
         ServingStatus::Serving => Ok(()),
-        other => Err(HealthError::NotServing {
-            address: address.to_owned(),
-            status: other.as_str_name(),
-        }),
+        _ => Err(HealthError::NotServing { address, status }),
     }
 }

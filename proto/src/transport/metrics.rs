@@ -2,9 +2,9 @@
 //!
 //! A [`Metric`] defines a number's name, unit and meaning, and how to read it;
 //! each service has a table of them. A [`Source`] puts the values of its table on
-//! a [`Page`] at each scrape. All sources of a process share one [`Metrics`], so that several shards or actors in one process become
-//! several samples of one metric. The tables of docs/metrics.md are written from
-//! the same entries (`cli/tests/it/metrics.rs`).
+//! a [`Page`] at each scrape. All sources of a process share one [`Metrics`], so that several
+//! shards or actors in one process become several samples of one metric. The tables of
+//! docs/metrics.md are written from the same entries (`cli/tests/it/metrics.rs`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -174,44 +174,31 @@ where
     Value(values.into_iter().flat_map(labelled).collect())
 }
 
-impl From<f64> for Value {
-    fn from(value: f64) -> Self {
-        Self(vec![(None, value)])
-    }
+macro_rules! value {
+    ($($kind:ty: |$v:ident| $number:expr),* $(,)?) => {$(
+        impl From<$kind> for Value {
+            fn from($v: $kind) -> Self {
+                Self(vec![(None, $number)])
+            }
+        }
+    )*};
 }
 
-impl From<u64> for Value {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "Prometheus keeps 64-bit floats: exact below 2^53"
-    )]
-    fn from(count: u64) -> Self {
-        (count as f64).into()
-    }
+value! {
+    f64: |value| value,
+    u64: |count| float(count),
+    u32: |count| f64::from(count),
+    usize: |count| float(count as u64),
+    bool: |holds| f64::from(u8::from(holds)),
+    Duration: |time| time.as_secs_f64(),
 }
 
-impl From<u32> for Value {
-    fn from(count: u32) -> Self {
-        f64::from(count).into()
-    }
-}
-
-impl From<usize> for Value {
-    fn from(count: usize) -> Self {
-        (count as u64).into()
-    }
-}
-
-impl From<bool> for Value {
-    fn from(holds: bool) -> Self {
-        f64::from(u8::from(holds)).into()
-    }
-}
-
-impl From<Duration> for Value {
-    fn from(time: Duration) -> Self {
-        time.as_secs_f64().into()
-    }
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus keeps 64-bit floats: exact below 2^53"
+)]
+fn float(count: u64) -> f64 {
+    count as f64
 }
 
 /// Absent where there is nothing to read.
@@ -295,9 +282,6 @@ impl Metrics {
     }
 
     /// All values of this moment, as OpenMetrics text.
-    ///
-    /// # Errors
-    /// When the encoder cannot write a number.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut page = Page::default();
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,7 +27,7 @@ where
     match tokio::time::timeout(within, call(request)).await {
         Ok(result) => result.map(Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded(format!(
-            "no answer within {} s",
+            "no response within {} s",
             within.as_secs_f64()
         ))),
     }
@@ -116,20 +116,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn retries_are_bounded_and_only_for_what_may_pass() {
-        assert_eq!(attempts(Code::Unavailable, 2).await, (3, Code::Unavailable));
-        assert_eq!(
-            attempts(Code::FailedPrecondition, 2).await,
-            (1, Code::FailedPrecondition)
-        );
-        assert_eq!(
-            attempts(Code::InvalidArgument, 2).await,
-            (1, Code::InvalidArgument)
-        );
+    async fn retries_are_bounded_and_only_for_transient_failures() {
+        for (code, calls) in [
+            (Code::Unavailable, 3),
+            (Code::FailedPrecondition, 1),
+            (Code::InvalidArgument, 1),
+        ] {
+            assert_eq!(attempts(code, 2).await, (calls, code));
+        }
     }
 
     #[tokio::test]
-    async fn an_answer_that_never_comes_is_deadline_exceeded() {
+    async fn a_call_without_a_response_is_deadline_exceeded() {
         let silent = |request: Request<()>| {
             assert!(request.metadata().contains_key("grpc-timeout"));
             std::future::pending::<Result<Response<()>, Status>>()
@@ -138,26 +136,26 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded);
-        assert_eq!(status.message(), "no answer within 0.02 s");
+        assert_eq!(status.message(), "no response within 0.02 s");
     }
 
     #[test]
-    fn reasons_name_what_lies_behind_once() {
+    fn a_reason_contains_each_source_once() {
         let inner = std::io::Error::other("received fatal alert: CertificateRequired");
         let status = Status::from_error(Box::new(inner));
         let text = reason(&status);
         assert_eq!(text.matches("CertificateRequired").count(), 1, "{text}");
-        assert_eq!(reason(&Status::unavailable("away")), "away");
+        assert_eq!(reason(&Status::unavailable("gone")), "gone");
     }
 
     #[test]
-    fn two_back_offs_differ() {
+    fn two_backoffs_differ() {
         use backon::BackoffBuilder as _;
         let waits = || backoff(4).build().collect::<Vec<_>>();
         assert_ne!(
             waits(),
             waits(),
-            "without a random seed all clients would come back at once"
+            "without random jitter all clients would retry at once"
         );
     }
 }

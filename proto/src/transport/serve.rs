@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 /// How long open calls may take to end after the stop signal.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -15,10 +17,8 @@ pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The listening socket or a connection task failed.
     #[error("serving failed")]
     Transport(#[from] tonic::transport::Error),
-    /// The descriptors in this build do not decode.
     #[error("gRPC reflection cannot read the descriptors of this build")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
@@ -38,11 +38,7 @@ pub async fn run_server(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    for service in services {
-        reporter
-            .set_service_status(*service, tonic_health::ServingStatus::Serving)
-            .await;
-    }
+    set_status(&reporter, services, ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -51,7 +47,7 @@ pub async fn run_server(
     let exposed = listener.local_addr().is_ok_and(|a| !a.ip().is_loopback());
     if exposed && !security.has_tls() {
         tracing::warn!(
-            "no TLS: whoever reaches this port can read and write, and see the token if there is one"
+            "no TLS: anyone who reaches this port can read and write, and read the token if there is one"
         );
     }
     let incoming = security.grpc_acceptor(listener);
@@ -69,24 +65,24 @@ pub async fn run_server(
         ended = &mut server => return Ok(ended?),
         () = shutdown => {}
     }
-    for service in services {
-        reporter
-            .set_service_status(*service, tonic_health::ServingStatus::NotServing)
-            .await;
-    }
-    reporter
-        .set_service_status("", tonic_health::ServingStatus::NotServing)
-        .await;
+    set_status(&reporter, services, ServingStatus::NotServing).await;
     let _ = stop.send(());
     match tokio::time::timeout(DRAIN_GRACE, server).await {
         Ok(ended) => Ok(ended?),
         Err(_) => {
             tracing::warn!(
                 grace_s = DRAIN_GRACE.as_secs(),
-                "open calls did not end in time and are cut"
+                "open calls did not end in time and are aborted"
             );
             Ok(())
         }
+    }
+}
+
+/// Sets the status of the services, and of the server as a whole, which has no name.
+async fn set_status(reporter: &HealthReporter, services: &[&str], status: ServingStatus) {
+    for service in services.iter().chain(&[""]) {
+        reporter.set_service_status(*service, status).await;
     }
 }
 
@@ -94,33 +90,20 @@ pub async fn run_server(
 mod tests {
     use super::*;
     use crate::transport::health;
-    use crate::transport::listen;
     use crate::transport::security::Role;
+    use crate::transport::security::tests::Server;
     use tonic_reflection::pb::v1::ServerReflectionRequest;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
     use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
     #[tokio::test]
-    async fn answers_health_and_reflection_until_shutdown() {
-        let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false)
-            .await
-            .unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(run_server(
-            listener,
-            Security::none(),
-            Routes::default(),
-            &["x"],
-            async {
-                let _ = stopped.await;
-            },
-        ));
-        let check = || async { health::check(&address, &Security::none(), Role::Replay).await };
-        check().await.unwrap();
+    async fn health_and_reflection_are_served_until_shutdown() {
+        let server = Server::start(Security::none()).await;
+        server.check(&Security::none()).await.unwrap();
 
-        let mut client = ServerReflectionClient::new(channel::connect_lazy(&address).unwrap());
+        let channel = channel::connect_lazy(&server.address).unwrap();
+        let mut client = ServerReflectionClient::new(channel);
         let question = ServerReflectionRequest {
             host: String::new(),
             message_request: Some(MessageRequest::ListServices(String::new())),
@@ -133,24 +116,16 @@ mod tests {
         let Some(MessageResponse::ListServicesResponse(list)) = reply.message_response else {
             panic!("{reply:?}");
         };
-        let names: Vec<_> = list
-            .service
-            .into_iter()
-            .map(|service| service.name)
-            .collect();
-        for name in [
-            "landmarl.v1.Replay",
-            "landmarl.v1.Learner",
-            "grpc.health.v1.Health",
-        ] {
-            assert!(
-                names.iter().any(|found| found == name),
-                "{name} in {names:?}"
-            );
+        let names: Vec<_> = list.service.into_iter().map(|s| s.name).collect();
+        for name in ["landmarl.v1.Replay", "landmarl.v1.Learner"] {
+            assert!(names.contains(&name.to_owned()), "{name} in {names:?}");
         }
+        assert!(names.contains(&"grpc.health.v1.Health".to_owned()));
 
-        stop.send(()).unwrap();
-        served.await.unwrap().unwrap();
-        assert!(check().await.is_err());
+        let address = server.address.clone();
+        server.stop().await;
+        let security = Security::none();
+        let check = health::check(&address, &security, Role::Replay);
+        assert!(check.await.is_err());
     }
 }

@@ -99,8 +99,8 @@ async fn guard(
         let why = "from another machine this needs certificates or a token, and this service has neither \
                    (cluster.cert, cluster.token_file)\n";
         let address = peer.address.ip();
-        if let Some(unsaid) = security.refusal_warning(address, "http") {
-            tracing::warn!(peer = %address, unsaid, path, "HTTP request refused");
+        if let Some(suppressed) = security.refusal_warning(address, "http") {
+            tracing::warn!(peer = %address, suppressed, path, "HTTP request refused");
         }
         return (StatusCode::FORBIDDEN, why).into_response();
     }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_who_asks_for_many_paths_does_not_fill_the_log() {
+    async fn an_unauthenticated_peer_that_requests_many_paths_does_not_fill_the_log() {
         let warnings = Warnings::default();
         let _scope = tracing::subscriber::set_default(warnings.clone());
         let peer = Peer {

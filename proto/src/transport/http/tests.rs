@@ -14,7 +14,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use super::*;
 use crate::transport::metrics::{Metrics, Process};
 use crate::transport::security::Role;
-use crate::transport::security::issue::{Authority, Pair};
+use crate::transport::security::issue::Pair;
+use crate::transport::security::tests::Certs;
 
 /// Logging is set up once per process.
 pub(crate) fn log() -> Control {
@@ -31,7 +32,7 @@ pub(crate) fn log() -> Control {
 
 fn router() -> Router {
     let metrics = Metrics::default();
-    metrics.add(Process::new("test", Some(log())));
+    metrics.add(Process::new("test", Some(log()), Vec::new()));
     standard(metrics, log())
 }
 
@@ -62,32 +63,37 @@ async fn talk(
         "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
+    let mut reply = Vec::new();
     // A response is complete even if the server closes without a TLS `close_notify`.
-    let _ = stream.read_to_end(&mut answer).await;
-    let answer = String::from_utf8(answer).unwrap();
-    let status = answer.split(' ').nth(1).map_or(0, |s| s.parse().unwrap());
-    (status, answer)
+    let _ = stream.read_to_end(&mut reply).await;
+    let reply = String::from_utf8(reply).unwrap();
+    let status = reply.split(' ').nth(1).map_or(0, |s| s.parse().unwrap());
+    (status, reply)
 }
 
-async fn ask(address: SocketAddr, line: &str, headers: &str, body: &str) -> (u16, String) {
+pub(crate) async fn ask(
+    address: SocketAddr,
+    line: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, String) {
     let stream = TcpStream::connect(address).await.unwrap();
     talk(stream, line, headers, body).await
 }
 
 #[tokio::test]
-async fn health_and_metrics_are_answered_until_the_end() {
+async fn health_and_metrics_are_served_until_shutdown() {
     let (address, serving) = start(&Security::none()).await;
-    let (status, answer) = ask(address, "GET /health", "", "").await;
-    assert!(status == 200 && answer.ends_with("ok\n"), "{answer}");
-    let (status, answer) = ask(address, "GET /metrics", "", "").await;
+    let (status, reply) = ask(address, "GET /health", "", "").await;
+    assert!(status == 200 && reply.ends_with("ok\n"), "{reply}");
+    let (status, reply) = ask(address, "GET /metrics", "", "").await;
     assert_eq!(status, 200);
     for part in [
         crate::transport::metrics::CONTENT_TYPE,
         "landmarl_process_log_lines_dropped_total 0.0",
         "# EOF",
     ] {
-        assert!(answer.contains(part), "{part} is not in {answer}");
+        assert!(reply.contains(part), "{part} is not in {reply}");
     }
     assert_eq!(ask(address, "GET /nothing", "", "").await.0, 404);
     assert_eq!(ask(address, "POST /health", "", "").await.0, 405);
@@ -101,7 +107,7 @@ async fn health_and_metrics_are_answered_until_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_level_changes_with_the_token_alone_where_there_is_one() {
+async fn the_log_level_changes_only_with_the_token_if_there_is_one() {
     let (open, _a) = start(&Security::none()).await;
     let dir = tempfile::tempdir().unwrap();
     let token = "open-sesame-open-sesame-open-sesame";
@@ -117,8 +123,8 @@ async fn the_level_changes_with_the_token_alone_where_there_is_one() {
         (open, "", "warn,proto=debug\n", 200),
         (guarded, right, "debug", 200),
     ] {
-        let (status, answer) = ask(address, put, headers, body).await;
-        assert_eq!(status, expected, "{headers}{answer}");
+        let (status, reply) = ask(address, put, headers, body).await;
+        assert_eq!(status, expected, "{headers}{reply}");
         let now = log().level();
         let expected = if status == 200 { body.trim() } else { &now };
         assert_eq!(now, expected);
@@ -128,8 +134,8 @@ async fn the_level_changes_with_the_token_alone_where_there_is_one() {
         let (status, _) = ask(guarded, "GET /checkpoints/best", headers, "").await;
         assert_eq!(status, expected, "{headers}");
     }
-    let (_, answer) = ask(guarded, "GET /log-level", right, "").await;
-    assert!(answer.ends_with("\r\n\r\ndebug\n"), "{answer}");
+    let (_, reply) = ask(guarded, "GET /log-level", right, "").await;
+    assert!(reply.ends_with("\r\n\r\ndebug\n"), "{reply}");
     log().set_level("info").unwrap();
     assert!(!tracing::enabled!(tracing::Level::DEBUG));
 }
@@ -158,57 +164,27 @@ async fn addresses_are_refused_with_a_reason() {
     assert!(bind("0.0.0.0:0", &Security::none(), true).await.is_ok());
 }
 
-/// A learner's server, and the authority that signs its clients' certificates.
-struct Made {
-    _dir: tempfile::TempDir,
-    authority: Authority,
-    server: Security,
-}
-
-fn made() -> Made {
-    let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new(1).unwrap();
-    let pair = authority.certificate(Role::Learner, &[], 1).unwrap();
-    let write = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
+fn client(certs: &Certs, own: Option<&Pair>) -> ClientConfig {
+    let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let mut roots = RootCertStore::empty();
+    let authority = certs.authority.pair().certificate;
+    roots.add(certificate(&authority)).unwrap();
+    let client = ClientConfig::builder().with_root_certificates(roots);
+    let Some(own) = own else {
+        return client.with_no_client_auth();
     };
-    let cluster = common::config::ClusterConfig {
-        ca: write("ca.pem", &authority.pair().certificate),
-        cert: write("learner.pem", &pair.certificate),
-        key: write("learner.key", &pair.key),
-        ..Config::defaults().unwrap().cluster
-    };
-    let server = Security::from_config(&cluster).unwrap();
-    Made {
-        _dir: dir,
-        authority,
-        server,
-    }
-}
-
-impl Made {
-    fn client(&self, own: Option<&Pair>) -> ClientConfig {
-        let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(certificate(&self.authority.pair().certificate))
-            .unwrap();
-        let client = ClientConfig::builder().with_root_certificates(roots);
-        let Some(own) = own else {
-            return client.with_no_client_auth();
-        };
-        let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-        let chain = vec![certificate(&own.certificate)];
-        client.with_client_auth_cert(chain, key).unwrap()
-    }
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+    let chain = vec![certificate(&own.certificate)];
+    client.with_client_auth_cert(chain, key).unwrap()
 }
 
 #[tokio::test]
-async fn over_tls_only_those_with_a_certificate_are_answered_and_each_role_its_own() {
-    let made = made();
-    let (address, _serving) = start(&made.server).await;
+async fn over_tls_a_certificate_is_required_and_each_role_has_its_own_paths() {
+    let certs = Certs::new();
+    let mut config = certs.config(Role::Learner, 1);
+    config.token_file.clear();
+    let server = Security::from_config(&config).unwrap();
+    let (address, _serving) = start(&server).await;
     let name = ServerName::try_from(Role::Learner.dns_name()).unwrap();
     let connect = async |config: ClientConfig| {
         let stream = TcpStream::connect(address).await.unwrap();
@@ -224,24 +200,24 @@ async fn over_tls_only_those_with_a_certificate_are_answered_and_each_role_its_o
         // and other tests check it.
         (Role::Operator, "PUT /log-level", 400),
     ] {
-        let own = made.authority.certificate(role, &[], 1).unwrap();
-        let stream = connect(made.client(Some(&own))).await.unwrap();
-        let (status, answer) = talk(stream, line, "", "loud").await;
-        assert_eq!(status, expected, "{role}: {answer}");
+        let own = certs.issue(role, 1);
+        let stream = connect(client(&certs, Some(&own))).await.unwrap();
+        let (status, reply) = talk(stream, line, "", "loud").await;
+        assert_eq!(status, expected, "{role}: {reply}");
     }
     // With TLS 1.3 a client learns of its refusal only after the handshake.
-    match connect(made.client(None)).await {
+    match connect(client(&certs, None)).await {
         Ok(mut stream) => {
             let _ = stream
                 .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
                 .await;
-            let mut answer = Vec::new();
-            let read = stream.read_to_end(&mut answer).await;
-            assert!(read.is_err() && answer.is_empty(), "{answer:?}");
+            let mut reply = Vec::new();
+            let read = stream.read_to_end(&mut reply).await;
+            assert!(read.is_err() && reply.is_empty(), "{reply:?}");
         }
         Err(error) => assert!(error.to_string().contains("ertificate"), "{error}"),
     }
     // Plain-text clients get no response either.
-    let (status, answer) = ask(address, "GET /health", "", "").await;
-    assert_eq!(status, 0, "{answer}");
+    let (status, reply) = ask(address, "GET /health", "", "").await;
+    assert_eq!(status, 0, "{reply}");
 }

@@ -92,22 +92,15 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    /// A process that starts now.
+    /// A process that starts now, and writes to folders with these purposes.
     #[must_use]
-    pub fn new(service: &str, log: Option<Control>) -> Self {
+    pub fn new(service: &str, log: Option<Control>, folders: Vec<(&'static str, PathBuf)>) -> Self {
         Self {
             service: service.to_owned(),
             began: Instant::now(),
             log,
-            folders: Vec::new(),
+            folders,
         }
-    }
-
-    /// Adds a folder that the process writes to, to export its free space.
-    #[must_use]
-    pub fn writes_to(mut self, what_for: &'static str, folder: impl Into<PathBuf>) -> Self {
-        self.folders.push((what_for, folder.into()));
-        self
     }
 }
 
@@ -119,10 +112,10 @@ impl Source for Process {
             });
         });
         page.read(PROCESS, self);
-        for (what_for, folder) in &self.folders {
+        for (purpose, folder) in &self.folders {
             // An inaccessible folder has no series.
             if let Ok(room) = machine::disk_room(folder) {
-                page.labelled("folder", what_for, |page| page.read(DISK, &room));
+                page.labelled("folder", purpose, |page| page.read(DISK, &room));
             }
         }
     }
@@ -137,10 +130,11 @@ mod tests {
     fn a_process_exports_itself_and_the_folders_that_exist() {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Metrics::default();
-        let process = Process::new("actor", None)
-            .writes_to("run", dir.path())
-            .writes_to("gone", dir.path().join("gone"));
-        metrics.add(process);
+        let folders = [
+            ("run", dir.path().to_owned()),
+            ("gone", dir.path().join("gone")),
+        ];
+        metrics.add(Process::new("actor", None, folders.into()));
         let text = metrics.text().unwrap();
         for line in [
             "landmarl_build_info{service=\"actor\",version=\"",

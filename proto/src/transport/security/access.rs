@@ -18,38 +18,29 @@ const fn only(path: &'static str, roles: &[Role]) -> Entry {
     }
 }
 
-const fn everyone(path: &'static str) -> Entry {
-    Entry {
-        path,
-        roles: Roles::EVERYONE,
-        token: true,
-    }
-}
-
 /// For probes; the response is one word.
 const fn probe(path: &'static str) -> Entry {
     Entry {
-        path,
-        roles: Roles::EVERYONE,
         token: false,
+        ..only(path, &Role::ALL)
     }
 }
+
+/// Roles that may join a run.
+const ACTORS: &[Role] = &[Role::Actor, Role::Evaluator];
 
 /// Roles that may download checkpoints.
 const PULLERS: &[Role] = &[Role::Operator, Role::Evaluator, Role::Learner];
 
 /// Every path that may be called; all others are refused.
 const TABLE: &[Entry] = &[
-    only("/landmarl.v1.Learner/Join", &[Role::Actor, Role::Evaluator]),
-    only(
-        "/landmarl.v1.Learner/Heartbeat",
-        &[Role::Actor, Role::Evaluator],
-    ),
+    only("/landmarl.v1.Learner/Join", ACTORS),
+    only("/landmarl.v1.Learner/Heartbeat", ACTORS),
     only(
         "/landmarl.v1.Learner/WatchWeights",
         &[Role::Actor, Role::Evaluator, Role::Operator],
     ),
-    everyone("/landmarl.v1.Learner/Status"),
+    only("/landmarl.v1.Learner/Status", &Role::ALL),
     only("/landmarl.v1.Learner/EvaluatorBeat", &[Role::Evaluator]),
     only("/landmarl.v1.Learner/KeepBest", &[Role::Evaluator]),
     // A process with the learner's certificate has the files anyway.
@@ -62,7 +53,7 @@ const TABLE: &[Entry] = &[
         "/landmarl.v1.Replay/Snapshot",
         &[Role::Learner, Role::Operator],
     ),
-    everyone("/landmarl.v1.Replay/Status"),
+    only("/landmarl.v1.Replay/Status", &Role::ALL),
     probe("/grpc.health.v1.Health/"),
     only("/grpc.reflection.v1.ServerReflection/", &[Role::Operator]),
     // Over HTTP.
@@ -87,8 +78,8 @@ mod tests {
     use super::*;
     use crate::wire;
 
-    /// (path, whether it is in the table) of every method that a server offers.
-    fn methods(descriptors: &[u8]) -> Vec<(String, bool)> {
+    /// The paths of all methods that a server offers.
+    fn methods(descriptors: &[u8]) -> Vec<String> {
         let pool = protox::prost_reflect::DescriptorPool::decode(descriptors).unwrap();
         let methods = pool.services().flat_map(|service| {
             let paths = service
@@ -96,12 +87,7 @@ mod tests {
                 .map(|method| format!("/{}/{}", service.full_name(), method.name()));
             paths.collect::<Vec<_>>()
         });
-        methods
-            .map(|path| {
-                let known = needed(&path).is_some();
-                (path, known)
-            })
-            .collect()
+        methods.collect()
     }
 
     #[test]
@@ -109,7 +95,7 @@ mod tests {
         for descriptors in [wire::DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET] {
             let all = methods(descriptors);
             assert!(all.len() >= 2, "{all:?}");
-            assert!(all.iter().all(|(_, known)| *known), "{all:?}");
+            assert!(all.iter().all(|path| needed(path).is_some()), "{all:?}");
         }
         let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
         assert!(needed(reflection).is_some());

@@ -1,7 +1,7 @@
 //! Checks every call before it reaches its service: the caller's role, then its token.
 
-use super::door::Peer;
 use super::role::Roles;
+use super::tls_acceptor::Peer;
 use super::{Security, token};
 use std::fmt;
 use std::future::Future;
@@ -14,7 +14,6 @@ use tower_layer::Layer;
 /// Why a call is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// The caller's role may not call this path.
     #[error(
         "a certificate of {roles} may not call {path}, which is for {allowed}; \
          give each process the certificate of its own role (cluster.cert, cluster.key)"
@@ -25,12 +24,10 @@ pub enum Denied {
         roles: Roles,
         allowed: Roles,
     },
-    /// The call carries no token.
     #[error(
         "no join token came with the call; set cluster.token_file to a copy of the cluster's token"
     )]
     NoToken,
-    /// The call carries a token that is not ours.
     #[error(
         "the join token that came with the call is not this cluster's; set cluster.token_file to a copy of the cluster's token"
     )]
@@ -64,13 +61,7 @@ impl From<Denied> for Status {
 
 /// Puts a [`Guard`] before each service.
 #[derive(Debug, Clone)]
-pub struct GuardLayer(Security);
-
-impl GuardLayer {
-    pub(super) fn new(security: Security) -> Self {
-        Self(security)
-    }
-}
+pub struct GuardLayer(pub(super) Security);
 
 impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;

@@ -2,7 +2,8 @@
 //! with ring on both sides, TLS 1.3 only, no anonymous clients.
 
 use super::role::Roles;
-use super::{Keys, SecurityError};
+use super::{SecurityError, read, unfit};
+use common::config::ClusterConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -36,13 +37,14 @@ pub(super) struct Identity {
 
 impl Identity {
     /// Reads and checks the three files.
-    pub(super) fn read(keys: &Keys<'_>) -> Result<Self, SecurityError> {
-        let ca = read("cluster.ca", keys.ca)?;
-        let cert = read("cluster.cert", keys.cert)?;
-        let key = read("cluster.key", keys.key)?;
-        let bad_cert = |why| unfit("cluster.cert", keys.cert, why);
-        let verifier = verifier(keys.ca, &ca)?;
-        let chain = certificates("cluster.cert", keys.cert, &cert)?;
+    pub(super) fn read(files: &ClusterConfig) -> Result<Self, SecurityError> {
+        let ca = read("cluster.ca", &files.ca)?;
+        let cert = read("cluster.cert", &files.cert)?;
+        let key = read("cluster.key", &files.key)?;
+        let bad_cert = |why| unfit("cluster.cert", &files.cert, why);
+        let bad_key = |why| unfit("cluster.key", &files.key, why);
+        let verifier = verifier(&files.ca, &ca)?;
+        let chain = certificates("cluster.cert", &files.cert, &cert)?;
         let [own, between @ ..] = chain.as_slice() else {
             return Err(bad_cert("is empty".into()));
         };
@@ -55,16 +57,11 @@ impl Identity {
             return Err(bad_cert(why.into()));
         }
         let days_left = days_left(now, |at| verify(at).is_ok());
-        let secret = PrivateKeyDer::from_pem_slice(&key).map_err(|e| {
-            let why = format!("holds no private key in PEM: {e}");
-            unfit("cluster.key", keys.key, why)
-        })?;
+        let secret = PrivateKeyDer::from_pem_slice(&key)
+            .map_err(|e| bad_key(format!("holds no private key in PEM: {e}")))?;
         let server = |protocol| {
-            let secret = secret.clone_key();
-            server(&verifier, chain.clone(), secret, protocol).map_err(|e| {
-                let why = format!("does not belong to cluster.cert: {e}");
-                unfit("cluster.key", keys.key, why)
-            })
+            server(&verifier, chain.clone(), secret.clone_key(), protocol)
+                .map_err(|e| bad_key(format!("does not belong to cluster.cert: {e}")))
         };
         Ok(Self {
             grpc: server("h2")?,
@@ -75,21 +72,13 @@ impl Identity {
                 .timeout(HANDSHAKE),
             roles,
             days_left,
-            key_is_public: is_public(Path::new(keys.key)),
+            key_is_public: is_public(Path::new(&files.key)),
         })
     }
 
     /// TLS settings for calls to a server with this name.
     pub(super) fn client(&self, name: String) -> ClientTlsConfig {
         self.client.clone().domain_name(name)
-    }
-}
-
-fn unfit(key: &'static str, path: &str, why: String) -> SecurityError {
-    SecurityError::Unfit {
-        key,
-        path: path.into(),
-        why,
     }
 }
 
@@ -123,14 +112,6 @@ fn server(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
-}
-
-fn read(key: &'static str, path: &str) -> Result<Vec<u8>, SecurityError> {
-    std::fs::read(path).map_err(|source| SecurityError::Read {
-        key,
-        path: path.into(),
-        source,
-    })
 }
 
 fn certificates(

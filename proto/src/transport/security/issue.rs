@@ -1,6 +1,7 @@
 //! Makes an authority, certificates of roles, and a join token.
 
 use super::role::Role;
+use common::imaging::manifest::hex;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
@@ -20,14 +21,11 @@ const TOKEN_BYTES: usize = 32;
 /// Why a certificate or a token could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// An invalid name or key.
-    #[error("no certificate can be made: {0}")]
+    #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// The system RNG failed.
-    #[error("the system gives no random numbers")]
+    #[error("system RNG failed")]
     Random,
-    /// The validity ends later than a certificate can express.
-    #[error("{days} days from now is a time that no certificate can name; ask for fewer")]
+    #[error("a certificate cannot be valid for {days} days; ask for fewer")]
     Days { days: u32 },
 }
 
@@ -60,9 +58,6 @@ impl fmt::Debug for Authority {
 
 impl Authority {
     /// A new authority, valid for at least this many days.
-    ///
-    /// # Errors
-    /// See [`IssueError`].
     pub fn new(days: u32) -> Result<Self, IssueError> {
         let key = KeyPair::generate()?;
         let mut params = authority();
@@ -75,9 +70,6 @@ impl Authority {
     }
 
     /// An existing authority; all of ours have the same name.
-    ///
-    /// # Errors
-    /// When the key is invalid.
     pub fn again(pair: &Pair) -> Result<Self, IssueError> {
         Ok(Self {
             issuer: Issuer::new(authority(), KeyPair::from_pem(&pair.key)?),
@@ -95,9 +87,6 @@ impl Authority {
 
     /// A certificate for a role, valid for this many days; `hosts` are further names
     /// and IP addresses that it covers, for clients that verify them.
-    ///
-    /// # Errors
-    /// See [`IssueError`].
     pub fn certificate(&self, role: Role, hosts: &[String], days: u32) -> Result<Pair, IssueError> {
         let mut names = vec![role.dns_name()];
         names.extend_from_slice(hosts);
@@ -139,7 +128,7 @@ fn named(name: &str) -> DistinguishedName {
 
 fn within(params: &mut CertificateParams, days: u32) -> Result<(), IssueError> {
     let now = SystemTime::now();
-    // A certificate writes its years with four digits.
+    // The format has four digits for the year.
     const DAYS_MAX: u32 = 2000 * 365;
     let end = now
         .checked_add(DAY * days + SKEW)
@@ -150,12 +139,9 @@ fn within(params: &mut CertificateParams, days: u32) -> Result<(), IssueError> {
 }
 
 /// A new join token: 64 hexadecimal digits.
-///
-/// # Errors
-/// When the system RNG fails.
 pub fn token() -> Result<String, IssueError> {
     let mut bytes = [0; TOKEN_BYTES];
     let random = ring::default_provider().secure_random;
     random.fill(&mut bytes).map_err(|_| IssueError::Random)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&bytes))
 }

@@ -1,4 +1,4 @@
-//! Who may talk to whom, on every channel and every server.
+//! Authentication and authorisation of every channel and every server.
 //!
 //! Three independent checks: mutual TLS with certificates of the cluster's
 //! authority (`identity`); the role that the certificate names, looked up in one
@@ -7,36 +7,35 @@
 //! `docs/security.md` describes the threat model.
 //!
 //! - [`Role`], [`Roles`]: learner, replay, actor, evaluator, operator, monitor.
-//! - [`TlsAcceptor`]: accepts connections, limiting handshake time and number.
+//! - [`TlsAcceptor`]: accepts connections; limits their number and the time of handshakes.
 //! - [`Guard`]: checks every call.
 //! - [`issue`]: makes authorities, certificates and tokens.
 
 mod access;
-mod door;
 mod guard;
 mod identity;
 pub mod issue;
 mod refusals;
 mod role;
+mod tls_acceptor;
 pub(crate) mod token;
 
-pub use door::{Conn, Peer, TlsAcceptor};
 pub use guard::{Denied, Guard, GuardLayer};
 pub use role::{Role, Roles, UnknownRole};
+pub use tls_acceptor::{Conn, Peer, TlsAcceptor};
 pub use token::Bearer;
 
 use crate::transport::endpoint::{AddressError, Channel, endpoint};
 use common::config::ClusterConfig;
 use identity::Identity;
 use refusals::Refusals;
-use rustls::ServerConfig;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use token::Tokens;
+use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Endpoint;
 
 /// A certificate that expires sooner causes a warning at the start.
 const DAYS_SOON: u64 = 30;
@@ -47,31 +46,31 @@ const PATH_SHOWN: usize = 100;
 /// Why a certificate, key or token file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SecurityError {
-    /// A file cannot be read.
     #[error("config key \"{key}\": cannot read {}: {source}; `landmarl certs --out DIR` makes such files", path.display())]
     Read {
         key: &'static str,
         path: PathBuf,
         source: std::io::Error,
     },
-    /// A file's contents are invalid.
     #[error("config key \"{key}\": {} {why}", path.display())]
     Unfit {
         key: &'static str,
         path: PathBuf,
         why: String,
     },
-    /// The token file holds no valid token.
-    #[error("config key \"cluster.token_file\": {} {why}; `landmarl certs --out DIR` makes one", path.display())]
-    Token { path: PathBuf, why: &'static str },
 }
 
-/// Paths of the TLS files, all configured.
-#[derive(Debug, Clone, Copy)]
-struct Keys<'a> {
-    ca: &'a str,
-    cert: &'a str,
-    key: &'a str,
+fn unfit(key: &'static str, path: &str, why: String) -> SecurityError {
+    let path = path.into();
+    SecurityError::Unfit { key, path, why }
+}
+
+fn read(key: &'static str, path: &str) -> Result<Vec<u8>, SecurityError> {
+    std::fs::read(path).map_err(|source| SecurityError::Read {
+        key,
+        path: path.into(),
+        source,
+    })
 }
 
 /// The credentials of a process, and the checks of its peers' credentials. Cheap to clone.
@@ -99,18 +98,10 @@ impl Security {
     }
 
     /// Reads the files that `[cluster]` names, if any, and checks that they fit together.
-    ///
-    /// # Errors
-    /// See [`SecurityError`]; each names the key of the configuration.
     pub fn from_config(cluster: &ClusterConfig) -> Result<Self, SecurityError> {
-        let keys = Keys {
-            ca: &cluster.ca,
-            cert: &cluster.cert,
-            key: &cluster.key,
-        };
-        // The configuration ensures that all three are set, or none.
-        let identity = (!keys.ca.is_empty())
-            .then(|| Identity::read(&keys))
+        // The configuration ensures that all three TLS files are set, or none.
+        let identity = (!cluster.ca.is_empty())
+            .then(|| Identity::read(cluster))
             .transpose()?;
         let path = &cluster.token_file;
         let tokens = (!path.is_empty()).then(|| Tokens::read(path)).transpose()?;
@@ -121,7 +112,7 @@ impl Security {
         })
     }
 
-    /// Whether connections are encrypted and both sides prove who they are.
+    /// Whether connections use mutual TLS.
     #[must_use]
     pub fn has_tls(&self) -> bool {
         self.identity.is_some()
@@ -142,47 +133,26 @@ impl Security {
     /// A channel to `host:port`, whose server must have the role `server`; it
     /// connects on the first call and reconnects after failures. Must be called
     /// within a tokio runtime.
-    ///
-    /// # Errors
-    /// When the address is invalid.
     pub fn connect(&self, address: &str, server: Role) -> Result<Channel, AddressError> {
-        let channel = self.endpoint(address, server)?.connect_lazy();
-        Ok(InterceptedService::new(channel, self.tokens.bearer.clone()))
-    }
-
-    fn endpoint(&self, address: &str, server: Role) -> Result<Endpoint, AddressError> {
-        let Some(identity) = &self.identity else {
-            return endpoint(address, "http");
+        let endpoint = match &self.identity {
+            None => endpoint(address, "http")?,
+            Some(identity) => endpoint(address, "https")?
+                .tls_config(identity.client(server.dns_name()))
+                .map_err(|source| AddressError::new(address, source))?,
         };
-        endpoint(address, "https")?
-            .tls_config(identity.client(server.dns_name()))
-            .map_err(|source| AddressError::new(address, source))
-    }
-
-    /// TLS of the gRPC side of a service.
-    #[must_use]
-    pub fn server_tls(&self) -> Option<Arc<ServerConfig>> {
-        self.identity.as_ref().map(|i| Arc::clone(&i.grpc))
-    }
-
-    /// TLS of the HTTP side of a service (HTTP/1.1); clients show a certificate too.
-    #[must_use]
-    pub fn rustls_server(&self) -> Option<Arc<ServerConfig>> {
-        self.identity.as_ref().map(|i| Arc::clone(&i.http))
+        let bearer = self.tokens.bearer.clone();
+        Ok(InterceptedService::new(endpoint.connect_lazy(), bearer))
     }
 
     /// The layer that checks every call of a server.
     #[must_use]
     pub fn guard(&self) -> GuardLayer {
-        GuardLayer::new(self.clone())
+        GuardLayer(self.clone())
     }
 
     /// Checks whether a caller with this `authorization` and a certificate of these
     /// roles ([`Peer::roles`]) may call this path (of an RPC, or over HTTP); without
     /// TLS there are no roles, and the token alone counts.
-    ///
-    /// # Errors
-    /// Names what is missing.
     pub fn admit(
         &self,
         path: &str,
@@ -222,29 +192,30 @@ impl Security {
         if days < DAYS_SOON {
             tracing::warn!(
                 days,
-                "the certificate of this process ends soon, and connections with it: make new ones with `landmarl certs` and restart"
+                "the certificate of this process ends soon: make new ones with `landmarl certs` and restart"
             );
         }
         if identity.key_is_public {
-            tracing::warn!("cluster.key can be read by everybody on this machine: chmod 600");
+            tracing::warn!("every user of this machine can read cluster.key: chmod 600");
         }
     }
 
     /// Accepts gRPC connections.
-    pub(crate) fn grpc_acceptor(&self, listener: tokio::net::TcpListener) -> TlsAcceptor {
-        TlsAcceptor::new(listener, self.server_tls(), Arc::clone(&self.refusals))
+    pub(crate) fn grpc_acceptor(&self, listener: TcpListener) -> TlsAcceptor {
+        let tls = self.identity.as_ref().map(|i| Arc::clone(&i.grpc));
+        TlsAcceptor::new(listener, tls, Arc::clone(&self.refusals))
     }
 
-    /// Accepts HTTP connections.
-    #[must_use]
-    pub fn http_acceptor(&self, listener: tokio::net::TcpListener) -> TlsAcceptor {
-        TlsAcceptor::new(listener, self.rustls_server(), Arc::clone(&self.refusals))
+    /// Accepts HTTP connections; with TLS, clients show a certificate here too.
+    pub(crate) fn http_acceptor(&self, listener: TcpListener) -> TlsAcceptor {
+        let tls = self.identity.as_ref().map(|i| Arc::clone(&i.http));
+        TlsAcceptor::new(listener, tls, Arc::clone(&self.refusals))
     }
 
     /// Logs a refusal, at most once per interval for each peer and kind.
     pub fn log_refusal(&self, peer: SocketAddr, denied: &Denied) {
-        if let Some(unsaid) = self.refusal_warning(peer.ip(), denied.kind()) {
-            tracing::warn!(%peer, unsaid, reason = %denied, "call refused");
+        if let Some(suppressed) = self.refusal_warning(peer.ip(), denied.kind()) {
+            tracing::warn!(%peer, suppressed, reason = %denied, "call refused");
         }
     }
 
@@ -255,4 +226,4 @@ impl Security {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -81,8 +81,6 @@ impl FromStr for Role {
 pub struct Roles(u8);
 
 impl Roles {
-    pub const EVERYONE: Self = Self(u8::MAX);
-
     #[must_use]
     pub const fn of(roles: &[Role]) -> Self {
         let (mut bits, mut i) = (0, 0);
@@ -126,15 +124,11 @@ impl Roles {
 
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = Role::ALL.into_iter().filter(|r| self.has(*r)).collect();
-        if names.is_empty() {
+        if self.is_empty() {
             return f.write_str("no role");
         }
-        for (i, name) in names.iter().enumerate() {
-            let between = if i == 0 { "" } else { ", " };
-            write!(f, "{between}{name}")?;
-        }
-        Ok(())
+        let roles = Role::ALL.into_iter().filter(|r| self.has(*r));
+        f.write_str(&roles.map(Role::name).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -146,7 +140,7 @@ mod tests {
     fn roles_are_words_and_sets() {
         for role in Role::ALL {
             assert_eq!(role.name().parse(), Ok(role));
-            assert!(Roles::EVERYONE.has(role));
+            assert!(Roles::of(&Role::ALL).has(role));
         }
         let error = "root".parse::<Role>().unwrap_err().to_string();
         assert!(

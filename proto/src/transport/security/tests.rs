@@ -2,9 +2,12 @@
 
 use super::issue::{Authority, Pair, token};
 use super::*;
+use crate::transport::channel::replay_client;
 use crate::transport::health::{self, HealthError};
 use crate::transport::listen;
 use crate::transport::serve;
+use crate::wire::replay_client::ReplayClient;
+use crate::wire::{SampleRequest, ShardStatusRequest};
 use common::config::Config;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -14,13 +17,13 @@ use tonic::Code;
 use tonic::service::Routes;
 
 /// Files of one cluster: an authority and what it signed.
-struct Certs {
+pub(crate) struct Certs {
     dir: tempfile::TempDir,
-    authority: Authority,
+    pub(crate) authority: Authority,
 }
 
 impl Certs {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let certs = Self {
             dir: tempfile::tempdir().unwrap(),
             authority: Authority::new(1).unwrap(),
@@ -31,21 +34,21 @@ impl Certs {
     }
 
     fn write(&self, name: &str, text: &str) -> String {
-        let path = self.dir.path().join(name);
+        let path = self.path(name);
         std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
+        path
     }
 
     fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    fn issue(&self, role: Role, days: u32) -> Pair {
+    pub(crate) fn issue(&self, role: Role, days: u32) -> Pair {
         self.authority.certificate(role, &[], days).unwrap()
     }
 
     /// The configuration of a process in this role.
-    fn config(&self, role: Role, days: u32) -> ClusterConfig {
+    pub(crate) fn config(&self, role: Role, days: u32) -> ClusterConfig {
         let pair = self.issue(role, days);
         ClusterConfig {
             ca: self.path("ca.pem"),
@@ -61,23 +64,24 @@ impl Certs {
     }
 }
 
-struct Server {
-    address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), serve::ServeError>>,
 }
 
 impl Server {
-    async fn start(security: Security) -> Self {
+    pub(crate) async fn start(security: Security) -> Self {
         let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false)
             .await
             .unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel();
         let routes = Routes::default();
-        let served = tokio::spawn(serve::run_server(listener, security, routes, &[], async {
+        let until = async move {
             let _ = stopped.await;
-        }));
+        };
+        let served = tokio::spawn(serve::run_server(listener, security, routes, &["x"], until));
         Self {
             address,
             stop,
@@ -85,22 +89,25 @@ impl Server {
         }
     }
 
-    async fn check(&self, security: &Security) -> Result<(), HealthError> {
+    pub(crate) async fn check(&self, security: &Security) -> Result<(), HealthError> {
         health::check(&self.address, security, Role::Replay).await
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         self.served.await.unwrap().unwrap();
     }
 }
 
+fn client(server: &Server, security: &Security) -> ReplayClient<Channel> {
+    replay_client(security.connect(&server.address, Role::Replay).unwrap())
+}
+
 /// Calls a method that the server lacks: `Unimplemented` means that the guard admitted the call.
 async fn status(server: &Server, security: &Security) -> Code {
-    let channel = security.connect(&server.address, Role::Replay).unwrap();
-    let mut client = crate::transport::channel::replay_client(channel);
-    let asked = client.status(crate::wire::ShardStatusRequest {}).await;
-    asked.unwrap_err().code()
+    let mut client = client(server, security);
+    let reply = client.status(ShardStatusRequest {}).await;
+    reply.unwrap_err().code()
 }
 
 #[tokio::test]
@@ -143,8 +150,8 @@ async fn a_certificate_of_another_authority_does_not_pass_even_where_ours_is_tru
             ours.authority.pair().certificate,
         ))
         .domain_name(Role::Replay.dns_name());
-    let stranger = theirs.issue(Role::Actor, 1);
-    let identity = tonic::transport::Identity::from_pem(stranger.certificate, stranger.key);
+    let foreign = theirs.issue(Role::Actor, 1);
+    let identity = tonic::transport::Identity::from_pem(foreign.certificate, foreign.key);
     for tls in [tls.clone(), tls.identity(identity)] {
         let endpoint = endpoint(&server.address, "https").unwrap();
         let channel = endpoint.tls_config(tls).unwrap().connect_lazy();
@@ -157,20 +164,17 @@ async fn a_certificate_of_another_authority_does_not_pass_even_where_ours_is_tru
 }
 
 #[tokio::test]
-async fn roles_and_tokens_are_asked_for_in_a_sentence() {
+async fn refusals_for_role_or_token_name_the_remedy() {
     let certs = Certs::new();
     let server = Server::start(certs.security(Role::Replay)).await;
     assert_eq!(
         status(&server, &certs.security(Role::Monitor)).await,
         Code::Unimplemented
     );
-    let channel = |security: &Security| security.connect(&server.address, Role::Replay).unwrap();
-    let sample = |security: Security| {
-        let mut client = crate::transport::channel::replay_client(channel(&security));
-        async move {
-            let asked = client.sample(crate::wire::SampleRequest::default()).await;
-            asked.unwrap_err()
-        }
+    let sample = async |security: Security| {
+        let request = SampleRequest::default();
+        let reply = client(&server, &security).sample(request).await;
+        reply.unwrap_err()
     };
     assert_eq!(
         sample(certs.security(Role::Learner)).await.code(),
@@ -201,7 +205,7 @@ async fn roles_and_tokens_are_asked_for_in_a_sentence() {
 }
 
 #[tokio::test]
-async fn the_token_counts_without_tls_too() {
+async fn the_token_is_checked_without_tls_too() {
     let certs = Certs::new();
     let plain = |token_file: String| {
         let config = ClusterConfig {
@@ -211,7 +215,7 @@ async fn the_token_counts_without_tls_too() {
         Security::from_config(&config).unwrap()
     };
     let ours = plain(certs.path("token"));
-    assert!(!ours.has_tls() && ours.server_tls().is_none());
+    assert!(!ours.has_tls() && ours.identity.is_none());
     let server = Server::start(ours.clone()).await;
     assert_eq!(status(&server, &ours).await, Code::Unimplemented);
     assert_eq!(
@@ -237,41 +241,31 @@ fn files_that_do_not_fit_are_named_with_their_key() {
         Security::from_config(&config).unwrap_err().to_string()
     };
     let other = certs.issue(Role::Actor, 1);
+    let pem = "holds no certificate in PEM";
     let cases: [(Change<'_>, &str, &str); 6] = [
-        (
-            &|c| c.ca = "/no/ca.pem".into(),
-            "cluster.ca",
-            "cannot read /no/ca.pem",
-        ),
-        (
-            &|c| c.ca = certs.path("token"),
-            "cluster.ca",
-            "holds no certificate in PEM",
-        ),
-        (
-            &|c| c.cert = c.key.clone(),
-            "cluster.cert",
-            "holds no certificate in PEM",
-        ),
+        (&|c| c.ca = "/no/ca".into(), "ca", "cannot read /no/ca"),
+        (&|c| c.ca = certs.path("token"), "ca", pem),
+        (&|c| c.cert = c.key.clone(), "cert", pem),
         (
             &|c| c.key = c.cert.clone(),
-            "cluster.key",
+            "key",
             "holds no private key in PEM",
         ),
         (
             &|c| c.key = certs.write("other.key", &other.key),
-            "cluster.key",
+            "key",
             "does not belong to cluster.cert",
         ),
         (
             &|c| c.token_file = certs.write("short", "abc"),
-            "cluster.token_file",
+            "token_file",
             "fewer than 16",
         ),
     ];
     for (change, key, why) in cases {
         let error = refused(change);
-        assert!(error.contains(key) && error.contains(why), "{error}");
+        let key = format!("\"cluster.{key}\"");
+        assert!(error.contains(&key) && error.contains(why), "{error}");
     }
 }
 
@@ -290,13 +284,13 @@ fn the_days_left_and_the_roles_are_read_from_the_certificate() {
 async fn silence(address: String) {
     let mut silent = TcpStream::connect(address).await.unwrap();
     let mut greeting = Vec::new();
-    let cut = silent.read_to_end(&mut greeting);
-    let cut = tokio::time::timeout(std::time::Duration::from_secs(60), cut).await;
-    assert!(cut.is_ok(), "the connection stays");
+    let closed = silent.read_to_end(&mut greeting);
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(60), closed).await;
+    assert!(closed.is_ok(), "the connection stays");
 }
 
 #[tokio::test]
-async fn one_who_says_nothing_loses_the_connection() {
+async fn a_silent_client_is_disconnected() {
     let certs = Certs::new();
     let secured = Server::start(certs.security(Role::Replay)).await;
     let plain = Server::start(Security::none()).await;
@@ -311,14 +305,11 @@ async fn one_who_says_nothing_loses_the_connection() {
 }
 
 #[tokio::test]
-async fn headers_beyond_the_limit_are_refused_and_harm_nobody() {
+async fn headers_beyond_the_limit_are_refused_and_later_calls_succeed() {
     let server = Server::start(Security::none()).await;
-    let channel = Security::none()
-        .connect(&server.address, Role::Replay)
-        .unwrap();
-    let mut client = crate::transport::channel::replay_client(channel);
+    let mut client = client(&server, &Security::none());
     let mut asked = async |bytes: usize| {
-        let mut request = tonic::Request::new(crate::wire::ShardStatusRequest {});
+        let mut request = tonic::Request::new(ShardStatusRequest {});
         let value = "x".repeat(bytes).parse().unwrap();
         request.metadata_mut().insert("much", value);
         client.status(request).await.unwrap_err().code()
@@ -330,7 +321,7 @@ async fn headers_beyond_the_limit_are_refused_and_harm_nobody() {
 }
 
 #[test]
-fn behind_tls_somebody_without_a_role_has_none() {
+fn with_tls_a_peer_without_a_role_is_refused() {
     let certs = Certs::new();
     let security = certs.security(Role::Learner);
     let token = format!(

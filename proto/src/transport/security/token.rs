@@ -4,8 +4,7 @@
 //! of the same authority, does not suffice. Without TLS, on loopback, it keeps the
 //! other users of the machine out.
 
-use super::SecurityError;
-use std::path::PathBuf;
+use super::{SecurityError, read, unfit};
 use subtle::ConstantTimeEq as _;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -23,12 +22,7 @@ pub struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl std::fmt::Debug for Bearer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let word = if self.0.is_some() {
-            "Bearer(…)"
-        } else {
-            "Bearer(none)"
-        };
-        f.write_str(word)
+        f.write_str(self.0.as_ref().map_or("Bearer(none)", |_| "Bearer(…)"))
     }
 }
 
@@ -52,14 +46,11 @@ pub(super) struct Tokens {
 impl Tokens {
     /// Reads `cluster.token_file`.
     pub(super) fn read(path: &str) -> Result<Self, SecurityError> {
-        let text = std::fs::read_to_string(path).map_err(|source| SecurityError::Read {
-            key: "cluster.token_file",
-            path: path.into(),
-            source,
-        })?;
-        Self::parse(&text).map_err(|why| SecurityError::Token {
-            path: PathBuf::from(path),
-            why,
+        let key = "cluster.token_file";
+        let text = read(key, path)?;
+        Self::parse(&String::from_utf8_lossy(&text)).map_err(|why| {
+            let why = format!("{why}; `landmarl certs --out DIR` makes one");
+            unfit(key, path, why)
         })
     }
 

@@ -19,7 +19,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
-use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
@@ -34,7 +33,7 @@ const CONNECTIONS: usize = 16_384;
 /// After a failed accept, mostly for lack of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     pub address: SocketAddr,
@@ -81,20 +80,16 @@ impl TlsAcceptor {
 
     fn on_accept(&mut self, stream: TcpStream, address: SocketAddr) {
         let Some(place) = self.places.take(address.ip()) else {
-            let reason = "too many connections from its address, or from everybody";
+            let reason = "too many connections from its address, or in total";
             return log_refusal(&self.refusals, address, "full", reason);
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%address, %error, "no TCP_NODELAY");
         }
         let Some(tls) = self.tls.clone() else {
-            let peer = Peer {
-                address,
-                roles: None,
-            };
-            return self
-                .ready
-                .push_back(Conn::new(Io::Plain(stream), peer, place));
+            let roles = None;
+            let conn = Conn::new(stream, Peer { address, roles }, place);
+            return self.ready.push_back(conn);
         };
         let refusals = Arc::clone(&self.refusals);
         self.handshakes.spawn(async move {
@@ -103,14 +98,13 @@ impl TlsAcceptor {
                     let shown = stream.get_ref().1.peer_certificates();
                     let own = shown.and_then(<[_]>::first);
                     let roles = Some(own.map_or(Roles::default(), Roles::of_certificate));
-                    let io = Io::Tls(Box::new(stream));
-                    return Some(Conn::new(io, Peer { address, roles }, place));
+                    return Some(Conn::new(stream, Peer { address, roles }, place));
                 }
                 Ok(Err(error)) => match why(&error) {
                     Some((what, reason)) => log_refusal(&refusals, address, what, &reason),
-                    None => tracing::debug!(%address, %error, "gone before its handshake"),
+                    None => tracing::debug!(%address, %error, "disconnected before its handshake"),
                 },
-                Err(_) => log_refusal(&refusals, address, "silence", "no handshake in time"),
+                Err(_) => log_refusal(&refusals, address, "timeout", "no handshake in time"),
             }
             None
         });
@@ -118,8 +112,8 @@ impl TlsAcceptor {
 }
 
 fn log_refusal(refusals: &Refusals, peer: SocketAddr, kind: &'static str, reason: &str) {
-    if let Some(unsaid) = refusals.warning(peer.ip(), kind, Instant::now()) {
-        tracing::warn!(%peer, unsaid, reason, "connection refused");
+    if let Some(suppressed) = refusals.warning(peer.ip(), kind, Instant::now()) {
+        tracing::warn!(%peer, suppressed, reason, "connection refused");
     }
 }
 
@@ -128,13 +122,14 @@ fn log_refusal(refusals: &Refusals, peer: SocketAddr, kind: &'static str, reason
 fn why(error: &io::Error) -> Option<(&'static str, String)> {
     Some(
         match error.get_ref().and_then(|inner| inner.downcast_ref())? {
-            TlsError::InvalidMessage(_) => (
-                "plain text",
-                "it does not speak TLS (plain text?)".to_owned(),
-            ),
-            TlsError::NoCertificatesPresented => ("nobody", "it showed no certificate".to_owned()),
+            TlsError::InvalidMessage(_) => {
+                ("plain text", "it does not use TLS (plain text?)".to_owned())
+            }
+            TlsError::NoCertificatesPresented => {
+                ("no certificate", "it showed no certificate".to_owned())
+            }
             e @ TlsError::InvalidCertificate(_) => {
-                ("stranger", format!("its certificate {}", explain(e)))
+                ("certificate", format!("its certificate {}", explain(e)))
             }
             TlsError::AlertReceived(
                 AlertDescription::UnknownCA
@@ -142,11 +137,11 @@ fn why(error: &io::Error) -> Option<(&'static str, String)> {
                 | AlertDescription::CertificateUnknown
                 | AlertDescription::CertificateExpired
                 | AlertDescription::DecryptError,
-            ) => (
-                "not trusted",
-                "it does not take our certificate: another authority, another role, or expired"
-                    .to_owned(),
-            ),
+            ) => {
+                let why =
+                    "it does not take our certificate: another authority, another role, or expired";
+                ("not trusted", why.to_owned())
+            }
             other => ("handshake", other.to_string()),
         },
     )
@@ -167,8 +162,8 @@ impl Stream for TlsAcceptor {
             match this.listener.poll_accept(context) {
                 Poll::Ready(Ok((stream, address))) => this.on_accept(stream, address),
                 Poll::Ready(Err(error)) => {
-                    let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-                    log_refusal(&this.refusals, nobody, "accept", &error.to_string());
+                    let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+                    log_refusal(&this.refusals, unspecified, "accept", &error.to_string());
                     this.pause = Some(Box::pin(sleep(PAUSE)));
                 }
                 Poll::Pending => break,
@@ -226,24 +221,24 @@ impl Drop for Place {
     }
 }
 
+/// The bytes of a connection, after decryption if it is encrypted.
+trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
+
 /// An accepted connection.
 pub struct Conn {
-    io: Io,
+    stream: Box<dyn ByteStream>,
     peer: Peer,
     /// Deadline for the first byte.
     first: Option<Pin<Box<Sleep>>>,
     _place: Place,
 }
 
-enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 impl Conn {
-    fn new(io: Io, peer: Peer, place: Place) -> Self {
+    fn new(stream: impl ByteStream + 'static, peer: Peer, place: Place) -> Self {
         Self {
-            io,
+            stream: Box::new(stream),
             peer,
             first: Some(Box::pin(sleep(FIRST_BYTE))),
             _place: place,
@@ -277,14 +272,10 @@ impl AsyncRead for Conn {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let polled = match &mut this.io {
-            Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
+        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
         match &mut this.first {
             Some(first) if polled.is_pending() => {
-                let late = first.as_mut().poll(context).is_ready();
-                if late {
+                if first.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
             }
@@ -296,46 +287,31 @@ impl AsyncRead for Conn {
 
 impl AsyncWrite for Conn {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().io {
-            Io::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Io::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().io {
-            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
-        }
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Plain(stream) => stream.is_write_vectored(),
-            Io::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
-            Io::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Io::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
-            Io::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Io::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -344,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_so_many_places_and_gives_them_back() {
+    fn connections_of_one_address_are_limited_and_freed_on_drop() {
         let places = Places::default();
         let [one, two]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|a| a.parse().unwrap());
         let mut held: Vec<Place> = (0..CONNECTIONS_PER_ADDRESS)
