@@ -1,7 +1,7 @@
-//! The environment: a group of agents walking through one scan.
+//! The environment: a group of agents in one scan.
 //!
 //! Synchronous and deterministic: no clock, no randomness, no pixels. Windows
-//! are rendered elsewhere from the [`FrameRef`]s that [`Walk::observation`]
+//! are rendered elsewhere from the [`FrameRef`]s that [`Environment::observation`]
 //! names; start positions come from [`crate::environment::starts`].
 
 pub mod pose;
@@ -20,14 +20,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::environment::position_history::Trail;
-use crate::environment::reward::REWARD_CLIP;
-use crate::environment::reward::{Moved, TeamReward, rewards};
-use crate::environment::rules::{Coupling, CutRule, Rules, TargetRule};
+use crate::environment::position_history::PositionHistory;
+use crate::environment::reward::{Moved, REWARD_CLIP, TeamReward, rewards};
+use crate::environment::rules::{Coupling, Rules, TargetRule, TruncationRule};
 use crate::imaging::scan::Scan;
 use crate::transition::row::FrameRef;
 
-pub use state::WalkState;
+pub use state::EnvironmentState;
 pub use step::step_rewards;
 
 /// The six moves as (x, y, z) directions, numbered as in rl-medical:
@@ -49,7 +48,7 @@ pub const BLOCKED_REWARD: f32 = -1.0;
 pub enum Mode {
     /// Rewards and the target rule; an agent whose landmark is missing is frozen.
     Train,
-    /// Targets are not used: a walk ends by oscillation or at the cap.
+    /// Targets are not used: an episode ends by oscillation or at the step cap.
     Evaluate,
 }
 
@@ -78,7 +77,7 @@ pub enum End {
 
 /// What one step did to one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct StepResult {
     /// The agent moved in this step (it was not frozen before it).
     pub active: bool,
     /// The strategy's reward in the rules' unit, not clipped; −1 when
@@ -93,26 +92,29 @@ pub struct Outcome {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Walker {
+struct AgentState {
     id: u16,
     target: Option<[f64; 3]>,
     position: [i32; 3],
     scale: u8,
     frames: VecDeque<FrameRef>,
-    trail: Trail,
+    #[serde(alias = "trail")]
+    history: PositionHistory,
     end: Option<End>,
-    answer: [f64; 3],
+    #[serde(alias = "answer")]
+    prediction: [f64; 3],
     /// Endpoints of all scales but the last.
-    stops: Vec<[f64; 3]>,
+    #[serde(alias = "stops")]
+    scale_endpoints: Vec<[f64; 3]>,
 }
 
 /// A group of agents on one scan, from start to end.
 #[derive(Debug, Clone)]
-pub struct Walk {
+pub struct Environment {
     rules: Arc<Rules>,
     scan: Arc<Scan>,
     mode: Mode,
-    walkers: Vec<Walker>,
+    agents: Vec<AgentState>,
     steps: u16,
     finished: bool,
 }
@@ -126,7 +128,7 @@ pub struct Observation {
     pub scale: u8,
 }
 
-impl Walk {
+impl Environment {
     /// Places the agents `ids` (indices into the scan's landmarks) at `starts`.
     ///
     /// # Panics
@@ -140,23 +142,23 @@ impl Walk {
         starts: &[Start],
     ) -> Self {
         assert_eq!(ids.len(), starts.len(), "one start per agent");
-        let walkers = ids
+        let agents = ids
             .iter()
             .zip(starts)
-            .map(|(&id, start)| Walker::new(&rules, &scan, mode, id, *start))
+            .map(|(&id, start)| AgentState::new(&rules, &scan, mode, id, *start))
             .collect::<Vec<_>>();
-        let finished = walkers.iter().all(|w| w.end.is_some());
+        let finished = agents.iter().all(|agent| agent.end.is_some());
         Self {
             rules,
             scan,
             mode,
-            walkers,
+            agents,
             steps: 0,
             finished,
         }
     }
 
-    /// The scan walked through.
+    /// The scan that the agents move in.
     #[must_use]
     pub fn scan(&self) -> &Arc<Scan> {
         &self.scan
@@ -164,13 +166,13 @@ impl Walk {
 
     #[must_use]
     pub fn agents(&self) -> usize {
-        self.walkers.len()
+        self.agents.len()
     }
 
     /// Id (landmark index, head) of the `i`-th agent.
     #[must_use]
     pub fn id(&self, i: usize) -> u16 {
-        self.walkers[i].id
+        self.agents[i].id
     }
 
     /// Steps so far.
@@ -188,55 +190,54 @@ impl Walk {
     /// Whether the `i`-th agent still moves.
     #[must_use]
     pub fn active(&self, i: usize) -> bool {
-        !self.finished && self.walkers[i].end.is_none()
+        !self.finished && self.agents[i].end.is_none()
     }
 
     /// Current voxel position of the `i`-th agent.
     #[must_use]
     pub fn position(&self, i: usize) -> [i32; 3] {
-        self.walkers[i].position
+        self.agents[i].position
     }
 
     /// Target of the `i`-th agent (voxel), where the mode and the scan give one.
     #[must_use]
     pub fn target(&self, i: usize) -> Option<[f64; 3]> {
-        self.walkers[i].target
+        self.agents[i].target
     }
 
     /// What the `i`-th agent sees.
     #[must_use]
     pub fn observation(&self, i: usize) -> Observation {
-        let w = &self.walkers[i];
+        let agent = &self.agents[i];
         Observation {
-            frames: w.frames.iter().copied().collect(),
-            scale: w.scale,
+            frames: agent.frames.iter().copied().collect(),
+            scale: agent.scale,
         }
     }
 
     /// Predicted position (voxel) of the `i`-th agent's landmark, and why the agent
     /// stopped; before that, its current position.
     #[must_use]
-    pub fn answer(&self, i: usize) -> ([f64; 3], Option<End>) {
-        let w = &self.walkers[i];
-        if w.end.is_some() {
-            (w.answer, w.end)
-        } else {
-            (w.position.map(f64::from), None)
+    pub fn prediction(&self, i: usize) -> ([f64; 3], Option<End>) {
+        let agent = &self.agents[i];
+        match agent.end {
+            Some(_) => (agent.prediction, agent.end),
+            None => (agent.position.map(f64::from), None),
         }
     }
 
     /// Endpoints (voxel) of the `i`-th agent's coarser scales, coarsest first: its
     /// prediction at each of them.
     #[must_use]
-    pub fn stops(&self, i: usize) -> &[[f64; 3]] {
-        &self.walkers[i].stops
+    pub fn scale_endpoints(&self, i: usize) -> &[[f64; 3]] {
+        &self.agents[i].scale_endpoints
     }
 
     /// The optimal action: the largest decrease of the distance. `None` without a
     /// target.
     #[must_use]
     pub fn best_action(&self, i: usize) -> Option<u8> {
-        let target = self.walkers[i].target?;
+        let target = self.agents[i].target?;
         let gain = |action: &u8| {
             let (to, blocked) = self.moved(i, *action);
             if blocked {
@@ -256,106 +257,100 @@ impl Walk {
     ///
     /// # Panics
     /// When a slice does not hold one entry per agent.
-    pub fn step(&mut self, actions: &[u8], q_max: &[f32]) -> Vec<Outcome> {
-        assert!(actions.len() == self.walkers.len() && q_max.len() == self.walkers.len());
-        let mut outcomes = vec![Outcome::default(); self.walkers.len()];
+    pub fn step(&mut self, actions: &[u8], q_max: &[f32]) -> Vec<StepResult> {
+        assert!(actions.len() == self.agents.len() && q_max.len() == self.agents.len());
+        let mut results = vec![StepResult::default(); self.agents.len()];
         if self.finished {
-            return outcomes;
+            return results;
         }
         self.steps += 1;
-        let before: Vec<[i32; 3]> = self.walkers.iter().map(|w| w.position).collect();
-        for i in 0..self.walkers.len() {
-            if self.walkers[i].end.is_none() {
-                outcomes[i] = self.move_one(i, actions[i], q_max[i]);
+        let before: Vec<[i32; 3]> = self.agents.iter().map(|agent| agent.position).collect();
+        for i in 0..self.agents.len() {
+            if self.agents[i].end.is_none() {
+                results[i] = self.move_one(i, actions[i], q_max[i]);
             }
         }
-        self.reward(&before, &mut outcomes);
+        self.reward(&before, &mut results);
         match self.rules.coupling {
-            Coupling::Independent => self.end_each(&outcomes),
-            Coupling::Shared => self.end_together(&outcomes),
+            Coupling::Independent => self.end_each(&results),
+            Coupling::Shared => self.end_together(&results),
         }
         self.cap();
-        for (w, outcome) in self.walkers.iter_mut().zip(&mut outcomes) {
-            if outcome.active {
-                w.push_frame(&self.rules);
-                let cut = matches!(w.end, Some(End::Oscillation | End::Cap));
-                outcome.terminal |= cut && self.rules.episode_end == CutRule::Terminal;
+        for (agent, result) in self.agents.iter_mut().zip(&mut results) {
+            if result.active {
+                agent.push_frame(&self.rules);
+                let truncated = matches!(agent.end, Some(End::Oscillation | End::Cap));
+                result.terminal |= truncated && self.rules.episode_end == TruncationRule::Terminal;
             }
         }
-        self.finished |= self.walkers.iter().all(|w| w.end.is_some());
-        outcomes
+        self.finished |= self.agents.iter().all(|agent| agent.end.is_some());
+        results
     }
 
     fn moved(&self, i: usize, action: u8) -> ([i32; 3], bool) {
-        let (w, dims) = (&self.walkers[i], self.scan.geometry.dims);
-        step::moved(&self.rules, dims, w.position, w.scale, action)
+        let (agent, dims) = (&self.agents[i], self.scan.geometry.dims);
+        step::moved(&self.rules, dims, agent.position, agent.scale, action)
     }
 
-    fn move_one(&mut self, i: usize, action: u8, q_max: f32) -> Outcome {
-        let from = self.walkers[i].position;
+    fn move_one(&mut self, i: usize, action: u8, q_max: f32) -> StepResult {
+        let from = self.agents[i].position;
         let (to, blocked) = self.moved(i, action);
-        let mut outcome = Outcome {
+        let mut result = StepResult {
             active: true,
             blocked,
-            ..Outcome::default()
+            ..StepResult::default()
         };
-        let w = &mut self.walkers[i];
-        w.position = to;
-        w.trail.push(to, q_max);
-        if let Some(target) = w.target.filter(|_| self.mode == Mode::Train) {
+        let agent = &mut self.agents[i];
+        agent.position = to;
+        agent.history.push(to, q_max);
+        if let Some(target) = agent.target.filter(|_| self.mode == Mode::Train) {
             let distance = |p: [i32; 3]| self.scan.geometry.distance_mm(p.map(f64::from), target);
             let finest_mm = finest_step_mm(&self.rules, self.scan.geometry.spacing_mm);
-            outcome.terminal = match self.rules.target {
+            result.terminal = match self.rules.target {
                 TargetRule::Continue => false,
                 TargetRule::Radius(steps) => distance(to) <= steps * finest_mm,
                 TargetRule::LateMillimetres(mm) => distance(from) <= mm,
             };
         }
-        outcome
+        result
     }
 
     /// Computes all rewards after every agent has moved.
-    fn reward(&self, before: &[[i32; 3]], outcomes: &mut [Outcome]) {
+    fn reward(&self, before: &[[i32; 3]], results: &mut [StepResult]) {
         let spacing = self.scan.geometry.spacing_mm;
         let mm = |p: [f64; 3]| std::array::from_fn(|i| p[i] * spacing[i]);
-        let moved = |(w, from): (&Walker, &[i32; 3])| {
+        let moved = |(agent, from): (&AgentState, &[i32; 3])| {
             Some(Moved {
                 from: mm(from.map(f64::from)),
-                to: mm(w.position.map(f64::from)),
-                target: mm(w.target?),
+                to: mm(agent.position.map(f64::from)),
+                target: mm(agent.target?),
             })
         };
-        let moved: Vec<Option<Moved>> = self.walkers.iter().zip(before).map(moved).collect();
+        let moved: Vec<Option<Moved>> = self.agents.iter().zip(before).map(moved).collect();
         let unit = step::reward_unit_mm(&self.rules, spacing);
         let earned = rewards(self.rules.strategy, &moved);
-        for (outcome, earned) in outcomes.iter_mut().zip(earned).filter(|(o, _)| o.active) {
-            #[expect(clippy::cast_possible_truncation, reason = "a reward of a few units")]
-            let earned = (earned / unit) as f32;
-            outcome.reward = if outcome.blocked {
-                BLOCKED_REWARD
-            } else {
-                earned
+        for (result, earned) in results.iter_mut().zip(earned).filter(|(r, _)| r.active) {
+            result.reward = match result.blocked {
+                true => BLOCKED_REWARD,
+                false => (earned / unit) as f32,
             };
         }
         if self.rules.team == TeamReward::Mean {
-            let clipped = |o: &Outcome| o.reward.clamp(-REWARD_CLIP, REWARD_CLIP);
-            let all: Vec<f32> = outcomes.iter().filter(|o| o.active).map(clipped).collect();
-            #[expect(clippy::cast_precision_loss, reason = "a handful of agents")]
+            let clipped = |r: &StepResult| r.reward.clamp(-REWARD_CLIP, REWARD_CLIP);
+            let all: Vec<f32> = results.iter().filter(|r| r.active).map(clipped).collect();
             let mean = all.iter().sum::<f32>() / all.len().max(1) as f32;
-            outcomes
-                .iter_mut()
-                .filter(|o| o.active)
-                .for_each(|o| o.team = mean);
+            for result in results.iter_mut().filter(|r| r.active) {
+                result.team = mean;
+            }
         }
     }
 
     /// Ends each agent independently: target, scale switch, oscillation.
-    fn end_each(&mut self, outcomes: &[Outcome]) {
-        for (i, outcome) in outcomes.iter().enumerate().filter(|(_, o)| o.active) {
-            if outcome.terminal {
-                let w = &mut self.walkers[i];
-                w.finish(End::Target, w.position.map(f64::from));
-            } else if self.walkers[i].trail.oscillates() {
+    fn end_each(&mut self, results: &[StepResult]) {
+        for (i, result) in results.iter().enumerate().filter(|(_, r)| r.active) {
+            if result.terminal {
+                self.agents[i].finish_here(End::Target);
+            } else if self.agents[i].history.oscillates() {
                 self.oscillated(i);
             }
         }
@@ -363,16 +358,13 @@ impl Walk {
 
     /// Ends all agents together: the episode ends when all are at their targets in
     /// one step; scales switch when all oscillate in one step.
-    fn end_together(&mut self, outcomes: &[Outcome]) {
-        let moving: Vec<usize> = (0..outcomes.len())
-            .filter(|&i| outcomes[i].active)
-            .collect();
-        if moving.iter().all(|&i| outcomes[i].terminal) {
+    fn end_together(&mut self, results: &[StepResult]) {
+        let moving: Vec<usize> = (0..results.len()).filter(|&i| results[i].active).collect();
+        if moving.iter().all(|&i| results[i].terminal) {
             for &i in &moving {
-                let w = &mut self.walkers[i];
-                w.finish(End::Target, w.position.map(f64::from));
+                self.agents[i].finish_here(End::Target);
             }
-        } else if moving.iter().all(|&i| self.walkers[i].trail.oscillates()) {
+        } else if moving.iter().all(|&i| self.agents[i].history.oscillates()) {
             for &i in &moving {
                 self.oscillated(i);
             }
@@ -380,33 +372,31 @@ impl Walk {
     }
 
     fn oscillated(&mut self, i: usize) {
-        let rules = Arc::clone(&self.rules);
-        let dims = self.scan.geometry.dims;
-        let w = &mut self.walkers[i];
-        let answer = w
-            .trail
-            .answer(rules.terminal_position)
-            .unwrap_or_else(|| w.position.map(f64::from));
-        if usize::from(w.scale) + 1 < rules.scales.len() {
-            w.scale += 1;
-            w.stops.push(answer);
-            w.trail.clear();
-            w.position = nearest_voxel(answer, dims);
+        let agent = &mut self.agents[i];
+        let prediction = agent
+            .history
+            .terminal_position(self.rules.terminal_position);
+        let prediction = prediction.unwrap_or_else(|| agent.position.map(f64::from));
+        if usize::from(agent.scale) + 1 < self.rules.scales.len() {
+            agent.scale += 1;
+            agent.scale_endpoints.push(prediction);
+            agent.history.clear();
+            agent.position = nearest_voxel(prediction, self.scan.geometry.dims);
         } else {
-            w.finish(End::Oscillation, answer);
+            agent.finish(End::Oscillation, prediction);
         }
     }
 
     fn cap(&mut self) {
         if self.steps >= self.rules.max_steps {
-            for w in self.walkers.iter_mut().filter(|w| w.end.is_none()) {
-                w.finish(End::Cap, w.position.map(f64::from));
+            for agent in self.agents.iter_mut().filter(|agent| agent.end.is_none()) {
+                agent.finish_here(End::Cap);
             }
         }
     }
 }
 
-impl Walker {
+impl AgentState {
     fn new(rules: &Rules, scan: &Scan, mode: Mode, id: u16, start: Start) -> Self {
         assert!(
             usize::from(start.scale) < rules.scales.len(),
@@ -414,24 +404,28 @@ impl Walker {
         );
         let target = scan.landmarks.get(usize::from(id)).copied().flatten();
         let end = (mode == Mode::Train && target.is_none()).then_some(End::Missing);
-        let mut walker = Self {
+        let mut agent = Self {
             id,
             target,
             position: start.position,
             scale: start.scale,
             frames: VecDeque::from(vec![FrameRef::default(); rules.history]),
-            trail: Trail::new(rules),
+            history: PositionHistory::new(rules),
             end,
-            answer: start.position.map(f64::from),
-            stops: Vec::new(),
+            prediction: start.position.map(f64::from),
+            scale_endpoints: Vec::new(),
         };
-        walker.push_frame(rules);
-        walker
+        agent.push_frame(rules);
+        agent
     }
 
-    fn finish(&mut self, end: End, answer: [f64; 3]) {
+    fn finish(&mut self, end: End, prediction: [f64; 3]) {
         self.end = Some(end);
-        self.answer = answer;
+        self.prediction = prediction;
+    }
+
+    fn finish_here(&mut self, end: End) {
+        self.finish(end, self.position.map(f64::from));
     }
 
     fn push_frame(&mut self, rules: &Rules) {
@@ -455,14 +449,10 @@ pub fn finest_step_mm(rules: &Rules, spacing_mm: [f64; 3]) -> f64 {
 /// The voxel nearest to a position, inside the volume.
 #[must_use]
 pub fn nearest_voxel(position: [f64; 3], dims: [usize; 3]) -> [i32; 3] {
-    let mut voxel = [0; 3];
-    for axis in 0..3 {
+    [0, 1, 2].map(|axis| {
         let last = i32::try_from(dims[axis]).unwrap_or(i32::MAX) - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "clamped to the volume")]
-        let nearest = position[axis].round().clamp(0.0, f64::from(last.max(0))) as i32;
-        voxel[axis] = nearest;
-    }
-    voxel
+        position[axis].round().clamp(0.0, f64::from(last.max(0))) as i32
+    })
 }
 
 #[cfg(test)]

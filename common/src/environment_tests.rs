@@ -3,9 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::environment::rules::AnswerRule;
-use crate::imaging::geometry::{Affine, AxisMap, Geometry};
-use crate::imaging::volume::Volume;
+use crate::environment::rules::TerminalPosition;
+use crate::imaging::geometry::Geometry;
 
 const UP: u8 = 0;
 const FORWARD: u8 = 1;
@@ -15,33 +14,24 @@ const BACKWARD: u8 = 4;
 const DOWN: u8 = 5;
 
 fn scan(dims: [usize; 3], spacing: f64, landmarks: Vec<Option<[f64; 3]>>) -> Arc<Scan> {
-    let mut rows = [[0.0; 4]; 3];
-    for (axis, row) in rows.iter_mut().enumerate() {
-        row[axis] = spacing;
-    }
-    Arc::new(Scan {
-        name: "made".into(),
-        volume: Volume::from_u8(dims, vec![1_u8; dims.iter().product()]).unwrap(),
-        geometry: Geometry {
-            dims,
-            spacing_mm: [spacing; 3],
-            affine: Affine { rows },
-            axis_map: AxisMap::identity(dims),
-        },
+    Arc::new(Scan::uniform(
+        Geometry::straight(dims, [spacing; 3]),
         landmarks,
-        hash: [0; 32],
-    })
+    ))
 }
 
 fn at(position: [i32; 3]) -> Start {
     Start { position, scale: 0 }
 }
 
-fn walk(rules: Rules, scan: &Arc<Scan>, mode: Mode, starts: &[Start]) -> Walk {
-    let ids: Vec<u16> = (0..starts.len())
-        .map(|i| u16::try_from(i).unwrap())
-        .collect();
-    Walk::new(Arc::new(rules), Arc::clone(scan), mode, &ids, starts)
+fn environment(rules: Rules, scan: &Arc<Scan>, mode: Mode, starts: &[Start]) -> Environment {
+    let ids: Vec<u16> = (0..starts.len() as u16).collect();
+    Environment::new(Arc::new(rules), Arc::clone(scan), mode, &ids, starts)
+}
+
+/// One agent in training.
+fn trained(rules: Rules, scan: &Arc<Scan>, start: [i32; 3]) -> Environment {
+    environment(rules, scan, Mode::Train, &[at(start)])
 }
 
 fn fixed_scale(mut rules: Rules) -> Rules {
@@ -61,7 +51,7 @@ fn six_actions_move_along_their_axes() {
         (DOWN, [25, 25, 16]),
     ];
     for (action, to) in table {
-        let mut w = walk(Rules::standard(), &scan, Mode::Train, &[at([25, 25, 25])]);
+        let mut w = trained(Rules::standard(), &scan, [25, 25, 25]);
         let o = w.step(&[action], &[0.0]);
         assert_eq!(w.position(0), to);
         assert!(o[0].active && !o[0].blocked && !o[0].terminal);
@@ -73,12 +63,12 @@ fn rewards_are_decreases_of_the_distance_in_the_rules_unit() {
     // Half a millimetre per voxel, the target 30 voxels to the right.
     let scan = scan([60, 20, 20], 0.5, vec![Some([40.0, 10.0, 10.0])]);
     let reward = |rules: Rules, action| {
-        walk(rules, &scan, Mode::Train, &[at([10, 10, 10])]).step(&[action], &[0.0])[0].reward
+        trained(rules, &scan, [10, 10, 10]).step(&[action], &[0.0])[0].reward
     };
     assert_eq!(reward(Rules::standard(), RIGHT), 9.0, "nine finest steps");
     assert_eq!(reward(Rules::reference(), RIGHT), 4.5, "mm");
     assert_eq!(reward(Rules::standard(), LEFT), -9.0);
-    let mut blocked = walk(Rules::standard(), &scan, Mode::Train, &[at([10, 10, 15])]);
+    let mut blocked = trained(Rules::standard(), &scan, [10, 10, 15]);
     let o = blocked.step(&[UP], &[0.0])[0];
     assert_eq!(
         (o.blocked, o.reward, blocked.position(0)),
@@ -87,31 +77,23 @@ fn rewards_are_decreases_of_the_distance_in_the_rules_unit() {
 }
 
 #[test]
-fn index_zero_is_reachable_by_ours_and_not_by_the_reference() {
+fn index_zero_is_reachable_under_our_rules_only() {
     let scan = scan([10, 10, 10], 1.0, vec![Some([5.0; 3])]);
     for (rules, x) in [(Rules::standard(), 0), (Rules::reference(), 1)] {
-        let mut w = walk(fixed_scale(rules), &scan, Mode::Train, &[at([1, 5, 5])]);
+        let mut w = trained(fixed_scale(rules), &scan, [1, 5, 5]);
         w.step(&[LEFT], &[0.0]);
         assert_eq!(w.position(0)[0], x);
     }
-    let mut w = walk(
-        fixed_scale(Rules::standard()),
-        &scan,
-        Mode::Train,
-        &[at([9, 5, 5])],
-    );
-    assert!(
-        w.step(&[RIGHT], &[0.0])[0].blocked,
-        "the last index is the last"
-    );
+    let mut w = trained(fixed_scale(Rules::standard()), &scan, [9, 5, 5]);
+    assert!(w.step(&[RIGHT], &[0.0])[0].blocked, "at the last index");
 }
 
 #[test]
 fn oscillation_goes_down_the_scales_and_ends_at_the_last_as_a_truncation() {
     let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);
-    let mut w = walk(Rules::standard(), &scan, Mode::Train, &[at([30, 30, 30])]);
+    let mut w = trained(Rules::standard(), &scan, [30, 30, 30]);
     let mut switches = Vec::new();
-    let mut last = Outcome::default();
+    let mut last = StepResult::default();
     for i in 0.. {
         let scale = w.observation(0).scale;
         last = w.step(&[if i % 2 == 0 { RIGHT } else { LEFT }], &[0.0])[0];
@@ -135,22 +117,22 @@ fn oscillation_goes_down_the_scales_and_ends_at_the_last_as_a_truncation() {
     assert_eq!(w.steps(), 21);
     // Steps 15 to 21 start with a move to the right: 35, 34, … 35.
     assert_eq!(
-        w.answer(0),
+        w.prediction(0),
         ([34.5, 30.0, 30.0], Some(End::Oscillation)),
         "sub-voxel"
     );
     assert!(!last.terminal, "the bootstrap goes on");
     assert_eq!(
         w.step(&[UP], &[0.0])[0],
-        Outcome::default(),
-        "a finished walk stays"
+        StepResult::default(),
+        "a finished episode does not change"
     );
 }
 
 /// Published searches beside the three scales: one fixed scale, and the
 /// cardiac alternative whose last steps are of two voxels.
 #[test]
-fn other_schedules_walk_their_own_strides_and_steps() {
+fn other_schedules_use_their_own_strides_and_steps() {
     for schedule in [
         vec![(1, 1)],
         vec![(3, 1)],
@@ -160,8 +142,8 @@ fn other_schedules_walk_their_own_strides_and_steps() {
         let mut rules = Rules::reference();
         rules.scales = schedule.iter().map(|&s| s.into()).collect();
         let scan = scan([80; 3], 1.0, vec![Some([70.0; 3])]);
-        let mut w = walk(rules, &scan, Mode::Evaluate, &[at([40; 3])]);
-        let mut walked = Vec::new();
+        let mut w = environment(rules, &scan, Mode::Evaluate, &[at([40; 3])]);
+        let mut used = Vec::new();
         for i in 0..200 {
             let stride = w.observation(0).frames.last().unwrap().stride;
             let before = w.position(0)[0];
@@ -172,41 +154,44 @@ fn other_schedules_walk_their_own_strides_and_steps() {
             }
             // The step that ends a scale goes back to one of its last four places.
             if w.observation(0).scale == scale {
-                walked.push((stride, w.position(0)[0].abs_diff(before)));
+                used.push((stride, w.position(0)[0].abs_diff(before)));
             }
         }
         assert!(w.finished(), "{schedule:?}: {} steps", w.steps());
-        walked.dedup();
+        used.dedup();
         let expected: Vec<(u8, u32)> = schedule.iter().map(|&(a, b)| (a, b.into())).collect();
-        assert_eq!(walked, expected);
+        assert_eq!(used, expected);
     }
 }
 
 #[test]
 fn the_step_cap_truncates_or_ends() {
     let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);
-    for (cut, terminal) in [(CutRule::Truncate, false), (CutRule::Terminal, true)] {
+    for (rule, terminal) in [
+        (TruncationRule::Truncate, false),
+        (TruncationRule::Terminal, true),
+    ] {
         let rules = Rules {
             max_steps: 2,
-            episode_end: cut,
+            episode_end: rule,
             ..Rules::standard()
         };
-        let mut w = walk(rules, &scan, Mode::Train, &[at([30, 30, 30])]);
+        let mut w = trained(rules, &scan, [30, 30, 30]);
         assert!(!w.step(&[UP], &[0.0])[0].terminal);
         assert_eq!(w.step(&[UP], &[0.0])[0].terminal, terminal);
-        assert_eq!(w.answer(0), ([30.0, 30.0, 48.0], Some(End::Cap)));
+        assert_eq!(w.prediction(0), ([30.0, 30.0, 48.0], Some(End::Cap)));
     }
 }
 
 #[test]
-fn targets_end_nothing_a_radius_or_one_step_late() {
+fn each_target_rule_ends_the_episode_at_its_step() {
     let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3])]);
     let terminals = |target| {
         let rules = Rules {
             target,
             ..fixed_scale(Rules::standard())
         };
-        let mut w = walk(rules, &scan, Mode::Train, &[at([32, 30, 30])]);
+        let mut w = trained(rules, &scan, [32, 30, 30]);
         (0..3)
             .map(|_| w.step(&[LEFT], &[0.0])[0].terminal)
             .collect::<Vec<_>>()
@@ -222,13 +207,13 @@ fn targets_end_nothing_a_radius_or_one_step_late() {
         target: TargetRule::LateMillimetres(1.0),
         ..fixed_scale(Rules::reference())
     };
-    let mut w = walk(rules, &scan, Mode::Train, &[at([32, 30, 30])]);
+    let mut w = trained(rules, &scan, [32, 30, 30]);
     assert!(
         !w.step(&[LEFT], &[0.0])[0].terminal,
         "it was 2 mm away before this move"
     );
     assert!(w.step(&[LEFT], &[0.0])[0].terminal, "one step late");
-    assert_eq!(w.answer(0).1, Some(End::Target));
+    assert_eq!(w.prediction(0).1, Some(End::Target));
 }
 
 #[test]
@@ -238,7 +223,7 @@ fn evaluation_never_looks_at_the_target() {
         target: TargetRule::Radius(5.0),
         ..fixed_scale(Rules::standard())
     };
-    let mut w = walk(rules, &scan, Mode::Evaluate, &[at([30, 30, 30])]);
+    let mut w = environment(rules, &scan, Mode::Evaluate, &[at([30, 30, 30])]);
     assert!(!w.step(&[LEFT], &[0.0])[0].terminal && !w.finished());
 }
 
@@ -249,13 +234,9 @@ fn shared_agents_switch_and_end_together() {
         window: crate::environment::window::WindowRule::Centred,
         ..Rules::reference()
     };
-    let mut w = walk(
-        rules,
-        &scan,
-        Mode::Train,
-        &[at([45, 45, 45]), at([20, 20, 20])],
-    );
-    // The first goes to and fro between two positions; the second walks along
+    let starts = [at([45, 45, 45]), at([20, 20, 20])];
+    let mut w = environment(rules, &scan, Mode::Train, &starts);
+    // The first goes to and fro between two positions; the second moves along
     // x and z and then starts to oscillate.
     let first = |i: u16| if i.is_multiple_of(2) { RIGHT } else { LEFT };
     let second = |i: u16| match i {
@@ -267,12 +248,8 @@ fn shared_agents_switch_and_end_together() {
     for i in 0..20 {
         w.step(&[first(i), second(i)], &[f32::from(i), -f32::from(i)]);
         if w.observation(0).scale == 1 {
-            switched = Some((
-                w.steps(),
-                w.position(0),
-                w.position(1),
-                w.observation(1).scale,
-            ));
+            let positions = [0, 1].map(|agent| w.position(agent));
+            switched = Some((w.steps(), positions, w.observation(1).scale));
             break;
         }
     }
@@ -281,21 +258,21 @@ fn shared_agents_switch_and_end_together() {
     // first's two positions and the filler are too few entries until the filler
     // is outnumbered: after step 14, 7 visits each and 6 fillers. Lowest max-Q of
     // the last four: the oldest for the first (q = i rises), the newest for the second.
-    assert_eq!(switched, Some((14, [54, 45, 45], [56, 20, 20], 1)));
+    assert_eq!(switched, Some((14, [[54, 45, 45], [56, 20, 20]], 1)));
 }
 
 #[test]
-fn missing_landmarks_freeze_in_training_and_walk_in_evaluation() {
+fn agents_without_a_landmark_freeze_in_training_and_move_in_evaluation() {
     let scan = scan([60, 60, 60], 1.0, vec![Some([30.0; 3]), None]);
     let starts = [at([10, 10, 10]), at([20, 20, 20])];
-    let mut w = walk(Rules::standard(), &scan, Mode::Train, &starts);
+    let mut w = environment(Rules::standard(), &scan, Mode::Train, &starts);
     let o = w.step(&[RIGHT, RIGHT], &[0.0; 2]);
     assert!(o[0].active && !o[1].active);
     assert_eq!(
-        (w.position(1), w.answer(1).1),
+        (w.position(1), w.prediction(1).1),
         ([20, 20, 20], Some(End::Missing))
     );
-    let mut w = walk(Rules::standard(), &scan, Mode::Evaluate, &starts);
+    let mut w = environment(Rules::standard(), &scan, Mode::Evaluate, &starts);
     assert!(w.step(&[RIGHT, RIGHT], &[0.0; 2])[1].active);
     assert_eq!(w.position(1), [29, 20, 20]);
 }
@@ -307,13 +284,10 @@ fn histories_begin_with_invalid_frames_and_mix_strides_after_a_switch() {
         history: 3,
         ..Rules::standard()
     };
-    let mut w = walk(rules, &scan, Mode::Train, &[at([30, 30, 30])]);
-    let valid = |w: &Walk| {
-        w.observation(0)
-            .frames
-            .iter()
-            .map(|f| f.valid)
-            .collect::<Vec<_>>()
+    let mut w = trained(rules, &scan, [30, 30, 30]);
+    let valid = |w: &Environment| -> Vec<bool> {
+        let frames = w.observation(0).frames;
+        frames.iter().map(|frame| frame.valid).collect()
     };
     assert_eq!(valid(&w), [false, false, true]);
     w.step(&[RIGHT], &[0.0]);
@@ -326,31 +300,31 @@ fn histories_begin_with_invalid_frames_and_mix_strides_after_a_switch() {
 }
 
 #[test]
-fn a_perfect_player_reaches_the_voxel() {
+fn the_best_actions_reach_the_voxel() {
     let target = [37.4, 12.2, 48.9];
     let scan = scan([60, 60, 60], 0.3, vec![Some(target)]);
-    for answer in [AnswerRule::CycleMean, AnswerRule::LowestQ] {
+    for prediction in [TerminalPosition::CycleMean, TerminalPosition::LowestQ] {
         let rules = Rules {
-            terminal_position: answer,
+            terminal_position: prediction,
             ..Rules::standard()
         };
-        let mut w = walk(rules, &scan, Mode::Train, &[at([5, 55, 5])]);
+        let mut w = trained(rules, &scan, [5, 55, 5]);
         while !w.finished() {
             let best = w.best_action(0).unwrap();
             w.step(&[best], &[0.0]);
         }
-        let (found, end) = w.answer(0);
+        let (found, end) = w.prediction(0);
         let error = crate::imaging::geometry::distance_mm(found, target, [1.0; 3]);
         assert!(
             end == Some(End::Oscillation) && error < 1.0,
-            "{answer:?}: {found:?}"
+            "{prediction:?}: {found:?}"
         );
     }
 }
 
 proptest! {
     #[test]
-    fn agents_never_leave_the_volume_and_walks_end(
+    fn agents_never_leave_the_volume_and_episodes_end(
         dims in prop::array::uniform3(3_usize..40),
         actions in prop::collection::vec(0_u8..6, 160),
         reference in any::<bool>(),
@@ -358,8 +332,7 @@ proptest! {
         let scan = scan(dims, 1.0, vec![Some([1.0; 3])]);
         let mut rules = if reference { Rules::reference() } else { Rules::standard() };
         rules.max_steps = 150;
-        let start = at(dims.map(|d| i32::try_from(d / 2).unwrap()));
-        let mut w = walk(rules, &scan, Mode::Train, &[start]);
+        let mut w = trained(rules, &scan, dims.map(|d| (d / 2) as i32));
         for action in actions {
             let before = w.finished();
             let o = w.step(&[action], &[0.0])[0];
@@ -373,64 +346,49 @@ proptest! {
 }
 
 #[test]
-fn strategies_see_everybodys_step() {
+fn strategies_use_the_steps_of_all_agents() {
     let mut rules = fixed_scale(Rules::reference());
     rules.strategy = crate::environment::reward::RewardStrategy::LineAndPairsOnly;
     rules.team = TeamReward::Mean;
     // Targets on a line along x, 2 mm voxels.
-    let scan = scan(
-        [50; 3],
-        2.0,
-        vec![Some([10.0; 3]), Some([30.0, 10.0, 10.0])],
-    );
-    let mut w = walk(
-        rules,
-        &scan,
-        Mode::Train,
-        &[at([10, 14, 10]), at([30, 1, 10])],
-    );
-    let outcomes = w.step(&[BACKWARD, BACKWARD], &[0.0; 2]);
+    let targets = vec![Some([10.0; 3]), Some([30.0, 10.0, 10.0])];
+    let scan = scan([50; 3], 2.0, targets);
+    let starts = [at([10, 14, 10]), at([30, 1, 10])];
+    let mut w = environment(rules, &scan, Mode::Train, &starts);
+    let results = w.step(&[BACKWARD, BACKWARD], &[0.0; 2]);
     // Agent 0: one voxel nearer to the line: 2 mm. The pair: agent 1 is blocked
     // at y = 1, so √(20² + 13²) becomes √(20² + 12²) voxels, 20 wanted.
     let pair = 2.0 * (f64::hypot(20.0, 13.0) - f64::hypot(20.0, 12.0));
-    assert!(
-        (f64::from(outcomes[0].reward) - (2.0 + pair)).abs() < 1e-5,
-        "{outcomes:?}"
-    );
-    assert!(outcomes[1].blocked && outcomes[1].reward == BLOCKED_REWARD);
+    let off = f64::from(results[0].reward) - (2.0 + pair);
+    assert!(off.abs() < 1e-5, "{results:?}");
+    assert!(results[1].blocked && results[1].reward == BLOCKED_REWARD);
     // The team: the mean of 1 (clipped) and −1, for both.
-    assert_eq!([outcomes[0].team, outcomes[1].team], [0.0, 0.0]);
-    let outcomes = w.step(&[BACKWARD, FORWARD], &[0.0; 2]);
-    assert_eq!(
-        [outcomes[0].team, outcomes[1].team],
-        [1.0, 1.0],
-        "{outcomes:?}"
-    );
+    assert_eq!([results[0].team, results[1].team], [0.0, 0.0]);
+    let results = w.step(&[BACKWARD, FORWARD], &[0.0; 2]);
+    assert_eq!([results[0].team, results[1].team], [1.0, 1.0]);
 }
 
 #[test]
-fn a_walk_goes_on_from_its_state_as_if_nothing_had_been() {
+fn an_environment_continues_from_its_state_as_if_never_stopped() {
     let s = scan([40; 3], 1.0, vec![Some([30.0, 12.0, 9.5]), Some([20.0; 3])]);
-    let starts = [[5, 6, 7], [21, 19, 20]].map(|position| Start { position, scale: 0 });
-    let action = |w: &Walk, i| w.best_action(i).unwrap_or(0);
+    let starts = [at([5, 6, 7]), at([21, 19, 20])];
+    let action = |w: &Environment, i| w.best_action(i).unwrap_or(0);
     let q = |step: u16| [0.1 * f32::from(step), -1.0 / 3.0];
     for stop in [0, 1, 7, 15, 40] {
-        let mut never_stopped = walk(Rules::standard(), &s, Mode::Train, &starts);
+        let mut never_stopped = environment(Rules::standard(), &s, Mode::Train, &starts);
         for step in 0..stop {
             let actions = [action(&never_stopped, 0), action(&never_stopped, 1)];
             never_stopped.step(&actions, &q(step));
         }
         let json = serde_json::to_string(&never_stopped.state()).unwrap();
-        let state: WalkState = serde_json::from_str(&json).unwrap();
+        let state: EnvironmentState = serde_json::from_str(&json).unwrap();
         assert_eq!(state.ids(), [0, 1]);
         let rules = Arc::new(Rules::standard());
-        let again = Walk::from_state(
-            Arc::clone(&rules),
-            Arc::clone(&s),
-            Mode::Train,
-            state.clone(),
-        );
-        let mut again = again.unwrap();
+        let restored = |rules: &Arc<Rules>, scan: &Arc<Scan>| {
+            let (rules, scan) = (Arc::clone(rules), Arc::clone(scan));
+            Environment::from_state(rules, scan, Mode::Train, state.clone())
+        };
+        let mut again = restored(&rules, &s).unwrap();
         for step in stop..90 {
             let actions = [action(&again, 0), action(&again, 1)];
             assert_eq!(
@@ -439,13 +397,12 @@ fn a_walk_goes_on_from_its_state_as_if_nothing_had_been() {
                 "stopped at {stop}, step {step}"
             );
             assert_eq!(again.observation(1), never_stopped.observation(1));
-            assert_eq!(again.answer(0), never_stopped.answer(0));
+            assert_eq!(again.prediction(0), never_stopped.prediction(0));
         }
         assert!(again.finished());
         let smaller = scan([6; 3], 1.0, vec![Some([30.0, 12.0, 9.5]), Some([20.0; 3])]);
-        let elsewhere = Walk::from_state(rules, smaller, Mode::Train, state.clone());
-        assert!(elsewhere.is_none(), "it stands outside of this scan");
-        let other = Arc::new(Rules::reference());
-        assert!(Walk::from_state(other, Arc::clone(&s), Mode::Train, state).is_none());
+        let elsewhere = restored(&rules, &smaller);
+        assert!(elsewhere.is_none(), "its agents are outside this scan");
+        assert!(restored(&Arc::new(Rules::reference()), &s).is_none());
     }
 }

@@ -25,7 +25,7 @@ pub use dataset::{
 };
 pub use spec::{Orientation, PhantomSpec, PhantomSpecError};
 
-use crate::imaging::geometry::Affine;
+use crate::imaging::geometry::{Affine, centre};
 use crate::imaging::volume::Volume;
 use anatomy::Anatomy;
 use pose::Pose;
@@ -97,11 +97,8 @@ impl Scene {
             name,
             ras_mm: self.pose.to_centred(position).map(|v| v * self.spacing_mm),
         };
-        LANDMARK_NAMES
-            .iter()
-            .zip(self.anatomy.landmarks())
-            .map(place)
-            .collect()
+        let landmarks = LANDMARK_NAMES.iter().zip(self.anatomy.landmarks());
+        landmarks.map(place).collect()
     }
 }
 
@@ -154,22 +151,14 @@ impl Phantom {
     }
 }
 
-/// The centre of a volume, voxels.
-fn centre(dims: [usize; 3]) -> [f64; 3] {
-    dims.map(|n| (n as f64 - 1.0) / 2.0)
-}
-
 /// File voxel → RAS mm with the world's origin at the centre of the volume.
 fn affine(dims: [usize; 3], spacing_mm: f64, orientation: Orientation) -> Affine {
-    let centre = centre(dims);
-    let mut rows = [[0.0; 4]; 3];
-    for (axis, row) in rows.iter_mut().enumerate() {
-        let flipped = axis == 0 && orientation == Orientation::Las;
-        let step = if flipped { -spacing_mm } else { spacing_mm };
-        row[axis] = step;
-        row[3] = -step * centre[axis];
+    let mut steps = [spacing_mm; 3];
+    if orientation == Orientation::Las {
+        steps[0] = -spacing_mm;
     }
-    Affine { rows }
+    let centre = centre(dims);
+    Affine::diagonal(steps, [0, 1, 2].map(|axis| -steps[axis] * centre[axis]))
 }
 
 #[cfg(test)]

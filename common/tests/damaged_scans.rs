@@ -63,14 +63,11 @@ fn formats() -> Vec<Format> {
                 ..fixture.clone()
             };
             for files in [vec![fixture.bytes()], fixture.pair().to_vec()] {
-                for zipped in [false, true] {
-                    let files = files.clone();
-                    all.push(Format {
-                        name,
-                        files,
-                        zipped,
-                    });
-                }
+                all.extend([false, true].map(|zipped| Format {
+                    name,
+                    files: files.clone(),
+                    zipped,
+                }));
             }
         }
     }
@@ -203,10 +200,8 @@ fn odd_field(bytes: &mut [u8], random: &mut ChaCha8Rng) {
 
 fn check(image: &Image) {
     assert!(image.samples().len() as u64 <= LIMITS.max_voxels);
-    assert_eq!(
-        image.samples().len(),
-        image.dims().iter().product::<usize>()
-    );
+    let voxels: usize = image.dims().iter().product();
+    assert_eq!(image.samples().len(), voxels);
     if let Samples::F32(values) = image.samples() {
         assert!(values.iter().all(|v| v.is_finite()));
     }
@@ -256,10 +251,8 @@ fn damaged_scans_end_soon_and_within_the_limits() {
             }
         }
         // Damage hits what matters, and what does not.
-        assert!(
-            refused > VARIANTS / 3 && read > VARIANTS / 50,
-            "{what}: {read} {refused}"
-        );
+        assert!(refused > VARIANTS / 3, "{what}: {refused} refused");
+        assert!(read > VARIANTS / 50, "{what}: {read} read");
     }
     bombs();
 }

@@ -1,5 +1,5 @@
 //! Scans as nibabel and SimpleITK read them: `interop/make_scans.py` writes
-//! files in every accepted format and says what the two find in them.
+//! files in every accepted format and records what the two read from them.
 
 mod python_env;
 
@@ -24,7 +24,7 @@ struct Entry {
     world: Vec<([f64; 3], [f64; 3])>,
 }
 
-/// What a library says.
+/// What a library reads.
 #[derive(Debug, Deserialize)]
 struct Reading {
     shape: [usize; 3],

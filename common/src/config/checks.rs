@@ -11,29 +11,23 @@ pub(super) struct Check {
     pub(super) why: String,
 }
 
+fn check(key: &'static str, holds: bool, why: impl Into<String>) -> Check {
+    let why = why.into();
+    Check { key, holds, why }
+}
+
 fn within(key: &'static str, value: f64, low: f64, high: f64) -> Check {
     let why = format!("must lie in {low}..={high}, got {value}");
-    Check {
-        key,
-        holds: (low..=high).contains(&value),
-        why,
-    }
+    check(key, (low..=high).contains(&value), why)
 }
 
 fn device(key: &'static str, name: &str) -> Check {
     let number = name.strip_prefix("cuda:");
     let number = number.is_some_and(|n| n.parse::<u16>().is_ok() && !n.starts_with('+'));
-    Check {
-        key,
-        holds: number || matches!(name, "cpu" | "cuda" | "auto"),
-        why: format!("must be cpu, cuda, cuda:N or auto, got \"{name}\""),
-    }
+    let why = format!("must be cpu, cuda, cuda:N or auto, got \"{name}\"");
+    check(key, number || matches!(name, "cpu" | "cuda" | "auto"), why)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts compared with small bounds"
-)]
 fn count(key: &'static str, value: usize, high: usize) -> Check {
     within(key, value as f64, 1.0, high as f64)
 }
@@ -41,12 +35,8 @@ fn count(key: &'static str, value: usize, high: usize) -> Check {
 /// All checks, in the order of the file, then those of several keys together.
 pub(super) fn checks(c: &Config) -> Vec<Check> {
     let mut all = services(c);
-    all.extend(
-        c.learner
-            .devices
-            .iter()
-            .map(|name| device("learner.devices", name)),
-    );
+    let devices = c.learner.devices.iter();
+    all.extend(devices.map(|name| device("learner.devices", name)));
     all.extend(training(c));
     all.extend(together(c));
     all.extend(tls(&c.cluster));
@@ -56,12 +46,11 @@ pub(super) fn checks(c: &Config) -> Vec<Check> {
 fn services(c: &Config) -> Vec<Check> {
     let (r, a) = (&c.replay, &c.actor);
     let spacing = c.data.resample_mm().unwrap_or(1.0);
+    let fold = (-1..=i64::from(u32::MAX)).contains(&c.data.fold);
+    let folds = format!("must be a fold from 0, or -1 for none, got {}", c.data.fold);
+    let actors = format!("must be at most 65536, got {}", c.cluster.actors);
     vec![
-        Check {
-            key: "data.fold",
-            holds: (-1..=i64::from(u32::MAX)).contains(&c.data.fold),
-            why: format!("must be a fold from 0, or -1 for none, got {}", c.data.fold),
-        },
+        check("data.fold", fold, folds),
         within("data.resample_mm", spacing, 0.001, 1000.0),
         device("actor.device", &c.actor.device),
         device("learner.device", &c.learner.device),
@@ -86,11 +75,7 @@ fn services(c: &Config) -> Vec<Check> {
         count("actor.batch_rows", a.batch_rows, 4096),
         count("actor.backlog", a.backlog, 100_000),
         within("actor.max_staleness", a.max_staleness, 0.0, 1e6),
-        Check {
-            key: "cluster.actors",
-            holds: c.cluster.actors <= 65_536,
-            why: format!("must be at most 65536, got {}", c.cluster.actors),
-        },
+        check("cluster.actors", c.cluster.actors <= 65_536, actors),
         within("cluster.lease_s", c.cluster.lease_s, 1.0, 600.0),
         instance(&c.log.instance),
         listen(&c.http.listen),
@@ -100,21 +85,15 @@ fn services(c: &Config) -> Vec<Check> {
 /// The name becomes part of a file name.
 fn instance(name: &str) -> Check {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    Check {
-        key: "log.instance",
-        holds: name.chars().all(fits) && !name.starts_with('.'),
-        why: format!("must consist of letters, digits, -, _ and ., got \"{name}\""),
-    }
+    let why = format!("must consist of letters, digits, -, _ and ., got \"{name}\"");
+    let holds = name.chars().all(fits) && !name.starts_with('.');
+    check("log.instance", holds, why)
 }
 
 fn listen(address: &str) -> Check {
-    Check {
-        key: "http.listen",
-        holds: address.is_empty() || address.parse::<std::net::SocketAddr>().is_ok(),
-        why: format!(
-            "must be IP:PORT, as in 127.0.0.1:7480 or 0.0.0.0:7480, or empty, got \"{address}\""
-        ),
-    }
+    let holds = address.is_empty() || address.parse::<std::net::SocketAddr>().is_ok();
+    let form = "must be IP:PORT, as in 127.0.0.1:7480 or 0.0.0.0:7480, or empty";
+    check("http.listen", holds, format!("{form}, got \"{address}\""))
 }
 
 fn training(c: &Config) -> Vec<Check> {
@@ -154,16 +133,14 @@ fn tls(c: &ClusterConfig) -> Vec<Check> {
         ("cluster.key", &c.key),
     ];
     let given = files.iter().find(|(_, path)| !path.is_empty());
-    let check = |(key, path): (&'static str, &String)| Check {
-        key,
-        holds: given.is_none() || !path.is_empty(),
-        why: format!(
-            "is empty although {} is set: TLS needs cluster.ca, cluster.cert and cluster.key \
-             (`landmarl certs` makes them), or none of them",
-            given.map_or("another", |(key, _)| key)
-        ),
-    };
-    files.into_iter().map(check).collect()
+    let why = format!(
+        "is empty although {} is set: TLS needs cluster.ca, cluster.cert and cluster.key \
+         (`landmarl certs` makes them), or none of them",
+        given.map_or("another", |(key, _)| key)
+    );
+    let holds = |path: &String| given.is_none() || !path.is_empty();
+    let of = |(key, path): (&'static str, &String)| check(key, holds(path), why.clone());
+    files.into_iter().map(of).collect()
 }
 
 fn together(c: &Config) -> Vec<Check> {
@@ -179,56 +156,40 @@ fn together(c: &Config) -> Vec<Check> {
         ("replay.min_rows", r.min_rows),
         ("replay.error_buffer", r.error_buffer),
     ] {
-        all.push(Check {
-            key,
-            holds: value > 0,
-            why: "must be at least 1".into(),
-        });
+        all.push(check(key, value > 0, "must be at least 1"));
     }
-    all.push(Check {
-        key: "replay.min_rows",
-        holds: r.min_rows <= r.capacity as u64,
-        why: format!(
-            "{} rows can never be reached with a capacity of {}",
-            r.min_rows, r.capacity
-        ),
-    });
-    let widest = l
-        .lr_steps
-        .iter()
-        .all(|(at, factor)| (0.0..=1.0).contains(at) && *factor > 0.0);
-    all.push(Check {
-        key: "learner.lr_steps",
-        holds: widest,
-        why: "needs [share of the updates in 0..=1, factor above 0] pairs".into(),
-    });
+    let why = format!(
+        "{} rows can never be reached with a capacity of {}",
+        r.min_rows, r.capacity
+    );
+    all.push(check(
+        "replay.min_rows",
+        r.min_rows <= r.capacity as u64,
+        why,
+    ));
+    let mut steps = l.lr_steps.iter();
+    let valid = steps.all(|(at, factor)| (0.0..=1.0).contains(at) && *factor > 0.0);
+    let why = "needs [share of the updates in 0..=1, factor above 0] pairs";
+    all.push(check("learner.lr_steps", valid, why));
     let own = c.rules.strategy == RewardStrategy::Own && c.rules.team == TeamReward::None;
+    let known = l.gamma == 0.0 && own && c.row_agents() == 1;
+    let steps = l.objective == ObjectiveConfig::StepReward;
     for (key, value, more) in [
         ("learner.goals", "all", l.goals == GoalsConfig::All),
-        (
-            "learner.objective",
-            "step_reward",
-            l.objective == ObjectiveConfig::StepReward,
-        ),
+        ("learner.objective", "step_reward", steps),
     ] {
-        all.push(Check {
-            key,
-            holds: !more || l.gamma == 0.0 && own && c.row_agents() == 1,
-            why: format!(
-                "\"{value}\" needs learner.gamma = 0, network.kind = \"collab\", \
-                 rules.strategy = \"own\" and rules.team = \"none\": only then do the rules \
-                 give the rewards of other agents and actions"
-            ),
-        });
+        let why = format!(
+            "\"{value}\" needs learner.gamma = 0, network.kind = \"collab\", \
+             rules.strategy = \"own\" and rules.team = \"none\": only then do the rules \
+             give the rewards of other agents and actions"
+        );
+        all.push(check(key, !more || known, why));
     }
-    all.push(Check {
-        key: "actor.start_near_radius",
-        holds: a.start_near == 0.0 || a.start_near_radius.len() == c.rules.scales.len(),
-        why: format!(
-            "needs one radius per scale: {} scales, {} radii",
-            c.rules.scales.len(),
-            a.start_near_radius.len()
-        ),
-    });
+    let (scales, radii) = (c.rules.scales.len(), a.start_near_radius.len());
+    all.push(check(
+        "actor.start_near_radius",
+        a.start_near == 0.0 || radii == scales,
+        format!("needs one radius per scale: {scales} scales, {radii} radii"),
+    ));
     all
 }

@@ -12,9 +12,7 @@ const BUILT_IN: &str = "default";
 /// One setting of a resolved configuration.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Setting {
-    /// `section.key`.
     pub key: String,
-    /// The resolved value.
     pub value: Value,
     /// The last layer that sets the key: `default`, a file, a variable or a `--set`.
     pub origin: String,
@@ -27,19 +25,16 @@ pub struct Setting {
 pub fn settings(sources: &Sources) -> Result<Vec<Setting>, ConfigError> {
     let config = Config::load(sources)?;
     let resolved = toml::from_str::<Table>(&config.to_toml()?);
-    let resolved = resolved.map_err(|e| ConfigError::Value {
-        key: "config".into(),
-        why: e.to_string(),
-    })?;
+    let resolved = resolved.map_err(|e| layer::invalid("config", e.to_string()))?;
     let layers = layer::layers(sources)?;
     let keys = documented().into_iter();
     let setting = |d: Documented| {
-        let said = layers.iter().rev().find(|l| l.says(&d.section, &d.key));
+        let origin = layers.iter().rev().find(|l| l.sets(&d.section, &d.key));
         let value = resolved.get(&d.section)?.get(&d.key)?.clone();
         Some(Setting {
             key: format!("{}.{}", d.section, d.key),
             value,
-            origin: said.map_or_else(|| BUILT_IN.to_owned(), |l| l.name.clone()),
+            origin: origin.map_or_else(|| BUILT_IN.to_owned(), |l| l.name.clone()),
         })
     };
     Ok(keys.filter_map(setting).collect())
@@ -138,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_names_the_layer_that_said_it_last() {
+    fn every_setting_names_the_last_layer_that_sets_it() {
         let mut sources = sources();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("mine.toml");

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use super::{DEFAULTS, ENV_PREFIX, Sources, renamed};
 
-/// Settings that cannot be used.
+/// Settings that cannot be used; `layer` names a file, a variable or a `--set`.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file cannot be read.
@@ -19,7 +19,6 @@ pub enum ConfigError {
     /// Invalid TOML.
     #[error("{layer} is not valid TOML: {why}")]
     Syntax {
-        /// File, variable or setting.
         layer: String,
         /// The parser's message with line and column.
         why: String,
@@ -28,7 +27,6 @@ pub enum ConfigError {
     #[error("unknown config key \"{key}\" in {layer}{}", hint(.nearest.as_deref()))]
     UnknownKey {
         key: String,
-        /// File, variable or setting.
         layer: String,
         /// The most similar key that exists.
         nearest: Option<String>,
@@ -37,7 +35,6 @@ pub enum ConfigError {
     #[error("config key \"{key}\" in {layer} is now {new}")]
     Renamed {
         key: String,
-        /// File, variable or setting.
         layer: String,
         /// Its current name, quoted.
         new: String,
@@ -46,7 +43,6 @@ pub enum ConfigError {
     #[error("config key \"{key}\" in {layer} must be {expected}, got {found}")]
     Type {
         key: String,
-        /// File, variable or setting.
         layer: String,
         /// The type of the default.
         expected: &'static str,
@@ -54,15 +50,16 @@ pub enum ConfigError {
     },
     /// An invalid value.
     #[error("config key \"{key}\": {why}")]
-    Value {
-        key: String,
-        /// What is wrong.
-        why: String,
-    },
+    Value { key: String, why: String },
 }
 
 fn hint(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |n| format!("; did you mean \"{n}\"?"))
+}
+
+pub(super) fn invalid(key: impl Into<String>, why: impl Into<String>) -> ConfigError {
+    let (key, why) = (key.into(), why.into());
+    ConfigError::Value { key, why }
 }
 
 /// The settings of one file, variable or `--set`, checked on their own.
@@ -74,7 +71,7 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    pub(super) fn says(&self, section: &str, key: &str) -> bool {
+    pub(super) fn sets(&self, section: &str, key: &str) -> bool {
         let section = self.table.get(section).and_then(Value::as_table);
         section.is_some_and(|s| s.contains_key(key))
     }
@@ -89,27 +86,17 @@ pub(super) fn merge<T: DeserializeOwned>(sources: &Sources) -> Result<T, ConfigE
     let whole = builder
         .build()
         .and_then(config::Config::try_deserialize::<Value>);
-    let mut whole = whole.map_err(|e| ConfigError::Value {
-        key: "config".into(),
-        why: e.to_string(),
-    })?;
+    let mut whole = whole.map_err(|e| invalid("config", e.to_string()))?;
     landmarks_as_text(&mut whole);
-    serde_path_to_error::deserialize(whole).map_err(|e| ConfigError::Value {
-        key: e.path().to_string(),
-        why: e.inner().message().to_owned(),
-    })
+    serde_path_to_error::deserialize(whole)
+        .map_err(|e| invalid(e.path().to_string(), e.inner().message()))
 }
 
 /// Landmarks may be numbers, `[13, 14]`, as the published programs number them.
 fn landmarks_as_text(whole: &mut Value) {
-    let landmarks = whole
-        .get_mut("data")
-        .and_then(|data| data.get_mut("landmarks"));
-    for landmark in landmarks
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-    {
+    let data = whole.get_mut("data");
+    let landmarks = data.and_then(|data| data.get_mut("landmarks")?.as_array_mut());
+    for landmark in landmarks.into_iter().flatten() {
         if let Value::Integer(number) = landmark {
             *landmark = Value::String(number.to_string());
         }
@@ -121,17 +108,13 @@ pub(super) fn layers(sources: &Sources) -> Result<Vec<Layer>, ConfigError> {
     let defaults = parse(DEFAULTS, "the built-in defaults")?;
     let mut layers = Vec::new();
     for path in &sources.saved {
-        let (name, text) = read(path)?;
-        let mut table = parse(&text, &name)?;
+        let (name, mut table) = read(path)?;
         renamed::upgrade(&mut table);
-        check(&defaults, &table, &name)?;
-        layers.push(layer(name, table)?);
+        layers.push(layer(&defaults, name, table)?);
     }
     for path in &sources.files {
-        let (name, text) = read(path)?;
-        let table = parse(&text, &name)?;
-        check(&defaults, &table, &name)?;
-        layers.push(Layer { name, text, table });
+        let (name, table) = read(path)?;
+        layers.push(layer(&defaults, name, table)?);
     }
     for (name, value) in &sources.env {
         let Some(path) = name.strip_prefix(ENV_PREFIX) else {
@@ -167,28 +150,23 @@ fn parse(text: &str, layer: &str) -> Result<Table, ConfigError> {
 /// own, or whose key takes text, is read as text, so paths need no quotes.
 fn setting(defaults: &Table, key: &str, value: &str, name: String) -> Result<Layer, ConfigError> {
     let wants_text = matches!(find(defaults, key), Some(Value::String(_)));
-    let text = |v: &str| Value::String(v.to_owned());
-    let parsed = match format!("v = {value}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-    {
+    let parsed = format!("v = {value}").parse::<Table>().ok();
+    let mut tree = match parsed.and_then(|mut table| table.remove("v")) {
         Some(v @ (Value::String(_) | Value::Table(_))) => v,
         Some(v) if !wants_text => v,
-        _ => text(value),
+        _ => Value::String(value.to_owned()),
     };
-    let mut tree = parsed;
     for part in key.rsplit('.') {
         tree = Value::Table(Table::from_iter([(part.to_owned(), tree)]));
     }
     let Value::Table(table) = tree else {
         return Err(unknown(defaults, key, &name));
     };
-    check(defaults, &table, &name)?;
-    layer(name, table)
+    layer(defaults, name, table)
 }
 
-fn layer(name: String, table: Table) -> Result<Layer, ConfigError> {
+fn layer(defaults: &Table, name: String, table: Table) -> Result<Layer, ConfigError> {
+    check(defaults, &table, &name)?;
     match toml::to_string(&table) {
         Ok(text) => Ok(Layer { name, text, table }),
         Err(e) => Err(ConfigError::Syntax {
@@ -198,11 +176,11 @@ fn layer(name: String, table: Table) -> Result<Layer, ConfigError> {
     }
 }
 
-/// A file's name and text.
-fn read(path: &Path) -> Result<(String, String), ConfigError> {
+/// A file's name and content.
+fn read(path: &Path) -> Result<(String, Table), ConfigError> {
     let name = path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok((name, text)),
+        Ok(text) => Ok((name.clone(), parse(&text, &name)?)),
         Err(source) => Err(ConfigError::Read { path: name, source }),
     }
 }
@@ -278,14 +256,11 @@ fn unknown(defaults: &Table, key: &str, layer: &str) -> ConfigError {
         };
     }
     let known = defaults.iter().flat_map(|(section, keys)| {
-        let names: Vec<_> = keys
-            .as_table()
-            .map(|t| t.keys().cloned().collect())
-            .unwrap_or_default();
-        names.into_iter().map(move |n| format!("{section}.{n}"))
+        let names = keys.as_table().into_iter().flat_map(Table::keys);
+        names.map(move |name| format!("{section}.{name}"))
     });
     let nearest = known
-        .map(|k| (distance(&k, key), k))
+        .map(|k| (edit_distance(&k, key), k))
         .min()
         .filter(|(d, k)| *d <= k.len().max(key.len()) / 2)
         .map(|(_, k)| k);
@@ -297,7 +272,7 @@ fn unknown(defaults: &Table, key: &str, layer: &str) -> ConfigError {
 }
 
 /// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, ca) in a.chars().enumerate() {

@@ -14,6 +14,7 @@ mod sections;
 
 pub use explain::{Setting, schema, settings};
 pub use layer::ConfigError;
+pub(crate) use layer::edit_distance;
 pub use sections::{
     AckConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig,
     EvaluationConfig, GoalsConfig, HttpConfig, LearnerConfig, LogConfig, NetworkConfig,
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use crate::environment::pose::PoseConfig;
-use crate::environment::rules::Rules;
+use crate::environment::rules::{Rules, RulesError};
 pub use renamed::upgrade;
 
 /// The defaults, with a comment for each key.
@@ -42,28 +43,20 @@ pub const ENV_PREFIX: &str = "LANDMARL__";
 pub struct Config {
     /// The run folder and the seed.
     pub run: RunConfig,
-    /// Scans and landmarks.
     pub data: DataConfig,
-    /// The environment.
     pub rules: Rules,
-    /// The Q-network.
     pub network: NetworkConfig,
     /// The shards and the limiter.
     pub replay: ReplayConfig,
-    /// Acting.
     pub actor: ActorConfig,
-    /// Training.
     pub learner: LearnerConfig,
-    /// Intensity augmentation.
     pub augment: AugmentConfig,
-    /// Pose augmentation.
     pub pose: PoseConfig,
     /// Evaluation beside training.
     pub validation: ValidationConfig,
     /// Evaluation afterwards.
     pub evaluation: EvaluationConfig,
     pub checkpoint: CheckpointConfig,
-    /// Addresses.
     pub cluster: ClusterConfig,
     pub log: LogConfig,
     /// Metrics, health and the log level.
@@ -115,27 +108,17 @@ impl Config {
 
     /// Refuses invalid values, naming the key.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.rules.validate().map_err(|e| ConfigError::Value {
-            key: format!("rules.{}", e.key),
-            why: e.why,
-        })?;
-        for check in checks::checks(self) {
-            if !check.holds {
-                return Err(ConfigError::Value {
-                    key: check.key.into(),
-                    why: check.why,
-                });
-            }
+        let of_rules = |e: RulesError| layer::invalid(format!("rules.{}", e.key), e.why);
+        self.rules.validate().map_err(of_rules)?;
+        match checks::checks(self).into_iter().find(|check| !check.holds) {
+            Some(check) => Err(layer::invalid(check.key, check.why)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// As TOML, for the run folder.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        toml::to_string(self).map_err(|e| ConfigError::Value {
-            key: "config".into(),
-            why: e.to_string(),
-        })
+        toml::to_string(self).map_err(|e| layer::invalid("config", e.to_string()))
     }
 
     /// The keys that determine rows and windows, as JSON: rules, landmarks, spacing,
@@ -178,11 +161,9 @@ impl Config {
     /// Agents per row: all of them where the network mixes them, else one.
     #[must_use]
     pub fn row_agents(&self) -> u16 {
-        let agents = u16::try_from(self.data.landmarks.len()).unwrap_or(u16::MAX);
-        if self.network.kind == NetworkKind::Commnet {
-            agents
-        } else {
-            1
+        match self.network.kind {
+            NetworkKind::Commnet => u16::try_from(self.data.landmarks.len()).unwrap_or(u16::MAX),
+            NetworkKind::Collab => 1,
         }
     }
 }

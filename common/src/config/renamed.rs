@@ -90,7 +90,7 @@ mod tests {
     use crate::config::{Config, Sources};
 
     #[test]
-    fn a_saved_configuration_gets_the_present_names() {
+    fn a_saved_configuration_gets_the_current_names() {
         let old = "[learner]\nactions = \"all\"\naverage = 0.5\n[validation]\nevery = 7\n";
         let mut table: Table = old.parse().unwrap();
         upgrade(&mut table);

@@ -53,7 +53,7 @@ fn layers_override_each_other() {
 }
 
 #[test]
-fn rows_teach_more_than_their_step_only_where_that_is_known() {
+fn targets_beyond_the_own_step_need_known_rewards() {
     let text = |sets: &[&str]| load(sets, &[]).unwrap_err().to_string();
     assert_eq!(
         text(&["learner.goals=all", "learner.gamma=0.9"]),

@@ -14,7 +14,7 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::imaging::geometry::{Affine, Geometry};
+use crate::imaging::geometry::{Affine, Geometry, centre};
 use serde::{Deserialize, Serialize};
 
 /// The section `[pose]` of the configuration.
@@ -88,10 +88,10 @@ impl Poses {
         key[8..12].copy_from_slice(&number.to_le_bytes());
         key[12..16].copy_from_slice(b"pose");
         let mut rng = ChaCha8Rng::from_seed(key);
-        let mut spread = |width: f64| width * (2.0 * rng.random::<f64>() - 1.0);
+        let mut within = |width: f64| width * (2.0 * rng.random::<f64>() - 1.0);
         let angles: [f64; 3] =
-            std::array::from_fn(|_| spread(self.config.rotation_degrees).to_radians());
-        let scale = spread((1.0 + self.config.scaling).ln()).exp();
+            std::array::from_fn(|_| within(self.config.rotation_degrees).to_radians());
+        let scale = within((1.0 + self.config.scaling).ln()).exp();
         let mirrored = rng.random::<f64>() < self.config.flip;
         let side = if mirrored { -1.0 } else { 1.0 };
         let mut turn = rotation(angles);
@@ -106,8 +106,7 @@ impl Poses {
 impl Pose {
     /// Scan − centre = `mm` · (posed − centre), both in mm.
     fn about_centre(mm: [[f64; 3]; 3], dims: [usize; 3], spacing: [f64; 3]) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
-        let centre = dims.map(|n| (n as f64 - 1.0) / 2.0);
+        let centre = centre(dims);
         let voxel =
             |i: usize| -> [f64; 3] { std::array::from_fn(|j| mm[i][j] * spacing[j] / spacing[i]) };
         let matrix: [[f64; 3]; 3] = std::array::from_fn(voxel);
@@ -152,7 +151,6 @@ impl Pose {
     /// The posed position of a position in the scan, in voxels, fractional; `None`
     /// for a singular map, which no configuration allows.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     pub fn position(&self, scan: [f64; 3]) -> Option<[f64; 3]> {
         let rows = std::array::from_fn(|i| {
             let [a, b, c] = self.matrix[i].map(|v| v as f64 / ONE);
@@ -162,16 +160,12 @@ impl Pose {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "positions are far below 2^47"
-)]
 fn fixed(value: f64) -> i64 {
     (value * ONE).round() as i64
 }
 
 /// Rotation about x, then y, then z, in radians.
-fn rotation(angles: [f64; 3]) -> [[f64; 3]; 3] {
+pub(crate) fn rotation(angles: [f64; 3]) -> [[f64; 3]; 3] {
     let [(sx, cx), (sy, cy), (sz, cz)] = angles.map(f64::sin_cos);
     [
         [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
@@ -183,7 +177,6 @@ fn rotation(angles: [f64; 3]) -> [[f64; 3]; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imaging::geometry::AxisMap;
     use proptest::prelude::*;
 
     fn config(rotation_degrees: f64, scaling: f64, flip: f64) -> PoseConfig {
@@ -195,25 +188,13 @@ mod tests {
         }
     }
 
-    fn geometry(dims: [usize; 3], spacing_mm: [f64; 3]) -> Geometry {
-        let rows = std::array::from_fn(|i| {
-            std::array::from_fn(|j| if i == j { spacing_mm[i] } else { 0.0 })
-        });
-        Geometry {
-            dims,
-            spacing_mm,
-            affine: Affine { rows },
-            axis_map: AxisMap::identity(dims),
-        }
-    }
-
     fn pose(config: &PoseConfig, number: u32, g: &Geometry) -> Pose {
         Poses::new(config, 5).get(number, g).unwrap()
     }
 
     #[test]
-    fn number_zero_is_the_scan_as_it_is_and_no_turn_changes_nothing() {
-        let g = geometry([20, 31, 40], [1.0, 0.5, 2.0]);
+    fn number_zero_and_a_zero_rotation_change_nothing() {
+        let g = Geometry::straight([20, 31, 40], [1.0, 0.5, 2.0]);
         assert!(Poses::new(&config(10.0, 0.1, 0.5), 1).get(0, &g).is_none());
         let still = pose(&config(0.0, 0.0, 0.0), 7, &g);
         for p in [[0, 0, 0], [19, 30, 39], [-3, 50, 7]] {
@@ -222,8 +203,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mirrored_scan_counts_x_from_the_other_side() {
-        let g = geometry([20, 30, 40], [1.0; 3]);
+    fn a_mirrored_scan_reverses_x() {
+        let g = Geometry::straight([20, 30, 40], [1.0; 3]);
         let mirror = pose(&config(0.0, 0.0, 1.0), 1, &g);
         assert_eq!(mirror.voxel([0, 3, 5]), [19, 3, 5]);
         let found = mirror.position([19.0, 3.0, 5.0]).unwrap();
@@ -232,7 +213,7 @@ mod tests {
 
     #[test]
     fn equal_numbers_are_equal_poses_and_the_seed_matters() {
-        let g = geometry([40, 40, 40], [1.0; 3]);
+        let g = Geometry::straight([40, 40, 40], [1.0; 3]);
         let c = config(15.0, 0.1, 0.0);
         assert_eq!(pose(&c, 3, &g), pose(&c, 3, &g));
         assert_ne!(pose(&c, 3, &g), pose(&c, 4, &g));
@@ -240,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_episodes_are_posed_as_asked_for() {
+    fn the_configured_share_of_episodes_is_posed() {
         let c = PoseConfig {
             share: 0.75,
             ..config(5.0, 0.0, 0.0)
@@ -260,7 +241,7 @@ mod tests {
             p in prop::array::uniform3(0_i32..120),
             spacing in prop::array::uniform3(0.2_f64..3.0),
         ) {
-            let g = geometry([120, 100, 140], spacing);
+            let g = Geometry::straight([120, 100, 140], spacing);
             let pose = pose(&config(20.0, 0.1, 0.0), number, &g);
             // Voxel → scan (in 1/65536, less the half voxel) → voxel.
             let scan = pose.fixed(p).map(|v| v as f64 / ONE - 0.5);

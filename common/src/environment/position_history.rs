@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use crate::environment::rules::{AnswerRule, OscillationRule, Rules};
+use crate::environment::rules::{OscillationRule, Rules, TerminalPosition};
 
 /// The last positions with the largest Q value seen *before* moving there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Trail {
+pub struct PositionHistory {
     steps: VecDeque<([i32; 3], f32)>,
     rule: OscillationRule,
     window: usize,
@@ -22,7 +22,7 @@ const FILLER: [i32; 3] = [0; 3];
 /// Number of last positions that the published code chooses its prediction from.
 const LOWEST_Q_OF: usize = 4;
 
-impl Trail {
+impl PositionHistory {
     /// An empty history with the rules' oscillation test.
     #[must_use]
     pub fn new(rules: &Rules) -> Self {
@@ -85,10 +85,10 @@ impl Trail {
 
     /// The landmark's position by the given rule; `None` for an empty history.
     #[must_use]
-    pub fn answer(&self, rule: AnswerRule) -> Option<[f64; 3]> {
+    pub fn terminal_position(&self, rule: TerminalPosition) -> Option<[f64; 3]> {
         match rule {
-            AnswerRule::CycleMean => self.cycle_mean(),
-            AnswerRule::LowestQ => self
+            TerminalPosition::CycleMean => self.cycle_mean(),
+            TerminalPosition::LowestQ => self
                 .steps
                 .iter()
                 .rev()
@@ -109,14 +109,10 @@ impl Trail {
         if cycle.is_empty() {
             return Some(newest.map(f64::from));
         }
-        let mut mean = [0.0; 3];
-        for (axis, value) in mean.iter_mut().enumerate() {
-            let sum: i64 = cycle.iter().map(|p| i64::from(p[axis])).sum();
-            #[expect(clippy::cast_precision_loss, reason = "a few hundred voxel indices")]
-            let exact = sum as f64 / cycle.len() as f64;
-            *value = exact;
-        }
-        Some(mean)
+        Some([0, 1, 2].map(|axis| {
+            let sum: i64 = cycle.iter().map(|p: &[i32; 3]| i64::from(p[axis])).sum();
+            sum as f64 / cycle.len() as f64
+        }))
     }
 }
 
@@ -124,8 +120,8 @@ impl Trail {
 mod tests {
     use super::*;
 
-    fn walk(points: &[i32]) -> Trail {
-        let mut t = Trail::new(&Rules::standard());
+    fn visited(points: &[i32]) -> PositionHistory {
+        let mut t = PositionHistory::new(&Rules::standard());
         for (i, &x) in points.iter().enumerate() {
             t.push([x, 5, 5], points.len() as f32 - i as f32);
         }
@@ -134,23 +130,21 @@ mod tests {
 
     #[test]
     fn four_visits_in_twenty_oscillate() {
-        assert!(!walk(&[1, 2, 1, 2, 1, 2]).oscillates());
-        assert!(walk(&[1, 2, 1, 2, 1, 2, 1]).oscillates());
-        assert!(
-            walk(&[3, 3, 3, 3]).oscillates(),
-            "blocked at a border four times"
-        );
+        assert!(!visited(&[1, 2, 1, 2, 1, 2]).oscillates());
+        assert!(visited(&[1, 2, 1, 2, 1, 2, 1]).oscillates());
+        // Blocked at a border four times.
+        assert!(visited(&[3, 3, 3, 3]).oscillates());
         // The first visit has left the window of twenty.
         let mut long = vec![7];
         long.extend(100..116);
         long.extend([7, 200, 7, 201, 7]);
-        assert!(!walk(&long).oscillates());
+        assert!(!visited(&long).oscillates());
     }
 
     #[test]
     fn the_published_list_begins_with_fillers() {
         let published = |points: &[i32]| {
-            let mut t = Trail::new(&Rules::reference());
+            let mut t = PositionHistory::new(&Rules::reference());
             points.iter().for_each(|&x| t.push([x, 5, 5], 0.0));
             t.oscillates()
         };
@@ -170,23 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_both_rules() {
-        let t = walk(&[9, 1, 2, 1, 2, 1, 2, 1]);
-        assert_eq!(t.answer(AnswerRule::CycleMean), Some([1.5, 5.0, 5.0]));
+    fn predictions_of_both_rules() {
+        let t = visited(&[9, 1, 2, 1, 2, 1, 2, 1]);
+        let [mean, lowest] = [TerminalPosition::CycleMean, TerminalPosition::LowestQ];
+        assert_eq!(t.terminal_position(mean), Some([1.5, 5.0, 5.0]));
         // q falls with time here, so the newest has the lowest.
-        assert_eq!(t.answer(AnswerRule::LowestQ), Some([1.0, 5.0, 5.0]));
-        let mut t = Trail::new(&Rules::reference());
+        assert_eq!(t.terminal_position(lowest), Some([1.0, 5.0, 5.0]));
+        let mut t = PositionHistory::new(&Rules::reference());
         for (x, q) in [(1, 0.0), (2, 3.0), (3, 1.0), (4, 2.0), (5, 1.0)] {
             t.push([x, 0, 0], q);
         }
-        assert_eq!(
-            t.answer(AnswerRule::LowestQ),
-            Some([3.0, 0.0, 0.0]),
-            "only the last four, oldest of a tie"
-        );
-        assert_eq!(
-            Trail::new(&Rules::standard()).answer(AnswerRule::CycleMean),
-            None
-        );
+        // Only the last four, the oldest of a tie.
+        assert_eq!(t.terminal_position(lowest), Some([3.0, 0.0, 0.0]));
+        let empty = PositionHistory::new(&Rules::standard());
+        assert_eq!(empty.terminal_position(mean), None);
     }
 }

@@ -126,7 +126,6 @@ fn pair_term(own: &Moved, other: &Moved) -> f64 {
     before - (distance(own.to, other.to) - wanted).abs()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a handful of agents")]
 fn mean(values: impl Iterator<Item = f64>) -> f64 {
     let (mut sum, mut count) = (0.0, 0_usize);
     for value in values {
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_alone_or_unknown_has_no_partner() {
+    fn agents_without_a_known_partner_get_no_pair_reward() {
         let [one, two, _] = three();
         for strategy in RewardStrategy::ALL {
             let alone = rewards(strategy, &[one])[0];

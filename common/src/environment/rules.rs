@@ -75,7 +75,7 @@ pub enum TargetRule {
 /// How a row bootstraps that the step cap or an oscillation at the last scale ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CutRule {
+pub enum TruncationRule {
     /// A truncation: the bootstrap goes on.
     Truncate,
     /// A terminal state: discount 0 (the TensorFlow originals).
@@ -85,7 +85,7 @@ pub enum CutRule {
 /// How the predicted position follows from an oscillation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum AnswerRule {
+pub enum TerminalPosition {
     /// Mean of the positions of the oscillation cycle: sub-voxel.
     CycleMean,
     /// The position with the lowest max-Q of the last four (rl-medical).
@@ -141,10 +141,10 @@ pub struct Rules {
     pub target: TargetRule,
     /// What the step limit and an oscillation at the last scale mean for the bootstrap.
     #[serde(alias = "cut")]
-    pub episode_end: CutRule,
+    pub episode_end: TruncationRule,
     /// How the predicted position is determined.
     #[serde(alias = "answer")]
-    pub terminal_position: AnswerRule,
+    pub terminal_position: TerminalPosition,
     /// Whether index 0 can be reached.
     pub border: BorderRule,
     /// Which positions' visits are counted.
@@ -182,8 +182,8 @@ impl Rules {
             strategy: RewardStrategy::Own,
             team: TeamReward::None,
             target: TargetRule::Continue,
-            episode_end: CutRule::Truncate,
-            terminal_position: AnswerRule::CycleMean,
+            episode_end: TruncationRule::Truncate,
+            terminal_position: TerminalPosition::CycleMean,
             border: BorderRule::Inclusive,
             oscillation: OscillationRule::Newest,
             oscillation_visits: 4,
@@ -203,16 +203,12 @@ impl Rules {
             scales: vec![(3, 9).into(), (2, 3).into(), (1, 1).into()],
             coupling: Coupling::Shared,
             reward: RewardUnit::Millimetres,
-            strategy: RewardStrategy::Own,
-            team: TeamReward::None,
             target: TargetRule::LateMillimetres(1.0),
-            episode_end: CutRule::Truncate,
-            terminal_position: AnswerRule::LowestQ,
+            terminal_position: TerminalPosition::LowestQ,
             border: BorderRule::ZeroBlocked,
             oscillation: OscillationRule::MostFrequent,
-            oscillation_visits: 4,
-            oscillation_window: 20,
             max_steps: 200,
+            ..Self::standard()
         }
     }
 
@@ -233,39 +229,32 @@ impl Rules {
     /// Refuses invalid rules, naming the key.
     pub fn validate(&self) -> Result<(), RulesError> {
         let fail = |key, why: String| Err(RulesError { key, why });
-        if self.scales.is_empty() || self.scales.len() > 8 {
-            return fail(
-                "scales",
-                format!("needs 1 to 8 scales, got {}", self.scales.len()),
-            );
+        let between = |key, value: usize, low: usize, high: usize, of: &str| {
+            let why = format!("must lie in {low}..={high}{of}, got {value}");
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                fail(key, why)
+            }
+        };
+        let scales = self.scales.len();
+        if !(1..=8).contains(&scales) {
+            return fail("scales", format!("needs 1 to 8 scales, got {scales}"));
         }
         if let Some(s) = self.scales.iter().find(|s| s.stride == 0 || s.step == 0) {
-            return fail(
-                "scales",
-                format!("stride and step must be at least 1, got {s:?}"),
-            );
+            let why = format!("stride and step must be at least 1, got {s:?}");
+            return fail("scales", why);
         }
-        if !(3..=128).contains(&self.window_size) {
-            return fail(
-                "window_size",
-                format!("must lie in 3..=128, got {}", self.window_size),
-            );
-        }
-        if !(1..=8).contains(&self.history) {
-            return fail(
-                "history",
-                format!("must lie in 1..=8, got {}", self.history),
-            );
-        }
-        if !(2..=self.oscillation_window).contains(&self.oscillation_visits) {
-            return fail(
-                "oscillation_visits",
-                format!(
-                    "must lie in 2..={} (oscillation_window), got {}",
-                    self.oscillation_window, self.oscillation_visits
-                ),
-            );
-        }
+        between("window_size", self.window_size, 3, 128, "")?;
+        between("history", self.history, 1, 8, "")?;
+        let (visits, window) = (self.oscillation_visits, self.oscillation_window);
+        between(
+            "oscillation_visits",
+            visits,
+            2,
+            window,
+            " (oscillation_window)",
+        )?;
         if self.oscillation_window > 256 {
             return fail("oscillation_window", "must be at most 256".into());
         }
@@ -277,10 +266,8 @@ impl Rules {
             TargetRule::Radius(r) | TargetRule::LateMillimetres(r) => r,
         };
         if !radius.is_finite() || radius < 0.0 {
-            return fail(
-                "target",
-                format!("needs a finite distance of at least 0, got {radius}"),
-            );
+            let why = format!("needs a finite distance of at least 0, got {radius}");
+            return fail("target", why);
         }
         Ok(())
     }

@@ -48,22 +48,14 @@ impl TrainingStarts {
 
 /// Uniform in 0..1 with 53 bits, from any generator.
 fn uniform(rng: &mut dyn Rng) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit exactly")]
-    let fraction = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-    fraction
+    (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// A uniform voxel in the central part of a volume: `[m·dim, dim − m·dim)` per axis.
 pub fn uniform_voxel(dims: [usize; 3], margin: f64, rng: &mut impl Rng) -> [i32; 3] {
     dims.map(|dim| {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_precision_loss,
-            clippy::cast_sign_loss,
-            reason = "a fraction of a volume's side"
-        )]
-        let cut = (dim as f64 * margin.clamp(0.0, 0.49)) as usize;
-        let at = rng.random_range(cut..(dim - cut).max(cut + 1));
+        let margin = (dim as f64 * margin.clamp(0.0, 0.49)) as usize;
+        let at = rng.random_range(margin..(dim - margin).max(margin + 1));
         i32::try_from(at).unwrap_or(i32::MAX)
     })
 }
@@ -100,9 +92,7 @@ impl EvaluationStarts {
             }
         }
     }
-}
 
-impl EvaluationStarts {
     /// The starts as fractions of the volume, where they are defined that way.
     #[must_use]
     pub fn fractions(&self) -> Option<Vec<[f64; 3]>> {
@@ -135,18 +125,11 @@ fn grid(with_half: bool) -> Vec<[f64; 3]> {
 /// `int(fraction · (size − 1))` per axis, as rl-medical's fixed spawns.
 #[must_use]
 pub fn fraction_voxel(fraction: [f64; 3], dims: [usize; 3]) -> [i32; 3] {
-    let mut voxel = [0; 3];
-    for axis in 0..3 {
-        #[expect(clippy::cast_precision_loss, reason = "a volume's side")]
+    [0, 1, 2].map(|axis| {
         let last = dims[axis] as f64 - 1.0;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the published rule truncates"
-        )]
-        let at = (fraction[axis].clamp(0.0, 1.0) * last) as i32;
-        voxel[axis] = at;
-    }
-    voxel
+        // The published rule truncates.
+        (fraction[axis].clamp(0.0, 1.0) * last) as i32
+    })
 }
 
 #[cfg(test)]
@@ -185,12 +168,8 @@ mod tests {
             assert!(s.position.iter().all(|&v| (0..100).contains(&v)));
             if s.scale > 0 {
                 let radius = starts.near_radius[usize::from(s.scale)] + 0.5;
-                let off = s
-                    .position
-                    .iter()
-                    .zip(target)
-                    .map(|(&p, t)| (f64::from(p) - t).abs());
-                assert!(off.fold(0.0, f64::max) <= radius);
+                let off = |i: usize| (f64::from(s.position[i]) - target[i]).abs();
+                assert!((0..3).all(|i| off(i) <= radius));
                 near += 1;
             }
         }

@@ -1,74 +1,72 @@
-//! A walk as data, so that a run stopped in the middle of it can resume.
+//! An environment as data, so that a run stopped in the middle of it can resume.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, Walk, Walker};
-use crate::environment::position_history::Trail;
+use super::{AgentState, Environment, Mode};
+use crate::environment::position_history::PositionHistory;
 use crate::environment::rules::Rules;
 use crate::imaging::scan::Scan;
 
-/// The state of a walk without its rules and its scan.
+/// The state of an environment without its rules and its scan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WalkState {
-    walkers: Vec<Walker>,
+pub struct EnvironmentState {
+    #[serde(alias = "walkers")]
+    agents: Vec<AgentState>,
     steps: u16,
     finished: bool,
 }
 
-impl WalkState {
-    /// Ids of the agents, in the order of the walk.
+impl EnvironmentState {
+    /// Ids of the agents, in the order of the environment.
     #[must_use]
     pub fn ids(&self) -> Vec<u16> {
-        self.walkers.iter().map(|w| w.id).collect()
+        self.agents.iter().map(|agent| agent.id).collect()
     }
 }
 
-impl Walk {
-    /// The current state of the walk.
+impl Environment {
+    /// The current state of the environment.
     #[must_use]
-    pub fn state(&self) -> WalkState {
-        WalkState {
-            walkers: self.walkers.clone(),
+    pub fn state(&self) -> EnvironmentState {
+        EnvironmentState {
+            agents: self.agents.clone(),
             steps: self.steps,
             finished: self.finished,
         }
     }
 
-    /// Restores a walk; `None` for a state that these rules and this scan cannot
+    /// Restores an environment; `None` for a state that these rules and this scan cannot
     /// reach.
     #[must_use]
     pub fn from_state(
         rules: Arc<Rules>,
         scan: Arc<Scan>,
         mode: Mode,
-        state: WalkState,
+        state: EnvironmentState,
     ) -> Option<Self> {
-        let possible = state.walkers.iter().all(|w| w.fits(&rules, &scan));
+        let possible = state.agents.iter().all(|agent| agent.fits(&rules, &scan));
         possible.then_some(Self {
             rules,
             scan,
             mode,
-            walkers: state.walkers,
+            agents: state.agents,
             steps: state.steps,
             finished: state.finished,
         })
     }
 }
 
-impl Walker {
+impl AgentState {
     fn fits(&self, rules: &Rules, scan: &Scan) -> bool {
-        let inside = self
-            .position
-            .iter()
-            .zip(scan.geometry.dims)
-            .all(|(&p, dim)| usize::try_from(p).is_ok_and(|p| p < dim));
+        let mut axes = self.position.iter().zip(scan.geometry.dims);
+        let inside = axes.all(|(&p, dim)| usize::try_from(p).is_ok_and(|p| p < dim));
         let target = scan.landmarks.get(usize::from(self.id)).copied().flatten();
         inside
             && usize::from(self.scale) < rules.scales.len()
             && self.frames.len() == rules.history
-            && self.trail.same_test(&Trail::new(rules))
+            && self.history.same_test(&PositionHistory::new(rules))
             && self.target == target
     }
 }

@@ -1,7 +1,6 @@
-//! The effect of one step, independent of any walk.
+//! The effect of one step, independent of any environment.
 
-use crate::environment::reward::Moved;
-use crate::environment::reward::REWARD_CLIP;
+use crate::environment::reward::{Moved, REWARD_CLIP};
 use crate::environment::rules::{BorderRule, RewardUnit, Rules};
 use crate::imaging::geometry::Geometry;
 
@@ -18,10 +17,7 @@ pub(super) fn moved(
 ) -> ([i32; 3], bool) {
     let step = i32::from(rules.scales[usize::from(scale)].step);
     let direction = ACTIONS[usize::from(action) % ACTIONS.len()];
-    let mut to = from;
-    for axis in 0..3 {
-        to[axis] += direction[axis] * step;
-    }
+    let to = [0, 1, 2].map(|axis| from[axis] + direction[axis] * step);
     let lowest = match rules.border {
         BorderRule::Inclusive => 0,
         BorderRule::ZeroBlocked => 1,
@@ -71,9 +67,7 @@ pub fn step_rewards(
             to: mm(to.map(f64::from)),
             target: mm(target),
         };
-        #[expect(clippy::cast_possible_truncation, reason = "a reward of a few units")]
-        let earned = (step.nearer() / unit) as f32;
-        earned.clamp(-REWARD_CLIP, REWARD_CLIP)
+        ((step.nearer() / unit) as f32).clamp(-REWARD_CLIP, REWARD_CLIP)
     })
 }
 
@@ -82,30 +76,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::environment::{Mode, Start, Walk};
-    use crate::imaging::geometry::{Affine, AxisMap};
+    use crate::environment::{Environment, Mode, Start};
     use crate::imaging::scan::Scan;
-    use crate::imaging::volume::Volume;
     use proptest::prelude::*;
 
     fn scan(spacing_mm: [f64; 3], target: [f64; 3]) -> Arc<Scan> {
-        let dims = [20, 24, 28];
-        let mut rows = [[0.0; 4]; 3];
-        for axis in 0..3 {
-            rows[axis][axis] = spacing_mm[axis];
-        }
-        Arc::new(Scan {
-            name: "made".into(),
-            volume: Volume::from_u8(dims, vec![1; dims.iter().product()]).unwrap(),
-            geometry: Geometry {
-                dims,
-                spacing_mm,
-                affine: Affine { rows },
-                axis_map: AxisMap::identity(dims),
-            },
-            landmarks: vec![Some(target)],
-            hash: [0; 32],
-        })
+        let geometry = Geometry::straight([20, 24, 28], spacing_mm);
+        Arc::new(Scan::uniform(geometry, vec![Some(target)]))
     }
 
     #[test]
@@ -126,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_are_what_a_walk_earns(
+        fn they_equal_the_rewards_of_an_environment(
             x in 0..20_i32, y in 0..24_i32, z in 0..28_i32,
             tx in 0.0..19.0_f64, ty in 0.0..23.0_f64, tz in 0.0..27.0_f64,
             scale in 0..3_u8, action in 0..6_u8, reference: bool, spacing in 0.2..3.0_f64,
@@ -137,8 +114,8 @@ mod tests {
             let scan = scan([spacing, 1.0, 0.5], target);
             let found = step_rewards(&rules, &scan.geometry, [x, y, z], scale, target);
             let start = Start { position: [x, y, z], scale };
-            let mut walk = Walk::new(Arc::new(rules), scan, Mode::Train, &[0], &[start]);
-            let earned = walk.step(&[action], &[0.0])[0].reward;
+            let mut environment = Environment::new(Arc::new(rules), scan, Mode::Train, &[0], &[start]);
+            let earned = environment.step(&[action], &[0.0])[0].reward;
             prop_assert_eq!(found[usize::from(action)], earned.clamp(-REWARD_CLIP, REWARD_CLIP));
         }
     }

@@ -111,12 +111,8 @@ pub fn render(
             out,
             source: Bytes((**bytes).as_ref()),
         }),
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "values lie in 0..=255; truncation is the published behaviour"
-        )]
         Voxels::F32(values) => {
+            // Values lie in 0..=255; truncation is the published behaviour.
             let source = Converted(values.as_slice(), |v: f32| v as u8);
             render_with(volume, rule, n, at, out, 0, source);
         }
@@ -262,13 +258,10 @@ fn render_posed<T: Copy>(
             let mut at = pose.fixed([x, y, zs[first]]);
             for sample in &mut row[first..=last] {
                 // Cast to unsigned, a negative index is a huge one.
-                #[expect(clippy::cast_sign_loss, reason = "that is the test")]
                 let [i, j, k] = at.map(|v| (v >> FRACTION) as u64);
                 if i < size[0] && j < size[1] && k < size[2] {
                     let voxel = (i * size[1] + j) * size[2] + k;
-                    #[expect(clippy::cast_possible_truncation, reason = "inside the volume")]
-                    let value = read(voxel as usize);
-                    *sample = value;
+                    *sample = read(voxel as usize);
                 }
                 for (v, step) in at.iter_mut().zip(each) {
                     *v += step;
@@ -395,12 +388,7 @@ mod tests {
             let config = crate::config::PoseConfig {
                 share: 1.0, rotation_degrees: 40.0, scaling: 0.3, flip: 0.5,
             };
-            let geometry = crate::imaging::geometry::Geometry {
-                dims,
-                spacing_mm: [1.0, 0.7, 1.6],
-                affine: crate::imaging::geometry::Affine { rows: [[0.0; 4]; 3] },
-                axis_map: crate::imaging::geometry::AxisMap::identity(dims),
-            };
+            let geometry = crate::imaging::geometry::Geometry::straight(dims, [1.0, 0.7, 1.6]);
             let pose = crate::environment::pose::Poses::new(&config, 1).get(number, &geometry).unwrap();
             let volume = volume(dims).posed(pose);
             let mut out = vec![7; n * n * n];
@@ -427,11 +415,8 @@ mod tests {
             for p in [[0, 0, 0], [19, 16, 22], [0, 8, 22], [10, 8, 11], [19, 0, 3]] {
                 let mut out = vec![0; 9 * 9 * 9];
                 render(&volume, WindowRule::Centred, 9, p, stride, &mut out);
-                assert_eq!(
-                    out,
-                    naive(&volume, 9, p, i32::from(stride)),
-                    "{p:?} stride {stride}"
-                );
+                let expected = naive(&volume, 9, p, i32::from(stride));
+                assert_eq!(out, expected, "{p:?} stride {stride}");
             }
         }
     }

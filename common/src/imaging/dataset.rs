@@ -19,7 +19,6 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::imaging::cache::{Preprocessed, VolumeCache, VolumeError};
-use crate::imaging::landmark_file::LandmarkError;
 use crate::imaging::manifest::TrainingManifest;
 use crate::imaging::scan::Scan;
 use landmarks::Wanted;
@@ -52,10 +51,8 @@ impl Dataset {
         let pairs = Source::read(&spec.images, spec.landmarks.as_deref())
             .and_then(|source| source.pairs(spec.split, spec.fold))
             .map_err(failed)?;
-        let (images, landmarks): (Vec<PathBuf>, Vec<Option<PathBuf>>) = pairs
-            .into_iter()
-            .map(|pair| (pair.image, pair.landmarks))
-            .unzip();
+        let pairs = pairs.into_iter().map(|pair| (pair.image, pair.landmarks));
+        let (images, landmarks): (Vec<_>, Vec<_>) = pairs.unzip();
         // Either all pairs have landmarks or none, as in a list of scans alone.
         let landmarks: Vec<PathBuf> = landmarks.into_iter().flatten().collect();
         if landmarks.is_empty() {
@@ -120,13 +117,8 @@ pub struct Survey {
 /// it, `None` where none has: the baseline that a run is compared with.
 /// [`crate::imaging::geometry::Affine::to_voxel`] maps it to a scan's voxels.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "few scans")]
 pub fn mean_landmarks(scans: &[Arc<Scan>]) -> Vec<Option<[f64; 3]>> {
-    let agents = scans
-        .iter()
-        .map(|scan| scan.landmarks.len())
-        .max()
-        .unwrap_or(0);
+    let agents = scans.iter().map(|scan| scan.landmarks.len()).max();
     let mean = |agent: usize| {
         let known = scans.iter().filter_map(|scan| {
             let position = (*scan.landmarks.get(agent)?)?;
@@ -137,7 +129,7 @@ pub fn mean_landmarks(scans: &[Arc<Scan>]) -> Vec<Option<[f64; 3]>> {
             [0, 1, 2].map(|i| known.iter().map(|p| p[i]).sum::<f64>() / known.len() as f64)
         })
     };
-    (0..agents).map(mean).collect()
+    (0..agents.unwrap_or(0)).map(mean).collect()
 }
 
 fn load(
@@ -175,10 +167,13 @@ fn gather(
     for (number, (result, name)) in volumes.into_iter().zip(names).enumerate() {
         match result {
             Err(error) => problems.push(error.into()),
-            Ok(volume) => match locate(wanted, number, &name, &volume) {
-                Err(errors) => problems.extend(errors.into_iter().map(Problem::Landmarks)),
-                Ok(landmarks) => loaded.push((scan(name, volume, landmarks), &paths[number])),
-            },
+            Ok(volume) => {
+                let located = wanted.map(|w| w.locate(number, &name, &volume.geometry));
+                match located.unwrap_or_else(|| Ok(Vec::new())) {
+                    Err(errors) => problems.extend(errors.into_iter().map(Problem::Landmarks)),
+                    Ok(landmarks) => loaded.push((scan(name, volume, landmarks), &paths[number])),
+                }
+            }
         }
     }
     loaded.sort_by(|(a, path_a), (b, path_b)| (a.hash, path_a).cmp(&(b.hash, path_b)));
@@ -186,45 +181,24 @@ fn gather(
     if !options.allow_mixed_spacing {
         problems.extend(mixed_spacing(&loaded));
     }
-    let (scans, sources) = loaded
-        .into_iter()
-        .map(|(scan, path)| (scan, path.clone()))
-        .unzip();
-    let landmark_names = wanted.map(|w| w.names.clone()).unwrap_or_default();
+    let loaded = loaded.into_iter();
+    let (scans, sources) = loaded.map(|(scan, path)| (scan, path.clone())).unzip();
     let dataset = Dataset {
         scans,
         sources,
-        landmark_names,
+        landmark_names: wanted.map(|w| w.names.clone()).unwrap_or_default(),
     };
     (dataset, problems)
 }
 
 fn scan(name: String, loaded: Preprocessed, landmarks: Vec<Option<[f64; 3]>>) -> Arc<Scan> {
-    let Preprocessed {
-        volume,
-        geometry,
-        hash,
-    } = loaded;
     Arc::new(Scan {
         name,
-        volume,
-        geometry,
+        volume: loaded.volume,
+        geometry: loaded.geometry,
         landmarks,
-        hash,
+        hash: loaded.hash,
     })
-}
-
-/// Voxel positions of one scan's landmarks, empty without landmark files.
-fn locate(
-    wanted: Option<&Wanted>,
-    number: usize,
-    name: &str,
-    loaded: &Preprocessed,
-) -> Result<Vec<Option<[f64; 3]>>, Vec<LandmarkError>> {
-    let Some(wanted) = wanted else {
-        return Ok(Vec::new());
-    };
-    wanted.locate(number, name, &loaded.geometry)
 }
 
 fn duplicates(sorted: &[(Arc<Scan>, &PathBuf)]) -> Vec<Problem> {

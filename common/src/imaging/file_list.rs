@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::imaging::delimited::content_lines;
+
 /// Paths read from a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListFile {
@@ -18,25 +20,16 @@ pub struct ListFile {
 pub enum ListError {
     /// The list cannot be read.
     #[error("cannot read list '{}': {error}", path.display())]
-    Read {
-        /// The list.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
+    Read { path: PathBuf, error: io::Error },
     /// The list names no files.
     #[error("list '{}' names no files; write one path per line", path.display())]
-    Empty {
-        /// The list.
-        path: PathBuf,
-    },
+    Empty { path: PathBuf },
     /// Some of the named files do not exist.
     #[error(
         "list '{}' names {} file(s) that are not there (looked beside the list, then in the \
          current folder): {}", path.display(), missing.len(), missing.join(", ")
     )]
     Missing {
-        /// The list.
         path: PathBuf,
         /// `line N: path`, all of them.
         missing: Vec<String>,
@@ -71,16 +64,10 @@ impl ListFile {
                 None => missing.push(format!("line {line}: {entry}")),
             }
         }
-        if missing.is_empty() {
-            Ok(Self {
-                path: path.to_owned(),
-                entries,
-            })
-        } else {
-            Err(ListError::Missing {
-                path: path.to_owned(),
-                missing,
-            })
+        let path = path.to_owned();
+        match missing.is_empty() {
+            true => Ok(Self { path, entries }),
+            false => Err(ListError::Missing { path, missing }),
         }
     }
 }
@@ -130,23 +117,19 @@ pub(crate) fn salvage_pair(images: &Path, landmarks: &Path) -> Vec<(PathBuf, Pat
 }
 
 /// Entries with their line numbers, from 1; at least one.
-fn read_lines(path: &Path) -> Result<Vec<(usize, String)>, ListError> {
+fn read_lines(path: &Path) -> Result<Vec<(u64, String)>, ListError> {
     let text = fs::read_to_string(path).map_err(|error| ListError::Read {
         path: path.to_owned(),
         error,
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let lines: Vec<(usize, String)> = (1..)
-        .zip(text.lines().map(str::trim))
-        .filter(|(_, entry)| !entry.is_empty() && !entry.starts_with('#'))
+    let lines: Vec<(u64, String)> = content_lines(text)
         .map(|(line, entry)| (line, entry.to_owned()))
         .collect();
-    if lines.is_empty() {
-        Err(ListError::Empty {
-            path: path.to_owned(),
-        })
-    } else {
-        Ok(lines)
+    let path = path.to_owned();
+    match lines.is_empty() {
+        true => Err(ListError::Empty { path }),
+        false => Ok(lines),
     }
 }
 
@@ -180,10 +163,8 @@ mod tests {
         // Not next to the list but in the current folder, which for tests is this crate's.
         let other = dir.path().join("cwd.txt");
         fs::write(&other, "src/lib.rs\n").unwrap();
-        assert_eq!(
-            ListFile::read(&other).unwrap().entries,
-            [PathBuf::from("src/lib.rs")]
-        );
+        let found = ListFile::read(&other).unwrap().entries;
+        assert_eq!(found, [PathBuf::from("src/lib.rs")]);
         let absolute = dir.path().join("abs.txt");
         let target = dir.path().join("scans/c.nii");
         fs::write(&absolute, target.to_str().unwrap()).unwrap();
@@ -197,21 +178,15 @@ mod tests {
             ("list.txt", "here\nnot1\n\nnot2\n"),
             ("none.txt", "# x\n\n"),
         ]);
-        let text = ListFile::read(&dir.path().join("list.txt"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("2 file(s)") && text.contains("line 2: not1, line 4: not2"),
-            "{text}"
-        );
-        let text = ListFile::read(&dir.path().join("none.txt"))
-            .unwrap_err()
-            .to_string();
-        assert!(text.contains("names no files"), "{text}");
-        let text = ListFile::read(&dir.path().join("gone.txt"))
-            .unwrap_err()
-            .to_string();
-        assert!(text.contains("gone.txt"), "{text}");
+        for (list, parts) in [
+            ("list.txt", ["2 file(s)", "line 2: not1, line 4: not2"]),
+            ("none.txt", ["names no files", "none.txt"]),
+            ("gone.txt", ["cannot read list", "gone.txt"]),
+        ] {
+            let error = ListFile::read(&dir.path().join(list)).unwrap_err();
+            let text = error.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
     }
 
     #[test]
@@ -224,11 +199,8 @@ mod tests {
         ]);
         let at = |name: &str| dir.path().join(name);
         let errors = read_pair(&at("images.txt"), &at("short.txt")).unwrap_err();
-        let text = errors
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("\n");
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let text = lines.join("\n");
         for part in [
             "images.txt' names 3 scans",
             "short.txt' names 2 landmark files",

@@ -9,6 +9,15 @@ pub struct Affine {
 }
 
 impl Affine {
+    /// Axes parallel to the world's: voxels `steps` mm apart, the first one at `origin` (RAS mm).
+    #[must_use]
+    pub const fn diagonal(steps: [f64; 3], origin: [f64; 3]) -> Self {
+        let ([x, y, z], [a, b, c]) = (steps, origin);
+        Self {
+            rows: [[x, 0.0, 0.0, a], [0.0, y, 0.0, b], [0.0, 0.0, z, c]],
+        }
+    }
+
     /// World position (RAS mm) of a voxel position, fractions allowed.
     #[must_use]
     pub fn to_world(&self, voxel: [f64; 3]) -> [f64; 3] {
@@ -127,7 +136,6 @@ impl AxisMap {
         [0, 1, 2].map(|i| self.pitch[i].first + self.pitch[i].step * ours[i])
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
     fn flip(&self, value: f64, axis: usize, flipped: bool) -> f64 {
         if flipped {
             (self.file_dims[axis] as f64 - 1.0) - value
@@ -151,11 +159,28 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// A grid along RAS axes, stored as it is, whose first voxel is the world's origin.
+    #[must_use]
+    pub fn straight(dims: [usize; 3], spacing_mm: [f64; 3]) -> Self {
+        Self {
+            dims,
+            spacing_mm,
+            affine: Affine::diagonal(spacing_mm, [0.0; 3]),
+            axis_map: AxisMap::identity(dims),
+        }
+    }
+
     /// Distance in mm between two voxel positions of one volume.
     #[must_use]
     pub fn distance_mm(&self, a: [f64; 3], b: [f64; 3]) -> f64 {
         distance_mm(a, b, self.spacing_mm)
     }
+}
+
+/// The centre of a grid, in voxels.
+#[must_use]
+pub fn centre(dims: [usize; 3]) -> [f64; 3] {
+    dims.map(|n| (n as f64 - 1.0) / 2.0)
 }
 
 /// Distance in mm between two voxel positions at the given spacing.
@@ -185,26 +210,15 @@ mod tests {
         for i in 0..3 {
             assert!((back[i] - v[i]).abs() < 1e-9, "{back:?}");
         }
-        assert!(
-            Affine {
-                rows: [[0.0; 4]; 3]
-            }
-            .to_voxel([0.0; 3])
-            .is_none()
-        );
+        let flat = Affine::diagonal([0.0; 3], [0.0; 3]);
+        assert_eq!(flat.to_voxel([0.0; 3]), None);
     }
 
     /// A header in metres may have voxels of 5e-5: singularity must not depend on size.
     #[test]
     fn small_voxels_are_regular_and_flat_ones_singular() {
         for size in [5e-5, 1e-20, 1e3] {
-            let a = Affine {
-                rows: [
-                    [size, 0.0, 0.0, 0.0],
-                    [0.0, size, 0.0, 0.0],
-                    [0.0, 0.0, size, 0.0],
-                ],
-            };
+            let a = Affine::diagonal([size; 3], [0.0; 3]);
             let v = [3.25, 10.5, -2.0];
             let back = a.to_voxel(a.to_world(v)).unwrap();
             assert!((0..3).all(|i| (back[i] - v[i]).abs() < 1e-9), "{back:?}");
@@ -216,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn axis_map_goes_there_and_back() {
+    fn axis_map_is_invertible() {
         // Ours: x follows file axis 2 backwards, y follows 0, z follows 1 backwards.
         let map = AxisMap {
             axes: [(2, true), (0, false), (1, true)],

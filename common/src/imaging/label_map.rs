@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::imaging::geometry::{Affine, Geometry};
+use crate::imaging::geometry::{Affine, Geometry, distance_mm};
 use crate::imaging::nifti_io::{ImageRef, SamplesRef, WriteError, write};
 use crate::imaging::orientation::file_affine;
 
@@ -91,7 +91,7 @@ impl LabelMap {
         for z in zs {
             for y in ys.clone() {
                 for x in xs.clone() {
-                    let voxel = [x, y, z].map(as_f64);
+                    let voxel = [x, y, z].map(|v| v as f64);
                     let distance = self.distance_mm(voxel, centre);
                     let own = voxel == nearest;
                     if !own && (distance.is_nan() || distance > radius_mm) {
@@ -110,17 +110,11 @@ impl LabelMap {
     }
 
     fn distance_mm(&self, a: [f64; 3], b: [f64; 3]) -> f64 {
-        let (a, b) = (self.affine.to_world(a), self.affine.to_world(b));
-        (0..3).map(|i| (a[i] - b[i]).powi(2)).sum::<f64>().sqrt()
+        distance_mm(self.affine.to_world(a), self.affine.to_world(b), [1.0; 3])
     }
 }
 
 /// The voxels of an axis that a sphere may touch, including the nearest one.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to the axis"
-)]
 fn span(centre: f64, reach: f64, dim: usize) -> std::ops::Range<usize> {
     // Casts convert NaN to 0 and saturate at the type's limits.
     let reach = reach.max(0.5);
@@ -132,17 +126,11 @@ fn span(centre: f64, reach: f64, dim: usize) -> std::ops::Range<usize> {
     first..(last as usize).saturating_add(1).min(dim)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
-fn as_f64(index: usize) -> f64 {
-    index as f64
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::imaging::geometry::AxisMap;
     use crate::imaging::nifti_io::{Limits, Samples, read};
     use crate::imaging::orientation::{mapped_affine, mapped_dims, nearest_ras};
 
@@ -193,12 +181,8 @@ mod tests {
     #[test]
     fn numbers_follow_the_order_and_the_nearest_wins() {
         let (_, geometry) = odd();
-        let positions = [
-            Some([1.0, 2.0, 3.0]),
-            None,
-            Some([1.0, 4.0, 3.0]),
-            Some([40.0; 3]),
-        ];
+        let [first, third] = [[1.0, 2.0, 3.0], [1.0, 4.0, 3.0]].map(Some);
+        let positions = [first, None, third, Some([40.0; 3])];
         let map = LabelMap::spheres(&geometry, &positions, 1.2);
         // The voxel between belongs to the first: both are equally near.
         assert_eq!(map.labels[4 + 6 * (3 + 7 * 3)], 1);
@@ -208,10 +192,8 @@ mod tests {
         let map = LabelMap::spheres(&geometry, &[Some([1.4, 2.0, 3.3])], 0.0);
         assert_eq!(marked(&map, 1), [[4, 3, 2]]);
         let many = vec![Some([1.0, 2.0, 3.0]); 300];
-        assert_eq!(
-            marked(&LabelMap::spheres(&geometry, &many, 0.1), 1).len(),
-            1
-        );
+        let map = LabelMap::spheres(&geometry, &many, 0.1);
+        assert_eq!(marked(&map, 1).len(), 1);
         let lost = [Some([f64::NAN; 3]), Some([-1e300, 0.0, 1e300])];
         let map = LabelMap::spheres(&geometry, &lost, f64::INFINITY);
         assert!(map.labels.iter().all(|l| *l <= 2));
@@ -240,13 +222,10 @@ mod tests {
                 [1.2, a, shear, -4.0], [-a, 0.8, b, 3.0], [c, -b, 1.5, 0.5],
             ] };
             prop_assume!(file.determinant().abs() > 0.1);
-            let map = AxisMap::identity([9; 3]);
-            let geometry = Geometry {
-                dims: [9; 3], spacing_mm: [1.0; 3], affine: file, axis_map: map,
-            };
+            let geometry = Geometry { affine: file, ..Geometry::straight([9; 3], [1.0; 3]) };
             let labels = LabelMap::spheres(&geometry, &[Some(at)], radius);
             for (i, label) in labels.labels.iter().enumerate() {
-                let voxel = [i % 9, i / 9 % 9, i / 81].map(as_f64);
+                let voxel = [i % 9, i / 9 % 9, i / 81].map(|v| v as f64);
                 let distance = labels.distance_mm(voxel, at);
                 let inside = distance <= radius || voxel == at.map(f64::round);
                 prop_assert_eq!(*label == 1, inside, "{:?} {}", voxel, distance);

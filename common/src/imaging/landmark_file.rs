@@ -85,9 +85,7 @@ pub struct Point {
     pub name: Option<String>,
     /// Its position; `None` where the file marks it as missing.
     pub position: Option<[f64; 3]>,
-    /// The space of the position.
     pub space: Space,
-    /// The location in its file.
     pub place: Place,
 }
 
@@ -172,7 +170,6 @@ impl LandmarkFile {
 }
 
 /// Whether a position's nearest voxel is one of the volume's.
-#[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
 fn is_inside(voxel: [f64; 3], dims: [usize; 3]) -> bool {
     voxel
         .iter()
@@ -181,7 +178,6 @@ fn is_inside(voxel: [f64; 3], dims: [usize; 3]) -> bool {
 }
 
 /// The position, clamped to the nearest one that [`is_inside`].
-#[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
 fn brought_inside(voxel: [f64; 3], dims: [usize; 3]) -> [f64; 3] {
     let first = (-0.5_f64).next_up();
     [0, 1, 2].map(|i| voxel[i].clamp(first, (dims[i] as f64 - 0.5).next_down()))

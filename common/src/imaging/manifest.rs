@@ -66,16 +66,14 @@ pub struct TrainingManifest {
 impl TrainingManifest {
     /// The manifest of scans, sorted by content.
     pub fn new<'a>(scans: impl IntoIterator<Item = &'a Scan>, rules_version: u32) -> Self {
-        let mut entries: Vec<ManifestEntry> = scans
-            .into_iter()
-            .map(|scan| ManifestEntry {
-                name: scan.name.clone(),
-                volume: scan.hash,
-                spacing_mm: scan.geometry.spacing_mm,
-                affine: scan.geometry.affine.rows,
-                landmarks: scan.landmarks.clone(),
-            })
-            .collect();
+        let entry = |scan: &Scan| ManifestEntry {
+            name: scan.name.clone(),
+            volume: scan.hash,
+            spacing_mm: scan.geometry.spacing_mm,
+            affine: scan.geometry.affine.rows,
+            landmarks: scan.landmarks.clone(),
+        };
+        let mut entries: Vec<ManifestEntry> = scans.into_iter().map(entry).collect();
         entries.sort_by_key(|entry| entry.volume);
         Self {
             entries,
@@ -97,10 +95,8 @@ impl TrainingManifest {
             hasher.update((entry.landmarks.len() as u64).to_le_bytes());
             for landmark in &entry.landmarks {
                 hasher.update([u8::from(landmark.is_some())]);
-                landmark
-                    .iter()
-                    .flatten()
-                    .for_each(|value| hasher.update(canonical(*value)));
+                let values = landmark.iter().flatten();
+                values.for_each(|value| hasher.update(canonical(*value)));
             }
         }
         hasher.finalize().into()
@@ -125,20 +121,15 @@ impl TrainingManifest {
                 Some(their) => found.extend(entry.difference(their)),
             }
         }
-        let only_there = other
-            .entries
-            .iter()
-            .filter(|e| !ours.contains_key(&e.volume));
+        let only_there = other.entries.iter();
+        let only_there = only_there.filter(|e| !ours.contains_key(&e.volume));
         found.extend(only_there.map(|e| format!("'{}' is only there", e.name)));
         if found.is_empty() {
             return "the same scans are in another order or number".to_owned();
         }
         let count = found.len();
-        let all = ours
-            .keys()
-            .chain(theirs.keys())
-            .collect::<std::collections::HashSet<_>>()
-            .len();
+        let shared = ours.keys().filter(|volume| theirs.contains_key(*volume));
+        let all = ours.len() + theirs.len() - shared.count();
         if count > 5 {
             found.truncate(4);
             found.push(format!("and {} more", count - 4));
@@ -213,29 +204,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::imaging::geometry::{Affine, AxisMap, Geometry};
+    use crate::imaging::geometry::Geometry;
 
     fn scan(name: &str, fill: u8) -> Scan {
         let volume = Volume::from_u8([2, 2, 3], vec![fill; 12]).unwrap();
-        let rows = [
-            [1.0, 0.0, 0.0, 0.1],
-            [0.0, 1.0, 0.0, 0.0],
-            [0.0, 0.0, 1.0, 0.0],
-        ];
-        let hash = volume_hash(&volume);
-        let geometry = Geometry {
-            dims: [2, 2, 3],
-            spacing_mm: [1.0; 3],
-            affine: Affine { rows },
-            axis_map: AxisMap::identity([2, 2, 3]),
-        };
-        let landmarks = vec![Some([0.5, 1.0, 2.0]), None];
+        let mut geometry = Geometry::straight([2, 2, 3], [1.0; 3]);
+        geometry.affine.rows[0][3] = 0.1;
         Scan {
             name: name.to_owned(),
+            hash: volume_hash(&volume),
             volume,
-            geometry,
-            landmarks,
-            hash,
+            ..Scan::uniform(geometry, vec![Some([0.5, 1.0, 2.0]), None])
         }
     }
 
@@ -269,10 +248,8 @@ mod tests {
         let mut renamed = b.clone();
         renamed.name = "z".to_owned();
         assert_eq!(here.digest(), manifest(&[renamed, a.clone()]).digest());
-        assert_eq!(
-            here.diff(&manifest(&[b.clone(), a.clone()])),
-            "the same data"
-        );
+        let same = manifest(&[b.clone(), a.clone()]);
+        assert_eq!(here.diff(&same), "the same data");
         type Edit = fn(&mut Scan);
         let edits: [(Edit, &str); 6] = [
             (
@@ -305,10 +282,8 @@ mod tests {
             edit(&mut changed);
             let there = manifest(&[a.clone(), changed]);
             assert_ne!(here.digest(), there.digest());
-            assert_eq!(
-                here.diff(&there),
-                format!("1 of 2 scans differs: {expected}")
-            );
+            let expected = format!("1 of 2 scans differs: {expected}");
+            assert_eq!(here.diff(&there), expected);
         }
         let there = manifest(&[a.clone(), scan("c", 3)]);
         assert_eq!(
@@ -323,10 +298,8 @@ mod tests {
         );
         let many: Vec<Scan> = (10..17).map(|i| scan(&i.to_string(), i)).collect();
         let text = here.diff(&manifest(&many));
-        assert!(
-            text.starts_with("9 of 9 scans differ: ") && text.ends_with(", and 5 more"),
-            "{text}"
-        );
+        assert!(text.starts_with("9 of 9 scans differ: "), "{text}");
+        assert!(text.ends_with(", and 5 more"), "{text}");
     }
 
     #[test]
@@ -334,12 +307,9 @@ mod tests {
         let text = serde_json::to_string(&manifest(&[scan("a", 1)])).unwrap();
         let hash = hex(&scan("a", 1).hash);
         for bad in [&hash[1..], "é", &hash.replace(&hash[..1], "x")] {
-            let error =
-                serde_json::from_str::<TrainingManifest>(&text.replace(&hash, bad)).unwrap_err();
-            assert!(
-                error.to_string().contains("64 hexadecimal digits"),
-                "{error}"
-            );
+            let read = serde_json::from_str::<TrainingManifest>(&text.replace(&hash, bad));
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains("64 hexadecimal digits"), "{error}");
         }
     }
 

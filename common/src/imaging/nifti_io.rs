@@ -25,7 +25,7 @@ mod write;
 use std::fmt;
 
 use crate::imaging::geometry::Affine;
-use crate::imaging::volume::VolumeSizeError;
+use crate::imaging::volume::{VolumeSizeError, check_size};
 
 pub use error::{ReadError, WriteError};
 pub use pair::{bare_name, files_of};
@@ -91,10 +91,9 @@ impl Samples {
 
 impl fmt::Debug for Samples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if matches!(self, Self::U8(_)) {
-            "u8"
-        } else {
-            "f32"
+        let kind = match self {
+            Self::U8(_) => "u8",
+            Self::F32(_) => "f32",
         };
         write!(f, "{} {kind} voxels", self.len())
     }
@@ -115,21 +114,12 @@ impl Image {
         samples: Samples,
         affine: Affine,
     ) -> Result<Self, VolumeSizeError> {
-        let expected = dims.iter().product();
-        let found = samples.len();
-        if expected == found {
-            Ok(Self {
-                dims,
-                samples,
-                affine,
-            })
-        } else {
-            Err(VolumeSizeError {
-                dims,
-                expected,
-                found,
-            })
-        }
+        check_size(dims, samples.len())?;
+        Ok(Self {
+            dims,
+            samples,
+            affine,
+        })
     }
 
     /// Voxels per axis of the file.
@@ -153,6 +143,6 @@ impl Image {
     /// Millimetres between voxel centres along each axis of the file.
     #[must_use]
     pub fn spacing_mm(&self) -> [f64; 3] {
-        affine::spacing_mm(&self.affine)
+        self.affine.column_lengths()
     }
 }

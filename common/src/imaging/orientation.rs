@@ -5,6 +5,16 @@ use rayon::prelude::*;
 
 use crate::imaging::geometry::{Affine, AxisMap, Pitch};
 
+/// All permutations of three axes.
+pub(crate) const ORDERS: [[usize; 3]; 6] = [
+    [0, 1, 2],
+    [0, 2, 1],
+    [1, 0, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [2, 1, 0],
+];
+
 /// The permutation and flips that align our x, y, z best with right, anterior
 /// and superior.
 ///
@@ -13,29 +23,12 @@ use crate::imaging::geometry::{Affine, AxisMap, Pitch};
 /// except where two choices are nearly equal. In a tie, the first wins.
 #[must_use]
 pub fn nearest_ras(affine: &Affine, file_dims: [usize; 3]) -> AxisMap {
-    const ORDERS: [[usize; 3]; 6] = [
-        [0, 1, 2],
-        [0, 2, 1],
-        [1, 0, 2],
-        [1, 2, 0],
-        [2, 0, 1],
-        [2, 1, 0],
-    ];
-    let cosine = |world: usize, axis: usize| {
-        let length = affine
-            .rows
-            .iter()
-            .map(|row| row[axis] * row[axis])
-            .sum::<f64>()
-            .sqrt();
-        affine.rows[world][axis] / length
-    };
+    let lengths = affine.column_lengths();
+    let cosine = |world: usize, axis: usize| affine.rows[world][axis] / lengths[axis];
     let mut best = ORDERS[0];
     let mut largest = f64::NEG_INFINITY;
     for order in ORDERS {
-        let sum = (0..3)
-            .map(|world| cosine(world, order[world]).abs())
-            .sum::<f64>();
+        let sum: f64 = (0..3).map(|world| cosine(world, order[world]).abs()).sum();
         // Rounding must not decide a tie.
         if sum > largest + 1e-9 {
             (best, largest) = (order, sum);
@@ -120,12 +113,8 @@ where
     let strides = [1, map.file_dims[0], map.file_dims[0] * map.file_dims[1]];
     let along = |i: usize, v: usize| {
         let (axis, flipped) = map.axes[i];
-        strides[axis]
-            * if flipped {
-                map.file_dims[axis] - 1 - v
-            } else {
-                v
-            }
+        let last = map.file_dims[axis] - 1;
+        strides[axis] * if flipped { last - v } else { v }
     };
     let z_offsets: Vec<usize> = (0..nz).map(|z| along(2, z)).collect();
     ours.par_chunks_mut(ny * nz)
@@ -150,14 +139,7 @@ mod tests {
     /// Each of the 48 orientations of axes, as (world axis, negative) per file axis.
     fn orientations() -> Vec<[(usize, bool); 3]> {
         let mut all = Vec::new();
-        for order in [
-            [0, 1, 2],
-            [0, 2, 1],
-            [1, 0, 2],
-            [1, 2, 0],
-            [2, 0, 1],
-            [2, 1, 0],
-        ] {
+        for order in ORDERS {
             for signs in 0..8 {
                 all.push([0, 1, 2].map(|i| (order[i], signs >> i & 1 == 1)));
             }
@@ -166,23 +148,15 @@ mod tests {
     }
 
     fn affine_of(orientation: [(usize, bool); 3], spacing: [f64; 3]) -> Affine {
-        let mut rows = [
-            [0.0, 0.0, 0.0, -7.5],
-            [0.0, 0.0, 0.0, 3.25],
-            [0.0, 0.0, 0.0, 11.0],
-        ];
+        let mut rows = Affine::diagonal([0.0; 3], [-7.5, 3.25, 11.0]).rows;
         for (axis, (world, negative)) in orientation.into_iter().enumerate() {
-            rows[world][axis] = if negative {
-                -spacing[axis]
-            } else {
-                spacing[axis]
-            };
+            let sign = if negative { -1.0 } else { 1.0 };
+            rows[world][axis] = sign * spacing[axis];
         }
         Affine { rows }
     }
 
     #[test]
-    #[expect(clippy::cast_precision_loss, reason = "small test grid")]
     fn all_48_orientations_keep_every_voxel_where_it_was_in_the_world() {
         let dims = [2, 3, 4];
         let voxels: Vec<u16> = (0..24).collect();
@@ -208,11 +182,6 @@ mod tests {
                         let world = ours.to_world(position);
                         // Naive reference: the file voxel at that world position.
                         let f = file.to_voxel(world).unwrap().map(f64::round);
-                        #[expect(
-                            clippy::cast_possible_truncation,
-                            clippy::cast_sign_loss,
-                            reason = "rounded indices"
-                        )]
                         let f = f.map(|v| v as usize);
                         let expected = voxels[f[0] + dims[0] * (f[1] + dims[1] * f[2])];
                         assert_eq!(values[(x * ny + y) * nz + z], expected);
@@ -249,45 +218,17 @@ mod tests {
         assert_eq!(reorder(&voxels, &map, |v| v), VALUES);
     }
 
+    #[rustfmt::skip]
     const FILE: [[f64; 4]; 3] = [
-        [
-            -0.6692130429902464,
-            -0.3105828541230249,
-            -0.7244443697168012,
-            10.0,
-        ],
-        [
-            -0.4372064226130027,
-            0.39643930745922257,
-            1.154305526848028,
-            -20.0,
-        ],
-        [
-            0.03169301370452484,
-            -1.0892080454284425,
-            0.6267049591903062,
-            30.0,
-        ],
+        [-0.6692130429902464, -0.3105828541230249, -0.7244443697168012, 10.0],
+        [-0.4372064226130027, 0.39643930745922257, 1.154305526848028, -20.0],
+        [0.03169301370452484, -1.0892080454284425, 0.6267049591903062, 30.0],
     ];
+    #[rustfmt::skip]
     const CANONICAL: [[f64; 4]; 3] = [
-        [
-            0.6692130429902464,
-            -0.7244443697168012,
-            0.3105828541230249,
-            8.709621248763703,
-        ],
-        [
-            0.4372064226130027,
-            1.154305526848028,
-            -0.39643930745922257,
-            -19.64432780769456,
-        ],
-        [
-            -0.03169301370452484,
-            0.6267049591903062,
-            1.0892080454284425,
-            27.85327692284764,
-        ],
+        [0.6692130429902464, -0.7244443697168012, 0.3105828541230249, 8.709621248763703],
+        [0.4372064226130027, 1.154305526848028, -0.39643930745922257, -19.64432780769456],
+        [-0.03169301370452484, 0.6267049591903062, 1.0892080454284425, 27.85327692284764],
     ];
     const VALUES: [i16; 24] = [
         20, 16, 12, 21, 17, 13, 22, 18, 14, 23, 19, 15, 8, 4, 0, 9, 5, 1, 10, 6, 2, 11, 7, 3,

@@ -42,21 +42,19 @@ pub fn preprocess(image: &Image, choice: VolumeChoice) -> (Volume, Geometry) {
         affine: mapped_affine(image.affine(), &axis_map),
         axis_map,
     };
-    let stretch = Stretch::of(image.samples());
+    let stretch = Stretch::new(image.samples());
     let volume = match choice {
-        VolumeChoice::CanonicalU8 => Volume::from_u8(
-            dims,
-            convert(image.samples(), &axis_map, |v| stretch.to_u8(v)),
-        ),
-        VolumeChoice::ReferenceF32 => Volume::from_f32(
-            dims,
-            convert(image.samples(), &axis_map, |v| stretch.to_f32(v)),
-        ),
+        VolumeChoice::CanonicalU8 => {
+            let voxels = convert(image.samples(), &axis_map, |v| stretch.of(v).round() as u8);
+            Volume::from_u8(dims, voxels)
+        }
+        VolumeChoice::ReferenceF32 => {
+            let voxels = convert(image.samples(), &axis_map, |v| stretch.of(v) as f32);
+            Volume::from_f32(dims, voxels)
+        }
     };
-    (
-        volume.expect("reordering keeps the number of voxels"),
-        geometry,
-    )
+    let volume = volume.expect("reordering keeps the number of voxels");
+    (volume, geometry)
 }
 
 fn convert<U: Copy + Default + Send + Sync>(
@@ -82,44 +80,24 @@ struct Stretch {
 }
 
 impl Stretch {
-    fn of(samples: &Samples) -> Self {
+    fn new(samples: &Samples) -> Self {
         // Clipping makes the percentiles the new minimum and maximum.
         let [low, high] = percentiles(samples, [10.0, 99.0]);
-        if high > low {
-            return Self {
+        let mut scale = 255.0 / (high - low);
+        if high <= low {
+            scale = 0.0;
+            tracing::warn!(
                 low,
                 high,
-                scale: 255.0 / (high - low),
-            };
+                "the scan is constant between its percentiles; all zeros"
+            );
         }
-        tracing::warn!(
-            low,
-            high,
-            "the scan is constant between its percentiles; all zeros"
-        );
-        Self {
-            low,
-            high,
-            scale: 0.0,
-        }
+        Self { low, high, scale }
     }
 
-    fn stretched(&self, value: f64) -> f64 {
+    /// A value in 0..=255.
+    fn of(&self, value: f64) -> f64 {
         (value.clamp(self.low, self.high) - self.low) * self.scale
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "0..=255"
-    )]
-    fn to_u8(self, value: f64) -> u8 {
-        self.stretched(value).round() as u8
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
-    fn to_f32(self, value: f64) -> f32 {
-        self.stretched(value) as f32
     }
 }
 
@@ -133,13 +111,7 @@ pub fn percentiles<const N: usize>(samples: &Samples, percents: [f64; N]) -> [f6
         return [0.0; N];
     };
     percents.map(|percent| {
-        #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 voxels")]
         let place = last as f64 * (percent / 100.0).clamp(0.0, 1.0);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0..=last"
-        )]
         let lower = place.floor() as usize;
         let [a, b] = ranked(samples, [lower, (lower + 1).min(last)]);
         let t = place - place.floor();
@@ -158,7 +130,6 @@ fn ranked(samples: &Samples, ranks: [usize; 2]) -> [f64; 2] {
         Samples::U8(values) => {
             let mut counts = vec![0; 256];
             values.iter().for_each(|&v| counts[usize::from(v)] += 1);
-            #[expect(clippy::cast_precision_loss, reason = "0..=255")]
             ranks.map(|rank| bin(&counts, rank).0 as f64)
         }
         Samples::F32(values) => ranked_f32(values, ranks),
@@ -168,29 +139,24 @@ fn ranked(samples: &Samples, ranks: [usize; 2]) -> [f64; 2] {
 /// Two passes of counting, by the upper and the lower 16 bits of a sortable key.
 fn ranked_f32(values: &[f32], ranks: [usize; 2]) -> [f64; 2] {
     let mut upper = vec![0; 1 << 16];
-    values
-        .iter()
-        .for_each(|&v| upper[(key(v) >> 16) as usize] += 1);
+    for &v in values {
+        upper[(key(v) >> 16) as usize] += 1;
+    }
     let lower_of = |prefix: usize| {
         let mut counts = vec![0; 1 << 16];
-        for key in values
-            .iter()
-            .map(|&v| key(v))
-            .filter(|&k| (k >> 16) as usize == prefix)
-        {
+        let keys = values.iter().map(|&v| key(v));
+        for key in keys.filter(|&k| (k >> 16) as usize == prefix) {
             counts[(key & 0xffff) as usize] += 1;
         }
         counts
     };
     let places = ranks.map(|rank| bin(&upper, rank));
     let first = lower_of(places[0].0);
-    let second = if places[1].0 == places[0].0 {
-        first.clone()
-    } else {
-        lower_of(places[1].0)
+    let second = match places[1].0 {
+        prefix if prefix == places[0].0 => first.clone(),
+        prefix => lower_of(prefix),
     };
     let value = |(prefix, rest): (usize, usize), lower: &[usize]| {
-        #[expect(clippy::cast_possible_truncation, reason = "two halves of 16 bits")]
         let key = ((prefix << 16) | bin(lower, rest).0) as u32;
         f64::from(from_key(key))
     };
@@ -233,16 +199,9 @@ mod tests {
     use super::*;
     use crate::imaging::geometry::Affine;
 
-    const EYE: Affine = Affine {
-        rows: [
-            [1.0, 0.0, 0.0, 0.0],
-            [0.0, 1.0, 0.0, 0.0],
-            [0.0, 0.0, 1.0, 0.0],
-        ],
-    };
+    const EYE: Affine = Affine::diagonal([1.0; 3], [0.0; 3]);
 
     /// ((i·7919 + 13) mod 1009)² mod 997 − 300, as in the scripts below.
-    #[expect(clippy::cast_precision_loss, reason = "below 1000")]
     fn ramp(n: u64) -> Vec<f32> {
         (0..n)
             .map(|i| (((i * 7919 + 13) % 1009).pow(2) % 997) as f32 - 300.0)
@@ -311,24 +270,15 @@ mod tests {
         let image = Image::new([3, 4, 5], Samples::F32(ramp(60)), affine).unwrap();
         let (raw, raw_geometry) = preprocess(&image, VolumeChoice::ReferenceF32);
         let (ours, geometry) = preprocess(&image, VolumeChoice::CanonicalU8);
-        assert_eq!(
-            (raw_geometry.dims, raw_geometry.spacing_mm),
-            ([3, 4, 5], [1.0, 3.0, 2.0])
-        );
-        assert_eq!(
-            (geometry.dims, geometry.spacing_mm),
-            ([5, 3, 4], [2.0, 1.0, 3.0])
-        );
+        assert_eq!((raw_geometry.dims, geometry.dims), ([3, 4, 5], [5, 3, 4]));
+        assert_eq!(raw_geometry.spacing_mm, [1.0, 3.0, 2.0]);
+        assert_eq!(geometry.spacing_mm, [2.0, 1.0, 3.0]);
         // File voxel (1, 2, 3) is ours (4 - 3, 1, 2).
-        assert_eq!(
-            geometry.axis_map.from_file([1.0, 2.0, 3.0]),
-            [1.0, 1.0, 2.0]
-        );
+        let ours_of = geometry.axis_map.from_file([1.0, 2.0, 3.0]);
+        assert_eq!(ours_of, [1.0, 1.0, 2.0]);
         assert!((ours.at([1, 1, 2]) - raw.at([1, 2, 3])).abs() <= 0.5);
-        assert_eq!(
-            geometry.affine.to_world([1.0, 1.0, 2.0]),
-            affine.to_world([1.0, 2.0, 3.0])
-        );
+        let world = affine.to_world([1.0, 2.0, 3.0]);
+        assert_eq!(geometry.affine.to_world(ours_of), world);
     }
 
     #[test]
@@ -346,10 +296,8 @@ mod tests {
     fn choices_have_their_names_in_config() {
         let text = serde_json::to_string(&VolumeChoice::ReferenceF32).unwrap();
         assert_eq!(text, "\"reference_f32\"");
-        assert_eq!(
-            serde_json::from_str::<VolumeChoice>("\"canonical_u8\"").unwrap(),
-            VolumeChoice::CanonicalU8
-        );
+        let choice: VolumeChoice = serde_json::from_str("\"canonical_u8\"").unwrap();
+        assert_eq!(choice, VolumeChoice::CanonicalU8);
     }
 
     proptest! {
@@ -360,9 +308,7 @@ mod tests {
             let mut sorted = values.clone();
             sorted.sort_by(f32::total_cmp);
             let [found] = percentiles(&Samples::F32(values), [percent]);
-            #[expect(clippy::cast_precision_loss, reason = "below 300")]
             let place = (sorted.len() - 1) as f64 * (percent / 100.0);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 300")]
             let (a, b) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
             prop_assert!(f64::from(a) <= found && found <= f64::from(b));
         }

@@ -51,10 +51,8 @@ pub fn resample(
     path: &Path,
 ) -> Result<Resampled, ResampleError> {
     let from = image.spacing_mm();
-    if from
-        .iter()
-        .all(|s| (s / spacing_mm - 1.0).abs() <= SAME_SPACING)
-    {
+    let same = |s: &f64| (s / spacing_mm - 1.0).abs() <= SAME_SPACING;
+    if from.iter().all(same) {
         let pitch = [Pitch::SAME; 3];
         return Ok(Resampled { image, pitch });
     }
@@ -76,13 +74,8 @@ pub fn resample(
     Ok(Resampled { image, pitch })
 }
 
-/// The number of voxels that covers the file's grid best, about its centre.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "few voxels per axis; absurdly many saturate and are refused"
-)]
+/// The number of voxels that covers the file's grid best, about its centre. Absurdly
+/// many saturate and are refused.
 fn grid(
     file_dims: [usize; 3],
     from: [f64; 3],
@@ -121,12 +114,6 @@ fn on_grid(file: &Affine, pitch: [Pitch; 3]) -> Affine {
 /// The two samples around a position on an axis, and the weight of the second.
 type Between = (usize, usize, f32);
 
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to 0..=last, a small whole number"
-)]
 fn between(file_dim: usize, dim: usize, pitch: Pitch) -> Vec<Between> {
     let last = file_dim - 1;
     let place = |v: usize| (pitch.first + pitch.step * v as f64).clamp(0.0, last as f64);

@@ -41,11 +41,25 @@ impl Scan {
     #[must_use]
     pub fn posed_landmarks(&self, pose: Pose) -> Vec<Option<[f64; 3]>> {
         let inside = |p: &[f64; 3]| {
-            #[expect(clippy::cast_precision_loss, reason = "grid sizes are far below 2^52")]
             let within = |(&v, &n): (&f64, &usize)| v > -0.5 && v < n as f64 - 0.5;
             p.iter().zip(&self.geometry.dims).all(within)
         };
         let place = |p: &Option<[f64; 3]>| pose.position((*p)?).filter(inside);
         self.landmarks.iter().map(place).collect()
+    }
+}
+
+#[cfg(test)]
+impl Scan {
+    /// A scan whose voxels are all 1.
+    pub(crate) fn uniform(geometry: Geometry, landmarks: Vec<Option<[f64; 3]>>) -> Self {
+        let voxels = vec![1_u8; geometry.dims.iter().product()];
+        Self {
+            name: "made".into(),
+            volume: Volume::from_u8(geometry.dims, voxels).unwrap(),
+            geometry,
+            landmarks,
+            hash: [0; 32],
+        }
     }
 }

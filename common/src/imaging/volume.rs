@@ -29,15 +29,13 @@ pub struct Volume {
     pose: Option<Pose>,
 }
 
-/// The number of voxels does not fit the dimensions.
+/// The number of voxels does not match the dimensions.
 #[derive(Debug, thiserror::Error)]
 #[error("a volume of {dims:?} voxels needs {expected} values, got {found}")]
 pub struct VolumeSizeError {
-    /// Voxels per axis (x, y, z).
     pub dims: [usize; 3],
     /// Their product.
     pub expected: usize,
-    /// The given number.
     pub found: usize,
 }
 
@@ -47,7 +45,7 @@ impl Volume {
         dims: [usize; 3],
         voxels: impl VoxelBytes + 'static,
     ) -> Result<Self, VolumeSizeError> {
-        check(dims, voxels.as_ref().len())?;
+        check_size(dims, voxels.as_ref().len())?;
         Ok(Self {
             dims,
             voxels: Voxels::U8(Arc::new(voxels)),
@@ -57,7 +55,7 @@ impl Volume {
 
     /// A volume of floats in 0..=255, for the `reference` rules.
     pub fn from_f32(dims: [usize; 3], voxels: Vec<f32>) -> Result<Self, VolumeSizeError> {
-        check(dims, voxels.len())?;
+        check_size(dims, voxels.len())?;
         Ok(Self {
             dims,
             voxels: Voxels::F32(Arc::new(voxels)),
@@ -96,17 +94,11 @@ impl Volume {
     /// appears there.
     #[must_use]
     pub fn at(&self, p: [i32; 3]) -> f32 {
-        let mut seen = p.map(i64::from);
-        let Some(mut index) = self.index(seen) else {
-            return 0.0;
-        };
-        if let Some(pose) = &self.pose {
-            seen = pose.voxel(p);
-            match self.index(seen) {
-                Some(there) => index = there,
-                None => return 0.0,
-            }
+        let mut index = self.index(p.map(i64::from));
+        if let (Some(_), Some(pose)) = (index, &self.pose) {
+            index = self.index(pose.voxel(p));
         }
+        let Some(index) = index else { return 0.0 };
         match &self.voxels {
             Voxels::U8(bytes) => f32::from((**bytes).as_ref()[index]),
             Voxels::F32(values) => values[index],
@@ -132,7 +124,8 @@ impl Volume {
     }
 }
 
-fn check(dims: [usize; 3], found: usize) -> Result<(), VolumeSizeError> {
+/// Fails when `found` is not the number of voxels of `dims`.
+pub(crate) fn check_size(dims: [usize; 3], found: usize) -> Result<(), VolumeSizeError> {
     let expected = dims.iter().product();
     if expected == found {
         Ok(())

@@ -82,10 +82,8 @@ pub fn sub_seed(seed: u64, set: PhantomSet, index: usize) -> u64 {
     };
     let text = format!("landmarl phantom {seed} {set} {index}");
     let digest = Sha256::digest(text.as_bytes());
-    digest
-        .iter()
-        .take(8)
-        .fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
+    let first = digest.iter().take(8);
+    first.fold(0, |sum, &byte| (sum << 8) | u64::from(byte))
 }
 
 /// Number of phantoms per set.
@@ -133,7 +131,6 @@ pub enum DatasetError {
         /// Such as `read`.
         action: &'static str,
         path: PathBuf,
-        /// The system's error.
         error: io::Error,
     },
     /// A text file could not be written.
@@ -148,7 +145,6 @@ pub enum DatasetError {
         path.display()
     )]
     Other {
-        /// The existing description.
         path: PathBuf,
         /// The difference.
         what: &'static str,
@@ -185,17 +181,13 @@ pub fn write_dataset(
         spec: spec.clone(),
     };
     files::describe(dir, &description)?;
-    let sets = PhantomSet::ALL
-        .into_iter()
-        .filter(|&set| counts.of(set) > 0);
-    let jobs: Vec<_> = sets
-        .flat_map(|set| (1..=counts.of(set)).map(move |index| (set, index)))
-        .collect();
+    let sets = PhantomSet::ALL.into_iter();
+    let sets = sets.filter(|&set| counts.of(set) > 0);
+    let of = |set| (1..=counts.of(set)).map(move |index| (set, index));
+    let jobs: Vec<_> = sets.clone().flat_map(of).collect();
     let total = jobs.len();
-    for set in PhantomSet::ALL {
-        if counts.of(set) > 0 {
-            files::make_folders(&set_folder(dir, set))?;
-        }
+    for set in sets.clone() {
+        files::make_folders(&set_folder(dir, set))?;
     }
     let (done, kept) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let report = || DatasetProgress {
@@ -204,22 +196,16 @@ pub fn write_dataset(
         total,
     };
     jobs.par_iter().try_for_each(|&(set, index)| {
-        if write_phantom(
-            &set_folder(dir, set),
-            spec,
-            sub_seed(seed, set, index),
-            index,
-        )? {
+        let (folder, seed) = (set_folder(dir, set), sub_seed(seed, set, index));
+        if write_phantom(&folder, spec, seed, index)? {
             kept.fetch_add(1, Ordering::Relaxed);
         }
         done.fetch_add(1, Ordering::Relaxed);
         progress(report());
         Ok::<_, DatasetError>(())
     })?;
-    for set in PhantomSet::ALL {
-        if counts.of(set) > 0 {
-            files::write_lists(&set_folder(dir, set), counts.of(set))?;
-        }
+    for set in sets {
+        files::write_lists(&set_folder(dir, set), counts.of(set))?;
     }
     Ok(report())
 }
@@ -246,11 +232,8 @@ fn write_phantom(
 
 fn csv_text(landmarks: &[PhantomLandmark]) -> String {
     let mut text = String::from("name,x_ras_mm,y_ras_mm,z_ras_mm\n");
-    for PhantomLandmark {
-        name,
-        ras_mm: [x, y, z],
-    } in landmarks
-    {
+    for landmark in landmarks {
+        let (name, [x, y, z]) = (landmark.name, landmark.ras_mm);
         text.push_str(&format!("{name},{x:.6},{y:.6},{z:.6}\n"));
     }
     text

@@ -3,6 +3,8 @@
 use rand::Rng;
 
 use super::spec::{PhantomSpec, symmetric};
+use crate::environment::pose::rotation;
+use crate::imaging::geometry::centre;
 
 /// A rotation, a uniform scaling, then a shift.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +32,8 @@ impl Pose {
     /// Shortens the shift until all points (anatomy units) are at least `margin`
     /// voxels from the faces of the volume.
     pub(super) fn keep_inside(&mut self, points: &[[f64; 3]], dims: [usize; 3], margin: f64) {
-        for (axis, n) in dims.into_iter().enumerate() {
-            let reach = (n as f64 - 1.0) / 2.0 - margin;
+        for (axis, half) in centre(dims).into_iter().enumerate() {
+            let reach = half - margin;
             let along = points.iter().map(|&p| self.to_centred(p)[axis]);
             let (low, high) = along.fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
             if low < -reach {
@@ -58,16 +60,6 @@ impl Pose {
     }
 }
 
-/// Rz · Ry · Rx, radians about x, y and z.
-fn rotation([ax, ay, az]: [f64; 3]) -> [[f64; 3]; 3] {
-    let ((sx, cx), (sy, cy), (sz, cz)) = (ax.sin_cos(), ay.sin_cos(), az.sin_cos());
-    [
-        [cz * cy, cz * sy * sx - sz * cx, cz * sy * cx + sz * sx],
-        [sz * cy, sz * sy * sx + cz * cx, sz * sy * cx - cz * sx],
-        [-sy, cy * sx, cy * cx],
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,7 +67,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     #[test]
-    fn there_and_back_again() {
+    fn to_anatomy_inverts_to_centred() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for _ in 0..50 {
             let pose = Pose::random(&PhantomSpec::default(), &mut rng);
@@ -88,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shift_gives_way_to_the_margin() {
+    fn the_shift_is_limited_by_the_margin() {
         let spec = PhantomSpec {
             shift_voxels: 200.0,
             ..PhantomSpec::default()
@@ -100,8 +92,8 @@ mod tests {
             pose.keep_inside(&points, spec.dims, 8.0);
             for p in points {
                 let v = pose.to_centred(p);
-                for (value, n) in v.into_iter().zip(spec.dims) {
-                    assert!(value.abs() <= (n as f64 - 1.0) / 2.0 - 8.0 + 1e-9, "{v:?}");
+                for (value, half) in v.into_iter().zip(centre(spec.dims)) {
+                    assert!(value.abs() <= half - 8.0 + 1e-9, "{v:?}");
                 }
             }
         }

@@ -4,8 +4,9 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::Scene;
 use super::spec::{PhantomSpec, symmetric};
-use super::{Scene, centre};
+use crate::imaging::geometry::centre;
 
 /// Grey value of the brightest tissue at the largest intensity scale.
 const WHITE_LEVEL: f64 = 215.0;
@@ -46,13 +47,11 @@ pub(super) fn render(scene: &Scene, spec: &PhantomSpec, seed: u64) -> Vec<u8> {
     let [nx, ny, nz] = scene.dims;
     let scanner = Scanner::random(&mut stream(seed, 1));
     let mut voxels = vec![0_u8; nx * ny * nz];
-    voxels
-        .par_chunks_mut(nx * ny)
-        .enumerate()
-        .for_each(|(z, slice)| {
-            let mut rng = stream(seed, z as u64 + 2);
-            shade_slice(scene, &scanner, spec.noise, z, slice, &mut rng);
-        });
+    let slices = voxels.par_chunks_mut(nx * ny).enumerate();
+    slices.for_each(|(z, slice)| {
+        let mut rng = stream(seed, z as u64 + 2);
+        shade_slice(scene, &scanner, spec.noise, z, slice, &mut rng);
+    });
     voxels
 }
 
@@ -71,9 +70,8 @@ fn shade_slice(
         for x in 0..nx {
             let file_x = scene.orientation.file_x(x, nx);
             let centred = [x as f64 - half[0], y as f64 - half[1], z as f64 - half[2]];
-            let brightness = scene
-                .anatomy
-                .brightness(scene.pose.to_anatomy(centred), edge);
+            let point = scene.pose.to_anatomy(centred);
+            let brightness = scene.anatomy.brightness(point, edge);
             let signal = brightness * scanner.gain_at(centred, half);
             // A float to integer cast saturates, as a scanner's converter does.
             slice[file_x + nx * y] = rician(signal, noise * scanner.gain, rng).round() as u8;

@@ -4,12 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Shape {
     /// An axis-aligned ellipsoid.
-    Ellipsoid {
-        /// Its centre.
-        centre: [f64; 3],
-        /// Its semi-axes.
-        semi: [f64; 3],
-    },
+    Ellipsoid { centre: [f64; 3], semi: [f64; 3] },
     /// A tapered tube with round ends.
     Tube {
         /// Centre of the first end.
@@ -23,10 +18,15 @@ pub(super) enum Shape {
 
 impl Shape {
     pub(super) fn ball(centre: [f64; 3], radius: f64) -> Self {
-        Self::Ellipsoid {
-            centre,
-            semi: [radius; 3],
-        }
+        Self::ellipsoid(centre, [radius; 3])
+    }
+
+    pub(super) fn ellipsoid(centre: [f64; 3], semi: [f64; 3]) -> Self {
+        Self::Ellipsoid { centre, semi }
+    }
+
+    pub(super) fn tube(from: [f64; 3], to: [f64; 3], radii: [f64; 2]) -> Self {
+        Self::Tube { from, to, radii }
     }
 
     /// Distance to the surface, negative inside.
@@ -95,15 +95,8 @@ mod tests {
 
     #[test]
     fn distances_have_the_right_sign_and_are_zero_on_the_surface() {
-        let ellipsoid = Shape::Ellipsoid {
-            centre: [1.0, 2.0, 3.0],
-            semi: [4.0, 2.0, 1.0],
-        };
-        let tube = Shape::Tube {
-            from: [0.0; 3],
-            to: [0.0, 10.0, 0.0],
-            radii: [3.0, 1.0],
-        };
+        let ellipsoid = Shape::ellipsoid([1.0, 2.0, 3.0], [4.0, 2.0, 1.0]);
+        let tube = Shape::tube([0.0; 3], [0.0, 10.0, 0.0], [3.0, 1.0]);
         let cases = [
             (ellipsoid, [1.0, 2.0, 3.0], -1.0),
             (ellipsoid, [5.0, 2.0, 3.0], 0.0),
@@ -116,21 +109,15 @@ mod tests {
         ];
         for (shape, p, expected) in cases {
             let found = shape.distance(p);
-            assert!(
-                (found - expected).abs() < 1e-9,
-                "{shape:?} at {p:?}: {found}"
-            );
+            let off = (found - expected).abs();
+            assert!(off < 1e-9, "{shape:?} at {p:?}: {found}");
         }
         assert_eq!(tip([0.0; 3], [0.0, 10.0, 0.0], 1.0), [0.0, 11.0, 0.0]);
     }
 
     #[test]
-    fn the_bound_holds_the_solid() {
-        let tube = Shape::Tube {
-            from: [-3.0, 1.0, 0.0],
-            to: [4.0, 2.0, 2.0],
-            radii: [2.0, 1.0],
-        };
+    fn the_bound_contains_the_solid() {
+        let tube = Shape::tube([-3.0, 1.0, 0.0], [4.0, 2.0, 2.0], [2.0, 1.0]);
         let (centre, radius) = tube.bound();
         for i in 0..1000_u32 {
             let digit = |place: u32| f64::from(i / 10_u32.pow(place) % 10) * 1.6 - 7.2;

@@ -72,9 +72,7 @@ const REFERENCE_DIMS: [usize; 3] = [96, 112, 96];
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("phantom setting `{setting}` is {found}, it must be {range}")]
 pub struct PhantomSpecError {
-    /// Name of the field.
     pub setting: &'static str,
-    /// Its value.
     pub found: String,
     pub range: &'static str,
 }
@@ -91,51 +89,23 @@ impl PhantomSpec {
 
     /// Fails for the first setting that is out of range.
     pub fn check(&self) -> Result<(), PhantomSpecError> {
-        let large_enough = self
-            .dims
-            .iter()
-            .zip(REFERENCE_DIMS)
-            .all(|(&n, r)| n >= r / 2 && n <= 512);
-        if !large_enough {
-            return Err(refuse(
-                "dims",
-                &self.dims,
-                "from [48, 56, 48] to [512, 512, 512]",
-            ));
+        let fits = |(&n, least): (&usize, usize)| (least / 2..=512).contains(&n);
+        if !self.dims.iter().zip(REFERENCE_DIMS).all(fits) {
+            let range = "from [48, 56, 48] to [512, 512, 512]";
+            return Err(refuse("dims", &self.dims, range));
         }
         if self.orientations.is_empty() {
-            return Err(refuse(
-                "orientations",
-                &self.orientations,
-                "at least one of RAS and LAS",
-            ));
+            let range = "at least one of RAS and LAS";
+            return Err(refuse("orientations", &self.orientations, range));
         }
+        let (mm, degrees) = ("0.001 to 1000 mm", "0 to 45 degrees");
+        let (shift, jitter) = (self.shift_voxels, self.jitter_voxels);
         let numbers = [
-            (
-                "spacing_mm",
-                self.spacing_mm,
-                1e-3..=1e3,
-                "0.001 to 1000 mm",
-            ),
-            (
-                "rotation_deg",
-                self.rotation_deg,
-                0.0..=45.0,
-                "0 to 45 degrees",
-            ),
-            (
-                "shift_voxels",
-                self.shift_voxels,
-                0.0..=512.0,
-                "0 to 512 voxels",
-            ),
+            ("spacing_mm", self.spacing_mm, 1e-3..=1e3, mm),
+            ("rotation_deg", self.rotation_deg, 0.0..=45.0, degrees),
+            ("shift_voxels", shift, 0.0..=512.0, "0 to 512 voxels"),
             ("scaling", self.scaling, 0.0..=0.25, "0 to 0.25"),
-            (
-                "jitter_voxels",
-                self.jitter_voxels,
-                0.0..=4.0,
-                "0 to 4 voxels",
-            ),
+            ("jitter_voxels", jitter, 0.0..=4.0, "0 to 4 voxels"),
             ("noise", self.noise, 0.0..=0.5, "0 to 0.5"),
         ];
         for (setting, value, range, words) in numbers {

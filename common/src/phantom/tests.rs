@@ -8,7 +8,7 @@ fn small() -> PhantomSpec {
 }
 
 fn distance(a: [f64; 3], b: [f64; 3]) -> f64 {
-    (0..3).map(|i| (a[i] - b[i]).powi(2)).sum::<f64>().sqrt()
+    crate::imaging::geometry::distance_mm(a, b, [1.0; 3])
 }
 
 /// Mean intensity within `radius` voxels of a position.
@@ -30,16 +30,11 @@ fn ball_mean(volume: &Volume, at: [f64; 3], radius: i32) -> f64 {
 
 #[test]
 fn a_seed_gives_one_phantom_for_any_number_of_threads() {
-    let alone = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .unwrap();
-    let three = rayon::ThreadPoolBuilder::new()
-        .num_threads(3)
-        .build()
-        .unwrap();
-    let a = alone.install(|| Phantom::generate(&small(), 5)).unwrap();
-    let b = three.install(|| Phantom::generate(&small(), 5)).unwrap();
+    let [a, b] = [1, 3].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().unwrap();
+        pool.install(|| Phantom::generate(&small(), 5)).unwrap()
+    });
     assert!(a == b);
     let other = Phantom::generate(&small(), 6).unwrap();
     assert!(a.voxels != other.voxels && a.landmarks != other.landmarks);
@@ -69,7 +64,7 @@ fn landmarks_keep_their_margin_in_every_size() {
 }
 
 #[test]
-fn a_constant_guess_is_wrong_by_more_than_six_voxels() {
+fn the_mean_position_baseline_is_wrong_by_more_than_six_voxels() {
     let spec = PhantomSpec {
         spacing_mm: 0.8,
         ..PhantomSpec::default()
@@ -82,14 +77,12 @@ fn a_constant_guess_is_wrong_by_more_than_six_voxels() {
     };
     let (train, test) = (places(PhantomSet::Train, 24), places(PhantomSet::Test, 10));
     for (k, name) in LANDMARK_NAMES.iter().enumerate() {
-        let guess = std::array::from_fn(|i| train.iter().map(|p| p[k][i]).sum::<f64>() / 24.0);
-        let error_mm = test.iter().map(|p| distance(p[k], guess)).sum::<f64>() / 10.0;
+        let mean = std::array::from_fn(|i| train.iter().map(|p| p[k][i]).sum::<f64>() / 24.0);
+        let error_mm = test.iter().map(|p| distance(p[k], mean)).sum::<f64>() / 10.0;
         let error_voxels = error_mm / spec.spacing_mm;
-        println!("{name}: constant guess is wrong by {error_voxels:.1} voxels");
-        assert!(
-            (6.0..18.0).contains(&error_voxels),
-            "{name}: {error_voxels}"
-        );
+        println!("{name}: the baseline is wrong by {error_voxels:.1} voxels");
+        let expected = (6.0..18.0).contains(&error_voxels);
+        assert!(expected, "{name}: {error_voxels}");
     }
 }
 
@@ -101,18 +94,14 @@ fn structures_move_against_each_other() {
         scaling: 0.0,
         ..PhantomSpec::default()
     };
-    let places: Vec<_> = (0..100)
-        .map(|s| Phantom::landmarks_of(&spec, s).unwrap())
-        .collect();
-    for k in 0..LANDMARK_NAMES.len() {
+    let landmarks = |seed| Phantom::landmarks_of(&spec, seed).unwrap();
+    let places: Vec<_> = (0..100).map(landmarks).collect();
+    for (k, name) in LANDMARK_NAMES.iter().enumerate() {
         let mean =
             std::array::from_fn(|i| places.iter().map(|p| p[k].ras_mm[i]).sum::<f64>() / 100.0);
-        let spread = places
-            .iter()
-            .map(|p| distance(p[k].ras_mm, mean))
-            .sum::<f64>()
-            / 100.0;
-        assert!(spread > 2.0, "{}: {spread}", LANDMARK_NAMES[k]);
+        let distances = places.iter().map(|p| distance(p[k].ras_mm, mean));
+        let dispersion = distances.sum::<f64>() / 100.0;
+        assert!(dispersion > 2.0, "{name}: {dispersion}");
     }
 }
 
@@ -128,15 +117,9 @@ fn intensities_around_a_landmark_are_as_designed() {
         let phantom = Phantom::generate(&spec, seed).unwrap();
         let (volume, at) = (phantom.to_volume(), phantom.landmark_voxels());
         for bright in [0, 3] {
-            let (inner, around) = (
-                ball_mean(&volume, at[bright], 1),
-                ball_mean(&volume, at[bright], 4),
-            );
-            assert!(
-                inner > 1.5 * around,
-                "{seed} {}: {inner} {around}",
-                LANDMARK_NAMES[bright]
-            );
+            let [inner, around] = [1, 4].map(|radius| ball_mean(&volume, at[bright], radius));
+            let name = LANDMARK_NAMES[bright];
+            assert!(inner > 1.5 * around, "{seed} {name}: {inner} {around}");
         }
         // Landmark, which way its solid lies, and whether the solid is the brighter side.
         let tips = [
@@ -146,18 +129,11 @@ fn intensities_around_a_landmark_are_as_designed() {
         ];
         for (tip, inwards, bright) in tips {
             let along = |k: f64| std::array::from_fn(|i| at[tip][i] + k * inwards[i]);
-            let (inside, outside) = (
-                ball_mean(&volume, along(2.5), 1),
-                ball_mean(&volume, along(-2.5), 1),
-            );
-            let (low, high) = if bright {
-                (outside, inside)
-            } else {
-                (inside, outside)
-            };
+            let sides = [2.5, -2.5].map(|k| ball_mean(&volume, along(k), 1));
+            let [high, low] = if bright { sides } else { [sides[1], sides[0]] };
             assert!(
                 high > 1.6 * low,
-                "{seed} {}: {inside} {outside}",
+                "{seed} {}: {sides:?}",
                 LANDMARK_NAMES[tip]
             );
         }
@@ -211,17 +187,10 @@ fn left_and_right_differ() {
         let (volume, at) = (phantom.to_volume(), phantom.landmark_voxels());
         assert!(at[1][0] < at[2][0], "left is the smaller x in RAS");
         // The nodule lies lateral to, behind and above the left horn only.
-        let beside = |horn: usize, side: f64| {
-            [
-                at[horn][0] + side * 7.0,
-                at[horn][1] - 8.0,
-                at[horn][2] + 4.0,
-            ]
-        };
-        let (left, right) = (
-            ball_mean(&volume, beside(1, -1.0), 2),
-            ball_mean(&volume, beside(2, 1.0), 2),
-        );
+        let [left, right] = [(1, -7.0), (2, 7.0)].map(|(horn, aside): (usize, f64)| {
+            let [x, y, z] = at[horn];
+            ball_mean(&volume, [x + aside, y - 8.0, z + 4.0], 2)
+        });
         assert!(left > 1.15 * right, "{seed}: {left} {right}");
     }
 }
@@ -244,43 +213,18 @@ fn las_holds_the_same_head_with_x_reversed() {
 
 #[test]
 fn settings_out_of_range_are_named() {
-    let nan = PhantomSpec {
-        spacing_mm: f64::NAN,
-        ..small()
-    };
-    let cases = [
-        (PhantomSpec::with_dims([40, 56, 48]), "dims"),
-        (
-            PhantomSpec {
-                orientations: vec![],
-                ..small()
-            },
-            "orientations",
-        ),
-        (nan, "spacing_mm"),
-        (
-            PhantomSpec {
-                rotation_deg: 90.0,
-                ..small()
-            },
-            "rotation_deg",
-        ),
-        (
-            PhantomSpec {
-                scaling: -0.1,
-                ..small()
-            },
-            "scaling",
-        ),
-        (
-            PhantomSpec {
-                noise: 1.0,
-                ..small()
-            },
-            "noise",
-        ),
+    type Edit = fn(&mut PhantomSpec);
+    let cases: [(Edit, &str); 6] = [
+        (|s| s.dims = [40, 56, 48], "dims"),
+        (|s| s.orientations.clear(), "orientations"),
+        (|s| s.spacing_mm = f64::NAN, "spacing_mm"),
+        (|s| s.rotation_deg = 90.0, "rotation_deg"),
+        (|s| s.scaling = -0.1, "scaling"),
+        (|s| s.noise = 1.0, "noise"),
     ];
-    for (spec, setting) in cases {
+    for (edit, setting) in cases {
+        let mut spec = small();
+        edit(&mut spec);
         let error = Phantom::generate(&spec, 1).unwrap_err();
         assert_eq!(error.setting, setting, "{error}");
     }

@@ -47,11 +47,7 @@ mod tests {
         let (mut sum, mut steepest, mut widest) = (0.0, 0.0_f64, 0.0_f64);
         let n = 20_000;
         for i in 0..n {
-            let p = [
-                f64::from(i) * 0.37,
-                f64::from(i) * -0.11,
-                f64::from(i) * 0.053,
-            ];
+            let p = [0.37, -0.11, 0.053].map(|step| f64::from(i) * step);
             let a = value_noise(7, p);
             let b = value_noise(7, [p[0] + 1e-3, p[1], p[2]]);
             sum += a;

@@ -11,6 +11,7 @@ use std::io::Cursor;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
+use crate::imaging::geometry::centre;
 use crate::imaging::volume::Volume;
 use canvas::{Area, Canvas, TEXT, shortened, text_width};
 pub use grid::Grid;
@@ -77,9 +78,7 @@ pub fn render_scan_picture(
 }
 
 /// Encodes an image as PNG.
-///
-/// # Errors
-/// When the encoder fails.
+/// Fails when the encoder fails.
 pub fn to_png(picture: &RgbImage) -> image::ImageResult<Vec<u8>> {
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png)?;
@@ -105,7 +104,7 @@ fn draw_header(canvas: &mut Canvas<'_>, title: &str, grid: Grid) {
     let note = if grid.is_ras() {
         "neurological: patient's left (L) on the left"
     } else {
-        "axes of the file: sides as the letters say"
+        "axes of the file: sides as lettered"
     };
     let note = shortened(note, TEXT, width - x - GAP);
     canvas.text([x, y], TEXT, FAINT, &note);
@@ -130,8 +129,8 @@ fn draw_item(canvas: &mut Canvas<'_>, volume: &Volume, grid: Grid, item: &Pictur
         truth: item.truth,
         prediction: item.prediction,
     };
-    let middle = volume.dims().map(|n| (n as f64 - 1.0) / 2.0);
-    let focus = item.truth.or(item.prediction).unwrap_or(middle);
+    let focus = item.truth.or(item.prediction);
+    let focus = focus.unwrap_or_else(|| centre(volume.dims()));
     for (plane, number) in Plane::ALL.into_iter().zip(0_i64..) {
         let left = GAP + number * (PANEL + GAP);
         let mut panel = canvas.part(Area::square(left, top + ROW_HEADER, PANEL));
@@ -141,10 +140,10 @@ fn draw_item(canvas: &mut Canvas<'_>, volume: &Volume, grid: Grid, item: &Pictur
 
 fn error_text(item: &PictureItem) -> String {
     let parts = [(item.error_mm, "mm"), (item.error_voxels, "voxels")];
-    let known: Vec<String> = parts
+    let known = parts
         .iter()
-        .filter_map(|(v, unit)| v.map(|v| format!("{v:.2} {unit}")))
-        .collect();
+        .filter_map(|(v, unit)| v.map(|v| format!("{v:.2} {unit}")));
+    let known: Vec<String> = known.collect();
     match (known.is_empty(), item.truth, item.prediction) {
         (false, ..) => format!("error {}", known.join(" = ")),
         (true, None, Some(_)) => "truth unknown".to_owned(),

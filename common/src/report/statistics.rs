@@ -17,13 +17,7 @@ pub fn percentile(values: &[f64], p: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else {
         return f64::NAN;
     };
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 values")]
     let at = p.clamp(0.0, 1.0) * last as f64;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an index"
-    )]
     let below = at.floor() as usize;
     let above = (below + 1).min(last);
     sorted[below] + (sorted[above] - sorted[below]) * at.fract()
@@ -31,7 +25,6 @@ pub fn percentile(values: &[f64], p: f64) -> f64 {
 
 /// The fraction of `values` that are at most `limit`; 0 for an empty slice.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52 values")]
 pub fn share_within(values: &[f64], limit: f64) -> f64 {
     let within = values.iter().filter(|v| **v <= limit).count();
     within as f64 / values.len().max(1) as f64
@@ -39,7 +32,7 @@ pub fn share_within(values: &[f64], limit: f64) -> f64 {
 
 /// The 95 % bootstrap interval of the mean, resampling whole groups (scans: their
 /// errors are dependent) with replacement. `None` with fewer than two groups,
-/// which say nothing about others.
+/// which do not represent others.
 #[must_use]
 pub fn mean_interval(groups: &[Vec<f64>]) -> Option<[f64; 2]> {
     interval(groups, |drawn| {
@@ -73,11 +66,8 @@ pub fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
 #[must_use]
 pub fn spearman_interval(groups: &[Vec<(f64, f64)>]) -> Option<[f64; 2]> {
     interval(groups, |drawn| {
-        let pairs: Vec<(f64, f64)> = drawn
-            .iter()
-            .flat_map(|group| group.iter().copied())
-            .collect();
-        spearman(&pairs)
+        let pairs = drawn.iter().flat_map(|group| group.iter().copied());
+        spearman(&pairs.collect::<Vec<_>>())
     })
 }
 
@@ -89,16 +79,13 @@ fn interval<T>(groups: &[Vec<T>], figure: impl Fn(&[&Vec<T>]) -> Option<f64>) ->
     // A fixed seed makes the interval reproducible.
     let mut rng = ChaCha8Rng::seed_from_u64(95);
     let mut draw = || {
-        let drawn: Vec<&Vec<T>> = (0..groups.len())
-            .map(|_| groups[rng.random_range(0..groups.len())])
-            .collect();
-        figure(&drawn)
+        let drawn = (0..groups.len()).map(|_| groups[rng.random_range(0..groups.len())]);
+        figure(&drawn.collect::<Vec<_>>())
     };
     let figures: Vec<f64> = (0..ROUNDS).filter_map(|_| draw()).collect();
     (!figures.is_empty()).then(|| [percentile(&figures, 0.025), percentile(&figures, 0.975)])
 }
 
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52 values")]
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (mut sum, mut count) = (0.0, 0_usize);
     for value in values {
@@ -108,7 +95,6 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52 values")]
 fn ranks(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let values: Vec<f64> = values.collect();
     let mut order: Vec<usize> = (0..values.len()).collect();
@@ -128,16 +114,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_numpys() {
+    fn percentiles_equal_those_of_numpy() {
         let values = [4.0, 1.0, 3.0, 2.0, 10.0];
-        let table = [
-            (0.0, 1.0),
-            (0.25, 2.0),
-            (0.5, 3.0),
-            (0.95, 8.8),
-            (1.0, 10.0),
-        ];
-        for (p, expected) in table {
+        let shares = [0.0, 0.25, 0.5, 0.95, 1.0];
+        for (p, expected) in shares.into_iter().zip([1.0, 2.0, 3.0, 8.8, 10.0]) {
             let found = percentile(&values, p);
             assert!((found - expected).abs() < 1e-12, "{p}: {found}");
         }
@@ -154,11 +134,8 @@ mod tests {
         assert_eq!(spearman(&down), Some(-1.0));
         // By hand: ranks 0, 1.5, 1.5, 3, 4 and 0, 1, 2.5, 4, 2.5.
         let tied = [(1.0, 5.0), (2.0, 6.0), (2.0, 7.0), (4.0, 8.0), (5.0, 7.0)];
-        assert!(
-            (spearman(&tied).unwrap() - 7.25 / 9.5).abs() < 1e-12,
-            "{:?}",
-            spearman(&tied)
-        );
+        let tied = spearman(&tied).unwrap();
+        assert!((tied - 7.25 / 9.5).abs() < 1e-12, "{tied}");
         assert_eq!(spearman(&[(1.0, 2.0), (1.0, 3.0), (1.0, 4.0)]), None);
         assert_eq!(spearman(&up[..2]), None);
     }
@@ -168,19 +145,16 @@ mod tests {
         let alone: Vec<Vec<f64>> = (0..100).map(|i| vec![f64::from(i % 10)]).collect();
         let [low, high] = mean_interval(&alone).unwrap();
         // Mean 4.5, standard error 0.289: ± 0.57.
-        assert!(
-            (low - 3.93).abs() < 0.1 && (high - 5.07).abs() < 0.1,
-            "{low} {high}"
-        );
+        let near = (low - 3.93).abs() < 0.1 && (high - 5.07).abs() < 0.1;
+        assert!(near, "{low} {high}");
         // The same values in ten groups of equal ones: the interval is far wider.
         let groups: Vec<Vec<f64>> = (0..10).map(|i| vec![f64::from(i); 10]).collect();
         let [low, high] = mean_interval(&groups).unwrap();
         assert!(low < 3.0 && high > 6.0, "{low} {high}");
         assert_eq!(mean_interval(&groups), Some([low, high]), "the same again");
         assert_eq!(mean_interval(&groups[..1]), None);
-        let pairs: Vec<Vec<(f64, f64)>> = (0..20)
-            .map(|i| vec![(f64::from(i), f64::from(i))])
-            .collect();
+        let pair = |i: i32| vec![(f64::from(i), f64::from(i))];
+        let pairs: Vec<Vec<(f64, f64)>> = (0..20).map(pair).collect();
         let [low, high] = spearman_interval(&pairs).unwrap();
         assert!(low > 0.99 && high <= 1.0 + 1e-12);
     }

@@ -44,9 +44,7 @@ impl MeanPositionBaseline {
     }
 
     /// Writes it into a run folder; `landmarks` are the agents' names.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
+    /// Fails when the file cannot be written.
     pub fn store(&self, run_dir: &Path, landmarks: &[String]) -> Result<(), RunFolderError> {
         let path = run_dir.join(FILE);
         let stored = Stored {
@@ -64,9 +62,7 @@ impl MeanPositionBaseline {
 
     /// Reads the baseline of a run folder for the requested landmarks; `None` where the run has
     /// stored none.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or is damaged.
+    /// Fails when the file cannot be read, or is damaged.
     pub fn load(run_dir: &Path, landmarks: &[String]) -> Result<Option<Self>, RunFolderError> {
         let path = run_dir.join(FILE);
         let unreadable = |why: String| RunFolderError::Read {

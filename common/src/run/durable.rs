@@ -12,10 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} '{}': {error}", path.display())]
 pub struct DurableError {
-    /// The action that failed.
     pub action: &'static str,
     pub path: PathBuf,
-    /// The system's error.
     pub error: io::Error,
 }
 
@@ -27,9 +25,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
 }
 
 /// Appends a line to a file of lines, which is created if it does not exist.
-///
-/// # Errors
-/// When the file cannot be opened or written.
+/// Fails when the file cannot be opened or written.
 pub fn append_line(path: &Path, line: &str) -> Result<(), DurableError> {
     let mut file = open_lines(path).map_err(failed("open", path))?;
     file.write_all(format!("{line}\n").as_bytes())
@@ -38,9 +34,7 @@ pub fn append_line(path: &Path, line: &str) -> Result<(), DurableError> {
 
 /// Opens a file of lines for appending. A line that a full disk or a crash truncated
 /// is terminated, so that it does not damage the next one.
-///
-/// # Errors
-/// When the file cannot be opened or written.
+/// Fails when the file cannot be opened or written.
 pub fn open_lines(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let mut file = options.create(true).append(true).read(true).open(path)?;
@@ -233,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_before_commit_it_never_was() {
+    fn a_file_dropped_before_commit_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kept");
         write_atomic(&path, b"before").unwrap();
@@ -246,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_cut_off_spoils_no_other() {
+    fn a_truncated_line_does_not_damage_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lines");
         append_line(&path, "one").unwrap();

@@ -39,9 +39,7 @@ fn ticks(stat: &str) -> Option<f64> {
 /// Lowers the priority of the calling thread, and of threads that it starts
 /// afterwards: 0 (unchanged) to 19, as `nice` counts. Does nothing except on
 /// Linux, because elsewhere a priority applies to the whole process.
-///
-/// # Errors
-/// When the system refuses, for example to raise the priority again.
+/// Fails when the system refuses, for example to raise the priority again.
 pub fn give_way(nice: u8) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::process::setpriority_process(None, i32::from(nice))?;
@@ -60,9 +58,7 @@ pub struct Room {
 }
 
 /// Space on the disk of `folder`.
-///
-/// # Errors
-/// When the system cannot provide it, for example for a folder that does not exist.
+/// Fails when the system cannot provide it, for example for a folder that does not exist.
 pub fn disk_room(folder: &Path) -> io::Result<Room> {
     let stats = rustix::fs::statvfs(folder)?;
     Ok(Room {
@@ -77,7 +73,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_thread_that_gives_way_does_so_alone() {
+    fn a_lower_priority_applies_to_one_thread() {
         let of_this = || rustix::process::getpriority_process(None).unwrap();
         let before = of_this();
         let there = std::thread::spawn(move || {

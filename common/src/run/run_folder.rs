@@ -42,9 +42,9 @@ pub enum RunFolderError {
         path.display()
     )]
     Exists { path: PathBuf },
-    /// Another process is training in it.
+    /// Another process uses it.
     #[error(
-        "run folder {} is trained in by another process; wait for its end, or choose another name",
+        "run folder {} is in use by another process; wait until it ends, or choose another name",
         path.display()
     )]
     Busy { path: PathBuf },
@@ -58,18 +58,13 @@ pub enum RunFolderError {
     Read { path: PathBuf, why: String },
     /// There is no run to continue.
     #[error("no run to continue in {}; start one without --resume", dir.display())]
-    None {
-        /// `run.dir`.
-        dir: PathBuf,
-    },
+    None { dir: PathBuf },
     /// It belongs to a run of another kind.
     #[error("{} cannot be continued: its {what} is {there}, now it is {here}; {next}", path.display())]
     Differs {
         path: PathBuf,
         what: &'static str,
-        /// The folder's value.
         there: String,
-        /// The command's value.
         here: String,
         next: &'static str,
     },
@@ -86,9 +81,7 @@ pub struct RunFolder {
 impl RunFolder {
     /// Creates `<dir>/<name>`; an empty name becomes the date and time, UTC, of a folder
     /// that did not exist before.
-    ///
-    /// # Errors
-    /// When it already holds a run, or cannot be written to.
+    /// Fails when it already holds a run, or cannot be written to.
     pub fn create(dir: &Path, name: &str, now: SystemTime) -> Result<Self> {
         if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
             let name = name.to_owned();
@@ -108,9 +101,7 @@ impl RunFolder {
     }
 
     /// Opens the folder of an earlier run.
-    ///
-    /// # Errors
-    /// When it holds no run, or cannot be written to.
+    /// Fails when it holds no run, or cannot be written to.
     pub fn open(path: &Path) -> Result<Self> {
         let folder = Self {
             path: path.to_owned(),
@@ -121,9 +112,7 @@ impl RunFolder {
     }
 
     /// The run in `dir` that started last.
-    ///
-    /// # Errors
-    /// When there is none.
+    /// Fails when there is none.
     pub fn latest(dir: &Path) -> Result<Self> {
         let entries = fs::read_dir(dir).map_err(|_| RunFolderError::None {
             dir: dir.to_owned(),
@@ -188,13 +177,11 @@ impl RunFolder {
             .into_owned()
     }
 
-    /// `logs/`.
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         self.path.join("logs")
     }
 
-    /// `checkpoints/`.
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
@@ -206,19 +193,16 @@ impl RunFolder {
         self.path.join("replay")
     }
 
-    /// `evaluations/`.
     #[must_use]
     pub fn evaluations(&self) -> PathBuf {
         self.path.join("evaluations")
     }
 
-    /// `config.toml`.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.path.join("config.toml")
     }
 
-    /// `run.json`.
     #[must_use]
     pub fn info_file(&self) -> PathBuf {
         self.path.join("run.json")
@@ -230,13 +214,11 @@ impl RunFolder {
         self.path.join("training_manifest.json")
     }
 
-    /// `metrics.jsonl`.
     #[must_use]
     pub fn metrics_file(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
     }
 
-    /// `validation.jsonl`.
     #[must_use]
     pub fn validation_file(&self) -> PathBuf {
         self.path.join("validation.jsonl")
@@ -244,9 +226,7 @@ impl RunFolder {
 
     /// Writes `training_manifest.json`, `config.toml` and `run.json`, in this order: a folder with
     /// a `run.json` holds a complete description.
-    ///
-    /// # Errors
-    /// When they cannot be written.
+    /// Fails when they cannot be written.
     pub fn describe(
         &self,
         config: &Config,
@@ -271,9 +251,7 @@ impl RunFolder {
     }
 
     /// Reads `run.json`.
-    ///
-    /// # Errors
-    /// When it is missing or damaged.
+    /// Fails when it is missing or damaged.
     pub fn info(&self) -> Result<RunInfo> {
         let path = self.info_file();
         let read = fs::read_to_string(&path).map_err(|e| e.to_string());
@@ -405,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_written_says_what_to_do() {
+    fn the_error_for_an_unwritable_folder_names_the_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();

@@ -17,12 +17,12 @@ pub use file::numbered;
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use tracing::Level;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::JsonFields;
@@ -35,7 +35,7 @@ use crate::config::LogConfig;
 use crate::run::run_folder::host_name;
 use file::{BOUNDS, Claim, LogFile, Name};
 use json::{Json, Labels};
-use repeats::Repeats;
+use repeats::{Repeats, Suppressed};
 
 /// Maximum number of lines queued for the disk; more are dropped and counted, because
 /// a slow disk must not block training.
@@ -53,11 +53,11 @@ pub enum Format {
     Json,
 }
 
+type WriteLine = dyn Fn(&[u8]) -> io::Result<()> + Send + Sync;
+
 /// Receives each finished line; a command that draws progress bars hides them meanwhile.
 #[derive(Clone)]
 pub struct Console(Arc<WriteLine>);
-
-type WriteLine = dyn Fn(&[u8]) -> io::Result<()> + Send + Sync;
 
 impl Console {
     /// Passes lines to `write`.
@@ -85,14 +85,6 @@ impl Write for Console {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Console {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
     }
 }
 
@@ -148,10 +140,9 @@ impl Options {
     }
 
     fn instance(&self) -> String {
-        if self.instance.is_empty() {
-            host_name()
-        } else {
-            self.instance.clone()
+        match self.instance.as_str() {
+            "" => host_name(),
+            instance => instance.to_owned(),
         }
     }
 
@@ -214,16 +205,13 @@ impl Guard {
 }
 
 /// Sets up logging for this process.
-///
-/// # Errors
-/// When the level is not a filter, the log file cannot be opened, or logging is
+/// Fails when the level is not a filter, the log file cannot be opened, or logging is
 /// already set up.
 pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
     let console_level = options.console_level.as_ref().unwrap_or(&options.level);
     let (console_filter, console_handle) = reload::Layer::new(filter(console_level)?);
     let (file_filter, file_handle) = reload::Layer::new(filter(&options.level)?);
-    let claimed = options.folder.as_ref().map(|f| claim(options, f));
-    let claimed = claimed.transpose()?;
+    let claimed = claim(options)?;
     let instance = claimed.as_ref().map(|(_, claim)| claim.instance.clone());
     let instance = instance.unwrap_or_else(|| options.instance());
     let labels = Arc::new(Labels::new(&options.service, &instance, &options.run));
@@ -232,21 +220,19 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
     let file = claimed.map(|(name, claim)| {
         let (warn, labels) = (warnings(options, &labels), Arc::clone(&labels));
         let file = LogFile::new(name, claim, BOUNDS, warn, labels, Arc::clone(&refused));
-        NonBlockingBuilder::default()
-            .buffered_lines_limit(FILE_LINES_MAX)
-            .finish(file)
+        let writer = NonBlockingBuilder::default().buffered_lines_limit(FILE_LINES_MAX);
+        writer.finish(file)
     });
     let (writer, worker) = file.unzip();
-    let crowded_out = writer
-        .as_ref()
-        .map(tracing_appender::non_blocking::NonBlocking::error_counter);
+    let crowded_out = writer.as_ref().map(NonBlocking::error_counter);
     let (console_repeats, file_repeats) = (Repeats::default(), Repeats::default());
     let file_layer =
         writer.map(|writer| json_layer(&labels, &file_repeats, writer).with_filter(file_filter));
-    let console_layer = if options.is_text() {
-        text_layer(options.console.clone(), &console_repeats).boxed()
-    } else {
-        json_layer(&labels, &console_repeats, options.console.clone()).boxed()
+    let console = options.console.clone();
+    let console = move || console.clone();
+    let console_layer = match options.is_text() {
+        true => text_layer(&console_repeats, console).boxed(),
+        false => json_layer(&labels, &console_repeats, console).boxed(),
     };
     tracing_subscriber::registry()
         .with(file_layer)
@@ -281,16 +267,19 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
     })
 }
 
-/// Creates the folder, and claims a file in it.
-fn claim(options: &Options, folder: &Path) -> Result<(Name, Claim), TelemetryError> {
-    let name = Name {
-        folder: folder.to_owned(),
-        service: options.service.clone(),
-        instance: options.instance(),
+/// Creates the folder, if there is to be one, and claims a file in it.
+fn claim(options: &Options) -> Result<Option<(Name, Claim)>, TelemetryError> {
+    let Some(folder) = options.folder.clone() else {
+        return Ok(None);
     };
-    let claimed = std::fs::create_dir_all(folder).and_then(|()| name.claim());
-    match claimed {
-        Ok(claim) => Ok((name, claim)),
+    let (service, instance) = (options.service.clone(), options.instance());
+    let name = Name {
+        folder,
+        service,
+        instance,
+    };
+    match std::fs::create_dir_all(&name.folder).and_then(|()| name.claim()) {
+        Ok(claim) => Ok(Some((name, claim))),
         Err(source) => Err(TelemetryError::File {
             path: name.path(&name.instance),
             source,
@@ -303,13 +292,12 @@ fn warnings(options: &Options, labels: &Arc<Labels>) -> Box<dyn Fn(&str) + Send>
     let (text, labels) = (options.is_text(), Arc::clone(labels));
     let console = options.console.clone();
     Box::new(move |message| {
-        let line = if text {
-            format!("WARN {message}\n")
-        } else {
-            labels.warning(message)
+        let line = match text {
+            true => format!("WARN {message}\n"),
+            false => labels.warning(message),
         };
         // If standard error fails too, the line is lost.
-        let _ = console.clone().write_all(line.as_bytes());
+        let _ = (console.0)(line.as_bytes());
     })
 }
 
@@ -320,21 +308,23 @@ where
 {
     tracing_subscriber::fmt::layer()
         .fmt_fields(JsonFields::new())
-        .event_format(repeats.around(Json(Arc::clone(labels))))
+        .event_format(Suppressed(Json(Arc::clone(labels)), repeats.clone()))
         .log_internal_errors(false)
         .with_writer(writer)
 }
 
-fn text_layer<S>(console: Console, repeats: &Repeats) -> impl Layer<S> + use<S>
+fn text_layer<S, W>(repeats: &Repeats, writer: W) -> impl Layer<S> + use<S, W>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    let format = tracing_subscriber::fmt::format().with_target(false);
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     tracing_subscriber::fmt::layer()
         .with_ansi(io::stderr().is_terminal() && !no_color)
-        .event_format(repeats.around(tracing_subscriber::fmt::format().with_target(false)))
+        .event_format(Suppressed(format, repeats.clone()))
         .log_internal_errors(false)
-        .with_writer(console)
+        .with_writer(writer)
 }
 
 /// Refuses a bare word that is not a level: it would silently name a target.
@@ -360,24 +350,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_and_filters_are_taken_and_typing_errors_refused() {
-        for good in [
-            "error",
-            "info",
-            "INFO",
-            "off",
-            "info,learner=debug",
-            "warn,common::imaging::cache=trace",
-        ] {
+    fn levels_and_filters_are_accepted_and_typing_errors_refused() {
+        let filters = ["info,learner=debug", "warn,common::imaging::cache=trace"];
+        for good in ["error", "info", "INFO", "off"].iter().chain(&filters) {
             assert!(filter(good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "inof",
-            "info,lerner",
-            "info,learner=loud",
-            "info,,debug",
-        ] {
+        let lists = ["info,lerner", "info,learner=loud", "info,,debug"];
+        for bad in ["", "inof"].iter().chain(&lists) {
             let error = filter(bad).unwrap_err().to_string();
             assert!(
                 error.contains("log.level") && error.contains("use error, warn"),

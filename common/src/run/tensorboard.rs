@@ -23,9 +23,7 @@ pub struct EventFile {
 impl EventFile {
     /// Creates a file in a folder. `writer` distinguishes several writers of one run;
     /// TensorBoard reads all files of a folder together.
-    ///
-    /// # Errors
-    /// When it cannot be created or written.
+    /// Fails when it cannot be created or written.
     pub fn create(folder: &Path, writer: &str, now: SystemTime) -> io::Result<Self> {
         let seconds = since_epoch(now);
         let name = format!("events.out.tfevents.{seconds:.0}.{writer}");
@@ -46,9 +44,7 @@ impl EventFile {
     }
 
     /// Adds one point to each curve; values that are not finite are omitted.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
+    /// Fails when the file cannot be written.
     pub fn scalars(
         &mut self,
         step: u64,
@@ -60,7 +56,6 @@ impl EventFile {
             let mut point = Vec::new();
             text(&mut point, 1, tag.as_bytes());
             point.push(0x15); // field 2, four bytes
-            #[expect(clippy::cast_possible_truncation, reason = "the format holds f32")]
             point.extend((*value as f32).to_le_bytes());
             text(&mut summary, 1, &point);
         }

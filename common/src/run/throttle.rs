@@ -84,7 +84,7 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     #[test]
-    fn one_warning_per_interval_passes_with_the_number_suppressed_before_it() {
+    fn one_warning_per_interval_passes_with_the_number_suppressed() {
         let mut throttle = Throttle::new(INTERVAL);
         let begin = Instant::now();
         let passed: Vec<(u64, u64, Option<u64>)> = (0..35)

@@ -1,4 +1,4 @@
-//! From steps to rows: n-step returns over one walk.
+//! From steps to rows: n-step returns over one episode.
 //!
 //! Per agent, with rewards clipped to ±1 and k the number of steps the agent
 //! moved within the next n: reward = Σ_{i<k} γ^i r_i, discount = γ^k, or 0 when
@@ -11,21 +11,16 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::reward::REWARD_CLIP;
-use crate::environment::{Observation, Outcome};
-use crate::transition::row::{AgentStep, FrameRef, Row, RowHeader};
+use crate::environment::{Observation, StepResult};
+use crate::transition::row::{AgentStep, Row, RowHeader};
 
 /// One agent's part of one step, before it becomes part of a row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AgentMove {
-    /// Index of the agent.
     pub agent: u16,
-    /// The observation before the step.
     pub before: Observation,
-    /// The action.
     pub action: u8,
-    /// The result of the step.
-    pub outcome: Outcome,
-    /// The observation after the step.
+    pub outcome: StepResult,
     pub after: Observation,
     /// Q of the chosen action, for the initial priority.
     pub q_chosen: f32,
@@ -34,7 +29,6 @@ pub struct AgentMove {
 /// A row whose priority still needs the bootstrap state's Q.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenRow {
-    /// The row, complete.
     pub row: Row,
     /// Q of the chosen action per agent.
     pub q_chosen: Vec<f32>,
@@ -75,7 +69,7 @@ pub fn combine_priorities(errors: impl Iterator<Item = f32>) -> f32 {
     }
 }
 
-/// Collects the steps of one row group (one agent, or all agents of a walk) and
+/// Collects the steps of one row group (one agent, or all agents of an environment) and
 /// returns rows as soon as their return is complete.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NStep {
@@ -152,19 +146,16 @@ impl NStep {
             active: first.outcome.active,
             reward,
             discount,
-            state: frames(&first.before),
-            next: frames(after),
+            state: first.before.frames.clone(),
+            next: after.frames.clone(),
         }
     }
-}
-
-fn frames(o: &Observation) -> Vec<FrameRef> {
-    o.frames.clone()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transition::row::FrameRef;
 
     fn see(x: i16) -> Observation {
         let frame = FrameRef {
@@ -183,7 +174,7 @@ mod tests {
             agent: 0,
             before: see(x),
             action: 2,
-            outcome: Outcome {
+            outcome: StepResult {
                 active,
                 reward,
                 team: 0.0,
@@ -210,14 +201,8 @@ mod tests {
             let last = usize::from(i) + 1 == steps.len();
             for open in acc.push(header(i), vec![s.clone()], last) {
                 let a = &open.row.agents[0];
-                let x = |f: &[FrameRef]| f[0].position[0];
-                out.push((
-                    open.row.header.step,
-                    x(&a.state),
-                    x(&a.next),
-                    a.reward,
-                    a.discount,
-                ));
+                let [x, next] = [&a.state, &a.next].map(|frames| frames[0].position[0]);
+                out.push((open.row.header.step, x, next, a.reward, a.discount));
             }
         }
         assert_eq!(acc.pending(), 0);
@@ -233,14 +218,14 @@ mod tests {
     #[test]
     fn three_step_rows_at_a_truncated_and_at_a_terminal_end() {
         let r = [1.0, 0.5, -1.0, 0.25];
-        let walk = |terminal| -> Vec<_> {
+        let episode = |terminal| -> Vec<_> {
             (0..4_i16)
                 .map(|i| step(i, r[i as usize], true, terminal && i == 3))
                 .collect()
         };
         // Truncated: tails bootstrap from the last state with γ^k.
         assert_eq!(
-            rows(3, &walk(false)),
+            rows(3, &episode(false)),
             [
                 (0, 0, 3, 1.0 + 0.25 - 0.25, 0.125),
                 (1, 1, 4, 0.5 - 0.5 + 0.0625, 0.125),
@@ -249,59 +234,30 @@ mod tests {
             ]
         );
         // Terminal: the same sums, discount 0 in every row that reaches the end.
-        let discounts: Vec<f32> = rows(3, &walk(true)).iter().map(|r| r.4).collect();
+        let discounts: Vec<f32> = rows(3, &episode(true)).iter().map(|r| r.4).collect();
         assert_eq!(discounts, [0.125, 0.0, 0.0, 0.0]);
     }
 
     #[test]
     fn agents_of_one_group_end_at_different_times() {
         let mut acc = NStep::new(3, 0.5);
-        let frozen = |x| AgentMove {
+        let second = |x, active| AgentMove {
             agent: 1,
-            ..step(x, 9.0, false, false)
+            ..step(x, if active { 1.0 } else { 9.0 }, active, false)
         };
-        let second = |x, active| {
-            if active {
-                AgentMove {
-                    agent: 1,
-                    ..step(x, 1.0, true, false)
-                }
-            } else {
-                frozen(x)
-            }
+        let mut push = |number: u16, other: AgentMove, last| {
+            let first = step(number.cast_signed(), 1.0, true, false);
+            acc.push(header(number), vec![first, other], last)
         };
-        assert!(
-            acc.push(
-                header(0),
-                vec![step(0, 1.0, true, false), second(10, true)],
-                false
-            )
-            .is_empty()
-        );
-        assert!(
-            acc.push(
-                header(1),
-                vec![step(1, 1.0, true, false), second(11, false)],
-                false
-            )
-            .is_empty()
-        );
-        let rows = acc.push(
-            header(2),
-            vec![step(2, 1.0, true, false), second(11, false)],
-            true,
-        );
+        assert!(push(0, second(10, true), false).is_empty());
+        assert!(push(1, second(11, false), false).is_empty());
+        let rows = push(2, second(11, false), true);
         assert_eq!(rows.len(), 3);
         let second = &rows[0].row.agents[1];
-        assert_eq!(
-            (second.active, second.reward, second.discount),
-            (true, 1.0, 0.5)
-        );
-        assert_eq!(
-            second.next,
-            see(11).frames,
-            "its own last state, not the group's"
-        );
+        assert!(second.active);
+        assert_eq!((second.reward, second.discount), (1.0, 0.5));
+        // Its own last state, not the group's.
+        assert_eq!(second.next, see(11).frames);
         let second = &rows[1].row.agents[1];
         assert_eq!((second.active, second.reward), (false, 0.0));
     }
@@ -309,15 +265,9 @@ mod tests {
     #[test]
     fn priorities_mix_largest_and_mean_of_active_agents() {
         let mut acc = NStep::new(1, 0.5);
-        let frozen = AgentMove {
-            agent: 1,
-            ..step(5, 0.0, false, false)
-        };
-        let rows = acc.push(
-            header(0),
-            vec![step(0, 1.0, true, false), frozen, step(3, 0.0, true, false)],
-            true,
-        );
+        let frozen = step(5, 0.0, false, false);
+        let moves = vec![step(0, 1.0, true, false), frozen, step(3, 0.0, true, false)];
+        let rows = acc.push(header(0), moves, true);
         // errors: |1 + 0.5·0.5 − 0.25| = 1 and |0 + 0.5·0.1 − 0.25| = 0.2
         let p = rows[0].priority(&[0.5, 9.0, 0.1]);
         assert!((p - (0.9 + 0.1 * 0.6)).abs() < 1e-6, "{p}");

@@ -120,7 +120,6 @@ pub struct RowHeader {
 /// One transition of a group of agents.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Row {
-    /// Its origin.
     pub header: RowHeader,
     /// G parts, in agent order.
     pub agents: Vec<AgentStep>,
@@ -138,7 +137,6 @@ pub enum RowError {
         history: u8,
         /// Bytes of that shape.
         expected: usize,
-        /// Bytes given.
         found: usize,
     },
     /// The number of bytes does not fit the number of rows.
@@ -147,19 +145,15 @@ pub enum RowError {
         /// Rows announced.
         rows: usize,
         row_bytes: usize,
-        /// Bytes needed.
         expected: usize,
-        /// Bytes given.
         found: usize,
     },
     /// A field has a value that no actor writes.
     #[error("row field {field} of agent {agent} is {value}")]
     Field {
-        /// The field's name.
         field: &'static str,
         /// The agent's place in the row.
         agent: usize,
-        /// What was found.
         value: String,
     },
 }

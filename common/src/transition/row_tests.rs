@@ -81,22 +81,8 @@ fn sizes_stay_within_the_budget_of_the_design() {
     let with_index = |agents, history| RowShape { agents, history }.bytes() + 2 * 8 + 4;
     assert!(with_index(1, 4) <= 128, "{}", with_index(1, 4));
     assert!(with_index(1, 1) <= 80, "{}", with_index(1, 1));
-    assert_eq!(
-        RowShape {
-            agents: 1,
-            history: 4
-        }
-        .bytes(),
-        104
-    );
-    assert_eq!(
-        RowShape {
-            agents: 1,
-            history: 1
-        }
-        .bytes(),
-        56
-    );
+    let bytes = |history| RowShape { agents: 1, history }.bytes();
+    assert_eq!((bytes(4), bytes(1)), (104, 56));
 }
 
 #[test]
@@ -142,7 +128,7 @@ fn golden_bytes() {
 }
 
 #[test]
-fn refuses_what_no_actor_writes() {
+fn impossible_field_values_are_refused() {
     let shape = RowShape {
         agents: 1,
         history: 1,
@@ -159,33 +145,21 @@ fn refuses_what_no_actor_writes() {
     let mut good = Vec::new();
     row.write_to(&mut good);
     assert_eq!(Row::read(&good, shape).unwrap(), row);
-    let broken = |at: usize, with: &[u8]| {
+    let [nan, large] = [f32::NAN, 1.5].map(f32::to_le_bytes);
+    let fields: [(usize, &[u8], &str); 4] = [
+        (4, &[6], "action of agent 0 is 6"),
+        (5, &[2], "active of agent 0 is 2"),
+        (6, &nan, "reward of agent 0 is NaN"),
+        (10, &large, "discount of agent 0 is 1.5"),
+    ];
+    for (at, with, expected) in fields {
         let mut bytes = good.clone();
-        bytes[at..at + with.len()].copy_from_slice(with);
-        Row::read(&bytes, shape).unwrap_err().to_string()
-    };
-    assert_eq!(
-        broken(HEADER_BYTES + 4, &[6]),
-        "row field action of agent 0 is 6"
-    );
-    assert_eq!(
-        broken(HEADER_BYTES + 5, &[2]),
-        "row field active of agent 0 is 2"
-    );
-    assert_eq!(
-        broken(HEADER_BYTES + 6, &f32::NAN.to_le_bytes()),
-        "row field reward of agent 0 is NaN"
-    );
-    assert_eq!(
-        broken(HEADER_BYTES + 10, &1.5_f32.to_le_bytes()),
-        "row field discount of agent 0 is 1.5"
-    );
-    assert!(
-        Row::read(&good[1..], shape)
-            .unwrap_err()
-            .to_string()
-            .contains("56 bytes, got 55")
-    );
+        bytes[HEADER_BYTES + at..][..with.len()].copy_from_slice(with);
+        let error = Row::read(&bytes, shape).unwrap_err().to_string();
+        assert_eq!(error, format!("row field {expected}"));
+    }
+    let error = Row::read(&good[1..], shape).unwrap_err().to_string();
+    assert!(error.contains("56 bytes, got 55"), "{error}");
 }
 
 #[test]
@@ -242,7 +216,7 @@ proptest! {
     /// A corrupted byte either fails the check or leaves a readable row: check and
     /// read never disagree.
     #[test]
-    fn what_is_checked_reads_and_writes_back(
+    fn checked_rows_read_and_write_back(
         (row, shape) in any_shape().prop_flat_map(|s| (any_row(s), Just(s))),
         place in any::<prop::sample::Index>(),
         value in any::<u8>(),

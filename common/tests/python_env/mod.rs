@@ -13,15 +13,15 @@
 //! fn points_equal_theirs() {
 //!     let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/requirements.txt");
 //!     let Some(python) = python_env::python("points_equal_theirs", requirements.as_ref()) else {
-//!         return; // has said `skipped: points_equal_theirs: WHY`
+//!         return; // printed `skipped: points_equal_theirs: WHY`
 //!     };
 //!     python_env::run(&python, script, &[folder]);
 //! }
 //! ```
 //!
 //! Needed are `python3` with `venv`, and, the first time, a network that pip may
-//! use as it is configured. Where something is missing, the test says that it is
-//! skipped and why; it never passes in silence. The crate needs `sha2`.
+//! use as it is configured. Where something is missing, the test prints that it is
+//! skipped and why; it never passes silently. The crate needs `sha2`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -34,7 +34,7 @@ use sha2::{Digest, Sha256};
 const READY: &str = "landmarl-ready";
 
 /// The interpreter of the environment with these requirements; `None` after
-/// saying on standard output why the test is skipped.
+/// printing on standard output why the test is skipped.
 #[expect(
     clippy::print_stdout,
     reason = "cargo xtask test looks for skipped tests there"
@@ -95,28 +95,17 @@ fn environment(requirements: &Path) -> Result<PathBuf, String> {
         if output.status.success() {
             return Ok(());
         }
-        let said = [output.stderr, output.stdout].concat();
-        let said = String::from_utf8_lossy(&said).trim().to_owned();
-        let last = said
-            .lines()
-            .last()
-            .unwrap_or("no message")
-            .trim()
-            .to_owned();
+        let text = [output.stderr, output.stdout].concat();
+        let text = String::from_utf8_lossy(&text);
+        let last = text.trim().lines().last().unwrap_or("no message").trim();
         Err(format!("{shown} failed: {last}"))
     };
     step(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-    let quick = [
-        "--disable-pip-version-check",
-        "--no-input",
-        "--timeout",
-        "15",
-        "--retries",
-        "1",
-    ];
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--only-binary", ":all:"]);
-    step(pip.args(quick).arg("-r").arg(requirements))?;
+    pip.args(["--disable-pip-version-check", "--no-input"]);
+    pip.args(["--timeout", "15", "--retries", "1", "-r"]);
+    step(pip.arg(requirements))?;
     fs::write(folder.join(READY), text).map_err(|e| format!("{}: {e}", folder.display()))?;
     Ok(python)
 }

@@ -42,32 +42,18 @@ pub(super) fn encode(geometry: &Geometry, hash: &VolumeHash, source: &[u8; 32]) 
     bytes.extend(MAGIC);
     bytes.extend(FORMAT_VERSION.to_le_bytes());
     bytes.extend(PREPROCESS_VERSION.to_le_bytes());
-    geometry
-        .dims
-        .iter()
-        .for_each(|&d| bytes.extend((d as u64).to_le_bytes()));
-    let numbers = geometry
-        .spacing_mm
-        .iter()
-        .chain(geometry.affine.rows.iter().flatten());
-    numbers.for_each(|value| bytes.extend(value.to_le_bytes()));
-    for (axis, flipped) in geometry.axis_map.axes {
-        bytes.extend([
-            u8::try_from(axis).unwrap_or(u8::MAX),
-            0,
-            0,
-            0,
-            u8::from(flipped),
-            0,
-            0,
-            0,
-        ]);
+    let dims = |dims: [usize; 3]| dims.map(|d| (d as u64).to_le_bytes()).concat();
+    bytes.extend(dims(geometry.dims));
+    let affine = geometry.affine.rows.iter().flatten();
+    for value in geometry.spacing_mm.iter().chain(affine) {
+        bytes.extend(value.to_le_bytes());
     }
-    geometry
-        .axis_map
-        .file_dims
-        .iter()
-        .for_each(|&d| bytes.extend((d as u64).to_le_bytes()));
+    for (axis, flipped) in geometry.axis_map.axes {
+        let axis = u32::try_from(axis).unwrap_or(u32::MAX);
+        bytes.extend(axis.to_le_bytes());
+        bytes.extend(u32::from(flipped).to_le_bytes());
+    }
+    bytes.extend(dims(geometry.axis_map.file_dims));
     for Pitch { first, step } in geometry.axis_map.pitch {
         bytes.extend(first.to_le_bytes());
         bytes.extend(step.to_le_bytes());
@@ -112,20 +98,16 @@ pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, Volume
         return Err("its header is damaged".to_owned());
     }
     let bytes = &mut &file[8..];
-    if (
-        u32::from_le_bytes(take(bytes)?),
-        u32::from_le_bytes(take(bytes)?),
-    ) != (FORMAT_VERSION, PREPROCESS_VERSION)
-    {
+    let versions = [take(bytes)?, take(bytes)?].map(u32::from_le_bytes);
+    if versions != [FORMAT_VERSION, PREPROCESS_VERSION] {
         return Err("it is of another version".to_owned());
     }
     let dims = take_dims(bytes)?;
     let spacing_mm = take_numbers(bytes)?;
-    let rows = [
-        take_numbers(bytes)?,
-        take_numbers(bytes)?,
-        take_numbers(bytes)?,
-    ];
+    let mut rows = [[0.0; 4]; 3];
+    for row in &mut rows {
+        *row = take_numbers(bytes)?;
+    }
     let mut axes = [(0, false); 3];
     for axis in &mut axes {
         let [index, _, _, _, flipped, ..]: [u8; 8] = take(bytes)?;
@@ -155,13 +137,11 @@ pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, Volume
     {
         return Err("its size does not fit its header".to_owned());
     }
-    Ok((
-        Geometry {
-            dims,
-            spacing_mm,
-            affine: Affine { rows },
-            axis_map,
-        },
-        hash,
-    ))
+    let geometry = Geometry {
+        dims,
+        spacing_mm,
+        affine: Affine { rows },
+        axis_map,
+    };
+    Ok((geometry, hash))
 }

@@ -6,8 +6,6 @@ use super::*;
 use crate::imaging::geometry::Affine;
 use crate::imaging::nifti_io::{Image, ImageRef, Samples, SamplesRef};
 
-const CHOICE: VolumeChoice = VolumeChoice::CanonicalU8;
-
 fn recipe() -> Recipe {
     Recipe::default()
 }
@@ -32,18 +30,15 @@ fn scan_file(folder: &Path) -> PathBuf {
 }
 
 fn only_file(folder: &Path) -> PathBuf {
-    let files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
+    let files = fs::read_dir(folder).unwrap();
+    let files: Vec<_> = files.map(|f| f.unwrap().path()).collect();
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].clone()
 }
 
 fn load(folder: &Path, scan: &Path) -> Preprocessed {
-    VolumeCache::new(Some(folder))
-        .load(scan, &recipe())
-        .unwrap()
+    let cache = VolumeCache::new(Some(folder));
+    cache.load(scan, &recipe()).unwrap()
 }
 
 fn same(a: &Preprocessed, b: &Preprocessed) {
@@ -52,7 +47,7 @@ fn same(a: &Preprocessed, b: &Preprocessed) {
 }
 
 #[test]
-fn the_cached_volume_is_the_one_that_was_made() {
+fn the_cached_volume_equals_the_built_one() {
     let dir = tempfile::tempdir().unwrap();
     let scan = scan_file(dir.path());
     let folder = dir.path().join("cache/volumes");
@@ -63,41 +58,28 @@ fn the_cached_volume_is_the_one_that_was_made() {
     let again = load(&folder, &scan);
     same(&again, &made);
     assert_eq!(again.volume.as_u8().unwrap().as_ptr().addr() % 64, 0);
-    assert_eq!(
-        fs::metadata(&cached).unwrap().modified().unwrap(),
-        written,
-        "written twice"
-    );
+    let now = fs::metadata(&cached).unwrap().modified().unwrap();
+    assert_eq!(now, written, "written twice");
     // Another name for the same bytes is the same entry; floats leave none.
     let copy = dir.path().join("copy.nii");
     fs::copy(&scan, &copy).unwrap();
     same(&load(&folder, &copy), &made);
-    let floats = VolumeCache::new(Some(&folder))
-        .load(
-            &scan,
-            &Recipe {
-                choice: VolumeChoice::ReferenceF32,
-                ..recipe()
-            },
-        )
-        .unwrap();
+    let cache = VolumeCache::new(Some(&folder));
+    let mut floats = recipe();
+    floats.choice = VolumeChoice::ReferenceF32;
+    let floats = cache.load(&scan, &floats).unwrap();
     assert!(floats.volume.as_u8().is_none());
     only_file(&folder);
     // The limit holds for cached volumes, too.
     let mut small = recipe();
     small.limits.max_voxels = 209;
-    let error = VolumeCache::new(Some(&folder)).load(&scan, &small);
-    assert!(
-        matches!(
-            error,
-            Err(VolumeError::Read(ReadError::TooManyVoxels { .. }))
-        ),
-        "{error:?}"
-    );
+    let error = cache.load(&scan, &small).unwrap_err();
+    let read = matches!(error, VolumeError::Read(ReadError::TooManyVoxels { .. }));
+    assert!(read, "{error}");
 }
 
 #[test]
-fn the_map_outlives_its_file() {
+fn the_mapping_outlives_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let scan = scan_file(dir.path());
     let folder = dir.path().join("cache");
@@ -106,10 +88,10 @@ fn the_map_outlives_its_file() {
     same(&mapped, &build(&scan, &recipe()).unwrap());
 }
 
-/// Also where the folder was there before, and everybody may look into it.
+/// Also where the folder existed before and anybody may list it.
 #[cfg(unix)]
 #[test]
-fn a_cached_volume_is_its_owners_alone() {
+fn only_its_owner_can_read_a_cached_volume() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
     let scan = scan_file(dir.path());
@@ -122,7 +104,7 @@ fn a_cached_volume_is_its_owners_alone() {
 }
 
 #[test]
-fn whatever_happens_to_a_cache_file_it_is_made_again() {
+fn a_damaged_cache_file_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let scan = scan_file(dir.path());
     let folder = dir.path().join("cache");
@@ -132,13 +114,13 @@ fn whatever_happens_to_a_cache_file_it_is_made_again() {
     let cached = only_file(&folder);
     let good = fs::read(&cached).unwrap();
     assert_eq!(good.len(), 384 + 210);
-    let mut broken: Vec<Vec<u8>> = [0, 9, 13, 16, 60, 160, 200, 210, 260, 330, 384, 593]
-        .map(|at| {
-            let mut bytes = good.clone();
-            bytes[at] ^= 0x40;
-            bytes
-        })
-        .to_vec();
+    let flipped = |at: usize| {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x40;
+        bytes
+    };
+    let places = [0, 9, 13, 16, 60, 160, 200, 210, 260, 330, 384, 593];
+    let mut broken: Vec<Vec<u8>> = places.map(flipped).to_vec();
     broken.extend([
         vec![],
         good[..383].to_vec(),
@@ -156,15 +138,12 @@ fn whatever_happens_to_a_cache_file_it_is_made_again() {
         same(&load(&folder, &scan), &made);
         assert_eq!(fs::read(only_file(&folder)).unwrap(), good);
     }
-    assert!(
-        open(&cached, &[0; 32])
-            .unwrap_err()
-            .contains("another scan")
-    );
+    let error = open(&cached, &[0; 32]).unwrap_err();
+    assert!(error.contains("another scan"), "{error}");
 }
 
 #[test]
-fn without_a_usable_folder_work_goes_on() {
+fn loading_works_without_a_usable_cache_folder() {
     let dir = tempfile::tempdir().unwrap();
     let scan = scan_file(dir.path());
     let taken = dir.path().join("a file");
@@ -189,10 +168,8 @@ fn each_spacing_has_its_own_entry_and_leads_back_to_the_file() {
     let cache = VolumeCache::new(Some(&folder));
     let file = load(&folder, &scan);
     for (number, mm) in [(2, 0.75), (3, 1.5)] {
-        let resampled = Recipe {
-            resample_mm: Some(mm),
-            ..recipe()
-        };
+        let mut resampled = recipe();
+        resampled.resample_mm = Some(mm);
         let made = build(&scan, &resampled).unwrap();
         same(&cache.load(&scan, &resampled).unwrap(), &made);
         same(&cache.load(&scan, &resampled).unwrap(), &made);
@@ -210,24 +187,20 @@ fn each_spacing_has_its_own_entry_and_leads_back_to_the_file() {
         assert!((0..3).all(|i| (back[i] - file_voxel[i]).abs() < 1e-9));
         assert_eq!(made.geometry.axis_map.file_dims, [5, 6, 7]);
     }
-    let fine = Recipe {
-        resample_mm: Some(1e-3),
-        ..recipe()
-    };
+    let mut fine = recipe();
+    fine.resample_mm = Some(1e-3);
     let error = cache.load(&scan, &fine).unwrap_err();
     assert!(matches!(error, VolumeError::Resample(_)), "{error}");
 }
 
 #[test]
-fn preprocessing_here_is_preprocessing_anywhere() {
+fn cached_and_direct_preprocessing_agree() {
     let dir = tempfile::tempdir().unwrap();
     let image = nifti_io::read(&scan_file(dir.path()), &Limits::default()).unwrap();
-    let same_image =
-        Image::new([5, 6, 7], Samples::U8((0..210).collect()), *image.affine()).unwrap();
-    let (volume, geometry) = preprocess(&same_image, CHOICE);
+    let samples = Samples::U8((0..210).collect());
+    let same_image = Image::new([5, 6, 7], samples, *image.affine()).unwrap();
+    let (volume, geometry) = preprocess(&same_image, VolumeChoice::CanonicalU8);
     let loaded = load(&dir.path().join("cache"), &dir.path().join("scan.nii.gz"));
-    assert_eq!(
-        (loaded.hash, loaded.geometry),
-        (volume_hash(&volume), geometry)
-    );
+    assert_eq!(loaded.hash, volume_hash(&volume));
+    assert_eq!(loaded.geometry, geometry);
 }

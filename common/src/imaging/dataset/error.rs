@@ -27,7 +27,6 @@ pub enum Problem {
         shown(second)
     )]
     NamesDisagree {
-        /// The requested id.
         id: String,
         first: PathBuf,
         first_name: String,
@@ -55,7 +54,6 @@ pub enum Problem {
         spacing_mm: [f64; 3],
         /// A scan with the most frequent spacing.
         usual: PathBuf,
-        /// That spacing, on our axes.
         usual_mm: [f64; 3],
         /// Number of scans with that spacing.
         scans: usize,

@@ -136,33 +136,35 @@ impl Source {
         pairs.collect()
     }
 
-    fn of_tree(path: &Path, found: tree::Found) -> Self {
+    /// Scans with a landmark file each; their paths are not relative to the source.
+    fn new(path: PathBuf, entries: Vec<Entry>) -> Self {
         Self {
-            path: path.to_owned(),
-            entries: found.entries,
+            path,
+            entries,
             labelled: true,
             relative: false,
+            stray: Vec::new(),
+        }
+    }
+
+    fn of_tree(path: &Path, found: tree::Found) -> Self {
+        Self {
             stray: found.stray,
+            ..Self::new(path.to_owned(), found.entries)
         }
     }
 
     fn lists(images: &Path, landmarks: &Path) -> Result<Self, Vec<SourceError>> {
-        let (images, landmarks) = read_pair(images, landmarks).map_err(|errors| {
+        let failed = |errors: Vec<_>| {
             errors
                 .into_iter()
                 .map(SourceError::List)
                 .collect::<Vec<_>>()
-        })?;
-        let entries = images.entries.into_iter().zip(landmarks.entries);
-        Ok(Self {
-            path: images.path,
-            entries: entries
-                .map(|(image, landmarks)| Entry::found(image, vec![landmarks], None))
-                .collect(),
-            labelled: true,
-            relative: false,
-            stray: Vec::new(),
-        })
+        };
+        let (images, landmarks) = read_pair(images, landmarks).map_err(failed)?;
+        let pairs = images.entries.into_iter().zip(landmarks.entries);
+        let entries = pairs.map(|(image, landmarks)| Entry::found(image, vec![landmarks], None));
+        Ok(Self::new(images.path, entries.collect()))
     }
 
     fn file(path: &Path) -> Result<Self, Vec<SourceError>> {
@@ -172,22 +174,17 @@ impl Source {
             Kind::Table => table::entries(&text, path)?,
             Kind::List => {
                 let list = ListFile::read(path).map_err(|e| vec![SourceError::List(e)])?;
-                let found = list.entries.into_iter();
+                let images = list.entries.into_iter();
+                let entries = images.map(|image| Entry::found(image, Vec::new(), None));
                 return Ok(Self {
-                    path: list.path,
-                    entries: found.map(|p| Entry::found(p, Vec::new(), None)).collect(),
                     labelled: false,
-                    relative: false,
-                    stray: Vec::new(),
+                    ..Self::new(list.path, entries.collect())
                 });
             }
         };
         Ok(Self {
-            path: path.to_owned(),
-            entries,
-            labelled: true,
             relative: true,
-            stray: Vec::new(),
+            ..Self::new(path.to_owned(), entries)
         })
     }
 

@@ -3,7 +3,6 @@
 use std::fs;
 
 use super::*;
-use crate::imaging::cache::Recipe;
 use crate::imaging::geometry::Affine;
 use crate::imaging::nifti_io::{ImageRef, SamplesRef, write};
 use crate::imaging::preprocess::VolumeChoice;
@@ -30,13 +29,7 @@ impl Folder {
         let voxels: Vec<u8> = (0..120_u8)
             .map(|i| i.wrapping_mul(seed).wrapping_add(7))
             .collect();
-        let affine = Affine {
-            rows: [
-                [-spacing, 0.0, 0.0, 3.0],
-                [0.0, spacing, 0.0, 0.0],
-                [0.0, 0.0, spacing, 0.0],
-            ],
-        };
+        let affine = Affine::diagonal([-spacing, spacing, spacing], [3.0, 0.0, 0.0]);
         let image = ImageRef {
             dims: [4, 5, 6],
             samples: SamplesRef::U8(&voxels),
@@ -47,21 +40,25 @@ impl Folder {
     }
 
     fn spec(&self, ids: &[&str]) -> DatasetSpec {
-        DatasetSpec {
-            images: self.at("images.txt"),
-            landmarks: Some(self.at("landmarks.txt")),
-            ids: ids.iter().map(|&id| id.to_owned()).collect(),
-            split: Split::Train,
-            fold: None,
-            options: LoadOptions {
-                cache_dir: Some(self.at("cache")),
-                ..LoadOptions::default()
-            },
-        }
+        spec(self.0.path(), ids, self.at("cache"))
     }
 
     fn problems(&self, ids: &[&str]) -> String {
         Dataset::load(&self.spec(ids)).unwrap_err().to_string()
+    }
+}
+
+/// The scans of `images.txt` with the landmark files of `landmarks.txt`.
+fn spec(folder: &Path, ids: &[&str], cache: PathBuf) -> DatasetSpec {
+    DatasetSpec {
+        images: folder.join("images.txt"),
+        landmarks: Some(folder.join("landmarks.txt")),
+        ids: ids.iter().map(|&id| id.to_owned()).collect(),
+        options: LoadOptions {
+            cache_dir: Some(cache),
+            ..LoadOptions::default()
+        },
+        ..DatasetSpec::default()
     }
 }
 
@@ -86,14 +83,9 @@ fn scans_are_numbered_by_content_and_landmarks_follow() {
     assert!(first.scans[0].hash < first.scans[1].hash);
     let at = |name: &str| first.scans.iter().position(|s| s.name == name).unwrap();
     // x_file = 3 − x_ras, and ours counts from the other end: x = x_ras.
-    assert_eq!(
-        first.scans[at("a")].landmarks,
-        [Some([1.0, 2.0, 3.0]), Some([0.0; 3])]
-    );
-    assert_eq!(
-        first.scans[at("b")].landmarks,
-        [Some([3.0, 4.0, 5.0]), None]
-    );
+    let landmarks = |name| &first.scans[at(name)].landmarks;
+    assert_eq!(landmarks("a"), &[Some([1.0, 2.0, 3.0]), Some([0.0; 3])]);
+    assert_eq!(landmarks("b"), &[Some([3.0, 4.0, 5.0]), None]);
     assert_eq!(first.sources[at("b")], folder.at("b.nii.gz"));
     folder
         .text("images.txt", "b.nii.gz\n\na.nii.gz")
@@ -102,16 +94,12 @@ fn scans_are_numbered_by_content_and_landmarks_follow() {
     assert_eq!(first.manifest(1), second.manifest(1));
     assert_eq!(first.manifest(1).digest(), second.manifest(1).digest());
     // The mean of what is there.
-    assert_eq!(
-        mean_landmarks(&first.scans),
-        [Some([2.0, 3.0, 4.0]), Some([0.0; 3])]
-    );
+    let means = mean_landmarks(&first.scans);
+    assert_eq!(means, [Some([2.0, 3.0, 4.0]), Some([0.0; 3])]);
     assert_eq!(mean_landmarks(&first.scans[at("b")..=at("b")])[1], None);
     // No ids: all of the first file.
-    assert_eq!(
-        Dataset::load(&folder.spec(&[])).unwrap().landmark_names,
-        ["PC", "AC"]
-    );
+    let all = Dataset::load(&folder.spec(&[])).unwrap();
+    assert_eq!(all.landmark_names, ["PC", "AC"]);
 }
 
 #[test]
@@ -140,7 +128,7 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
-fn mixed_spacings_must_be_asked_for() {
+fn mixed_spacings_must_be_allowed() {
     let folder = two();
     folder.scan("c.nii", 7, 1.02);
     folder
@@ -204,16 +192,10 @@ fn mixed_spacings_must_be_asked_for() {
 
 /// 31.4 mm become 31 voxels: the outermost 0.2 mm of the file lie outside of them.
 #[test]
-fn what_the_file_has_is_inside_at_any_spacing() {
+fn landmarks_inside_the_file_are_inside_at_any_spacing() {
     let folder = Folder::new();
     let voxels: Vec<u8> = (0..314 * 20 * 20_u32).map(|i| (i % 251) as u8).collect();
-    let affine = Affine {
-        rows: [
-            [0.1, 0.0, 0.0, 0.0],
-            [0.0, 0.1, 0.0, 0.0],
-            [0.0, 0.0, 0.1, 0.0],
-        ],
-    };
+    let affine = Affine::diagonal([0.1; 3], [0.0; 3]);
     let image = ImageRef {
         dims: [314, 20, 20],
         samples: SamplesRef::U8(&voxels),
@@ -318,38 +300,25 @@ fn a_manifest_gives_training_and_validation_scans() {
     assert_eq!(DatasetSpec::validation(&whole), None);
     // A source of its own for the validation.
     let images = folder.at("images.txt").display().to_string();
+    let landmarks = folder.at("landmarks.txt").display().to_string();
     let own = config(&[
         format!("data.validation_images={images}"),
-        format!(
-            "data.validation_landmarks={}",
-            folder.at("landmarks.txt").display()
-        ),
+        format!("data.validation_landmarks={landmarks}"),
     ]);
     assert_eq!(names(&DatasetSpec::validation(&own).unwrap()).len(), 2);
-    let text = Dataset::load(&DatasetSpec::training(&config(&["data.fold=7".to_owned()])))
-        .unwrap_err()
-        .to_string();
+    let unknown = DatasetSpec::training(&config(&["data.fold=7".to_owned()]));
+    let text = Dataset::load(&unknown).unwrap_err().to_string();
     assert!(text.contains("m.csv' has folds 0, 1"), "{text}");
 }
 
 #[test]
 fn play_needs_no_landmarks() {
     let folder = two();
-    let options = LoadOptions {
-        cache_dir: Some(folder.at("cache")),
-        recipe: Recipe {
-            choice: VolumeChoice::ReferenceF32,
-            ..Recipe::default()
-        },
-        ..LoadOptions::default()
-    };
-    let dataset = Dataset::from_images(&[folder.at("a.nii.gz")], &options).unwrap();
+    let mut spec = folder.spec(&["AC"]);
+    spec.landmarks = None;
+    spec.options.recipe.choice = VolumeChoice::ReferenceF32;
+    let dataset = Dataset::from_images(&[folder.at("a.nii.gz")], &spec.options).unwrap();
     assert!(dataset.scans[0].landmarks.is_empty() && dataset.scans[0].volume.as_u8().is_none());
-    let spec = DatasetSpec {
-        landmarks: None,
-        options,
-        ..folder.spec(&["AC"])
-    };
     let dataset = Dataset::load(&spec).unwrap();
     assert_eq!((dataset.scans.len(), dataset.landmark_names.len()), (2, 1));
     assert!(mean_landmarks(&dataset.scans).is_empty());
@@ -365,18 +334,7 @@ fn shared(name: &str) -> Option<PathBuf> {
 }
 
 fn real(root: &Path, set: &str, ids: &[&str], cache: &Path) -> Dataset {
-    Dataset::load(&DatasetSpec {
-        images: root.join(set).join("images.txt"),
-        landmarks: Some(root.join(set).join("landmarks.txt")),
-        ids: ids.iter().map(|&id| id.to_owned()).collect(),
-        split: Split::Train,
-        fold: None,
-        options: LoadOptions {
-            cache_dir: Some(cache.to_owned()),
-            ..LoadOptions::default()
-        },
-    })
-    .unwrap()
+    Dataset::load(&spec(&root.join(set), ids, cache.to_owned())).unwrap()
 }
 
 #[test]
@@ -390,19 +348,14 @@ fn mouse_skulls_load_on_ras_axes_with_landmarks_inside() {
     assert_eq!(dataset.landmark_names[3], "LM4");
     for scan in &dataset.scans {
         // LPS in the file: x and y run the other way there.
-        assert_eq!(
-            scan.geometry.axis_map.axes,
-            [(0, true), (1, true), (2, false)]
-        );
+        let axes = [(0, true), (1, true), (2, false)];
+        assert_eq!(scan.geometry.axis_map.axes, axes);
         let rows = scan.geometry.affine.rows;
         assert!((0..3).all(|i| rows[i][i] > 0.17), "{rows:?}");
         assert!(scan.landmarks.iter().all(Option::is_some));
     }
-    let dba = dataset
-        .scans
-        .iter()
-        .find(|s| s.name == "mouse_DBA_2J")
-        .unwrap();
+    let mut scans = dataset.scans.iter();
+    let dba = scans.find(|s| s.name == "mouse_DBA_2J").unwrap();
     let world = dba.geometry.affine.to_world(dba.landmarks[0].unwrap());
     // LM1 of mouse_DBA_2J.csv.
     for (found, expected) in world.iter().zip([-3.6255, 11.3036, 2.1964]) {
@@ -419,29 +372,15 @@ fn brain_text_and_csv_name_the_same_places() {
     };
     let dir = tempfile::tempdir().unwrap();
     let text = real(&root, "brain", &["13", "14"], dir.path());
-    assert_eq!(
-        (text.scans.len(), &text.landmark_names[..]),
-        (3, &["13".to_owned(), "14".to_owned()][..])
-    );
+    assert_eq!(text.scans.len(), 3);
+    assert_eq!(text.landmark_names, ["13", "14"]);
     for (scan, source) in text.scans.iter().zip(&text.sources) {
-        let csv = root
-            .join("brain/landmarks")
-            .join(format!("{}.csv", scan.name));
-        let list = dir.path().join("images.txt");
-        fs::write(&list, fs::canonicalize(source).unwrap().to_str().unwrap()).unwrap();
-        let landmarks = dir.path().join("landmarks.txt");
-        fs::write(&landmarks, fs::canonicalize(csv).unwrap().to_str().unwrap()).unwrap();
-        let spec = DatasetSpec {
-            images: list,
-            landmarks: Some(landmarks),
-            ids: vec!["AC".to_owned(), "PC".to_owned()],
-            split: Split::Train,
-            fold: None,
-            options: LoadOptions {
-                cache_dir: Some(dir.path().to_owned()),
-                ..LoadOptions::default()
-            },
-        };
+        let csv = root.join(format!("brain/landmarks/{}.csv", scan.name));
+        for (list, path) in [("images.txt", source), ("landmarks.txt", &csv)] {
+            let path = fs::canonicalize(path).unwrap();
+            fs::write(dir.path().join(list), path.to_str().unwrap()).unwrap();
+        }
+        let spec = spec(dir.path(), &["AC", "PC"], dir.path().to_owned());
         let named = Dataset::load(&spec).unwrap();
         for (a, b) in scan.landmarks.iter().zip(&named.scans[0].landmarks) {
             let (a, b) = (a.unwrap(), b.unwrap());

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::imaging::orientation::ORDERS;
 use crate::imaging::scan::Scan;
 use crate::imaging::volume::Volume;
 use crate::report::consensus;
@@ -33,7 +34,6 @@ const FAR_SHARE: f64 = 0.15;
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataWarning {
     pub scan: PathBuf,
-    /// What is odd about it.
     pub kind: WarningKind,
 }
 
@@ -42,7 +42,6 @@ pub struct DataWarning {
 pub enum WarningKind {
     /// A landmark where the scan is dark.
     Background {
-        /// Its name.
         landmark: String,
         /// Where it is, voxels of the preprocessed volume.
         voxel: [f64; 3],
@@ -58,7 +57,6 @@ pub enum WarningKind {
     },
     /// One landmark far from where the other scans have it.
     Far {
-        /// Its name.
         landmark: String,
         /// Distance after aligning the clouds, mm.
         distance_mm: f64,
@@ -116,15 +114,7 @@ impl Turn {
 
     /// All 47 except the identity.
     fn all() -> impl Iterator<Item = Self> {
-        let orders = [
-            [0, 1, 2],
-            [0, 2, 1],
-            [1, 0, 2],
-            [1, 2, 0],
-            [2, 0, 1],
-            [2, 1, 0],
-        ];
-        let turns = orders.into_iter().flat_map(|order| {
+        let turns = ORDERS.into_iter().flat_map(|order| {
             (0..8).map(move |signs| Self {
                 axes: std::array::from_fn(|i| (order[i], signs >> i & 1 == 1)),
             })
@@ -187,7 +177,6 @@ fn background(scan: &Scan, names: &[String]) -> Vec<WarningKind> {
 
 /// Mean of the cube around a position.
 fn brightness(volume: &Volume, place: [f64; 3]) -> f64 {
-    #[expect(clippy::cast_possible_truncation, reason = "inside the volume")]
     let at = place.map(|v| v.round() as i32);
     let side = || -AROUND..=AROUND;
     let cube = side().flat_map(|x| side().flat_map(move |y| side().map(move |z| [x, y, z])));
@@ -197,7 +186,6 @@ fn brightness(volume: &Volume, place: [f64; 3]) -> f64 {
 
 /// Otsu's threshold, which separates dark from bright with the largest variance
 /// between the two; 0 for a float volume, which is not checked.
-#[expect(clippy::cast_precision_loss, reason = "counts of voxels")]
 fn otsu(volume: &Volume) -> f64 {
     let mut counts = [0_u64; 256];
     for &byte in volume.as_u8().unwrap_or_default() {
@@ -252,15 +240,10 @@ impl Clouds {
             usual: 0.0,
         };
         let numbers = 0..clouds.worlds.len();
-        clouds.fits = numbers
-            .clone()
-            .map(|n| clouds.fit(n, Turn::NONE).map(|f| f.0))
-            .collect();
-        let distances: Vec<f64> = numbers
-            .flat_map(|n| clouds.distances(n))
-            .map(|d| d.1)
-            .collect();
-        clouds.usual = median(distances).unwrap_or(0.0);
+        let fit = |n| clouds.fit(n, Turn::NONE).map(|fit| fit.0);
+        clouds.fits = numbers.clone().map(fit).collect();
+        let distances = numbers.flat_map(|n| clouds.distances(n));
+        clouds.usual = median(distances.map(|d| d.1).collect()).unwrap_or(0.0);
         clouds
     }
 
@@ -277,14 +260,10 @@ impl Clouds {
         // Centre each other scan first: heads may be anywhere.
         let mut columns: Vec<[Vec<f64>; 3]> = vec![Default::default(); shared.len()];
         for other in (0..self.worlds.len()).filter(|&o| o != number) {
-            let places: Vec<Option<[f64; 3]>> = shared
-                .iter()
-                .map(|&l| self.worlds[other].get(l).copied().flatten())
-                .collect();
-            if places.iter().any(Option::is_none) {
+            let place = |&l: &usize| self.worlds[other].get(l).copied().flatten();
+            let Some(places) = shared.iter().map(place).collect::<Option<Vec<_>>>() else {
                 continue;
-            }
-            let places: Vec<[f64; 3]> = places.into_iter().flatten().collect();
+            };
             for (column, p) in columns.iter_mut().zip(about_middle(&places)) {
                 for (values, v) in column.iter_mut().zip(p) {
                     values.push(v);
@@ -314,18 +293,14 @@ impl Clouds {
     }
 
     fn others(&self, number: usize, landmark: usize) -> impl Iterator<Item = [f64; 3]> {
-        let others = self
-            .worlds
-            .iter()
-            .enumerate()
-            .filter(move |(n, _)| *n != number);
+        let worlds = self.worlds.iter().enumerate();
+        let others = worlds.filter(move |(n, _)| *n != number);
         others.filter_map(move |(_, w)| w.get(landmark).copied().flatten())
     }
 
     /// Root mean square distance to the others when turned, and the cloud's size.
     fn fit(&self, number: usize, turn: Turn) -> Option<(f64, f64)> {
         let pairs = self.pairs(number)?;
-        #[expect(clippy::cast_precision_loss, reason = "few landmarks")]
         let count = pairs.len() as f64;
         let square = |a: [f64; 3], b: [f64; 3]| (0..3).map(|i| (a[i] - b[i]).powi(2)).sum::<f64>();
         let apart = pairs.iter().map(|p| square(turn.apply(p.own), p.others));
@@ -382,15 +357,12 @@ impl Clouds {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "few landmarks")]
 fn about_middle(points: &[[f64; 3]]) -> Vec<[f64; 3]> {
     let count = points.len().max(1) as f64;
     let middle: [f64; 3] =
         std::array::from_fn(|i| points.iter().map(|p| p[i]).sum::<f64>() / count);
-    let moved = points
-        .iter()
-        .map(|p| std::array::from_fn(|i| p[i] - middle[i]));
-    moved.collect()
+    let moved = |p: &[f64; 3]| std::array::from_fn(|i| p[i] - middle[i]);
+    points.iter().map(moved).collect()
 }
 
 /// Median; `None` without values.

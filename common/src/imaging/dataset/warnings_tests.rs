@@ -1,7 +1,7 @@
 //! Odd data raises warnings, good data does not.
 
 use super::*;
-use crate::imaging::geometry::{Affine, AxisMap, Geometry};
+use crate::imaging::geometry::Geometry;
 use crate::imaging::volume::Volume;
 
 const DIMS: [usize; 3] = [40, 44, 48];
@@ -27,21 +27,11 @@ fn scan(number: usize, places: &[[f64; 3]]) -> Arc<Scan> {
         |l: usize, i: usize| ((number * (l + 2) + l * l * 3 + i * 11) % 5) as f64 * 0.4 - 0.8;
     let landmarks = places.iter().enumerate();
     let landmarks = landmarks.map(|(l, p)| Some(std::array::from_fn(|i| p[i] + jitter(l, i))));
+    let geometry = Geometry::straight(DIMS, [1.0; 3]);
     Arc::new(Scan {
         name: number.to_string(),
         volume: Volume::from_u8(DIMS, bytes).unwrap(),
-        geometry: Geometry {
-            dims: DIMS,
-            spacing_mm: [1.0; 3],
-            affine: Affine {
-                rows: std::array::from_fn(|i| {
-                    std::array::from_fn(|j| if i == j { 1.0 } else { 0.0 })
-                }),
-            },
-            axis_map: AxisMap::identity(DIMS),
-        },
-        landmarks: landmarks.collect(),
-        hash: [0; 32],
+        ..Scan::uniform(geometry, landmarks.collect())
     })
 }
 
@@ -60,7 +50,7 @@ fn set(odd: &[[f64; 3]]) -> Vec<Arc<Scan>> {
 #[test]
 fn a_clean_set_raises_no_warning() {
     assert_eq!(found(&set(&SHAPE)), []);
-    // Too few landmarks or scans to say anything.
+    // Too few landmarks or scans to compare.
     let two: Vec<Arc<Scan>> = (0..3).map(|n| scan(n, &SHAPE[..2])).collect();
     assert_eq!(found(&two), []);
 }
@@ -74,18 +64,15 @@ fn exchanged_sides_and_swapped_axes_are_named() {
     let all = found(&set(&upside_down));
     assert_eq!(all.len(), 1, "{all:?}");
     assert_eq!(all[0].scan, PathBuf::from("6"));
-    assert!(
-        all[0].to_string().contains("top and bottom are exchanged"),
-        "{}",
-        all[0]
-    );
+    let text = all[0].to_string();
+    assert!(text.contains("top and bottom are exchanged"), "{text}");
     let swapped = SHAPE.map(|[x, y, z]| [x, z, y]);
     let text = found(&set(&swapped))[0].to_string();
     assert!(text.contains("axes y and z are swapped"), "{text}");
 }
 
 #[test]
-fn landmarks_in_the_middle_have_no_side_to_exchange() {
+fn landmarks_on_the_midline_raise_no_side_warning() {
     let middle = SHAPE.map(|[_, y, z]| [20.0, y, z]);
     let mut scans: Vec<Arc<Scan>> = (0..6).map(|n| scan(n, &middle)).collect();
     scans.push(scan(6, &middle.map(|[x, y, z]| [39.0 - x, y, z])));
@@ -98,18 +85,13 @@ fn a_stray_landmark_and_exchanged_names_are_far_off() {
     stray[3] = [21.0, 20.0, 24.0];
     let all = found(&set(&stray));
     assert_eq!(all.len(), 1, "{all:?}");
-    assert!(
-        all[0].to_string().contains("landmark 'L3' is 1"),
-        "{}",
-        all[0]
-    );
+    let text = all[0].to_string();
+    assert!(text.contains("landmark 'L3' is 1"), "{text}");
     let mut exchanged = SHAPE;
     exchanged.swap(3, 4);
     let all = found(&set(&exchanged));
-    assert!(
-        !all.is_empty() && all.iter().all(|d| d.scan == *"6"),
-        "{all:?}"
-    );
+    let of_scan_6 = all.iter().all(|d| d.scan == *"6");
+    assert!(!all.is_empty() && of_scan_6, "{all:?}");
 }
 
 #[test]

@@ -11,11 +11,7 @@ use super::{Place, Space};
 pub enum LandmarkError {
     /// The file cannot be read.
     #[error("cannot read landmark file '{}': {error}", path.display())]
-    Read {
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
+    Read { path: PathBuf, error: io::Error },
     /// An unsupported format.
     #[error(
         "landmark file '{}' is {found}; give a CSV with the header name,x_ras_mm,y_ras_mm,z_ras_mm \
@@ -29,7 +25,7 @@ pub enum LandmarkError {
     },
     /// A header that does not name a space.
     #[error(
-        "{}:{line}: the header '{header}' does not say in which space the positions are; accepted are \
+        "{}:{line}: the header '{header}' does not name the space of the positions; accepted are \
          name,x_ras_mm,y_ras_mm,z_ras_mm and name,x_lps_mm,y_lps_mm,z_lps_mm and \
          name,x_voxel,y_voxel,z_voxel (or label,r,a,s or label,l,p,s)", path.display()
     )]
@@ -37,7 +33,6 @@ pub enum LandmarkError {
         path: PathBuf,
         /// Its line, from 1.
         line: u64,
-        /// The header line.
         header: String,
     },
     /// A line or point that cannot be parsed.
@@ -45,14 +40,12 @@ pub enum LandmarkError {
     Entry {
         path: PathBuf,
         place: Place,
-        /// What is wrong there.
         problem: String,
     },
     /// An id that the file does not have.
     #[error("landmark '{id}' is not in '{}', which has {valid}{suggestion}", path.display())]
     UnknownId {
         path: PathBuf,
-        /// The requested id.
         id: String,
         /// The valid ids.
         valid: String,
@@ -72,16 +65,13 @@ pub enum LandmarkError {
      the space is right", path.display(), voxel[0], voxel[1], voxel[2]
 )]
 pub struct Outside {
-    /// The landmark file.
     pub path: PathBuf,
     pub place: Place,
     /// The scan's name.
     pub scan: String,
     /// The landmark's name or number.
     pub label: String,
-    /// Its position in the file.
     pub position: [f64; 3],
-    /// The space of the position.
     pub space: Space,
     /// Its position along our axes, in units of the file's voxels.
     pub voxel: [f64; 3],

@@ -66,7 +66,7 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
         }
         let (Some(space), Some(columns)) = (space, &columns) else {
             let problem = "no line '# CoordinateSystem = LPS' (or RAS) before the first point: \
-                           without it left and right are a guess; add the one that holds";
+                           without it left and right are unknown; add the right one";
             return Err(points.bad(place, problem.to_owned()));
         };
         let fields = fields(line).map_err(|problem| points.bad(place, problem))?;

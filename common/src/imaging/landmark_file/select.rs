@@ -1,6 +1,7 @@
 //! Selects points of a file by landmark id.
 
 use super::{LandmarkError, LandmarkFile, Point};
+use crate::config::edit_distance;
 
 /// A selected landmark.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,7 +75,7 @@ impl LandmarkFile {
         let wanted = id.to_lowercase();
         let near = self
             .names()
-            .map(|name| (distance(&name.to_lowercase(), &wanted), name))
+            .map(|name| (edit_distance(&name.to_lowercase(), &wanted), name))
             .filter(|(distance, name)| *distance <= 2 && *distance < name.chars().count())
             .min_by_key(|(distance, _)| *distance);
         match near {
@@ -85,20 +86,4 @@ impl LandmarkFile {
             None => String::new(),
         }
     }
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, other) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

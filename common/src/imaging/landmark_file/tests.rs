@@ -12,12 +12,8 @@ fn parse(text: &str) -> Result<LandmarkFile, LandmarkError> {
 }
 
 fn positions(text: &str) -> Vec<Option<[f64; 3]>> {
-    parse(text)
-        .unwrap()
-        .points
-        .iter()
-        .map(|p| p.position)
-        .collect()
+    let points = parse(text).unwrap().points.into_iter();
+    points.map(|p| p.position).collect()
 }
 
 fn ids(list: &[&str]) -> Vec<String> {
@@ -25,7 +21,7 @@ fn ids(list: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn csv_says_its_space_in_the_header() {
+fn the_header_of_a_csv_names_its_space() {
     let file = parse("name,x_ras_mm,y_ras_mm,z_ras_mm\nAC,1,2.5,-3\nPC,,,\nX,nan,1,2\n").unwrap();
     let expected = [
         (Some("AC"), Some([1.0, 2.5, -3.0]), 2),
@@ -33,25 +29,18 @@ fn csv_says_its_space_in_the_header() {
         (Some("X"), None, 4),
     ];
     for (point, (name, position, line)) in file.points.iter().zip(expected) {
-        assert_eq!(
-            (point.name.as_deref(), point.position, point.place),
-            (name, position, Place::Line(line))
-        );
-        assert_eq!(point.space, Space::RasMm);
+        assert_eq!((point.name.as_deref(), point.position), (name, position));
+        let place = Place::Line(line);
+        assert_eq!((point.place, point.space), (place, Space::RasMm));
     }
     assert_eq!(file.points.len(), 3);
     // In millimetres the origin is a place like any other.
     let text = "Z_LPS_MM, name ,x_lps_mm,note,Y_lps_mm\n0,AC,0,hello,0";
-    let file = parse(text).unwrap();
-    assert_eq!(
-        (file.points[0].position, file.points[0].space),
-        (Some([0.0; 3]), Space::LpsMm)
-    );
-    let file = parse("x_voxel,y_voxel,z_voxel\n1,2,3").unwrap();
-    assert_eq!(
-        (&file.points[0].name, file.points[0].space),
-        (&None, Space::Voxel)
-    );
+    let point = &parse(text).unwrap().points[0];
+    let expected = (Some([0.0; 3]), Space::LpsMm);
+    assert_eq!((point.position, point.space), expected);
+    let point = &parse("x_voxel,y_voxel,z_voxel\n1,2,3").unwrap().points[0];
+    assert_eq!((&point.name, point.space), (&None, Space::Voxel));
     // Our own tables carry several spaces.
     let both = "name,x_voxel,y_voxel,z_voxel,x_ras_mm,y_ras_mm,z_ras_mm\nA,1,2,3,4,5,6";
     assert_eq!(positions(both), [Some([4.0, 5.0, 6.0])]);
@@ -69,16 +58,12 @@ fn text_is_one_voxel_per_line() {
 fn line_ends_marks_and_blank_lines_do_not_matter() {
     let csv = "\u{feff}name,x_ras_mm,y_ras_mm,z_ras_mm\r\n\r\nAC,1,2,3\r\n# later\r\n\r\nPC,4,5,6\r\n\r\n";
     let file = parse(csv).unwrap();
-    assert_eq!(
-        file.points.iter().map(|p| p.place).collect::<Vec<_>>(),
-        [Place::Line(3), Place::Line(6)]
-    );
+    let places: Vec<Place> = file.points.iter().map(|p| p.place).collect();
+    assert_eq!(places, [3, 6].map(Place::Line));
     assert_eq!(file.points[1].position, Some([4.0, 5.0, 6.0]));
     let text = "\u{feff}1,2,3\r\n\r\n4,5,6\r\n\n";
-    assert_eq!(
-        positions(text),
-        [Some([1.0, 2.0, 3.0]), Some([4.0, 5.0, 6.0])]
-    );
+    let expected = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]].map(Some);
+    assert_eq!(positions(text), expected);
     assert_eq!(parse(text).unwrap().points[1].place, Place::Line(3));
 }
 
@@ -88,7 +73,7 @@ fn errors_name_file_and_line() {
     let cases = [
         (
             "name,x,y,z\nAC,1,2,3".to_owned(),
-            "a/b.csv:1: the header 'name,x,y,z' does not say",
+            "a/b.csv:1: the header 'name,x,y,z' does not name",
         ),
         (
             "name,x_ras_mm,y_lps_mm,z_ras_mm\nAC,1,2,3".to_owned(),
@@ -132,22 +117,15 @@ fn errors_name_file_and_line() {
     ];
     for (text, expected) in cases {
         let found = parse(&text).unwrap_err().to_string();
-        assert!(
-            found.contains(expected),
-            "expected {expected:?} in: {found}"
-        );
+        assert!(found.contains(expected), "no {expected:?} in: {found}");
     }
-    let binary = LandmarkFile::parse(&[0xff, 0xfe, 0], Path::new("b"))
-        .unwrap_err()
-        .to_string();
+    let binary = LandmarkFile::parse(&[0xff, 0xfe, 0], Path::new("b"));
+    let binary = binary.unwrap_err().to_string();
     assert!(binary.contains("not text"), "{binary}");
-    let gone = LandmarkFile::read(Path::new("no/such.csv"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        gone.contains("cannot read landmark file 'no/such.csv'"),
-        "{gone}"
-    );
+    let gone = LandmarkFile::read(Path::new("no/such.csv"));
+    let gone = gone.unwrap_err().to_string();
+    let expected = "cannot read landmark file 'no/such.csv'";
+    assert!(gone.contains(expected), "{gone}");
 }
 
 #[test]
@@ -155,11 +133,8 @@ fn ids_are_names_or_numbers_and_never_wrap() {
     let csv = "name,x_voxel,y_voxel,z_voxel\nLM1,1,1,1\nLM2,2,2,2\n7,3,3,3\n";
     let file = parse(csv).unwrap();
     let found = |list: &[&str]| -> Vec<usize> {
-        file.select(&ids(list))
-            .unwrap()
-            .iter()
-            .map(|s| s.index)
-            .collect()
+        let selected = file.select(&ids(list)).unwrap();
+        selected.iter().map(|s| s.index).collect()
     };
     assert_eq!(found(&["LM2", "0", "7", "2"]), [1, 0, 2, 2]);
     assert_eq!(file.ids(), ["LM1", "LM2", "7"]);
@@ -176,11 +151,8 @@ fn ids_are_names_or_numbers_and_never_wrap() {
         let text = file.select(&ids(&["LM1", id])).unwrap_err().to_string();
         assert!(text.contains(expected), "{text}");
     }
-    let text = parse("1,2,3\n4,5,6")
-        .unwrap()
-        .find("13")
-        .unwrap_err()
-        .to_string();
+    let file = parse("1,2,3\n4,5,6").unwrap();
+    let text = file.find("13").unwrap_err().to_string();
     assert!(text.ends_with("which has numbers 0 to 1"), "{text}");
     assert_eq!(parse("1,2,3").unwrap().ids(), ["0"]);
 }
@@ -188,20 +160,13 @@ fn ids_are_names_or_numbers_and_never_wrap() {
 /// 10×20×30 of ours; the file's x runs the other way.
 fn geometry() -> Geometry {
     Geometry {
-        dims: [10, 20, 30],
-        spacing_mm: [2.0, 1.0, 1.0],
-        affine: Affine {
-            rows: [
-                [2.0, 0.0, 0.0, -8.0],
-                [0.0, 1.0, 0.0, -5.0],
-                [0.0, 0.0, 1.0, 1.0],
-            ],
-        },
+        affine: Affine::diagonal([2.0, 1.0, 1.0], [-8.0, -5.0, 1.0]),
         axis_map: AxisMap {
             axes: [(0, true), (1, false), (2, false)],
             file_dims: [10, 20, 30],
             pitch: [Pitch::SAME; 3],
         },
+        ..Geometry::straight([10, 20, 30], [2.0, 1.0, 1.0])
     }
 }
 
@@ -218,10 +183,8 @@ fn every_space_leads_to_the_same_voxel() {
         assert_eq!(voxel, Some([3.0, 4.0, 5.0]), "{header_and_row}");
     }
     let file = parse("0 0 0").unwrap();
-    assert_eq!(
-        file.locate(&file.points[0], "0", "s", &geometry()).unwrap(),
-        None
-    );
+    let voxel = file.locate(&file.points[0], "0", "s", &geometry()).unwrap();
+    assert_eq!(voxel, None);
 }
 
 #[test]
@@ -229,10 +192,8 @@ fn a_landmark_outside_names_scan_landmark_position_and_dims() {
     let file = parse("0,19.4,0\n0,19.6,0\n0,-0.6,0").unwrap();
     assert!(file.locate(&file.points[0], "0", "s", &geometry()).is_ok());
     assert!(file.locate(&file.points[2], "2", "s", &geometry()).is_err());
-    let text = file
-        .locate(&file.points[1], "AC", "head7", &geometry())
-        .unwrap_err()
-        .to_string();
+    let error = file.locate(&file.points[1], "AC", "head7", &geometry());
+    let text = error.unwrap_err().to_string();
     for part in [
         "a/b.csv:2",
         "'AC'",

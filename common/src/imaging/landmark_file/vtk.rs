@@ -33,18 +33,15 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
         _ => Space::RasMm,
     };
     let mut words = lines.flat_map(|(line, content)| {
-        content
-            .split_ascii_whitespace()
-            .map(move |word| (Place::Line(line), word))
+        let words = content.split_ascii_whitespace();
+        words.map(move |word| (Place::Line(line), word))
     });
     let mut points = Points::new(path);
     match words.next() {
         Some((_, word)) if word.eq_ignore_ascii_case("ASCII") => {}
         Some((_, word)) if word.eq_ignore_ascii_case("BINARY") => {
-            return Err(not_landmarks(
-                path,
-                "a binary VTK file (save it as ASCII legacy VTK)",
-            ));
+            let found = "a binary VTK file (save it as ASCII legacy VTK)";
+            return Err(not_landmarks(path, found));
         }
         _ => return Err(not_landmarks(path, "a VTK file without ASCII in line 3")),
     }
@@ -62,7 +59,7 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
         let mut at = place;
         for value in &mut position {
             let Some((line, word)) = words.next() else {
-                let problem = format!("POINTS says {count}, but the file ends after {index}");
+                let problem = format!("POINTS declares {count}, but the file ends after {index}");
                 return Err(points.bad(place, problem));
             };
             at = line;

@@ -14,7 +14,7 @@ fn marks() -> [Mark<'static>; 3] {
         Mark {
             name: "AC",
             ras_mm: [0.5, -4.25, 0.0],
-            remark: "spread 0.25 mm",
+            remark: "dispersion 0.25 mm",
         },
         Mark {
             name: "lost",
@@ -42,7 +42,7 @@ const MARKUPS: &str = r##"{
         {
           "id": "1",
           "label": "AC",
-          "description": "spread 0.25 mm",
+          "description": "dispersion 0.25 mm",
           "position": [
             -0.5,
             4.25,
@@ -84,7 +84,7 @@ const FCSV: &str = "\
 # Markups fiducial file version = 4.11
 # CoordinateSystem = LPS
 # columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID
-1,-0.5,4.25,0,0,0,0,1,1,1,0,AC,spread 0.25 mm,
+1,-0.5,4.25,0,0,0,0,1,1,1,0,AC,dispersion 0.25 mm,
 2,0,-0.0000001,3,0,0,0,1,1,1,0,\"#2, \"\"left\"\" edge\",\"a,b c\",
 ";
 
@@ -133,7 +133,7 @@ fn coordinate() -> impl Strategy<Value = f64> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(
+    fn written_files_read_back(
         names in names(),
         positions in prop::collection::vec(prop::array::uniform3(coordinate()), 8),
     ) {

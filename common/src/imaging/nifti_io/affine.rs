@@ -4,22 +4,11 @@ use std::path::Path;
 
 use super::ReadError;
 use super::fields::Fields;
-use crate::imaging::geometry::Affine;
-
-/// Voxels per axis, f64.
-#[expect(clippy::cast_precision_loss, reason = "at most 32767 voxels per axis")]
-fn as_f64(dims: [usize; 3]) -> [f64; 3] {
-    dims.map(|d| d as f64)
-}
-
-/// Lengths of the affine's columns.
-pub(super) fn spacing_mm(affine: &Affine) -> [f64; 3] {
-    affine.column_lengths()
-}
+use crate::imaging::geometry::{Affine, centre, distance_mm};
 
 /// Whether the affine is a usable map: finite, and no column in the plane of the others.
 pub(super) fn is_regular(affine: &Affine) -> bool {
-    let spacing = spacing_mm(affine);
+    let spacing = affine.column_lengths();
     let volume: f64 = spacing.iter().product();
     affine.rows.iter().flatten().all(|v| v.is_finite())
         && volume.is_finite()
@@ -42,11 +31,10 @@ pub(super) fn from_header(
         ("pixdim", from_pixdim(header, dims))
     };
     if !is_regular(&affine) {
-        let detail = format!("{:?}", affine.rows);
         return Err(ReadError::BadAffine {
             path: path.to_owned(),
             which,
-            detail,
+            detail: format!("{:?}", affine.rows),
         });
     }
     warn_when_odd(header, &affine, dims, path);
@@ -61,7 +49,7 @@ fn warn_when_odd(header: &Fields, affine: &Affine, dims: [usize; 3], path: &Path
             tracing::warn!(%scan, apart_mm = apart, "sform and qform disagree; taking the sform");
         }
     }
-    let spacing = spacing_mm(affine);
+    let spacing = affine.column_lengths();
     let stored = zooms(header);
     // Programs that only read the voxel sizes would see another scan.
     if (0..3).any(|i| stored[i] > 0.0 && (stored[i] / spacing[i] - 1.0).abs() > 0.01) {
@@ -76,18 +64,18 @@ fn warn_when_odd(header: &Fields, affine: &Affine, dims: [usize; 3], path: &Path
         tracing::warn!(%scan, "the axes are not at right angles; distances in mm are approximate");
     }
     if header.xyzt_units & 7 == 3 || header.xyzt_units & 7 == 1 {
-        tracing::warn!(%scan, "the header says metres or micrometres; its numbers are taken as mm");
+        tracing::warn!(%scan, "the header's unit is metres or micrometres; its numbers are taken as mm");
     }
 }
 
 /// The largest distance in mm between the two affines' images of a corner.
 fn corner_distance(a: &Affine, b: &Affine, dims: [usize; 3]) -> f64 {
-    let far = as_f64(dims).map(|d| d - 1.0);
+    let far = dims.map(|d| d as f64 - 1.0);
     let mut largest = 0.0_f64;
     for corner in 0..8_u8 {
         let voxel = [0, 1, 2].map(|i| if corner >> i & 1 == 1 { far[i] } else { 0.0 });
         let (p, q) = (a.to_world(voxel), b.to_world(voxel));
-        let apart = (0..3).map(|i| (p[i] - q[i]).powi(2)).sum::<f64>().sqrt();
+        let apart = distance_mm(p, q, [1.0; 3]);
         if apart.is_nan() {
             return f64::NAN;
         }
@@ -114,28 +102,17 @@ fn qform(header: &Fields) -> Affine {
         let length = square.sqrt();
         (a, b, c, d) = (0.0, b / length, c / length, d / length);
     }
-    let rotation = [
-        [
-            a * a + b * b - c * c - d * d,
-            2.0 * (b * c - a * d),
-            2.0 * (b * d + a * c),
-        ],
-        [
-            2.0 * (b * c + a * d),
-            a * a + c * c - b * b - d * d,
-            2.0 * (c * d - a * b),
-        ],
-        [
-            2.0 * (b * d - a * c),
-            2.0 * (c * d + a * b),
-            a * a + d * d - b * b - c * c,
-        ],
+    #[rustfmt::skip]
+    let rotation: [[f64; 3]; 3] = [
+        [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
+        [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
+        [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
     ];
     let [x, y, z] = zooms(header);
     let qfac = if header.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
     let shift = header.qoffset;
     let row = |i: usize| {
-        let r: [f64; 3] = rotation[i];
+        let r = rotation[i];
         [r[0] * x, r[1] * y, r[2] * z * qfac, shift[i]]
     };
     Affine {
@@ -146,19 +123,13 @@ fn qform(header: &Fields) -> Affine {
 /// nibabel's `get_base_affine`: x runs to the left, the origin is the centre.
 fn from_pixdim(header: &Fields, dims: [usize; 3]) -> Affine {
     let [x, y, z] = zooms(header);
-    let centre = as_f64(dims).map(|d| (d - 1.0) / 2.0);
-    Affine {
-        rows: [
-            [-x, 0.0, 0.0, x * centre[0]],
-            [0.0, y, 0.0, -y * centre[1]],
-            [0.0, 0.0, z, -z * centre[2]],
-        ],
-    }
+    let [a, b, c] = centre(dims);
+    Affine::diagonal([-x, y, z], [x * a, -y * b, -z * c])
 }
 
 /// Quaternion (b, c, d) and qfac of an affine, `None` when its axes are not orthogonal.
 pub(super) fn to_quaternion(affine: &Affine) -> Option<([f64; 3], f64)> {
-    let spacing = spacing_mm(affine);
+    let spacing = affine.column_lengths();
     let qfac = if affine.determinant() < 0.0 {
         -1.0
     } else {
@@ -184,31 +155,15 @@ pub(super) fn to_quaternion(affine: &Affine) -> Option<([f64; 3], f64)> {
         1.0 - r[0][0] + r[1][1] - r[2][2],
         1.0 - r[0][0] - r[1][1] + r[2][2],
     ];
+    let ([ab, ac, ad], [bc, bd, cd]) = (
+        [r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]],
+        [r[0][1] + r[1][0], r[0][2] + r[2][0], r[1][2] + r[2][1]],
+    );
     let products = [
-        [
-            squares[0],
-            r[2][1] - r[1][2],
-            r[0][2] - r[2][0],
-            r[1][0] - r[0][1],
-        ],
-        [
-            r[2][1] - r[1][2],
-            squares[1],
-            r[0][1] + r[1][0],
-            r[0][2] + r[2][0],
-        ],
-        [
-            r[0][2] - r[2][0],
-            r[0][1] + r[1][0],
-            squares[2],
-            r[1][2] + r[2][1],
-        ],
-        [
-            r[1][0] - r[0][1],
-            r[0][2] + r[2][0],
-            r[1][2] + r[2][1],
-            squares[3],
-        ],
+        [squares[0], ab, ac, ad],
+        [ab, squares[1], bc, bd],
+        [ac, bc, squares[2], cd],
+        [ad, bd, cd, squares[3]],
     ];
     let largest = (0..4).max_by(|&i, &j| squares[i].total_cmp(&squares[j]))?;
     let scale = 2.0 * squares[largest].max(0.0).sqrt();

@@ -27,23 +27,21 @@ macro_rules! numbers {
     };
 }
 
+fn reserved<T>(voxels: usize) -> Result<Vec<T>, u64> {
+    let mut values = Vec::new();
+    let bytes = |_| (voxels * size_of::<T>()) as u64;
+    values.try_reserve_exact(voxels).map_err(bytes)?;
+    Ok(values)
+}
+
 impl Decoder {
     /// Allocates the memory for all voxels; an error holds the number of bytes.
     pub(super) fn new(layout: &Layout) -> Result<Self, u64> {
         let voxels = layout.voxels();
         let plain = layout.datatype == Datatype::U8 && layout.scaling.is_none();
-        let samples = if plain {
-            let mut values = Vec::new();
-            values
-                .try_reserve_exact(voxels)
-                .map_err(|_| voxels as u64)?;
-            Samples::U8(values)
-        } else {
-            let mut values = Vec::new();
-            values
-                .try_reserve_exact(voxels)
-                .map_err(|_| voxels as u64 * 4)?;
-            Samples::F32(values)
+        let samples = match plain {
+            true => Samples::U8(reserved(voxels)?),
+            false => Samples::F32(reserved(voxels)?),
         };
         Ok(Self {
             datatype: layout.datatype,
@@ -56,10 +54,6 @@ impl Decoder {
     }
 
     /// Adds the voxels of `bytes`, which must hold whole voxels.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "64-bit integers become f32 in the end"
-    )]
     pub(super) fn push(&mut self, bytes: &[u8]) {
         let values = match &mut self.samples {
             Samples::U8(values) => {
@@ -71,10 +65,7 @@ impl Decoder {
         let (slope, inter) = self.scaling.unwrap_or((1.0, 0.0));
         let (mut count, mut first) = (self.non_finite, self.first_non_finite);
         let mut keep = |value: f64| {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "too large becomes infinite: an error"
-            )]
+            // Too large becomes infinite: an error.
             let value = (value * slope + inter) as f32;
             if !value.is_finite() {
                 if count == 0 {

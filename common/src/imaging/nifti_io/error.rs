@@ -12,18 +12,13 @@ use crate::run::durable::DurableError;
 pub enum ReadError {
     /// The file cannot be opened.
     #[error("cannot open scan '{}': {error}", path.display())]
-    Open {
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
+    Open { path: PathBuf, error: io::Error },
     /// A read error of the system.
     #[error("cannot read scan '{}' after {at} bytes: {error}", path.display())]
     Io {
         path: PathBuf,
         /// Bytes of content read so far.
         at: u64,
-        /// The system's error.
         error: io::Error,
     },
     /// The compressed file is truncated.
@@ -31,11 +26,7 @@ pub enum ReadError {
         "scan '{}' is cut off: its gzip stream ends after {at} uncompressed bytes; \
          copy or download it again", path.display()
     )]
-    TruncatedGzip {
-        path: PathBuf,
-        /// Uncompressed bytes read.
-        at: u64,
-    },
+    TruncatedGzip { path: PathBuf, at: u64 },
     /// The compressed file is damaged.
     #[error(
         "scan '{}' is damaged: its gzip stream is corrupt after {at} uncompressed bytes \
@@ -43,7 +34,6 @@ pub enum ReadError {
     )]
     CorruptGzip {
         path: PathBuf,
-        /// Uncompressed bytes read.
         at: u64,
         /// The decompressor's error.
         error: io::Error,
@@ -98,7 +88,6 @@ pub enum ReadError {
         claim: String,
         /// Uncompressed bytes that it claims.
         needed: u64,
-        /// Compressed size.
         len: u64,
         /// Largest allowed ratio of the two.
         limit: u64,
@@ -129,11 +118,7 @@ pub enum ReadError {
     },
     /// An axis without voxels.
     #[error("scan '{}' has dimensions {dims:?}; each must be at least 1", path.display())]
-    ZeroDims {
-        path: PathBuf,
-        /// The dimensions in the header.
-        dims: Vec<i64>,
-    },
+    ZeroDims { path: PathBuf, dims: Vec<i64> },
     /// Two dimensions, a time series, or several channels.
     #[error(
         "scan '{}' has shape {shape:?}; only 3D scans can be used: extract one volume first \
@@ -153,20 +138,14 @@ pub enum ReadError {
     )]
     TooManyVoxels {
         path: PathBuf,
-        /// Voxels per axis.
         dims: [usize; 3],
-        /// Their product.
         voxels: u64,
         /// The most allowed.
         limit: u64,
     },
     /// Not enough memory for the voxels.
     #[error("no memory for the {bytes} bytes of scan '{}'", path.display())]
-    OutOfMemory {
-        path: PathBuf,
-        /// Requested bytes.
-        bytes: u64,
-    },
+    OutOfMemory { path: PathBuf, bytes: u64 },
     /// Voxels that are not finite.
     #[error(
         "scan '{}' has {count} voxels that are NaN or infinite, the first at file index {first:?}; \
@@ -204,11 +183,7 @@ pub enum WriteError {
     Size(#[from] VolumeSizeError),
     /// NIfTI-1 holds 1 to 32767 voxels per axis.
     #[error("cannot write '{}': {dims:?} does not fit NIfTI-1 (1 to 32767 voxels per axis)", path.display())]
-    Dims {
-        path: PathBuf,
-        /// Voxels per axis.
-        dims: [usize; 3],
-    },
+    Dims { path: PathBuf, dims: [usize; 3] },
     /// The name does not end in a known format.
     #[error("cannot write '{}': the name must end in .nii or .nii.gz", path.display())]
     Name { path: PathBuf },

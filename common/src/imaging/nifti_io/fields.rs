@@ -174,10 +174,6 @@ impl Reader<'_> {
         })
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "offsets above 2^53 are refused in any case"
-    )]
     fn nifti2(&self) -> Fields {
         Fields {
             version: Version::Two,

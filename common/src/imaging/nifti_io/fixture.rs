@@ -64,16 +64,10 @@ impl Fixture {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.header();
         let least = if self.version == 1 { 352.0 } else { 544.0 };
-        let start = if self.vox_offset.is_finite() {
-            self.vox_offset.clamp(least, 4096.0)
-        } else {
-            least
+        let start = match self.vox_offset.is_finite() {
+            true => self.vox_offset.clamp(least, 4096.0),
+            false => least,
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "clamped"
-        )]
         bytes.resize(start as usize, 0);
         bytes.extend_from_slice(&self.voxels);
         bytes
@@ -83,11 +77,7 @@ impl Fixture {
     pub(crate) fn pair(&self) -> [Vec<u8>; 2] {
         let header = Self {
             vox_offset: 0.0,
-            magic: if self.version == 1 {
-                *b"ni1\0"
-            } else {
-                *b"ni2\0"
-            },
+            magic: *[b"ni1\0", b"ni2\0"][usize::from(self.version - 1)],
             ..self.clone()
         };
         [header.header(), self.voxels.clone()]
@@ -108,7 +98,6 @@ impl Fixture {
             header.all(16, &self.dim, |v| v.to_le_bytes().to_vec());
             header.put(12, &self.datatype.to_le_bytes());
             header.put(14, &self.bitpix.to_le_bytes());
-            #[expect(clippy::cast_possible_truncation, reason = "small or meant to be odd")]
             header.put(168, &(self.vox_offset as i64).to_le_bytes());
             let double = |v: &f32| f64::from(*v).to_le_bytes().to_vec();
             header.all(104, &self.pixdim, double);
@@ -119,7 +108,6 @@ impl Fixture {
         } else {
             header.put(0, &348_i32.to_le_bytes());
             header.bytes[344..].copy_from_slice(&self.magic);
-            #[expect(clippy::cast_possible_truncation, reason = "as NIfTI-1 holds them")]
             header.all(40, &self.dim, |v| (*v as i16).to_le_bytes().to_vec());
             header.put(70, &self.datatype.to_le_bytes());
             header.put(72, &self.bitpix.to_le_bytes());

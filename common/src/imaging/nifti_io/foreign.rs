@@ -22,41 +22,23 @@ const FROM_MGH: &str = "convert it: `mri_convert IN.mgz OUT.nii.gz`, or \
     i.affine), 'OUT.nii.gz')\"`";
 const NO_PICTURE: &str = "a picture holds no volume and no millimetres; export the scan itself as \
     .nii.gz (3D Slicer does; for DICOM, dcm2niix)";
+const BAD_DOWNLOAD: &str = "the download went wrong; download the scan again";
 const UNPACK: &str = "unpack it, or pack it with gzip";
 const UNPACK_ALL: &str = "unpack it and name the scan inside (a .dcm series: then run dcm2niix)";
 
 /// First bytes of a file, its format, and the advice.
+#[rustfmt::skip]
 const STARTS: [(&[u8], &str, &str); 29] = [
     (b"NRRD000", "an NRRD file", TO_NIFTI),
     (b"ObjectType", "a MetaImage file (.mha or .mhd)", TO_NIFTI),
     (b"NDims", "a MetaImage file (.mha or .mhd)", TO_NIFTI),
-    (
-        b"\x89HDF\r\n\x1a\n",
-        "an HDF5 file (MINC 2 is one)",
-        FROM_MINC,
-    ),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (MINC 2 is one)", FROM_MINC),
     (b"CDF\x01", "a NetCDF file (MINC 1 is one)", FROM_MINC),
     (b"CDF\x02", "a NetCDF file (MINC 1 is one)", FROM_MINC),
-    (
-        &[2, 0, 0, 0],
-        "a DICOM file without its preamble",
-        FROM_DICOM,
-    ),
-    (
-        &[8, 0, 0, 0],
-        "a DICOM file without its preamble",
-        FROM_DICOM,
-    ),
-    (
-        &[8, 0, 5, 0],
-        "a DICOM file without its preamble",
-        FROM_DICOM,
-    ),
-    (
-        &[8, 0, 8, 0],
-        "a DICOM file without its preamble",
-        FROM_DICOM,
-    ),
+    (&[2, 0, 0, 0], "a DICOM file without its preamble", FROM_DICOM),
+    (&[8, 0, 0, 0], "a DICOM file without its preamble", FROM_DICOM),
+    (&[8, 0, 5, 0], "a DICOM file without its preamble", FROM_DICOM),
+    (&[8, 0, 8, 0], "a DICOM file without its preamble", FROM_DICOM),
     (&[0, 0, 0, 1], "a FreeSurfer MGH volume", FROM_MGH),
     (b"\xff\xd8\xff", "a JPEG picture", NO_PICTURE),
     (b"\x89PNG", "a PNG picture", NO_PICTURE),
@@ -71,31 +53,11 @@ const STARTS: [(&[u8], &str, &str); 29] = [
     (&[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd", UNPACK),
     (b"\xfd7zXZ", "compressed with xz", UNPACK),
     (b"BZh", "compressed with bzip2", UNPACK),
-    (
-        &[0x1f, 0x8b],
-        "compressed with gzip twice",
-        "unpack it once",
-    ),
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the scan itself",
-        "fetch it with `git lfs pull`",
-    ),
-    (
-        b"<!DOCTYPE",
-        "a web page",
-        "the download went wrong; download the scan again",
-    ),
-    (
-        b"<html",
-        "a web page",
-        "the download went wrong; download the scan again",
-    ),
-    (
-        b"<?xml",
-        "an XML file",
-        "check that the list names the right file",
-    ),
+    (&[0x1f, 0x8b], "compressed with gzip twice", "unpack it once"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the scan itself", "fetch it with `git lfs pull`"),
+    (b"<!DOCTYPE", "a web page", BAD_DOWNLOAD),
+    (b"<html", "a web page", BAD_DOWNLOAD),
+    (b"<?xml", "an XML file", "check that the list names the right file"),
 ];
 
 /// Recognises the start of a file's (uncompressed) content; `None` where it may be

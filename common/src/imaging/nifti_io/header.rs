@@ -133,25 +133,21 @@ fn dims(header: &Fields, path: &Path, limits: &Limits) -> Result<[usize; 3], Rea
         .filter(|rank| (1..=7).contains(rank))
         .map(|rank| &header.dim[1..=rank])
         .ok_or_else(|| bad(path, "dim[0]", format!("is {rank}, not 1 to 7")))?;
-    let (path, shape_of) = (|| path.to_owned(), || shape.to_vec());
+    let (path, claimed) = (path.to_owned(), shape.to_vec());
     if shape.iter().any(|&d| d < 1) {
-        let (path, dims) = (path(), shape_of());
+        let dims = claimed;
         return Err(ReadError::ZeroDims { path, dims });
     }
-    let &[x, y, z, ref more @ ..] = shape else {
-        let (path, shape) = (path(), shape_of());
+    let (&[x, y, z, ..], true) = (shape, shape.iter().skip(3).all(|&d| d == 1)) else {
+        let shape = claimed;
         return Err(ReadError::NotThreeD { path, shape });
     };
-    if more.iter().any(|&d| d != 1) {
-        let (path, shape) = (path(), shape_of());
-        return Err(ReadError::NotThreeD { path, shape });
-    }
     let mut dims = [0; 3];
     for (to, from) in dims.iter_mut().zip([x, y, z]) {
         *to = match usize::try_from(from) {
             Ok(dim) if dim <= MAX_AXIS => dim,
             _ => {
-                let (path, shape) = (path(), shape_of());
+                let shape = claimed;
                 return Err(ReadError::AxisTooLong { path, shape });
             }
         };
@@ -159,11 +155,12 @@ fn dims(header: &Fields, path: &Path, limits: &Limits) -> Result<[usize; 3], Rea
     // MAX_AXIS^3 < 2^45: no overflow.
     let voxels = dims.iter().map(|&d| d as u64).product();
     if voxels > limits.max_voxels || usize::try_from(voxels * 8).is_err() {
+        let limit = limits.max_voxels;
         return Err(ReadError::TooManyVoxels {
-            path: path(),
+            path,
             dims,
             voxels,
-            limit: limits.max_voxels,
+            limit,
         });
     }
     Ok(dims)
@@ -171,33 +168,31 @@ fn dims(header: &Fields, path: &Path, limits: &Limits) -> Result<[usize; 3], Rea
 
 fn datatype(header: &Fields, path: &Path) -> Result<Datatype, ReadError> {
     let code = header.datatype;
-    let unsupported = |name| {
-        Err(ReadError::UnsupportedDatatype {
-            path: path.to_owned(),
-            name,
-            code,
-        })
+    let known = match code {
+        2 => Ok(Datatype::U8),
+        4 => Ok(Datatype::I16),
+        8 => Ok(Datatype::I32),
+        16 => Ok(Datatype::F32),
+        64 => Ok(Datatype::F64),
+        256 => Ok(Datatype::I8),
+        512 => Ok(Datatype::U16),
+        768 => Ok(Datatype::U32),
+        1024 => Ok(Datatype::I64),
+        1280 => Ok(Datatype::U64),
+        1 => Err("binary (1 bit)"),
+        32 => Err("complex64"),
+        128 => Err("RGB24"),
+        1536 => Err("float128"),
+        1792 => Err("complex128"),
+        2048 => Err("complex256"),
+        2304 => Err("RGBA32"),
+        _ => Err("unknown"),
     };
-    let datatype = match code {
-        2 => Datatype::U8,
-        4 => Datatype::I16,
-        8 => Datatype::I32,
-        16 => Datatype::F32,
-        64 => Datatype::F64,
-        256 => Datatype::I8,
-        512 => Datatype::U16,
-        768 => Datatype::U32,
-        1024 => Datatype::I64,
-        1280 => Datatype::U64,
-        1 => return unsupported("binary (1 bit)"),
-        32 => return unsupported("complex64"),
-        128 => return unsupported("RGB24"),
-        1536 => return unsupported("float128"),
-        1792 => return unsupported("complex128"),
-        2048 => return unsupported("complex256"),
-        2304 => return unsupported("RGBA32"),
-        _ => return unsupported("unknown"),
-    };
+    let datatype = known.map_err(|name| ReadError::UnsupportedDatatype {
+        path: path.to_owned(),
+        name,
+        code,
+    })?;
     let bits = i16::try_from(datatype.bytes() * 8).unwrap_or(i16::MAX);
     if header.bitpix == bits {
         Ok(datatype)
@@ -219,11 +214,6 @@ fn offset(header: &Fields, place: Place, path: &Path) -> Result<u64, ReadError> 
         return Ok(least);
     }
     if offset.fract() == 0.0 && (0.0..=MAX_OFFSET).contains(&offset) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a whole number in 0..=2^32"
-        )]
         let whole = offset as u64;
         if whole >= least {
             return Ok(whole);
@@ -240,11 +230,8 @@ fn scaling(header: &Fields, path: &Path) -> Result<Option<(f64, f64)>, ReadError
         return Ok(None);
     }
     if !inter.is_finite() {
-        return Err(bad(
-            path,
-            "scl_inter",
-            format!("is {inter} beside a slope of {slope}"),
-        ));
+        let problem = format!("is {inter} beside a slope of {slope}");
+        return Err(bad(path, "scl_inter", problem));
     }
     Ok((slope != 1.0 || inter != 0.0).then_some((slope, inter)))
 }

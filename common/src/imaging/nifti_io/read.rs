@@ -9,6 +9,7 @@ use super::header::{self, Layout, Place};
 use super::pair::files_of;
 use super::stream::{CHUNK, Source, Stream};
 use super::{Image, Limits, ReadError, Samples, affine, foreign};
+use crate::imaging::geometry::Affine;
 
 /// Reads a NIfTI-1 or NIfTI-2 scan: one file, or a `.hdr`/`.img` pair by either
 /// name (see [`files_of`]), each compressed with gzip or not. The content, not
@@ -80,7 +81,7 @@ fn misplaced(path: &Path, version: Version, place: Place) -> ReadError {
             "name it .hdr and put its .img beside it, or write both as one .nii.gz",
         ),
         Place::Same => (
-            "a header that says its voxels follow in the same file",
+            "a header whose voxels follow in the same file",
             "give the file its own name (.nii), or write it again as one .nii.gz",
         ),
     };
@@ -94,7 +95,7 @@ fn misplaced(path: &Path, version: Version, place: Place) -> ReadError {
 fn voxels(
     stream: &mut Stream<'_>,
     layout: &Layout,
-    affine: crate::imaging::geometry::Affine,
+    affine: Affine,
     limits: &Limits,
 ) -> Result<Image, ReadError> {
     let (claim, needed) = (layout.claim(), layout.offset + layout.bytes());

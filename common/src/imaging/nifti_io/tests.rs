@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::fixture::{Fixture, gzip};
 use super::*;
-use crate::imaging::geometry::{AxisMap, Geometry};
+use crate::imaging::geometry::Geometry;
 use crate::imaging::volume::Volume;
 
 fn source<'a>(bytes: &'a [u8], name: &'a str) -> Source<'a, &'a [u8]> {
@@ -66,14 +66,11 @@ fn every_type_in_both_byte_orders() {
         ($type:ty, $code:expr, $values:expr) => {
             for big_endian in [false, true] {
                 let values: [$type; 6] = $values;
-                let voxels = values.iter().flat_map(|v| {
-                    if big_endian {
-                        v.to_be_bytes()
-                    } else {
-                        v.to_le_bytes()
-                    }
-                });
-                let voxels: Vec<u8> = voxels.collect();
+                let bytes = |v: &$type| match big_endian {
+                    true => v.to_be_bytes(),
+                    false => v.to_le_bytes(),
+                };
+                let voxels: Vec<u8> = values.iter().flat_map(bytes).collect();
                 let bytes = change(|f| {
                     f.dim = [4, 1, 2, 3, 1, 1, 1, 1];
                     (f.big_endian, f.datatype) = (big_endian, $code);
@@ -86,11 +83,7 @@ fn every_type_in_both_byte_orders() {
                 assert_eq!(zipped, image);
                 // 2·v + 1, in f64 before it becomes f32.
                 let mut scaled = Fixture::counting();
-                scaled.clone_from(&Fixture {
-                    slope: 2.0,
-                    inter: 1.0,
-                    ..Fixture::counting()
-                });
+                (scaled.slope, scaled.inter) = (2.0, 1.0);
                 (scaled.big_endian, scaled.datatype) = (big_endian, $code);
                 scaled.bitpix = i16::try_from(size_of::<$type>() * 8).unwrap();
                 (scaled.dim, scaled.voxels) = ([3, 6, 1, 1, 1, 1, 1, 1], voxels);
@@ -118,17 +111,14 @@ fn odd_but_legal_files_are_read_as_nibabel_reads_them() {
     assert_eq!(floats(&plain)[..3], [0.0, 1.0, 2.0]);
     assert_eq!(plain.dims(), [2, 3, 4]);
     // Padding between header and voxels.
-    assert_eq!(
-        read_bytes(&change(|f| f.vox_offset = 368.0)).unwrap(),
-        plain
-    );
-    assert_eq!(read_bytes(&change(|f| f.vox_offset = 0.0)).unwrap(), plain);
+    for offset in [368.0, 0.0] {
+        let bytes = change(|f| f.vox_offset = offset);
+        assert_eq!(read_bytes(&bytes).unwrap(), plain, "{offset}");
+    }
     // A slope that is no number.
     for slope in [f32::NAN, f32::INFINITY, 0.0] {
-        assert_eq!(
-            read_bytes(&change(|f| (f.slope, f.inter) = (slope, 5.0))).unwrap(),
-            plain
-        );
+        let bytes = change(|f| (f.slope, f.inter) = (slope, 5.0));
+        assert_eq!(read_bytes(&bytes).unwrap(), plain, "{slope}");
     }
     // Several gzip members, cut anywhere.
     let bytes = Fixture::counting().bytes();
@@ -141,14 +131,8 @@ fn odd_but_legal_files_are_read_as_nibabel_reads_them() {
         (f.codes, f.pixdim) = ([1, 0], [0.0, -2.0, 3.0, 4.0]);
     }))
     .unwrap();
-    close(
-        image.affine(),
-        &[
-            [2.0, 0.0, 0.0, 0.0],
-            [0.0, 3.0, 0.0, 0.0],
-            [0.0, 0.0, 4.0, 0.0],
-        ],
-    );
+    let expected = Affine::diagonal([2.0, 3.0, 4.0], [0.0; 3]);
+    close(image.affine(), &expected.rows);
     assert_eq!(image.spacing_mm(), [2.0, 3.0, 4.0]);
     // Content decides, not the name.
     let dir = tempfile::tempdir().unwrap();
@@ -164,7 +148,7 @@ fn refusal(bytes: &[u8]) -> String {
     read_bytes(bytes).unwrap_err().to_string()
 }
 
-fn each_says(cases: Vec<(&str, Vec<u8>)>) {
+fn refused_with(cases: Vec<(&str, Vec<u8>)>) {
     for (expected, bytes) in cases {
         let text = refusal(&bytes);
         assert!(text.contains(expected), "expected {expected:?} in: {text}");
@@ -173,7 +157,7 @@ fn each_says(cases: Vec<(&str, Vec<u8>)>) {
 }
 
 #[test]
-fn each_broken_file_gets_its_own_sentence() {
+fn each_broken_file_has_its_own_message() {
     let bytes = Fixture::counting().bytes();
     let zipped = gzip(&bytes);
     let mut corrupt = zipped.clone();
@@ -182,7 +166,7 @@ fn each_broken_file_gets_its_own_sentence() {
     let mut bad_sum = zipped.clone();
     let at = bad_sum.len() - 8;
     bad_sum[at] ^= 1;
-    each_says(vec![
+    refused_with(vec![
         ("is cut off", zipped[..zipped.len() / 2].to_vec()),
         ("is cut off", zipped[..zipped.len() - 3].to_vec()),
         ("gzip stream is corrupt", corrupt),
@@ -214,8 +198,8 @@ fn each_broken_file_gets_its_own_sentence() {
 }
 
 #[test]
-fn each_broken_header_gets_its_own_sentence() {
-    each_says(vec![
+fn each_broken_header_has_its_own_message() {
+    refused_with(vec![
         ("dimensions [2, 0, 4]", change(|f| f.dim[2] = 0)),
         ("dimensions [2, -3, 4]", change(|f| f.dim[2] = -3)),
         (
@@ -260,7 +244,7 @@ fn each_broken_header_gets_its_own_sentence() {
 }
 
 #[test]
-fn voxels_that_are_no_numbers_are_counted_and_placed() {
+fn non_finite_voxels_are_counted_and_located() {
     let bytes = change(|f| {
         (f.datatype, f.bitpix) = (16, 32);
         let mut values = [1.0_f32; 24];
@@ -278,16 +262,11 @@ fn voxels_that_are_no_numbers_are_counted_and_placed() {
 #[test]
 fn missing_files_and_folders_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let text = read(&dir.path().join("gone.nii"), &Limits::default())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        text.starts_with("cannot open scan") && text.contains("gone.nii"),
-        "{text}"
-    );
-    let text = read(dir.path(), &Limits::default())
-        .unwrap_err()
-        .to_string();
+    let refusal = |path: &Path| read(path, &Limits::default()).unwrap_err().to_string();
+    let text = refusal(&dir.path().join("gone.nii"));
+    assert!(text.starts_with("cannot open scan"), "{text}");
+    assert!(text.contains("gone.nii"), "{text}");
+    let text = refusal(dir.path());
     assert!(text.contains("a folder"), "{text}");
 }
 
@@ -336,17 +315,14 @@ fn what_is_written_is_read_back_and_equal_images_give_equal_files() {
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
-    // The quaternion says the same as the sform, which is struck out here (code at byte 254).
+    // The quaternion equals the sform, which is disabled here (code at byte 254).
     let path = dir.path().join("q.nii");
-    write(
-        &path,
-        &ImageRef {
-            dims: [2, 3, 4],
-            samples: SamplesRef::U8(&bytes),
-            affine: &oblique,
-        },
-    )
-    .unwrap();
+    let image = ImageRef {
+        dims: [2, 3, 4],
+        samples: SamplesRef::U8(&bytes),
+        affine: &oblique,
+    };
+    write(&path, &image).unwrap();
     let mut file = fs::read(&path).unwrap();
     assert_eq!(file[252..256], [1, 0, 1, 0]);
     file[254] = 0;
@@ -358,19 +334,10 @@ fn a_volume_is_written_on_our_axes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("v.nii.gz");
     let volume = Volume::from_u8([2, 3, 4], (0..24).collect::<Vec<u8>>()).unwrap();
-    let affine = Affine {
-        rows: [
-            [2.0, 0.0, 0.0, 1.0],
-            [0.0, 1.0, 0.0, 2.0],
-            [0.0, 0.0, 3.0, 3.0],
-        ],
-    };
-    let axis_map = AxisMap::identity([2, 3, 4]);
+    let affine = Affine::diagonal([2.0, 1.0, 3.0], [1.0, 2.0, 3.0]);
     let geometry = Geometry {
-        dims: [2, 3, 4],
-        spacing_mm: [2.0, 1.0, 3.0],
         affine,
-        axis_map,
+        ..Geometry::straight([2, 3, 4], [2.0, 1.0, 3.0])
     };
     write_volume(&path, &volume, &geometry).unwrap();
     let image = read(&path, &Limits::default()).unwrap();
@@ -383,48 +350,30 @@ fn a_volume_is_written_on_our_axes() {
 #[test]
 fn what_cannot_be_written_is_refused() {
     let path = PathBuf::from("/nowhere/x.nii");
-    let affine = Affine {
-        rows: [
-            [1.0, 0.0, 0.0, 0.0],
-            [0.0, 1.0, 0.0, 0.0],
-            [0.0, 0.0, 1.0, 0.0],
-        ],
-    };
-    let image = |dims, samples, affine| ImageRef {
-        dims,
-        samples,
-        affine,
-    };
-    let eight = SamplesRef::U8(&[0; 8]);
-    let flat = Affine {
-        rows: [[0.0; 4]; 3],
-    };
-    let long = vec![0; 40000];
+    let picture = path.with_extension("png");
+    let [affine, flat] = [1.0, 0.0].map(|step| Affine::diagonal([step; 3], [0.0; 3]));
+    let (eight, long) = (SamplesRef::U8(&[0; 8]), vec![0; 40000]);
+    let long = SamplesRef::U8(&long);
     let cases = [
+        (&picture, [2, 2, 2], eight, &affine, ".nii or .nii.gz"),
+        (&path, [2, 2, 3], eight, &affine, "needs 12 values, got 8"),
+        (&path, [40000, 1, 1], long, &affine, "does not fit NIfTI-1"),
+        (&path, [2, 2, 2], eight, &flat, "singular"),
         (
-            path.with_extension("png"),
-            image([2, 2, 2], eight, &affine),
-            ".nii or .nii.gz",
-        ),
-        (
-            path.clone(),
-            image([2, 2, 3], eight, &affine),
-            "needs 12 values, got 8",
-        ),
-        (
-            path.clone(),
-            image([40000, 1, 1], SamplesRef::U8(&long), &affine),
-            "does not fit NIfTI-1",
-        ),
-        (path.clone(), image([2, 2, 2], eight, &flat), "singular"),
-        (
-            path,
-            image([2, 2, 2], eight, &affine),
+            &path,
+            [2, 2, 2],
+            eight,
+            &affine,
             "cannot create '/nowhere/x.nii'",
         ),
     ];
-    for (path, image, expected) in cases {
-        let text = write(&path, &image).unwrap_err().to_string();
+    for (path, dims, samples, affine, expected) in cases {
+        let image = ImageRef {
+            dims,
+            samples,
+            affine,
+        };
+        let text = write(path, &image).unwrap_err().to_string();
         assert!(text.contains(expected), "{text}");
     }
 }

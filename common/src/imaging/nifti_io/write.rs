@@ -7,7 +7,7 @@ use flate2::{Compression, GzBuilder};
 
 use super::{WriteError, affine};
 use crate::imaging::geometry::{Affine, Geometry};
-use crate::imaging::volume::{Volume, VolumeSizeError, Voxels};
+use crate::imaging::volume::{Volume, Voxels, check_size};
 use crate::run::durable::{AtomicFile, DurableError};
 
 /// Voxels to write, the first axis fastest.
@@ -22,11 +22,8 @@ pub enum SamplesRef<'a> {
 /// An image to write.
 #[derive(Debug, Clone, Copy)]
 pub struct ImageRef<'a> {
-    /// Voxels per axis.
     pub dims: [usize; 3],
-    /// The voxels, the first axis fastest.
     pub samples: SamplesRef<'a>,
-    /// Voxel positions → RAS mm.
     pub affine: &'a Affine,
 }
 
@@ -37,29 +34,21 @@ pub fn write(path: &Path, image: &ImageRef<'_>) -> Result<(), WriteError> {
         SamplesRef::U8(values) => (values.len(), 8),
         SamplesRef::F32(values) => (values.len(), 32),
     };
-    let dims = image.dims;
-    let expected = dims.iter().product();
-    if expected != found {
-        return Err(VolumeSizeError {
-            dims,
-            expected,
-            found,
+    check_size(image.dims, found)?;
+    write_with(path, image.dims, bits, image.affine, |out| {
+        match image.samples {
+            SamplesRef::U8(values) => out.write_all(values),
+            SamplesRef::F32(values) => write_floats(out, values.iter().copied()),
         }
-        .into());
-    }
-    write_with(path, dims, bits, image.affine, |out| match image.samples {
-        SamplesRef::U8(values) => out.write_all(values),
-        SamplesRef::F32(values) => write_floats(out, values.iter().copied()),
     })
 }
 
 /// Writes one of our volumes on our axes (nearest RAS), not on those of its file.
 pub fn write_volume(path: &Path, volume: &Volume, geometry: &Geometry) -> Result<(), WriteError> {
     let dims = volume.dims();
-    let bits = if matches!(volume.voxels(), Voxels::U8(_)) {
-        8
-    } else {
-        32
+    let bits = match volume.voxels() {
+        Voxels::U8(_) => 8,
+        Voxels::F32(_) => 32,
     };
     write_with(path, dims, bits, &geometry.affine, |out| {
         let [nx, ny, nz] = dims;
@@ -98,27 +87,20 @@ fn write_with(
     affine: &Affine,
     voxels: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), WriteError> {
-    let name = path
-        .file_name()
-        .map(|n| n.to_string_lossy().to_lowercase())
-        .unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.to_lowercase();
     let gzip = name.ends_with(".nii.gz");
+    let path_of = || path.to_owned();
     if !gzip && !name.ends_with(".nii") {
-        return Err(WriteError::Name {
-            path: path.to_owned(),
-        });
+        return Err(WriteError::Name { path: path_of() });
     }
     let Some(short) = short_dims(dims) else {
-        return Err(WriteError::Dims {
-            path: path.to_owned(),
-            dims,
-        });
+        let path = path_of();
+        return Err(WriteError::Dims { path, dims });
     };
     if !affine::is_regular(affine) {
-        return Err(WriteError::Affine {
-            path: path.to_owned(),
-            rows: Box::new(affine.rows),
-        });
+        let (path, rows) = (path_of(), Box::new(affine.rows));
+        return Err(WriteError::Affine { path, rows });
     }
     let header = header(short, bits, affine);
     let mut file = AtomicFile::create(path)?;
@@ -150,30 +132,22 @@ fn short_dims(dims: [usize; 3]) -> Option<[i16; 3]> {
 }
 
 /// 348 bytes of header and four that declare no extension, little-endian.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "NIfTI-1 holds orientation as f32"
-)]
 fn header(dims: [i16; 3], bits: i16, affine: &Affine) -> [u8; 352] {
     let mut bytes = [0; 352];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     put(0, &348_i32.to_le_bytes());
     put(38, b"r");
-    for (i, dim) in [3, dims[0], dims[1], dims[2], 1, 1, 1, 1]
-        .into_iter()
-        .enumerate()
-    {
+    let dim = [3, dims[0], dims[1], dims[2], 1, 1, 1, 1];
+    for (i, dim) in dim.into_iter().enumerate() {
         put(40 + 2 * i, &dim.to_le_bytes());
     }
     put(70, &(if bits == 8 { 2_i16 } else { 16 }).to_le_bytes());
     put(72, &bits.to_le_bytes());
     let quaternion = affine::to_quaternion(affine);
     let qfac = quaternion.map_or(1.0, |(_, qfac)| qfac);
-    let [sx, sy, sz] = affine::spacing_mm(affine);
-    for (i, value) in [qfac, sx, sy, sz, 1.0, 1.0, 1.0, 1.0]
-        .into_iter()
-        .enumerate()
-    {
+    let [sx, sy, sz] = affine.column_lengths();
+    let pixdim = [qfac, sx, sy, sz, 1.0, 1.0, 1.0, 1.0];
+    for (i, value) in pixdim.into_iter().enumerate() {
         put(76 + 4 * i, &(value as f32).to_le_bytes());
     }
     put(108, &352_f32.to_le_bytes());

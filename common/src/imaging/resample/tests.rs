@@ -19,10 +19,7 @@ fn image(dims: [usize; 3], affine: Affine, value: impl Fn([f64; 3]) -> f64) -> I
 }
 
 fn straight(spacing: [f64; 3]) -> Affine {
-    let [x, y, z] = spacing;
-    Affine {
-        rows: [[x, 0.0, 0.0, -3.0], [0.0, y, 0.0, 5.0], [0.0, 0.0, z, 1.0]],
-    }
+    Affine::diagonal(spacing, [-3.0, 5.0, 1.0])
 }
 
 fn floats(image: &Image) -> &[f32] {
@@ -38,7 +35,7 @@ fn go(image: Image, mm: f64) -> Resampled {
 
 /// Linear in the world: trilinear interpolation must give it back exactly.
 #[test]
-fn a_linear_world_stays_where_it_is() {
+fn resampling_keeps_a_linear_field() {
     let (sin, cos) = 0.3_f64.sin_cos();
     let oblique = Affine {
         rows: [
@@ -52,15 +49,11 @@ fn a_linear_world_stays_where_it_is() {
         let file = image([24, 9, 6], oblique, |v| field(oblique.to_world(v)));
         let made = go(file, mm);
         let spacing = made.image.spacing_mm();
-        assert!(
-            spacing.iter().all(|s| (s - mm).abs() < 1e-12),
-            "{spacing:?}"
-        );
+        let off = spacing.map(|s| (s - mm).abs());
+        assert!(off.iter().all(|off| *off < 1e-12), "{spacing:?}");
         let [nx, ny, nz] = made.image.dims();
-        assert_eq!(
-            [nx, ny, nz],
-            [12.0, 13.5, 18.0].map(|l: f64| (l / mm).round() as usize)
-        );
+        let expected = [12.0, 13.5, 18.0].map(|l: f64| (l / mm).round() as usize);
+        assert_eq!([nx, ny, nz], expected);
         let mut inner = 0;
         for z in 0..nz {
             for y in 0..ny {
@@ -106,7 +99,7 @@ const NUMPY: [f32; 9] = [0.0, 0.0, 2.333333, 4.666667, 17.5, 12.0, 10.25, 6.25, 
 const NUMPY_SUM: f64 = 1518.0;
 
 #[test]
-fn a_scan_of_that_spacing_is_left_alone() {
+fn a_scan_of_that_spacing_is_unchanged() {
     let file = image([4, 5, 6], straight([1.0, 1.0005, 0.9995]), |v| v[0]);
     let made = go(file.clone(), 1.0);
     assert_eq!((made.image, made.pitch), (file, [Pitch::SAME; 3]));
@@ -118,10 +111,8 @@ fn a_spacing_too_fine_names_the_key() {
     for mm in [1e-4, 1e-30, f64::MIN_POSITIVE] {
         let error = resample(file.clone(), mm, &Limits::default(), Path::new("x.nii"));
         let text = error.unwrap_err().to_string();
-        assert!(
-            text.contains("'x.nii'") && text.contains("data.resample_mm"),
-            "{text}"
-        );
+        assert!(text.contains("'x.nii'"), "{text}");
+        assert!(text.contains("data.resample_mm"), "{text}");
     }
     let limits = Limits {
         max_voxels: 4799,

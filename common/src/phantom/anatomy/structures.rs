@@ -48,35 +48,15 @@ fn head(solids: &mut Vec<Structure>, rng: &mut impl Rng) {
     let stretch: [f64; 3] = std::array::from_fn(|_| 1.0 + symmetric(rng, 0.04));
     let shells = |semi: [f64; 3]| -> [f64; 3] { std::array::from_fn(|i| semi[i] * stretch[i]) };
     let thickness = symmetric(rng, 0.8);
-    let ellipsoid = |centre, semi| Shape::Ellipsoid {
-        centre,
-        semi: shells(semi),
-    };
-    let neck = Shape::Tube {
-        from: [0.0, -6.0, -24.0],
-        to: [0.0, -10.0, -80.0],
-        radii: [14.0, 17.0],
-    };
-    let spine = Shape::Tube {
-        from: [0.0, -11.0, -38.0],
-        to: [0.0, -13.0, -80.0],
-        radii: [4.0, 4.0],
-    };
-    let nose = Shape::Tube {
-        from: [0.0, 36.0, -10.0],
-        to: [0.0, 43.0, -17.0],
-        radii: [3.0, 3.5],
-    };
+    let scalp = [33.0, 41.0, 35.0].map(|semi| semi + thickness);
+    let ellipsoid = |centre, semi| Shape::ellipsoid(centre, shells(semi));
+    let neck = Shape::tube([0.0, -6.0, -24.0], [0.0, -10.0, -80.0], [14.0, 17.0]);
+    let spine = Shape::tube([0.0, -11.0, -38.0], [0.0, -13.0, -80.0], [4.0, 4.0]);
+    let nose = Shape::tube([0.0, 36.0, -10.0], [0.0, 43.0, -17.0], [3.0, 3.5]);
     solids.extend([
         Structure::plain(neck, SOFT),
         Structure::plain(nose, SOFT),
-        Structure::plain(
-            ellipsoid(
-                [0.0; 3],
-                [33.0 + thickness, 41.0 + thickness, 35.0 + thickness],
-            ),
-            FAT,
-        ),
+        Structure::plain(ellipsoid([0.0; 3], scalp), FAT),
         Structure::plain(ellipsoid([0.0; 3], [30.5, 38.5, 32.5]), BONE),
         Structure::plain(spine, FAT),
         Structure::plain(ellipsoid([0.0; 3], [27.5, 35.5, 29.5]), FLUID),
@@ -101,11 +81,8 @@ fn distractors(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) {
             8.0 + symmetric(rng, 1.5),
             5.0 + symmetric(rng, 1.0),
         ];
-        solids.push(Structure::plain(Shape::Ellipsoid { centre, semi }, GREY));
-        let lobe = Shape::Ellipsoid {
-            centre: moved([side * 8.5, -20.0, -14.0], 1.0, rng),
-            semi: [8.0, 8.0, 6.5],
-        };
+        solids.push(Structure::plain(Shape::ellipsoid(centre, semi), GREY));
+        let lobe = Shape::ellipsoid(moved([side * 8.5, -20.0, -14.0], 1.0, rng), [8.0, 8.0, 6.5]);
         solids.push(Structure::rippled(lobe, 0.55, 1.5));
     }
     for _ in 0..rng.random_range(2..=5) {
@@ -117,14 +94,7 @@ fn distractors(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) {
         let to = moved(from, 6.0, rng);
         let radius = 0.8 + symmetric(rng, 0.2);
         let end = [to[0], to[1], to[2] + 4.0];
-        solids.push(Structure::plain(
-            Shape::Tube {
-                from,
-                to: end,
-                radii: [radius; 2],
-            },
-            0.3,
-        ));
+        solids.push(Structure::plain(Shape::tube(from, end, [radius; 2]), 0.3));
     }
 }
 
@@ -135,16 +105,8 @@ fn ventricles(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [
         let root = moved([side * 5.0, -3.0, 9.0], jitter / 3.0, rng);
         let back = moved([side * 9.5, -19.0, 5.0], jitter, rng);
         let front = moved([side * 10.0, 14.0, 4.0], jitter, rng);
-        let body = Shape::Tube {
-            from: root,
-            to: back,
-            radii: [HORN_RADII[0], 2.4],
-        };
-        let horn = Shape::Tube {
-            from: root,
-            to: front,
-            radii: HORN_RADII,
-        };
+        let body = Shape::tube(root, back, [HORN_RADII[0], 2.4]);
+        let horn = Shape::tube(root, front, HORN_RADII);
         solids.extend([Structure::plain(body, FLUID), Structure::plain(horn, FLUID)]);
         tip(root, front, HORN_RADII[1])
     });
@@ -156,10 +118,7 @@ fn ventricles(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [
     ];
     let centre = moved(beside, jitter / 3.0, rng);
     solids.push(Structure::plain(
-        Shape::Ellipsoid {
-            centre,
-            semi: [2.6, 4.2, 2.6],
-        },
+        Shape::ellipsoid(centre, [2.6, 4.2, 2.6]),
         0.92,
     ));
     tips
@@ -168,15 +127,8 @@ fn ventricles(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [
 /// A bright bar from one hemisphere to the other through a dark cistern; returns its centre.
 fn bridge(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [f64; 3] {
     let [x, y, z] = moved([0.0, 3.0, -2.0], jitter, rng);
-    let cistern = Shape::Ellipsoid {
-        centre: [x, y, z],
-        semi: [3.6, 5.5, 4.6],
-    };
-    let bar = Shape::Tube {
-        from: [x - 4.6, y, z],
-        to: [x + 4.6, y, z],
-        radii: [1.8; 2],
-    };
+    let cistern = Shape::ellipsoid([x, y, z], [3.6, 5.5, 4.6]);
+    let bar = Shape::tube([x - 4.6, y, z], [x + 4.6, y, z], [1.8; 2]);
     solids.extend([
         Structure::plain(cistern, FLUID),
         Structure::plain(bar, BRIGHT),
@@ -187,10 +139,7 @@ fn bridge(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [f64;
 /// A bright ball in a dark cistern at the base of the brain; returns its centre.
 fn base_ball(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [f64; 3] {
     let centre = moved([0.0, 13.0, -17.0], jitter, rng);
-    let cistern = Shape::Ellipsoid {
-        centre,
-        semi: [8.0, 6.0, 5.0],
-    };
+    let cistern = Shape::ellipsoid(centre, [8.0, 6.0, 5.0]);
     solids.extend([
         Structure::plain(cistern, FLUID),
         Structure::plain(Shape::ball(centre, 2.8), BRIGHT),
@@ -202,16 +151,8 @@ fn base_ball(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [f
 fn stem(solids: &mut Vec<Structure>, jitter: f64, rng: &mut impl Rng) -> [f64; 3] {
     let top = moved([0.0, -7.0, -6.0], jitter / 3.0, rng);
     let end = moved([0.0, -10.0, -17.5], jitter, rng);
-    let cistern = Shape::Tube {
-        from: top,
-        to: end,
-        radii: [6.5, 7.0],
-    };
-    let stem = Shape::Tube {
-        from: top,
-        to: end,
-        radii: STEM_RADII,
-    };
+    let cistern = Shape::tube(top, end, [6.5, 7.0]);
+    let stem = Shape::tube(top, end, STEM_RADII);
     solids.extend([
         Structure::plain(cistern, FLUID),
         Structure::plain(stem, WHITE),

@@ -41,10 +41,8 @@ fn sets_never_share_a_phantom() {
     assert_eq!(distinct.len(), 4 * 3 * 300);
     // As version 0.1.0 drew them, which called the set "selection".
     let former = [1, 2].map(|index| sub_seed(1, PhantomSet::Validation, index));
-    assert_eq!(
-        former,
-        [5_264_995_069_429_305_541, 17_044_727_484_791_773_288]
-    );
+    let expected = [5_264_995_069_429_305_541, 17_044_727_484_791_773_288];
+    assert_eq!(former, expected);
 }
 
 #[test]
@@ -55,11 +53,8 @@ fn a_dataset_of_version_0_1_0_is_completed_in_its_own_folder() {
     fs::rename(&present, &former).unwrap();
     let description = dir.path().join("dataset.json");
     let text = fs::read_to_string(&description).unwrap();
-    fs::write(
-        &description,
-        text.replace("\"validation\"", "\"selection\""),
-    )
-    .unwrap();
+    let former_text = text.replace("\"validation\"", "\"selection\"");
+    fs::write(&description, former_text).unwrap();
     let again = write(dir.path(), COUNTS, &small(), 3).unwrap();
     assert_eq!(again.kept, again.total);
     assert!(!present.exists() && set_folder(dir.path(), PhantomSet::Validation) == former);
@@ -73,17 +68,11 @@ fn files_load_back() {
     for set in PhantomSet::ALL {
         let folder = dir.path().join(set.folder());
         let list = |name: &str| -> Vec<String> {
-            fs::read_to_string(folder.join(name))
-                .unwrap()
-                .lines()
-                .map(String::from)
-                .collect()
+            let text = fs::read_to_string(folder.join(name)).unwrap();
+            text.lines().map(String::from).collect()
         };
         let (images, tables) = (list("images.txt"), list("landmarks.txt"));
-        assert_eq!(
-            (images.len(), tables.len()),
-            (COUNTS.of(set), COUNTS.of(set))
-        );
+        assert_eq!([images.len(), tables.len()], [COUNTS.of(set); 2]);
         for (number, (image, table)) in images.iter().zip(&tables).enumerate() {
             let phantom = Phantom::generate(&small(), sub_seed(3, set, number + 1)).unwrap();
             let found = read(&folder.join(image), &Limits::default()).unwrap();
@@ -93,10 +82,8 @@ fn files_load_back() {
             assert_eq!(*found.samples(), Samples::U8(phantom.voxels));
 
             let mut reader = csv::Reader::from_path(folder.join(table)).unwrap();
-            assert_eq!(
-                reader.headers().unwrap(),
-                vec!["name", "x_ras_mm", "y_ras_mm", "z_ras_mm"]
-            );
+            let header = vec!["name", "x_ras_mm", "y_ras_mm", "z_ras_mm"];
+            assert_eq!(reader.headers().unwrap(), header);
             let rows: Vec<(String, f64, f64, f64)> =
                 reader.deserialize().map(Result::unwrap).collect();
             assert_eq!(rows.len(), LANDMARK_NAMES.len());
@@ -112,17 +99,10 @@ fn files_load_back() {
 }
 
 #[test]
-fn a_second_run_keeps_what_is_whole_and_mends_what_is_not() {
+fn a_second_run_keeps_complete_files_and_rewrites_damaged_ones() {
     let dir = tempfile::tempdir().unwrap();
     let first = write(dir.path(), COUNTS, &small(), 3).unwrap();
-    assert_eq!(
-        first,
-        DatasetProgress {
-            done: 4,
-            kept: 0,
-            total: 4
-        }
-    );
+    assert_eq!((first.done, first.kept, first.total), (4, 0, 4));
     let image = dir.path().join("train/images/phantom_0002.nii.gz");
     let whole = fs::read(&image).unwrap();
     assert_eq!(write(dir.path(), COUNTS, &small(), 3).unwrap().kept, 4);
@@ -141,28 +121,19 @@ fn a_second_run_keeps_what_is_whole_and_mends_what_is_not() {
         validation: 2,
         ..COUNTS
     };
-    assert_eq!(
-        write(dir.path(), larger, &small(), 3).unwrap(),
-        DatasetProgress {
-            done: 5,
-            kept: 4,
-            total: 5
-        }
-    );
+    let grown = write(dir.path(), larger, &small(), 3).unwrap();
+    assert_eq!((grown.done, grown.kept, grown.total), (5, 4, 5));
     assert_eq!(fs::read(&image).unwrap(), whole);
-    let left_over: Vec<_> = walk(dir.path())
-        .into_iter()
-        .filter(|name| name.starts_with('.'))
-        .collect();
-    assert!(left_over.is_empty(), "{left_over:?}");
+    let names = names_below(dir.path());
+    assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
 }
 
-fn walk(dir: &Path) -> Vec<String> {
+fn names_below(dir: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
         names.push(entry.file_name().into_string().unwrap());
         if entry.path().is_dir() {
-            names.extend(walk(&entry.path()));
+            names.extend(names_below(&entry.path()));
         }
     }
     names
@@ -182,18 +153,14 @@ fn another_dataset_is_not_overwritten() {
         ..small()
     };
     for (spec, seed, word) in [(small(), 4, "seed"), (quiet, 3, "specification")] {
-        let error = write(dir.path(), none, &spec, seed)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("dataset.json") && error.contains(word),
-            "{error}"
-        );
+        let error = write(dir.path(), none, &spec, seed).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("dataset.json"), "{error}");
+        assert!(error.contains(word), "{error}");
     }
     fs::write(dir.path().join("dataset.json"), "notes").unwrap();
-    let error = write(dir.path(), none, &small(), 3)
-        .unwrap_err()
-        .to_string();
+    let error = write(dir.path(), none, &small(), 3).unwrap_err();
+    let error = error.to_string();
     assert!(error.contains("its format differs"), "{error}");
 }
 
@@ -203,19 +170,16 @@ fn errors_name_the_path() {
     // A file where the folder should be: refused for every user, root included.
     let blocked = dir.path().join("blocked");
     fs::write(&blocked, "").unwrap();
-    let error = write(&blocked.join("phantoms"), COUNTS, &small(), 3)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains(&blocked.join("phantoms").display().to_string()),
-        "{error}"
-    );
+    let folder = blocked.join("phantoms");
+    let error = write(&folder, COUNTS, &small(), 3).unwrap_err().to_string();
+    assert!(error.contains(&folder.display().to_string()), "{error}");
 
     let open = dir.path().join("open");
     fs::create_dir_all(open.join("train/images/phantom_0001.nii.gz")).unwrap();
     let error = write(&open, COUNTS, &small(), 3).unwrap_err().to_string();
+    assert!(error.starts_with("cannot write "), "{error}");
     assert!(
-        error.starts_with("cannot write ") && error.contains("train/images/phantom_0001.nii.gz"),
+        error.contains("train/images/phantom_0001.nii.gz"),
         "{error}"
     );
 }

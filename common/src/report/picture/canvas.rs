@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn capitals_begin_where_text_is_put_and_edges_are_smooth() {
+    fn capitals_start_at_the_text_position_with_smooth_edges() {
         let mut picture = RgbImage::new(100, 40);
         Canvas::new(&mut picture).text([10, 7], TEXT, INK, "HEHE");
         let [across, down] = bounds(&picture);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_font_lacks_is_a_question_mark() {
+    fn characters_missing_from_the_font_become_question_marks() {
         let picture = |line: &str| {
             let mut picture = RgbImage::new(100, 40);
             Canvas::new(&mut picture).text([10, 10], SMALL_TEXT, INK, line);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn disks_let_what_is_below_shine_through() {
+    fn disks_are_translucent() {
         let below = Rgb([100; 3]);
         let mut picture = RgbImage::from_pixel(21, 21, below);
         let mut canvas = Canvas::new(&mut picture);

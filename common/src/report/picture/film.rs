@@ -1,4 +1,4 @@
-//! Video frames of a walk: three slices through the agent's position, its window,
+//! Video frames of a trajectory: three slices through the agent's position, its window,
 //! its path so far, and the distance to its landmark.
 
 use image::{Rgb, RgbImage};
@@ -24,7 +24,7 @@ pub const WIDTH: u32 = 824;
 /// Height of every frame, pixels; even.
 pub const HEIGHT: u32 = 352;
 
-/// The state of a walk before one step.
+/// The state of an agent before one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moment {
     /// The agent's position (voxel).
@@ -42,21 +42,15 @@ pub fn tinted(grey: u8) -> Rgb<u8> {
 /// A grey value under all markers and text, and under their smooth edges.
 pub fn marked(grey: u8) -> impl Iterator<Item = Rgb<u8>> {
     let shares = [0.25, 0.5, 0.75, 1.0];
-    let marks = [
-        PREDICTION_COLOUR,
-        LINE_COLOUR,
-        TRUTH_COLOUR,
-        NEARER,
-        FARTHER,
-    ];
+    let [agent, window, landmark] = [PREDICTION_COLOUR, LINE_COLOUR, TRUTH_COLOUR];
+    let marks = [agent, window, landmark, NEARER, FARTHER];
     let over = move |mark| shares.map(|share| mixed(Rgb([grey; 3]), mark, share));
     marks.into_iter().flat_map(over)
 }
 
-/// A walk to show.
+/// A trajectory to show.
 #[derive(Debug, Clone, Copy)]
-pub struct FilmedWalk<'a> {
-    /// The volume of the walk.
+pub struct FilmedTrajectory<'a> {
     pub volume: &'a Volume,
     /// The volume's voxel sizes and directions.
     pub grid: Grid,
@@ -65,7 +59,7 @@ pub struct FilmedWalk<'a> {
     /// Every step.
     pub moments: &'a [Moment],
     /// The predicted position (voxel).
-    pub answer: [f64; 3],
+    pub prediction: [f64; 3],
     /// The landmark's position (voxel), if known.
     pub truth: Option<[f64; 3]>,
     /// Scan and landmark.
@@ -74,7 +68,7 @@ pub struct FilmedWalk<'a> {
     pub notice: &'a str,
 }
 
-impl FilmedWalk<'_> {
+impl FilmedTrajectory<'_> {
     /// Number of frames: one per step, and one with the prediction.
     #[must_use]
     pub fn frames(&self) -> usize {
@@ -97,7 +91,9 @@ impl FilmedWalk<'_> {
     }
 
     fn position(&self, number: usize) -> [f64; 3] {
-        self.moments.get(number).map_or(self.answer, |m| m.position)
+        self.moments
+            .get(number)
+            .map_or(self.prediction, |m| m.position)
     }
 
     /// Distance (mm) to the landmark.
@@ -165,7 +161,6 @@ impl FilmedWalk<'_> {
     }
 
     /// Voxels from the centre of a window to its edge.
-    #[expect(clippy::cast_precision_loss, reason = "at most 128 samples")]
     fn half_window(&self, stride: u8) -> f64 {
         self.window as f64 * f64::from(stride) / 2.0
     }
@@ -206,49 +201,40 @@ mod tests {
         assert_eq!(i64::from(WIDTH), 3 * SIDE + 4 * GAP);
         assert_eq!(i64::from(HEIGHT), HEADER + SIDE + GAP + FOOTER);
         let volume = Volume::from_u8([40; 3], vec![70; 64_000]).unwrap();
-        let moments = [
-            Moment {
-                position: [10.0, 20.0, 20.0],
-                stride: 2,
-            },
-            Moment {
-                position: [19.0, 20.0, 20.0],
-                stride: 1,
-            },
-        ];
-        let walk = FilmedWalk {
+        let moments = [(10.0, 2), (19.0, 1)].map(|(x, stride)| Moment {
+            position: [x, 20.0, 20.0],
+            stride,
+        });
+        let film = FilmedTrajectory {
             volume: &volume,
             grid: [1.0; 3].into(),
             window: 8,
             moments: &moments,
-            answer: [19.5, 20.0, 20.0],
+            prediction: [19.5, 20.0, 20.0],
             truth: Some([21.0, 22.0, 30.0]),
             title: "a scan: AC",
             notice: "for research only",
         };
-        assert_eq!(walk.frames(), 3);
+        assert_eq!(film.frames(), 3);
         let of = |picture: &RgbImage, colour: Rgb<u8>| {
             picture.pixels().filter(|p| **p == colour).count()
         };
-        let first = walk.frame(0);
+        let first = film.frame(0);
         assert_eq!(first.dimensions(), (WIDTH, HEIGHT));
         // 8 samples at stride 2 are 16 voxels, 6.6 pixels each: three squares, of whose lines
         // the middle has the whole colour.
         let window = of(&first, LINE_COLOUR);
         assert!((1200..1400).contains(&window), "{window}");
-        let smaller = of(&walk.frame(1), LINE_COLOUR);
+        let smaller = of(&film.frame(1), LINE_COLOUR);
         assert!(smaller * 3 < window * 2, "{smaller} of {window}");
         // Ten voxels off in z, so the disk is wide in the axial panel.
         assert!(of(&first, TRUTH_COLOUR) > 100);
         // The distance decreases at each step; the prediction has no window, only its legend.
-        let answer = walk.frame(2);
-        let (nearer, farther) = (of(&answer, NEARER), of(&answer, FARTHER));
-        assert!(
-            nearer > 40 && farther == 0,
-            "{nearer} nearer, {farther} farther"
-        );
-        assert!(of(&answer, LINE_COLOUR) < 150);
+        let prediction = film.frame(2);
+        let (nearer, farther) = (of(&prediction, NEARER), of(&prediction, FARTHER));
+        assert!(nearer > 40 && farther == 0, "{nearer} {farther}");
+        assert!(of(&prediction, LINE_COLOUR) < 150);
         // Frames beyond the last show the prediction.
-        assert_eq!(walk.frame(99), answer);
+        assert_eq!(film.frame(99), prediction);
     }
 }

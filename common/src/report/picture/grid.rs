@@ -20,12 +20,10 @@ impl Grid {
         let letters = |axis: usize| {
             let along = geometry.affine.rows.map(|row| row[axis]);
             let nearest = (0..3).max_by(|&a, &b| along[a].abs().total_cmp(&along[b].abs()));
-            let [low, high] = RAS[nearest.unwrap_or(axis)];
-            if along[nearest.unwrap_or(axis)] < 0.0 {
-                [high, low]
-            } else {
-                [low, high]
-            }
+            let nearest = nearest.unwrap_or(axis);
+            let [low, high] = RAS[nearest];
+            let flipped = along[nearest] < 0.0;
+            if flipped { [high, low] } else { [low, high] }
         };
         Self {
             spacing_mm: geometry.spacing_mm,
@@ -53,7 +51,7 @@ impl From<[f64; 3]> for Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imaging::geometry::{Affine, AxisMap};
+    use crate::imaging::geometry::Affine;
 
     #[test]
     fn letters_follow_the_affine() {
@@ -63,10 +61,8 @@ mod tests {
             [0.1, 1.0, 0.3, 5.0],
         ];
         let geometry = Geometry {
-            dims: [4; 3],
-            spacing_mm: [0.9, 1.0, 2.0],
             affine: Affine { rows },
-            axis_map: AxisMap::identity([4; 3]),
+            ..Geometry::straight([4; 3], [0.9, 1.0, 2.0])
         };
         let grid = Grid::of(&geometry);
         assert_eq!(grid.letters, [["R", "L"], ["I", "S"], ["P", "A"]]);

@@ -51,17 +51,11 @@ pub(super) struct Projection {
 impl Projection {
     /// Centres a slice in its panel; the volume's longest side in mm fills a panel.
     fn new(plane: Plane, area: Area, dims: [usize; 3], spacing_mm: [f64; 3]) -> Self {
-        let extent = |i: usize| dims[i] as f64 * spacing_mm[i];
-        let longest = extent(0)
-            .max(extent(1))
-            .max(extent(2))
-            .max(f64::MIN_POSITIVE);
+        let extents = [0, 1, 2].map(|i| dims[i] as f64 * spacing_mm[i]);
+        let longest = extents.into_iter().fold(f64::MIN_POSITIVE, f64::max);
         let pixels_per_mm = area.width.min(area.height) as f64 / longest;
         let axes = plane.axes();
-        let zoom = [
-            pixels_per_mm * spacing_mm[axes[0]],
-            pixels_per_mm * spacing_mm[axes[1]],
-        ];
+        let zoom = [0, 1].map(|i: usize| pixels_per_mm * spacing_mm[axes[i]]);
         let middle = [0, 1].map(|i| (dims[axes[i]] as f64 - 1.0) / 2.0 * zoom[i]);
         let centre_x = area.left as f64 + (area.width as f64 - 1.0) / 2.0;
         let centre_y = area.top as f64 + (area.height as f64 - 1.0) / 2.0;
@@ -102,10 +96,9 @@ pub(super) fn draw_panel(
     let depth = focus[projection.axes[2]].round() as i32;
     draw_slice(panel, volume, projection, depth);
     draw_letters(panel, plane, grid, depth);
-    let [truth, prediction] = [markers.truth, markers.prediction].map(|m| {
-        m.filter(|p| p.iter().all(|v| v.is_finite()))
-            .map(|p| projection.to_pixel(p))
-    });
+    let finite = |p: &[f64; 3]| p.iter().all(|v| v.is_finite());
+    let [truth, prediction] = [markers.truth, markers.prediction]
+        .map(|marker| marker.filter(finite).map(|p| projection.to_pixel(p)));
     if let (Some(from), Some(to)) = (truth, prediction) {
         panel.line(from, to, 2.0, LINE_COLOUR);
     }
@@ -158,12 +151,10 @@ fn draw_letters(panel: &mut Canvas<'_>, plane: Plane, grid: Grid, depth: i32) {
     let [across, up, through] = plane.axes();
     let [[left, right], [bottom, top]] = [grid.letters[across], grid.letters[up]];
     let centred = |letter: &str| area.left + (area.width - text_width(letter, TEXT)) / 2;
+    let right_x = area.right() - 4 - text_width(right, TEXT);
     for (letter, at) in [
         (left, [area.left + 4, middle_y]),
-        (
-            right,
-            [area.right() - 4 - text_width(right, TEXT), middle_y],
-        ),
+        (right, [right_x, middle_y]),
         (top, [centred(top), area.top + 5]),
         (bottom, [centred(bottom), area.bottom() - height - 5]),
     ] {

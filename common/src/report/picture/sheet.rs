@@ -5,6 +5,7 @@ use image::{Rgb, RgbImage};
 use super::canvas::{Area, Canvas, TEXT, shortened, text_width};
 use super::panel::{Markers, Plane, draw_panel};
 use super::{BACKGROUND, FAINT, Grid, INK, TRUTH_COLOUR, pixels};
+use crate::imaging::geometry::centre;
 use crate::imaging::volume::Volume;
 
 pub const SHEET_SCANS: usize = 24;
@@ -21,9 +22,7 @@ const FLAGGED: Rgb<u8> = Rgb([255, 176, 32]);
 /// One scan of a sheet.
 #[derive(Debug, Clone, Copy)]
 pub struct SheetItem<'a> {
-    /// The caption.
     pub name: &'a str,
-    /// The scan's volume.
     pub volume: &'a Volume,
     /// Its voxel sizes and directions.
     pub grid: Grid,
@@ -71,10 +70,9 @@ fn draw_cell(sheet: &mut Canvas<'_>, [left, top]: [i64; 2], item: &SheetItem<'_>
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
 fn middle(known: &[[f64; 3]], dims: [usize; 3]) -> [f64; 3] {
     if known.is_empty() {
-        return dims.map(|n| (n as f64 - 1.0) / 2.0);
+        return centre(dims);
     }
     std::array::from_fn(|i| known.iter().map(|p| p[i]).sum::<f64>() / known.len() as f64)
 }

@@ -38,11 +38,8 @@ fn grey(picture: &RgbImage, x: i64, y: i64) -> [u8; 3] {
 fn the_size_follows_the_number_of_landmarks() {
     let none = render_scan_picture(&volume(), SPACING, &[], "empty");
     assert_eq!(none.dimensions(), (992, 60));
-    let items = [
-        item(None, None),
-        item(Some([1.0; 3]), None),
-        item(None, Some([1.0; 3])),
-    ];
+    let one = Some([1.0; 3]);
+    let items = [item(None, None), item(one, None), item(None, one)];
     let three = render_scan_picture(&volume(), SPACING, &items, "three");
     assert_eq!(three.dimensions(), (992, 60 + 3 * 376));
 }
@@ -50,12 +47,8 @@ fn the_size_follows_the_number_of_landmarks() {
 #[test]
 fn markers_have_their_colours_where_they_belong() {
     let (truth, prediction) = ([5.0, 10.0, 15.0], [14.0, 30.0, 4.0]);
-    let picture = render_scan_picture(
-        &volume(),
-        SPACING,
-        &[item(Some(truth), Some(prediction))],
-        "markers",
-    );
+    let items = [item(Some(truth), Some(prediction))];
+    let picture = render_scan_picture(&volume(), SPACING, &items, "markers");
     // All sides are 20 mm: 16 pixels per mm, voxel 0 of x half a voxel (8 pixels) from the left.
     let x = |v: f64| (v * 16.0 + 7.5).round() as i64;
     let up = |v: f64, zoom: f64| (PANEL as f64 - 0.5 - (v + 0.5) * zoom).round() as i64;
@@ -64,17 +57,11 @@ fn markers_have_their_colours_where_they_belong() {
         let (px, py) = axial(position);
         assert_eq!(grey(&picture, px, py), colour.0, "axial {position:?}");
         let coronal_y = AREA.top + up(position[2], 16.0);
-        assert_eq!(
-            grey(&picture, px + PANEL + GAP, coronal_y),
-            colour.0,
-            "coronal {position:?}"
-        );
+        let coronal = grey(&picture, px + PANEL + GAP, coronal_y);
+        assert_eq!(coronal, colour.0, "coronal {position:?}");
         let sagittal_x = AREA.left + 2 * (PANEL + GAP) + (position[1] * 8.0 + 3.5).round() as i64;
-        assert_eq!(
-            grey(&picture, sagittal_x, coronal_y),
-            colour.0,
-            "sagittal {position:?}"
-        );
+        let sagittal = grey(&picture, sagittal_x, coronal_y);
+        assert_eq!(sagittal, colour.0, "sagittal {position:?}");
     }
     let ((ax, ay), (bx, by)) = (axial(truth), axial(prediction));
     let (mx, my) = (i64::midpoint(ax, bx), i64::midpoint(ay, by));
@@ -100,15 +87,13 @@ fn a_flat_volume_keeps_its_proportions() {
     let picture = render_scan_picture(&flat, [1.0, 1.0, 2.0], &[item(None, None)], "flat");
     // Coronal: 10 mm wide, 4 mm high, centred in its panel of 320 pixels.
     let column = AREA.left + PANEL + GAP + 60;
-    let lit = (0..PANEL)
-        .filter(|y| grey(&picture, column, AREA.top + y) == [100; 3])
-        .count();
-    assert_eq!(lit, 128);
+    let lit = |y: &i64| grey(&picture, column, AREA.top + y) == [100; 3];
+    assert_eq!((0..PANEL).filter(lit).count(), 128);
     assert_eq!(grey(&picture, column, AREA.top + 90), [0; 3]);
 }
 
 #[test]
-fn predictions_far_outside_are_no_trouble() {
+fn predictions_far_outside_do_not_break_the_image() {
     for far in [
         [-500.0, 7.0, 1e6],
         [f64::NAN, 0.0, 0.0],
@@ -116,29 +101,23 @@ fn predictions_far_outside_are_no_trouble() {
     ] {
         let items = [item(Some([3.0; 3]), Some(far)), item(None, Some(far))];
         let picture = render_scan_picture(&volume(), SPACING, &items, "far away");
-        let cyan = picture
-            .pixels()
-            .filter(|p| **p == PREDICTION_COLOUR)
-            .count();
-        assert!(cyan > 0, "the legend and the coordinates stay");
+        let mut pixels = picture.pixels();
+        let cyan = pixels.any(|p| *p == PREDICTION_COLOUR);
+        assert!(cyan, "the legend and the coordinates stay");
     }
 }
 
 #[test]
-fn words() {
-    assert_eq!(
-        error_text(&item(Some([0.0; 3]), Some([1.0; 3]))),
-        "error 5.00 mm = 7.10 voxels"
-    );
+fn error_texts_and_coordinates() {
+    let text = error_text(&item(Some([0.0; 3]), Some([1.0; 3])));
+    assert_eq!(text, "error 5.00 mm = 7.10 voxels");
     let unknown = PictureItem {
         error_voxels: None,
         ..item(None, Some([1.0; 3]))
     };
     assert_eq!(error_text(&unknown), "truth unknown");
-    assert_eq!(
-        coordinates("truth", Some([1.0, 2.25, 3.0])),
-        "truth voxel (1.0, 2.2, 3.0)"
-    );
+    let text = coordinates("truth", Some([1.0, 2.25, 3.0]));
+    assert_eq!(text, "truth voxel (1.0, 2.2, 3.0)");
     let whole = text_width("landmark", TEXT);
     assert_eq!(shortened("landmark", TEXT, whole), "landmark");
     let short = shortened("landmark", TEXT, whole - 1);
@@ -172,16 +151,11 @@ fn a_real_scan_is_drawn() {
     // LM1 of the file's landmarks: (0.996, 7.8885, 1.1725) mm.
     let lps = image.affine().to_voxel([0.996, 7.8885, 1.1725]).unwrap();
     let truth = [nx as f64 - 1.0 - lps[0], ny as f64 - 1.0 - lps[1], lps[2]];
-    let picture = render_scan_picture(
-        &volume,
-        image.spacing_mm(),
-        &[item(Some(truth), None)],
-        "mouse_A_J",
-    );
+    let items = [item(Some(truth), None)];
+    let picture = render_scan_picture(&volume, image.spacing_mm(), &items, "mouse_A_J");
     if let Some(folder) = std::env::var_os("LANDMARL_TEST_PICTURES") {
-        picture
-            .save(std::path::Path::new(&folder).join("mouse_A_J.png"))
-            .unwrap();
+        let file = std::path::Path::new(&folder).join("mouse_A_J.png");
+        picture.save(file).unwrap();
     }
     // Near the tip of the nose bones something bright shows in every panel, beside the marker.
     for panel in 0..3 {

@@ -18,9 +18,7 @@ pub struct ClaimedFolder {
 
 impl ClaimedFolder {
     /// Creates the folder of a new run; an empty name becomes the date and time, UTC.
-    ///
-    /// # Errors
-    /// When it holds a run, another process uses it, or it cannot be written to.
+    /// Fails when it holds a run, another process uses it, or it cannot be written to.
     pub fn create(dir: &Path, name: &str, now: SystemTime) -> Result<Self> {
         let existed = !name.is_empty() && dir.join(name).exists();
         let folder = RunFolder::create(dir, name, now)?;
@@ -33,9 +31,7 @@ impl ClaimedFolder {
     }
 
     /// Locks the folder of an earlier run.
-    ///
-    /// # Errors
-    /// When another process uses it.
+    /// Fails when another process uses it.
     pub fn open(folder: RunFolder) -> Result<Self> {
         let lock = Some(folder.lock()?);
         Ok(Self {
@@ -46,9 +42,7 @@ impl ClaimedFolder {
     }
 
     /// Locks the folder `<dir>/<name>` of an earlier run if there is one, else creates it.
-    ///
-    /// # Errors
-    /// When another process uses it, or it cannot be written to.
+    /// Fails when another process uses it, or it cannot be written to.
     pub fn open_or_create(dir: &Path, name: &str, now: SystemTime) -> Result<Self> {
         let path = dir.join(name);
         if path.join("run.json").is_file() {

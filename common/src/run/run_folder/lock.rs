@@ -16,9 +16,7 @@ pub struct RunLock {
 
 impl RunFolder {
     /// Locks the folder for this process.
-    ///
-    /// # Errors
-    /// When another process is training in it, or the lock file cannot be created.
+    /// Fails when another process uses it, or the lock file cannot be created.
     pub fn lock(&self) -> Result<RunLock> {
         let path = self.path.join("lock");
         let write = |source| RunFolderError::Write {
@@ -29,9 +27,8 @@ impl RunFolder {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(RunFolderError::Busy {
-                    path: self.path.clone(),
-                });
+                let path = self.path.clone();
+                return Err(RunFolderError::Busy { path });
             }
             // A file system without locks: users must choose distinct names.
             Err(TryLockError::Error(error)) => {
@@ -75,24 +72,18 @@ mod tests {
         let runs = dir.path().join("runs");
         let make = || RunFolder::create(&runs, "", SystemTime::UNIX_EPOCH).unwrap();
         let names = [make(), make(), make()].map(|f| f.name());
-        let first = "1970-01-01-000000";
-        assert_eq!(
-            names,
-            [first.into(), format!("{first}-2"), format!("{first}-3")]
-        );
+        let expected = ["", "-2", "-3"].map(|end| format!("1970-01-01-000000{end}"));
+        assert_eq!(names, expected);
     }
 
     #[test]
-    fn a_folder_that_is_trained_in_is_left_to_that_training() {
+    fn a_folder_in_use_cannot_be_locked_again() {
         let dir = tempfile::tempdir().unwrap();
         let make = || RunFolder::create(dir.path(), "one", SystemTime::UNIX_EPOCH).unwrap();
         let folder = make();
         let lock = folder.lock().unwrap();
         let error = make().lock().unwrap_err().to_string();
-        assert!(
-            error.contains("is trained in by another process"),
-            "{error}"
-        );
+        assert!(error.contains("is in use by another process"), "{error}");
         drop(lock);
         let _lock = folder.lock().unwrap();
     }

@@ -19,11 +19,11 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The log of this process, after its setup.
 static CURRENT: OnceLock<Control> = OnceLock::new();
 
-type SetLevel = dyn Fn(&str) -> Result<(), TelemetryError> + Send + Sync;
-
 /// Changes the level while the process runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
+
+type SetLevel = dyn Fn(&str) -> Result<(), TelemetryError> + Send + Sync;
 
 pub(super) struct Inner {
     pub(super) level: Mutex<String>,
@@ -38,9 +38,7 @@ pub(super) struct Inner {
 
 impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control")
-            .field("level", &self.level())
-            .finish_non_exhaustive()
+        write!(f, "Control({})", self.level())
     }
 }
 
@@ -59,9 +57,7 @@ impl Control {
     }
 
     /// Changes the level.
-    ///
-    /// # Errors
-    /// When it is not a level or filter; the old level stays then.
+    /// Fails when it is not a level or filter; the old level stays then.
     pub fn set_level(&self, level: &str) -> Result<(), TelemetryError> {
         let level = level.trim();
         (self.0.set_level)(level)?;
@@ -75,11 +71,8 @@ impl Control {
     /// Lines dropped because the disk was too slow, full or missing.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
-        let crowded_out = self
-            .0
-            .crowded_out
-            .as_ref()
-            .map_or(0, ErrorCounter::dropped_lines);
+        let crowded_out = self.0.crowded_out.as_ref();
+        let crowded_out = crowded_out.map_or(0, ErrorCounter::dropped_lines);
         self.0.refused.load(Ordering::Relaxed) + crowded_out as u64
     }
 
@@ -100,10 +93,7 @@ pub fn name_run(run: &str) {
 
 /// A thread that reports suppressed lines regularly, and once more when dropped.
 #[derive(Debug)]
-pub(super) struct Reporter {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(super) struct Reporter(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Reporter {
     /// Reports the lines that `reported` suppressed; those of `silent` are discarded.
@@ -119,21 +109,18 @@ impl Reporter {
                 return;
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("log-repeats".into())
-            .spawn(report)
-            .map_err(TelemetryError::Thread)?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("log-repeats".into());
+        let thread = thread.spawn(report).map_err(TelemetryError::Thread)?;
+        Ok(Self(Some((stop, thread))))
     }
 }
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        // If it panicked, there is nothing left to report.
-        let _ = self.thread.take().map(JoinHandle::join);
+        if let Some((stop, thread)) = self.0.take() {
+            drop(stop);
+            // If it panicked, there is nothing left to report.
+            let _ = thread.join();
+        }
     }
 }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use super::json::Labels;
 use crate::run::durable::ends_a_line;
+use crate::run::throttle::Throttle;
 
 /// Maximum number of processes with the same name in one folder.
 const NAMESAKES: usize = 1000;
@@ -96,13 +97,13 @@ pub(super) struct LogFile {
     file: Option<File>,
     bytes: u64,
     /// Whether the file may end in the middle of a line.
-    cut: bool,
+    mid_line: bool,
     checked: Instant,
     /// Lines written since then.
     unchecked: u64,
     /// Lines lost since the last successful one.
     lost: u64,
-    warned: Option<Instant>,
+    throttle: Throttle,
     warn: Box<dyn Fn(&str) + Send>,
     labels: Arc<Labels>,
     dropped: Arc<AtomicU64>,
@@ -124,11 +125,11 @@ impl LogFile {
             path: PathBuf::new(),
             file: None,
             bytes: 0,
-            cut: false,
+            mid_line: false,
             checked: Instant::now(),
             unchecked: 0,
             lost: 0,
-            warned: None,
+            throttle: Throttle::new(WARN_EVERY),
             warn,
             labels,
             dropped,
@@ -139,7 +140,7 @@ impl LogFile {
 
     fn take(&mut self, claim: Claim) {
         self.bytes = claim.file.metadata().map_or(0, |m| m.len());
-        self.cut = !ends_a_line(&claim.file);
+        self.mid_line = !ends_a_line(&claim.file);
         self.path = claim.path;
         self.file = Some(claim.file);
         self.unchecked = 0;
@@ -165,14 +166,14 @@ impl LogFile {
             self.rotate()?;
         }
         let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        if self.cut {
+        if self.mid_line {
             file.write_all(b"\n")?;
             self.bytes += 1;
         }
         // Set until the whole line is written.
-        self.cut = true;
+        self.mid_line = true;
         file.write_all(line)?;
-        self.cut = false;
+        self.mid_line = false;
         self.bytes += line.len() as u64;
         self.unchecked += 1;
         Ok(())
@@ -204,10 +205,10 @@ impl LogFile {
     fn rotate(&mut self) -> io::Result<()> {
         for number in (1..self.bounds.kept).rev() {
             let [from, to] = [number, number + 1].map(|n| numbered(&self.path, n));
-            match fs::rename(from, to) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            fs::rename(from, to).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
         }
         fs::rename(&self.path, numbered(&self.path, 1))?;
         self.reopen()
@@ -219,9 +220,7 @@ impl LogFile {
     }
 
     fn warn_of(&mut self, error: &io::Error, now: Instant) {
-        let due = |at| now.duration_since(at) >= WARN_EVERY;
-        if self.warned.is_none_or(due) {
-            self.warned = Some(now);
+        if self.throttle.warning(now).is_some() {
             (self.warn)(&format!(
                 "cannot write log lines to {}: {error}; {} dropped so far; training goes on",
                 self.path.display(),
@@ -236,7 +235,7 @@ impl LogFile {
             self.lost
         ));
         self.lost = 0;
-        self.warned = None;
+        self.throttle.reset();
         // If this fails, so does the next line, which is counted.
         let _ = self.try_line(line.as_bytes(), now);
     }

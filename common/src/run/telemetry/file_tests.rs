@@ -1,4 +1,4 @@
-//! Bounds, namesakes, and disks that refuse.
+//! Rotation, processes of one name, and disks that refuse writes.
 
 use std::sync::Mutex;
 
@@ -32,13 +32,13 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn files_are_rotated_and_the_oldest_go() {
+fn files_are_rotated_and_the_oldest_removed() {
     let dir = tempfile::tempdir().unwrap();
     let bounds = Bounds { bytes: 40, kept: 2 };
     let (mut log, warnings, _) = log(dir.path(), bounds);
     for n in 0..20 {
-        log.write_all(format!("line {n:02} ......\n").as_bytes())
-            .unwrap();
+        let line = format!("line {n:02} ......\n");
+        log.write_all(line.as_bytes()).unwrap();
     }
     let path = dir.path().join("actor-host.jsonl");
     // Two lines of 15 bytes fit into 40, a third does not.
@@ -51,21 +51,19 @@ fn files_are_rotated_and_the_oldest_go() {
 }
 
 #[test]
-fn namesakes_get_files_of_their_own_and_a_free_name_is_taken_again() {
+fn processes_of_one_name_get_separate_files_and_a_free_name_is_used_again() {
     let dir = tempfile::tempdir().unwrap();
     let first = name(dir.path()).claim().unwrap();
     let second = name(dir.path()).claim().unwrap();
-    assert_eq!(
-        (first.instance.as_str(), second.instance.as_str()),
-        ("host", "host-2")
-    );
+    let instances = [&first, &second].map(|claim| claim.instance.as_str());
+    assert_eq!(instances, ["host", "host-2"]);
     assert_eq!(second.path, dir.path().join("actor-host-2.jsonl"));
     drop(first);
     assert_eq!(name(dir.path()).claim().unwrap().instance, "host");
 }
 
 #[test]
-fn a_line_cut_off_by_a_kill_stays_alone() {
+fn a_line_truncated_by_a_kill_stays_separate() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("actor-host.jsonl");
     fs::write(&path, "whole\nhal").unwrap();
@@ -75,7 +73,7 @@ fn a_line_cut_off_by_a_kill_stays_alone() {
 }
 
 #[test]
-fn a_folder_that_goes_costs_its_lines_and_is_used_again_when_it_is_back() {
+fn a_removed_folder_loses_its_lines_and_is_used_again_once_it_exists() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("logs");
     fs::create_dir(&folder).unwrap();
@@ -97,13 +95,9 @@ fn a_folder_that_goes_costs_its_lines_and_is_used_again_when_it_is_back() {
     let (first, report) = text.split_once('\n').unwrap();
     assert_eq!(first, "e");
     let report: serde_json::Value = serde_json::from_str(report).unwrap();
-    assert_eq!(
-        (&report["level"], &report["message"]),
-        (
-            &"warn".into(),
-            &"4 log lines were dropped here: the file could not be written".into()
-        )
-    );
+    let message = "4 log lines were dropped here: the file could not be written";
+    assert_eq!(report["level"], "warn");
+    assert_eq!(report["message"], message);
     let warnings = warnings.lock().unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("training goes on"), "{warnings:?}");
@@ -111,7 +105,7 @@ fn a_folder_that_goes_costs_its_lines_and_is_used_again_when_it_is_back() {
 
 /// Writing to `/dev/full` fails, opening it does not.
 #[test]
-fn a_full_disk_costs_lines_and_warns_once_a_minute() {
+fn a_full_disk_loses_lines_and_warns_once_a_minute() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("actor-host.jsonl");
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();

@@ -13,7 +13,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 /// The labels of every line.
 #[derive(Debug)]
@@ -54,12 +54,10 @@ impl Labels {
             ("instance", &self.instance),
             ("run", &run),
         ];
-        let named = labels
-            .into_iter()
-            .filter(|(name, value)| *name != "run" || !value.is_empty());
-        named
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect()
+        let named = labels.into_iter();
+        let named = named.filter(|(name, value)| *name != "run" || !value.is_empty());
+        let named = named.map(|(name, value)| (name.into(), value.into()));
+        named.collect()
     }
 
     /// A line about the log itself, which cannot be logged as an event.
@@ -94,11 +92,8 @@ where
             line.insert(if taken { format!("field_{name}") } else { name }, value);
         }
         let mut around = Map::new();
-        for span in context
-            .event_scope()
-            .into_iter()
-            .flat_map(tracing_subscriber::registry::Scope::from_root)
-        {
+        let scope = context.event_scope().into_iter();
+        for span in scope.flat_map(Scope::from_root) {
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<N>>();
             let parsed = fields.and_then(|f| serde_json::from_str::<Map<_, _>>(f).ok());
@@ -123,11 +118,10 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        if value.is_finite() {
-            self.insert(field, value);
-        } else {
+        match value.is_finite() {
+            true => self.insert(field, value),
             // JSON has no NaN: it is written as text instead of null.
-            self.insert(field, value.to_string());
+            false => self.insert(field, value.to_string()),
         }
     }
 
@@ -175,32 +169,25 @@ mod tests {
         labels.name_run("r2");
         let repeats = Repeats::default();
         // Two layers, as in a service that writes to a file and to standard error.
-        let second = Console::new(|_| Ok(()));
         let subscriber = tracing_subscriber::registry()
-            .with(json_layer(&labels, &repeats, console))
-            .with(json_layer(&labels, &repeats, second));
+            .with(json_layer(&labels, &repeats, move || console.clone()))
+            .with(json_layer(&labels, &repeats, std::io::sink));
         tracing::subscriber::with_default(subscriber, || {
             let outer = tracing::info_span!("run", actor = 3, late = tracing::field::Empty);
             let _in = outer.enter();
             outer.record("late", true);
             let inner = tracing::info_span!("episode", actor = 4);
             let _in = inner.enter();
-            tracing::warn!(
-                loss = f64::NAN,
-                n = 7_u64,
-                level = "x",
-                "a \"quoted\"\nmessage"
-            );
+            let loss = f64::NAN;
+            tracing::warn!(loss, n = 7_u64, level = "x", "a \"quoted\"\nmessage");
         });
         let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
         let mut line: Value = serde_json::from_str(&text).unwrap();
         let time = line["time"].take();
         let time = time.as_str().unwrap();
-        assert!(
-            time.ends_with('Z') && &time[4..5] == "-" && &time[10..11] == "T",
-            "{time}"
-        );
+        let rfc3339 = time.ends_with('Z') && &time[4..5] == "-" && &time[10..11] == "T";
+        assert!(rfc3339, "{time}");
         let expected = serde_json::json!({
             "time": null, "level": "warn", "target": module_path!(), "service": "learner",
             "instance": "host-1", "run": "r1", "message": "a \"quoted\"\nmessage",

@@ -8,8 +8,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -40,10 +39,9 @@ impl Kind {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let message = fields.0.remove("message").unwrap_or_default();
-        let distinguishes = |name: &String, value: &mut Value| {
-            !value.is_number() || matches!(name.as_str(), "actor" | "shard")
-        };
-        fields.0.retain(distinguishes);
+        fields
+            .0
+            .retain(|name, value| !value.is_number() || matches!(name.as_str(), "actor" | "shard"));
         Self {
             level: *metadata.level(),
             target: metadata.target(),
@@ -59,82 +57,57 @@ struct State {
     seen: HashMap<Kind, (Instant, u64)>,
     /// Lines whose interval is over, with the number suppressed.
     held: Vec<(Kind, u64)>,
+    /// All lines suppressed so far.
+    total: u64,
 }
 
 impl State {
     fn passes(&mut self, kind: Kind, now: Instant) -> bool {
-        if self.seen.len() >= REMEMBERED {
+        let full = self.seen.len() >= REMEMBERED;
+        if full || self.seen.get(&kind).is_some_and(|seen| is_over(seen, now)) {
             self.sweep(now);
         }
-        let room = self.seen.len() < REMEMBERED;
-        match self.seen.get_mut(&kind) {
-            Some((since, lines)) if now.duration_since(*since) < WITHIN => {
-                *lines += 1;
-                return *lines <= AT_MOST;
-            }
-            Some((since, lines)) => {
-                let before = std::mem::replace(lines, 1);
-                *since = now;
-                self.held.extend(held(kind, before));
-            }
-            None if room => {
-                self.seen.insert(kind, (now, 1));
-            }
-            None => {}
+        if self.seen.len() >= REMEMBERED && !self.seen.contains_key(&kind) {
+            return true;
         }
-        true
+        let (_, lines) = self.seen.entry(kind).or_insert((now, 0));
+        *lines += 1;
+        let passes = *lines <= AT_MOST;
+        self.total += u64::from(!passes);
+        passes
     }
 
     fn sweep(&mut self, now: Instant) {
-        let over = |_: &Kind, seen: &mut (Instant, u64)| now.duration_since(seen.0) >= WITHIN;
-        let over = self.seen.extract_if(over);
+        let over = self.seen.extract_if(|_, seen| is_over(seen, now));
+        let held = over.filter(|(_, (_, lines))| *lines > AT_MOST);
         self.held
-            .extend(over.filter_map(|(kind, (_, lines))| held(kind, lines)));
+            .extend(held.map(|(kind, (_, lines))| (kind, lines - AT_MOST)));
     }
 }
 
-fn held(kind: Kind, lines: u64) -> Option<(Kind, u64)> {
-    (lines > AT_MOST).then(|| (kind, lines - AT_MOST))
+fn is_over((since, _): &(Instant, u64), now: Instant) -> bool {
+    now.duration_since(*since) >= WITHIN
 }
 
 /// Counts repeated lines. Clones share their counts.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Repeats {
-    state: Arc<Mutex<State>>,
-    total: Arc<AtomicU64>,
-}
+pub(super) struct Repeats(Arc<Mutex<State>>);
 
 impl Repeats {
-    /// Total number of suppressed lines.
-    pub(super) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn passes(&self, event: &Event<'_>) -> bool {
-        let kind = Kind::of(event);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let passes = state.passes(kind, Instant::now());
-        self.total.fetch_add(u64::from(!passes), Ordering::Relaxed);
-        passes
+    /// Total number of suppressed lines.
+    pub(super) fn total(&self) -> u64 {
+        self.state().total
     }
 
     /// Lines whose interval is over at `now`, with the number suppressed.
     pub(super) fn take(&self, now: Instant) -> Vec<(Kind, u64)> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.sweep(now);
         std::mem::take(&mut state.held)
-    }
-
-    /// Wraps a format so that repeated lines are not formatted, and thus not written.
-    ///
-    /// This is not a filter with `event_enabled`: if all filters disable an event that
-    /// way, tracing-subscriber 0.3.23 applies their decisions to the next event,
-    /// which is then lost.
-    pub(super) fn around<F>(&self, format: F) -> Suppressed<F> {
-        Suppressed {
-            format,
-            repeats: self.clone(),
-        }
     }
 }
 
@@ -152,11 +125,12 @@ pub(super) fn log(held: Vec<(Kind, u64)>) {
     }
 }
 
-/// A format without repeats.
-pub(super) struct Suppressed<F> {
-    format: F,
-    repeats: Repeats,
-}
+/// A format that does not format repeated lines, so that they are not written.
+///
+/// This is not a filter with `event_enabled`: if all filters disable an event that
+/// way, tracing-subscriber 0.3.23 applies their decisions to the next event,
+/// which is then lost.
+pub(super) struct Suppressed<F>(pub(super) F, pub(super) Repeats);
 
 impl<S, N, F> FormatEvent<S, N> for Suppressed<F>
 where
@@ -172,8 +146,12 @@ where
     ) -> fmt::Result {
         // Lines from `log` always pass.
         let own = event.metadata().target() == module_path!();
-        if own || self.repeats.passes(event) {
-            self.format.format_event(context, writer, event)
+        let passes = || {
+            let kind = Kind::of(event);
+            self.1.state().passes(kind, Instant::now())
+        };
+        if own || passes() {
+            self.0.format_event(context, writer, event)
         } else {
             // With `log_internal_errors(false)` nothing reaches the writer; an empty line would
             // take a place in the queue of the log file.
@@ -184,6 +162,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use tracing_subscriber::Layer as _;
     use tracing_subscriber::filter::LevelFilter;
     use tracing_subscriber::layer::SubscriberExt as _;
@@ -203,51 +183,37 @@ mod tests {
         });
         let labels = Arc::new(Labels::new("s", "i", ""));
         // Filtered, as in a service: a suppressed line must not lose the next one.
-        let layer = json_layer(&labels, repeats, console).with_filter(LevelFilter::INFO);
+        let layer = json_layer(&labels, repeats, move || console.clone());
+        let layer = layer.with_filter(LevelFilter::INFO);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), act);
         Arc::into_inner(lines).unwrap().into_inner().unwrap()
     }
 
-    /// Counts writes, empty ones too, as the queue of a log file does.
-    #[derive(Clone, Default)]
-    struct Counting(Arc<std::sync::atomic::AtomicUsize>);
-
-    impl std::io::Write for Counting {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            Ok(bytes.len())
-        }
-
-        fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-            self.write(bytes).map(drop)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
-    fn a_line_that_is_held_back_never_reaches_the_writer() {
-        let writes = Counting::default();
-        let writer = writes.clone();
-        let repeats = Repeats::default();
+    fn a_suppressed_line_never_reaches_the_writer() {
+        // Counts the requests for a writer: one per line, of an empty one too.
+        let writes = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&writes);
+        let writer = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::io::sink()
+        };
         let labels = Arc::new(Labels::new("s", "i", ""));
-        let layer = json_layer(&labels, &repeats, move || writer.clone());
+        let layer = json_layer(&labels, &Repeats::default(), writer);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             for n in 0..1000_u64 {
-                tracing::warn!(n, "the learner does not answer");
+                tracing::warn!(n, "the learner does not respond");
             }
         });
-        assert_eq!(writes.0.load(std::sync::atomic::Ordering::Relaxed), 10);
+        assert_eq!(writes.load(Ordering::Relaxed), 10);
     }
 
     #[test]
-    fn repeats_are_held_back_and_reported_once() {
+    fn repeats_are_suppressed_and_reported_once() {
         let repeats = Repeats::default();
         let got = lines(&repeats, || {
             for n in 0..1000_u64 {
-                tracing::warn!(n, "the learner does not answer");
+                tracing::warn!(n, "the learner does not respond");
             }
             tracing::warn!("something else");
             log(repeats.take(Instant::now()));
@@ -261,13 +227,13 @@ mod tests {
             (&report["level"], &report["message"], &report["lines"]),
             (&"warn".into(), &"held back".into(), &990.into())
         );
-        assert_eq!(report["repeated"], "the learner does not answer");
+        assert_eq!(report["repeated"], "the learner does not respond");
         assert_eq!(repeats.total(), 990);
         assert!(repeats.take(Instant::now() + WITHIN).is_empty());
     }
 
     #[test]
-    fn a_kind_passes_again_when_its_time_is_over() {
+    fn a_line_passes_again_after_its_interval() {
         let begin = Instant::now();
         let mut state = State::default();
         let kind = Kind {
@@ -286,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_of_another_text_is_lost_however_many_there_are() {
+    fn errors_with_different_text_are_never_suppressed() {
         let repeats = Repeats::default();
         let many = REMEMBERED as u64 + 1000;
         let got = lines(&repeats, || {

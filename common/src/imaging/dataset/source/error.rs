@@ -18,14 +18,12 @@ pub enum SourceError {
         path: PathBuf,
         /// The location in it, as `:3`.
         place: String,
-        /// What is wrong there.
         problem: String,
     },
     #[error("'{}' {problem}", path.display())]
     Whole {
         /// The folder or manifest.
         path: PathBuf,
-        /// What is wrong with it.
         problem: String,
     },
 }

@@ -42,6 +42,10 @@ impl Tree {
         Ok(shown.collect())
     }
 
+    fn train_problems(&self, path: &str, expected: &[&str]) {
+        self.problems(path, Split::Train, None, expected);
+    }
+
     fn problems(&self, path: &str, split: Split, fold: Option<u32>, expected: &[&str]) {
         let text = self.pairs(path, split, fold).unwrap_err();
         assert_eq!(text.lines().count(), expected.len(), "{text}");
@@ -87,10 +91,8 @@ fn images_and_landmarks_are_matched_by_stem() {
     tree.file("d/images/x.nii", "")
         .file("d/landmarks/y.txt", "");
     tree.file("d/landmarks/b.csv", "");
-    tree.problems(
+    tree.train_problems(
         "d",
-        Split::Train,
-        None,
         &[
             "scan '",
             "b.nii.gz' has several landmark files: ",
@@ -160,7 +162,7 @@ fn nnunet_cases_take_the_first_channel() {
 }
 
 #[test]
-fn bids_scans_have_landmarks_beside_them() {
+fn bids_scans_have_landmarks_next_to_them() {
     let tree = Tree::new(&[
         "d/participants.tsv",
         "d/dataset_description.json",
@@ -180,8 +182,8 @@ fn bids_scans_have_landmarks_beside_them() {
     assert_eq!(tree.pairs("d", Split::Train, None).unwrap(), expected);
     let empty = Tree::new(&["d/a.nii", "d/b.csv", "d/c.txt"]);
     let holds = ["holds no scan with a landmark file of the same name; known are images/"];
-    empty.problems("d", Split::Train, None, &holds);
-    empty.problems("gone", Split::Train, None, &["gone' cannot be read"]);
+    empty.train_problems("d", &holds);
+    empty.train_problems("gone", &["gone' cannot be read"]);
 }
 
 #[cfg(unix)]
@@ -228,13 +230,8 @@ fn tables_name_splits_and_folds() {
         Some(4),
         &["has folds 0, 1; asked for was fold 4"],
     );
-    // Without a fold, one row says nothing of its split though others do.
-    tree.problems(
-        "d/f.csv",
-        Split::Train,
-        None,
-        &["f.csv:2: names no split, as others do"],
-    );
+    // Without a fold, one row has no split though others do.
+    tree.train_problems("d/f.csv", &["f.csv:2: names no split, as others do"]);
     let source = Source::read(&tree.at("d/f.csv"), None).unwrap();
     assert!(source.has(Split::Validation, Some(1)) && !source.has(Split::Validation, None));
 }
@@ -297,10 +294,8 @@ fn all_problems_of_a_manifest_are_reported_at_once() {
         "m.csv",
         "image,landmarks,split,fold\n,a.csv,train,0\na.nii,a.csv,later,0\na.nii,a.csv,train,-1\na.nii,a.csv,train,x\n",
     );
-    tree.problems(
+    tree.train_problems(
         "m.csv",
-        Split::Train,
-        None,
         &[
             "m.csv:2: names no scan in the column 'image'",
             "m.csv:3: split 'later' is none of train, validation and test",
@@ -312,10 +307,8 @@ fn all_problems_of_a_manifest_are_reported_at_once() {
         "m.csv",
         "image,landmarks\n\n# more\nx.nii,y.csv\na.nii,\na.nii,a.csv\n",
     );
-    tree.problems(
+    tree.train_problems(
         "m.csv",
-        Split::Train,
-        None,
         &[
             "m.csv:4: 'x.nii' is not there (looked beside the manifest",
             "m.csv:4: 'y.csv' is not there",
@@ -323,23 +316,16 @@ fn all_problems_of_a_manifest_are_reported_at_once() {
         ],
     );
     tree.file("m.csv", "image,points\na.nii,a.csv\n");
-    tree.problems(
-        "m.csv",
-        Split::Train,
-        None,
-        &["m.csv:1: the header lacks a column 'landmarks'"],
-    );
+    tree.train_problems("m.csv", &["m.csv:1: the header lacks a column 'landmarks'"]);
     tree.file("m.csv", "image,landmarks\n");
     let none = ["m.csv' names no train scans; it has 0 train"];
-    tree.problems("m.csv", Split::Train, None, &none);
+    tree.train_problems("m.csv", &none);
     tree.file(
         "m.json",
         r#"{"training": [{"landmarks": "a.csv"}, {"image": ["a.nii", "b.nii"]}, 3, {"image": "a.nii", "fold": 0.5}], "testing": {}}"#,
     );
-    tree.problems(
+    tree.train_problems(
         "m.json",
-        Split::Train,
-        None,
         &[
             "m.json: 'testing' is not a list",
             "m.json: training item 1: has no key 'image'",
@@ -349,18 +335,13 @@ fn all_problems_of_a_manifest_are_reported_at_once() {
         ],
     );
     tree.file("m.json", "{\n\"training\": [");
-    tree.problems("m.json", Split::Train, None, &["m.json:2: not JSON: EOF"]);
+    tree.train_problems("m.json", &["m.json:2: not JSON: EOF"]);
     tree.file("m.json", "{\"scans\": []}");
-    tree.problems(
-        "m.json",
-        Split::Train,
-        None,
-        &["JSON without a list 'training'"],
-    );
+    tree.train_problems("m.json", &["JSON without a list 'training'"]);
 }
 
 #[test]
-fn lists_stay_lists() {
+fn lists_are_recognised_as_lists() {
     let tree = Tree::new(&["a.nii", "b.nii", "a.csv", "b.csv"]);
     tree.file("images.txt", "b.nii\na.nii\n")
         .file("landmarks.txt", "b.csv\na.csv\n");
@@ -389,13 +370,8 @@ fn lists_stay_lists() {
     tree.file("scan.nii", "\u{1}")
         .file("large.txt", &"x".repeat(9 << 20));
     fs::write(tree.at("binary"), [0xff, 0xfe]).unwrap();
-    tree.problems(
-        "binary",
-        Split::Train,
-        None,
-        &["is not text (UTF-8): is it a scan?"],
-    );
-    tree.problems("large.txt", Split::Train, None, &["has more than 8 MiB"]);
+    tree.train_problems("binary", &["is not text (UTF-8): is it a scan?"]);
+    tree.train_problems("large.txt", &["has more than 8 MiB"]);
 }
 
 #[test]

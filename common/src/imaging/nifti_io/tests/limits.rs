@@ -57,7 +57,7 @@ fn small_scans_may_be_empty_and_limits_can_be_raised() {
 }
 
 #[test]
-fn what_follows_the_voxels_is_not_kept() {
+fn data_after_the_voxels_is_ignored() {
     // 1 GB after 24 bytes of voxels: read to 16 MiB only.
     let bytes = [gzip(&Fixture::counting().bytes()), zeros().repeat(60)].concat();
     let plain = read_bytes(&Fixture::counting().bytes()).unwrap();
@@ -65,7 +65,7 @@ fn what_follows_the_voxels_is_not_kept() {
 }
 
 #[test]
-fn zeros_may_fill_up_a_file_and_nothing_else_may() {
+fn only_zeros_may_pad_a_file() {
     let bytes = Fixture::counting().bytes();
     let plain = read_bytes(&bytes).unwrap();
     let one = gzip(&bytes);
@@ -81,7 +81,7 @@ fn zeros_may_fill_up_a_file_and_nothing_else_may() {
     let at = bad_sum.len() - 8;
     bad_sum[at] ^= 1;
     let padded = |file: &[u8]| with(file, &[0; 512]);
-    each_says(vec![
+    refused_with(vec![
         ("gzip stream is corrupt", padded(&bad_sum)),
         ("gzip stream is corrupt", padded(&one[..one.len() - 3])),
         ("gzip stream is corrupt", with(&one, b"not another member")),
@@ -113,9 +113,8 @@ fn the_limit_of_voxels_counts() {
 
 #[cfg(unix)]
 #[test]
-fn pipes_and_devices_are_not_waited_for() {
-    let text = read(Path::new("/dev/zero"), &Limits::default())
-        .unwrap_err()
-        .to_string();
+fn pipes_and_devices_are_refused_at_once() {
+    let error = read(Path::new("/dev/zero"), &Limits::default());
+    let text = error.unwrap_err().to_string();
     assert!(text.contains("a pipe or a device"), "{text}");
 }

@@ -23,11 +23,9 @@ fn either_name_leads_to_both_files() {
     let plain = read_bytes(&Fixture::counting().bytes()).unwrap();
     for fixture in [Fixture::counting(), Fixture::counting2()] {
         for big_endian in [false, true] {
-            let [header, voxels] = Fixture {
-                big_endian,
-                ..fixture.clone()
-            }
-            .pair();
+            let mut fixture = fixture.clone();
+            fixture.big_endian = big_endian;
+            let [header, voxels] = fixture.pair();
             for (names, zip) in [
                 (["a.hdr", "a.img"], [false, false]),
                 (["a.HDR", "a.IMG"], [false, false]),
@@ -53,7 +51,7 @@ fn either_name_leads_to_both_files() {
 }
 
 #[test]
-fn the_partner_packed_alike_comes_first() {
+fn the_partner_with_the_same_compression_comes_first() {
     let [header, voxels] = Fixture::counting().pair();
     let other = vec![9; 24];
     let zipped = gzip(&other);
@@ -90,7 +88,7 @@ fn a_single_file_may_have_a_pairs_name() {
 }
 
 #[test]
-fn half_a_pair_says_which_half_is_missing() {
+fn half_a_pair_names_the_missing_half() {
     let [header, voxels] = Fixture::counting().pair();
     let single = Fixture::counting().bytes();
     let mut analyze = header.clone();
@@ -127,7 +125,7 @@ fn half_a_pair_says_which_half_is_missing() {
         ("e.nii", "the header of a pair (NIfTI-1), not a NIfTI file"),
         (
             "f.img",
-            "f.hdr' is a header that says its voxels follow in the same file (NIfTI-1)",
+            "f.hdr' is a header whose voxels follow in the same file (NIfTI-1)",
         ),
         (
             "g.hdr",

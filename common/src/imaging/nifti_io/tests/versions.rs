@@ -1,4 +1,4 @@
-//! NIfTI-2, and headers that say several things.
+//! NIfTI-2, and headers with contradictions.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn change2(edit: impl FnOnce(&mut Fixture)) -> Vec<u8> {
 }
 
 #[test]
-fn nifti2_says_the_same_as_nifti1() {
+fn nifti2_reads_as_nifti1() {
     let turned = |f: &mut Fixture| {
         f.codes = [1, 0];
         f.pixdim = [-1.0, 2.0, 3.0, 4.0];
@@ -51,7 +51,7 @@ fn nifti2_numbers_are_not_rounded() {
 }
 
 #[test]
-fn each_broken_nifti2_header_gets_its_own_sentence() {
+fn each_broken_nifti2_header_has_its_own_message() {
     let good = change2(|_| {});
     let mut converted = good.clone();
     converted[8..12].copy_from_slice(b"\n\x1a\n\0");
@@ -62,7 +62,7 @@ fn each_broken_nifti2_header_gets_its_own_sentence() {
     far[168..176].copy_from_slice(&i64::MAX.to_le_bytes());
     let mut negative = good.clone();
     negative[168..176].copy_from_slice(&(-544_i64).to_le_bytes());
-    each_says(vec![
+    refused_with(vec![
         (
             "too short: a NIfTI-2 header needs 540 bytes, the file has 400",
             good[..400].to_vec(),
@@ -102,7 +102,7 @@ fn each_broken_nifti2_header_gets_its_own_sentence() {
 }
 
 #[test]
-fn trailing_axes_of_one_are_no_axes_and_others_are() {
+fn trailing_axes_of_length_one_are_ignored_and_others_refused() {
     let plain = read_bytes(&Fixture::counting().bytes()).unwrap();
     for version in [1, 2] {
         for rank in 3..=7 {
