@@ -15,16 +15,14 @@ use tch::{Device, Kind, Tensor};
 const WINDOWS: i64 = 64;
 
 fn forward(c: &mut Criterion) {
+    let published = NetworkSpec::reference_torch(NetworkKind::Collab, 1);
     let networks = [
-        (
-            "published",
-            NetworkSpec::reference_torch(NetworkKind::Collab, 1),
-        ),
+        ("published", published),
         ("small", NetworkSpec::small(1, 1, Some(3))),
     ];
     for (name, spec) in networks {
-        let mut network =
-            Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(1), Device::Cpu).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut network = Network::new(&spec, &mut rng, Device::Cpu).unwrap();
         let [history, n] = [spec.history, spec.window].map(|v| i64::try_from(v).unwrap());
         let windows = Tensor::rand([WINDOWS, history, n, n, n], (Kind::Float, Device::Cpu));
         let plan = HeadPlan::new(&[0; 64], 1, Device::Cpu).unwrap();
@@ -38,11 +36,9 @@ fn forward(c: &mut Criterion) {
         for (order, channels_last) in [("channels first", false), ("channels last", true)] {
             choices.extend([1, 2, 8, 64].map(|at_once| {
                 let compute = Compute {
-                    bf16: false,
                     channels_last,
                     windows: Some(at_once),
-                    blocked: false,
-                    fused: false,
+                    ..Compute::default()
                 };
                 (order, compute)
             }));

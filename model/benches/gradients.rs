@@ -16,11 +16,8 @@ fn gradients(c: &mut Criterion) {
     let spec = NetworkSpec::small(4, 1, Some(3));
     let mut network = Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(1), Device::Cpu).unwrap();
     network.set_compute(Compute {
-        bf16: false,
         channels_last: true,
-        windows: None,
-        blocked: false,
-        fused: false,
+        ..Compute::default()
     });
     let windows = Tensor::rand([64, 1, 24, 24, 24], (Kind::Float, Device::Cpu));
     let agents: Vec<i64> = (0..64).map(|i| i % 4).collect();

@@ -85,17 +85,16 @@ impl DeviceChoice {
             Self::Auto => (0, false),
         };
         match cuda() {
-            Ok(count) if wanted < *count => Device::Cuda(wanted),
+            Ok(count) if wanted < *count => return Device::Cuda(wanted),
             Ok(count) if required => {
                 tracing::warn!(asked = %self, found = count, "no such CUDA device; computing on the CPU");
-                Device::Cpu
             }
             Err(reason) if required => {
                 tracing::warn!(asked = %self, reason, "CUDA is not available; computing on the CPU");
-                Device::Cpu
             }
-            Ok(_) | Err(_) => Device::Cpu,
+            Ok(_) | Err(_) => {}
         }
+        Device::Cpu
     }
 }
 
@@ -117,13 +116,9 @@ pub fn cuda() -> &'static std::result::Result<usize, String> {
         if Cuda::is_available() {
             return Ok(usize::try_from(Cuda::device_count()).unwrap_or(0));
         }
-        match loaded {
-            Ok(path) => Err(format!(
-                "{} is loaded but finds no usable GPU",
-                path.display()
-            )),
-            Err(reason) => Err(reason),
-        }
+        let library = loaded?;
+        let path = library.display();
+        Err(format!("{path} is loaded but finds no usable GPU"))
     })
 }
 
@@ -150,11 +145,8 @@ pub fn set_threads(n: usize) {
 
 fn load_cuda() -> std::result::Result<PathBuf, String> {
     let folders = library_folders();
-    let Some(path) = folders
-        .iter()
-        .map(|f| f.join("libtorch_cuda.so"))
-        .find(|path| path.is_file())
-    else {
+    let mut paths = folders.iter().map(|f| f.join("libtorch_cuda.so"));
+    let Some(path) = paths.find(|path| path.is_file()) else {
         let tried: Vec<_> = folders.iter().map(|f| f.display().to_string()).collect();
         return Err(format!(
             "libtorch_cuda.so is not in {}; install the CUDA build of libtorch or set {LIBTORCH_VARIABLE} to its lib folder",
@@ -188,13 +180,10 @@ fn library_folders() -> Vec<PathBuf> {
 /// loader.
 fn loaded_libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let path = maps
+    let mut paths = maps
         .lines()
-        .filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])))
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|name| name == "libtorch_cpu.so")
-        })?;
+        .filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
+    let path = paths.find(|path| path.ends_with("libtorch_cpu.so"))?;
     path.parent().map(Path::to_owned)
 }
 
@@ -236,30 +225,18 @@ mod tests {
             assert_eq!(text.parse::<DeviceChoice>().unwrap(), choice);
             assert_eq!(choice.to_string(), text);
         }
-        assert_eq!(
-            "cuda".parse::<DeviceChoice>().unwrap(),
-            DeviceChoice::Cuda(0)
-        );
-        for bad in [
-            "",
-            "gpu",
-            "CPU",
-            "cuda:",
-            "cuda:-1",
-            "cuda:+1",
-            "cuda: 1",
-            "cuda:99999999999999999999",
-        ] {
+        let first: DeviceChoice = "cuda".parse().unwrap();
+        assert_eq!(first, DeviceChoice::Cuda(0));
+        let bad = ",gpu,CPU,cuda:,cuda:-1,cuda:+1,cuda: 1,cuda:99999999999999999999";
+        for bad in bad.split(',') {
             let error = bad.parse::<DeviceChoice>().unwrap_err().to_string();
-            assert!(
-                error.contains("expected cpu, cuda, cuda:N or auto"),
-                "{bad}: {error}"
-            );
+            let expected = "expected cpu, cuda, cuda:N or auto";
+            assert!(error.contains(expected), "{bad}: {error}");
         }
     }
 
     #[test]
-    fn a_gpu_that_is_not_there_is_the_cpu() {
+    fn a_missing_gpu_resolves_to_the_cpu() {
         assert_eq!(DeviceChoice::Cpu.resolve(), Device::Cpu);
         assert_eq!(DeviceChoice::Cuda(usize::MAX).resolve(), Device::Cpu);
     }
@@ -269,15 +246,11 @@ mod tests {
         // Creating a tensor ensures that the library is in use.
         assert_eq!(tch::Tensor::from_slice(&[1_i64, 2]).numel(), 2);
         let folder = loaded_libtorch_folder().unwrap();
-        assert!(
-            folder.join("libtorch_cpu.so").is_file(),
-            "{}",
-            folder.display()
-        );
+        assert!(folder.join("libtorch_cpu.so").is_file(), "{folder:?}");
     }
 
     #[test]
-    fn a_library_that_cannot_be_loaded_says_why() {
+    fn an_error_of_the_loader_is_returned() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libtorch_cuda.so");
         std::fs::write(&path, b"not a library").unwrap();

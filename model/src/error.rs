@@ -13,75 +13,44 @@ pub enum ModelError {
     #[error("{what}: expected {expected}, found {found}")]
     Input {
         what: &'static str,
-        /// The shape or kind that the network requires.
         expected: String,
         found: String,
     },
     /// An agent index out of range.
-    #[error("sample {sample} asks for agent {agent}, the network has agents 0..{agents}")]
+    #[error("sample {sample} requests agent {agent}, the network has agents 0..{agents}")]
     Agent {
-        /// Which sample of the batch.
         sample: usize,
-        /// The requested index.
         agent: i64,
-        /// Number of agents of the network.
+        /// Of the network.
         agents: usize,
     },
     /// The bytes are not a complete safetensors file.
     #[error("not a complete safetensors file ({size} bytes): {reason}")]
-    NotSafetensors {
-        /// Number of bytes given.
-        size: usize,
-        /// The reader's error.
-        reason: String,
-    },
+    NotSafetensors { size: usize, reason: String },
     /// The bytes are not a complete PyTorch state dict.
     #[error("not a PyTorch state dict ({size} bytes): {reason}")]
-    NotTorchFile {
-        /// Number of bytes given.
-        size: usize,
-        /// The problem.
-        reason: String,
-    },
+    NotTorchFile { size: usize, reason: String },
     /// An invalid metadata entry of a weights file.
     #[error("weights file: metadata {key}: {reason}")]
-    Metadata {
-        key: String,
-        /// The problem with its value.
-        reason: String,
-    },
+    Metadata { key: String, reason: String },
     /// A required tensor is missing.
     #[error("weights file: tensor {name} of shape {expected:?} is missing")]
-    MissingTensor {
-        /// Name in the file.
-        name: String,
-        /// Its shape in the file's layout.
-        expected: Vec<usize>,
-    },
+    MissingTensor { name: String, expected: Vec<usize> },
     /// A tensor in the file does not belong to the network.
-    #[error("weights file: tensor {name} has no place in this network")]
-    ExtraTensor {
-        /// Name in the file.
-        name: String,
-    },
+    #[error("weights file: tensor {name} does not belong to this network")]
+    ExtraTensor { name: String },
     /// A tensor of the file has the wrong shape.
     #[error("weights file: tensor {name}: expected shape {expected:?}, found {found:?}")]
     TensorShape {
-        /// Name in the file.
         name: String,
-        /// Shape in the network.
         expected: Vec<usize>,
-        /// Shape in the file.
         found: Vec<usize>,
     },
     /// A tensor of the file has an unsupported type.
     #[error("weights file: tensor {name}: expected {expected}, found {found}")]
     TensorType {
-        /// Name in the file.
         name: String,
-        /// The supported types.
         expected: &'static str,
-        /// The type in the file.
         found: String,
     },
     /// A file without our metadata whose tensors do not identify a known network.

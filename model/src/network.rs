@@ -51,14 +51,9 @@ impl Network {
     /// [`ModelError::OtherNetwork`] when a name or shape differs from the spec's.
     pub fn from_parameters(spec: &NetworkSpec, parameters: Parameters) -> Result<Self> {
         let layout = Layout::new(spec)?;
-        let fits = parameters.len() == layout.slots.len()
-            && parameters
-                .iter()
-                .zip(&layout.slots)
-                .all(|((name, tensor), slot)| {
-                    name == slot.name() && tensor.size() == as_i64(&slot.shape)
-                });
-        if !fits {
+        let fits = (parameters.iter().zip(&layout.slots))
+            .all(|((n, t), slot)| n == slot.name() && t.size() == as_i64(&slot.shape));
+        if !fits || parameters.len() != layout.slots.len() {
             return Err(ModelError::OtherNetwork(
                 "names or shapes of the parameters are not those of the network".to_owned(),
             ));
@@ -118,7 +113,10 @@ impl Network {
     /// # Errors
     /// [`ModelError::OtherNetwork`] names the difference; then nothing is copied.
     pub fn copy_from(&mut self, other: &Self) -> Result<()> {
-        self.same_network(&other.spec)?;
+        let differences = self.spec.differences(&other.spec);
+        if !differences.is_empty() {
+            return Err(ModelError::OtherNetwork(differences.join(", ")));
+        }
         self.parameters.copy_from(&other.parameters)
     }
 
@@ -128,9 +126,7 @@ impl Network {
     /// # Errors
     /// libtorch's.
     pub fn share(&self) -> Result<Self> {
-        let mut other = Self::from_parameters(&self.spec, self.parameters.share())?;
-        other.compute = self.compute;
-        Ok(other)
+        self.with(self.parameters.share())
     }
 
     /// A copy of the network on a device that shares no storage with this one.
@@ -138,9 +134,7 @@ impl Network {
     /// # Errors
     /// When the device has no memory.
     pub fn deep_clone(&self, device: Device) -> Result<Self> {
-        let mut clone = Self::from_parameters(&self.spec, self.parameters.deep_clone(device)?)?;
-        clone.compute = self.compute;
-        Ok(clone)
+        self.with(self.parameters.deep_clone(device)?)
     }
 
     /// A copy of the network that computes in f64 and shares no storage with this
@@ -151,19 +145,13 @@ impl Network {
     /// # Errors
     /// When the device has no memory.
     pub fn to_f64(&self) -> Result<Self> {
-        let mut exact = Self::from_parameters(&self.spec, self.parameters.to_f64()?)?;
-        exact.compute = self.compute;
-        Ok(exact)
+        self.with(self.parameters.to_f64()?)
     }
 
-    /// Refuses a spec whose weights do not fit this network.
-    pub(crate) fn same_network(&self, other: &NetworkSpec) -> Result<()> {
-        let differences = self.spec.differences(other);
-        if differences.is_empty() {
-            Ok(())
-        } else {
-            Err(ModelError::OtherNetwork(differences.join(", ")))
-        }
+    fn with(&self, parameters: Parameters) -> Result<Self> {
+        let mut other = Self::from_parameters(&self.spec, parameters)?;
+        other.compute = self.compute;
+        Ok(other)
     }
 
     /// Q-values `[B, actions]` of rows of one agent each.
@@ -183,18 +171,12 @@ impl Network {
         scale: Option<&Tensor>,
     ) -> Result<Tensor> {
         if self.spec.kind == NetworkKind::Commnet {
-            return Err(input(
-                "rows",
-                "groups of all agents (commnet)",
-                "single rows",
-            ));
+            let expected = "groups of all agents (commnet)";
+            return Err(input("rows", expected, "single rows"));
         }
         if plan.agents() != self.spec.agents {
-            return Err(input(
-                "head plan",
-                format!("{} agents", self.spec.agents),
-                format!("{}", plan.agents()),
-            ));
+            let expected = format!("{} agents", self.spec.agents);
+            return Err(input("head plan", expected, plan.agents().to_string()));
         }
         self.check_windows(windows, &as_i64(&[plan.samples()]))?;
         self.rows_of(&self.convolve(windows)?, plan, scale)
@@ -262,8 +244,8 @@ impl Network {
         let Some(scales) = self.spec.scales else {
             return Ok(features.shallow_clone());
         };
-        let scale = scale
-            .ok_or_else(|| input("scale", format!("an index per row, 0..{scales}"), "none"))?;
+        let expected = || format!("an index per row, 0..{scales}");
+        let scale = scale.ok_or_else(|| input("scale", expected(), "none"))?;
         if scale.size() != batch || scale.f_kind()? != Kind::Int64 {
             return Err(input("scale", format!("Int64 {batch:?}"), shape_of(scale)));
         }
@@ -277,17 +259,16 @@ impl Network {
     /// Features `[A, N, F]` → Q-values `[A, N, actions]`. Dueling streams are
     /// combined as `Q = V + A − mean(A)` (Wang et al. 2016, eq. 9).
     fn q_values(&self, features: &Tensor) -> Result<Tensor> {
-        let mut outputs = Vec::with_capacity(self.streams.len());
-        for stream in &self.streams {
-            outputs.push(stream.forward(&self.parameters, features)?);
-        }
+        let outputs = self.streams.iter();
+        let outputs = outputs.map(|s| s.forward(&self.parameters, features));
+        let mut outputs = outputs.collect::<Result<Vec<_>>>()?;
         match (outputs.pop(), outputs.pop()) {
             (Some(value), Some(advantage)) => {
                 let mean = advantage.f_mean_dim([-1_i64].as_slice(), true, features.kind())?;
                 Ok(advantage.f_sub(&mean)?.f_add(&value)?)
             }
             (Some(q), None) => Ok(q),
-            (None, _) => Err(ModelError::Spec("no layer puts out Q-values".to_owned())),
+            (None, _) => Err(ModelError::Spec("no layer outputs Q-values".to_owned())),
         }
     }
 
@@ -299,15 +280,17 @@ impl Network {
         if windows.size() == expected && (kind == Kind::Float || kind == self.window_kind()) {
             return Ok(());
         }
-        Err(input(
-            "windows",
-            format!("{:?} {expected:?}", self.window_kind()),
-            shape_of(windows),
-        ))
+        let expected = format!("{:?} {expected:?}", self.window_kind());
+        Err(input("windows", expected, shape_of(windows)))
     }
 }
 
-fn input(what: &'static str, expected: impl Into<String>, found: impl Into<String>) -> ModelError {
+/// The error of a wrong argument.
+pub(crate) fn input(
+    what: &'static str,
+    expected: impl Into<String>,
+    found: impl Into<String>,
+) -> ModelError {
     ModelError::Input {
         what,
         expected: expected.into(),
@@ -316,8 +299,7 @@ fn input(what: &'static str, expected: impl Into<String>, found: impl Into<Strin
 }
 
 fn shape_of(tensor: &Tensor) -> String {
-    let kind = tensor
-        .f_kind()
-        .map_or_else(|_| "unknown kind".to_owned(), |kind| format!("{kind:?}"));
+    let kind = tensor.f_kind().map(|kind| format!("{kind:?}"));
+    let kind = kind.unwrap_or_else(|_| "unknown kind".to_owned());
     format!("{kind} {:?}", tensor.size())
 }

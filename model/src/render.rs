@@ -7,7 +7,8 @@ use common::environment::window::{OUTSIDE, WindowRule, axis_samples};
 use common::imaging::volume::{Volume, Voxels};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{ModelError, Result};
+use crate::error::Result;
+use crate::network::input;
 use crate::network::layer::as_i64;
 
 /// Maximum number of samples rendered at a time; bounds the index tensor to 256 MiB.
@@ -88,18 +89,16 @@ impl DeviceScans {
     /// Renders frames as u8 `[B, n, n, n]`, indexed x, y, z, on the scans' device.
     ///
     /// # Errors
-    /// [`ModelError::Input`] for an unknown scan or a position whose window
+    /// [`crate::ModelError::Input`] for an unknown scan or a position whose window
     /// overflows 32 bits.
     pub fn render(&self, rule: WindowRule, n: usize, frames: &[FrameAt]) -> Result<Tensor> {
-        let out = Tensor::f_zeros(
-            as_i64(&[frames.len(), n, n, n]),
-            (Kind::Uint8, self.voxels.device()),
-        )?;
+        let kind = (Kind::Uint8, self.voxels.device());
+        let out = Tensor::f_zeros(as_i64(&[frames.len(), n, n, n]), kind)?;
         let per_chunk = (CHUNK / n.pow(3).max(1)).max(1);
         for (i, chunk) in frames.chunks(per_chunk).enumerate() {
             let at = as_i64(&[i * per_chunk, chunk.len()]);
-            out.f_narrow(0, at[0], at[1])?
-                .f_copy_(&self.render_chunk(rule, n, chunk)?)?;
+            let windows = self.render_chunk(rule, n, chunk)?;
+            out.f_narrow(0, at[0], at[1])?.f_copy_(&windows)?;
         }
         Ok(out)
     }
@@ -220,33 +219,20 @@ impl DeviceScans {
         };
         let mut samples = vec![OUTSIDE; n];
         for frame in frames {
-            let &(start, dims) = self
-                .volumes
-                .get(frame.scan)
-                .ok_or_else(|| ModelError::Input {
-                    what: "scan",
-                    expected: format!("0..{}", self.volumes.len()),
-                    found: frame.scan.to_string(),
-                })?;
+            let Some(&(start, dims)) = self.volumes.get(frame.scan) else {
+                let expected = format!("0..{}", self.volumes.len());
+                return Err(input("scan", expected, frame.scan.to_string()));
+            };
             if frame.position.iter().any(|p| p.unsigned_abs() > 1 << 24) {
-                return Err(ModelError::Input {
-                    what: "position",
-                    expected: "voxels within 2^24 of 0".to_owned(),
-                    found: format!("{:?}", frame.position),
-                });
+                let found = format!("{:?}", frame.position);
+                return Err(input("position", "voxels within 2^24 of 0", found));
             }
             let steps = [dims[1] * dims[2], dims[2], 1];
             for axis in 0..3 {
                 samples.fill(OUTSIDE);
                 if frame.valid {
-                    axis_samples(
-                        rule,
-                        n,
-                        frame.position[axis],
-                        frame.stride,
-                        dims[axis],
-                        &mut samples,
-                    );
+                    let (at, size) = (frame.position[axis], dims[axis]);
+                    axis_samples(rule, n, at, frame.stride, size, &mut samples);
                 }
                 let base = if axis == 0 { start } else { 0 };
                 tables.push(&samples, base, steps[axis]);

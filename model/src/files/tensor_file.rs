@@ -27,16 +27,9 @@ pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8
     let mut ordered = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let kind = tensor.f_kind()?;
-        let dtype = DTYPES
-            .iter()
-            .find(|(_, k)| *k == kind)
-            .map(|(dtype, _)| *dtype);
-        let dtype = dtype.ok_or_else(|| ModelError::TensorType {
-            name: name.clone(),
-            expected: "F32, BF16, F64, I64 or U8",
-            found: format!("{kind:?}"),
-        })?;
-        ordered.push((name, tensor, dtype));
+        let known = DTYPES.iter().find(|(_, k)| *k == kind);
+        let (dtype, _) = known.ok_or_else(|| wrong_type(name, ALL_TYPES, kind))?;
+        ordered.push((name, tensor, *dtype));
     }
     // Wide types first, so that every tensor is aligned.
     ordered.sort_by(|a, b| b.2.bitsize().cmp(&a.2.bitsize()).then(a.0.cmp(b.0)));
@@ -45,11 +38,8 @@ pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8
     header.insert(METADATA.to_owned(), json(metadata)?);
     let mut end = 0;
     for (name, tensor, dtype) in &ordered {
-        let shape: Vec<usize> = tensor
-            .size()
-            .into_iter()
-            .map(|n| usize::try_from(n).unwrap_or(0))
-            .collect();
+        let sizes = tensor.size().into_iter();
+        let shape: Vec<usize> = sizes.map(|n| usize::try_from(n).unwrap_or(0)).collect();
         let begin = end;
         end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
         let info = TensorInfo {
@@ -75,6 +65,9 @@ pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8
     Ok(bytes)
 }
 
+/// The types in [`DTYPES`].
+const ALL_TYPES: &str = "F32, BF16, F64, I64 or U8";
+
 const DTYPES: [(Dtype, Kind); 5] = [
     (Dtype::F32, Kind::Float),
     (Dtype::BF16, Kind::BFloat16),
@@ -82,6 +75,22 @@ const DTYPES: [(Dtype, Kind); 5] = [
     (Dtype::I64, Kind::Int64),
     (Dtype::U8, Kind::Uint8),
 ];
+
+fn wrong_type(name: &str, expected: &'static str, found: impl std::fmt::Debug) -> ModelError {
+    ModelError::TensorType {
+        name: name.to_owned(),
+        expected,
+        found: format!("{found:?}"),
+    }
+}
+
+fn wrong_shape(name: &str, expected: &[usize], found: &[usize]) -> ModelError {
+    ModelError::TensorShape {
+        name: name.to_owned(),
+        expected: expected.to_vec(),
+        found: found.to_vec(),
+    }
+}
 
 fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
     serde_json::to_value(value).map_err(|e| ModelError::Metadata {
@@ -154,11 +163,7 @@ impl<'a> TensorFile<'a> {
     pub fn float(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let view = self.view(name, shape)?;
         if !matches!(view.dtype(), Dtype::F32 | Dtype::BF16) {
-            return Err(ModelError::TensorType {
-                name: name.to_owned(),
-                expected: "F32 or BF16",
-                found: format!("{:?}", view.dtype()),
-            });
+            return Err(wrong_type(name, "F32 or BF16", view.dtype()));
         }
         Ok(self.raw(name, shape)?.f_to_kind(Kind::Float)?)
     }
@@ -181,34 +186,20 @@ impl<'a> TensorFile<'a> {
         if view.shape() == shape {
             return Ok(view);
         }
-        Err(ModelError::TensorShape {
-            name: name.to_owned(),
-            expected: shape.to_vec(),
-            found: view.shape().to_vec(),
-        })
+        Err(wrong_shape(name, shape, view.shape()))
     }
 
     fn raw(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let view = self.view(name, shape)?;
-        let kind = DTYPES
-            .iter()
-            .find(|(dtype, _)| *dtype == view.dtype())
-            .map(|(_, kind)| *kind);
-        let kind = kind.ok_or_else(|| ModelError::TensorType {
-            name: name.to_owned(),
-            expected: "F32, BF16, F64, I64 or U8",
-            found: format!("{:?}", view.dtype()),
-        })?;
+        let known = DTYPES.iter().find(|(dtype, _)| *dtype == view.dtype());
+        let (_, kind) = known.ok_or_else(|| wrong_type(name, ALL_TYPES, view.dtype()))?;
         // An empty tensor may claim any size on its other axes, which overflows
         // libtorch's arithmetic.
         if shape.contains(&0) {
-            return Err(ModelError::TensorShape {
-                name: name.to_owned(),
-                expected: vec![1],
-                found: shape.to_vec(),
-            });
+            return Err(wrong_shape(name, &[1], shape));
         }
-        Ok(Tensor::f_from_data_size(view.data(), &as_i64(shape), kind)?)
+        let shape = as_i64(shape);
+        Ok(Tensor::f_from_data_size(view.data(), &shape, *kind)?)
     }
 }
 
@@ -217,28 +208,21 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<(String, Tensor)> {
+        let square = Tensor::from_slice(&[1.5_f32, -2.0, 3.25, 0.0]).reshape([2, 2]);
+        let half = Tensor::from_slice(&[2.0_f32]).to_kind(Kind::BFloat16);
+        let scalar = Tensor::from_slice(&[4.0_f64]).reshape([] as [i64; 0]);
         vec![
-            (
-                "b".to_owned(),
-                Tensor::from_slice(&[1.5_f32, -2.0, 3.25, 0.0]).reshape([2, 2]),
-            ),
+            ("b".to_owned(), square),
             ("a".to_owned(), Tensor::from_slice(&[7_u8, 8, 9])),
             ("c".to_owned(), Tensor::from_slice(&[i64::MIN, 3])),
-            (
-                "d".to_owned(),
-                Tensor::from_slice(&[2.0_f32]).to_kind(Kind::BFloat16),
-            ),
-            (
-                "e".to_owned(),
-                Tensor::from_slice(&[4.0_f64]).reshape([] as [i64; 0]),
-            ),
+            ("d".to_owned(), half),
+            ("e".to_owned(), scalar),
         ]
     }
 
     fn notes() -> Metadata {
-        (0..20)
-            .map(|i| (format!("key {i}"), format!("\"value\" {i}\n")))
-            .collect()
+        let note = |i: u32| (format!("key {i}"), format!("\"value\" {i}\n"));
+        (0..20).map(note).collect()
     }
 
     #[test]
@@ -276,9 +260,7 @@ mod tests {
         let file = safetensors::serialize([("x", half)], None).unwrap();
         assert!(matches!(read(&file), Err(ModelError::TensorType { .. })));
         let int = [("x".to_owned(), Tensor::from_slice(&[1_i32]))];
-        assert!(matches!(
-            write(&int, &Metadata::new()),
-            Err(ModelError::TensorType { .. })
-        ));
+        let error = write(&int, &Metadata::new()).unwrap_err();
+        assert!(matches!(error, ModelError::TensorType { .. }), "{error}");
     }
 }

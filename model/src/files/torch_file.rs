@@ -18,6 +18,8 @@ use crate::network::layer::as_i64;
 use pickle::{Id, Pickle, Value};
 use storage::{Container, Element};
 
+type Parsed<T> = std::result::Result<T, String>;
+
 /// Keys that training scripts use for the weights in a larger dictionary.
 const NESTED: [&str; 4] = ["model_state_dict", "state_dict", "model", "weights"];
 
@@ -78,7 +80,7 @@ struct Described {
 
 impl Described {
     /// Its values in row-major order.
-    fn values(&self, storage: &[u8], element: Element) -> std::result::Result<Vec<f32>, String> {
+    fn values(&self, storage: &[u8], element: Element) -> Parsed<Vec<f32>> {
         let name = &self.name;
         if matches!(element, Element::Whole(_)) {
             return Err(format!("tensor {name} holds whole numbers, not weights"));
@@ -138,9 +140,9 @@ fn half(bits: u16) -> f32 {
 }
 
 /// The tensors of the state dict.
-fn describe(pickle: &Pickle) -> std::result::Result<Vec<Described>, String> {
+fn describe(pickle: &Pickle) -> Parsed<Vec<Described>> {
     let entries = |id| pickle.entries(id).unwrap_or_default();
-    let tensors = |id: Id| -> std::result::Result<Vec<Described>, String> {
+    let tensors = |id: Id| -> Parsed<Vec<Described>> {
         let found = entries(id).into_iter();
         let found = found.filter_map(|(name, value)| tensor(pickle, name, value).transpose());
         found.collect()
@@ -162,7 +164,7 @@ fn describe(pickle: &Pickle) -> std::result::Result<Vec<Described>, String> {
 
 /// Parses `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, …)`, or a
 /// parameter made of one; `None` for anything else.
-fn tensor(pickle: &Pickle, name: &str, id: Id) -> std::result::Result<Option<Described>, String> {
+fn tensor(pickle: &Pickle, name: &str, id: Id) -> Parsed<Option<Described>> {
     let call = |id: Id| match pickle.get(id) {
         Value::Call { name, arguments } => {
             Some((name.as_str(), pickle.tuple(*arguments).unwrap_or_default()))
@@ -215,7 +217,7 @@ fn storage_of(pickle: &Pickle, id: Id) -> Option<(String, Element, usize)> {
 type Storages = BTreeMap<String, (Element, usize)>;
 
 /// Every storage that the pickle refers to.
-fn all_storages(pickle: &Pickle) -> std::result::Result<Storages, String> {
+fn all_storages(pickle: &Pickle) -> Parsed<Storages> {
     let mut all = Storages::new();
     for id in 0..pickle.len() {
         if let Value::Persistent(_) = pickle.get(id) {

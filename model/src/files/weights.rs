@@ -42,12 +42,8 @@ pub fn to_bytes(network: &Network, metadata: &Metadata) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`to_bytes`].
 pub fn to_bytes_bf16(network: &Network, metadata: &Metadata) -> Result<Vec<u8>> {
-    parameters_to_bytes(
-        network.spec(),
-        network.parameters(),
-        Kind::BFloat16,
-        metadata,
-    )
+    let (spec, parameters) = (network.spec(), network.parameters());
+    parameters_to_bytes(spec, parameters, Kind::BFloat16, metadata)
 }
 
 /// Tensors in the layout of a network's parameters (for example an optimizer's
@@ -65,10 +61,12 @@ pub fn parameters_to_bytes(
     let mut tensors = Vec::new();
     for (slot, (name, tensor)) in layout.slots.iter().zip(parameters.iter()) {
         if name != slot.name() || tensor.size() != as_i64(&slot.shape) {
-            return Err(ModelError::OtherNetwork(format!(
-                "{name} stands in the place of {}",
+            let (expected, found) = (&slot.shape, tensor.size());
+            let text = format!(
+                "expected {} {expected:?}, found {name} {found:?}",
                 slot.name()
-            )));
+            );
+            return Err(ModelError::OtherNetwork(text));
         }
         let tensor = tensor.detach().f_to_kind(kind)?;
         for agent in 0..slot.file_parts() {
@@ -87,13 +85,9 @@ pub fn parameters_to_bytes(
 /// Describes the invalid bytes, or the tensor that is missing, superfluous
 /// or of another shape or type.
 pub fn from_bytes(bytes: &[u8]) -> Result<Weights> {
-    let file = TensorFile::open(bytes)?;
-    let spec = spec_of(&file)?;
-    let network = Network::from_parameters(&spec, read_parameters(&file, &spec)?)?;
-    Ok(Weights {
-        network,
-        metadata: file.metadata().clone(),
-    })
+    let (spec, parameters, metadata) = parameters_from_bytes(bytes)?;
+    let network = Network::from_parameters(&spec, parameters)?;
+    Ok(Weights { network, metadata })
 }
 
 /// Reads the output of [`parameters_to_bytes`]: tensors on the CPU, without gradients.
@@ -105,20 +99,6 @@ pub fn parameters_from_bytes(bytes: &[u8]) -> Result<(NetworkSpec, Parameters, M
     let spec = spec_of(&file)?;
     let parameters = read_parameters(&file, &spec)?;
     Ok((spec, parameters, file.metadata().clone()))
-}
-
-/// Reads weights into an existing network on any device, and returns the
-/// metadata.
-///
-/// # Errors
-/// As [`from_bytes`]; [`ModelError::OtherNetwork`] names the difference (here:
-/// the network, there: the file). On error the network is unchanged.
-pub fn load_into(network: &mut Network, bytes: &[u8]) -> Result<Metadata> {
-    let file = TensorFile::open(bytes)?;
-    network.same_network(&spec_of(&file)?)?;
-    let read = Network::from_parameters(network.spec(), read_parameters(&file, network.spec())?)?;
-    network.copy_from(&read)?;
-    Ok(file.metadata().clone())
 }
 
 /// The spec and metadata of a file, without its values.
@@ -176,11 +156,10 @@ fn read_parameters(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<Paramete
 /// per layer between all agents, `prelu4.weight`.
 fn file_name(file: &TensorFile<'_>, slot: &Slot, agent: usize) -> String {
     let name = slot.file_name(agent);
-    if slot.role == Role::HeadPrelu && !file.shapes().contains_key(&name) {
-        let shared = slot.name();
-        if file.shapes().contains_key(&shared) {
-            return shared;
-        }
+    let (shared, shapes) = (slot.name(), file.shapes());
+    let is_shared = slot.role == Role::HeadPrelu && !shapes.contains_key(&name);
+    if is_shared && shapes.contains_key(&shared) {
+        return shared;
     }
     name
 }

@@ -251,36 +251,26 @@ mod tests {
         all
     }
 
-    const SHAPES: [ConvShape; 3] = [
-        ConvShape {
-            ci: 1,
-            co: 16,
-            kernel: 5,
-            stride: 2,
-            input: 11,
-            output: 4,
-        },
-        ConvShape {
-            ci: 16,
-            co: 32,
-            kernel: 3,
-            stride: 2,
-            input: 9,
-            output: 4,
-        },
-        ConvShape {
-            ci: 32,
-            co: 48,
-            kernel: 2,
-            stride: 1,
-            input: 9,
-            output: 8,
-        },
-    ];
+    fn shapes() -> [ConvShape; 3] {
+        let shape = |[ci, co, kernel, stride, input, output]: [usize; 6]| ConvShape {
+            ci,
+            co,
+            kernel,
+            stride,
+            input,
+            output,
+        };
+        [
+            [1, 16, 5, 2, 11, 4],
+            [16, 32, 3, 2, 9, 4],
+            [32, 48, 2, 1, 9, 8],
+        ]
+        .map(shape)
+    }
 
     #[test]
     fn weight_gradients_are_the_sums_written_out_whatever_the_vectors() {
-        for s in SHAPES {
+        for s in shapes() {
             let (input, gradient) = (numbers(s.input_len(), 1), numbers(s.output_len(), 2));
             // [k][k][j][co], added to what is there.
             let before = numbers(s.weight_len(), 3);
@@ -305,7 +295,7 @@ mod tests {
 
     #[test]
     fn input_gradients_are_the_sums_written_out_whatever_the_vectors() {
-        for s in SHAPES.into_iter().filter(|s| s.ci.is_multiple_of(16)) {
+        for s in shapes().into_iter().filter(|s| s.ci.is_multiple_of(16)) {
             let (weights, gradient) = (numbers(s.weight_len(), 4), numbers(s.output_len(), 2));
             let before = numbers(s.input_len(), 5);
             let mut expected = before.clone();

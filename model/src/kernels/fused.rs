@@ -158,11 +158,8 @@ mod tests {
             let features = |network: &Network, kind: Kind| {
                 let (trunk, compute) = network.trunk();
                 let windows = windows.to_kind(kind);
-                tch::no_grad(|| {
-                    trunk
-                        .forward(network.parameters(), &windows, compute)
-                        .unwrap()
-                })
+                let parameters = network.parameters();
+                tch::no_grad(|| trunk.forward(parameters, &windows, compute).unwrap())
             };
             let plain = features(&network.to_f64().unwrap(), Kind::Double);
             for threads in [1, 2, 3] {

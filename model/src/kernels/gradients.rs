@@ -32,18 +32,15 @@ impl Network {
         plan: &HeadPlan,
         scale: Option<&Tensor>,
     ) -> Result<Differentiable<'_>> {
-        let Some((recorded, features)) = self.record(windows, &[plan.samples()])? else {
-            return Ok(Differentiable {
-                network: self,
-                q: self.forward_rows(windows, plan, scale)?,
-                own: None,
-            });
+        let own = self.record(windows, &[plan.samples()])?;
+        let q = match &own {
+            Some((_, features)) => self.rows_of(features, plan, scale)?,
+            None => self.forward_rows(windows, plan, scale)?,
         };
-        let q = self.rows_of(&features, plan, scale)?;
         Ok(Differentiable {
             network: self,
             q,
-            own: Some((recorded, features)),
+            own,
         })
     }
 
@@ -63,18 +60,16 @@ impl Network {
             0 | 1 => windows.shallow_clone(),
             _ => windows.f_flatten(0, 1)?,
         };
-        let Some((recorded, features)) = self.record(&flat, &[samples])? else {
-            return Ok(Differentiable {
-                network: self,
-                q: self.forward_groups(windows, scale)?,
-                own: None,
-            });
+        let own = self.record(&flat, &[samples])?;
+        let batch = [groups, as_i64(&[agents])[0]];
+        let q = match &own {
+            Some((_, features)) => self.groups_of(features, scale, batch)?,
+            None => self.forward_groups(windows, scale)?,
         };
-        let q = self.groups_of(&features, scale, [groups, as_i64(&[agents])[0]])?;
         Ok(Differentiable {
             network: self,
             q,
-            own: Some((recorded, features)),
+            own,
         })
     }
 
@@ -131,6 +126,7 @@ mod tests {
     use super::*;
     use crate::network::layer::LEAK;
     use crate::network::spec::{Activation, NetworkKind, NetworkSpec};
+    use crate::network::trunk::Compute;
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha8Rng;
     use tch::Device;
@@ -140,13 +136,8 @@ mod tests {
     }
 
     fn windows(lead: &[i64], spec: &NetworkSpec) -> Tensor {
-        let mut size = lead.to_vec();
-        size.extend(as_i64(&[
-            spec.history,
-            spec.window,
-            spec.window,
-            spec.window,
-        ]));
+        let n = spec.window;
+        let size = [lead, as_i64(&[spec.history, n, n, n]).as_slice()].concat();
         let count: i64 = size.iter().product();
         let values: Vec<f32> = (0..count)
             .map(|i| ((i * i % 99_991 * 31 + i * 7919) % 100_003) as f32 / 100_003.0)
@@ -198,10 +189,8 @@ mod tests {
             let difference = (a - b).norm().double_value(&[]);
             let norm = b.norm().double_value(&[]);
             assert!(norm > 0.0, "{name} {parameter}: nothing to compare");
-            assert!(
-                difference < bound * norm,
-                "{name} {parameter}: {difference} of {norm}"
-            );
+            let within = difference < bound * norm;
+            assert!(within, "{name} {parameter}: {difference} of {norm}");
         }
     }
 
@@ -220,12 +209,9 @@ mod tests {
                 spec.share(shared).unwrap();
             }
             let mut network = network(&spec);
-            network.set_compute(crate::network::trunk::Compute {
-                bf16: false,
+            network.set_compute(Compute {
                 channels_last,
-                windows: None,
-                blocked: false,
-                fused: false,
+                ..Compute::default()
             });
             let windows = windows(&[5], &spec);
             let plan = HeadPlan::new(&[0, 2, 2, 1, 0], 3, Device::Cpu).unwrap();
@@ -293,12 +279,8 @@ mod tests {
         }
         let mut smaller = torch.clone();
         smaller.window = 38;
-        for (spec, slope) in [
-            (torch.clone(), 0.25),
-            (torch, -0.3),
-            (smaller, 0.25),
-            (tf, 0.1),
-        ] {
+        let same = torch.clone();
+        for (spec, slope) in [(torch, 0.25), (same, -0.3), (smaller, 0.25), (tf, 0.1)] {
             let mut network = network(&spec).to_f64().unwrap();
             let slopes = network.parameters().iter().filter(|(_, p)| p.numel() == 1);
             tch::no_grad(|| slopes.for_each(|(_, p)| drop(p.shallow_clone().fill_(slope))));
@@ -306,10 +288,10 @@ mod tests {
             let plan = HeadPlan::new(&[0, 1, 1], 2, Device::Cpu).unwrap();
             let mut found = Vec::new();
             for blocked in [false, true] {
-                network.set_compute(crate::network::trunk::Compute {
+                network.set_compute(Compute {
                     channels_last: true,
                     blocked,
-                    ..Default::default()
+                    ..Compute::default()
                 });
                 let acted = tch::no_grad(|| network.forward_rows(&windows, &plan, None).unwrap());
                 let forward = network.differentiable_rows(&windows, &plan, None).unwrap();
@@ -332,14 +314,13 @@ mod tests {
         let spec = NetworkSpec::small(2, 1, None);
         let network = network(&spec);
         let plan = HeadPlan::new(&[0, 1], 2, Device::Cpu).unwrap();
-        let text = network.differentiable_rows(
-            &Tensor::zeros([2, 1, 9, 9, 9], (Kind::Float, Device::Cpu)),
-            &plan,
-            None,
-        );
-        assert!(text.unwrap_err().to_string().contains("windows"));
-        let text =
-            network.differentiable_groups(&Tensor::zeros([4], (Kind::Float, Device::Cpu)), None);
-        assert!(text.unwrap_err().to_string().contains("windows"));
+        let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
+        let (rows, groups) = (zeros(&[2, 1, 9, 9, 9]), zeros(&[4]));
+        for error in [
+            network.differentiable_rows(&rows, &plan, None).unwrap_err(),
+            network.differentiable_groups(&groups, None).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("windows"), "{error}");
+        }
     }
 }

@@ -39,16 +39,14 @@ impl HeadPlan {
     /// [`ModelError::Agent`] for an agent outside `0..agents`.
     pub fn new(agent: &[i64], agents: usize, device: Device) -> Result<Self> {
         let mut members = vec![Vec::new(); agents];
-        for (sample, &a) in agent.iter().enumerate() {
-            usize::try_from(a)
-                .ok()
-                .and_then(|a| members.get_mut(a))
-                .ok_or(ModelError::Agent {
-                    sample,
-                    agent: a,
-                    agents,
-                })?
-                .push(sample);
+        for (sample, &agent) in agent.iter().enumerate() {
+            let own = usize::try_from(agent).ok().and_then(|a| members.get_mut(a));
+            let unknown = ModelError::Agent {
+                sample,
+                agent,
+                agents,
+            };
+            own.ok_or(unknown)?.push(sample);
         }
         let groups = if agents == 1 {
             Groups::One
@@ -73,7 +71,6 @@ impl HeadPlan {
         }
     }
 
-    /// Number of samples.
     #[must_use]
     pub fn samples(&self) -> usize {
         self.samples
@@ -100,13 +97,14 @@ impl HeadPlan {
 
     /// Outputs `[A, largest group, outputs]` → `[B, outputs]` in the batch's
     /// order, or `[B, A, outputs]` for [`HeadPlan::all`].
-    pub(crate) fn collect(&self, answers: &Tensor) -> Result<Tensor> {
+    pub(crate) fn collect(&self, outputs: &Tensor) -> Result<Tensor> {
         match &self.groups {
-            Groups::One => Ok(answers.f_squeeze_dim(0)?),
-            Groups::All => Ok(answers.f_transpose(0, 1)?),
-            Groups::Each(places) => Ok(answers
-                .f_flatten(0, 1)?
-                .f_index_select(0, &places.inverse)?),
+            Groups::One => Ok(outputs.f_squeeze_dim(0)?),
+            Groups::All => Ok(outputs.f_transpose(0, 1)?),
+            Groups::Each(places) => {
+                let rows = outputs.f_flatten(0, 1)?;
+                Ok(rows.f_index_select(0, &places.inverse)?)
+            }
         }
     }
 }
@@ -151,11 +149,8 @@ mod tests {
         let plan = HeadPlan::new(&[0, 0, 0], 1, Device::Cpu).unwrap();
         assert!(matches!(plan.groups, Groups::One));
         let features = Tensor::from_slice(&[1.0_f32, 2.0, 3.0]).reshape([3, 1]);
-        assert!(
-            plan.collect(&plan.spread(&features).unwrap())
-                .unwrap()
-                .equal(&features)
-        );
+        let spread = plan.spread(&features).unwrap();
+        assert!(plan.collect(&spread).unwrap().equal(&features));
     }
 
     #[test]
@@ -165,21 +160,17 @@ mod tests {
         let features = Tensor::from_slice(&[1_i64, 2]).reshape([2, 1]);
         let spread = plan.spread(&features).unwrap();
         assert_eq!(spread.size(), [3, 2, 1]);
-        let answers = spread + Tensor::from_slice(&[10_i64, 20, 30]).reshape([3, 1, 1]);
-        let rows: Vec<i64> = Vec::try_from(plan.collect(&answers).unwrap().flatten(0, -1)).unwrap();
+        let outputs = spread + Tensor::from_slice(&[10_i64, 20, 30]).reshape([3, 1, 1]);
+        let rows: Vec<i64> = Vec::try_from(plan.collect(&outputs).unwrap().flatten(0, -1)).unwrap();
         assert_eq!(rows, [11, 21, 31, 12, 22, 32]);
     }
 
     #[test]
     fn agents_outside_are_refused() {
         for bad in [-1, 3, i64::MAX, i64::MIN] {
-            let error = HeadPlan::new(&[0, bad], 3, Device::Cpu)
-                .unwrap_err()
-                .to_string();
-            assert_eq!(
-                error,
-                format!("sample 1 asks for agent {bad}, the network has agents 0..3")
-            );
+            let error = HeadPlan::new(&[0, bad], 3, Device::Cpu).unwrap_err();
+            let expected = format!("sample 1 requests agent {bad}, the network has agents 0..3");
+            assert_eq!(error.to_string(), expected);
         }
     }
 }

@@ -17,10 +17,8 @@ impl NetworkSpec {
     pub fn infer(shapes: &BTreeMap<String, Vec<usize>>) -> Result<Self> {
         let refuse = |reason: String| ModelError::Unrecognised(reason);
         let shape = |name: &str| {
-            shapes
-                .get(name)
-                .map(Vec::as_slice)
-                .ok_or_else(|| refuse(format!("there is no {name}")))
+            let found = shapes.get(name).map(Vec::as_slice);
+            found.ok_or_else(|| refuse(format!("there is no {name}")))
         };
         let agents = (0..)
             .take_while(|a| shapes.contains_key(&format!("fc1.{a}.weight")))
@@ -104,15 +102,12 @@ mod tests {
     fn other_networks_are_not() {
         let error = |shapes: &BTreeMap<_, _>| NetworkSpec::infer(shapes).unwrap_err().to_string();
         assert!(error(&BTreeMap::new()).contains("there is no conv0.weight"));
-        assert!(
-            error(&shapes(&NetworkSpec::small(1, 1, None)))
-                .contains("kernel of 3×3×3, expected 5×5×5")
-        );
+        let small = error(&shapes(&NetworkSpec::small(1, 1, None)));
+        assert!(small.contains("kernel of 3×3×3, expected 5×5×5"), "{small}");
         let mut odd = shapes(&NetworkSpec::reference_torch(NetworkKind::Collab, 1));
         odd.insert("fc1.0.weight".to_owned(), vec![256, 700]);
-        assert!(
-            error(&odd).contains("takes 700 features, expected 512 (Network3d) or 1024 (CommNet)")
-        );
+        let expected = "takes 700 features, expected 512 (Network3d) or 1024 (CommNet)";
+        assert!(error(&odd).contains(expected), "{}", error(&odd));
         odd.insert("conv3.weight".to_owned(), vec![usize::MAX, 1, 3, 3, 3]);
         assert!(error(&odd).contains("channels"));
     }

@@ -45,9 +45,8 @@ fn values(slot: &Slot, init: Init, rng: &mut impl Rng) -> Vec<f32> {
     let (fan_in, fan_out) = (slot.fan_in as f64, slot.fan_out as f64);
     let default = 1.0 / fan_in.sqrt();
     let uniform = |bound: f64, rng: &mut dyn FnMut() -> f64| {
-        (0..count)
-            .map(|_| narrow((2.0 * rng() - 1.0) * bound))
-            .collect()
+        let values = (0..count).map(|_| narrow((2.0 * rng() - 1.0) * bound));
+        values.collect()
     };
     let mut unit = || unit(rng);
     match (slot.role, init) {
@@ -68,9 +67,8 @@ fn values(slot: &Slot, init: Init, rng: &mut impl Rng) -> Vec<f32> {
         }
         (Role::ConvWeight | Role::HeadWeight, Init::HeTruncated) => {
             let sigma = (1.3 * 2.0 / fan_in).sqrt();
-            (0..count)
-                .map(|_| narrow(sigma * truncated_normal(&mut unit)))
-                .collect()
+            let values = (0..count).map(|_| narrow(sigma * truncated_normal(&mut unit)));
+            values.collect()
         }
     }
 }
@@ -121,68 +119,35 @@ mod tests {
     }
 
     #[test]
-    fn spreads_are_those_of_the_formulas() {
+    fn standard_deviations_are_those_of_the_formulas() {
         let torch = NetworkSpec::reference_torch(NetworkKind::Commnet, 3);
         let torch = NetworkSpec {
             attention: true,
             ..torch
         };
+        let small = NetworkSpec::small(2, 1, None);
+        let tf = NetworkSpec::reference_tf(1);
         let table = [
-            // (spec, parameter, standard deviation, largest)
-            (
-                &torch,
-                "conv1.weight",
-                (2.0_f64 / (64.0 * 125.0)).sqrt(),
-                (6.0_f64 / (64.0 * 125.0)).sqrt(),
-            ),
-            (
-                &torch,
-                "fc1.weight",
-                (2.0_f64 / (1024.0 + 256.0)).sqrt(),
-                (6.0_f64 / (1024.0 + 256.0)).sqrt(),
-            ),
-            (
-                &torch,
-                "fc1.bias",
-                (1.0_f64 / 1024.0 / 3.0).sqrt(),
-                (1.0_f64 / 1024.0).sqrt(),
-            ),
-            (
-                &NetworkSpec::small(2, 1, None),
-                "fc1.weight",
-                (2.0_f64 / 1728.0).sqrt(),
-                (6.0_f64 / 1728.0).sqrt(),
-            ),
-            (
-                &NetworkSpec::small(2, 1, None),
-                "fc3.weight",
-                (1.0_f64 / 128.0 / 3.0).sqrt(),
-                (1.0_f64 / 128.0).sqrt(),
-            ),
-            (
-                &NetworkSpec::reference_tf(1),
-                "conv1.weight",
-                (2.0_f64 / 4000.0).sqrt(),
-                2.0 * (2.6_f64 / 4000.0).sqrt(),
-            ),
+            // (spec, parameter, variance, square of the largest)
+            (&torch, "conv1.weight", 2.0 / 8000.0, 6.0 / 8000.0),
+            (&torch, "fc1.weight", 2.0 / 1280.0, 6.0 / 1280.0),
+            (&torch, "fc1.bias", 1.0 / 1024.0 / 3.0, 1.0 / 1024.0),
+            (&small, "fc1.weight", 2.0 / 1728.0, 6.0 / 1728.0),
+            (&small, "fc3.weight", 1.0 / 128.0 / 3.0, 1.0 / 128.0),
+            (&tf, "conv1.weight", 2.0 / 4000.0, 4.0 * 2.6 / 4000.0),
         ];
-        for (spec, name, sigma, most) in table {
+        for (spec, name, variance, most) in table {
+            let (sigma, most) = (f64::sqrt(variance), f64::sqrt(most));
             let parameters = drawn(spec, 1);
             let (_, tensor) = parameters.iter().find(|(n, _)| *n == name).unwrap();
             let std = tensor.std(true).double_value(&[]);
-            assert!(
-                (std / sigma - 1.0).abs() < 0.05,
-                "{name}: {std} for {sigma}"
-            );
+            let apart = (std / sigma - 1.0).abs();
+            assert!(apart < 0.05, "{name}: {std} for {sigma}");
             let largest = tensor.abs().max().double_value(&[]);
-            assert!(
-                largest <= most * 1.000_01 && largest > most * 0.9,
-                "{name}: {largest} for {most}"
-            );
-            assert!(
-                tensor.mean(Kind::Float).double_value(&[]).abs() < sigma / 5.0,
-                "{name}"
-            );
+            let near = largest <= most * 1.000_01 && largest > most * 0.9;
+            assert!(near, "{name}: {largest} for {most}");
+            let mean = tensor.mean(Kind::Float).double_value(&[]);
+            assert!(mean.abs() < sigma / 5.0, "{name}: {mean}");
         }
         let slopes = drawn(&torch, 1);
         let (_, prelu) = slopes.iter().find(|(n, _)| *n == "prelu4.weight").unwrap();

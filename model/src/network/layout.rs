@@ -92,15 +92,9 @@ impl Slot {
 }
 
 fn join(layer: &str, agent: Option<usize>, leaf: &str) -> String {
-    let mut name = layer.to_owned();
-    if let Some(agent) = agent {
-        name.push_str(&format!(".{agent}"));
-    }
-    if !leaf.is_empty() {
-        name.push('.');
-        name.push_str(leaf);
-    }
-    name
+    let agent = agent.map_or_else(String::new, |agent| format!(".{agent}"));
+    let dot = if leaf.is_empty() { "" } else { "." };
+    format!("{layer}{agent}{dot}{leaf}")
 }
 
 /// All parameters of a network in their fixed order: trunk, then the heads'
@@ -132,12 +126,8 @@ impl Layout {
                 last: false,
             };
             let k = conv.kernel;
-            slots.push(slot(
-                "conv",
-                "weight",
-                Role::ConvWeight,
-                vec![conv.channels, input, k, k, k],
-            ));
+            let shape = vec![conv.channels, input, k, k, k];
+            slots.push(slot("conv", "weight", Role::ConvWeight, shape));
             slots.push(slot("conv", "bias", Role::ConvBias, vec![conv.channels]));
             if spec.activation == Activation::Prelu {
                 slots.push(slot("prelu", "weight", Role::ConvPrelu, vec![1]));
@@ -154,10 +144,8 @@ impl Layout {
     /// Number of trainable values.
     #[must_use]
     pub fn parameter_count(&self) -> usize {
-        self.slots
-            .iter()
-            .map(|s| s.shape.iter().product::<usize>())
-            .sum()
+        let sizes = self.slots.iter().map(|s| s.shape.iter().product::<usize>());
+        sizes.sum()
     }
 }
 
@@ -188,12 +176,8 @@ fn stream(slots: &mut Vec<Slot>, spec: &NetworkSpec, prefix: &str, outputs: usiz
             let name = format!("comm_att{}", j + 1);
             slots.push(slot(name, "", Role::Attention, vec![agents, agents]));
         }
-        slots.push(slot(
-            fc.clone(),
-            "weight",
-            Role::HeadWeight,
-            vec![agents, fan_in, output],
-        ));
+        let shape = vec![agents, fan_in, output];
+        slots.push(slot(fc.clone(), "weight", Role::HeadWeight, shape));
         slots.push(slot(fc, "bias", Role::HeadBias, vec![agents, output]));
         if !last && spec.head_activation == Activation::Prelu {
             let name = format!("prelu{}", spec.conv.len() + j);
@@ -211,45 +195,22 @@ mod tests {
     #[test]
     fn names_are_rl_medicals() {
         let layout = Layout::new(&NetworkSpec::reference_torch(NetworkKind::Collab, 2)).unwrap();
-        let names: Vec<_> = layout
-            .slots
-            .iter()
-            .flat_map(|s| (0..s.file_parts()).map(|agent| s.file_name(agent)))
-            .collect();
+        let slots = layout.slots.iter();
+        let names = slots.flat_map(|s| (0..s.file_parts()).map(|agent| s.file_name(agent)));
         let trunk = (0..4).flat_map(|i| {
-            [
-                format!("conv{i}.weight"),
-                format!("conv{i}.bias"),
-                format!("prelu{i}.weight"),
-            ]
+            let layers = [("conv", "weight"), ("conv", "bias"), ("prelu", "weight")];
+            layers.map(|(layer, leaf)| format!("{layer}{i}.{leaf}"))
         });
-        let heads = [
-            "fc1.0.weight",
-            "fc1.1.weight",
-            "fc1.0.bias",
-            "fc1.1.bias",
-            "prelu4.0.weight",
-            "prelu4.1.weight",
-            "fc2.0.weight",
-            "fc2.1.weight",
-            "fc2.0.bias",
-            "fc2.1.bias",
-            "prelu5.0.weight",
-            "prelu5.1.weight",
-            "fc3.0.weight",
-            "fc3.1.weight",
-            "fc3.0.bias",
-            "fc3.1.bias",
-        ];
-        assert_eq!(
-            names,
-            trunk.chain(heads.map(str::to_owned)).collect::<Vec<_>>()
-        );
+        let heads = "fc1.0.weight fc1.1.weight fc1.0.bias fc1.1.bias \
+            prelu4.0.weight prelu4.1.weight \
+            fc2.0.weight fc2.1.weight fc2.0.bias fc2.1.bias \
+            prelu5.0.weight prelu5.1.weight \
+            fc3.0.weight fc3.1.weight fc3.0.bias fc3.1.bias";
+        let expected = trunk.chain(heads.split(' ').map(str::to_owned));
+        assert_eq!(names.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         let fc1 = &layout.slots[12];
-        assert_eq!(
-            (fc1.name().as_str(), &fc1.shape[..]),
-            ("fc1.weight", &[2, 512, 256][..])
-        );
+        assert_eq!(fc1.name(), "fc1.weight");
+        assert_eq!(fc1.shape, [2, 512, 256]);
         assert_eq!(fc1.file_shape(), [256, 512]);
     }
 
@@ -258,31 +219,13 @@ mod tests {
         let mut spec = NetworkSpec::reference_torch(NetworkKind::Commnet, 3);
         (spec.attention, spec.dueling) = (true, true);
         let layout = Layout::new(&spec).unwrap();
-        let attention: Vec<_> = layout
-            .slots
-            .iter()
-            .filter(|s| s.role == Role::Attention)
-            .map(|s| s.file_name(2))
-            .collect();
-        assert_eq!(
-            attention,
-            [
-                "comm_att1.2",
-                "comm_att2.2",
-                "comm_att3.2",
-                "value.comm_att1.2",
-                "value.comm_att2.2",
-                "value.comm_att3.2"
-            ]
-        );
-        let value: Vec<_> = layout
-            .slots
-            .iter()
-            .filter(|s| s.last && s.leaf == "bias")
-            .collect();
-        assert_eq!(
-            (value[0].shape.clone(), value[1].shape.clone()),
-            (vec![3, 6], vec![3, 1])
-        );
+        let attention = layout.slots.iter().filter(|s| s.role == Role::Attention);
+        let attention: Vec<_> = attention.map(|s| s.file_name(2)).collect();
+        let advantage = [1, 2, 3].map(|j| format!("comm_att{j}.2"));
+        let value = [1, 2, 3].map(|j| format!("value.comm_att{j}.2"));
+        assert_eq!(attention, [advantage, value].concat());
+        let last = layout.slots.iter().filter(|s| s.last && s.leaf == "bias");
+        let shapes: Vec<_> = last.map(|s| s.shape.clone()).collect();
+        assert_eq!(shapes, [[3, 6], [3, 1]]);
     }
 }

@@ -21,19 +21,14 @@ impl Parameters {
 
     /// Names and tensors in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
-        self.entries
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), tensor))
+        self.entries.iter().map(|(name, t)| (name.as_str(), t))
     }
 
     /// The tensors in order. They share storage with these parameters: an optimizer
     /// writes to them in place.
     #[must_use]
     pub fn tensors(&self) -> Vec<Tensor> {
-        self.entries
-            .iter()
-            .map(|(_, tensor)| tensor.shallow_clone())
-            .collect()
+        self.iter().map(|(_, t)| t.shallow_clone()).collect()
     }
 
     /// The tensor with an index in the order.
@@ -44,13 +39,11 @@ impl Parameters {
         &self.entries[place].1
     }
 
-    /// Number of tensors.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are no tensors.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -69,11 +62,7 @@ impl Parameters {
     /// # Errors
     /// When the device has no memory.
     pub fn deep_clone(&self, device: Device) -> Result<Self> {
-        self.map(|tensor| {
-            Ok(tensor
-                .detach()
-                .f_to_device_(device, tensor.f_kind()?, false, true)?)
-        })
+        self.map(|t| Ok(t.detach().f_to_device_(device, t.f_kind()?, false, true)?))
     }
 
     /// A second handle to the same values, for another thread.
@@ -98,13 +87,7 @@ impl Parameters {
     /// # Errors
     /// [`ModelError::OtherNetwork`] if names or shapes differ; then nothing is copied.
     pub fn copy_from(&mut self, other: &Self) -> Result<()> {
-        self.same_shapes(other)?;
-        tch::no_grad(|| {
-            for ((_, to), (_, from)) in self.entries.iter_mut().zip(&other.entries) {
-                to.f_copy_(from)?;
-            }
-            Ok(())
-        })
+        self.write_each(other, Tensor::f_copy_)
     }
 
     /// Moves these values by the fraction `share` (0..=1) towards those of `other`.
@@ -112,10 +95,19 @@ impl Parameters {
     /// # Errors
     /// [`ModelError::OtherNetwork`] if names or shapes differ; then nothing is changed.
     pub fn move_towards(&mut self, other: &Self, share: f64) -> Result<()> {
+        self.write_each(other, |to, from| to.f_lerp_(from, share).map(drop))
+    }
+
+    fn write_each(
+        &mut self,
+        other: &Self,
+        write: impl Fn(&mut Tensor, &Tensor) -> std::result::Result<(), tch::TchError>,
+    ) -> Result<()> {
         self.same_shapes(other)?;
+        let pairs = self.entries.iter_mut().zip(&other.entries);
         tch::no_grad(|| {
-            for ((_, to), (_, from)) in self.entries.iter_mut().zip(&other.entries) {
-                let _ = to.f_lerp_(from, share)?;
+            for ((_, to), (_, from)) in pairs {
+                write(to, from)?;
             }
             Ok(())
         })
@@ -144,27 +136,22 @@ impl Parameters {
     /// The device of the first tensor.
     #[must_use]
     pub fn device(&self) -> Device {
-        self.entries
-            .first()
-            .map_or(Device::Cpu, |(_, tensor)| tensor.device())
+        self.entries.first().map_or(Device::Cpu, |e| e.1.device())
     }
 
     /// The kind of number of the first tensor.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.entries
-            .first()
-            .map_or(Kind::Float, |(_, tensor)| tensor.kind())
+        self.entries.first().map_or(Kind::Float, |e| e.1.kind())
     }
 
     /// Copies with f64 values.
     pub(crate) fn to_f64(&self) -> Result<Self> {
-        self.map(|tensor| {
-            let here = tensor.device();
-            Ok(tensor
-                .detach()
-                .f_to_device_(here, Kind::Double, false, true)?)
-        })
+        let exact = |t: &Tensor| {
+            t.detach()
+                .f_to_device_(t.device(), Kind::Double, false, true)
+        };
+        self.map(|t| Ok(exact(t)?))
     }
 
     /// Whether every value is finite.
@@ -182,11 +169,8 @@ impl Parameters {
     }
 
     fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        let entries = self
-            .entries
-            .iter()
-            .map(|(name, tensor)| Ok((name.clone(), change(tensor)?)))
-            .collect::<Result<_>>()?;
+        let changed = |(name, t): (&str, &Tensor)| Ok((name.to_owned(), change(t)?));
+        let entries = self.iter().map(changed).collect::<Result<_>>()?;
         Ok(Self { entries })
     }
 }

@@ -100,17 +100,12 @@ mod tests {
 
     #[test]
     fn parameter_counts_are_the_published_ones() {
+        let torch = NetworkSpec::reference_torch;
         for (agents, expected) in [(1, 550_860), (3, 880_860), (5, 1_210_860), (8, 1_705_860)] {
-            assert_eq!(
-                count(&NetworkSpec::reference_torch(NetworkKind::Collab, agents)),
-                expected
-            );
+            assert_eq!(count(&torch(NetworkKind::Collab, agents)), expected);
         }
         for (agents, expected) in [(3, 1_374_684), (5, 2_033_900), (8, 3_022_724)] {
-            assert_eq!(
-                count(&NetworkSpec::reference_torch(NetworkKind::Commnet, agents)),
-                expected
-            );
+            assert_eq!(count(&torch(NetworkKind::Commnet, agents)), expected);
         }
         for (agents, expected) in [(2, 8_908_876), (3, 13_170_386), (5, 21_693_406)] {
             let mut spec = NetworkSpec::reference_tf(agents);
@@ -125,18 +120,12 @@ mod tests {
 
     #[test]
     fn sides_and_features_are_the_published_ones() {
+        let torch = NetworkSpec::reference_torch(NetworkKind::Collab, 1);
+        let small = NetworkSpec::small(1, 1, Some(3));
         let table = [
-            (
-                NetworkSpec::reference_torch(NetworkKind::Collab, 1),
-                vec![21, 9, 4, 2],
-                512,
-            ),
+            (torch, vec![21, 9, 4, 2], 512),
             (NetworkSpec::reference_tf(1), vec![22, 11, 5, 5], 8000),
-            (
-                NetworkSpec::small(1, 1, Some(3)),
-                vec![12, 6, 3],
-                64 * 27 + 3,
-            ),
+            (small, vec![12, 6, 3], 64 * 27 + 3),
         ];
         for (spec, sides, features) in table {
             spec.validate().unwrap();

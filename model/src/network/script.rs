@@ -27,31 +27,24 @@ pub fn save(network: &Network, path: &Path) -> Result<()> {
     let size = as_i64(&[spec.agents, spec.history, n, n, n]);
     let mut inputs = vec![Tensor::f_zeros(&size, (Kind::Float, Device::Cpu))?];
     if spec.scales.is_some() {
-        inputs.push(Tensor::f_zeros(
-            as_i64(&[spec.agents]),
-            (Kind::Int64, Device::Cpu),
-        )?);
+        let kind = (Kind::Int64, Device::Cpu);
+        inputs.push(Tensor::f_zeros(as_i64(&[spec.agents]), kind)?);
     }
-    let answer = |inputs: &[Tensor]| -> Result<Tensor> {
+    let q_values = |inputs: &[Tensor]| -> Result<Tensor> {
         let windows = inputs[0].f_unsqueeze(0)?;
         let scale = inputs.get(1).map(|s| s.f_unsqueeze(0)).transpose()?;
         let q = network.forward_groups(&windows, scale.as_ref())?;
         Ok(q.f_squeeze_dim(0)?)
     };
     // Find errors before the trace begins.
-    let _ = tch::no_grad(|| answer(&inputs))?;
+    let _ = tch::no_grad(|| q_values(&inputs))?;
     let mut failed = None;
-    let traced = tch::no_grad(|| {
-        CModule::create_by_tracing("landmarl", "forward", &inputs, &mut |inputs| match answer(
-            inputs,
-        ) {
-            Ok(q) => vec![q],
-            Err(error) => {
-                failed = Some(error);
-                vec![Tensor::new()]
-            }
-        })
-    })?;
+    let mut trace = |inputs: &[Tensor]| {
+        let q = q_values(inputs).map_err(|error| failed = Some(error));
+        vec![q.unwrap_or_else(|()| Tensor::new())]
+    };
+    let traced =
+        tch::no_grad(|| CModule::create_by_tracing("landmarl", "forward", &inputs, &mut trace))?;
     if let Some(error) = failed {
         return Err(error);
     }
@@ -68,7 +61,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     #[test]
-    fn a_script_answers_as_the_network() {
+    fn a_script_computes_what_the_network_does() {
         let folder = tempfile::tempdir().unwrap();
         let mut commnet = NetworkSpec::small(3, 2, None);
         commnet.kind = NetworkKind::Commnet;
@@ -83,12 +76,8 @@ mod tests {
             let script = CModule::load(&path).unwrap();
             let side = as_i64(&[spec.window])[0];
             let size = [3, as_i64(&[spec.history])[0], side, side, side];
-            let windows = Tensor::linspace(
-                0.0,
-                1.0,
-                size.iter().product::<i64>(),
-                (Kind::Float, Device::Cpu),
-            );
+            let (count, kind) = (size.iter().product::<i64>(), (Kind::Float, Device::Cpu));
+            let windows = Tensor::linspace(0.0, 1.0, count, kind);
             let windows = windows.view(size).sin().abs();
             let scale = Tensor::from_slice(&[1_i64, 0, 1]);
             let mut inputs = vec![windows.shallow_clone()];
@@ -96,11 +85,10 @@ mod tests {
             let found = script.forward_ts(&inputs).unwrap();
             let batch = scale.unsqueeze(0);
             let scale = spec.scales.map(|_| &batch);
-            let expected = network
-                .forward_groups(&windows.unsqueeze(0), scale)
-                .unwrap();
+            let expected = network.forward_groups(&windows.unsqueeze(0), scale);
+            let expected = expected.unwrap().squeeze_dim(0);
             assert_eq!(found.size(), [3, 6]);
-            assert!(found.allclose(&expected.squeeze_dim(0), 1e-6, 1e-7, false));
+            assert!(found.allclose(&expected, 1e-6, 1e-7, false));
             // The network itself remains trainable.
             assert!(network.trainable().iter().all(Tensor::requires_grad));
         }

@@ -153,17 +153,15 @@ impl NetworkSpec {
         if let Some(scales) = self.scales {
             check("scales", scales)?;
         }
-        if self.conv.is_empty() || self.conv.len() > 16 {
-            return Err(spec(format!(
-                "conv has {} layers, expected 1 to 16",
-                self.conv.len()
-            )));
-        }
-        if self.hidden.len() > 16 {
-            return Err(spec(format!(
-                "hidden has {} layers, expected 0 to 16",
-                self.hidden.len()
-            )));
+        let layers = [
+            ("conv", self.conv.len(), 1),
+            ("hidden", self.hidden.len(), 0),
+        ];
+        for (name, count, least) in layers {
+            if !(least..=16).contains(&count) {
+                let text = format!("{name} has {count} layers, expected {least} to 16");
+                return Err(spec(text));
+            }
         }
         for &width in &self.hidden {
             check("hidden", width)?;
@@ -174,9 +172,8 @@ impl NetworkSpec {
                 if (lo..=hi).contains(&v) {
                     return Ok(());
                 }
-                Err(spec(format!(
-                    "{what} of conv{i} is {v}, expected {lo} to {hi}"
-                )))
+                let text = format!("{what} of conv{i} is {v}, expected {lo} to {hi}");
+                Err(spec(text))
             };
             small("kernel", conv.kernel, 1, 31)?;
             small("stride", conv.stride, 1, 16)?;
@@ -266,10 +263,8 @@ impl NetworkSpec {
 }
 
 fn check(name: &str, value: usize) -> Result<()> {
-    let most = BOUNDS
-        .iter()
-        .find(|(n, _)| *n == name)
-        .map_or(usize::MAX, |(_, most)| *most);
+    let bound = BOUNDS.iter().find(|(n, _)| *n == name);
+    let most = bound.map_or(usize::MAX, |(_, most)| *most);
     if (1..=most).contains(&value) {
         return Ok(());
     }
@@ -296,11 +291,8 @@ mod tests {
             ((4, 1, 2), (0, 0)),
         ];
         for ((n, kernel, stride), expected) in table {
-            assert_eq!(
-                Padding::SAME.around(n, kernel, stride),
-                expected,
-                "{n} {kernel} {stride}"
-            );
+            let found = Padding::SAME.around(n, kernel, stride);
+            assert_eq!(found, expected, "{n} {kernel} {stride}");
         }
         assert_eq!(Padding::Zeros(3).around(9, 5, 1), (3, 3));
     }
@@ -312,14 +304,10 @@ mod tests {
             change(&mut spec);
             spec.validate().unwrap_err().to_string()
         };
-        assert_eq!(
-            error(|s| s.window = 16),
-            "network: a window of 16 samples is too small: conv2 leaves 1 sample per side, its pooling needs 2"
-        );
-        assert_eq!(
-            error(|s| s.window = 2),
-            "network: a window of 2 samples is too small: conv0 (kernel 5) gets 2 samples per side, 4 with padding"
-        );
+        let pooling = "network: a window of 16 samples is too small: conv2 leaves 1 sample per side, its pooling needs 2";
+        assert_eq!(error(|s| s.window = 16), pooling);
+        let kernel = "network: a window of 2 samples is too small: conv0 (kernel 5) gets 2 samples per side, 4 with padding";
+        assert_eq!(error(|s| s.window = 2), kernel);
         assert!(error(|s| s.agents = 0).contains("agents is 0, expected 1 to 1024"));
         assert!(error(|s| s.window = 129).contains("window is 129"));
         assert!(error(|s| s.conv.clear()).contains("conv has 0 layers"));
@@ -342,12 +330,8 @@ mod tests {
         let text = serde_json::to_string(&NetworkSpec::reference_tf(2)).unwrap();
         assert!(text.contains(r#""padding":"same""#), "{text}");
         let odd = text.replacen("\"kind\"", "\"colour\":1,\"kind\"", 1);
-        assert!(
-            serde_json::from_str::<NetworkSpec>(&odd)
-                .unwrap_err()
-                .to_string()
-                .contains("colour")
-        );
+        let error = serde_json::from_str::<NetworkSpec>(&odd).unwrap_err();
+        assert!(error.to_string().contains("colour"), "{error}");
     }
 
     #[test]
@@ -358,12 +342,8 @@ mod tests {
         assert!(a.differences(&b).is_empty());
         b.agents = 5;
         b.scales = None;
-        assert_eq!(
-            a.differences(&b),
-            [
-                "agents is 4 here and 5 there",
-                "scales is 3 here and null there"
-            ]
-        );
+        let agents = "agents is 4 here and 5 there";
+        let scales = "scales is 3 here and null there";
+        assert_eq!(a.differences(&b), [agents, scales]);
     }
 }

@@ -5,9 +5,10 @@ use std::cell::OnceCell;
 use tch::{Device, Kind, Tensor};
 
 use crate::device;
-use crate::error::{ModelError, Result};
+use crate::error::Result;
 use crate::kernels::fused;
 use crate::kernels::space_to_depth;
+use crate::network::input;
 use crate::network::layer::{Layer, activate, as_i64};
 use crate::network::layout::{Layout, Role};
 use crate::network::parameters::Parameters;
@@ -53,19 +54,13 @@ impl Trunk {
     pub(crate) fn new(spec: &NetworkSpec, layout: &Layout) -> Result<Self> {
         let sides = spec.feature_sides()?;
         let inputs = std::iter::once(spec.window).chain(sides);
-        let mut places = layout
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| !s.role.stacked())
-            .peekable();
+        let slots = layout.slots.iter().enumerate();
+        let mut places = slots.filter(|(_, s)| !s.role.stacked()).peekable();
         let mut layers = Vec::with_capacity(spec.conv.len());
         for (conv, side) in spec.conv.iter().zip(inputs) {
             let mut next = || places.next().map_or(0, |(place, _)| place);
             let (weight, bias) = (next(), next());
-            let prelu = places
-                .next_if(|(_, s)| s.role == Role::ConvPrelu)
-                .map(|(place, _)| place);
+            let prelu = places.next_if(|(_, s)| s.role == Role::ConvPrelu);
             let (before, after) = conv.padding.around(side, conv.kernel, conv.stride);
             let padding = as_i64(&[before, after]);
             layers.push(Layer {
@@ -74,7 +69,7 @@ impl Trunk {
                 padding: (padding[0], padding[1]),
                 weight,
                 bias,
-                prelu,
+                prelu: prelu.map(|(place, _)| place),
                 block_places: OnceCell::new(),
             });
         }
@@ -120,7 +115,9 @@ impl Trunk {
             tch::no_grad(|| trunk.in_parts(p, part, compute))
         };
         let features: Result<Vec<Tensor>> = std::thread::scope(|scope| {
-            let (first, others) = parts.split_first().ok_or_else(no_windows)?;
+            let (first, others) = parts
+                .split_first()
+                .ok_or_else(|| input("windows", "at least one", "none"))?;
             let handles: Vec<_> = others
                 .iter()
                 .map(|part| {
@@ -130,11 +127,8 @@ impl Trunk {
                 .collect();
             let mut features = vec![work(self, p, first)];
             for handle in handles {
-                features.push(
-                    handle
-                        .join()
-                        .unwrap_or_else(|e| std::panic::resume_unwind(e)),
-                );
+                let joined = handle.join();
+                features.push(joined.unwrap_or_else(|e| std::panic::resume_unwind(e)));
             }
             features.into_iter().collect()
         });
@@ -149,10 +143,8 @@ impl Trunk {
             return self.together(p, windows, compute);
         };
         let parts = windows.f_split(part, 0)?;
-        let features: Result<Vec<Tensor>> = parts
-            .iter()
-            .map(|part| self.together(p, part, compute))
-            .collect();
+        let features = parts.iter().map(|part| self.together(p, part, compute));
+        let features: Result<Vec<Tensor>> = features.collect();
         Ok(Tensor::f_cat(&features?, 0)?)
     }
 
@@ -187,15 +179,8 @@ impl Trunk {
         let kind = compute.kind(p);
         let slope = slope.map(|s| s.f_to_kind(kind)).transpose()?;
         if compute.blocked && space_to_depth::is_for(layer) {
-            let parameters = [weight, bias];
-            return space_to_depth::layer(
-                layer,
-                x,
-                parameters,
-                slope.as_ref(),
-                self.activation,
-                kind,
-            );
+            let (slope, activation) = (slope.as_ref(), self.activation);
+            return space_to_depth::layer(layer, x, [weight, bias], slope, activation, kind);
         }
         let [x, bias] = [x, bias].map(|t| t.f_to_kind(kind));
         let (x, bias) = (x?, bias?);
@@ -220,17 +205,13 @@ impl Compute {
     /// # Errors
     /// [`crate::ModelError::Spec`] for an invalid spec.
     pub fn acting(spec: &NetworkSpec, device: Device, bf16: bool) -> Result<Self> {
-        let room = if device == Device::Cpu {
-            CACHED
-        } else {
-            BESIDE
-        };
         let fused = device == Device::Cpu;
+        let room = if fused { CACHED } else { BESIDE };
         Ok(Self {
             bf16,
             channels_last: true,
             windows: Some((room / largest_output(spec, fused)?.max(1)).max(1)),
-            blocked: device != Device::Cpu,
+            blocked: !fused,
             fused,
         })
     }
@@ -266,14 +247,6 @@ fn largest_output(spec: &NetworkSpec, fused: bool) -> Result<usize> {
         4 * conv.channels * side.pow(3)
     });
     Ok(outputs.max().unwrap_or(0))
-}
-
-fn no_windows() -> ModelError {
-    ModelError::Input {
-        what: "windows",
-        expected: "at least one".to_owned(),
-        found: "none".to_owned(),
-    }
 }
 
 /// `[a, c, x, y, z]` with c fastest in memory; tch does not expose the memory

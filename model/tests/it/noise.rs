@@ -40,10 +40,8 @@ fn parameter(name: &str, shape: &[usize]) -> Tensor {
     } else {
         0.1
     };
-    let values: Vec<f64> = noise(name, shape.iter().product())
-        .iter()
-        .map(|v| v * scale)
-        .collect();
+    let values = noise(name, shape.iter().product());
+    let values: Vec<f64> = values.iter().map(|v| v * scale).collect();
     floats(&values, shape)
 }
 
@@ -77,10 +75,8 @@ pub fn windows(spec: &NetworkSpec, batch: &[usize]) -> Tensor {
     let mut shape = batch.to_vec();
     shape.extend([spec.history, spec.window, spec.window, spec.window]);
     let values = noise("windows", shape.iter().product());
-    floats(
-        &values.iter().map(|v| (v + 1.0) / 2.0).collect::<Vec<_>>(),
-        &shape,
-    )
+    let values: Vec<f64> = values.iter().map(|v| (v + 1.0) / 2.0).collect();
+    floats(&values, &shape)
 }
 
 /// Scale indices 0, 1, 2, 0, … as the script makes them.

@@ -105,18 +105,16 @@ fn forward(network: &Network, batch: &Batch) -> Tensor {
         Batch::Rows(agents) => {
             let plan = HeadPlan::new(agents, spec.agents, Device::Cpu).unwrap();
             let shape = [agents.len()];
-            let scale = scales(spec, &shape);
-            network
-                .forward_rows(&windows(spec, &shape), &plan, scale.as_ref())
-                .unwrap()
+            let (windows, scale) = (windows(spec, &shape), scales(spec, &shape));
+            network.forward_rows(&windows, &plan, scale.as_ref())
         }
         Batch::Groups(groups) => {
             let shape = [*groups, spec.agents];
-            network
-                .forward_groups(&windows(spec, &shape), scales(spec, &shape).as_ref())
-                .unwrap()
+            let (windows, scale) = (windows(spec, &shape), scales(spec, &shape));
+            network.forward_groups(&windows, scale.as_ref())
         }
     }
+    .unwrap()
 }
 
 /// Gradients by name in a weights file, in the file's layout.
@@ -126,29 +124,32 @@ fn file_gradients(network: &Network) -> BTreeMap<String, Tensor> {
     for (slot, (_, tensor)) in layout.slots.iter().zip(network.parameters().iter()) {
         let grad = tensor.grad();
         for agent in 0..slot.file_parts() {
-            let part = if slot.role.stacked() {
-                grad.get(agent as i64)
-            } else {
-                grad.shallow_clone()
+            let part = match slot.role {
+                Role::HeadWeight => grad.get(agent as i64).transpose(0, 1),
+                role if role.stacked() => grad.get(agent as i64),
+                _ => grad.shallow_clone(),
             };
-            let part = if slot.role == Role::HeadWeight {
-                part.transpose(0, 1)
-            } else {
-                part
-            };
-            gradients.insert(
-                slot.file_name(agent),
-                part.contiguous().flatten(0, -1).to_kind(Kind::Double),
-            );
+            let part = part.contiguous().flatten(0, -1).to_kind(Kind::Double);
+            gradients.insert(slot.file_name(agent), part);
         }
     }
     gradients
 }
 
-fn assert_like_pytorch(case: &Case, compute: Compute, precision: Precision) {
-    let network = precision.network(&case.spec, compute);
-    let q = assert_q_like_pytorch(case, &network, precision);
-    assert_gradients_like_pytorch(case, &network, q, precision);
+const CHANNELS_LAST: Compute = Compute {
+    bf16: false,
+    channels_last: true,
+    windows: None,
+    blocked: false,
+    fused: false,
+};
+
+fn assert_like_pytorch(case: &Case, compute: Compute) {
+    for precision in precisions(case) {
+        let network = precision.network(&case.spec, compute);
+        let q = assert_q_like_pytorch(case, &network, precision);
+        assert_gradients_like_pytorch(case, &network, q, precision);
+    }
 }
 
 fn assert_q_like_pytorch(case: &Case, network: &Network, precision: Precision) -> Tensor {
@@ -170,9 +171,8 @@ fn assert_gradients_like_pytorch(case: &Case, network: &Network, q: Tensor, prec
     let count = q.numel();
     let shape: Vec<usize> = q.size().iter().map(|&n| n as usize).collect();
     let kind = q.kind();
-    (q * floats(&noise("loss", count), &shape))
-        .sum(kind)
-        .backward();
+    let loss = q * floats(&noise("loss", count), &shape);
+    loss.sum(kind).backward();
     let mut checked = 0;
     let largest = case.gradients.values().map(|g| g.norm).fold(0.0, f64::max);
     for (name, grad) in file_gradients(network) {
@@ -186,16 +186,13 @@ fn assert_gradients_like_pytorch(case: &Case, network: &Network, q: Tensor, prec
         let [of_along, of_norm] = precision.of_gradient(expected, largest);
         let direction = Tensor::from_slice(&noise("gradient", grad.numel()));
         let along = (&grad * direction).sum(Kind::Double).double_value(&[]);
-        assert!(
-            (norm - expected.norm).abs() <= of_norm,
-            "{place}: norm {norm} for {}",
-            expected.norm
-        );
-        assert!(
-            (along - expected.along).abs() <= of_along,
-            "{place}: along {along} for {}",
-            expected.along
-        );
+        for (what, found, expected, within) in [
+            ("norm", norm, expected.norm, of_norm),
+            ("along", along, expected.along, of_along),
+        ] {
+            let near = (found - expected).abs() <= within;
+            assert!(near, "{place}: {what} {found} for {expected}");
+        }
         assert!(expected.norm > 0.0, "{place} is not tested");
         checked += 1;
     }
@@ -207,52 +204,40 @@ fn q_values_and_gradients_are_pytorchs() {
     let cases = numbers().cases;
     assert_eq!(cases.len(), 10);
     for case in &cases {
-        for precision in precisions(case) {
-            assert_like_pytorch(case, Compute::default(), precision);
-        }
+        assert_like_pytorch(case, Compute::default());
     }
 }
 
 #[test]
 fn memory_order_and_parts_change_nothing() {
-    for case in numbers()
-        .cases
-        .iter()
-        .filter(|c| c.spec.window == 24 || c.name == "commnet")
-    {
-        let compute = Compute {
-            channels_last: true,
-            windows: Some(2),
-            ..Compute::default()
-        };
-        for precision in precisions(case) {
-            assert_like_pytorch(case, compute, precision);
-        }
+    let compute = Compute {
+        windows: Some(2),
+        ..CHANNELS_LAST
+    };
+    let small = |c: &&Case| c.spec.window == 24 || c.name == "commnet";
+    for case in numbers().cases.iter().filter(small) {
+        assert_like_pytorch(case, compute);
     }
 }
 
 #[test]
 fn blocks_change_nothing() {
+    let compute = Compute {
+        blocked: true,
+        ..CHANNELS_LAST
+    };
     for case in &numbers().cases {
-        let compute = Compute {
-            blocked: true,
-            channels_last: true,
-            ..Compute::default()
-        };
-        for precision in precisions(case) {
-            assert_like_pytorch(case, compute, precision);
-        }
+        assert_like_pytorch(case, compute);
     }
 }
 
 #[test]
 fn kernels_of_our_own_change_nothing() {
+    let compute = Compute {
+        fused: true,
+        ..CHANNELS_LAST
+    };
     for case in &numbers().cases {
-        let compute = Compute {
-            fused: true,
-            channels_last: true,
-            ..Compute::default()
-        };
         let network = Precision::F32.network(&case.spec, compute);
         let _ = tch::no_grad(|| assert_q_like_pytorch(case, &network, Precision::F32));
     }
@@ -268,10 +253,8 @@ fn kinks_are_allowed_little() {
             if name.starts_with("conv") {
                 assert!(jumps <= 0.08 * g.norm, "{place}");
             } else {
-                let layers = 0..case.spec.conv.len();
-                let of_trunk = layers
-                    .into_iter()
-                    .any(|layer| name.starts_with(&format!("prelu{layer}")));
+                let mut layers = 0..case.spec.conv.len();
+                let of_trunk = layers.any(|layer| name.starts_with(&format!("prelu{layer}")));
                 assert!(of_trunk || jumps == 0.0, "{place}");
             }
         }
@@ -284,8 +267,7 @@ fn bf16_is_close() {
         let mut network = network(&case.spec);
         network.set_compute(Compute {
             bf16: true,
-            channels_last: true,
-            ..Compute::default()
+            ..CHANNELS_LAST
         });
         let q = forward(&network, &case.batch);
         assert_eq!(q.kind(), Kind::Float);
@@ -299,12 +281,9 @@ fn bf16_is_close() {
             );
         }
         q.sum(Kind::Float).backward();
-        assert!(
-            network
-                .trainable()
-                .iter()
-                .all(|p| p.grad().kind() == Kind::Float)
-        );
+        for parameter in network.trainable() {
+            assert_eq!(parameter.grad().kind(), Kind::Float);
+        }
     }
 }
 
@@ -312,20 +291,13 @@ fn bf16_is_close() {
 fn the_cases_are_the_presets() {
     let cases = numbers().cases;
     let spec = |name: &str| &cases.iter().find(|c| c.name == name).unwrap().spec;
-    assert_eq!(
-        *spec("network3d of three agents"),
-        NetworkSpec::reference_torch(NetworkKind::Collab, 3)
-    );
-    assert_eq!(
-        *spec("commnet"),
-        NetworkSpec::reference_torch(NetworkKind::Commnet, 3)
-    );
-    assert_eq!(
-        *spec("small with scales"),
-        NetworkSpec::small(4, 1, Some(3))
-    );
-    assert_eq!(
-        *spec("tensorflow single agent"),
-        NetworkSpec::reference_tf(1)
-    );
+    let torch = |kind| NetworkSpec::reference_torch(kind, 3);
+    for (name, preset) in [
+        ("network3d of three agents", torch(NetworkKind::Collab)),
+        ("commnet", torch(NetworkKind::Commnet)),
+        ("small with scales", NetworkSpec::small(4, 1, Some(3))),
+        ("tensorflow single agent", NetworkSpec::reference_tf(1)),
+    ] {
+        assert_eq!(*spec(name), preset, "{name}");
+    }
 }

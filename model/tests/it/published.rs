@@ -8,10 +8,11 @@ use tch::Device;
 
 use crate::noise::windows;
 
-/// Reads a file of the shared reference folder; without it, reports a skip and returns `None`.
+/// Reads weights of the shared reference folder; without it, reports a skip and returns `None`.
 fn reference(test: &str, name: &str) -> Option<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/reference");
-    let bytes = std::fs::read(folder.join(name)).ok();
+    let path = folder.join(format!("rl-medical-{name}.safetensors"));
+    let bytes = std::fs::read(path).ok();
     if bytes.is_none() {
         println!("skipped: {test}: ../shared/reference is absent");
     }
@@ -21,24 +22,9 @@ fn reference(test: &str, name: &str) -> Option<Vec<u8>> {
 #[test]
 fn published_weights_load() {
     let table = [
-        (
-            "rl-medical-single-agent-ac.safetensors",
-            NetworkKind::Collab,
-            1,
-            550_860,
-        ),
-        (
-            "rl-medical-collab3-made.safetensors",
-            NetworkKind::Collab,
-            3,
-            880_860,
-        ),
-        (
-            "rl-medical-commnet3-made.safetensors",
-            NetworkKind::Commnet,
-            3,
-            1_374_684,
-        ),
+        ("single-agent-ac", NetworkKind::Collab, 1, 550_860),
+        ("collab3-made", NetworkKind::Collab, 3, 880_860),
+        ("commnet3-made", NetworkKind::Commnet, 3, 1_374_684),
     ];
     for (name, kind, agents, count) in table {
         let Some(bytes) = reference("published_weights_load", name) else {
@@ -53,17 +39,14 @@ fn published_weights_load() {
 }
 
 #[test]
-fn the_published_agent_answers_near_its_output_bias() {
-    let name = "rl-medical-single-agent-ac.safetensors";
-    let Some(bytes) = reference("the_published_agent_answers_near_its_output_bias", name) else {
+fn published_q_values_are_near_the_output_bias() {
+    let test = "published_q_values_are_near_the_output_bias";
+    let Some(bytes) = reference(test, "single-agent-ac") else {
         return;
     };
     let network = from_bytes(&bytes).unwrap().network;
-    let (_, bias) = network
-        .parameters()
-        .iter()
-        .find(|(name, _)| *name == "fc3.bias")
-        .unwrap();
+    let mut parameters = network.parameters().iter();
+    let (_, bias) = parameters.find(|(n, _)| *n == "fc3.bias").unwrap();
     // Its learned output biases are 2.75 ± 0.04.
     let bias: Vec<f32> = Vec::try_from(bias.flatten(0, -1)).unwrap();
     assert!(bias.iter().all(|b| (2.6..2.9).contains(b)), "{bias:?}");

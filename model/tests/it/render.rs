@@ -12,13 +12,8 @@ use tch::{Device, Kind, Tensor};
 
 fn volume(dims: [usize; 3], salt: usize) -> Volume {
     let n = dims.iter().product::<usize>();
-    Volume::from_u8(
-        dims,
-        (0..n)
-            .map(|i| ((i * 31 + salt) % 255 + 1) as u8)
-            .collect::<Vec<_>>(),
-    )
-    .unwrap()
+    let voxels = (0..n).map(|i| ((i * 31 + salt) % 255 + 1) as u8);
+    Volume::from_u8(dims, voxels.collect::<Vec<_>>()).unwrap()
 }
 
 fn bytes(tensor: &Tensor) -> Vec<u8> {
@@ -42,6 +37,17 @@ fn naive(volume: &Volume, n: usize, frame: &FrameAt) -> Vec<u8> {
     out
 }
 
+/// A frame of the first scan, without a pose.
+fn at(position: [i32; 3], stride: u8) -> FrameAt {
+    FrameAt {
+        scan: 0,
+        position,
+        stride,
+        valid: true,
+        pose: None,
+    }
+}
+
 fn frame(scans: usize) -> impl Strategy<Value = FrameAt> {
     (
         0..scans,
@@ -51,10 +57,8 @@ fn frame(scans: usize) -> impl Strategy<Value = FrameAt> {
     )
         .prop_map(|(scan, position, stride, valid)| FrameAt {
             scan,
-            position,
-            stride,
             valid,
-            pose: None,
+            ..at(position, stride)
         })
 }
 
@@ -127,14 +131,8 @@ fn the_reference_rule_shifts_and_pads_as_published() {
     let row = Volume::from_u8([1, 1, 60], (1..=60).collect::<Vec<u8>>()).unwrap();
     let scans = DeviceScans::new([&row], Device::Cpu).unwrap();
     let line = |z: i32, stride: u8| -> Vec<u8> {
-        let frame = FrameAt {
-            scan: 0,
-            position: [0, 0, z],
-            stride,
-            valid: true,
-            pose: None,
-        };
-        let window = scans.render(WindowRule::Reference, 5, &[frame]).unwrap();
+        let frames = [at([0, 0, z], stride)];
+        let window = scans.render(WindowRule::Reference, 5, &frames).unwrap();
         // x and y have one voxel: only one line is not zero everywhere.
         let lines = window.reshape([25, 5]);
         bytes(&lines.amax([0_i64].as_slice(), false))
@@ -155,14 +153,8 @@ fn the_reference_rule_shifts_and_pads_as_published() {
 fn float_volumes_are_truncated() {
     let floats = Volume::from_f32([1, 1, 4], vec![0.9, 254.99, 255.0, 3.5]).unwrap();
     let scans = DeviceScans::new([&floats], Device::Cpu).unwrap();
-    let frame = FrameAt {
-        scan: 0,
-        position: [0, 0, 2],
-        stride: 1,
-        valid: true,
-        pose: None,
-    };
-    let window = scans.render(WindowRule::Centred, 4, &[frame]).unwrap();
+    let frames = [at([0, 0, 2], 1)];
+    let window = scans.render(WindowRule::Centred, 4, &frames).unwrap();
     assert_eq!(bytes(&window.get(0).get(2).get(2)), [0, 254, 255, 3]);
 }
 
@@ -170,55 +162,25 @@ fn float_volumes_are_truncated() {
 fn many_frames_are_rendered_in_pieces() {
     let volume = volume([50, 50, 50], 3);
     let scans = DeviceScans::new([&volume], Device::Cpu).unwrap();
-    assert_eq!(
-        (scans.len(), scans.is_empty(), scans.size_bytes()),
-        (1, false, 125_001)
-    );
-    let n = 128;
-    let frames: Vec<_> = (0..17)
-        .map(|i| FrameAt {
-            scan: 0,
-            position: [i * 3, 10, 40],
-            stride: 1,
-            valid: true,
-            pose: None,
-        })
-        .collect();
-    let found = scans.render(WindowRule::Centred, n, &frames).unwrap();
+    assert_eq!((scans.len(), scans.is_empty()), (1, false));
+    assert_eq!(scans.size_bytes(), 125_001);
+    let (n, rule) = (128, WindowRule::Centred);
+    let frames: Vec<_> = (0..17).map(|i| at([i * 3, 10, 40], 1)).collect();
+    let found = scans.render(rule, n, &frames).unwrap();
     for i in [0, 15, 16] {
         let mut expected = vec![0; n.pow(3)];
-        window::render(
-            &volume,
-            WindowRule::Centred,
-            n,
-            frames[i].position,
-            1,
-            &mut expected,
-        );
+        window::render(&volume, rule, n, frames[i].position, 1, &mut expected);
         assert!(bytes(&found.get(i as i64)) == expected, "frame {i}");
     }
 }
 
 #[test]
-fn frames_of_nothing_are_refused() {
+fn unknown_scans_and_far_positions_are_refused() {
     let scans = DeviceScans::new([&volume([3, 3, 3], 0)], Device::Cpu).unwrap();
-    let frame = FrameAt {
-        scan: 0,
-        position: [0; 3],
-        stride: 1,
-        valid: true,
-        pose: None,
-    };
-    for bad in [
-        FrameAt { scan: 1, ..frame },
-        FrameAt {
-            position: [0, i32::MAX, 0],
-            ..frame
-        },
-    ] {
-        let error = scans
-            .render(WindowRule::Centred, 3, &[frame, bad])
-            .unwrap_err();
+    let frame = at([0; 3], 1);
+    for bad in [FrameAt { scan: 1, ..frame }, at([0, i32::MAX, 0], 1)] {
+        let frames = [frame, bad];
+        let error = scans.render(WindowRule::Centred, 3, &frames).unwrap_err();
         assert!(matches!(error, ModelError::Input { .. }), "{error}");
     }
 }

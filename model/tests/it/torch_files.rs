@@ -34,7 +34,7 @@ const SHAPES: [(&str, &[i64]); 20] = [
 ];
 
 #[test]
-fn files_of_pytorch_hold_what_was_put_in() {
+fn files_of_pytorch_are_read() {
     for (format, bytes) in FILES {
         let tensors = torch_file::read(bytes).unwrap();
         assert_eq!(tensors.len(), SHAPES.len(), "{format}");
@@ -42,9 +42,8 @@ fn files_of_pytorch_hold_what_was_put_in() {
         for (name, shape) in SHAPES {
             let (_, found) = tensors.iter().find(|(n, _)| n == name).unwrap();
             let numbers = shape.iter().product::<i64>();
-            let expected =
-                Tensor::arange_start(count, count + numbers, (tch::Kind::Float, tch::Device::Cpu))
-                    / 4096;
+            let kind = (tch::Kind::Float, tch::Device::Cpu);
+            let expected = Tensor::arange_start(count, count + numbers, kind) / 4096;
             let expected = if name == "fc1.0.weight" {
                 // A transposed view of 16 x 3.
                 expected.reshape([shape[1], shape[0]]).tr().contiguous()
@@ -61,16 +60,10 @@ fn files_of_pytorch_hold_what_was_put_in() {
 #[test]
 fn the_network_is_recognised() {
     for (format, bytes) in FILES {
-        let spec = torch_file::weights(bytes, &Default::default())
-            .unwrap()
-            .network
-            .spec()
-            .clone();
-        assert_eq!(
-            (spec.kind, spec.agents),
-            (NetworkKind::Collab, 1),
-            "{format}"
-        );
+        let weights = torch_file::weights(bytes, &Default::default()).unwrap();
+        let spec = weights.network.spec();
+        let found = (spec.kind, spec.agents);
+        assert_eq!(found, (NetworkKind::Collab, 1), "{format}");
         assert_eq!(spec.hidden, [3, 3]);
         assert!(spec.conv.iter().all(|c| c.channels == 2));
     }

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use model::files::tensor_file;
 use model::files::weights::{
-    NETWORK_KEY, from_bytes, inspect, load_into, parameters_from_bytes, parameters_to_bytes,
-    to_bytes, to_bytes_bf16,
+    NETWORK_KEY, from_bytes, inspect, parameters_from_bytes, parameters_to_bytes, to_bytes,
+    to_bytes_bf16,
 };
 use model::{ModelError, Network, NetworkKind, NetworkSpec};
 use proptest::prelude::*;
@@ -40,14 +40,12 @@ fn notes() -> BTreeMap<String, String> {
 }
 
 fn equal(a: &Network, b: &Network) -> bool {
-    a.trainable()
-        .iter()
-        .zip(b.trainable())
-        .all(|(a, b)| a.equal(&b))
+    let (a, b) = (a.trainable(), b.trainable());
+    a.iter().zip(&b).all(|(a, b)| a.equal(b))
 }
 
 #[test]
-fn weights_come_back() {
+fn written_weights_are_read_back() {
     for spec in specs() {
         let network = network(&spec);
         let bytes = to_bytes(&network, &notes()).unwrap();
@@ -59,15 +57,13 @@ fn weights_come_back() {
         assert_eq!(read.metadata["landmarl.version"], "17");
         assert_eq!(inspect(&bytes).unwrap(), (spec.clone(), read.metadata));
 
-        let mut other =
-            Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(1), Device::Cpu).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut other = Network::new(&spec, &mut rng, Device::Cpu).unwrap();
         let handle = other.trainable();
-        load_into(&mut other, &bytes).unwrap();
+        other.copy_from(&read.network).unwrap();
         assert!(equal(&other, &network));
-        assert!(
-            handle[0].equal(&network.trainable()[0]),
-            "loading keeps the tensors"
-        );
+        // Copying keeps the tensors.
+        assert!(handle[0].equal(&network.trainable()[0]));
     }
 }
 
@@ -80,10 +76,8 @@ fn the_file_holds_what_the_formula_wrote() {
     let expected = file_tensors(&spec);
     assert_eq!(tensors.len(), expected.len());
     for (name, tensor) in expected {
-        assert!(
-            tensors.iter().any(|(n, t)| *n == name && t.equal(&tensor)),
-            "{name}"
-        );
+        let mut found = tensors.iter();
+        assert!(found.any(|(n, t)| *n == name && t.equal(&tensor)), "{name}");
     }
 }
 
@@ -91,10 +85,8 @@ fn the_file_holds_what_the_formula_wrote() {
 fn bf16_halves_the_size_and_rounds() {
     let spec = NetworkSpec::small(2, 1, Some(3));
     let network = network(&spec);
-    let (wide, narrow) = (
-        to_bytes(&network, &notes()).unwrap(),
-        to_bytes_bf16(&network, &notes()).unwrap(),
-    );
+    let wide = to_bytes(&network, &notes()).unwrap();
+    let narrow = to_bytes_bf16(&network, &notes()).unwrap();
     assert!(narrow.len() * 2 < wide.len() + 20_000);
     let read = from_bytes(&narrow).unwrap().network;
     for (a, b) in network.trainable().iter().zip(read.trainable()) {
@@ -104,17 +96,15 @@ fn bf16_halves_the_size_and_rounds() {
 }
 
 #[test]
-fn moments_travel_like_parameters() {
+fn moments_are_written_like_parameters() {
     let spec = NetworkSpec::small(2, 1, None);
     let moments = network(&spec).parameters().deep_clone(Device::Cpu).unwrap();
     let bytes = parameters_to_bytes(&spec, &moments, Kind::Float, &notes()).unwrap();
     let (read_spec, read, _) = parameters_from_bytes(&bytes).unwrap();
     assert_eq!(read_spec, spec);
-    assert!(
-        read.iter()
-            .zip(moments.iter())
-            .all(|((n, a), (m, b))| n == m && a.equal(b))
-    );
+    for ((n, a), (m, b)) in read.iter().zip(moments.iter()) {
+        assert!(n == m && a.equal(b), "{n} {m}");
+    }
     let other = NetworkSpec::small(3, 1, None);
     assert!(parameters_to_bytes(&other, &moments, Kind::Float, &notes()).is_err());
 }
@@ -129,11 +119,8 @@ fn one_shared_prelu_is_read_for_every_agent() {
     let bytes = tensor_file::write(&tensors, &BTreeMap::new()).unwrap();
     let network = from_bytes(&bytes).unwrap().network;
     assert_eq!(*network.spec(), spec);
-    let (_, slopes) = network
-        .parameters()
-        .iter()
-        .find(|(name, _)| *name == "prelu4.weight")
-        .unwrap();
+    let mut parameters = network.parameters().iter();
+    let (_, slopes) = parameters.find(|(n, _)| *n == "prelu4.weight").unwrap();
     assert_eq!(Vec::<f32>::try_from(slopes).unwrap(), [0.125; 3]);
 }
 
@@ -141,72 +128,60 @@ fn one_shared_prelu_is_read_for_every_agent() {
 fn broken(change: impl Fn(&mut Vec<(String, Tensor)>, &mut BTreeMap<String, String>)) -> String {
     let spec = NetworkSpec::small(2, 1, None);
     let mut tensors = file_tensors(&spec);
-    let mut metadata = BTreeMap::from([(
-        NETWORK_KEY.to_owned(),
-        serde_json::to_string(&spec).unwrap(),
-    )]);
+    let json = serde_json::to_string(&spec).unwrap();
+    let mut metadata = BTreeMap::from([(NETWORK_KEY.to_owned(), json)]);
     change(&mut tensors, &mut metadata);
-    from_bytes(&tensor_file::write(&tensors, &metadata).unwrap())
-        .unwrap_err()
-        .to_string()
+    let bytes = tensor_file::write(&tensors, &metadata).unwrap();
+    from_bytes(&bytes).unwrap_err().to_string()
 }
 
-fn replace(tensors: &mut [(String, Tensor)], name: &str, tensor: Tensor) {
-    tensors.iter_mut().find(|(n, _)| n == name).unwrap().1 = tensor;
+/// The error of reading a file with zeros in a tensor's place.
+fn replaced(name: &str, shape: &[i64], kind: Kind) -> String {
+    broken(|tensors, _| {
+        let zeros = Tensor::zeros(shape, (kind, Device::Cpu));
+        tensors.iter_mut().find(|(n, _)| n == name).unwrap().1 = zeros;
+    })
 }
 
 #[test]
-fn broken_files_say_what_is_wrong() {
+fn errors_name_what_is_wrong_with_a_file() {
     assert_eq!(
         broken(|t, _| t.retain(|(name, _)| name != "fc2.1.bias")),
         "weights file: tensor fc2.1.bias of shape [128] is missing"
     );
     assert_eq!(
         broken(|t, _| t.push(("fc9.0.bias".to_owned(), Tensor::from_slice(&[0.0_f32])))),
-        "weights file: tensor fc9.0.bias has no place in this network"
+        "weights file: tensor fc9.0.bias does not belong to this network"
     );
     assert_eq!(
-        broken(|t, _| replace(
-            t,
-            "fc3.1.weight",
-            Tensor::zeros([128, 6], (Kind::Float, Device::Cpu))
-        )),
+        replaced("fc3.1.weight", &[128, 6], Kind::Float),
         "weights file: tensor fc3.1.weight: expected shape [6, 128], found [128, 6]"
     );
     assert_eq!(
-        broken(|t, _| replace(
-            t,
-            "conv0.bias",
-            Tensor::zeros([16], (Kind::Double, Device::Cpu))
-        )),
+        replaced("conv0.bias", &[16], Kind::Double),
         "weights file: tensor conv0.bias: expected F32 or BF16, found F64"
     );
-    assert!(
-        broken(|_, m| m.clear())
-            .starts_with("weights file without metadata: conv1.weight has a kernel")
-    );
-    let spoilt = broken(|_, m| drop(m.insert(NETWORK_KEY.to_owned(), "{".to_owned())));
-    assert!(
-        spoilt.starts_with("weights file: metadata landmarl.network: "),
-        "{spoilt}"
-    );
+    let unknown = broken(|_, m| m.clear());
+    let start = "weights file without metadata: conv1.weight has a kernel";
+    assert!(unknown.starts_with(start), "{unknown}");
+    let invalid = broken(|_, m| drop(m.insert(NETWORK_KEY.to_owned(), "{".to_owned())));
+    let start = "weights file: metadata landmarl.network: ";
+    assert!(invalid.starts_with(start), "{invalid}");
     let huge = broken(|_, m| {
         let text = m[NETWORK_KEY].replace("\"agents\":2", "\"agents\":18446744073709551615");
         m.insert(NETWORK_KEY.to_owned(), text);
     });
-    assert_eq!(
-        huge,
-        "network: agents is 18446744073709551615, expected 1 to 1024"
-    );
+    let bounds = "network: agents is 18446744073709551615, expected 1 to 1024";
+    assert_eq!(huge, bounds);
 }
 
 #[test]
-fn weights_of_another_network_are_refused_in_one_sentence() {
+fn weights_of_another_network_are_refused_with_the_differences() {
     let mut mine = network(&NetworkSpec::small(2, 1, Some(3)));
     let before = mine.deep_clone(Device::Cpu).unwrap();
     let mut other = NetworkSpec::small(5, 1, Some(3));
     other.hidden = vec![64];
-    let error = load_into(&mut mine, &file(&other)).unwrap_err();
+    let error = mine.copy_from(&network(&other)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "these weights belong to another network: agents is 2 here and 5 there, hidden is [256,128] here and [64] there"

@@ -104,10 +104,8 @@ impl Pickle {
 
     /// The elements of a tuple of sizes.
     pub(super) fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        self.tuple(id)?
-            .iter()
-            .map(|&item| self.size(item))
-            .collect()
+        let items = self.tuple(id)?.iter();
+        items.map(|&item| self.size(item)).collect()
     }
 
     /// Entries with text as keys; others are skipped.
@@ -115,12 +113,10 @@ impl Pickle {
         let Value::Dict(entries) = self.get(id) else {
             return None;
         };
-        let named = entries.iter();
-        Some(
-            named
-                .filter_map(|&(k, v)| Some((self.text(k)?, v)))
-                .collect(),
-        )
+        let named = entries
+            .iter()
+            .filter_map(|&(k, v)| Some((self.text(k)?, v)));
+        Some(named.collect())
     }
 }
 
@@ -166,17 +162,14 @@ impl Machine<'_> {
             }
             0x85..=0x87 => {
                 let from = self.stack.len().checked_sub(usize::from(code - 0x84));
-                let items = self
-                    .stack
-                    .split_off(from.ok_or("a tuple of too few values")?);
+                let from = from.ok_or("a tuple of too few values")?;
+                let items = self.stack.split_off(from);
                 self.push(Value::Tuple(items))
             }
             b'q' | b'r' | 0x94 | b'h' | b'j' => self.remember(code),
             b'a' | b'e' | b's' | b'u' => self.fill(code),
             b'c' | 0x93 | b'R' | b'b' | b'Q' => self.described(code),
-            other => Err(format!(
-                "instruction {other:#04x} is none that describes tensors"
-            )),
+            other => Err(format!("instruction {other:#04x} describes no tensor")),
         }
     }
 
@@ -214,14 +207,11 @@ impl Machine<'_> {
             _ => self.memo.len(),
         };
         if matches!(code, b'h' | b'j') {
-            let id = self.memo.get(&key).ok_or("it fetches what it never kept")?;
+            let id = self.memo.get(&key).ok_or("an unknown memo entry")?;
             self.stack.push(*id);
         } else {
-            let top = *self
-                .stack
-                .last()
-                .ok_or("it keeps a value that is not there")?;
-            self.memo.insert(key, top);
+            let top = self.stack.last().ok_or("it stores from an empty stack")?;
+            self.memo.insert(key, *top);
         }
         Ok(())
     }
@@ -236,7 +226,7 @@ impl Machine<'_> {
             }
             _ => self.marked()?,
         };
-        let into = *self.stack.last().ok_or("it adds to nothing")?;
+        let into = *self.stack.last().ok_or("it appends to nothing")?;
         match self.values.get_mut(into) {
             Some(Value::List(list)) if matches!(code, b'a' | b'e') => list.extend(items),
             Some(Value::Dict(entries)) if matches!(code, b's' | b'u') => {
@@ -245,7 +235,7 @@ impl Machine<'_> {
                 }
                 entries.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
             }
-            _ => return Err("it adds to what is neither list nor dictionary".into()),
+            _ => return Err("it appends to neither a list nor a dictionary".into()),
         }
         Ok(())
     }
@@ -274,7 +264,7 @@ impl Machine<'_> {
             b'R' => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
                 let Value::Name(name) = &self.values[function] else {
-                    return Err("a call of what is no name".into());
+                    return Err("a call of something that is not a name".into());
                 };
                 let value = match name.as_str() {
                     "collections OrderedDict" => Value::Dict(Vec::new()),
@@ -308,19 +298,13 @@ impl Machine<'_> {
     }
 
     fn pop(&mut self) -> Result<Id, String> {
-        self.stack
-            .pop()
-            .ok_or_else(|| "it takes from an empty stack".to_owned())
+        Ok(self.stack.pop().ok_or("it takes from an empty stack")?)
     }
 
     fn take(&mut self, count: usize) -> Result<&[u8], String> {
-        let end = self
-            .at
-            .checked_add(count)
-            .filter(|e| *e <= self.bytes.len());
-        let end = end.ok_or("it ends too early")?;
-        let taken = &self.bytes[self.at..end];
-        self.at = end;
+        let taken = self.bytes[self.at..].get(..count);
+        let taken = taken.ok_or("it ends too early")?;
+        self.at += count;
         Ok(taken)
     }
 
@@ -332,10 +316,8 @@ impl Machine<'_> {
     fn line(&mut self) -> Result<String, String> {
         let rest = &self.bytes[self.at..];
         let rest = &rest[..rest.len().min(MAX_TEXT)];
-        let end = rest
-            .iter()
-            .position(|b| *b == b'\n')
-            .ok_or("a name without end")?;
+        let end = rest.iter().position(|b| *b == b'\n');
+        let end = end.ok_or("a name without end")?;
         let text = String::from_utf8_lossy(&rest[..end]).into_owned();
         self.at += end + 1;
         Ok(text)

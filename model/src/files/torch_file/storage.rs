@@ -82,8 +82,8 @@ impl<'a> Container<'a> {
             data.ok_or("a zip file without data.pkl")?.into_owned()
         };
         let prefix = data.trim_end_matches("data.pkl").to_owned();
-        if entry(&mut archive, &format!("{prefix}byteorder"), 16).is_ok_and(|order| order == b"big")
-        {
+        let order = entry(&mut archive, &format!("{prefix}byteorder"), 16);
+        if order.is_ok_and(|order| order == b"big") {
             return Err("it was written on a big-endian machine".into());
         }
         let pickle = Pickle::read(&entry(&mut archive, &data, MAX_PICKLE)?)?;
@@ -130,11 +130,9 @@ impl<'a> Container<'a> {
                     let length = count * element.bytes();
                     let name = format!("{prefix}data/{key}");
                     let bytes = entry(archive, &name, length as u64)?;
-                    if bytes.len() < length {
-                        return Err(format!(
-                            "storage {key} has {} of {length} bytes",
-                            bytes.len()
-                        ));
+                    let found = bytes.len();
+                    if found < length {
+                        return Err(format!("storage {key} has {found} of {length} bytes"));
                     }
                     Ok(bytes)
                 };
@@ -156,9 +154,7 @@ fn entry(
     let read = file.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(|e| format!("{name}: {e}"))?;
     if bytes.len() as u64 > limit {
-        return Err(format!(
-            "{name} is longer than the {limit} bytes that it should have"
-        ));
+        return Err(format!("{name} is longer than the {limit} bytes expected"));
     }
     Ok(bytes)
 }
@@ -178,13 +174,10 @@ fn legacy_storages(
         let (head, elements) = rest.split_at_checked(8).ok_or("it is cut off")?;
         let stored = head.try_into().map(u64::from_le_bytes).unwrap_or(0);
         if stored != count as u64 {
-            return Err(format!(
-                "storage {key} holds {stored} numbers, described are {count}"
-            ));
+            return Err(format!("storage {key} has {stored} numbers, not {count}"));
         }
-        let (numbers, after) = elements
-            .split_at_checked(count * element.bytes())
-            .ok_or("it is cut off")?;
+        let parts = elements.split_at_checked(count * element.bytes());
+        let (numbers, after) = parts.ok_or("it is cut off")?;
         found[place] = Some(numbers.to_vec());
         rest = after;
     }

@@ -154,24 +154,18 @@ fn numbers(tensors: &[(String, Tensor)]) -> Vec<(String, Vec<i64>, Vec<f32>)> {
 fn both_formats_give_the_same_tensors() {
     let tensors = two();
     let pickle = state_dict(Pen::new(), &tensors).end();
+    let weight = vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
     let expected = vec![
         ("fc.bias".to_owned(), vec![2], vec![-2.5, 0.333_251_95]),
-        (
-            "fc.weight".to_owned(),
-            vec![2, 3],
-            vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
-        ),
+        ("fc.weight".to_owned(), vec![2, 3], weight),
     ];
     for bytes in [legacy(&pickle, &tensors), zipped(&pickle, &tensors)] {
         assert_eq!(numbers(&read(&bytes).unwrap()), expected);
     }
     // Beside other things, as training scripts save it.
-    let pen = Pen::new()
-        .raw(b"}(")
-        .text("epoch")
-        .int(3)
-        .text("model_state_dict");
-    let nested = state_dict(pen, &tensors).raw(b"u").end();
+    let pen = Pen::new().raw(b"}(").text("epoch").int(3);
+    let pen = state_dict(pen.text("model_state_dict"), &tensors);
+    let nested = pen.raw(b"u").end();
     for bytes in [legacy(&nested, &tensors), zipped(&nested, &tensors)] {
         assert_eq!(numbers(&read(&bytes).unwrap()), expected);
     }
@@ -195,7 +189,7 @@ fn halves_are_exact() {
 }
 
 #[test]
-fn what_is_no_state_dict_is_refused_with_the_reason() {
+fn other_files_are_refused_with_the_reason() {
     let refused = |bytes: &[u8], words: &str| {
         let message = read(bytes).unwrap_err().to_string();
         assert!(message.contains(words), "{words} is not in: {message}");
@@ -206,16 +200,11 @@ fn what_is_no_state_dict_is_refused_with_the_reason() {
     let pickle = state_dict(Pen::new(), &tensors).end();
     let whole = legacy(&pickle, &tensors);
     refused(&whole[..whole.len() - 1], "it is cut off");
-    refused(
-        &legacy(&Pen::new().raw(b"}").end(), &[]),
-        "it holds no state dict",
-    );
+    let empty = Pen::new().raw(b"}").end();
+    refused(&legacy(&empty, &[]), "it holds no state dict");
     // A name that Python would execute remains a name.
-    let call = Pen::new()
-        .raw(b"cos\nsystem\n(")
-        .text("touch /tmp/x")
-        .raw(b"tR")
-        .end();
+    let call = Pen::new().raw(b"cos\nsystem\n(").text("touch /tmp/x");
+    let call = call.raw(b"tR").end();
     refused(&zipped(&call, &[]), "it holds no state dict");
     let build = Pen::new().raw(b"(i__main__\nThing\n").end();
     refused(&zipped(&build, &[]), "instruction 0x69");
@@ -224,18 +213,14 @@ fn what_is_no_state_dict_is_refused_with_the_reason() {
         change(&mut tensors[0].1);
         zipped(&state_dict(Pen::new(), &tensors).end(), &tensors)
     };
-    refused(&with(|t| t.offset = 2), "reaches beyond its storage");
+    let beyond = "reaches beyond its storage";
+    refused(&with(|t| t.offset = 2), beyond);
     refused(&with(|t| t.offset = -1), "not described as PyTorch does");
-    refused(
-        &with(|t| t.size = vec![2000, 3000]),
-        "reaches beyond its storage",
-    );
-    refused(&with(|t| t.stride = vec![1]), "reaches beyond its storage");
+    refused(&with(|t| t.size = vec![2000, 3000]), beyond);
+    refused(&with(|t| t.stride = vec![1]), beyond);
     refused(&with(|t| t.class = "LongStorage"), "storage 7 has");
-    refused(
-        &with(|t| t.class = "CharStorage"),
-        "longer than the 7 bytes",
-    );
+    let longer = "longer than the 7 bytes";
+    refused(&with(|t| t.class = "CharStorage"), longer);
     refused(&with(|t| t.key = "8"), "described in two ways");
     refused(&with(|t| t.count = 9), "storage 7 has 28 of 36 bytes");
 }
@@ -243,10 +228,8 @@ fn what_is_no_state_dict_is_refused_with_the_reason() {
 #[test]
 fn deep_and_circular_pickles_end() {
     // A million nested lists, and a list that contains itself.
-    let deep = Pen::new()
-        .raw(&b"]".repeat(1_000_000))
-        .raw(&b"a".repeat(999_999))
-        .end();
+    let deep = Pen::new().raw(&b"]".repeat(1_000_000));
+    let deep = deep.raw(&b"a".repeat(999_999)).end();
     assert!(read(&zipped(&deep, &[])).is_err());
     let round = Pen::new().raw(b"]q\x00h\x00a").end();
     assert!(read(&zipped(&round, &[])).is_err());
@@ -266,7 +249,7 @@ proptest! {
 
     /// Damaged files give an error or other values, never a panic.
     #[test]
-    fn damaged_files_are_survived(
+    fn damaged_files_never_panic(
         zip in any::<bool>(),
         cut in 0.0..1.2_f64,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
