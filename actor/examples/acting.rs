@@ -31,10 +31,10 @@ struct Options {
     /// f32 or bf16
     #[arg(long, default_value = "f32")]
     precision: String,
-    /// Scans walked through at once
+    /// Scans that are stepped at once
     #[arg(long, default_value_t = 8)]
     slots: usize,
-    /// Agents that walk together
+    /// Agents that move together
     #[arg(long, default_value_t = 2)]
     agents: usize,
     /// Steps of all slots that are measured
@@ -56,7 +56,7 @@ enum What {
     Network,
 }
 
-#[expect(clippy::print_stdout, reason = "its answer")]
+#[expect(clippy::print_stdout, reason = "its result")]
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let scans: Vec<Arc<Scan>> = (0..4)
@@ -75,14 +75,14 @@ fn environment(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_j
     let mut each = Vec::new();
     for (stride, step) in [(1, 1), (2, 3), (3, 9)] {
         let config = config(options, &format!("[[{stride},{step}]]"))?;
-        let mut policy = Eyes {
+        let mut policy = Renderer {
             window: config.rules.window,
             size: config.rules.window_size,
             pixels: vec![0; config.rules.window_size.pow(3)],
             seen: 0,
             actions: RandomPolicy::new(1),
         };
-        let (steps, seconds) = walk(options, &config, scans, &mut policy)?;
+        let (steps, seconds) = act(options, &config, scans, &mut policy)?;
         std::hint::black_box(policy.seen);
         each.push(steps as f64 / seconds);
     }
@@ -100,11 +100,8 @@ fn network(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_json:
     let config = config(options, "[[3,9],[2,3],[1,1]]")?;
     let device = options.device.resolve();
     let named = matches!(options.device, DeviceChoice::Cuda(_));
-    anyhow::ensure!(
-        device.is_cuda() || !named,
-        "{} is not there",
-        options.device
-    );
+    let name = options.device;
+    anyhow::ensure!(device.is_cuda() || !named, "there is no device {name}");
     model::device::set_threads(options.threads);
     let spec = NetworkSpec::reference_torch(NetworkKind::Collab, options.agents);
     let network = Network::new(&spec, &mut ChaCha8Rng::seed_from_u64(3), device)?;
@@ -113,7 +110,7 @@ fn network(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_json:
     let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, device);
     let mut policy = policy.with_bf16(bf16).with_clock(move || start.elapsed());
     policy.set_network(&network, 1)?;
-    let (_, seconds) = walk(options, &config, scans, &mut policy)?;
+    let (_, seconds) = act(options, &config, scans, &mut policy)?;
     let windows = f64::from(options.steps) * (options.slots * options.agents) as f64;
     let times = policy.take_times();
     Ok(serde_json::json!({
@@ -131,7 +128,7 @@ fn network(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_json:
 }
 
 /// Steps of groups and the seconds that they took.
-fn walk(
+fn act(
     options: &Options,
     config: &Config,
     scans: &[Arc<Scan>],
@@ -154,8 +151,8 @@ fn walk(
     Ok((steps, begin.elapsed().as_secs_f64()))
 }
 
-/// Looks at each new window and then does anything.
-struct Eyes {
+/// Renders each new window, then acts at random.
+struct Renderer {
     window: WindowRule,
     size: usize,
     pixels: Vec<u8>,
@@ -163,19 +160,13 @@ struct Eyes {
     actions: RandomPolicy,
 }
 
-impl Policy for Eyes {
+impl Policy for Renderer {
     fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
         for view in views {
             for frame in view.observations.iter().filter_map(|o| o.frames.last()) {
-                let position = frame.position.map(i32::from);
-                render(
-                    &view.scan.volume,
-                    self.window,
-                    self.size,
-                    position,
-                    frame.stride,
-                    &mut self.pixels,
-                );
+                let (volume, at) = (&view.scan.volume, frame.position.map(i32::from));
+                let (rule, n) = (self.window, self.size);
+                render(volume, rule, n, at, frame.stride, &mut self.pixels);
                 // Without a use the compiler could remove the rendering.
                 self.seen += u64::from(std::hint::black_box(&self.pixels)[self.pixels.len() / 2]);
             }

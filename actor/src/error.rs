@@ -11,14 +11,9 @@ use crate::rollout::policy::PolicyError;
 #[derive(Debug, thiserror::Error)]
 pub enum ActorError {
     /// The learner refuses this actor: its scans, configuration or version
-    /// differ, as the sentence explains.
+    /// differ, as the message explains.
     #[error("the learner at {learner} refuses this actor: {sentence}")]
-    Refused {
-        /// The learner's address.
-        learner: String,
-        /// The learner's reason.
-        sentence: String,
-    },
+    Refused { learner: String, sentence: String },
     /// A shard refuses this actor's rows.
     #[error("{0}")]
     ShardRefused(String),

@@ -1,4 +1,4 @@
-//! Small scans and an all-knowing policy for the tests of this crate.
+//! Small scans and a policy that knows the landmarks, for the tests of this crate.
 
 use std::sync::Arc;
 
@@ -53,21 +53,17 @@ pub(crate) fn config() -> Config {
 }
 
 /// Knows every landmark: an action's value is how much nearer it leads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Oracle {
     /// Voxels per step, per scale.
-    pub(crate) steps: Vec<i32>,
+    steps: Vec<i32>,
 }
 
 impl Oracle {
     pub(crate) fn new(config: &Config) -> Self {
+        let scales = config.rules.scales.iter();
         Self {
-            steps: config
-                .rules
-                .scales
-                .iter()
-                .map(|s| i32::from(s.step))
-                .collect(),
+            steps: scales.map(|s| i32::from(s.step)).collect(),
         }
     }
 }
@@ -78,10 +74,9 @@ impl Policy for Oracle {
         for view in views {
             for (&agent, seen) in view.agents.iter().zip(view.observations) {
                 let target = view.scan.landmarks[usize::from(agent)].unwrap_or([0.0; 3]);
+                let (geometry, step) = (&view.scan.geometry, self.steps[usize::from(seen.scale)]);
                 let at = seen.frames.last().unwrap().position.map(i32::from);
-                let step = self.steps[usize::from(seen.scale)];
-                let distance =
-                    |p: [i32; 3]| view.scan.geometry.distance_mm(p.map(f64::from), target);
+                let distance = |p: [i32; 3]| geometry.distance_mm(p.map(f64::from), target);
                 all.push(ACTIONS.map(|a| {
                     let to = [0, 1, 2].map(|i| at[i] + a[i] * step);
                     (distance(at) - distance(to)) as f32

@@ -1,5 +1,5 @@
-//! `actor`: acts on training scans for a learner that runs elsewhere, or validation
-//! scans to see how well its weights do.
+//! `actor`: runs episodes on training scans for a learner, or evaluates its weights on
+//! validation scans.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +14,6 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::{Dataset, DatasetSpec, is_list};
-use common::run::telemetry;
 use proto::transport::entry::{self, Exit, LogFormat, Service};
 use proto::transport::metrics::Metrics;
 use proto::transport::security::Security;
@@ -46,7 +45,7 @@ enum Command {
     /// Act until Ctrl-C, SIGTERM or the end of the run.
     #[command(after_help = EXAMPLES)]
     Run(RunArgs),
-    /// Walk the validation scans with the learner's newest weights every `validation.period` updates,
+    /// Evaluate the learner's newest weights on the validation scans every `validation.period` updates,
     /// from the untrained ones to the last.
     #[command(after_help = EVALUATE_EXAMPLES)]
     Evaluate(EvaluateArgs),
@@ -116,22 +115,11 @@ async fn execute(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// What `run` and `evaluate` start with.
-struct Start {
-    service: Service,
-    config: Config,
-    dataset: Dataset,
-    learner: String,
-    run_id: Option<String>,
-}
-
-async fn start(args: RunArgs, name: &str) -> anyhow::Result<Start> {
-    let mut config = Config::load(&Sources::from_process(args.config, args.set))?;
-    let log = telemetry::Options {
-        format: args.log_format.into(),
-        ..telemetry::Options::of(name, &config.log)
-    };
-    let service = Service::start(&log, &config).await?;
+/// The log and ports, the configuration and the training scans of `run` and `evaluate`.
+async fn start(args: &RunArgs, name: &str) -> anyhow::Result<(Service, Config, Dataset)> {
+    let sources = Sources::from_process(args.config.clone(), args.set.clone());
+    let mut config = Config::load(&sources)?;
+    let service = Service::start(name, "", args.log_format, &config).await?;
     service.security().log_state();
     let dataset = Dataset::load(&scans(&config)?).context("load the training scans")?;
     // Resolved names, as in all other processes, so that the digests agree.
@@ -141,28 +129,23 @@ async fn start(args: RunArgs, name: &str) -> anyhow::Result<Start> {
         landmarks = dataset.landmark_names.join(","),
         "loaded the training scans"
     );
-    let learner = args.learner;
-    Ok(Start {
-        service,
-        learner: learner.unwrap_or_else(|| config.cluster.learner.clone()),
-        run_id: args.run_id,
-        config,
-        dataset,
-    })
+    Ok((service, config, dataset))
 }
 
 async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let mut start = start(args, "actor").await?;
+    let (mut service, config, dataset) = start(&args, "actor").await?;
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::default();
     metrics.add(ActorMetrics::new(Arc::clone(&counters), 0));
-    let _web = start.service.serve_http(metrics, None, None);
+    let _web = service.serve_http(metrics, None, None);
     let setup = ActorSetup {
-        security: start.service.security().clone(),
-        learner: start.learner,
-        run_id: start.run_id,
-        config: Arc::new(start.config),
-        dataset: Arc::new(start.dataset),
+        security: service.security().clone(),
+        learner: args
+            .learner
+            .unwrap_or_else(|| config.cluster.learner.clone()),
+        run_id: args.run_id,
+        config: Arc::new(config),
+        dataset: Arc::new(dataset),
         counters,
     };
     actor::run(setup, entry::shutdown_signal()).await?;
@@ -170,10 +153,11 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
-    let mut start = start(args.common, "evaluator").await?;
-    let validation = validation(&start.config)?;
-    let validation = Dataset::load(&validation).context("load the validation scans")?;
-    if args.run_dir.is_some() {
+    let (args, run_dir) = (args.common, args.run_dir);
+    // The training scans give the names of the landmarks; an evaluator needs nothing else of them.
+    let (mut service, config, _) = start(&args, "evaluator").await?;
+    let validation = Dataset::load(&validation(&config)?).context("load the validation scans")?;
+    if run_dir.is_some() {
         tracing::warn!(
             "--run-dir has no effect: the learner writes evaluations into the run folder"
         );
@@ -185,31 +169,35 @@ async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
     let (errors, seen) = watch::channel(None);
     let metrics = Metrics::default();
     metrics.add(EvaluatorMetrics::new(seen));
-    let _web = start.service.serve_http(metrics, None, None);
+    let _web = service.serve_http(metrics, None, None);
     let setup = EvaluatorSetup {
-        security: start.service.security().clone(),
+        security: service.security().clone(),
         errors,
-        learner: start.learner,
-        run_id: start.run_id,
-        device: start.config.actor.device.clone(),
-        threads: start.config.actor.threads,
-        config: Arc::new(start.config),
+        learner: args
+            .learner
+            .unwrap_or_else(|| config.cluster.learner.clone()),
+        run_id: args.run_id,
+        device: config.actor.device.clone(),
+        threads: config.actor.threads,
+        config: Arc::new(config),
         validation: validation.scans,
     };
-    // They gave the landmarks' names; an evaluator needs no training scans.
-    drop(start.dataset);
     evaluator::run(setup, entry::shutdown_signal()).await?;
     Ok(())
 }
 
-/// The scans to evaluate on; an evaluator without them has nothing to do.
-fn validation(config: &Config) -> Result<DatasetSpec, ConfigError> {
-    let refuse = |key: &str, why: &str| ConfigError::Value {
+fn refuse(key: &str, why: impl Into<String>) -> ConfigError {
+    ConfigError::Value {
         key: key.into(),
         why: why.into(),
-    };
+    }
+}
+
+/// The scans to evaluate on; an evaluator without them has nothing to do.
+fn validation(config: &Config) -> Result<DatasetSpec, ConfigError> {
     if config.validation.period == 0 {
-        let why = "is 0, which means never; say after how many updates, as in --set validation.period=200";
+        let why =
+            "is 0, which means never; set the number of updates, as in --set validation.period=200";
         return Err(refuse("validation.period", why));
     }
     DatasetSpec::validation(config).ok_or_else(|| {
@@ -227,9 +215,7 @@ async fn check(args: HealthArgs) -> anyhow::Result<()> {
     } else {
         Part::Actor
     };
-    Ok(entry::print(
-        &health::check(&learner, &security, part).await?,
-    )?)
+    entry::print(&health::check(&learner, &security, part).await?)
 }
 
 fn scans(config: &Config) -> Result<DatasetSpec, ConfigError> {
@@ -241,17 +227,14 @@ fn scans(config: &Config) -> Result<DatasetSpec, ConfigError> {
     ] {
         if is_unset {
             let why = format!("is empty; name the learner's scans, as in --set {key}=PATH");
-            return Err(ConfigError::Value {
-                key: key.into(),
-                why,
-            });
+            return Err(refuse(key, why));
         }
     }
     Ok(DatasetSpec::training(config))
 }
 
 /// The exit codes of an actor's own errors: scans that the learner refuses are data, and a learner
-/// that does not answer, or does not know this host, is unreachable.
+/// that does not respond, or does not know this host, is unreachable.
 fn exit(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(ActorError::Refused { .. } | ActorError::ShardRefused(_)) = cause.downcast_ref() {
         return Some(Exit::Data);
@@ -272,17 +255,13 @@ mod tests {
             sentence: "other scans".into(),
         };
         assert_eq!(code(refused.into()), Exit::Data);
-        assert_eq!(
-            code(ActorError::Panicked(String::new()).into()),
-            Exit::Failed
-        );
-        let unset = scans(&Config::defaults().unwrap()).unwrap_err();
-        assert!(
-            unset.to_string().contains("--set data.train_images=PATH"),
-            "{unset}"
-        );
-        assert_eq!(code(unset.into()), Exit::Config);
+        let panicked = ActorError::Panicked(String::new());
+        assert_eq!(code(panicked.into()), Exit::Failed);
         let mut config = Config::defaults().unwrap();
+        let unset = scans(&config).unwrap_err();
+        let hint = "--set data.train_images=PATH";
+        assert!(unset.to_string().contains(hint), "{unset}");
+        assert_eq!(code(unset.into()), Exit::Config);
         let refusal = |config: &Config| validation(config).unwrap_err().to_string();
         assert!(refusal(&config).contains("data.validation_images"));
         config.validation.period = 0;

@@ -21,7 +21,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::rollout::episodes::{Episodes, EpisodesError};
-use crate::rollout::group::walk_together;
+use crate::rollout::group::one_group;
 use crate::rollout::policy::{Policy, PolicyError, View};
 pub use crate::rollout::slot::EpisodeEnd;
 use crate::rollout::slot::{Slot, SlotRules};
@@ -37,7 +37,7 @@ pub struct StepReport {
     /// Episodes that ended, one entry per agent with a target.
     pub episodes: Vec<EpisodeEnd>,
     /// Episodes that ended, counted once per group.
-    pub walks: u64,
+    pub ended: u64,
 }
 
 /// Why a rollout cannot be created or restored.
@@ -48,14 +48,9 @@ pub enum RolloutError {
     Episodes(#[from] EpisodesError),
     /// The learner assigned exploration values for another number of slots.
     #[error("exploration has {found} values for {slots} slots")]
-    Exploration {
-        /// `actor.slots`.
-        slots: usize,
-        /// Values given.
-        found: usize,
-    },
+    Exploration { slots: usize, found: usize },
     /// The saved state does not match this configuration and these scans.
-    #[error("the saved walks are not of this run: {0}")]
+    #[error("the saved episodes belong to another run: {0}")]
     State(String),
     /// A count exceeds the range of a row's indices.
     #[error("{count} {what} are more than the {} that a row can name", u16::MAX)]
@@ -92,19 +87,15 @@ impl Rollout {
     ) -> Result<Self, RolloutError> {
         let slots = config.actor.slots;
         if exploration.len() != slots {
-            return Err(RolloutError::Exploration {
-                slots,
-                found: exploration.len(),
-            });
+            let found = exploration.len();
+            return Err(RolloutError::Exploration { slots, found });
         }
-        let narrow = |what, count: usize| {
-            u16::try_from(count).map_err(|_| RolloutError::TooMany { what, count })
-        };
-        narrow("scans", scans.len())?;
-        narrow("slots", slots)?;
+        for (what, count) in [("scans", scans.len()), ("slots", slots)] {
+            u16::try_from(count).map_err(|_| RolloutError::TooMany { what, count })?;
+        }
         let agents = agents_of(config, scans);
         let rows_together = config.network.kind == NetworkKind::Commnet;
-        let together = walk_together(&config.rules, rows_together);
+        let together = one_group(&config.rules, rows_together);
         let stream = |number: u32| stream(config.run.seed, writer, number);
         let mut episodes = Episodes::new(scans, agents, together, stream(u32::MAX))?;
         #[expect(clippy::cast_possible_truncation, reason = "settings of a few digits")]
@@ -126,15 +117,8 @@ impl Rollout {
                     slot,
                     ..RowHeader::default()
                 };
-                let first = episodes.next();
-                Slot::new(
-                    &common,
-                    header,
-                    f64::from(epsilon),
-                    stream(u32::from(slot)),
-                    &first,
-                    scans,
-                )
+                let (first, rng) = (episodes.next(), stream(u32::from(slot)));
+                Slot::new(&common, header, f64::from(epsilon), rng, &first, scans)
             })
             .collect();
         Ok(Self {
@@ -208,7 +192,7 @@ impl Rollout {
             slot.advance(&self.common, q, epsilon, version);
             report.env_steps += 1;
             if slot.closing() {
-                report.walks += 1;
+                report.ended += 1;
                 report.episodes.extend(slot.ends(&self.common));
             }
         }
@@ -218,7 +202,7 @@ impl Rollout {
 
 /// Number of agents: one per configured landmark; if none is configured, one per
 /// landmark of the scans.
-pub(crate) fn agents_of(config: &Config, scans: &[Arc<Scan>]) -> u16 {
+fn agents_of(config: &Config, scans: &[Arc<Scan>]) -> u16 {
     let count = match config.data.landmarks.len() {
         0 => scans.first().map_or(0, |s| s.landmarks.len()),
         named => named,

@@ -21,7 +21,7 @@ use crate::error::ActorError;
 use crate::session::counters::{Counters, Reading};
 use crate::session::driver::Driver;
 use crate::session::feed::{Feed, StopOnDrop};
-use crate::session::learner_client::{Link, Order};
+use crate::session::learner_client::{LearnerClient, Order};
 use crate::session::{Event, Session};
 use crate::uplink::Phase;
 
@@ -100,15 +100,15 @@ async fn join_and_act(
     let mut shutdown = pin!(shutdown);
     let scans = numbered(&setup.dataset);
     let request = join_request(&setup, &scans)?;
-    let link = Link::new(&setup.learner, setup.security.clone())?;
+    let client = LearnerClient::new(&setup.learner, &setup.security)?;
     let joined = tokio::select! {
-        joined = link.join(&request) => joined?,
+        joined = client.join(&request) => joined?,
         () = &mut shutdown => {
             let counts = setup.counters.read();
             return Ok(ActorSummary { ending: Ending::Shutdown, writer: None, counts, rows_unsent: 0 });
         }
     };
-    let mut acting = Acting::start(setup, request, link, joined, scans)?;
+    let mut acting = Acting::start(setup, request, client, joined, scans)?;
     match acting.until_end(shutdown).await {
         Ok(ending) => acting.finish(ending).await,
         Err(error) => {
@@ -123,7 +123,7 @@ async fn join_and_act(
 struct Acting {
     setup: ActorSetup,
     request: JoinRequest,
-    link: Link,
+    client: LearnerClient,
     joined: JoinReply,
     feed: Arc<Feed>,
     _stop: StopOnDrop,
@@ -135,21 +135,20 @@ impl Acting {
     fn start(
         setup: ActorSetup,
         request: JoinRequest,
-        link: Link,
+        client: LearnerClient,
         joined: JoinReply,
         scans: Vec<Arc<Scan>>,
     ) -> Result<Self, ActorError> {
         let bound = max_staleness(&setup.config, joined.lease);
         let feed = Arc::new(Feed::new(bound));
         let stop = StopOnDrop(Arc::clone(&feed));
-        let hello = request.hello.clone();
-        let session = Session::start(&setup.config, &link, hello, &joined, &feed, &setup.counters);
+        let session = Session::start(&setup, &client, &request.hello, &joined, &feed);
         let (config, counters) = (Arc::clone(&setup.config), Arc::clone(&setup.counters));
         let driver = Driver::spawn(config, scans, Arc::clone(&feed), counters)?;
         Ok(Self {
             setup,
             request,
-            link,
+            client,
             joined,
             feed,
             _stop: stop,
@@ -177,33 +176,25 @@ impl Acting {
                 Event::Failed(error) => return Err(error),
                 Event::Order(Order::Stop) => return Ok(Ending::RunOver),
                 Event::Order(Order::Rejoin) => {
-                    tracing::warn!("the learner gave this actor up; joining again");
+                    tracing::warn!("the learner no longer knows this actor; joining again");
                 }
             }
             // The old incarnation continues until the new one starts.
             self.joined = tokio::select! {
                 () = &mut shutdown => return Ok(Ending::Shutdown),
                 ended = self.driver.ended() => return Err(too_early(ended)),
-                joined = self.link.join(&self.request) => joined?,
+                joined = self.client.join(&self.request) => joined?,
             };
-            self.live_again().await;
+            self.start_incarnation().await;
         }
     }
 
     /// Replaces the session; the unsent rows of the old one are dropped.
-    async fn live_again(&mut self) {
-        let hello = self.request.hello.clone();
-        let (config, counters) = (&self.setup.config, &self.setup.counters);
-        let new = Session::start(
-            config,
-            &self.link,
-            hello,
-            &self.joined,
-            &self.feed,
-            counters,
-        );
+    async fn start_incarnation(&mut self) {
+        let hello = &self.request.hello;
+        let new = Session::start(&self.setup, &self.client, hello, &self.joined, &self.feed);
         let old = std::mem::replace(&mut self.session, new);
-        counters.dropped(old.end(Phase::Abandon).await);
+        self.setup.counters.dropped(old.end(Phase::Abandon).await);
     }
 
     /// Stops the rollout and waits for it: a process that exits while a thread is
@@ -226,19 +217,15 @@ impl Acting {
         };
         let stopped = tokio::time::timeout(LAST_STEP, self.driver.ended());
         let (unsent, stopped) = tokio::join!(self.session.end(phase), stopped);
-        match stopped {
-            Ok(ended) => ended?,
-            Err(_) => {
-                tracing::warn!(
-                    waited_s = LAST_STEP.as_secs(),
-                    "the rollout does not end its step; leaving it behind"
-                );
-            }
+        if let Ok(ended) = stopped {
+            ended?;
+        } else {
+            let waited_s = LAST_STEP.as_secs();
+            tracing::warn!(waited_s, "the rollout did not end its step in time");
         }
         if ending == Ending::Shutdown {
-            self.link
-                .leave(self.joined.writer, &self.setup.counters)
-                .await;
+            let counters = &self.setup.counters;
+            self.client.leave(self.joined.writer, counters).await;
         }
         let counts = self.setup.counters.read();
         tracing::info!(
@@ -262,7 +249,7 @@ impl Acting {
 fn too_early(ended: Result<(), ActorError>) -> ActorError {
     ended
         .err()
-        .unwrap_or_else(|| ActorError::Panicked("it ended before its time".into()))
+        .unwrap_or_else(|| ActorError::Panicked("it ended before it was stopped".into()))
 }
 
 /// The maximum age of weights. Heartbeats confirm that they are the newest, so it

@@ -21,9 +21,9 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::error::ActorError;
-use crate::session::counters::Counters;
-use crate::session::feed::{Feed, Feeding, Life};
-use crate::session::learner_client::{Link, Order};
+use crate::run::ActorSetup;
+use crate::session::feed::{Feed, Feeding, Incarnation};
+use crate::session::learner_client::{LearnerClient, Order};
 use crate::uplink::outbox::{Batching, Outbox};
 use crate::uplink::{CHUNKS, Phase, Uplink, UplinkError, insert_open};
 
@@ -47,13 +47,14 @@ impl Session {
     /// Starts all tasks and passes the new incarnation to the rollout. `hello` is
     /// the one of the join request.
     pub(crate) fn start(
-        config: &Config,
-        link: &Link,
-        mut hello: Hello,
+        setup: &ActorSetup,
+        client: &LearnerClient,
+        hello: &Hello,
         joined: &JoinReply,
         feed: &Arc<Feed>,
-        counters: &Arc<Counters>,
     ) -> Self {
+        let (config, counters) = (&setup.config, &setup.counters);
+        let mut hello = hello.clone();
         hello.run_id.clone_from(&joined.run_id);
         let (phase, phases) = watch::channel(Phase::Run);
         let mut uplinks = JoinSet::new();
@@ -64,7 +65,7 @@ impl Session {
             let uplink = Uplink {
                 shard,
                 address: address.clone(),
-                security: link.security().clone(),
+                security: setup.security.clone(),
                 open: insert_open(hello.clone(), joined.writer, config.replay.ack),
                 patience: joined.lease,
                 outbox: Outbox::new(batching(config, hello.shape)),
@@ -82,13 +83,12 @@ impl Session {
             counters: Arc::clone(counters),
             newest: 0,
         };
-        watching.spawn(weights::watch(link.client(), feeding).in_current_span());
+        watching.spawn(weights::watch(client.client(), feeding).in_current_span());
         let mut beats = JoinSet::new();
-        let (own_link, own_joined) = (link.clone(), joined.clone());
-        let (own_counters, own_feed) = (Arc::clone(counters), Arc::clone(feed));
-        let beat = async move { own_link.beat(&own_joined, own_counters, own_feed).await };
+        let (learner, own_joined) = (client.clone(), joined.clone());
+        let beat = learner.beat(own_joined, Arc::clone(counters), Arc::clone(feed));
         beats.spawn(beat.in_current_span());
-        feed.begin(Life {
+        feed.begin(Incarnation {
             writer: joined.writer,
             exploration: joined.exploration.clone(),
             uplinks: senders,
@@ -122,7 +122,7 @@ impl Session {
         }
     }
 
-    /// Ends the uplinks as `phase` says; returns the number of unacknowledged rows.
+    /// Ends the uplinks in the given phase; returns the number of unacknowledged rows.
     pub(crate) async fn end(mut self, phase: Phase) -> usize {
         let _ = self.phase.send(phase);
         let mut left = 0;

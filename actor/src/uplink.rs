@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
 use common::config::{AckConfig, OverloadConfig};
-use proto::messages::insert::{AckLevel, InsertOpen, InsertReply};
+use proto::messages::hello::Hello;
+use proto::messages::insert::{AckLevel, InsertOpen, InsertReply, Writer};
 use proto::transport::channel::{Channel, replay_client};
 use proto::transport::endpoint::AddressError;
 use proto::transport::retry::{CALL_DEADLINE, backoff, is_refusal, reason};
@@ -42,7 +43,7 @@ const WINDOW_MAX: u32 = 64;
 const WAITING_MAX: usize = 1;
 
 /// How long a stream may be broken before its shard counts as unreachable: a
-/// shard that comes back at once costs no rows.
+/// shard that returns at once loses no rows.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The phase of an uplink.
@@ -94,13 +95,13 @@ struct Stream {
 }
 
 /// Failures since the last acknowledgement.
-struct Trouble {
+struct Failures {
     waits: ExponentialBackoff,
     refused_since: Option<Instant>,
     unreachable: Unreachable,
 }
 
-impl Default for Trouble {
+impl Default for Failures {
     fn default() -> Self {
         Self {
             waits: backoff(usize::MAX).build(),
@@ -122,27 +123,27 @@ impl Uplink {
     /// number of unacknowledged rows.
     pub(crate) async fn run(mut self) -> Result<usize, UplinkError> {
         let client = replay_client(self.security.connect(&self.address, Role::Replay)?);
-        let mut trouble = Trouble::default();
+        let mut failures = Failures::default();
         let mut closed = false;
         let mut wait = Duration::ZERO;
-        let mut away_from = Instant::now() + GRACE;
+        let mut grace_until = Instant::now() + GRACE;
         loop {
-            match self.away(&client, wait, away_from, &mut closed).await {
+            match self.connect(&client, wait, grace_until, &mut closed).await {
                 Turn::Finished => return Ok(self.left()),
-                Turn::Lost(status) => self.judge(&status, &mut trouble)?,
+                Turn::Lost(status) => self.handle(&status, &mut failures)?,
                 Turn::Opened(stream) => {
                     tracing::info!(shard = self.shard, address = %self.address, "connected to shard");
-                    match self.online(stream, &mut closed, &mut trouble).await {
+                    match self.online(stream, &mut closed, &mut failures).await {
                         Turn::Lost(status) => {
-                            away_from = Instant::now() + GRACE;
+                            grace_until = Instant::now() + GRACE;
                             tracing::warn!(shard = self.shard, address = %self.address, code = ?status.code(), reason = reason(&status), "lost shard; its rows wait");
-                            self.judge(&status, &mut trouble)?;
+                            self.handle(&status, &mut failures)?;
                         }
                         Turn::Finished | Turn::Opened(_) => return Ok(self.left()),
                     }
                 }
             }
-            wait = trouble.waits.next().unwrap_or(CALL_DEADLINE);
+            wait = failures.waits.next().unwrap_or(CALL_DEADLINE);
         }
     }
 
@@ -155,46 +156,38 @@ impl Uplink {
         self.outbox.rows() + waiting
     }
 
-    /// Returns an error for a lasting refusal, and logs all other failures.
-    fn judge(&self, status: &Status, trouble: &mut Trouble) -> Result<(), UplinkError> {
+    /// Returns an error for a permanent refusal, and logs all other failures.
+    fn handle(&self, status: &Status, failures: &mut Failures) -> Result<(), UplinkError> {
         if !is_refusal(status) {
-            trouble.refused_since = None;
-            if let Some(away) = trouble.unreachable.warning() {
+            failures.refused_since = None;
+            if let Some(lasted) = failures.unreachable.warning() {
                 tracing::warn!(
-                    shard = self.shard, address = %self.address, away_s = away.as_secs(),
+                    shard = self.shard, address = %self.address, away_s = lasted.as_secs(),
                     code = ?status.code(), reason = reason(status),
                     "the shard does not answer; trying again"
                 );
             }
             return Ok(());
         }
-        tracing::warn!(
-            shard = self.shard,
-            reason = status.message(),
-            "shard refuses this actor"
-        );
-        if trouble
-            .refused_since
-            .get_or_insert_with(Instant::now)
-            .elapsed()
-            < self.patience
-        {
+        let reason = status.message();
+        tracing::warn!(shard = self.shard, reason, "shard refuses this actor");
+        let since = failures.refused_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.patience {
             return Ok(());
         }
-        let sentence = status.message().to_owned();
         Err(UplinkError::Refused {
             shard: self.shard,
             address: self.address.clone(),
-            sentence,
+            sentence: status.message().to_owned(),
         })
     }
 
     /// Tries once to open a stream, after a pause; takes rows meanwhile.
-    async fn away(
+    async fn connect(
         &mut self,
         client: &ReplayClient<Channel>,
         wait: Duration,
-        away_from: Instant,
+        grace_until: Instant,
         closed: &mut bool,
     ) -> Turn {
         let first = self.open.clone();
@@ -209,8 +202,9 @@ impl Uplink {
             }
             let phase = *self.phase.borrow_and_update();
             let due = self.outbox.due();
-            let away = Instant::now() >= away_from;
-            let accepting = !*closed && (away || phase != Phase::Run || !self.outbox.is_full());
+            let unreachable = Instant::now() >= grace_until;
+            let room = unreachable || !self.outbox.is_full();
+            let accepting = !*closed && (room || phase != Phase::Run);
             tokio::select! {
                 opened = &mut opening => return match opened {
                     Ok(stream) => Turn::Opened(Box::new(stream)),
@@ -218,12 +212,12 @@ impl Uplink {
                 },
                 chunk = self.rows.recv(), if accepting => take(&mut self.outbox, chunk, closed),
                 () = until(due), if due.is_some() => self.outbox.seal(),
-                () = sleep_until(away_from.into()), if !away => continue,
+                () = sleep_until(grace_until.into()), if !unreachable => continue,
                 () = give_up(phase) => return Turn::Finished,
                 changed = self.phase.changed() => if changed.is_err() { return Turn::Finished },
             }
-            if away {
-                self.trim("dropped the oldest rows for a shard that is away");
+            if unreachable {
+                self.trim("dropped the oldest rows for an unreachable shard");
             }
         }
     }
@@ -242,7 +236,7 @@ impl Uplink {
         &mut self,
         mut stream: Box<Stream>,
         closed: &mut bool,
-        trouble: &mut Trouble,
+        failures: &mut Failures,
     ) -> Turn {
         let mut window = window_of(&stream.first);
         self.counters
@@ -268,7 +262,7 @@ impl Uplink {
                         let rows = self.outbox.acknowledged(reply.acked);
                         self.counters.acked(rows);
                         if rows > 0 {
-                            *trouble = Trouble::default();
+                            *failures = Failures::default();
                         }
                     }
                     Err(status) => return Turn::Lost(status),
@@ -279,7 +273,7 @@ impl Uplink {
                 changed = self.phase.changed() => if changed.is_err() { return Turn::Finished },
             }
             if dropping && phase == Phase::Run {
-                self.trim("dropped the oldest rows for a shard that takes none");
+                self.trim("dropped the oldest rows for a blocked shard");
             }
         }
     }
@@ -315,25 +309,21 @@ async fn open(mut client: ReplayClient<Channel>, open: InsertOpen) -> Result<Str
     let (requests, outgoing) = mpsc::channel(WINDOW_MAX as usize + 1);
     let full = |_| Status::unavailable("the stream takes no requests");
     requests.try_send(open.into()).map_err(full)?;
-    let answer = async {
-        let mut replies = client
-            .insert(ReceiverStream::new(outgoing))
-            .await?
-            .into_inner();
+    let reply = async {
+        let response = client.insert(ReceiverStream::new(outgoing)).await?;
+        let mut replies = response.into_inner();
         let first = received(replies.message().await)?;
         Ok((replies, first))
     };
-    match timeout(CALL_DEADLINE, answer).await {
-        Ok(Ok((replies, first))) => Ok(Stream {
-            requests,
-            replies,
-            first,
-        }),
-        Ok(Err(status)) => Err(status),
-        Err(_) => Err(Status::deadline_exceeded(
-            "no answer to the opening of the stream",
-        )),
-    }
+    let late = || Status::deadline_exceeded("no reply to the opening of the stream");
+    let (replies, first) = timeout(CALL_DEADLINE, reply)
+        .await
+        .unwrap_or_else(|_| Err(late()))?;
+    Ok(Stream {
+        requests,
+        replies,
+        first,
+    })
 }
 
 fn received(reply: Result<Option<wire::InsertReply>, Status>) -> Result<InsertReply, Status> {
@@ -346,17 +336,10 @@ fn window_of(reply: &InsertReply) -> usize {
 }
 
 /// The first message of every stream of one incarnation.
-pub(crate) fn insert_open(
-    hello: proto::messages::hello::Hello,
-    writer: proto::messages::insert::Writer,
-    ack: AckConfig,
-) -> InsertOpen {
-    InsertOpen {
-        hello,
-        writer,
-        ack: match ack {
-            AckConfig::Memory => AckLevel::Memory,
-            AckConfig::Durable => AckLevel::Durable,
-        },
-    }
+pub(crate) fn insert_open(hello: Hello, writer: Writer, ack: AckConfig) -> InsertOpen {
+    let ack = match ack {
+        AckConfig::Memory => AckLevel::Memory,
+        AckConfig::Durable => AckLevel::Durable,
+    };
+    InsertOpen { hello, writer, ack }
 }

@@ -13,8 +13,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::q_cache::Memo;
-use crate::rollout::group::Group;
+use crate::evaluation::q_cache::QCache;
+use crate::rollout::group::{Group, landmark};
 use crate::rollout::policy::{Policy, PolicyError, QValues, View};
 
 /// What to evaluate.
@@ -28,7 +28,7 @@ pub struct Evaluation<'a> {
     /// The environment.
     pub rules: &'a Arc<Rules>,
     /// All agents of a scan move together from the same start, instead of
-    /// each on its own: see [`crate::rollout::group::walk_together`].
+    /// each on its own: see [`crate::rollout::group::one_group`].
     pub together: bool,
     /// Seed of random starts. A scan's starts depend on it and the scan's
     /// content, not on which other scans are evaluated.
@@ -41,8 +41,8 @@ pub struct Evaluation<'a> {
 
 /// One step of one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct WalkStep {
-    /// Where it stood (voxel).
+pub struct TrajectoryStep {
+    /// Its position before the step (voxel).
     pub position: [i32; 3],
     /// Voxels between the samples of its window.
     pub stride: u8,
@@ -57,7 +57,7 @@ pub struct WalkStep {
 
 /// One trajectory of one agent, from start to prediction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WalkResult {
+pub struct StartResult {
     /// Index into the evaluated scans.
     pub scan: usize,
     /// The agent (landmark index).
@@ -67,9 +67,9 @@ pub struct WalkResult {
     /// Where it began (voxel).
     pub start: [i32; 3],
     /// The predicted landmark position (voxel).
-    pub answer: [f64; 3],
+    pub prediction: [f64; 3],
     /// Where its coarser scales ended (voxel), coarsest first.
-    pub stops: Vec<[f64; 3]>,
+    pub scale_endpoints: Vec<[f64; 3]>,
     /// Why it stopped.
     pub end: End,
     /// Steps until then.
@@ -78,9 +78,9 @@ pub struct WalkResult {
     pub error_mm: Option<f64>,
     /// The same in voxels of our grid (Euclidean).
     pub error_voxels: Option<f64>,
-    /// Every step from the start on, where asked for.
+    /// Every step from the start on, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trajectory: Option<Vec<WalkStep>>,
+    pub trajectory: Option<Vec<TrajectoryStep>>,
 }
 
 /// Progress of an evaluation.
@@ -108,7 +108,7 @@ struct Running {
     group: Group,
     /// Per agent: the step of its end.
     ended: Vec<Option<u16>>,
-    trajectories: Option<Vec<Vec<WalkStep>>>,
+    trajectories: Option<Vec<Vec<TrajectoryStep>>>,
 }
 
 /// Agents that move at the same time: many, so that agents that meet share cached
@@ -125,56 +125,50 @@ pub fn evaluate(
     policy: &mut impl Policy,
     evaluation: &Evaluation<'_>,
     mut progress: impl FnMut(Progress),
-) -> Result<Vec<WalkResult>, PolicyError> {
+) -> Result<Vec<StartResult>, PolicyError> {
     let tasks = tasks(evaluation);
     let total = tasks.iter().map(|t| t.agents.len()).sum();
     let at_once = (AT_ONCE / tasks.first().map_or(1, |t| t.agents.len().max(1))).max(1);
-    let mut memo = Memo::default();
+    let mut cache = QCache::default();
     let mut tasks = tasks.into_iter();
     let mut running: Vec<Running> = Vec::new();
     let mut results = Vec::with_capacity(total);
     loop {
-        running.extend(
-            tasks
-                .by_ref()
-                .take(at_once - running.len())
-                .map(|t| Running::new(evaluation, t)),
-        );
+        let new = tasks.by_ref().take(at_once - running.len());
+        running.extend(new.map(|task| Running::new(evaluation, task)));
         if running.is_empty() {
             break;
         }
-        memo.forget_before(running.iter().map(|r| r.task.scan).min().unwrap_or(0));
+        cache.forget_before(running.iter().map(|r| r.task.scan).min().unwrap_or(0));
         let views: Vec<(usize, View<'_>)> = running
             .iter()
             .map(|r| (r.task.scan, r.group.view()))
             .collect();
-        let q_values = memo.q_values(policy, &views, evaluation.batch)?;
-        for (walk, q) in running.iter_mut().zip(&q_values) {
-            let moves = walk.group.step(q, None);
-            walk.note(&moves, q);
+        let q_values = cache.q_values(policy, &views, evaluation.batch)?;
+        for (one, q) in running.iter_mut().zip(&q_values) {
+            let moves = one.group.step(q, None);
+            one.note(&moves, q);
         }
         let before = results.len();
-        running.retain(|walk| {
-            let over = walk.group.walk().finished();
+        running.retain(|one| {
+            let over = one.group.environment().finished();
             if over {
-                results.extend(walk.results(evaluation.scans));
+                results.extend(one.results(evaluation.scans));
             }
             !over
         });
-        if results.len() > before {
-            progress(Progress {
-                done: results.len(),
-                total,
-            });
+        let done = results.len();
+        if done > before {
+            progress(Progress { done, total });
         }
     }
     results.sort_by_key(|r| (r.scan, r.start_index, r.agent));
     Ok(results)
 }
 
-fn walk_step(step: &AgentMove, q: QValues) -> Option<WalkStep> {
+fn trajectory_step(step: &AgentMove, q: QValues) -> Option<TrajectoryStep> {
     let seen = step.before.frames.last()?;
-    Some(WalkStep {
+    Some(TrajectoryStep {
         position: seen.position.map(i32::from),
         stride: seen.stride,
         action: step.action,
@@ -184,30 +178,20 @@ fn walk_step(step: &AgentMove, q: QValues) -> Option<WalkStep> {
 }
 
 fn tasks(evaluation: &Evaluation<'_>) -> Vec<Task> {
+    let all = evaluation.agents.len();
+    let group = if evaluation.together { all.max(1) } else { 1 };
     let mut tasks = Vec::new();
-    if evaluation.agents.is_empty() {
-        return tasks;
-    }
     for (scan, held) in evaluation.scans.iter().enumerate() {
         let mut rng = starts_rng(evaluation.seed, held);
         let positions = evaluation.starts.positions(held.geometry.dims, &mut rng);
         for (start_index, start) in positions.into_iter().enumerate() {
-            if evaluation.together {
-                tasks.push(Task {
-                    scan,
-                    start_index,
-                    start,
-                    agents: evaluation.agents.to_vec(),
-                });
-                continue;
-            }
-            let alone = |&agent: &u16| Task {
+            let task = |agents: &[u16]| Task {
                 scan,
                 start_index,
                 start,
-                agents: vec![agent],
+                agents: agents.to_vec(),
             };
-            tasks.extend(evaluation.agents.iter().map(alone));
+            tasks.extend(evaluation.agents.chunks(group).map(task));
         }
     }
     tasks
@@ -223,64 +207,50 @@ fn starts_rng(seed: u64, scan: &Scan) -> ChaCha8Rng {
 
 impl Running {
     fn new(evaluation: &Evaluation<'_>, task: Task) -> Self {
-        let starts = vec![
-            Start {
-                position: task.start,
-                scale: 0
-            };
-            task.agents.len()
-        ];
-        let scan = &evaluation.scans[task.scan];
-        let group = Group::new(
-            evaluation.rules,
-            scan,
-            Mode::Evaluate,
-            task.agents.clone(),
-            &starts,
-        );
-        let trajectories = evaluation
-            .trajectories
-            .then(|| vec![Vec::new(); task.agents.len()]);
+        let (position, scale, count) = (task.start, 0, task.agents.len());
+        let starts = vec![Start { position, scale }; count];
+        let (rules, scan) = (evaluation.rules, &evaluation.scans[task.scan]);
         Self {
-            ended: vec![None; task.agents.len()],
+            group: Group::new(rules, scan, Mode::Evaluate, task.agents.clone(), &starts),
+            ended: vec![None; count],
+            trajectories: evaluation.trajectories.then(|| vec![Vec::new(); count]),
             task,
-            group,
-            trajectories,
         }
     }
 
     /// Records a step, and which agents ended with it.
     fn note(&mut self, moves: &[AgentMove], q: &[QValues]) {
-        let walk = self.group.walk();
-        for i in 0..walk.agents() {
+        let environment = self.group.environment();
+        for i in 0..environment.agents() {
             if self.ended[i].is_some() {
                 continue;
             }
             if let Some(trajectories) = &mut self.trajectories {
-                trajectories[i].extend(walk_step(&moves[i], q[i]));
+                trajectories[i].extend(trajectory_step(&moves[i], q[i]));
             }
-            if !walk.active(i) {
-                self.ended[i] = Some(walk.steps());
+            if !environment.active(i) {
+                self.ended[i] = Some(environment.steps());
             }
         }
     }
 
-    fn results<'a>(&'a self, scans: &'a [Arc<Scan>]) -> impl Iterator<Item = WalkResult> + 'a {
+    fn results<'a>(&'a self, scans: &'a [Arc<Scan>]) -> impl Iterator<Item = StartResult> + 'a {
         let scan = &scans[self.task.scan];
         self.task.agents.iter().enumerate().map(move |(i, &agent)| {
-            let (answer, end) = self.group.walk().answer(i);
-            let target = scan.landmarks.get(usize::from(agent)).copied().flatten();
-            WalkResult {
+            let environment = self.group.environment();
+            let (prediction, end) = environment.prediction(i);
+            let target = landmark(scan, agent);
+            StartResult {
                 scan: self.task.scan,
                 agent,
                 start_index: self.task.start_index,
                 start: self.task.start,
-                answer,
-                stops: self.group.walk().stops(i).to_vec(),
+                prediction,
+                scale_endpoints: environment.scale_endpoints(i).to_vec(),
                 end: end.unwrap_or(End::Cap),
-                steps: self.ended[i].unwrap_or_else(|| self.group.walk().steps()),
-                error_mm: target.map(|t| scan.geometry.distance_mm(answer, t)),
-                error_voxels: target.map(|t| distance_voxels(answer, t)),
+                steps: self.ended[i].unwrap_or_else(|| environment.steps()),
+                error_mm: target.map(|t| scan.geometry.distance_mm(prediction, t)),
+                error_voxels: target.map(|t| distance_voxels(prediction, t)),
                 trajectory: self.trajectories.as_ref().map(|all| all[i].clone()),
             }
         })

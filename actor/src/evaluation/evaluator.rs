@@ -1,8 +1,8 @@
 //! The evaluator as a service: watches the learner's weights, evaluates them on the validation
 //! scans now and then, and reports to the learner, which keeps the results and the best weights.
 //!
-//! It does not join: it has no lease and sends no rows. It waits for a learner that does not
-//! answer.
+//! It does not join: it has no lease and sends no rows. It waits while the learner is
+//! unreachable.
 
 use std::future::Future;
 use std::pin::pin;
@@ -115,7 +115,8 @@ pub async fn run(
         evaluated,
         evaluations: 0,
         newest,
-        state: State::Idle(Box::new(validator)),
+        validator: Some(Box::new(validator)),
+        running: None,
         reporter,
         errors: setup.errors,
         _tasks: tasks,
@@ -157,16 +158,8 @@ impl Drop for StopOnDrop {
     }
 }
 
-type Walked = (Box<Validator>, anyhow::Result<Found>);
-
-/// Where the validator is: idle here, or running on a thread.
-#[derive(Debug)]
-enum State {
-    Idle(Box<Validator>),
-    Walking(JoinHandle<Walked>),
-    /// Between the two.
-    Moved,
-}
+/// The result of an evaluation, and the validator that made it.
+type Evaluated = (Box<Validator>, anyhow::Result<Found>);
 
 /// An evaluator that has found its run.
 #[derive(Debug)]
@@ -177,7 +170,9 @@ struct Evaluating {
     evaluated: Option<u64>,
     evaluations: u64,
     newest: watch::Receiver<Newest>,
-    state: State,
+    /// `None` while an evaluation runs.
+    validator: Option<Box<Validator>>,
+    running: Option<JoinHandle<Evaluated>>,
     reporter: Reporter,
     errors: watch::Sender<Option<(f64, f64)>>,
     _tasks: JoinSet<()>,
@@ -190,15 +185,15 @@ impl Evaluating {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.begin();
-            let answered = tokio::select! {
-                walked = walked(&mut self.state) => {
-                    self.take(walked)?;
+            let reply = tokio::select! {
+                evaluated = evaluated(&mut self.running) => {
+                    self.take(evaluated)?;
                     self.beat().await?
                 }
-                _ = self.newest.changed(), if matches!(self.state, State::Idle(_)) => continue,
+                _ = self.newest.changed(), if self.running.is_none() => continue,
                 _ = ticks.tick() => self.beat().await?,
             };
-            let Some(reply) = answered.filter(|r| r.stop) else {
+            let Some(reply) = reply.filter(|r| r.stop) else {
                 continue;
             };
             if let Some(version) = reply.last_version {
@@ -208,7 +203,7 @@ impl Evaluating {
         }
     }
 
-    /// Reports to the learner; `None` where it does not answer.
+    /// Reports to the learner; `None` if it is unreachable.
     async fn beat(&mut self) -> Result<Option<EvaluatorBeatReply>, ActorError> {
         let reply = self.reporter.beat().await?;
         self.note(reply.as_ref());
@@ -223,23 +218,20 @@ impl Evaluating {
 
     /// Evaluates the last weights of the run, where that was not done yet.
     async fn last(&mut self, version: u64) -> Result<(), ActorError> {
-        if matches!(self.state, State::Walking(_)) {
-            self.walk_on().await?;
+        if self.running.is_some() {
+            self.until_evaluated().await?;
             self.beat().await?;
         }
         let last = |n: &Newest| n.newest.as_ref().is_some_and(|p| p.version >= version);
-        let came = tokio::time::timeout(LAST_WEIGHTS, self.newest.wait_for(last)).await;
-        let weights = came
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|n| n.newest.clone());
-        let Some(weights) = weights else {
-            tracing::warn!(version, "the last weights of the run did not come");
+        let received = tokio::time::timeout(LAST_WEIGHTS, self.newest.wait_for(last)).await;
+        let newest = received.ok().and_then(Result::ok);
+        let Some(weights) = newest.and_then(|n| n.newest.clone()) else {
+            tracing::warn!(version, "the last weights of the run did not arrive");
             return Ok(());
         };
         if self.evaluated != Some(weights.updates) {
             self.start(weights);
-            self.walk_on().await?;
+            self.until_evaluated().await?;
         }
         let reply = self.reporter.deliver().await?;
         self.note(reply.as_ref());
@@ -247,12 +239,12 @@ impl Evaluating {
     }
 
     /// Waits until the evaluation ends, and keeps sending beats to the learner, which waits too.
-    async fn walk_on(&mut self) -> Result<(), ActorError> {
+    async fn until_evaluated(&mut self) -> Result<(), ActorError> {
         let mut ticks = interval(BEAT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                done = walked(&mut self.state) => return self.take(done),
+                evaluated = evaluated(&mut self.running) => return self.take(evaluated),
                 _ = ticks.tick() => {
                     self.beat().await?;
                 }
@@ -271,20 +263,19 @@ impl Evaluating {
             let untrained = newest.untrained.clone().filter(|_| due == 0);
             untrained.or_else(|| newest.newest.clone().filter(|p| p.updates >= due))
         };
-        if let Some(weights) = chosen
-            && matches!(self.state, State::Idle(_))
-        {
+        if let Some(weights) = chosen {
             self.start(weights);
         }
     }
 
+    /// Starts an evaluation, unless one runs.
     fn start(&mut self, weights: Arc<Published>) {
-        let State::Idle(mut validator) = std::mem::replace(&mut self.state, State::Moved) else {
+        let Some(mut validator) = self.validator.take() else {
             return;
         };
         self.reporter.evaluating(Some(weights.version));
         let threads = self.threads;
-        self.state = State::Walking(tokio::task::spawn_blocking(move || {
+        self.running = Some(tokio::task::spawn_blocking(move || {
             model::device::set_threads(threads);
             let found = validator.validate(&weights).and_then(|validation| {
                 let line_json = serde_json::to_vec(&validation)?.into();
@@ -298,8 +289,8 @@ impl Evaluating {
         }));
     }
 
-    fn take(&mut self, (validator, found): Walked) -> Result<(), ActorError> {
-        self.state = State::Idle(validator);
+    fn take(&mut self, (validator, found): Evaluated) -> Result<(), ActorError> {
+        (self.validator, self.running) = (Some(validator), None);
         self.reporter.evaluating(None);
         let found = found.map_err(|e| ActorError::Evaluation(format!("{e:#}")))?;
         self.evaluated = Some(found.evaluation.updates);
@@ -310,8 +301,8 @@ impl Evaluating {
 
     async fn finish(mut self, ending: Ending) -> EvaluatorSummary {
         // Its stop flag is set: it ends within a forward pass, and its result is incomplete.
-        if matches!(self.state, State::Walking(_)) {
-            let _ = walked(&mut self.state).await;
+        if self.running.is_some() {
+            let _ = evaluated(&mut self.running).await;
         }
         let (evaluations, unsent) = (self.evaluations, self.reporter.pending());
         tracing::info!(?ending, evaluations, unsent, "evaluator ended");
@@ -324,12 +315,12 @@ impl Evaluating {
 }
 
 /// The end of the running evaluation; pending forever without one. Cancel-safe.
-async fn walked(state: &mut State) -> Walked {
-    let State::Walking(task) = state else {
+async fn evaluated(running: &mut Option<JoinHandle<Evaluated>>) -> Evaluated {
+    let Some(task) = running else {
         return std::future::pending().await;
     };
     match task.await {
-        Ok(walked) => walked,
+        Ok(evaluated) => evaluated,
         // A panic in the evaluation is a defect, and the validator is lost with it.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }

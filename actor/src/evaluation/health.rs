@@ -23,45 +23,30 @@ pub enum HealthError {
     /// The address is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The learner does not answer.
+    /// The learner is unreachable.
     #[error("the learner at {learner} does not answer: {why}")]
-    NoAnswer {
-        /// The learner's address.
-        learner: String,
-        /// The failure.
-        why: String,
-    },
+    NoReply { learner: String, why: String },
     /// The learner does not know this host.
-    #[error(
-        "the learner at {learner} has no actor of host {host} whose lease holds; its log says why"
-    )]
-    NoLease {
-        /// The learner's address.
-        learner: String,
-        host: String,
-    },
+    #[error("the learner at {learner} has no actor of host {host} with a valid lease; see its log")]
+    NoLease { learner: String, host: String },
     /// No evaluator of this host sent a beat lately.
     #[error(
-        "the learner at {learner} has received no beat of an evaluator of host {host} lately; that evaluator's log says why"
+        "the learner at {learner} has received no recent beat of an evaluator of host {host}; see the log of that evaluator"
     )]
-    NoEvaluator {
-        /// The learner's address.
-        learner: String,
-        host: String,
-    },
+    NoEvaluator { learner: String, host: String },
 }
 
 /// Asks the learner about this host.
 ///
 /// # Errors
-/// When the learner does not answer, or knows no such process of this host.
+/// When the learner is unreachable, or knows no such process of this host.
 pub async fn check(learner: &str, security: &Security, part: Part) -> Result<String, HealthError> {
     let host = host_name();
     let mut client = learner_client(security.connect(learner, Role::Learner)?);
     let request = wire::LearnerStatusRequest { host: host.clone() };
     let reply = unary(request, CALL_DEADLINE, |r| client.status(r)).await;
     let learner = learner.to_owned();
-    let status = reply.map_err(|status| HealthError::NoAnswer {
+    let status = reply.map_err(|status| HealthError::NoReply {
         learner: learner.clone(),
         why: reason(&status),
     })?;

@@ -15,11 +15,11 @@ type Seen = (Vec<u16>, Vec<Observation>);
 
 /// Cached Q-values per scan.
 #[derive(Debug, Default)]
-pub(crate) struct Memo {
+pub(crate) struct QCache {
     scans: BTreeMap<usize, HashMap<Seen, Vec<QValues>>>,
 }
 
-impl Memo {
+impl QCache {
     /// Q-values of each view, whose scans have the given numbers; the policy
     /// computes missing ones, about `batch` observations at a time.
     pub(crate) fn q_values(
@@ -28,21 +28,22 @@ impl Memo {
         views: &[(usize, View<'_>)],
         batch: usize,
     ) -> Result<Vec<Vec<QValues>>, PolicyError> {
+        let seen = |view: &View<'_>| (view.agents.to_vec(), view.observations.to_vec());
         let keys: Vec<Seen> = views.iter().map(|(_, view)| seen(view)).collect();
-        let mut asked = Vec::new();
+        let mut missing = Vec::new();
         for ((scan, view), key) in views.iter().zip(&keys) {
             let known = self.scans.entry(*scan).or_default();
             if !known.contains_key(key) {
                 // Empty until computed, so that no view is requested twice.
                 known.insert(key.clone(), Vec::new());
-                asked.push((*scan, *view, key));
+                missing.push((*scan, *view, key));
             }
         }
-        let each = asked.first().map_or(1, |a| a.1.observations.len().max(1));
-        for part in asked.chunks((batch / each).max(1)) {
+        let each = missing.first().map_or(1, |a| a.1.observations.len().max(1));
+        for part in missing.chunks((batch / each).max(1)) {
             let views: Vec<View<'_>> = part.iter().map(|a| a.1).collect();
-            let answers = policy.q_values(&views)?;
-            let mut rest = answers.as_slice();
+            let computed = policy.q_values(&views)?;
+            let mut rest = computed.as_slice();
             for (scan, view, key) in part {
                 let (own, others) = rest.split_at(view.observations.len().min(rest.len()));
                 rest = others;
@@ -52,11 +53,8 @@ impl Memo {
             }
         }
         let known = |((scan, _), key): (&(usize, View<'_>), &Seen)| {
-            self.scans
-                .get(scan)
-                .and_then(|s| s.get(key))
-                .cloned()
-                .unwrap_or_default()
+            let q = self.scans.get(scan).and_then(|s| s.get(key));
+            q.cloned().unwrap_or_default()
         };
         Ok(views.iter().zip(&keys).map(known).collect())
     }
@@ -65,8 +63,4 @@ impl Memo {
     pub(crate) fn forget_before(&mut self, scan: usize) {
         self.scans = self.scans.split_off(&scan);
     }
-}
-
-fn seen(view: &View<'_>) -> Seen {
-    (view.agents.to_vec(), view.observations.to_vec())
 }

@@ -16,7 +16,7 @@ use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, is_refusal,
 use proto::transport::security::{Role, Security};
 use proto::wire;
 use proto::wire::learner_client::LearnerClient;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Request, Status};
 
 use crate::error::ActorError;
@@ -105,7 +105,7 @@ impl Reporter {
         }
     }
 
-    /// Retries until the learner answers, and adopts its run id.
+    /// Retries until the learner replies, and adopts its run id.
     pub(crate) async fn meet(&mut self) -> Result<EvaluatorBeatReply, ActorError> {
         let mut waits = backoff(usize::MAX).build();
         loop {
@@ -139,8 +139,8 @@ impl Reporter {
                     if found.is_none() {
                         return Ok(None);
                     }
-                    // A learner whose disk is full refuses the evaluation, but may say that
-                    // the run is over.
+                    // A learner whose disk is full refuses the evaluation, but may report the
+                    // end of the run.
                     let reply = self.send(None).await.ok();
                     return Ok(reply.filter(|reply| reply.stop));
                 }
@@ -176,24 +176,21 @@ impl Reporter {
                 last = Some(reply);
                 continue;
             }
-            match waits.next() {
-                Some(wait) => sleep(wait).await,
-                None => {
-                    let unsent = self.pending();
-                    tracing::warn!(
-                        unsent,
-                        "the learner ended before all evaluations reached it"
-                    );
-                    break;
-                }
-            }
+            let Some(wait) = waits.next() else {
+                let unsent = self.pending();
+                tracing::warn!(unsent, "the learner ended before receiving all evaluations");
+                break;
+            };
+            sleep(wait).await;
         }
         Ok(last)
     }
 
     async fn send(&mut self, found: Option<&Found>) -> Result<EvaluatorBeatReply, Status> {
-        let identity = self.identity.clone();
-        let manifest_json = identity.manifest_json;
+        let mut identity = self.identity.clone();
+        if self.announced && found.is_none() {
+            identity.manifest_json.clear();
+        }
         let beat = EvaluatorBeat {
             hello: identity.hello,
             host: identity.host,
@@ -201,9 +198,7 @@ impl Reporter {
             evaluation: found.map(|f| f.evaluation),
             line_json: found.map(|f| f.line_json.clone()).unwrap_or_default(),
             config_json: identity.config_json,
-            manifest_json: Some(manifest_json)
-                .filter(|_| !self.announced || found.is_some())
-                .unwrap_or_default(),
+            manifest_json: identity.manifest_json,
         };
         let message = wire::EvaluatorBeatRequest::from(beat);
         let client = &mut self.client;
@@ -215,8 +210,7 @@ impl Reporter {
     async fn upload(&mut self, weights: &Arc<Published>) -> Result<bool, Status> {
         let chunks: Vec<wire::Chunk> = weights.chunks().map(Into::into).collect();
         let request = Request::new(tokio_stream::iter(chunks));
-        let sent = tokio::time::timeout(UPLOAD_DEADLINE, self.client.keep_best(request)).await;
-        match sent {
+        match timeout(UPLOAD_DEADLINE, self.client.keep_best(request)).await {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(status)) if status.code() == Code::FailedPrecondition => Ok(false),
             Ok(Err(status)) => Err(status),

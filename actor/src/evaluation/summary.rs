@@ -11,7 +11,8 @@ use common::report::statistics::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::evaluate::{WalkResult, distance_voxels};
+use crate::evaluation::evaluate::{StartResult, distance_voxels};
+use crate::rollout::group::landmark;
 
 /// Errors of several predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ impl ErrorStats {
         if errors.is_empty() {
             return None;
         }
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 walks")]
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52 results")]
         let (n, degrees) = (
             errors.len() as f64,
             errors.len().saturating_sub(1).max(1) as f64,
@@ -65,11 +66,14 @@ pub struct Errors {
     pub mean_interval_mm: Option<[f64; 2]>,
 }
 
-/// An error in mm and in voxels, and the scan that it was made in.
-type Known = (usize, f64, f64);
+/// A scan, and an error there in mm and in voxels, where they are known.
+type ScanError = (usize, Option<f64>, Option<f64>);
 
 impl Errors {
-    fn of(known: &[Known]) -> Option<Self> {
+    /// `None` without known errors.
+    fn of(all: impl Iterator<Item = ScanError>) -> Option<Self> {
+        let known = all.filter_map(|(scan, mm, voxels)| Some((scan, mm?, voxels?)));
+        let known: Vec<(usize, f64, f64)> = known.collect();
         let (mm, voxels): (Vec<f64>, Vec<f64>) = known.iter().map(|k| (k.1, k.2)).unzip();
         Some(Self {
             mm: ErrorStats::of(&mm)?,
@@ -88,37 +92,37 @@ fn by_scan<T>(all: impl Iterator<Item = (usize, T)>) -> Vec<Vec<T>> {
     groups.into_values().collect()
 }
 
-/// How well the spread of a consensus's trajectories predicts its error.
+/// How well the dispersion of a consensus's trajectories predicts its error.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Confidence {
-    /// Spearman's rank correlation of spread and error: 1 where the spread ranks
-    /// the errors, 0 where it is uninformative.
+    /// Spearman's rank correlation of dispersion and error: 1 where the dispersion
+    /// ranks the errors, 0 where it is uninformative.
     pub spearman: f64,
     /// Its 95 % interval over scans drawn anew.
     pub interval: Option<[f64; 2]>,
-    /// Answers that it was computed from.
-    pub answers: usize,
+    /// Predictions that it was computed from.
+    pub predictions: usize,
 }
 
 impl Confidence {
-    /// `None` with too few answers, or where spreads or errors are all alike.
-    fn of(answers: &[ScanAnswer]) -> Option<Self> {
-        let known = answers.iter().filter(|a| a.walks > 1);
+    /// `None` with too few predictions, or where dispersions or errors are all alike.
+    fn of(predictions: &[ScanPrediction]) -> Option<Self> {
+        let known = predictions.iter().filter(|a| a.trajectories > 1);
         let known: Vec<(usize, (f64, f64))> = known
-            .filter_map(|a| Some((a.scan, (a.spread_mm, a.error_mm?))))
+            .filter_map(|a| Some((a.scan, (a.dispersion_mm, a.error_mm?))))
             .collect();
         let pairs: Vec<(f64, f64)> = known.iter().map(|k| k.1).collect();
         Some(Self {
             spearman: spearman(&pairs)?,
             interval: spearman_interval(&by_scan(known.into_iter())),
-            answers: pairs.len(),
+            predictions: pairs.len(),
         })
     }
 }
 
 /// One landmark in one scan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScanAnswer {
+pub struct ScanPrediction {
     /// Index into the evaluated scans.
     pub scan: usize,
     pub scan_name: String,
@@ -127,21 +131,21 @@ pub struct ScanAnswer {
     /// The consensus of its trajectories (voxel).
     pub position: [f64; 3],
     /// Mean distance (mm) between it and the trajectories' endpoints at all scales.
-    pub spread_mm: f64,
-    /// Walks that it was averaged from …
+    pub dispersion_mm: f64,
+    /// Trajectories that it was averaged from …
     pub inliers: usize,
     /// … of so many.
-    pub walks: usize,
+    pub trajectories: usize,
     /// Its distance to the landmark in mm, where that is known.
     pub error_mm: Option<f64>,
     /// The same in voxels.
     pub error_voxels: Option<f64>,
     /// The mean-position baseline in this scan (voxel), where there is one.
-    pub guess: Option<[f64; 3]>,
+    pub baseline: Option<[f64; 3]>,
     /// The baseline's distance to the landmark in mm.
-    pub guess_error_mm: Option<f64>,
+    pub baseline_error_mm: Option<f64>,
     /// The same in voxels.
-    pub guess_error_voxels: Option<f64>,
+    pub baseline_error_voxels: Option<f64>,
 }
 
 /// One landmark over all scans that show it.
@@ -150,12 +154,14 @@ pub struct LandmarkSummary {
     /// The agent (landmark index); `None` for all landmarks together.
     pub agent: Option<u16>,
     pub name: String,
-    /// Over single trajectories.
-    pub walks: Option<Errors>,
+    /// Over single starts.
+    #[serde(alias = "walks")]
+    pub starts: Option<Errors>,
     /// Over the consensus of each scan's trajectories.
     pub consensus: Option<Errors>,
     /// Of the mean-position baseline.
-    pub guess: Option<Errors>,
+    #[serde(alias = "guess")]
+    pub baseline: Option<Errors>,
     /// Share of the trajectories that ended by oscillation, not at the step limit.
     pub converged: f64,
     /// Mean steps per trajectory.
@@ -166,128 +172,109 @@ pub struct LandmarkSummary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Per scan and landmark.
-    pub answers: Vec<ScanAnswer>,
+    pub predictions: Vec<ScanPrediction>,
     pub landmarks: Vec<LandmarkSummary>,
     /// Over all landmarks.
     pub all: LandmarkSummary,
-    /// Whether spreads predict errors.
+    /// Whether dispersions predict errors.
     pub confidence: Option<Confidence>,
 }
 
-/// Summarises trajectories in `scans`; `names` per agent index, `guess` the
+/// Summarises trajectories in `scans`; `names` per agent index, `baseline` the
 /// mean-position baseline in RAS mm per agent, as [`common::imaging::dataset::mean_landmarks`]
 /// gives it (empty where no training scans are known).
 #[must_use]
 pub fn summarise(
-    walks: &[WalkResult],
+    results: &[StartResult],
     scans: &[Arc<Scan>],
     names: &[String],
-    guess: &[Option<[f64; 3]>],
+    baseline: &[Option<[f64; 3]>],
 ) -> Summary {
-    let mut pairs: Vec<(usize, u16)> = walks.iter().map(|w| (w.scan, w.agent)).collect();
+    let mut pairs: Vec<(usize, u16)> = results.iter().map(|r| (r.scan, r.agent)).collect();
     pairs.sort_unstable();
     pairs.dedup();
-    let answers: Vec<ScanAnswer> = pairs
+    let predictions: Vec<ScanPrediction> = pairs
         .into_iter()
         .filter_map(|(scan, agent)| {
-            let world = guess.get(usize::from(agent)).copied().flatten();
-            answer(walks, scan, &scans[scan], agent, world)
+            let world = baseline.get(usize::from(agent)).copied().flatten();
+            prediction(results, scan, &scans[scan], agent, world)
         })
         .collect();
-    let mut agents: Vec<u16> = walks.iter().map(|w| w.agent).collect();
+    let mut agents: Vec<u16> = results.iter().map(|r| r.agent).collect();
     agents.sort_unstable();
     agents.dedup();
     let landmarks = agents
         .into_iter()
         .map(|agent| {
-            let name = names
-                .get(usize::from(agent))
-                .cloned()
-                .unwrap_or_else(|| agent.to_string());
-            landmark(walks, &answers, Some(agent), name)
+            let name = names.get(usize::from(agent)).cloned();
+            let name = name.unwrap_or_else(|| agent.to_string());
+            landmark_summary(results, &predictions, Some(agent), name)
         })
         .collect();
-    let all = landmark(walks, &answers, None, "all".into());
+    let all = landmark_summary(results, &predictions, None, "all".into());
     Summary {
-        confidence: Confidence::of(&answers),
-        answers,
+        confidence: Confidence::of(&predictions),
+        predictions,
         landmarks,
         all,
     }
 }
 
-fn answer(
-    walks: &[WalkResult],
+fn prediction(
+    results: &[StartResult],
     index: usize,
     scan: &Scan,
     agent: u16,
-    guess: Option<[f64; 3]>,
-) -> Option<ScanAnswer> {
-    let own = walks.iter().filter(|w| w.scan == index && w.agent == agent);
-    let said: Vec<[f64; 3]> = own.clone().map(|w| w.answer).collect();
-    let stops: Vec<[f64; 3]> = own.flat_map(|w| w.stops.iter().copied()).collect();
-    let agreed = consensus(&said, &stops, scan.geometry.spacing_mm)?;
-    let target = scan.landmarks.get(usize::from(agent)).copied().flatten();
-    let guess = guess.and_then(|world| scan.geometry.affine.to_voxel(world));
+    baseline: Option<[f64; 3]>,
+) -> Option<ScanPrediction> {
+    let own = results.iter();
+    let own = own.filter(|r| r.scan == index && r.agent == agent);
+    let predicted: Vec<[f64; 3]> = own.clone().map(|r| r.prediction).collect();
+    let endpoints: Vec<[f64; 3]> = own.flat_map(|r| r.scale_endpoints.clone()).collect();
+    let agreed = consensus(&predicted, &endpoints, scan.geometry.spacing_mm)?;
+    let target = landmark(scan, agent);
+    let baseline = baseline.and_then(|world| scan.geometry.affine.to_voxel(world));
     let mm = |p| target.map(|t| scan.geometry.distance_mm(p, t));
     let voxels = |p| target.map(|t| distance_voxels(p, t));
-    Some(ScanAnswer {
+    Some(ScanPrediction {
         scan: index,
         scan_name: scan.name.clone(),
         agent,
         position: agreed.position,
-        spread_mm: agreed.spread_mm,
+        dispersion_mm: agreed.dispersion_mm,
         inliers: agreed.inliers,
-        walks: said.len(),
+        trajectories: predicted.len(),
         error_mm: mm(agreed.position),
         error_voxels: voxels(agreed.position),
-        guess,
-        guess_error_mm: guess.and_then(mm),
-        guess_error_voxels: guess.and_then(voxels),
+        baseline,
+        baseline_error_mm: baseline.and_then(mm),
+        baseline_error_voxels: baseline.and_then(voxels),
     })
 }
 
-fn landmark(
-    walks: &[WalkResult],
-    answers: &[ScanAnswer],
+fn landmark_summary(
+    results: &[StartResult],
+    predictions: &[ScanPrediction],
     agent: Option<u16>,
     name: String,
 ) -> LandmarkSummary {
     let mine = |a: u16| agent.is_none_or(|only| only == a);
-    let walks: Vec<&WalkResult> = walks.iter().filter(|w| mine(w.agent)).collect();
-    let answers: Vec<&ScanAnswer> = answers.iter().filter(|a| mine(a.agent)).collect();
-    let errors = |all: Vec<(usize, Option<f64>, Option<f64>)>| {
-        let known: Vec<Known> = all
-            .into_iter()
-            .filter_map(|(scan, mm, voxels)| Some((scan, mm?, voxels?)))
-            .collect();
-        Errors::of(&known)
-    };
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 walks")]
-    let share = |sum: usize| sum as f64 / walks.len().max(1) as f64;
+    let results: Vec<&StartResult> = results.iter().filter(|r| mine(r.agent)).collect();
+    let predictions = predictions.iter().filter(|p| mine(p.agent));
+    let single = results.iter().map(|r| (r.scan, r.error_mm, r.error_voxels));
+    let agreed = predictions.clone();
+    let agreed = agreed.map(|p| (p.scan, p.error_mm, p.error_voxels));
+    let baseline = predictions.map(|p| (p.scan, p.baseline_error_mm, p.baseline_error_voxels));
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 results")]
+    let share = |sum: usize| sum as f64 / results.len().max(1) as f64;
     LandmarkSummary {
         agent,
         name,
-        walks: errors(
-            walks
-                .iter()
-                .map(|w| (w.scan, w.error_mm, w.error_voxels))
-                .collect(),
-        ),
-        consensus: errors(
-            answers
-                .iter()
-                .map(|a| (a.scan, a.error_mm, a.error_voxels))
-                .collect(),
-        ),
-        guess: errors(
-            answers
-                .iter()
-                .map(|a| (a.scan, a.guess_error_mm, a.guess_error_voxels))
-                .collect(),
-        ),
-        converged: share(walks.iter().filter(|w| w.end == End::Oscillation).count()),
-        steps: share(walks.iter().map(|w| usize::from(w.steps)).sum()),
+        starts: Errors::of(single),
+        consensus: Errors::of(agreed),
+        baseline: Errors::of(baseline),
+        converged: share(results.iter().filter(|r| r.end == End::Oscillation).count()),
+        steps: share(results.iter().map(|r| usize::from(r.steps)).sum()),
     }
 }
 
@@ -297,15 +284,15 @@ mod tests {
     use crate::fixture::scan_with;
     use common::imaging::dataset::mean_landmarks;
 
-    fn walk(scan: usize, answer: [f64; 3], truth: [f64; 3]) -> WalkResult {
-        let error = distance_voxels(answer, truth);
-        WalkResult {
+    fn result(scan: usize, prediction: [f64; 3], truth: [f64; 3]) -> StartResult {
+        let error = distance_voxels(prediction, truth);
+        StartResult {
             scan,
             agent: 0,
             start_index: 0,
             start: [0; 3],
-            answer,
-            stops: Vec::new(),
+            prediction,
+            scale_endpoints: Vec::new(),
             end: End::Oscillation,
             steps: 10,
             error_mm: Some(error * 2.0),
@@ -324,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn consensus_and_guess_stand_beside_the_walks() {
+    fn a_summary_has_single_starts_consensus_and_baseline() {
         let truth = [[10.0, 10.0, 10.0], [14.0, 10.0, 10.0]];
         let scan = |p, dims_mm| {
             let mut scan = (*scan_with(&[Some(p)])).clone();
@@ -336,34 +323,24 @@ mod tests {
         };
         let scans = [scan(truth[0], 2.0), scan(truth[1], 2.0)];
         // One outlier among the trajectories of the first scan.
-        let mut walks = vec![walk(0, truth[0], truth[0]); 3];
-        walks.push(walk(0, [20.0, 10.0, 10.0], truth[0]));
-        walks.push(walk(1, [14.0, 11.0, 10.0], truth[1]));
-        let guess = mean_landmarks(&scans);
-        assert_eq!(guess, [Some([2.0 * 12.0 - 3.0, 2.0 * 10.0 + 5.0, 20.0])]);
-        let s = summarise(&walks, &scans, &["AC".into()], &guess);
-        assert_eq!(s.answers[0].position, truth[0]);
-        assert_eq!(
-            (
-                s.answers[0].inliers,
-                s.answers[0].walks,
-                s.answers[0].error_mm
-            ),
-            (3, 4, Some(0.0))
-        );
-        assert_eq!(
-            (s.answers[1].error_mm, s.answers[1].error_voxels),
-            (Some(2.0), Some(1.0))
-        );
+        let mut results = vec![result(0, truth[0], truth[0]); 3];
+        results.push(result(0, [20.0, 10.0, 10.0], truth[0]));
+        results.push(result(1, [14.0, 11.0, 10.0], truth[1]));
+        let baseline = mean_landmarks(&scans);
+        assert_eq!(baseline, [Some([2.0 * 12.0 - 3.0, 2.0 * 10.0 + 5.0, 20.0])]);
+        let s = summarise(&results, &scans, &["AC".into()], &baseline);
+        assert_eq!(s.predictions[0].position, truth[0]);
+        let [first, second] = [&s.predictions[0], &s.predictions[1]];
+        assert_eq!((first.inliers, first.trajectories), (3, 4));
+        assert_eq!(first.error_mm, Some(0.0));
+        assert_eq!(second.error_mm, Some(2.0));
+        assert_eq!(second.error_voxels, Some(1.0));
         let l = &s.landmarks[0];
         assert_eq!(l.name, "AC");
-        assert_eq!(l.walks.unwrap().mm.mean, (20.0 + 2.0) / 5.0);
+        assert_eq!(l.starts.unwrap().mm.mean, (20.0 + 2.0) / 5.0);
         assert_eq!(l.consensus.unwrap().voxels.mean, 0.5);
-        assert_eq!(
-            l.guess.unwrap().mm.mean,
-            4.0,
-            "two voxels of 2 mm in both scans"
-        );
+        // Two voxels of 2 mm in both scans.
+        assert_eq!(l.baseline.unwrap().mm.mean, 4.0);
         assert_eq!((l.converged, l.steps), (1.0, 10.0));
         assert_eq!(s.all.consensus, l.consensus);
         let json = serde_json::to_string(&s).unwrap();

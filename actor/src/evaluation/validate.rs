@@ -36,7 +36,8 @@ pub struct Validation {
     pub mean_error_voxels: f64,
     pub median_error_mm: f64,
     /// The mean-position baseline on the same scans.
-    pub constant_guess_mm: Option<f64>,
+    #[serde(alias = "constant_guess_mm")]
+    pub baseline_error_mm: Option<f64>,
     /// Whether these weights became `best.safetensors`; set by the process that stores them.
     pub best: bool,
     /// Duration of the evaluation.
@@ -52,7 +53,7 @@ impl From<&Validation> for proto::messages::status::Evaluation {
             mean_error_mm: v.mean_error_mm,
             mean_error_voxels: v.mean_error_voxels,
             median_error_mm: v.median_error_mm,
-            constant_guess_mm: v.constant_guess_mm,
+            baseline_error_mm: v.baseline_error_mm,
             seconds: v.seconds,
             best: v.best,
         }
@@ -73,7 +74,7 @@ impl Validator {
     /// Evaluates on `device`, without a baseline at first.
     ///
     /// # Errors
-    /// When `device` names none.
+    /// When `device` is invalid.
     pub fn new(config: Arc<Config>, scans: Vec<Arc<Scan>>, device: &str) -> anyhow::Result<Self> {
         let device = device.parse::<DeviceChoice>()?.resolve();
         let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, device);
@@ -118,7 +119,7 @@ impl Validator {
             agents: &agents,
             starts: &starts,
             rules: &rules,
-            together: crate::rollout::group::walk_together(&rules, commnet),
+            together: crate::rollout::group::one_group(&rules, commnet),
             seed: self.config.run.seed,
             batch: BATCH,
             trajectories: false,
@@ -127,8 +128,8 @@ impl Validator {
             policy: &mut self.policy,
             stop: &self.stop,
         };
-        let walks = evaluate(&mut policy, &evaluation, |_| {})?;
-        let summary = summarise(&walks, &self.scans, names, &self.baseline.ras_mm);
+        let results = evaluate(&mut policy, &evaluation, |_| {})?;
+        let summary = summarise(&results, &self.scans, names, &self.baseline.ras_mm);
         let errors = summary
             .all
             .consensus
@@ -140,25 +141,21 @@ impl Validator {
             mean_error_mm: errors.mm.mean,
             mean_error_voxels: errors.voxels.mean,
             median_error_mm: errors.mm.median,
-            constant_guess_mm: summary.all.guess.map(|g| g.mm.mean),
+            baseline_error_mm: summary.all.baseline.map(|g| g.mm.mean),
             best: false,
             seconds: begin.elapsed().as_secs_f64(),
             landmarks: summary.landmarks,
         };
-        log(&validation);
+        tracing::debug!(
+            updates = validation.updates,
+            mean_error_mm = validation.mean_error_mm,
+            mean_error_voxels = validation.mean_error_voxels,
+            baseline_error_mm = validation.baseline_error_mm,
+            seconds = validation.seconds,
+            "validated"
+        );
         Ok(validation)
     }
-}
-
-fn log(v: &Validation) {
-    tracing::debug!(
-        updates = v.updates,
-        mean_error_mm = v.mean_error_mm,
-        mean_error_voxels = v.mean_error_voxels,
-        constant_guess_mm = v.constant_guess_mm,
-        seconds = v.seconds,
-        "validated"
-    );
 }
 
 /// A policy that fails once the stop flag is set.

@@ -12,6 +12,8 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::rollout::group::landmark;
+
 /// Why there are no episodes to assign.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EpisodesError {
@@ -25,12 +27,7 @@ pub enum EpisodesError {
     #[error(
         "landmark {agent} (counted from 0 in data.landmarks) is missing in all {scans} training scans: leave it out or add scans that show it"
     )]
-    Nowhere {
-        /// Its index.
-        agent: u16,
-        /// Number of scans.
-        scans: usize,
-    },
+    Nowhere { agent: u16, scans: usize },
 }
 
 /// Deals everything once in random order, then shuffles anew.
@@ -99,30 +96,16 @@ impl Episodes {
         if agents == 0 {
             return Err(EpisodesError::NoAgents);
         }
-        let showing = |agent: u16| -> Vec<u16> {
-            let shows = |s: &Scan| {
-                s.landmarks
-                    .get(usize::from(agent))
-                    .copied()
-                    .flatten()
-                    .is_some()
-            };
-            (0..)
-                .zip(scans)
-                .filter(|(_, s)| shows(s))
-                .map(|(i, _)| i)
-                .collect()
-        };
-        let mut decks: Vec<Deck> = (0..agents).map(|a| Deck::new(showing(a))).collect();
-        if let Some(agent) = (0..agents)
-            .zip(&decks)
-            .find(|(_, d)| d.cards.is_empty())
-            .map(|(a, _)| a)
-        {
-            return Err(EpisodesError::Nowhere {
-                agent,
-                scans: scans.len(),
-            });
+        let mut decks = Vec::with_capacity(usize::from(agents));
+        for agent in 0..agents {
+            let numbered = (0..).zip(scans);
+            let showing = numbered.filter(|(_, scan)| landmark(scan, agent).is_some());
+            let cards: Vec<u16> = showing.map(|(number, _)| number).collect();
+            if cards.is_empty() {
+                let scans = scans.len();
+                return Err(EpisodesError::Nowhere { agent, scans });
+            }
+            decks.push(Deck::new(cards));
         }
         if together {
             let mut any: Vec<u16> = decks.into_iter().flat_map(|d| d.cards).collect();
@@ -140,14 +123,11 @@ impl Episodes {
 
     /// Whether both deal the same agents and scans.
     pub(crate) fn same_decks(&self, other: &Self) -> bool {
+        let mut pairs = self.scans.iter().zip(&other.scans);
         self.together == other.together
             && self.agents.same_cards(&other.agents)
             && self.scans.len() == other.scans.len()
-            && self
-                .scans
-                .iter()
-                .zip(&other.scans)
-                .all(|(a, b)| a.same_cards(b))
+            && pairs.all(|(a, b)| a.same_cards(b))
     }
 
     pub(crate) fn next(&mut self) -> Assignment {
@@ -174,6 +154,8 @@ mod tests {
     use crate::fixture::scan_with;
     use rand::SeedableRng;
 
+    const P: Option<[f64; 3]> = Some([5.0; 3]);
+
     fn episodes(
         scans: &[Arc<Scan>],
         agents: u16,
@@ -184,12 +166,7 @@ mod tests {
 
     #[test]
     fn every_landmark_and_every_scan_that_shows_it_get_equal_shares() {
-        let p = Some([5.0; 3]);
-        let scans = [
-            scan_with(&[p, p]),
-            scan_with(&[p, None]),
-            scan_with(&[p, p]),
-        ];
+        let scans = [[P, P], [P, None], [P, P]].map(|l| scan_with(&l));
         let mut e = episodes(&scans, 2, false).unwrap();
         let mut counts = [[0; 3]; 2];
         for _ in 0..2 * 12 {
@@ -201,12 +178,7 @@ mod tests {
 
     #[test]
     fn together_every_scan_with_any_landmark_comes_equally_often() {
-        let p = Some([5.0; 3]);
-        let scans = [
-            scan_with(&[p, p]),
-            scan_with(&[None, None]),
-            scan_with(&[None, p]),
-        ];
+        let scans = [[P, P], [None, None], [None, P]].map(|l| scan_with(&l));
         let mut e = episodes(&scans, 2, true).unwrap();
         let mut counts = [0; 3];
         for _ in 0..8 {
@@ -218,13 +190,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_trained_is_said() {
+    fn missing_scans_agents_and_landmarks_are_errors() {
         let nowhere = episodes(&[scan_with(&[Some([1.0; 3]), None])], 2, false).unwrap_err();
         assert_eq!(nowhere, EpisodesError::Nowhere { agent: 1, scans: 1 });
         assert_eq!(episodes(&[], 1, false).unwrap_err(), EpisodesError::NoScans);
-        assert_eq!(
-            episodes(&[scan_with(&[])], 0, false).unwrap_err(),
-            EpisodesError::NoAgents
-        );
+        let no_agents = episodes(&[scan_with(&[])], 0, false).unwrap_err();
+        assert_eq!(no_agents, EpisodesError::NoAgents);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use common::environment::rules::Rules;
-use common::environment::{Mode, Observation, Outcome, Start, Walk, WalkState};
+use common::environment::{Environment, EnvironmentState, Mode, Observation, Start, StepResult};
 use common::imaging::scan::Scan;
 use common::transition::n_step::AgentMove;
 use rand::RngExt;
@@ -15,8 +15,13 @@ use crate::rollout::policy::{QValues, View, greedy};
 /// Whether all agents of a scan move as one group: if they share a scale and an
 /// end, a reward, or a network that exchanges information between them.
 #[must_use]
-pub fn walk_together(rules: &Rules, commnet: bool) -> bool {
+pub fn one_group(rules: &Rules, commnet: bool) -> bool {
     commnet || rules.together()
+}
+
+/// Where the scan shows an agent's landmark (voxel).
+pub(crate) fn landmark(scan: &Scan, agent: u16) -> Option<[f64; 3]> {
+    scan.landmarks.get(usize::from(agent)).copied().flatten()
 }
 
 /// Epsilon-greedy exploration.
@@ -36,7 +41,7 @@ impl Explore<'_> {
 /// An episode with its agents' current observations.
 #[derive(Debug, Clone)]
 pub(crate) struct Group {
-    walk: Walk,
+    environment: Environment,
     agents: Vec<u16>,
     observations: Vec<Observation>,
 }
@@ -49,34 +54,32 @@ impl Group {
         agents: Vec<u16>,
         starts: &[Start],
     ) -> Self {
-        let walk = Walk::new(Arc::clone(rules), Arc::clone(scan), mode, &agents, starts);
-        let observations = (0..agents.len()).map(|i| walk.observation(i)).collect();
-        Self {
-            walk,
-            agents,
-            observations,
-        }
+        let (rules, scan) = (Arc::clone(rules), Arc::clone(scan));
+        Self::of(Environment::new(rules, scan, mode, &agents, starts), agents)
     }
 
-    /// Restores a group; `None` if the state does not fit the rules and the scan.
+    /// Restores a group in training; `None` if the state does not fit the rules and the scan.
     pub(crate) fn from_state(
         rules: &Arc<Rules>,
         scan: Arc<Scan>,
-        mode: Mode,
-        state: WalkState,
+        state: EnvironmentState,
     ) -> Option<Self> {
         let agents = state.ids();
-        let walk = Walk::from_state(Arc::clone(rules), scan, mode, state)?;
-        let observations = (0..agents.len()).map(|i| walk.observation(i)).collect();
-        Some(Self {
-            walk,
-            agents,
-            observations,
-        })
+        let environment = Environment::from_state(Arc::clone(rules), scan, Mode::Train, state)?;
+        Some(Self::of(environment, agents))
     }
 
-    pub(crate) fn walk(&self) -> &Walk {
-        &self.walk
+    fn of(environment: Environment, agents: Vec<u16>) -> Self {
+        let observations = (0..agents.len()).map(|i| environment.observation(i));
+        Self {
+            observations: observations.collect(),
+            environment,
+            agents,
+        }
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
     }
 
     pub(crate) fn agents(&self) -> &[u16] {
@@ -85,14 +88,14 @@ impl Group {
 
     pub(crate) fn view(&self) -> View<'_> {
         View {
-            scan: self.walk.scan(),
+            scan: self.environment.scan(),
             agents: &self.agents,
             observations: &self.observations,
         }
     }
 
     /// Moves every active agent: by the largest of its Q-values, or at random.
-    /// One [`AgentMove`] per agent, frozen ones with an inactive outcome.
+    /// One [`AgentMove`] per agent, frozen ones with an inactive result.
     pub(crate) fn step(
         &mut self,
         q: &[QValues],
@@ -101,24 +104,21 @@ impl Group {
         let mut actions = Vec::with_capacity(self.agents.len());
         let mut q_max = Vec::with_capacity(self.agents.len());
         for (i, q) in q.iter().enumerate() {
-            let explore = explore.as_mut().filter(|_| self.walk.active(i));
+            let explore = explore.as_mut().filter(|_| self.environment.active(i));
             let random = explore.and_then(Explore::draw);
             // A random action records a largest Q of 0, as in rl-medical.
             let (action, largest) = random.map_or_else(|| greedy(q), |action| (action, 0.0));
             actions.push(action);
             q_max.push(largest);
         }
-        let outcomes = self.walk.step(&actions, &q_max);
-        let mut moves = Vec::with_capacity(outcomes.len());
-        for (i, outcome) in outcomes.into_iter().enumerate() {
-            moves.push(self.record(i, actions[i], outcome, &q[i]));
-        }
-        moves
+        let results = self.environment.step(&actions, &q_max);
+        let record = |(i, result): (usize, _)| self.record(i, actions[i], result, &q[i]);
+        results.into_iter().enumerate().map(record).collect()
     }
 
-    fn record(&mut self, i: usize, action: u8, outcome: Outcome, q: &QValues) -> AgentMove {
-        let before = if outcome.active {
-            std::mem::replace(&mut self.observations[i], self.walk.observation(i))
+    fn record(&mut self, i: usize, action: u8, result: StepResult, q: &QValues) -> AgentMove {
+        let before = if result.active {
+            std::mem::replace(&mut self.observations[i], self.environment.observation(i))
         } else {
             self.observations[i].clone()
         };
@@ -126,7 +126,7 @@ impl Group {
             agent: self.agents[i],
             before,
             action,
-            outcome,
+            outcome: result,
             after: self.observations[i].clone(),
             q_chosen: q[usize::from(action)],
         }

@@ -126,28 +126,17 @@ impl NetworkPolicy {
     /// Windows `[B, H, n, n, n]` in 0..1 of all observations, on the device.
     fn windows(&mut self, views: &[View<'_>], batch: usize) -> Result<Tensor, PolicyError> {
         let (n, history) = (self.rules.window_size, self.rules.history);
-        let size = as_i64(&[batch, history, n, n, n]);
-        let exact = self.samples == Samples::Exact
-            && views
-                .iter()
-                .any(|v| matches!(v.scan.volume.voxels(), Voxels::F32(_)));
+        let is_float = |v: &View<'_>| matches!(v.scan.volume.voxels(), Voxels::F32(_));
         let count = batch * history * n.pow(3);
-        let windows = if exact {
-            grow(&mut self.floats, count);
-            fill(
-                &self.rules,
-                views,
-                &mut self.floats[..count],
-                window::render_f32,
-            );
-            as_tensor(&self.floats[..count], &size)?
+        let rules = &self.rules;
+        let windows = if self.samples == Samples::Exact && views.iter().any(is_float) {
+            render(rules, views, &mut self.floats, count, window::render_f32)
         } else {
-            grow(&mut self.bytes, count);
-            fill(&self.rules, views, &mut self.bytes[..count], window::render);
-            as_tensor(&self.bytes[..count], &size)?
+            render(rules, views, &mut self.bytes, count, window::render)
         };
-        let windows = windows.f_to_device(self.device).map_err(ModelError::from)?;
-        Ok(model::render::to_unit(&windows)?)
+        let size = as_i64(&[batch, history, n, n, n]);
+        let windows = windows.and_then(|w| w.f_reshape(size)?.f_to_device(self.device));
+        Ok(model::render::to_unit(&windows.map_err(ModelError::from)?)?)
     }
 }
 
@@ -170,9 +159,8 @@ impl Policy for NetworkPolicy {
         self.times.batches += 1;
         self.times.observations += batch as u64;
         if q.as_flattened().iter().any(|v| !v.is_finite()) {
-            return Err(PolicyError::NotFinite {
-                version: self.version,
-            });
+            let version = self.version;
+            return Err(PolicyError::NotFinite { version });
         }
         Ok(q)
     }
@@ -189,40 +177,29 @@ fn forward(
     batch: usize,
 ) -> Result<Vec<QValues>, PolicyError> {
     let spec = network.spec();
-    let scale: Vec<i64> = views
-        .iter()
-        .flat_map(|v| v.observations)
-        .map(|o| i64::from(o.scale))
-        .collect();
+    let observations = views.iter().flat_map(|v| v.observations);
+    let scale: Vec<i64> = observations.map(|o| i64::from(o.scale)).collect();
     let scale = Tensor::f_from_slice(&scale)
         .and_then(|s| s.f_to_device(network.device()))
         .map_err(ModelError::from)?;
     let q = match spec.kind {
         NetworkKind::Collab => {
-            let agents: Vec<i64> = views
-                .iter()
-                .flat_map(|v| v.agents)
-                .map(|&a| i64::from(a))
-                .collect();
+            let agents = views.iter().flat_map(|v| v.agents);
+            let agents: Vec<i64> = agents.map(|&a| i64::from(a)).collect();
             let plan = HeadPlan::new(&agents, spec.agents, network.device())?;
             network.forward_rows(windows, &plan, Some(&scale))?
         }
         NetworkKind::Commnet => {
-            if let Some(v) = views
-                .iter()
-                .find(|v| !(0..spec.agents).eq(v.agents.iter().map(|&a| usize::from(a))))
-            {
+            let whole =
+                |v: &&View<'_>| (0..spec.agents).eq(v.agents.iter().map(|&a| usize::from(a)));
+            if let Some(v) = views.iter().find(|v| !whole(v)) {
                 return Err(PolicyError::Group {
                     expected: spec.agents,
                     found: v.agents.to_vec(),
                 });
             }
             let groups = as_i64(&[views.len(), spec.agents]);
-            let size: Vec<i64> = groups
-                .iter()
-                .copied()
-                .chain(windows.size().into_iter().skip(1))
-                .collect();
+            let size = [groups.as_slice(), &windows.size()[1..]].concat();
             let windows = windows.f_reshape(&size).map_err(ModelError::from)?;
             let scale = scale.f_reshape(&groups).map_err(ModelError::from)?;
             network.forward_groups(&windows, Some(&scale))?
@@ -240,69 +217,53 @@ fn forward(
 
 /// Refuses a network whose inputs or outputs are not those of the rules.
 fn check(rules: &Rules, network: &Network) -> Result<(), PolicyError> {
-    let spec = network.spec();
+    let (spec, scales) = (network.spec(), rules.scales.len());
     let fields = [
         ("window", rules.window_size, spec.window),
         ("history", rules.history, spec.history),
         ("actions", 6, spec.actions),
-        (
-            "scales",
-            rules.scales.len(),
-            spec.scales.unwrap_or(rules.scales.len()),
-        ),
+        ("scales", scales, spec.scales.unwrap_or(scales)),
     ];
-    match fields
-        .into_iter()
-        .find(|(_, expected, found)| expected != found)
-    {
-        None => Ok(()),
-        Some((field, expected, found)) => Err(PolicyError::Unfit {
-            field,
-            expected: expected.to_string(),
-            found: found.to_string(),
-        }),
+    for (field, expected, found) in fields {
+        if expected != found {
+            let [expected, found] = [expected, found].map(|n| n.to_string());
+            return Err(PolicyError::Unfit {
+                field,
+                expected,
+                found,
+            });
+        }
     }
+    Ok(())
 }
 
 type Render<T> =
     fn(&common::imaging::volume::Volume, window::WindowRule, usize, [i32; 3], u8, &mut [T]);
 
-/// Renders every frame of every observation, one after another.
-fn fill<T: Copy + Default>(rules: &Rules, views: &[View<'_>], out: &mut [T], render: Render<T>) {
+/// Renders every frame of every observation, one after another: `count` samples, in a
+/// buffer that only grows.
+fn render<T: Copy + Default + tch::kind::Element>(
+    rules: &Rules,
+    views: &[View<'_>],
+    buffer: &mut Vec<T>,
+    count: usize,
+    each: Render<T>,
+) -> Result<Tensor, tch::TchError> {
     let n = rules.window_size;
-    let mut cubes = out.chunks_exact_mut(n.pow(3));
+    buffer.resize(count.max(buffer.len()), T::default());
+    let mut cubes = buffer[..count].chunks_exact_mut(n.pow(3));
     for view in views {
-        for (frame, cube) in view
-            .observations
-            .iter()
-            .flat_map(|o| &o.frames)
-            .zip(&mut cubes)
-        {
+        let frames = view.observations.iter().flat_map(|o| &o.frames);
+        for (frame, cube) in frames.zip(&mut cubes) {
             if frame.valid {
-                let position = frame.position.map(i32::from);
-                render(
-                    &view.scan.volume,
-                    rules.window,
-                    n,
-                    position,
-                    frame.stride,
-                    cube,
-                );
+                let (volume, at) = (&view.scan.volume, frame.position.map(i32::from));
+                each(volume, rules.window, n, at, frame.stride, cube);
             } else {
                 cube.fill(T::default());
             }
         }
     }
-}
-
-fn grow<T: Copy + Default>(buffer: &mut Vec<T>, count: usize) {
-    if buffer.len() < count {
-        buffer.resize(count, T::default());
-    }
-}
-
-fn as_tensor<T: tch::kind::Element>(values: &[T], size: &[i64]) -> Result<Tensor, ModelError> {
-    Ok(Tensor::f_from_slice(values)?.f_reshape(size)?)
+    Tensor::f_from_slice(&buffer[..count])
 }
 
 fn as_i64(sizes: &[usize]) -> Vec<i64> {

@@ -31,36 +31,27 @@ pub enum PolicyError {
     #[error("the policy has no weights yet")]
     NoWeights,
     /// The evaluation was stopped.
-    #[error("stopped before the last walk ended")]
+    #[error("stopped before the last episode ended")]
     Stopped,
     /// The network was built for other rules.
     #[error(
         "the weights are for another set-up: {field} is {found} in the network and {expected} in the configuration"
     )]
     Unfit {
-        /// What differs.
         field: &'static str,
-        /// The configuration's value.
+        /// In the configuration.
         expected: String,
-        /// The network's value.
+        /// In the network.
         found: String,
     },
     /// A `commnet` received fewer agents than it has.
     #[error("a commnet needs all {expected} agents of a group in order, got agents {found:?}")]
-    Group {
-        /// Agents of the network.
-        expected: usize,
-        /// Agents of the group.
-        found: Vec<u16>,
-    },
+    Group { expected: usize, found: Vec<u16> },
     /// Training diverged.
     #[error(
         "weights version {version} give Q-values that are not finite: training has diverged; lower learner.lr and resume from an earlier checkpoint"
     )]
-    NotFinite {
-        /// Version of these weights.
-        version: u64,
-    },
+    NotFinite { version: u64 },
 }
 
 /// Computes Q-values. One call serves all groups that move.

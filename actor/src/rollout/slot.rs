@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::environment::pose::Poses;
 use common::environment::rules::{Coupling, Rules};
 use common::environment::starts::TrainingStarts;
-use common::environment::{End, Mode, Start, WalkState, finest_step_mm};
+use common::environment::{End, EnvironmentState, Mode, Start, finest_step_mm};
 use common::imaging::scan::Scan;
 use common::transition::n_step::{AgentMove, NStep, OpenRow};
 use common::transition::row::{Row, RowHeader};
@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::rollout::episodes::Assignment;
-use crate::rollout::group::{Explore, Group};
+use crate::rollout::group::{Explore, Group, landmark};
 use crate::rollout::policy::{QValues, View, greedy};
 
 /// How one agent's episode ended.
@@ -69,7 +69,8 @@ struct Waiting {
 pub(crate) struct SlotState {
     header: RowHeader,
     rng: ChaCha8Rng,
-    walk: WalkState,
+    #[serde(alias = "walk")]
+    environment: EnvironmentState,
     returns: Vec<NStep>,
     waiting: Vec<Waiting>,
 }
@@ -85,6 +86,13 @@ pub(crate) struct Slot {
     waiting: Vec<Waiting>,
 }
 
+impl SlotRules {
+    /// Rows that one step of so many agents becomes.
+    fn rows(&self, agents: usize) -> usize {
+        if self.rows_together { 1 } else { agents }
+    }
+}
+
 impl Slot {
     /// `header` names actor, incarnation and slot.
     pub(crate) fn new(
@@ -96,25 +104,26 @@ impl Slot {
         scans: &[Arc<Scan>],
     ) -> Self {
         let (group, pose) = begin(common, first, scans, &mut rng);
-        let mut slot = Self {
-            header,
+        let returns = NStep::new(common.n_step, common.gamma);
+        Self {
+            header: RowHeader {
+                scan: first.scan,
+                pose,
+                ..header
+            },
             rng,
             epsilon_last,
+            returns: vec![returns; common.rows(group.agents().len())],
             group,
-            returns: Vec::new(),
             waiting: Vec::new(),
-        };
-        (slot.header.scan, slot.header.pose) = (first.scan, pose);
-        slot.reset_returns(common);
-        slot
+        }
     }
 
-    /// The slot's state.
     pub(crate) fn state(&self) -> SlotState {
         SlotState {
             header: self.header,
             rng: self.rng.clone(),
-            walk: self.group.walk().state(),
+            environment: self.group.environment().state(),
             returns: self.returns.clone(),
             waiting: self.waiting.clone(),
         }
@@ -134,12 +143,11 @@ impl Slot {
             Some(pose) => Arc::new(scan.posed(pose)),
             None => Arc::clone(scan),
         };
-        let group = Group::from_state(&common.rules, scan, Mode::Train, state.walk)?;
+        let group = Group::from_state(&common.rules, scan, state.environment)?;
         let agents = group.agents().len();
-        let groups = if common.rows_together { 1 } else { agents };
         let own = |h: &RowHeader| (h.actor, h.incarnation, h.slot);
         let fits = own(&header) == own(&self.header)
-            && state.returns.len() == groups
+            && state.returns.len() == common.rows(agents)
             && state.waiting.iter().all(|w| w.first < agents);
         fits.then(|| {
             self.header = header;
@@ -156,27 +164,15 @@ impl Slot {
 
     /// Whether the episode has ended and only its last state awaits evaluation.
     pub(crate) fn closing(&self) -> bool {
-        self.group.walk().finished()
+        self.group.environment().finished()
     }
 
-    /// Starts the next episode.
+    /// Starts the next episode, after all rows of the last one were emitted.
     pub(crate) fn restart(&mut self, common: &SlotRules, next: &Assignment, scans: &[Arc<Scan>]) {
-        let (group, pose) = begin(common, next, scans, &mut self.rng);
-        self.group = group;
-        (self.header.scan, self.header.pose) = (next.scan, pose);
-        self.header.episode = self.header.episode.wrapping_add(1);
-        self.reset_returns(common);
-    }
-
-    fn reset_returns(&mut self, common: &SlotRules) {
-        let groups = if common.rows_together {
-            1
-        } else {
-            self.group.agents().len()
-        };
-        self.returns.clear();
-        self.returns
-            .resize_with(groups, || NStep::new(common.n_step, common.gamma));
+        let mut header = self.header;
+        header.episode = header.episode.wrapping_add(1);
+        let (epsilon_last, rng) = (self.epsilon_last, self.rng.clone());
+        *self = Self::new(common, header, epsilon_last, rng, next, scans);
     }
 
     /// Emits the rows that waited for the Q-values of the current state.
@@ -197,24 +193,17 @@ impl Slot {
         weights_version: u64,
     ) {
         self.header.weights_version = weights_version;
-        self.header.step = self.group.walk().steps();
-        let moves = self.group.step(
-            q,
-            Some(Explore {
-                epsilon,
-                rng: &mut self.rng,
-            }),
-        );
+        self.header.step = self.group.environment().steps();
+        let rng = &mut self.rng;
+        let moves = self.group.step(q, Some(Explore { epsilon, rng }));
         if common.rows_together {
-            self.record(0, 0, moves, self.group.walk().finished());
+            self.record(0, 0, moves, self.group.environment().finished());
             return;
         }
-        for (i, one) in moves
-            .into_iter()
-            .enumerate()
-            .filter(|(_, m)| m.outcome.active)
-        {
-            self.record(i, i, vec![one], !self.group.walk().active(i));
+        for (i, one) in moves.into_iter().enumerate() {
+            if one.outcome.active {
+                self.record(i, i, vec![one], !self.group.environment().active(i));
+            }
         }
     }
 
@@ -226,19 +215,19 @@ impl Slot {
 
     /// How a finished episode ended, for every agent that had a target.
     pub(crate) fn ends(&self, common: &SlotRules) -> impl Iterator<Item = EpisodeEnd> {
-        let walk = self.group.walk();
-        let geometry = &walk.scan().geometry;
+        let environment = self.group.environment();
+        let geometry = &environment.scan().geometry;
         let finest_mm = finest_step_mm(&common.rules, geometry.spacing_mm);
-        (0..walk.agents()).filter_map(move |i| {
-            let (answer, end) = walk.answer(i);
-            let error_mm = geometry.distance_mm(answer, walk.target(i)?);
+        (0..environment.agents()).filter_map(move |i| {
+            let (prediction, end) = environment.prediction(i);
+            let error_mm = geometry.distance_mm(prediction, environment.target(i)?);
             Some(EpisodeEnd {
                 scan: self.header.scan,
-                agent: walk.id(i),
+                agent: environment.id(i),
                 end: end?,
                 error_mm,
                 error_finest_steps: error_mm / finest_mm,
-                steps: walk.steps(),
+                steps: environment.steps(),
             })
         })
     }
@@ -252,10 +241,7 @@ fn in_a_pose(
     agents: &[u16],
     rng: &mut ChaCha8Rng,
 ) -> (Arc<Scan>, u32) {
-    let known = |scan: &Scan, agent: u16| {
-        let place = scan.landmarks.get(usize::from(agent)).copied().flatten();
-        place.is_some()
-    };
+    let known = |scan: &Scan, agent| landmark(scan, agent).is_some();
     for _ in 0..POSE_DRAWS {
         let number = poses.choose(rng);
         let Some(pose) = poses.get(number, &scan.geometry) else {
@@ -279,12 +265,8 @@ fn begin(
     let (scan, pose) = in_a_pose(&common.poses, scan, &to.agents, rng);
     let mut starts: Vec<Start> = Vec::with_capacity(to.agents.len());
     for &agent in &to.agents {
-        let target = scan.landmarks.get(usize::from(agent)).copied().flatten();
-        let mut draw = || {
-            common
-                .starts
-                .draw(&common.rules, scan.geometry.dims, target, rng)
-        };
+        let (target, dims) = (landmark(&scan, agent), scan.geometry.dims);
+        let mut draw = || common.starts.draw(&common.rules, dims, target, rng);
         let mut start = draw();
         if let (Coupling::Shared, Some(first)) = (common.rules.coupling, starts.first()) {
             // A group that shares its scale begins at the first agent's.

@@ -31,22 +31,18 @@ impl Rollout {
     /// [`RolloutError::State`] if the state does not fit; this rollout must not be
     /// used then.
     pub fn restore(&mut self, state: RolloutState) -> Result<(), RolloutError> {
+        let refuse = |why: String| Err(RolloutError::State(why));
         let (here, there) = (self.slots.len(), state.slots.len());
         if here != there {
-            let why = format!("{there} slots were saved, this run has {here}");
-            return Err(RolloutError::State(why));
+            return refuse(format!("{there} slots were saved, this run has {here}"));
         }
         if !state.episodes.same_decks(&self.episodes) {
-            let why = "they deal other landmarks or scans".to_owned();
-            return Err(RolloutError::State(why));
+            return refuse("they have other landmarks or scans".to_owned());
         }
         for (number, (slot, state)) in self.slots.iter_mut().zip(state.slots).enumerate() {
-            slot.restore(&self.common, state, &self.scans)
-                .ok_or_else(|| {
-                    let why =
-                        format!("slot {number} walks where these scans and rules lead nobody");
-                    RolloutError::State(why)
-                })?;
+            if slot.restore(&self.common, state, &self.scans).is_none() {
+                return refuse(format!("slot {number} does not fit these scans and rules"));
+            }
         }
         self.episodes = state.episodes;
         Ok(())

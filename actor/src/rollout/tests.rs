@@ -2,11 +2,13 @@
 
 mod parts;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::*;
 use crate::fixture::{self, Oracle, scan_with};
 use crate::rollout::policy::{QValues, RandomPolicy, ZeroPolicy};
 use common::environment::End;
-use common::environment::rules::{Coupling, CutRule};
+use common::environment::rules::{Coupling, TruncationRule};
 use common::transition::row::{AgentStep, FrameRef};
 
 const WRITER: Writer = Writer {
@@ -17,30 +19,19 @@ const TARGET: [f64; 3] = [15.0, 12.0, 10.0];
 
 /// Plays given actions one after another; the chosen action is worth 2.
 #[derive(Debug)]
-struct Script {
-    actions: Vec<u8>,
-    next: usize,
-}
+struct Script(std::iter::Cycle<std::vec::IntoIter<usize>>);
 
 impl Script {
-    fn new(actions: &[u8]) -> Self {
-        Self {
-            actions: actions.to_vec(),
-            next: 0,
-        }
+    fn new(actions: &[usize]) -> Self {
+        Self(Vec::from(actions).into_iter().cycle())
     }
 }
 
 impl Policy for Script {
     fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
-        let action = self.actions[self.next % self.actions.len()];
-        self.next += 1;
         let mut q = [0.0; 6];
-        q[usize::from(action)] = 2.0;
-        Ok(views
-            .iter()
-            .flat_map(|v| v.agents.iter().map(|_| q))
-            .collect())
+        q[self.0.next().unwrap()] = 2.0;
+        Ok(vec![q; views.iter().map(|v| v.agents.len()).sum()])
     }
 
     fn weights_version(&self) -> u64 {
@@ -59,9 +50,15 @@ fn run(rollout: &mut Rollout, policy: &mut impl Policy, steps: usize) -> StepRep
         all.rows.extend(one.rows);
         all.episodes.extend(one.episodes);
         all.env_steps += one.env_steps;
-        all.walks += one.walks;
+        all.ended += one.ended;
     }
     all
+}
+
+/// Two scans that show both landmarks.
+fn two_scans() -> [Arc<Scan>; 2] {
+    let others = [Some([3.0; 3]), Some([8.0; 3])];
+    [[Some(TARGET), others[0]], [others[1], Some(TARGET)]].map(|l| scan_with(&l))
 }
 
 /// One agent, one slot, one scale, starting on its target.
@@ -118,11 +115,11 @@ fn row(
     }
 }
 
-/// Rows of three steps (right, right, up) from the target, cut by the cap.
-fn scripted(n_step: usize, cut: CutRule) -> Vec<(Row, f32)> {
+/// Rows of three steps (right, right, up) from the target, where the step limit truncates.
+fn scripted(n_step: usize, rule: TruncationRule) -> Vec<(Row, f32)> {
     let mut config = single();
     config.learner.n_step = n_step;
-    config.rules.episode_end = cut;
+    config.rules.episode_end = rule;
     let mut r = rollout(&config, &[scan_with(&[Some(TARGET)])], 0.0);
     run(&mut r, &mut Script::new(&[2, 2, 0, 0]), 4).rows
 }
@@ -137,20 +134,15 @@ fn one_step_rows_equal_those_made_by_hand() {
         row(1, 2, -1.0, 0.9, [a, b], [b, c]),
         row(2, 0, up, 0.9, [b, c], [c, d]),
     ];
-    let rows = scripted(1, CutRule::Truncate);
-    assert_eq!(
-        rows.iter().map(|r| r.0.clone()).collect::<Vec<_>>(),
-        expected
-    );
+    let rows = scripted(1, TruncationRule::Truncate);
+    assert!(rows.iter().map(|r| &r.0).eq(&expected), "{rows:?}");
     for (row, priority) in &rows {
         // Chosen and bootstrap value are 2 throughout.
         let td = (row.agents[0].reward + 0.9 * 2.0 - 2.0).abs();
         assert!((priority - td).abs() < 1e-6, "{priority} for {td}");
     }
-    let discounts: Vec<f32> = scripted(1, CutRule::Terminal)
-        .iter()
-        .map(|r| r.0.agents[0].discount)
-        .collect();
+    let terminal = scripted(1, TruncationRule::Terminal);
+    let discounts: Vec<f32> = terminal.iter().map(|r| r.0.agents[0].discount).collect();
     assert_eq!(discounts, [0.9, 0.9, 0.0]);
 }
 
@@ -165,12 +157,12 @@ fn three_step_rows_equal_those_made_by_hand() {
         row(1, 2, -1.0 + g * up, g * g, [a, b], [c, d]),
         row(2, 0, up, g, [b, c], [c, d]),
     ];
-    for ((found, _), expected) in scripted(3, CutRule::Truncate).iter().zip(&expected) {
+    let rows = scripted(3, TruncationRule::Truncate);
+    assert_eq!(rows.len(), 3);
+    for ((found, _), expected) in rows.iter().zip(&expected) {
         let (f, e) = (&found.agents[0], &expected.agents[0]);
-        assert!(
-            (f.reward - e.reward).abs() < 1e-6 && (f.discount - e.discount).abs() < 1e-6,
-            "{f:?} {e:?}"
-        );
+        assert!((f.reward - e.reward).abs() < 1e-6, "{f:?} {e:?}");
+        assert!((f.discount - e.discount).abs() < 1e-6, "{f:?} {e:?}");
         let same = AgentStep {
             reward: e.reward,
             discount: e.discount,
@@ -178,7 +170,6 @@ fn three_step_rows_equal_those_made_by_hand() {
         };
         assert_eq!((&found.header, &same), (&expected.header, e));
     }
-    assert_eq!(scripted(3, CutRule::Truncate).len(), 3);
 }
 
 #[test]
@@ -192,10 +183,8 @@ fn the_next_state_after_a_scale_switch_is_at_the_new_scale() {
     let start = rows[0].0.agents[0].state[0].position;
     // Right and left by 3 until the right end was seen four times: seven moves.
     let switch = &rows[6].0.agents[0];
-    assert_eq!(
-        (switch.scale, switch.next_scale, switch.state[0].stride),
-        (0, 1, 2)
-    );
+    assert_eq!((switch.scale, switch.next_scale), (0, 1));
+    assert_eq!(switch.state[0].stride, 2);
     // Whole periods average to 1.5 voxels right of the start, rounded to 2.
     let expected = FrameRef {
         position: [start[0] + 2, start[1], start[2]],
@@ -209,12 +198,9 @@ fn the_next_state_after_a_scale_switch_is_at_the_new_scale() {
 }
 
 #[test]
-fn equal_inputs_give_equal_rows_and_another_life_gives_others() {
+fn equal_inputs_give_equal_rows_and_another_incarnation_gives_others() {
     let config = fixture::config();
-    let scans = [
-        scan_with(&[Some(TARGET), Some([3.0; 3])]),
-        scan_with(&[Some([8.0; 3]), Some(TARGET)]),
-    ];
+    let scans = two_scans();
     let rows = |writer| {
         let mut r = Rollout::new(&config, &scans, &[0.5, 0.1, 0.2, 0.9], writer).unwrap();
         run(&mut r, &mut RandomPolicy::new(5), 300).rows
@@ -222,18 +208,12 @@ fn equal_inputs_give_equal_rows_and_another_life_gives_others() {
     let first = rows(WRITER);
     assert!(first.len() > 500, "{}", first.len());
     assert_eq!(first, rows(WRITER));
-    let starts = |rows: &[(Row, f32)]| {
-        rows.iter()
-            .take(4)
-            .map(|r| r.0.agents[0].state.clone())
-            .collect::<Vec<_>>()
-    };
-    let other = rows(Writer {
-        incarnation: 3,
-        ..WRITER
-    });
-    assert_ne!(starts(&first), starts(&other));
-    let slots: std::collections::BTreeSet<u16> = first.iter().map(|r| r.0.header.slot).collect();
+    let (actor, incarnation) = (WRITER.actor, 3);
+    let other = rows(Writer { actor, incarnation });
+    let start = |row: &(Row, f32)| row.0.agents[0].state.clone();
+    let starts = first.iter().take(4).map(start);
+    assert!(!starts.eq(other.iter().take(4).map(start)));
+    let slots: BTreeSet<u16> = first.iter().map(|r| r.0.header.slot).collect();
     assert_eq!(slots.len(), 4);
 }
 
@@ -245,25 +225,17 @@ fn every_move_becomes_exactly_one_row() {
         let scans = [scan_with(&[Some(TARGET), Some([3.0; 3])])];
         let mut r = rollout(&config, &scans, 0.3);
         let report = run(&mut r, &mut RandomPolicy::new(1), 500);
-        let mut steps: Vec<_> = report
-            .rows
-            .iter()
-            .map(|(r, _)| (r.header.slot, r.header.episode, r.header.step))
-            .collect();
-        steps.sort_unstable();
-        let count = steps.len();
-        steps.dedup();
+        let headers = report.rows.iter().map(|(r, _)| r.header);
+        let steps: BTreeSet<_> = headers.map(|h| (h.slot, h.episode, h.step)).collect();
+        let count = report.rows.len();
         assert_eq!(steps.len(), count);
         // Missing are only those that still wait for their return or their priority.
         let open = report.env_steps - count as u64;
         assert!(open <= 4 * (n_step as u64), "{open}");
-        assert_eq!(report.walks, report.episodes.len() as u64);
-        assert!(
-            report
-                .rows
-                .iter()
-                .all(|(_, p)| p.is_finite() && (0.0..=10.0).contains(p))
-        );
+        assert_eq!(report.ended, report.episodes.len() as u64);
+        for (_, priority) in &report.rows {
+            assert!((0.0..=10.0).contains(priority), "{priority}");
+        }
     }
 }
 
@@ -280,21 +252,14 @@ fn an_oracle_reaches_every_landmark_and_landmarks_share_episodes_equally() {
     for e in &episodes {
         assert_eq!(e.end, End::Oscillation, "{e:?}");
         // A cycle of two positions around the landmark has its mean half a voxel off.
-        assert!(
-            e.error_mm <= 0.75 && (e.error_mm - e.error_finest_steps).abs() < 1e-9,
-            "{e:?}"
-        );
+        assert!(e.error_mm <= 0.75, "{e:?}");
+        assert!((e.error_mm - e.error_finest_steps).abs() < 1e-9, "{e:?}");
     }
     let first = episodes.iter().filter(|e| e.agent == 0).count();
-    assert!(
-        first.abs_diff(episodes.len() - first) <= 4,
-        "{first} of {}",
-        episodes.len()
-    );
-    assert!(
-        episodes.iter().all(|e| e.agent == 0 || e.scan == 0),
-        "landmark 1 is missing in scan 1"
-    );
+    let count = episodes.len();
+    assert!(first.abs_diff(count - first) <= 4, "{first} of {count}");
+    // Landmark 1 is missing in scan 1.
+    assert!(episodes.iter().all(|e| e.agent == 0 || e.scan == 0));
 }
 
 #[test]
@@ -327,24 +292,18 @@ fn a_commnet_group_shares_a_row_in_which_missing_agents_are_inactive() {
     ];
     let mut r = rollout(&config, &scans, 0.1);
     let report = run(&mut r, &mut RandomPolicy::new(2), 200);
-    let (first, second): (Vec<_>, Vec<_>) = report
-        .rows
-        .iter()
-        .partition(|(row, _)| row.header.scan == 0);
+    let rows = report.rows.iter();
+    let (first, second): (Vec<_>, Vec<_>) = rows.partition(|(row, _)| row.header.scan == 0);
     assert!(!first.is_empty() && !second.is_empty());
     for (row, _) in first {
         let active: Vec<bool> = row.agents.iter().map(|a| a.active).collect();
         assert_eq!(active, [true, false]);
-        assert_eq!(
-            row.agents[1].state, row.agents[1].next,
-            "a frozen agent keeps its window"
-        );
+        // A frozen agent keeps its window.
+        assert_eq!(row.agents[1].state, row.agents[1].next);
     }
-    assert!(
-        second
-            .iter()
-            .all(|(row, _)| row.agents.iter().any(|a| a.active))
-    );
+    for (row, _) in second {
+        assert!(row.agents.iter().any(|a| a.active));
+    }
     assert!(report.episodes.iter().all(|e| e.scan == 1 || e.agent == 0));
     assert!(report.episodes.iter().any(|e| e.agent == 1));
 }
@@ -357,7 +316,7 @@ fn agents_that_share_a_scale_begin_at_one_and_have_rows_of_their_own() {
     let scans = [scan_with(&[Some(TARGET), Some([3.0, 4.0, 5.0])])];
     let mut r = rollout(&config, &scans, 0.0);
     let rows = run(&mut r, &mut ZeroPolicy, 400).rows;
-    let mut scales = std::collections::BTreeMap::new();
+    let mut scales = BTreeMap::new();
     let mut agents = [0, 0];
     for (row, _) in &rows {
         let a = &row.agents[0];
@@ -383,14 +342,10 @@ fn a_policy_that_fails_moves_nothing() {
     let mut r = rollout(&config, &scans, 0.0);
     let mut same = rollout(&config, &scans, 0.0);
     assert!(r.step(&mut Failing, 1.0).is_err());
-    assert_eq!(
-        run(&mut r, &mut ZeroPolicy, 20).rows,
-        run(&mut same, &mut ZeroPolicy, 20).rows
-    );
-    let error = Rollout::new(&config, &scans, &[0.1], WRITER)
-        .unwrap_err()
-        .to_string();
-    assert_eq!(error, "exploration has 1 values for 4 slots");
+    let [a, b] = [&mut r, &mut same].map(|r| run(r, &mut ZeroPolicy, 20).rows);
+    assert_eq!(a, b);
+    let error = Rollout::new(&config, &scans, &[0.1], WRITER).unwrap_err();
+    assert_eq!(error.to_string(), "exploration has 1 values for 4 slots");
 }
 
 #[test]
@@ -401,36 +356,28 @@ fn posed_episodes_lead_to_where_the_landmark_is_in_the_pose() {
     let scans = [scan_with(&[Some(TARGET), Some([20.0, 9.0, 12.0])])];
     let mut r = rollout(&config, &scans, 0.0);
     let report = run(&mut r, &mut Oracle::new(&config), 400);
-    let mut poses: Vec<u32> = report.rows.iter().map(|(row, _)| row.header.pose).collect();
-    poses.sort_unstable();
-    poses.dedup();
+    let poses: BTreeSet<u32> = report.rows.iter().map(|r| r.0.header.pose).collect();
     assert!(poses.len() > 8 && !poses.contains(&0), "{poses:?}");
     assert!(report.episodes.len() > 8);
     for end in &report.episodes {
         assert!(end.error_mm < 1.0, "{end:?}");
     }
     // Equal configurations, equal poses: a row's number is all that is needed.
-    let again = run(
-        &mut rollout(&config, &scans, 0.0),
-        &mut Oracle::new(&config),
-        400,
-    );
+    let mut again = rollout(&config, &scans, 0.0);
+    let again = run(&mut again, &mut Oracle::new(&config), 400);
     assert_eq!(again.rows, report.rows);
 }
 
 #[test]
-fn a_landmark_that_a_pose_takes_out_of_the_volume_is_walked_to_without() {
+fn a_scan_has_no_pose_where_each_pose_takes_the_landmark_out_of_the_volume() {
     let mut config = fixture::config();
     (config.pose.share, config.pose.rotation_degrees) = (1.0, 0.0);
     // Mirrored or not, 2.5 times as large about the centre would put it outside.
     (config.pose.scaling, config.data.landmarks) = (0.5, vec!["A".into()]);
     let corner = [29.0, 23.0, 19.0];
     let scans = [scan_with(&[Some(corner)])];
-    let report = run(
-        &mut rollout(&config, &scans, 0.0),
-        &mut Oracle::new(&config),
-        400,
-    );
+    let mut r = rollout(&config, &scans, 0.0);
+    let report = run(&mut r, &mut Oracle::new(&config), 400);
     assert!(!report.episodes.is_empty());
     for (row, _) in &report.rows {
         assert!(row.agents[0].active);
@@ -441,14 +388,11 @@ fn a_landmark_that_a_pose_takes_out_of_the_volume_is_walked_to_without() {
 }
 
 #[test]
-fn a_rollout_goes_on_from_its_state_as_if_it_had_never_stopped() {
+fn a_restored_rollout_continues_as_if_it_had_never_stopped() {
     let mut config = fixture::config();
     (config.pose.share, config.pose.flip) = (0.5, 0.5);
     config.learner.n_step = 3;
-    let scans = [
-        scan_with(&[Some(TARGET), Some([3.0; 3])]),
-        scan_with(&[Some([8.0; 3]), Some(TARGET)]),
-    ];
+    let scans = two_scans();
     let fresh = || rollout(&config, &scans, 0.4);
     for stop in [0, 1, 2, 17, 60] {
         let mut never_stopped = fresh();
@@ -456,13 +400,9 @@ fn a_rollout_goes_on_from_its_state_as_if_it_had_never_stopped() {
         let bytes = postcard::to_stdvec(&never_stopped.state()).unwrap();
         let mut again = fresh();
         run(&mut again, &mut Oracle::new(&config), 5);
-        again
-            .restore(postcard::from_bytes(&bytes).unwrap())
-            .unwrap();
-        let (a, b) = (
-            run(&mut never_stopped, &mut Oracle::new(&config), 80),
-            run(&mut again, &mut Oracle::new(&config), 80),
-        );
+        let state = postcard::from_bytes(&bytes).unwrap();
+        again.restore(state).unwrap();
+        let [a, b] = [never_stopped, again].map(|mut r| run(&mut r, &mut Oracle::new(&config), 80));
         assert!(a.rows.len() > 100, "{}", a.rows.len());
         assert_eq!(a.rows, b.rows, "stopped after {stop} steps");
         assert_eq!(a.episodes, b.episodes);
@@ -486,7 +426,7 @@ fn a_state_of_another_run_is_refused() {
     assert!(refused(&config, &two, WRITER).contains("other landmarks or scans"));
     let mut short = config.clone();
     short.rules.history += 1;
-    assert!(refused(&short, &scans, WRITER).contains("slot 0 walks"));
+    assert!(refused(&short, &scans, WRITER).contains("slot 0 does not fit"));
     let other = Writer { actor: 4, ..WRITER };
-    assert!(refused(&config, &scans, other).contains("slot 0 walks"));
+    assert!(refused(&config, &scans, other).contains("slot 0 does not fit"));
 }

@@ -1,38 +1,25 @@
 //! An actor's counters, for heartbeats, logs and metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::messages::status::{ActorReport, ActorState};
 
-use crate::rollout::EpisodeEnd;
+use crate::rollout::StepReport;
 use crate::rollout::network_policy::PolicyTimes;
 
 /// Counts since the actor started; read at any time from any thread.
 #[derive(Debug, Default)]
-pub struct Counters {
-    env_steps: AtomicU64,
-    episodes: AtomicU64,
-    rows_made: AtomicU64,
-    rows_acked: AtomicU64,
-    rows_dropped: AtomicU64,
-    weights_version: AtomicU64,
-    updates: AtomicU64,
-    gauges: Mutex<Gauges>,
-}
+pub struct Counters(Mutex<State>);
 
 #[derive(Debug, Default)]
-struct Gauges {
+struct State {
+    /// All values but those that [`Counters::read`] computes from the fields below.
+    reading: Reading,
     blocked: Wait,
     starved: Wait,
     weights_at: Option<Instant>,
-    weights_latency: Option<Duration>,
     stale: bool,
-    exploration: f64,
-    error_sum: f64,
-    errors: u64,
-    policy: PolicyTimes,
 }
 
 /// Time spent waiting for one peer, including the current wait.
@@ -101,8 +88,8 @@ impl Reading {
     }
 }
 
-impl Gauges {
-    fn state(&self) -> ActorState {
+impl State {
+    fn actor_state(&self) -> ActorState {
         if self.weights_at.is_none() {
             ActorState::Starting
         } else if self.stale {
@@ -116,108 +103,93 @@ impl Gauges {
 }
 
 impl Counters {
-    fn gauges(&self) -> MutexGuard<'_, Gauges> {
-        self.gauges.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything at once.
     #[must_use]
     pub fn read(&self) -> Reading {
-        let g = self.gauges();
+        let state = self.lock();
         Reading {
-            env_steps: self.env_steps.load(Relaxed),
-            episodes: self.episodes.load(Relaxed),
-            rows_made: self.rows_made.load(Relaxed),
-            rows_acked: self.rows_acked.load(Relaxed),
-            rows_dropped: self.rows_dropped.load(Relaxed),
-            weights_version: self.weights_version.load(Relaxed),
-            weights_age: g.weights_at.map(|at| at.elapsed()),
-            weights_latency: g.weights_latency,
-            state: g.state(),
-            exploration: g.exploration,
-            updates: self.updates.load(Relaxed),
-            blocked: g.blocked.until_now(),
-            starved: g.starved.until_now(),
-            error_sum: g.error_sum,
-            errors: g.errors,
-            policy: g.policy,
+            weights_age: state.weights_at.map(|at| at.elapsed()),
+            state: state.actor_state(),
+            blocked: state.blocked.until_now(),
+            starved: state.starved.until_now(),
+            ..state.reading
         }
     }
 
-    pub(crate) fn stepped(
-        &self,
-        env_steps: u64,
-        walks: u64,
-        rows: usize,
-        ends: &[EpisodeEnd],
-        times: PolicyTimes,
-    ) {
-        self.env_steps.fetch_add(env_steps, Relaxed);
-        self.episodes.fetch_add(walks, Relaxed);
-        self.rows_made.fetch_add(rows as u64, Relaxed);
-        let mut g = self.gauges();
-        g.error_sum += ends.iter().map(|e| e.error_finest_steps).sum::<f64>();
-        g.errors += ends.len() as u64;
-        g.policy.render += times.render;
-        g.policy.forward += times.forward;
-        g.policy.batches += times.batches;
-        g.policy.observations += times.observations;
+    pub(crate) fn stepped(&self, report: &StepReport, times: PolicyTimes) {
+        let mut state = self.lock();
+        let all = &mut state.reading;
+        all.env_steps += report.env_steps;
+        all.episodes += report.ended;
+        all.rows_made += report.rows.len() as u64;
+        let errors = report.episodes.iter().map(|e| e.error_finest_steps);
+        all.error_sum += errors.sum::<f64>();
+        all.errors += report.episodes.len() as u64;
+        all.policy.render += times.render;
+        all.policy.forward += times.forward;
+        all.policy.batches += times.batches;
+        all.policy.observations += times.observations;
     }
 
     pub(crate) fn acked(&self, rows: usize) {
-        self.rows_acked.fetch_add(rows as u64, Relaxed);
+        self.lock().reading.rows_acked += rows as u64;
     }
 
     pub(crate) fn dropped(&self, rows: usize) {
-        self.rows_dropped.fetch_add(rows as u64, Relaxed);
+        self.lock().reading.rows_dropped += rows as u64;
     }
 
     pub(crate) fn new_weights(&self, version: u64) {
-        self.weights_version.store(version, Relaxed);
-        self.gauges().weights_at = Some(Instant::now());
+        let mut state = self.lock();
+        state.reading.weights_version = version;
+        state.weights_at = Some(Instant::now());
     }
 
     /// The first step with new weights ended.
     pub(crate) fn acted(&self, latency: Duration) {
-        self.gauges().weights_latency = Some(latency);
+        self.lock().reading.weights_latency = Some(latency);
     }
 
     /// Whether the rollout waits for newer weights.
     pub(crate) fn set_stale(&self, stale: bool) {
-        self.gauges().stale = stale;
+        self.lock().stale = stale;
     }
 
     /// Mean probability of a random action now.
     pub(crate) fn set_exploration(&self, mean: f64) {
-        self.gauges().exploration = mean;
+        self.lock().reading.exploration = mean;
     }
 
     pub(crate) fn updates(&self) -> u64 {
-        self.updates.load(Relaxed)
+        self.lock().reading.updates
     }
 
     /// Sets the learner's updates. A learner that resumed may report fewer than
     /// before.
     pub(crate) fn set_updates(&self, updates: u64) {
-        self.updates.store(updates, Relaxed);
+        self.lock().reading.updates = updates;
     }
 
     /// Runs `wait` as time spent waiting for shards.
     pub(crate) fn blocked<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.waiting(|g| &mut g.blocked, wait)
+        self.waiting(|state| &mut state.blocked, wait)
     }
 
     /// Runs `wait` as time spent waiting for the learner.
     pub(crate) fn starved<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.waiting(|g| &mut g.starved, wait)
+        self.waiting(|state| &mut state.starved, wait)
     }
 
-    fn waiting<T>(&self, of: fn(&mut Gauges) -> &mut Wait, wait: impl FnOnce() -> T) -> T {
+    fn waiting<T>(&self, of: fn(&mut State) -> &mut Wait, wait: impl FnOnce() -> T) -> T {
         let start = Instant::now();
-        of(&mut self.gauges()).since = Some(start);
+        of(&mut self.lock()).since = Some(start);
         let result = wait();
-        let mut g = self.gauges();
-        let wait = of(&mut g);
+        let mut state = self.lock();
+        let wait = of(&mut state);
         wait.total += start.elapsed();
         wait.since = None;
         result

@@ -15,7 +15,7 @@ use crate::rollout::Rollout;
 use crate::rollout::exploration;
 use crate::rollout::network_policy::{NetworkPolicy, Samples};
 use crate::session::counters::Counters;
-use crate::session::feed::{Feed, Life};
+use crate::session::feed::{Feed, Incarnation};
 use proto::messages::weights::Published;
 
 /// Windows of one pass on a CPU, per thread: with all 48 of `mouse-small` in one
@@ -36,7 +36,7 @@ impl Driver {
         feed: Arc<Feed>,
         counters: Arc<Counters>,
     ) -> Result<Self, ActorError> {
-        let (tell, ended) = oneshot::channel();
+        let (sender, ended) = oneshot::channel();
         let span = tracing::Span::current();
         let body = move || {
             let _in = span.enter();
@@ -46,7 +46,7 @@ impl Driver {
             // Per thread, because several actors may share one process.
             model::device::set_threads(config.actor.threads);
             let result = act(&config, &scans, &feed, &counters);
-            let _ = tell.send(result);
+            let _ = sender.send(result);
         };
         let thread = std::thread::Builder::new()
             .name("rollout".into())
@@ -82,7 +82,7 @@ impl Driver {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without words".to_owned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
 /// Steps the slots, some at a time, until the feed is stopped.
@@ -99,10 +99,14 @@ fn act(
     let bf16 = model::device::wants_bf16(config.actor.precision, device);
     let policy = NetworkPolicy::new(&config.rules, Samples::Bytes, device).with_bf16(bf16);
     let mut policy = policy.with_clock(move || start.elapsed());
-    let mut current: Option<(Arc<Life>, Rollout)> = None;
+    let mut current: Option<(Arc<Incarnation>, Rollout)> = None;
     let mut held: Option<Arc<Published>> = None;
     let mut over = None;
-    while let Some((life, weights)) = counters.starved(|| feed.next(over.as_ref(), counters)) {
+    loop {
+        let next = counters.starved(|| feed.next(over.as_ref(), counters));
+        let Some((incarnation, weights)) = next else {
+            return Ok(());
+        };
         over = None;
         let mut new = None;
         if held.as_ref().is_none_or(|h| !Arc::ptr_eq(h, &weights)) {
@@ -111,16 +115,17 @@ fn act(
             new = Some((Arc::clone(&weights), begun, weights.age()));
             held = Some(weights);
         }
-        let (life, rollout) = match &mut current {
-            Some((same, rollout)) if Arc::ptr_eq(same, &life) => (&*same, rollout),
+        let exploration = &incarnation.exploration;
+        let rollout = match &mut current {
+            Some((same, rollout)) if Arc::ptr_eq(same, &incarnation) => rollout,
             _ => {
-                let rollout = Rollout::new(config, scans, &life.exploration, life.writer)?;
-                let (life, rollout) = current.insert((life, rollout));
-                (&*life, rollout)
+                let rollout = Rollout::new(config, scans, exploration, incarnation.writer)?;
+                &mut current.insert((Arc::clone(&incarnation), rollout)).1
             }
         };
         let progress = exploration::progress(config, counters.updates());
-        counters.set_exploration(explores(config, &life.exploration, progress));
+        let epsilon_start = config.actor.epsilon_start;
+        counters.set_exploration(exploration::mean(epsilon_start, exploration, progress));
         let report = rollout.step_some(&mut policy, progress, windows)?;
         if let Some((weights, begun, taken)) = new {
             let acted = weights.age();
@@ -135,18 +140,11 @@ fn act(
                 "first step with new weights"
             );
         }
-        counters.stepped(
-            report.env_steps,
-            report.walks,
-            report.rows.len(),
-            &report.episodes,
-            policy.take_times(),
-        );
-        if !life.send(report.rows, counters) {
-            over = Some(Arc::clone(life));
+        counters.stepped(&report, policy.take_times());
+        if !incarnation.send(report.rows, counters) {
+            over = Some(incarnation);
         }
     }
-    Ok(())
 }
 
 /// New weights wait for at most one pass, so a CPU makes small ones, and gains little
@@ -156,13 +154,6 @@ fn windows_per_pass(config: &Config, device: Device) -> usize {
         return usize::MAX;
     }
     config.actor.threads * WINDOWS_PER_THREAD
-}
-
-/// Mean probability of a random action over all slots.
-fn explores(config: &Config, last: &[f32], progress: f64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "at most 65536 slots")]
-    let mean = last.iter().map(|e| f64::from(*e)).sum::<f64>() / last.len().max(1) as f64;
-    exploration::epsilon(config.actor.epsilon_start, mean, progress)
 }
 
 fn take(
@@ -185,10 +176,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_of_the_thread_is_an_error_with_its_words() {
-        let (tell, ended) = oneshot::channel();
+    async fn a_panic_of_the_thread_is_an_error_with_its_message() {
+        let (sender, ended) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let _tell = tell;
+            let _sender = sender;
             panic!("out of {}", "luck");
         });
         let mut driver = Driver {

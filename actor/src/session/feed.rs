@@ -18,7 +18,7 @@ use crate::uplink::placement::shard_of;
 
 /// One incarnation of the actor, as the rollout sees it.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub(crate) struct Incarnation {
     pub(crate) writer: Writer,
     /// Final probability of a random action per slot.
     pub(crate) exploration: Vec<f32>,
@@ -26,7 +26,7 @@ pub(crate) struct Life {
     pub(crate) uplinks: Vec<Sender<Chunk>>,
 }
 
-impl Life {
+impl Incarnation {
     /// Passes rows to the uplinks; waits while a reachable shard is blocked.
     /// Returns false once this incarnation has ended.
     pub(crate) fn send(&self, rows: Chunk, counters: &Counters) -> bool {
@@ -62,7 +62,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 struct State {
-    life: Option<Arc<Life>>,
+    incarnation: Option<Arc<Incarnation>>,
     weights: Option<Arc<Published>>,
     /// When the weights were last known to be the newest.
     newest_at: Option<Instant>,
@@ -125,8 +125,8 @@ impl Feed {
         });
     }
 
-    pub(crate) fn begin(&self, life: Life) {
-        self.change(|s| s.life = Some(Arc::new(life)));
+    pub(crate) fn begin(&self, incarnation: Incarnation) {
+        self.change(|s| s.incarnation = Some(Arc::new(incarnation)));
     }
 
     /// Stops the rollout; its uplinks close when it drops their senders.
@@ -144,9 +144,9 @@ impl Feed {
     /// once the feed is stopped.
     pub(crate) fn next(
         &self,
-        over: Option<&Arc<Life>>,
+        over: Option<&Arc<Incarnation>>,
         counters: &Counters,
-    ) -> Option<(Arc<Life>, Arc<Published>)> {
+    ) -> Option<(Arc<Incarnation>, Arc<Published>)> {
         let mut state = self.lock();
         let mut outdated = Throttle::new(WARN_INTERVAL);
         loop {
@@ -159,7 +159,7 @@ impl Feed {
                     tracing::warn!(
                         version,
                         age_s = age.as_secs(),
-                        "weights are outdated, or the learner is away: no steps until newer ones come (actor.max_staleness)"
+                        "weights are outdated, or the learner is unreachable: no steps until newer weights arrive (actor.max_staleness)"
                     );
                 }
                 let wait = self.changed.wait_timeout_while(state, WARN_INTERVAL, |s| {
@@ -170,19 +170,15 @@ impl Feed {
             }
             if outdated.reset() {
                 counters.set_stale(false);
-                tracing::info!("weights are the newest again: going on");
+                tracing::info!("weights are up to date again: acting");
             }
-            let life = state
-                .life
-                .as_ref()
-                .filter(|l| over.is_none_or(|o| !Arc::ptr_eq(l, o)));
-            if let (Some(life), Some(weights)) = (life, &state.weights) {
-                return Some((Arc::clone(life), Arc::clone(weights)));
+            if let (Some(incarnation), Some(weights)) = (&state.incarnation, &state.weights)
+                && over.is_none_or(|over| !Arc::ptr_eq(incarnation, over))
+            {
+                return Some((Arc::clone(incarnation), Arc::clone(weights)));
             }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            let waited = self.changed.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -230,8 +226,8 @@ mod tests {
     use super::*;
     use proto::messages::status::ActorState;
 
-    fn life(actor: u16) -> Life {
-        Life {
+    fn incarnation(actor: u16) -> Incarnation {
+        Incarnation {
             writer: Writer {
                 actor,
                 incarnation: 1,
@@ -246,79 +242,73 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_both_is_handed_out_and_stop_wins() {
+    fn next_returns_the_newest_incarnation_and_weights_until_stopped() {
         let feed = Arc::new(Feed::default());
-        let waiting = std::thread::spawn({
+        let next = |over: Option<Arc<Incarnation>>| {
             let feed = Arc::clone(&feed);
-            move || {
-                feed.next(None, &Counters::default())
-                    .map(|(l, w)| (l.writer.actor, w.version))
-            }
-        });
-        feed.begin(life(4));
+            std::thread::spawn(move || {
+                let next = feed.next(over.as_ref(), &Counters::default());
+                next.map(|(i, w)| (i.writer.actor, w.version))
+            })
+        };
+        let waiting = next(None);
+        feed.begin(incarnation(4));
         feed.publish(weights(1));
         assert_eq!(waiting.join().unwrap(), Some((4, 1)));
         feed.publish(weights(2));
         feed.publish(weights(3));
         let (first, newest) = feed.next(None, &Counters::default()).unwrap();
         assert_eq!(newest.version, 3);
-        let next = std::thread::spawn({
-            let (feed, first) = (Arc::clone(&feed), Arc::clone(&first));
-            move || {
-                feed.next(Some(&first), &Counters::default())
-                    .map(|(l, _)| l.writer.actor)
-            }
-        });
-        feed.begin(life(5));
-        assert_eq!(next.join().unwrap(), Some(5));
+        let waiting = next(Some(first));
+        feed.begin(incarnation(5));
+        assert_eq!(waiting.join().unwrap(), Some((5, 3)));
         feed.stop();
         assert!(feed.next(None, &Counters::default()).is_none());
     }
 
     #[test]
-    fn outdated_weights_are_kept_back_until_they_are_the_newest_again() {
+    fn outdated_weights_are_withheld_until_they_are_the_newest_again() {
         let bound = Duration::from_millis(200);
-        let (feed, counters) = (
-            Arc::new(Feed::new(Some(bound))),
-            Arc::new(Counters::default()),
-        );
-        feed.begin(life(4));
+        let feed = Arc::new(Feed::new(Some(bound)));
+        let counters = Arc::new(Counters::default());
+        feed.begin(incarnation(4));
         counters.new_weights(1);
-        let ask = || {
+        let waiting_thread = || {
             let (feed, counters) = (Arc::clone(&feed), Arc::clone(&counters));
             std::thread::spawn(move || feed.next(None, &counters).map(|(_, w)| w.version))
         };
         let stale = || {
-            let waiting = ask();
+            let waiting = waiting_thread();
             while counters.read().state != ActorState::Stale {
                 std::thread::sleep(bound / 20);
             }
             waiting
         };
-        type Asked = std::thread::JoinHandle<Option<u64>>;
+        type Waiting = std::thread::JoinHandle<Option<u64>>;
         // Repeated, because the waiting thread may wake late and find them outdated again.
-        let until_answered = |waiting: Asked, say: &dyn Fn()| {
+        let until_returned = |waiting: Waiting, change: &dyn Fn()| {
             while !waiting.is_finished() {
-                say();
+                change();
                 std::thread::sleep(bound / 20);
             }
             waiting.join().unwrap()
         };
-        assert_eq!(until_answered(ask(), &|| feed.publish(weights(1))), Some(1));
+        assert_eq!(
+            until_returned(waiting_thread(), &|| feed.publish(weights(1))),
+            Some(1)
+        );
         std::thread::sleep(bound * 2);
         let waiting = stale();
         // Another version is the newest: these are still outdated.
         feed.newest_is(2);
         std::thread::sleep(bound / 4);
         assert!(!waiting.is_finished());
-        assert_eq!(until_answered(waiting, &|| feed.newest_is(1)), Some(1));
+        assert_eq!(until_returned(waiting, &|| feed.newest_is(1)), Some(1));
         assert_eq!(counters.read().state, ActorState::Acting);
         std::thread::sleep(bound * 2);
-        assert_eq!(
-            until_answered(stale(), &|| feed.publish(weights(2))),
-            Some(2)
-        );
+        let version = until_returned(stale(), &|| feed.publish(weights(2)));
+        assert_eq!(version, Some(2));
         std::thread::sleep(bound * 2);
-        assert_eq!(until_answered(stale(), &|| feed.stop()), None);
+        assert_eq!(until_returned(stale(), &|| feed.stop()), None);
     }
 }

@@ -13,7 +13,7 @@ use proto::transport::channel::{Channel, learner_client};
 use proto::transport::retry::{CALL_DEADLINE, JOIN_DEADLINE, backoff, is_refusal, unary};
 use proto::transport::security::{Role, Security};
 use proto::wire;
-use proto::wire::learner_client::LearnerClient;
+use proto::wire::learner_client::LearnerClient as Stub;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tonic::Status;
 
@@ -33,10 +33,9 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
 /// The client of one learner.
 #[derive(Debug, Clone)]
-pub(crate) struct Link {
+pub(crate) struct LearnerClient {
     address: String,
-    client: LearnerClient<Channel>,
-    security: Security,
+    client: Stub<Channel>,
     reported: Arc<Mutex<Reported>>,
 }
 
@@ -59,27 +58,21 @@ pub(crate) enum Order {
     Stop,
 }
 
-impl Link {
-    pub(crate) fn new(address: &str, security: Security) -> Result<Self, ActorError> {
+impl LearnerClient {
+    pub(crate) fn new(address: &str, security: &Security) -> Result<Self, ActorError> {
         let channel = security.connect(address, Role::Learner)?;
         Ok(Self {
             address: address.to_owned(),
             client: learner_client(channel),
-            security,
             reported: Arc::default(),
         })
     }
 
-    /// How this actor authenticates, to shards too.
-    pub(crate) fn security(&self) -> &Security {
-        &self.security
-    }
-
-    pub(crate) fn client(&self) -> LearnerClient<Channel> {
+    pub(crate) fn client(&self) -> Stub<Channel> {
         self.client.clone()
     }
 
-    /// Joins; retries until the learner answers.
+    /// Joins; retries until the learner replies.
     pub(crate) async fn join(&self, request: &JoinRequest) -> Result<JoinReply, ActorError> {
         let mut waits = backoff(usize::MAX).build();
         let mut unreachable = Unreachable::default();
@@ -108,20 +101,15 @@ impl Link {
     async fn try_join(&self, request: &JoinRequest) -> Result<JoinReply, Status> {
         let mut client = self.client();
         let message = wire::JoinRequest::from(request.clone());
-        let reply = unary(
-            message,
-            JOIN_DEADLINE,
-            |r| async move { client.join(r).await },
-        )
-        .await?;
+        let reply = unary(message, JOIN_DEADLINE, |r| client.join(r)).await?;
         Ok(JoinReply::try_from(reply)?)
     }
 
     /// Sends heartbeats until the learner gives an order. While the learner is
-    /// unreachable, the actor goes on with the weights that it has.
+    /// unreachable, the actor continues with the weights that it has.
     pub(crate) async fn beat(
-        &self,
-        joined: &JoinReply,
+        self,
+        joined: JoinReply,
         counters: Arc<Counters>,
         feed: Arc<Feed>,
     ) -> Order {
@@ -137,10 +125,8 @@ impl Link {
             ticks.tick().await;
             let now = counters.read();
             let heartbeat = report(joined.writer, &now, &self.reported());
-            match self
-                .try_beat(heartbeat, (joined.lease / 2).min(CALL_DEADLINE))
-                .await
-            {
+            let within = (joined.lease / 2).min(CALL_DEADLINE);
+            match self.try_beat(heartbeat, within).await {
                 Ok(reply) => {
                     if !reply.rejoin {
                         self.reported().last = now;
@@ -166,7 +152,7 @@ impl Link {
         let mut heartbeat = report(writer, &counters.read(), &self.reported());
         heartbeat.report.set_state(ActorState::Left);
         if let Err(status) = self.try_beat(heartbeat, LEAVE_WITHIN).await {
-            tracing::debug!(learner = self.address, code = ?status.code(), "the learner did not hear that this actor left");
+            tracing::debug!(learner = self.address, code = ?status.code(), "the learner was not informed that this actor left");
         }
     }
 
@@ -181,13 +167,7 @@ impl Link {
     ) -> Result<HeartbeatReply, Status> {
         let mut client = self.client();
         let message = wire::HeartbeatRequest::from(heartbeat);
-        let reply = unary(
-            message,
-            within,
-            |r| async move { client.heartbeat(r).await },
-        )
-        .await?;
-        Ok(reply.into())
+        unary(message, within, |r| client.heartbeat(r)).await
     }
 }
 
@@ -218,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn heartbeats_tell_totals_and_what_is_new() {
+    fn heartbeats_carry_totals_and_what_is_new() {
         let last = Reading {
             env_steps: 10,
             blocked: Duration::from_secs(1),
@@ -234,35 +214,18 @@ mod tests {
             rows_acked: 7,
             ..last
         };
-        let h = report(
-            Writer {
-                actor: 1,
-                incarnation: 2,
-            },
-            &now,
-            &Reported {
-                begin: Reading::default(),
-                last,
-            },
-        );
+        let writer = Writer {
+            actor: 1,
+            incarnation: 2,
+        };
+        let heartbeat = |begin, last| report(writer, &now, &Reported { begin, last });
+        let h = heartbeat(Reading::default(), last);
         assert_eq!((h.report.env_steps, h.rows_sent, h.blocked_s), (30, 7, 2.0));
         assert_eq!((h.episode_error, h.episode_errors), (4.0, 3));
-        let quiet = report(
-            Writer {
-                actor: 1,
-                incarnation: 2,
-            },
-            &now,
-            &Reported {
-                begin: now,
-                last: now,
-            },
-        );
+        let quiet = heartbeat(now, now);
         // A new incarnation starts from the counters that the previous one reported.
         assert_eq!((quiet.report.env_steps, quiet.rows_sent), (0, 0));
-        assert_eq!(
-            (quiet.episode_error, quiet.episode_errors, quiet.blocked_s),
-            (0.0, 0, 0.0)
-        );
+        assert_eq!((quiet.episode_error, quiet.episode_errors), (0.0, 0));
+        assert_eq!(quiet.blocked_s, 0.0);
     }
 }

@@ -184,17 +184,22 @@ mod tests {
     use proto::transport::metrics::Metrics;
 
     use super::*;
+    use crate::rollout::StepReport;
     use crate::rollout::network_policy::PolicyTimes;
 
     #[test]
-    fn counters_become_samples_and_waits_that_go_on_count() {
+    fn samples_show_the_counters_and_a_wait_in_progress() {
         let counters = Arc::new(Counters::default());
         let times = PolicyTimes {
             forward: Duration::from_millis(1500),
             batches: 3,
             ..PolicyTimes::default()
         };
-        counters.stepped(5, 1, 4, &[], times);
+        let report = StepReport {
+            env_steps: 5,
+            ..StepReport::default()
+        };
+        counters.stepped(&report, times);
         counters.set_exploration(0.5);
         let metrics = Metrics::default();
         metrics.add(ActorMetrics::new(Arc::clone(&counters), 1));

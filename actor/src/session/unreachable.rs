@@ -1,4 +1,4 @@
-//! Warnings about a peer that does not answer, at most one per interval.
+//! Warnings about an unreachable peer, at most one per interval.
 
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,15 @@ impl Unreachable {
     }
 
     pub(crate) fn warn(&mut self, address: &str, status: &Status) {
-        if let Some(away) = self.warning() {
+        if let Some(lasted) = self.warning() {
             tracing::warn!(
-                learner = address, away_s = away.as_secs(), code = ?status.code(), reason = reason(status),
+                learner = address, away_s = lasted.as_secs(), code = ?status.code(), reason = reason(status),
                 "the learner does not answer; trying again"
             );
         }
     }
 
-    /// The learner answers; logs that if a warning was logged before.
+    /// The learner replied; logs that if a warning was logged before.
     pub(crate) fn is_back(&mut self, address: &str) {
         if self.0.reset() {
             tracing::info!(learner = address, "the learner is back");

@@ -1,5 +1,6 @@
 //! Watches the learner for its newest weights.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
@@ -27,7 +28,7 @@ pub(crate) async fn watch(mut client: LearnerClient<Channel>, mut watcher: impl 
     let mut waits = backoff(usize::MAX).build();
     loop {
         let mut received = false;
-        let ended = receive(&mut client, watcher.request(), |weights| {
+        let Err(ended) = receive(&mut client, watcher.request(), |weights| {
             received = true;
             watcher.take(weights);
         })
@@ -41,43 +42,29 @@ pub(crate) async fn watch(mut client: LearnerClient<Channel>, mut watcher: impl 
     }
 }
 
-/// Passes each complete version of one stream to `each`; returns why the stream ended.
-pub async fn receive(
+/// Passes each complete version of one stream to `each`, until the stream ends.
+async fn receive(
     client: &mut LearnerClient<Channel>,
     request: WatchRequest,
     mut each: impl FnMut(Published),
-) -> Status {
+) -> Result<Infallible, Status> {
     let opened = client.watch_weights(proto::wire::WatchRequest::from(request));
-    let mut stream = match tokio::time::timeout(OPEN_DEADLINE, opened).await {
-        Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) => return status,
-        Err(_) => {
-            return Status::deadline_exceeded("the learner did not open the weights stream");
-        }
-    };
+    let opened = tokio::time::timeout(OPEN_DEADLINE, opened).await;
+    let late = |_| Status::deadline_exceeded("the learner did not open the weights stream");
+    let mut stream = opened.map_err(late)??.into_inner();
     let mut receiver = Receiver::default();
     loop {
-        let chunk = match stream.message().await {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => return Status::unavailable("the learner closed the stream"),
-            Err(status) => return status,
-        };
-        let whole = match Chunk::try_from(chunk) {
-            Ok(chunk) => receiver.push(&chunk),
-            Err(error) => return error.into(),
-        };
-        match whole {
-            Ok(None) => {}
-            Ok(Some(weights)) => {
-                let (version, bytes) = (weights.version, weights.bytes.len());
-                let received_ms = weights.age().as_secs_f64() * 1e3;
-                tracing::debug!(version, bytes, received_ms, "new weights");
-                each(weights);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "asking for the weights again");
-                return Status::data_loss(error.to_string());
-            }
+        let chunk = stream.message().await?;
+        let chunk = chunk.ok_or_else(|| Status::unavailable("the learner closed the stream"))?;
+        let whole = receiver.push(&Chunk::try_from(chunk)?).map_err(|error| {
+            tracing::warn!(%error, "requesting the weights again");
+            Status::data_loss(error.to_string())
+        })?;
+        if let Some(weights) = whole {
+            let (version, bytes) = (weights.version, weights.bytes.len());
+            let received_ms = weights.age().as_secs_f64() * 1e3;
+            tracing::debug!(version, bytes, received_ms, "new weights");
+            each(weights);
         }
     }
 }

@@ -68,7 +68,6 @@ impl Outbox {
         }
     }
 
-    /// Takes rows with their priorities.
     pub(crate) fn push(&mut self, rows: Vec<(Row, f32)>, now: Instant) {
         for (row, priority) in rows {
             if self.oldest.is_none() {
@@ -174,7 +173,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::transition::row::{AgentStep, FrameRef, RowHeader};
+    use common::transition::row::{AgentStep, FrameRef};
     use proptest::prelude::*;
 
     const SHAPE: RowShape = RowShape {
@@ -192,36 +191,27 @@ mod tests {
     }
 
     fn rows(ids: std::ops::Range<u32>) -> Vec<(Row, f32)> {
-        ids.map(|episode| {
+        let row = |episode| {
+            let mut row = Row::default();
+            row.header.episode = episode;
             let frames = vec![FrameRef::default()];
-            let agent = AgentStep {
+            row.agents.push(AgentStep {
                 state: frames.clone(),
                 next: frames,
                 ..AgentStep::default()
-            };
-            (
-                Row {
-                    header: RowHeader {
-                        episode,
-                        ..RowHeader::default()
-                    },
-                    agents: vec![agent],
-                },
-                episode as f32,
-            )
-        })
-        .collect()
+            });
+            (row, episode as f32)
+        };
+        ids.map(row).collect()
     }
 
     fn ids(batch: &InsertBatch) -> Vec<u32> {
         let packed = SHAPE.split(&batch.packed, batch.rows()).unwrap();
-        let rows: Vec<_> = packed.map(|b| Row::read(b, SHAPE).unwrap()).collect();
-        assert!(
-            rows.iter()
-                .zip(&batch.priorities)
-                .all(|(r, p)| r.header.episode as f32 == *p)
-        );
-        rows.iter().map(|r| r.header.episode).collect()
+        let rows = packed.map(|b| Row::read(b, SHAPE).unwrap());
+        let ids: Vec<u32> = rows.map(|r| r.header.episode).collect();
+        let priorities = ids.iter().map(|id| *id as f32);
+        assert!(priorities.eq(batch.priorities.iter().copied()));
+        ids
     }
 
     #[test]
@@ -232,11 +222,8 @@ mod tests {
         o.push(rows(0..2), start);
         o.push(rows(2..4), start + Duration::from_millis(50));
         assert_eq!(o.unsent(), 1);
-        assert_eq!(
-            o.due(),
-            Some(start + Duration::from_millis(250)),
-            "counts from the row that is left"
-        );
+        // Counts from the row that is left.
+        assert_eq!(o.due(), Some(start + Duration::from_millis(250)));
         assert_eq!(ids(&o.next(8).unwrap()), [0, 1, 2]);
         assert_eq!(o.next(8), None);
         o.seal();
@@ -283,11 +270,8 @@ mod tests {
         o.reopened(0);
         assert_eq!(o.next(8).unwrap(), sent);
         let next = o.next(8).unwrap();
-        assert_eq!(
-            (next.sequence, ids(&next)),
-            (2, vec![6, 7]),
-            "numbers have no gap"
-        );
+        // Numbers have no gap.
+        assert_eq!((next.sequence, ids(&next)), (2, vec![6, 7]));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The `actor` binary: exit codes and signals.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -47,34 +46,22 @@ fn phantoms(folder: &Path) -> PathBuf {
         validation: 0,
         test: 0,
     };
-    write_dataset(
-        folder,
-        counts,
-        &PhantomSpec::with_dims([48, 56, 48]),
-        3,
-        |_| (),
-    )
-    .unwrap();
+    let spec = PhantomSpec::with_dims([48, 56, 48]);
+    write_dataset(folder, counts, &spec, 3, |_| ()).unwrap();
     folder.join("train")
 }
 
 async fn exit(mut child: Child) -> (Option<i32>, String) {
     tokio::task::spawn_blocking(move || {
-        let mut said = String::new();
-        child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_string(&mut said)
-            .unwrap();
-        (child.wait().unwrap().code(), said)
+        let stderr = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+        (child.wait().unwrap().code(), stderr)
     })
     .await
     .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_drains_and_ends_well() {
+async fn a_signal_drains_the_rows_and_is_exit_code_0() {
     let folder = tempfile::tempdir().unwrap();
     let shard = FakeShard::new(usize::MAX);
     let shard_server = shard.serve("127.0.0.1:0");
@@ -84,61 +71,41 @@ async fn a_signal_drains_and_ends_well() {
     let child = start(folder.path(), &server.address, &two());
     until("rows", || shard.rows() > 100).await;
     let id = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
-    let (code, said) = exit(child).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert!(
-        said.contains("actor ended") && said.contains("\"unsent\":0"),
-        "{said}"
-    );
+    let killed = Command::new("kill").args(["-TERM", &id]).status();
+    assert!(killed.unwrap().success());
+    let (code, stderr) = exit(child).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    for text in ["actor ended", "\"unsent\":0"] {
+        assert!(stderr.contains(text), "{stderr}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_scans_are_exit_code_4_with_the_words_of_the_learner() {
+async fn other_scans_are_exit_code_4_with_the_reason_of_the_learner() {
     let folder = tempfile::tempdir().unwrap();
     let learner = FakeLearner::new(&["127.0.0.1:1".into()]);
-    *learner.refusal.lock().unwrap() = Some(Status::failed_precondition(
-        "1 of 2 scans differs: 'p' is only there",
-    ));
+    let reason = "1 of 2 scans differs: 'p' is only there";
+    *learner.refusal.lock().unwrap() = Some(Status::failed_precondition(reason));
     let server = learner.serve("127.0.0.1:0");
-    let (code, said) = exit(start(folder.path(), &server.address, &two())).await;
-    assert_eq!(code, Some(4), "{said}");
-    assert!(
-        said.contains("1 of 2 scans differs: 'p' is only there"),
-        "{said}"
-    );
+    let (code, stderr) = exit(start(folder.path(), &server.address, &two())).await;
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains(reason), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_settings_are_exit_code_3_and_bad_data_4() {
-    let run = |set: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_actor"));
-        command
-            .args(["run", "--set"])
-            .args(set)
-            .stderr(Stdio::piped());
-        exit(command.spawn().unwrap())
-    };
-    let (code, said) = run(&["actor.slost=3"]).await;
-    assert!(
-        code == Some(3) && said.contains("did you mean \"actor.slots\"?"),
-        "{said}"
-    );
-    let (code, said) = run(&["actor.slots=3"]).await;
-    assert!(
-        code == Some(3) && said.contains("data.train_images"),
-        "{said}"
-    );
-    let (code, said) = run(&[
+    let absent = [
         "data.train_images=/nowhere/a.txt",
         "data.train_landmarks=/nowhere/b.txt",
-    ])
-    .await;
-    assert!(code == Some(4) && said.contains("/nowhere/a.txt"), "{said}");
+    ];
+    for (set, expected, text) in [
+        (&["actor.slost=3"][..], 3, "did you mean \"actor.slots\"?"),
+        (&["actor.slots=3"][..], 3, "data.train_images"),
+        (&absent[..], 4, "/nowhere/a.txt"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_actor"));
+        command.args(["run", "--set"]).args(set);
+        let (code, stderr) = exit(command.stderr(Stdio::piped()).spawn().unwrap()).await;
+        assert!(code == Some(expected) && stderr.contains(text), "{stderr}");
+    }
 }

@@ -58,9 +58,9 @@ fn updates(learner: &FakeLearner) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_tells_of_the_untrained_weights_then_of_every_so_many_updates_and_of_the_last() {
+async fn it_evaluates_the_untrained_weights_then_one_per_period_and_the_last() {
     let learner = FakeLearner::new(&[]);
-    learner.answer.lock().unwrap().wanted = true;
+    learner.reply.lock().unwrap().wanted = true;
     learner.publish(1, weights(1, 1));
     let server = learner.serve("127.0.0.1:0");
     let running = Running::start(&server.address, 20);
@@ -76,14 +76,10 @@ async fn it_tells_of_the_untrained_weights_then_of_every_so_many_updates_and_of_
     .await;
     {
         let beats = learner.evaluators.lock().unwrap();
-        let line = &beats
-            .iter()
-            .rfind(|b| b.evaluation.is_some())
-            .unwrap()
-            .line_json;
-        let line: Validation = serde_json::from_slice(line).unwrap();
+        let last = beats.iter().rfind(|b| b.evaluation.is_some()).unwrap();
+        let line: Validation = serde_json::from_slice(&last.line_json).unwrap();
         assert_eq!((line.updates, line.landmarks.len()), (20, 2));
-        assert!(line.constant_guess_mm.is_some() && line.mean_error_mm.is_finite());
+        assert!(line.baseline_error_mm.is_some() && line.mean_error_mm.is_finite());
         // The scans are announced until the learner has replied, and with each evaluation.
         assert!(!beats[0].manifest_json.is_empty());
         for beat in beats.iter().skip(1) {
@@ -93,8 +89,8 @@ async fn it_tells_of_the_untrained_weights_then_of_every_so_many_updates_and_of_
     // The end: 30 updates would not be due before 40, and are the last.
     learner.publish(4, weights(4, 1));
     {
-        let mut answer = learner.answer.lock().unwrap();
-        (answer.stop, answer.last_version) = (true, Some(4));
+        let mut reply = learner.reply.lock().unwrap();
+        (reply.stop, reply.last_version) = (true, Some(4));
     }
     let summary = within(running.task).await.unwrap().unwrap();
     assert_eq!((summary.ending, summary.evaluations), (Ending::RunOver, 3));
@@ -103,7 +99,7 @@ async fn it_tells_of_the_untrained_weights_then_of_every_so_many_updates_and_of_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_learner_that_restarts_hears_what_was_found_meanwhile() {
+async fn a_restarted_learner_receives_the_evaluations_made_since() {
     let learner = FakeLearner::new(&[]);
     learner.publish(1, weights(1, 1));
     let server = learner.serve("127.0.0.1:0");
@@ -118,40 +114,34 @@ async fn a_learner_that_restarts_hears_what_was_found_meanwhile() {
     .await;
     assert_eq!(updates(&learner), [0]);
     drop(server);
-    // Another process of the learner: it resumes from fewer updates and goes on beyond.
+    // Another process of the learner: it resumes from fewer updates and continues beyond.
     let again = FakeLearner::new(&[]);
-    again.answer.lock().unwrap().last_evaluation = received(&learner).first().copied();
+    again.reply.lock().unwrap().last_evaluation = received(&learner).first().copied();
     again.publish(2, weights(2, 1));
     let _server = again.serve(&address);
-    until("a sign of life", || {
-        !again.evaluators.lock().unwrap().is_empty()
-    })
-    .await;
+    until("a beat", || !again.evaluators.lock().unwrap().is_empty()).await;
     assert!(updates(&again).is_empty(), "10 updates are not due");
     again.publish(3, weights(3, 1));
     until("an evaluation", || updates(&again) == [20]).await;
-    // The learner may have restarted between two beats, of which none failed.
+    // The learner may have restarted between two beats, neither of which failed.
     let beats = again.evaluators.lock().unwrap().clone();
     let with = beats.iter().find(|b| b.evaluation.is_some()).unwrap();
-    assert!(
-        !with.manifest_json.is_empty(),
-        "another process of the learner does not know the scans"
-    );
+    // Another process of the learner does not know the scans.
+    assert!(!with.manifest_json.is_empty());
     let summary = running.stop().await;
     assert_eq!((summary.ending, summary.evaluations), (Ending::Shutdown, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_configuration_is_refused_with_the_words_of_the_learner() {
+async fn another_configuration_is_refused_with_the_reason_of_the_learner() {
     let learner = FakeLearner::new(&[]);
     let sentence = "the configurations differ in rules.max_steps";
     *learner.refusal.lock().unwrap() = Some(Status::failed_precondition(sentence));
     let server = learner.serve("127.0.0.1:0");
     let running = Running::start(&server.address, 20);
-    match within(running.task).await.unwrap() {
-        Err(ActorError::Refused {
-            sentence: reason, ..
-        }) => assert_eq!(reason, sentence),
-        other => panic!("{other:?}"),
-    }
+    let error = within(running.task).await.unwrap().unwrap_err();
+    assert!(
+        matches!(&error, ActorError::Refused { sentence: s, .. } if s == sentence),
+        "{error}"
+    );
 }

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::server::Server;
+use crate::server::{Reply, Server};
 
 pub const RUN: &str = "run-of-the-test";
 const CHUNK: usize = 10_000;
@@ -37,30 +37,34 @@ pub struct FakeLearner {
     pub lease: Duration,
     /// Beats received from evaluators, and the reply to them.
     pub evaluators: Arc<Mutex<Vec<EvaluatorBeat>>>,
-    pub answer: Arc<Mutex<EvaluatorBeatReply>>,
+    pub reply: Arc<Mutex<EvaluatorBeatReply>>,
     /// Versions and sizes in bytes of weights uploaded as the best.
     pub kept: Arc<Mutex<Vec<(u64, usize)>>>,
 }
 
+/// The reply to heartbeats.
+pub fn order(rejoin: bool, stop: bool, updates: u64) -> HeartbeatReply {
+    HeartbeatReply {
+        rejoin,
+        stop,
+        updates,
+        weights_version: 0,
+    }
+}
+
 impl FakeLearner {
     pub fn new(shards: &[String]) -> Self {
-        let quiet = HeartbeatReply {
-            rejoin: false,
-            stop: false,
-            updates: 0,
-            weights_version: 0,
-        };
         Self {
             shards: Arc::new(Mutex::new(shards.to_vec())),
             joins: Arc::default(),
             beats: Arc::default(),
             refusal: Arc::default(),
-            order: Arc::new(Mutex::new(quiet)),
+            order: Arc::new(Mutex::new(order(false, false, 0))),
             weights: Arc::new(watch::channel((0, Vec::new())).0),
             garbled: Arc::default(),
             lease: Duration::from_millis(400),
             evaluators: Arc::default(),
-            answer: Arc::new(Mutex::new(EvaluatorBeatReply {
+            reply: Arc::new(Mutex::new(EvaluatorBeatReply {
                 run_id: RUN.into(),
                 stop: false,
                 wanted: false,
@@ -95,13 +99,8 @@ impl FakeLearner {
             }),
         };
         let mut bytes = bytes.to_vec();
-        if self
-            .garbled
-            .lock()
-            .unwrap()
-            .take_if(|v| *v == version)
-            .is_some()
-        {
+        let garbled = self.garbled.lock().unwrap().take_if(|v| *v == version);
+        if garbled.is_some() {
             bytes[20] ^= 1;
         }
         let piece = |(i, data): (usize, &[u8])| Chunk {
@@ -117,10 +116,7 @@ impl FakeLearner {
 impl Learner for FakeLearner {
     type WatchWeightsStream = ReceiverStream<Result<wire::Chunk, Status>>;
 
-    async fn join(
-        &self,
-        request: Request<wire::JoinRequest>,
-    ) -> Result<Response<wire::JoinReply>, Status> {
+    async fn join(&self, request: Request<wire::JoinRequest>) -> Reply<wire::JoinReply> {
         if let Some(status) = self.refusal.lock().unwrap().clone() {
             return Err(status);
         }
@@ -144,7 +140,7 @@ impl Learner for FakeLearner {
     async fn heartbeat(
         &self,
         request: Request<wire::HeartbeatRequest>,
-    ) -> Result<Response<wire::HeartbeatReply>, Status> {
+    ) -> Reply<wire::HeartbeatReply> {
         let beat = Heartbeat::try_from(request.into_inner())?;
         let joined = self.joins.lock().unwrap().len();
         self.beats.lock().unwrap().push(beat);
@@ -152,16 +148,16 @@ impl Learner for FakeLearner {
         // Only the first incarnation is ordered to join again.
         order.rejoin &= beat.writer.incarnation == 1 && joined == 1;
         order.weights_version = self.weights.borrow().0;
-        Ok(Response::new(order.into()))
+        Ok(Response::new(order))
     }
 
     async fn watch_weights(
         &self,
         request: Request<wire::WatchRequest>,
-    ) -> Result<Response<Self::WatchWeightsStream>, Status> {
+    ) -> Reply<Self::WatchWeightsStream> {
         let request = WatchRequest::try_from(request.into_inner())?;
         assert_eq!(request.hello.run_id, RUN);
-        let (tell, chunks) = mpsc::channel(2);
+        let (sender, chunks) = mpsc::channel(2);
         let mut newest = self.weights.subscribe();
         let learner = self.clone();
         tokio::spawn(async move {
@@ -176,7 +172,7 @@ impl Learner for FakeLearner {
                 };
                 sent = weights.0;
                 for chunk in learner.chunks(weights.0, &weights.1) {
-                    if tell.send(Ok(chunk.into())).await.is_err() {
+                    if sender.send(Ok(chunk.into())).await.is_err() {
                         return;
                     }
                 }
@@ -185,35 +181,31 @@ impl Learner for FakeLearner {
         Ok(Response::new(ReceiverStream::new(chunks)))
     }
 
-    async fn status(
-        &self,
-        _: Request<wire::LearnerStatusRequest>,
-    ) -> Result<Response<wire::LearnerStatus>, Status> {
+    async fn status(&self, _: Request<wire::LearnerStatusRequest>) -> Reply<wire::LearnerStatus> {
         Err(Status::unimplemented("not for actors"))
     }
 
     async fn evaluator_beat(
         &self,
         request: Request<wire::EvaluatorBeatRequest>,
-    ) -> Result<Response<wire::EvaluatorBeatReply>, Status> {
+    ) -> Reply<wire::EvaluatorBeatReply> {
         if let Some(status) = self.refusal.lock().unwrap().clone() {
             return Err(status);
         }
         let beat = EvaluatorBeat::try_from(request.into_inner())?;
-        let mut answer = self.answer.lock().unwrap().clone();
-        answer.wanted &= beat.evaluation.is_some();
+        let mut reply = self.reply.lock().unwrap().clone();
+        reply.wanted &= beat.evaluation.is_some();
         self.evaluators.lock().unwrap().push(beat);
-        Ok(Response::new(answer.into()))
+        Ok(Response::new(reply.into()))
     }
 
     async fn keep_best(
         &self,
         request: Request<Streaming<wire::Chunk>>,
-    ) -> Result<Response<wire::KeepBestReply>, Status> {
+    ) -> Reply<wire::KeepBestReply> {
         let (mut chunks, mut receiver) = (request.into_inner(), Receiver::default());
         while let Some(chunk) = chunks.message().await? {
-            let whole = receiver.push(&Chunk::try_from(chunk)?).unwrap();
-            if let Some(whole) = whole {
+            if let Some(whole) = receiver.push(&Chunk::try_from(chunk)?).unwrap() {
                 let kept = (whole.version, whole.bytes.len());
                 self.kept.lock().unwrap().push(kept);
             }
@@ -224,7 +216,7 @@ impl Learner for FakeLearner {
     async fn list_checkpoints(
         &self,
         _: Request<wire::ListCheckpointsRequest>,
-    ) -> Result<Response<wire::CheckpointList>, Status> {
+    ) -> Reply<wire::CheckpointList> {
         Err(Status::unimplemented("not for actors"))
     }
 
@@ -233,7 +225,7 @@ impl Learner for FakeLearner {
     async fn pull_checkpoint(
         &self,
         _: Request<wire::PullCheckpointRequest>,
-    ) -> Result<Response<Self::PullCheckpointStream>, Status> {
+    ) -> Reply<Self::PullCheckpointStream> {
         Err(Status::unimplemented("not for actors"))
     }
 }

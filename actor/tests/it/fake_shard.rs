@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::server::Server;
+use crate::server::{Reply, Server};
 
 pub const SHAPE: RowShape = RowShape {
     agents: 1,
@@ -39,7 +39,7 @@ pub struct FakeShard {
     credit: Arc<watch::Sender<usize>>,
     /// A batch waits for more of it.
     pub waits: Arc<AtomicBool>,
-    /// What an opening is answered with instead.
+    /// The error that an opening gets instead of a reply.
     pub refusal: Arc<Mutex<Option<Status>>>,
     /// Batches that are stored without an acknowledgement before the stream breaks, and
     /// the shard forgets where each writer was.
@@ -73,18 +73,15 @@ impl FakeShard {
     /// Whether a batch is not acknowledged.
     fn keeps_silent(&self) -> Result<bool, Status> {
         let mut silent = self.silent.lock().unwrap();
-        match &mut *silent {
-            None => Ok(false),
-            Some(0) => {
-                *silent = None;
-                self.got.lock().unwrap().last.clear();
-                Err(Status::unavailable("broken"))
-            }
-            Some(left) => {
-                *left -= 1;
-                Ok(true)
-            }
+        let Some(left) = *silent else {
+            return Ok(false);
+        };
+        *silent = left.checked_sub(1);
+        if silent.is_none() {
+            self.got.lock().unwrap().last.clear();
+            return Err(Status::unavailable("broken"));
         }
+        Ok(true)
     }
 
     async fn read(
@@ -109,8 +106,8 @@ impl FakeShard {
                     let rows: Vec<_> = packed.map(|b| Row::read(b, SHAPE).unwrap()).collect();
                     let needed = self.rows() + rows.len();
                     let mut credit = self.credit.subscribe();
-                    self.waits
-                        .store(*credit.borrow() < needed, Ordering::Relaxed);
+                    let waits = *credit.borrow() < needed;
+                    self.waits.store(waits, Ordering::Relaxed);
                     credit.wait_for(|credit| *credit >= needed).await.unwrap();
                     self.waits.store(false, Ordering::Relaxed);
                     let mut got = self.got.lock().unwrap();
@@ -126,11 +123,9 @@ impl FakeShard {
             if self.keeps_silent()? {
                 continue;
             }
-            let acked = writer
-                .and_then(|w| self.got.lock().unwrap().last.get(&w).copied())
-                .unwrap_or(0);
+            let acked = writer.and_then(|w| self.got.lock().unwrap().last.get(&w).copied());
             let reply = InsertReply {
-                acked,
+                acked: acked.unwrap_or(0),
                 window: WINDOW,
                 shard_incarnation: 1,
             };
@@ -149,7 +144,7 @@ impl Replay for FakeShard {
     async fn insert(
         &self,
         request: Request<Streaming<wire::InsertRequest>>,
-    ) -> Result<Response<Self::InsertStream>, Status> {
+    ) -> Reply<Self::InsertStream> {
         let (replies, outgoing) = mpsc::channel(8);
         let shard = self.clone();
         tokio::spawn(async move {
@@ -160,31 +155,19 @@ impl Replay for FakeShard {
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 
-    async fn sample(
-        &self,
-        _: Request<wire::SampleRequest>,
-    ) -> Result<Response<wire::SampleReply>, Status> {
+    async fn sample(&self, _: Request<wire::SampleRequest>) -> Reply<wire::SampleReply> {
         Err(Status::unimplemented("not for actors"))
     }
 
-    async fn update_priorities(
-        &self,
-        _: Request<wire::UpdateRequest>,
-    ) -> Result<Response<wire::UpdateReply>, Status> {
+    async fn update_priorities(&self, _: Request<wire::UpdateRequest>) -> Reply<wire::UpdateReply> {
         Err(Status::unimplemented("not for actors"))
     }
 
-    async fn status(
-        &self,
-        _: Request<wire::ShardStatusRequest>,
-    ) -> Result<Response<wire::ShardStatus>, Status> {
+    async fn status(&self, _: Request<wire::ShardStatusRequest>) -> Reply<wire::ShardStatus> {
         Err(Status::unimplemented("not for actors"))
     }
 
-    async fn snapshot(
-        &self,
-        _: Request<wire::SnapshotRequest>,
-    ) -> Result<Response<wire::SnapshotReply>, Status> {
+    async fn snapshot(&self, _: Request<wire::SnapshotRequest>) -> Reply<wire::SnapshotReply> {
         Err(Status::unimplemented("not for actors"))
     }
 }

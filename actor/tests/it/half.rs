@@ -11,18 +11,18 @@ use common::imaging::dataset::{Dataset, DatasetSpec, LoadOptions, Split};
 use proto::messages::insert::Writer;
 use tch::Device;
 
-/// Asks both, and acts by the first.
+/// Computes both, and returns the first.
 struct Both {
     f32: NetworkPolicy,
     bf16: NetworkPolicy,
-    asked: Vec<(QValues, QValues)>,
+    computed: Vec<(QValues, QValues)>,
 }
 
 impl Policy for Both {
     fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
         let exact = self.f32.q_values(views)?;
         let half = self.bf16.q_values(views)?;
-        self.asked.extend(exact.iter().copied().zip(half));
+        self.computed.extend(exact.iter().copied().zip(half));
         Ok(exact)
     }
 
@@ -78,7 +78,7 @@ fn bf16_chooses_as_f32_does() {
     let mut both = Both {
         f32: policy(false),
         bf16: policy(true),
-        asked: Vec::new(),
+        computed: Vec::new(),
     };
     let writer = Writer {
         actor: 1,
@@ -90,14 +90,14 @@ fn bf16_chooses_as_f32_does() {
     for _ in 0..steps {
         rollout.step(&mut both, 1.0).unwrap();
     }
-    let all = both.asked.iter().flat_map(|(q, _)| q);
+    let all = both.computed.iter().flat_map(|(q, _)| q);
     let (low, high) = all.fold((f32::MAX, f32::MIN), |(l, h), q| (l.min(*q), h.max(*q)));
     let lost = |(q, half): &(QValues, QValues)| (q[place(q)] - q[place(half)]) / (high - low);
-    let worst = both.asked.iter().map(lost).fold(0.0, f32::max);
-    let differ = both.asked.iter().filter(|(q, h)| place(q) != place(h));
-    let (differ, count) = (differ.count(), both.asked.len());
+    let worst = both.computed.iter().map(lost).fold(0.0, f32::max);
+    let differ = both.computed.iter().filter(|(q, h)| place(q) != place(h));
+    let (differ, count) = (differ.count(), both.computed.len());
     println!("{differ} of {count} choices differ; the worst loses {worst:.1e} of the range of Q");
-    assert!(count >= steps && both.asked.iter().any(|(q, h)| q != h));
+    assert!(count >= steps && both.computed.iter().any(|(q, h)| q != h));
     // Over many, one in a hundred differs at most (docs/benchmarks.md); few may have more.
     assert!(worst <= 1e-3 && differ * 100 <= count + 200);
 }

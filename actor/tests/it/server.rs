@@ -7,6 +7,10 @@ use proto::transport::channel::server_builder;
 use tokio::runtime::{Builder, Runtime};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
+use tonic::{Response, Status};
+
+/// What a handler returns.
+pub type Reply<T> = Result<Response<T>, Status>;
 
 pub struct Server {
     pub address: String,

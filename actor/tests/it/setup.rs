@@ -26,13 +26,7 @@ pub fn scan(fill: usize) -> Arc<Scan> {
         .map(|i| u8::try_from(i * fill % 251).unwrap())
         .collect();
     let volume = Volume::from_u8(dims, voxels).unwrap();
-    let affine = Affine {
-        rows: [
-            [1.0, 0.0, 0.0, 0.0],
-            [0.0, 1.0, 0.0, 0.0],
-            [0.0, 0.0, 1.0, 0.0],
-        ],
-    };
+    let rows = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
     Arc::new(Scan {
         name: format!("pattern {fill}"),
         hash: volume_hash(&volume),
@@ -40,7 +34,7 @@ pub fn scan(fill: usize) -> Arc<Scan> {
         geometry: Geometry {
             dims,
             spacing_mm: [1.0; 3],
-            affine,
+            affine: Affine { rows },
             axis_map: AxisMap::identity(dims),
         },
         landmarks: vec![Some([15.0, 12.0, 10.0]), Some([4.0, 5.0, 6.0])],
@@ -67,13 +61,9 @@ pub fn weights(seed: u64, history: usize) -> Vec<u8> {
         window: 8,
         ..NetworkSpec::small(2, history, Some(2))
     };
-    let network = Network::new(
-        &spec,
-        &mut ChaCha8Rng::seed_from_u64(seed),
-        tch::Device::Cpu,
-    )
-    .unwrap();
-    model::files::weights::to_bytes(&network, &model::files::tensor_file::Metadata::new()).unwrap()
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let network = Network::new(&spec, &mut rng, tch::Device::Cpu).unwrap();
+    model::files::weights::to_bytes(&network, &Default::default()).unwrap()
 }
 
 /// An actor that runs until it is stopped.
@@ -117,6 +107,13 @@ impl Running {
         let _keep = self.stop;
         within(self.task).await.unwrap()
     }
+}
+
+/// Every row was acknowledged, dropped, or left unsent.
+pub fn assert_rows_add_up(summary: &ActorSummary) {
+    let counts = summary.counts;
+    let known = counts.rows_acked + counts.rows_dropped + summary.rows_unsent;
+    assert_eq!(counts.rows_made, known, "{summary:?}");
 }
 
 pub async fn within<T>(future: impl Future<Output = T>) -> T {

@@ -44,32 +44,23 @@ fn an_oracle_reaches_every_landmark_from_every_start() {
         assert_eq!(r.error_mm, r.error_voxels, "1 mm voxels");
         assert_eq!(r.end, End::Oscillation);
         let path = r.trajectory.as_ref().unwrap();
-        assert_eq!(
-            (path.len(), path[0].position),
-            (usize::from(r.steps), r.start)
-        );
-        assert!(
-            path.iter()
-                .all(|s| s.q.iter().all(|q| *q <= s.q[usize::from(s.action)]))
-        );
+        assert_eq!(path.len(), usize::from(r.steps));
+        assert_eq!(path[0].position, r.start);
+        for step in path {
+            let chosen = step.q[usize::from(step.action)];
+            assert!(step.q.iter().all(|q| *q <= chosen), "{step:?}");
+        }
         if let Some(e) = r.error_mm {
             assert!(e <= 0.75, "{r:?}");
         }
     }
-    let keys: Vec<_> = results
-        .iter()
-        .map(|r| (r.scan, r.start_index, r.agent))
-        .collect();
-    assert!(keys.is_sorted());
+    assert!(results.is_sorted_by_key(|r| (r.scan, r.start_index, r.agent)));
 }
 
 /// A policy of the observation alone, so that neither batch nor order matters.
 struct ByPosition;
 impl Policy for ByPosition {
-    fn q_values(
-        &mut self,
-        views: &[View<'_>],
-    ) -> Result<Vec<crate::rollout::policy::QValues>, PolicyError> {
+    fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
         let q = |o: &common::environment::Observation| {
             let p = o.frames[0].position.map(i32::from);
             [0, 1, 2, 3, 4, 5].map(|a| ((p[0] * 7 + p[1] * 3 + p[2] + a * 5) % 11) as f32)
@@ -79,7 +70,7 @@ impl Policy for ByPosition {
 }
 
 #[test]
-fn neither_the_batch_nor_the_other_scans_change_a_walk() {
+fn neither_the_batch_nor_the_other_scans_change_a_trajectory() {
     let config = fixture::config();
     let rules = Arc::new(config.rules.clone());
     let with_hash = |n: u8| {
@@ -92,7 +83,7 @@ fn neither_the_batch_nor_the_other_scans_change_a_walk() {
         count: 6,
         margin: 0.25,
     };
-    let walk = |scans: &[Arc<Scan>], batch, together| {
+    let results = |scans: &[Arc<Scan>], batch, together| {
         let e = Evaluation {
             batch,
             together,
@@ -100,49 +91,38 @@ fn neither_the_batch_nor_the_other_scans_change_a_walk() {
         };
         evaluate(&mut ByPosition, &e, |_| ()).unwrap()
     };
-    let all = walk(&scans, 100, false);
-    assert_eq!(all, walk(&scans, 1, false));
-    let second: Vec<_> = all
-        .iter()
-        .filter(|r| r.scan == 1)
-        .map(|r| (r.start, r.answer))
-        .collect();
-    let alone: Vec<_> = walk(&scans[1..], 3, false)
-        .iter()
-        .map(|r| (r.start, r.answer))
-        .collect();
+    let all = results(&scans, 100, false);
+    assert_eq!(all, results(&scans, 1, false));
+    let second = all.iter().filter(|r| r.scan == 1);
+    let second: Vec<_> = second.map(|r| (r.start, r.prediction)).collect();
+    let alone = results(&scans[1..], 3, false);
+    let alone: Vec<_> = alone.iter().map(|r| (r.start, r.prediction)).collect();
     assert_eq!(second, alone);
     assert_ne!(all[0].start, second[0].0, "another scan has other starts");
-    // With independent agents walking together only changes the batching.
-    assert_eq!(all, walk(&scans, 4, true));
+    // With independent agents, moving together only changes the batching.
+    assert_eq!(all, results(&scans, 4, true));
 }
 
 #[test]
-fn nothing_to_walk_is_no_error() {
+fn an_evaluation_without_scans_is_empty() {
     let config = fixture::config();
     let rules = Arc::new(config.rules);
     let starts = EvaluationStarts::TwentySeven;
-    let none = evaluate(
-        &mut RandomPolicy::new(1),
-        &evaluation(&[], &rules, &starts),
-        |_| (),
-    )
-    .unwrap();
-    assert_eq!(none, []);
+    let nothing = evaluation(&[], &rules, &starts);
+    let none = evaluate(&mut RandomPolicy::new(1), &nothing, |_| ());
+    assert_eq!(none.unwrap(), []);
 }
 
-/// Counts what it is asked for.
+/// Counts the observations that are requested.
+#[derive(Default)]
 struct Counting {
-    asked: usize,
+    computed: usize,
     largest: usize,
 }
 impl Policy for Counting {
-    fn q_values(
-        &mut self,
-        views: &[View<'_>],
-    ) -> Result<Vec<crate::rollout::policy::QValues>, PolicyError> {
+    fn q_values(&mut self, views: &[View<'_>]) -> Result<Vec<QValues>, PolicyError> {
         let observations: usize = views.iter().map(|v| v.observations.len()).sum();
-        self.asked += observations;
+        self.computed += observations;
         self.largest = self.largest.max(observations);
         ByPosition.q_values(views)
     }
@@ -152,17 +132,15 @@ impl Policy for Counting {
 }
 
 #[test]
-fn what_was_seen_before_is_not_asked_again() {
+fn repeated_observations_are_computed_once() {
     let rules = Arc::new(fixture::config().rules.clone());
     let scans = [scan_with(&[Some([20.0; 3])]), scan_with(&[Some([9.0; 3])])];
     let starts = EvaluationStarts::Nineteen;
-    let mut policy = Counting {
-        asked: 0,
-        largest: 0,
-    };
+    let mut policy = Counting::default();
     let all = evaluation(&scans, &rules, &starts);
     let results = evaluate(&mut policy, &all, |_| {}).unwrap();
     let steps: usize = results.iter().map(|r| usize::from(r.steps)).sum();
-    assert!(policy.asked * 2 < steps, "{} of {steps}", policy.asked);
-    assert!(policy.largest <= all.batch, "{}", policy.largest);
+    let Counting { computed, largest } = policy;
+    assert!(computed * 2 < steps, "{computed} of {steps}");
+    assert!(largest <= all.batch, "{largest}");
 }

@@ -27,6 +27,21 @@ fn seen(x: i16, scale: u8) -> Observation {
     }
 }
 
+fn view<'a>(scan: &'a Arc<Scan>, agents: &'a [u16], observations: &'a [Observation]) -> View<'a> {
+    View {
+        scan,
+        agents,
+        observations,
+    }
+}
+
+/// A policy with version 1 of this network.
+fn policy(spec: &NetworkSpec, samples: Samples) -> NetworkPolicy {
+    let mut policy = NetworkPolicy::new(&rules(), samples, Device::Cpu);
+    policy.set_network(&network(spec), 1).unwrap();
+    policy
+}
+
 fn rules() -> Rules {
     Rules {
         history: 2,
@@ -41,16 +56,10 @@ fn a_batch_of_scans_equals_each_on_its_own_and_the_network_itself() {
     let scan = scan_with(&[]);
     let observations: Vec<_> = [(3, 0), (12, 2), (29, 1)].map(|(x, s)| seen(x, s)).into();
     let agents = [2, 0, 1];
-    let view = |i: usize| View {
-        scan: &scan,
-        agents: &agents[i..=i],
-        observations: &observations[i..=i],
-    };
-    let views = [view(0), view(1), view(2)];
-    assert!(matches!(
-        policy.q_values(&views),
-        Err(PolicyError::NoWeights)
-    ));
+    let view = |i: usize| view(&scan, &agents[i..=i], &observations[i..=i]);
+    let views = [0, 1, 2].map(view);
+    let without = policy.q_values(&views);
+    assert!(matches!(without, Err(PolicyError::NoWeights)));
     policy.set_network(&net, 9).unwrap();
     assert_eq!(policy.weights_version(), 9);
     let together = policy.q_values(&views).unwrap();
@@ -58,29 +67,20 @@ fn a_batch_of_scans_equals_each_on_its_own_and_the_network_itself() {
         let alone = policy.q_values(&[view(i)]).unwrap()[0];
         let mut cube = vec![0; 24_usize.pow(3)];
         let o = &observations[i].frames[1];
-        window::render(
-            &scan.volume,
-            rules().window,
-            24,
-            o.position.map(i32::from),
-            o.stride,
-            &mut cube,
-        );
-        let both: Vec<f32> = vec![0.0; cube.len()]
-            .into_iter()
-            .chain(cube.iter().map(|&b| f32::from(b) / 255.0))
-            .collect();
+        let (rule, at) = (rules().window, o.position.map(i32::from));
+        window::render(&scan.volume, rule, 24, at, o.stride, &mut cube);
+        let mut both = vec![0.0; cube.len()];
+        both.extend(cube.iter().map(|&b| f32::from(b) / 255.0));
         let windows = Tensor::from_slice(&both).reshape([1, 2, 24, 24, 24]);
         let plan = HeadPlan::new(&[i64::from(agents[i])], 3, Device::Cpu).unwrap();
         let scale = Tensor::from_slice(&[i64::from(observations[i].scale)]);
         let direct = tch::no_grad(|| net.forward_rows(&windows, &plan, Some(&scale))).unwrap();
         let direct = Vec::<f32>::try_from(direct.reshape([-1])).unwrap();
         for a in 0..6 {
-            assert!((together[i][a] - alone[a]).abs() < 1e-5);
-            assert!(
-                (together[i][a] - direct[a]).abs() < 1e-5,
-                "{together:?} {direct:?}"
-            );
+            for other in [alone[a], direct[a]] {
+                let apart = (together[i][a] - other).abs();
+                assert!(apart < 1e-5, "{other}: {together:?}");
+            }
         }
     }
     assert_ne!(together[0], together[1]);
@@ -92,19 +92,9 @@ fn times_are_those_of_the_given_clock() {
     let ticks = std::sync::atomic::AtomicU64::new(0);
     let clock =
         move || Duration::from_secs(ticks.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    let mut policy = NetworkPolicy::new(&rules(), Samples::Bytes, Device::Cpu).with_clock(clock);
-    policy
-        .set_network(&network(&NetworkSpec::small(1, 2, None)), 1)
-        .unwrap();
-    let scan = scan_with(&[]);
-    let o = [seen(3, 0)];
-    policy
-        .q_values(&[View {
-            scan: &scan,
-            agents: &[0],
-            observations: &o,
-        }])
-        .unwrap();
+    let mut policy = policy(&NetworkSpec::small(1, 2, None), Samples::Bytes).with_clock(clock);
+    let (scan, o) = (scan_with(&[]), [seen(3, 0)]);
+    policy.q_values(&[view(&scan, &[0], &o)]).unwrap();
     let second = Duration::from_secs(1);
     let expected = PolicyTimes {
         render: second,
@@ -118,25 +108,22 @@ fn times_are_those_of_the_given_clock() {
 
 #[test]
 fn networks_for_other_rules_are_refused_and_the_old_stays() {
-    let mut policy = NetworkPolicy::new(&rules(), Samples::Bytes, Device::Cpu);
-    policy
-        .set_network(&network(&NetworkSpec::small(1, 2, Some(3))), 1)
-        .unwrap();
-    for (spec, field) in [
+    let mut policy = policy(&NetworkSpec::small(1, 2, Some(3)), Samples::Bytes);
+    for (history, scales, difference) in [
         (
-            NetworkSpec::small(1, 1, Some(3)),
+            1,
+            3,
             "history is 1 in the network and 2 in the configuration",
         ),
         (
-            NetworkSpec::small(1, 2, Some(2)),
+            2,
+            2,
             "scales is 2 in the network and 3 in the configuration",
         ),
     ] {
-        let error = policy
-            .set_network(&network(&spec), 2)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(field), "{error}");
+        let other = network(&NetworkSpec::small(1, history, Some(scales)));
+        let error = policy.set_network(&other, 2).unwrap_err().to_string();
+        assert!(error.contains(difference), "{error}");
     }
     assert_eq!(policy.weights_version(), 1);
 }
@@ -147,34 +134,19 @@ fn a_commnet_takes_whole_groups() {
         kind: NetworkKind::Commnet,
         ..NetworkSpec::small(2, 2, Some(3))
     };
-    let mut policy = NetworkPolicy::new(&rules(), Samples::Bytes, Device::Cpu);
-    policy.set_network(&network(&spec), 1).unwrap();
+    let mut policy = policy(&spec, Samples::Bytes);
     let scan = scan_with(&[]);
     let o = [seen(3, 0), seen(20, 1), seen(11, 0), seen(15, 2)];
-    let group = |at: usize| View {
-        scan: &scan,
-        agents: &[0, 1],
-        observations: &o[at..at + 2],
-    };
+    let group = |at: usize| view(&scan, &[0, 1], &o[at..at + 2]);
     let both = policy.q_values(&[group(0), group(2)]).unwrap();
     let second = policy.q_values(&[group(2)]).unwrap();
-    assert!(
-        both[2..]
-            .as_flattened()
-            .iter()
-            .zip(second.as_flattened())
-            .all(|(a, b)| (a - b).abs() < 1e-5)
-    );
-    let part = View {
-        scan: &scan,
-        agents: &[1],
-        observations: &o[..1],
-    };
-    let error = policy.q_values(&[part]).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "a commnet needs all 2 agents of a group in order, got agents [1]"
-    );
+    let pairs = both[2..].as_flattened().iter().zip(second.as_flattened());
+    for (a, b) in pairs {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+    let error = policy.q_values(&[view(&scan, &[1], &o[..1])]).unwrap_err();
+    let expected = "a commnet needs all 2 agents of a group in order, got agents [1]";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]
@@ -189,18 +161,9 @@ fn float_volumes_are_truncated_for_training_and_exact_for_evaluation() {
         })
     };
     let q = |samples, value| {
-        let mut policy = NetworkPolicy::new(&rules(), samples, Device::Cpu);
-        policy
-            .set_network(&network(&NetworkSpec::small(1, 2, None)), 1)
-            .unwrap();
-        let o = [seen(15, 2)];
-        policy
-            .q_values(&[View {
-                scan: &scan(value),
-                agents: &[0],
-                observations: &o,
-            }])
-            .unwrap()
+        let mut policy = policy(&NetworkSpec::small(1, 2, None), samples);
+        let (scan, o) = (scan(value), [seen(15, 2)]);
+        policy.q_values(&[view(&scan, &[0], &o)]).unwrap()
     };
     assert_eq!(q(Samples::Bytes, 100.9), q(Samples::Bytes, 100.0));
     assert_eq!(q(Samples::Exact, 100.0), q(Samples::Bytes, 100.0));
@@ -210,25 +173,12 @@ fn float_volumes_are_truncated_for_training_and_exact_for_evaluation() {
 #[test]
 fn diverged_weights_are_named() {
     let net = network(&NetworkSpec::small(1, 2, None));
-    tch::no_grad(|| {
-        net.trainable()
-            .into_iter()
-            .for_each(|mut t| drop(t.fill_(f64::NAN)));
-    });
+    let trainable = net.trainable().into_iter();
+    tch::no_grad(|| trainable.for_each(|mut t| drop(t.fill_(f64::NAN))));
     let mut policy = NetworkPolicy::new(&rules(), Samples::Bytes, Device::Cpu);
     policy.set_network(&net, 12).unwrap();
-    let scan = scan_with(&[]);
-    let o = [seen(3, 0)];
-    let error = policy
-        .q_values(&[View {
-            scan: &scan,
-            agents: &[0],
-            observations: &o,
-        }])
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("weights version 12 give Q-values that are not finite")
-    );
+    let (scan, o) = (scan_with(&[]), [seen(3, 0)]);
+    let error = policy.q_values(&[view(&scan, &[0], &o)]).unwrap_err();
+    let start = "weights version 12 give Q-values that are not finite";
+    assert!(error.to_string().starts_with(start), "{error}");
 }

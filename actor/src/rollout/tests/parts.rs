@@ -8,7 +8,7 @@ fn slots_in_parts_give_what_all_at_once_give() {
     let scans = [scan_with(&[Some(TARGET), Some([3.0; 3])])];
     let mut whole = rollout(&config, &scans, 0.3);
     let expected = run(&mut whole, &mut RandomPolicy::new(5), 200);
-    assert!(expected.rows.len() > 300 && expected.walks > 3);
+    assert!(expected.rows.len() > 300 && expected.ended > 3);
     for (windows, parts) in [(0, 4), (1, 4), (3, 2), (100, 1)] {
         let mut rollout = rollout(&config, &scans, 0.3);
         let mut policy = RandomPolicy::new(5);
