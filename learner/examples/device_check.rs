@@ -4,6 +4,8 @@
 //!
 //!     device_check --device cuda
 
+mod synthetic;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,10 +13,8 @@ use clap::Parser;
 use common::config::{Config, Sources};
 use common::environment::pose::Poses;
 use common::environment::window::{WindowRule, render};
-use common::imaging::geometry::{Affine, AxisMap, Geometry};
 use common::imaging::scan::Scan;
-use common::phantom::{Phantom, PhantomSpec};
-use common::transition::row::{AgentStep, FrameRef, Row, RowHeader};
+use common::transition::row::{AgentStep, FrameRef, RowHeader};
 use learner::batch::augment::Augmenter;
 use learner::batch::device_windows::DeviceWindows;
 use learner::batch::{Batch, Collator, SampledRow};
@@ -23,7 +23,6 @@ use learner::training::trainer::{StepReport, Trainer};
 use model::{
     Compute, DeviceChoice, DeviceScans, FrameAt, HeadPlan, Network, NetworkKind, NetworkSpec,
 };
-use proto::messages::sample::RowKey;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -40,13 +39,13 @@ struct Options {
 type Found = anyhow::Result<String>;
 type Check = fn(Device) -> Found;
 
-#[expect(clippy::print_stdout, reason = "its answer")]
+#[expect(clippy::print_stdout, reason = "its output")]
 fn main() -> ExitCode {
     let options = Options::parse();
     let device = options.device.resolve();
     if device == Device::Cpu && options.device != DeviceChoice::Cpu {
         let why = model::device::cuda().as_ref().err();
-        println!("no GPU: {}", why.map_or("none of this number", |w| w));
+        println!("no GPU: {}", why.map_or("none with this index", |w| w));
         if options.device != DeviceChoice::Auto {
             return ExitCode::FAILURE;
         }
@@ -111,17 +110,10 @@ fn windows(device: Device) -> Found {
             expected.fill(0);
             if frame.valid {
                 let volume = &scans[frame.scan].volume;
-                let volume = frame
-                    .pose
-                    .map_or_else(|| volume.clone(), |p| volume.posed(p));
-                render(
-                    &volume,
-                    rule,
-                    n,
-                    frame.position,
-                    frame.stride,
-                    &mut expected,
-                );
+                let posed = frame.pose.map(|pose| volume.posed(pose));
+                let volume = posed.as_ref().unwrap_or(volume);
+                let (position, stride) = (frame.position, frame.stride);
+                render(volume, rule, n, position, stride, &mut expected);
             }
             anyhow::ensure!(found == expected, "{rule:?} {n} {frame:?}");
             count += 1;
@@ -249,12 +241,8 @@ fn weights(device: Device) -> Found {
     let trainer = Trainer::new(Arc::clone(&config), config.data.landmarks.clone(), device)?;
     let bytes = trainer.weights_bytes(3)?;
     let read = model::files::weights::from_bytes(&bytes)?;
-    for ((name, a), (_, b)) in read
-        .network
-        .parameters()
-        .iter()
-        .zip(trainer.average().iter())
-    {
+    let read = read.network.parameters().iter();
+    for ((name, a), (_, b)) in read.zip(trainer.average().iter()) {
         anyhow::ensure!(a.equal(&b.to_device(Device::Cpu)), "{name} differs");
     }
     Ok(format!("{} bytes", bytes.len()))
@@ -268,10 +256,7 @@ fn nccl(device: Device) -> Found {
     let buffer = Tensor::arange(100_003, (Kind::Float, device)) * 0.5;
     let before = buffer.copy();
     nccl.sum_to_first(std::slice::from_ref(&buffer))?;
-    anyhow::ensure!(
-        buffer.equal(&before),
-        "one rank's sum is not its own numbers"
-    );
+    anyhow::ensure!(buffer.equal(&before), "the sum of one rank differs");
     Ok(format!("version {}", nccl.version()?))
 }
 
@@ -298,21 +283,7 @@ fn config(augmented: bool) -> anyhow::Result<Config> {
 }
 
 fn scan(seed: u64) -> anyhow::Result<Arc<Scan>> {
-    let phantom = Phantom::generate(&PhantomSpec::with_dims([64, 72, 60]), seed)?;
-    let volume = phantom.to_volume();
-    let rows = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
-    Ok(Arc::new(Scan {
-        name: format!("phantom {seed}"),
-        geometry: Geometry {
-            dims: volume.dims(),
-            spacing_mm: [1.0; 3],
-            affine: Affine { rows },
-            axis_map: AxisMap::identity(volume.dims()),
-        },
-        landmarks: Vec::new(),
-        hash: [0; 32],
-        volume,
-    }))
+    synthetic::scan([64, 72, 60], seed)
 }
 
 /// A batch of transitions in three scans, and its inputs.
@@ -329,28 +300,15 @@ fn batch(
     if listed {
         collator = collator.without_windows();
     }
-    let sampled: Vec<SampledRow> = (0..rows)
-        .map(|i| SampledRow {
-            row: row(config, i, &mut rng),
-            key: RowKey {
-                shard: 0,
-                incarnation: 0,
-                slot: i,
-                generation: 0,
-            },
-            weight: 1.0,
-        })
-        .collect();
+    let sampled: Vec<SampledRow> = (0..rows).map(|i| row(config, i, &mut rng)).collect();
     let mut batch = Batch::default();
     collator.fill(&sampled, &mut batch, &mut rng)?;
     Ok((scans, batch, augmenter))
 }
 
-/// A transition: the bootstrap state is the state advanced by one frame.
-fn row(config: &Config, i: u32, rng: &mut ChaCha8Rng) -> Row {
-    let history = config.rules.history;
+fn row(config: &Config, i: u32, rng: &mut ChaCha8Rng) -> SampledRow {
     let stride = 1 + (i % 3) as u8;
-    let walk: Vec<FrameRef> = (0..=history)
+    let frames: Vec<FrameRef> = (0..=config.rules.history)
         .map(|step| FrameRef {
             position: std::array::from_fn(|_| rng.random_range(0..60)),
             stride,
@@ -359,22 +317,14 @@ fn row(config: &Config, i: u32, rng: &mut ChaCha8Rng) -> Row {
         .collect();
     let agent = AgentStep {
         agent: (i % 2) as u16,
-        scale: 0,
-        next_scale: 0,
         action: rng.random_range(0..6),
-        active: true,
         reward: rng.random_range(-1.0..1.0),
-        discount: 0.9,
-        state: walk[..history].to_vec(),
-        next: walk[1..].to_vec(),
+        ..AgentStep::default()
     };
     let header = RowHeader {
         scan: (i % 3) as u16,
         pose: if config.pose.share > 0.0 { i % 2 } else { 0 },
         ..RowHeader::default()
     };
-    Row {
-        header,
-        agents: vec![agent],
-    }
+    synthetic::transition(i, header, &agent, &frames)
 }

@@ -2,21 +2,20 @@
 //! compares with a PyTorch loop. From rows to new weights: rendering, both
 //! networks, gradients, Adam, priorities. Prints one JSON line.
 
+mod synthetic;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
 use common::config::{Config, Sources};
 use common::environment::rules::Scale;
-use common::imaging::geometry::{Affine, AxisMap, Geometry};
 use common::imaging::scan::Scan;
-use common::phantom::{Phantom, PhantomSpec};
-use common::transition::row::{AgentStep, FrameRef, Row, RowHeader};
+use common::transition::row::{AgentStep, FrameRef, RowHeader};
 use learner::batch::augment::Augmenter;
 use learner::batch::{Batch, Collator, SampledRow};
 use learner::training::trainer::Trainer;
 use model::{DeviceChoice, NetworkSpec};
-use proto::messages::sample::RowKey;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::Device;
@@ -53,20 +52,19 @@ struct Options {
     tune: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "its answer")]
+#[expect(clippy::print_stdout, reason = "its output")]
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let device = options.device.resolve();
     let named = matches!(options.device, DeviceChoice::Cuda(_));
-    anyhow::ensure!(
-        device.is_cuda() || !named,
-        "{} is not there",
-        options.device
-    );
+    let choice = options.device;
+    anyhow::ensure!(device.is_cuda() || !named, "{choice} does not exist");
     model::device::set_threads(1);
     model::device::tune_convolutions(options.tune && device.is_cuda());
     let config = Arc::new(config(&options)?);
-    let scans: Vec<Arc<Scan>> = (0..4).map(scan).collect::<anyhow::Result<_>>()?;
+    let scans: Vec<Arc<Scan>> = (0..4)
+        .map(|seed| synthetic::scan([140, 160, 140], seed))
+        .collect::<anyhow::Result<_>>()?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let samples = config.rules.window_size.pow(3);
     let augmenter = Augmenter::new(&config.augment, samples, &mut rng);
@@ -169,36 +167,17 @@ fn config(options: &Options) -> anyhow::Result<Config> {
     })?)
 }
 
-fn scan(seed: u64) -> anyhow::Result<Arc<Scan>> {
-    let phantom = Phantom::generate(&PhantomSpec::with_dims([140, 160, 140]), seed)?;
-    let volume = phantom.to_volume();
-    let rows = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
-    Ok(Arc::new(Scan {
-        name: format!("phantom {seed}"),
-        geometry: Geometry {
-            dims: volume.dims(),
-            spacing_mm: [1.0; 3],
-            affine: Affine { rows },
-            axis_map: AxisMap::identity(volume.dims()),
-        },
-        landmarks: Vec::new(),
-        hash: [0; 32],
-        volume,
-    }))
-}
-
-/// Transitions: the bootstrap state is the state advanced by one frame.
 fn rows(config: &Config, scans: &[Arc<Scan>], rng: &mut ChaCha8Rng) -> Vec<SampledRow> {
-    let row = |i: usize, rng: &mut ChaCha8Rng| {
+    let row = |i: usize| {
         let scan = rng.random_range(0..scans.len());
         let scale = rng.random_range(0..config.rules.scales.len());
         let Scale { stride, step } = config.rules.scales[scale];
         let dims = scans[scan].volume.dims();
         let mut at: [i32; 3] =
             std::array::from_fn(|axis| rng.random_range(0..i32::try_from(dims[axis]).unwrap_or(1)));
-        let mut walk = Vec::with_capacity(config.rules.history + 1);
+        let mut frames = Vec::with_capacity(config.rules.history + 1);
         for _ in 0..=config.rules.history {
-            walk.push(FrameRef {
+            frames.push(FrameRef {
                 position: at.map(|p| i16::try_from(p).unwrap_or(0)),
                 stride,
                 valid: true,
@@ -212,33 +191,17 @@ fn rows(config: &Config, scans: &[Arc<Scan>], rng: &mut ChaCha8Rng) -> Vec<Sampl
             scale,
             next_scale: scale,
             action: rng.random_range(0..6),
-            active: true,
             reward: rng.random_range(-1.0..1.0),
-            discount: 0.9,
-            state: walk[..config.rules.history].to_vec(),
-            next: walk[1..].to_vec(),
+            ..AgentStep::default()
         };
         let header = RowHeader {
             scan: u16::try_from(scan).unwrap_or(0),
             ..RowHeader::default()
         };
-        Row {
-            header,
-            agents: vec![agent],
-        }
+        let slot = u32::try_from(i).unwrap_or(0);
+        synthetic::transition(slot, header, &agent, &frames)
     };
-    (0..config.learner.batch)
-        .map(|i| SampledRow {
-            row: row(i, rng),
-            key: RowKey {
-                shard: 0,
-                incarnation: 0,
-                slot: u32::try_from(i).unwrap_or(0),
-                generation: 0,
-            },
-            weight: 1.0,
-        })
-        .collect()
+    (0..config.learner.batch).map(row).collect()
 }
 
 /// Multiply-adds of convolutions and heads, counted twice: three passes forward

@@ -69,7 +69,7 @@ pub struct Batch {
     pub reward_targets: RewardTargets,
 }
 
-/// A row that no actor of this run can have made.
+/// A row that no actor of this run can have produced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "row {} of shard {} (actor {actor}, episode {episode}, step {step}): {what}",
@@ -105,7 +105,6 @@ pub struct Collator {
 impl Collator {
     /// For rows of `group` of the run's agents over these scans, which are in
     /// the order of the manifest. `threads`: how many render.
-    #[must_use]
     pub fn new(
         scans: Vec<Arc<Scan>>,
         config: &Config,
@@ -137,10 +136,7 @@ impl Collator {
         self
     }
 
-    /// Refuses a row that names what is not there.
-    ///
-    /// # Errors
-    /// Names the row and what is wrong with it.
+    /// Refuses a row with invalid indices or sizes.
     pub fn check(&self, sampled: &SampledRow) -> Result<(), BatchError> {
         let header = &sampled.row.header;
         let fail = |what: String| {
@@ -158,28 +154,18 @@ impl Collator {
         if header.pose != 0 && !self.poses.any() {
             return fail(format!("pose {}, but pose.share is 0", header.pose));
         }
-        if sampled.row.agents.len() != self.group {
-            return fail(format!(
-                "{} agents, {} expected",
-                sampled.row.agents.len(),
-                self.group
-            ));
+        let (agents, group) = (sampled.row.agents.len(), self.group);
+        if agents != group {
+            return fail(format!("{agents} agents, {group} expected"));
         }
         for (place, a) in sampled.row.agents.iter().enumerate() {
-            if usize::from(a.agent) >= self.agents
-                || (self.group > 1 && usize::from(a.agent) != place)
-            {
-                return fail(format!(
-                    "agent {} of {} at place {place}",
-                    a.agent, self.agents
-                ));
+            let (agent, agents) = (usize::from(a.agent), self.agents);
+            if agent >= agents || (group > 1 && agent != place) {
+                return fail(format!("agent {agent} of {agents} at place {place}"));
             }
-            if usize::from(a.scale.max(a.next_scale)) >= self.scales {
-                return fail(format!(
-                    "scale {} of {}",
-                    a.scale.max(a.next_scale),
-                    self.scales
-                ));
+            let scale = a.scale.max(a.next_scale);
+            if usize::from(scale) >= self.scales {
+                return fail(format!("scale {scale} of {}", self.scales));
             }
             if a.state.len() != self.history || a.next.len() != self.history {
                 let frames = a.state.len().min(a.next.len());
@@ -190,10 +176,7 @@ impl Collator {
     }
 
     /// Fills `batch` with these rows, each with its own look drawn from `rng`.
-    /// A frame that a row's states share is rendered once.
-    ///
-    /// # Errors
-    /// As [`Collator::check`]; then the batch is not usable.
+    /// A frame that a row's states share is rendered once. After an error the batch is not usable.
     pub fn fill(
         &mut self,
         rows: &[SampledRow],

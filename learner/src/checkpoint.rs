@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::environment::rules::Rules;
+use common::imaging::manifest::{TrainingManifest, hex};
 use model::files::tensor_file::{self, Metadata, TensorFile};
 use model::files::weights::{NETWORK_KEY, Weights};
 use model::network::layout::Layout;
@@ -24,8 +25,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
-use crate::replay::limiter::Books;
-use crate::training::trainer::{LANDMARKS_KEY, RULES_KEY, Restored, TrainError, Trainer};
+use crate::replay::limiter::LimiterState;
+use crate::training::trainer::{LANDMARKS_KEY, RULES_KEY, TrainError, Trainer};
 
 /// Incremented by every incompatible change of the file format.
 pub const FORMAT: u32 = 2;
@@ -78,7 +79,6 @@ pub struct RngState {
 
 impl RngState {
     /// The state of `rng`.
-    #[must_use]
     pub fn of(rng: &ChaCha8Rng) -> Self {
         let position = rng.get_word_pos().to_string();
         Self {
@@ -89,7 +89,6 @@ impl RngState {
     }
 
     /// A generator in this state; `None` if the position is not a number.
-    #[must_use]
     pub fn rng(&self) -> Option<ChaCha8Rng> {
         let mut rng = ChaCha8Rng::from_seed(self.seed);
         rng.set_stream(self.stream);
@@ -111,8 +110,9 @@ pub struct Record {
     pub weights_version: u64,
     /// State of the trainer's random generator.
     pub rng: RngState,
-    /// Rows inserted and sampled, in total and per shard.
-    pub books: Books,
+    /// Rows inserted and sampled, in total and per shard; the name in the file is older.
+    #[serde(rename = "books")]
+    pub limiter: LimiterState,
     /// Finished episodes; absent in files of earlier versions.
     #[serde(default)]
     pub episodes: u64,
@@ -127,7 +127,7 @@ pub struct Surroundings {
     /// The training manifest, JSON.
     pub manifest_json: String,
     /// State of the rate limiter.
-    pub books: Books,
+    pub limiter: LimiterState,
     /// Finished episodes.
     pub episodes: u64,
     /// Additional data by name; empty entries are not saved.
@@ -160,27 +160,26 @@ impl Checkpoint {
     /// # Errors
     /// When there is no memory.
     pub fn new(trainer: &Trainer, around: Surroundings) -> Result<Self, CheckpointError> {
-        let (m, v) = trainer.adam().moments();
+        let (m, v) = trainer.adam.moments();
         let copy = |p: &Parameters| p.deep_clone(Device::Cpu);
-        let online = copy(trainer.online().parameters())?;
         let groups = [
-            online,
-            copy(trainer.target().parameters())?,
+            copy(trainer.online().parameters())?,
+            copy(trainer.target.parameters())?,
             copy(trainer.average())?,
             copy(m)?,
             copy(v)?,
         ];
-        let config_toml = trainer.config().to_toml();
+        let config_toml = trainer.config.to_toml();
         Ok(Self {
             spec: trainer.online().spec().clone(),
             record: Record {
                 format: FORMAT,
                 run_id: around.run_id,
                 updates: trainer.updates(),
-                adam_steps: trainer.adam().steps(),
+                adam_steps: trainer.adam.steps(),
                 weights_version: around.weights_version,
-                rng: RngState::of(trainer.rng()),
-                books: around.books,
+                rng: RngState::of(&trainer.rng),
+                limiter: around.limiter,
                 episodes: around.episodes,
             },
             config_toml: config_toml.map_err(|e| CheckpointError::Other(e.to_string()))?,
@@ -226,21 +225,12 @@ impl Checkpoint {
         let place = found
             .map(|f| f + at..f + at + blank.len())
             .and_then(|r| bytes.get_mut(r));
-        match place {
-            Some(place) => place.copy_from_slice(sum.as_bytes()),
-            None => {
-                return Err(CheckpointError::Other(
-                    "its header has no place for the hash".into(),
-                ));
-            }
-        }
+        let missing = || CheckpointError::Other("its header has no place for the hash".into());
+        place.ok_or_else(missing)?.copy_from_slice(sum.as_bytes());
         Ok(bytes)
     }
 
     /// Parses a file's bytes; `name` is used in errors.
-    ///
-    /// # Errors
-    /// [`CheckpointError::Corrupt`] with the reason.
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, CheckpointError> {
         let corrupt = |reason: String| CheckpointError::Corrupt {
             path: name.to_owned(),
@@ -249,14 +239,14 @@ impl Checkpoint {
         let file = TensorFile::open(bytes).map_err(|e| corrupt(e.to_string()))?;
         let metadata = file.metadata();
         let text = |key: &str| {
-            metadata
-                .get(key)
-                .ok_or_else(|| corrupt(format!("metadata {key} is missing")))
+            let text = metadata.get(key);
+            text.ok_or_else(|| corrupt(format!("metadata {key} is missing")))
         };
-        let (_, data) = split(bytes).ok_or_else(|| corrupt("the header is cut off".into()))?;
-        let (said, found) = (text(SHA_KEY)?, digest(&file, data));
-        if *said != found {
-            return Err(corrupt(format!("its SHA-256 is {found}, it says {said}")));
+        let (_, data) = split(bytes).ok_or_else(|| corrupt("the header is truncated".into()))?;
+        let (recorded, found) = (text(SHA_KEY)?, digest(&file, data));
+        if *recorded != found {
+            let reason = format!("its SHA-256 is {found}, recorded is {recorded}");
+            return Err(corrupt(reason));
         }
         let unreadable = |key: &str, e: serde_json::Error| corrupt(format!("metadata {key}: {e}"));
         let record: Record =
@@ -317,18 +307,7 @@ impl Checkpoint {
         let Some(rng) = self.record.rng.rng() else {
             return other("the state of its random numbers is unreadable".to_owned());
         };
-        let [online, target, average, m, v] = &self.groups;
-        trainer.restore(&Restored {
-            online,
-            target,
-            average,
-            m,
-            v,
-            adam_steps: self.record.adam_steps,
-            updates: self.record.updates,
-            rng,
-        })?;
-        Ok(())
+        Ok(trainer.restore(&self.groups, &self.record, rng)?)
     }
 
     /// The trained network alone (its averaged weights), with the metadata of a weights file.
@@ -350,11 +329,7 @@ impl Checkpoint {
 /// Names the file and the problem.
 pub fn inference_weights(path: &Path) -> Result<Weights, CheckpointError> {
     let name = path.display().to_string();
-    let read = std::fs::read(path);
-    let bytes = read.map_err(|source| CheckpointError::Read {
-        path: name.clone(),
-        source,
-    })?;
+    let bytes = folder::read(path)?;
     let corrupt = |e: ModelError| CheckpointError::Corrupt {
         path: name.clone(),
         reason: e.to_string(),
@@ -370,7 +345,6 @@ pub fn inference_weights(path: &Path) -> Result<Weights, CheckpointError> {
 }
 
 fn same_data(here: &str, there: &str) -> Result<(), String> {
-    use common::imaging::manifest::TrainingManifest;
     let read = |text: &str| serde_json::from_str::<TrainingManifest>(text);
     match (read(here), read(there)) {
         (Ok(a), Ok(b)) if a.digest() == b.digest() => Ok(()),
@@ -412,11 +386,7 @@ fn digest(file: &TensorFile<'_>, data: &[u8]) -> String {
         text(&format!("{shape:?}"));
     }
     hasher.update(data);
-    hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&hasher.finalize())
 }
 
 fn read_groups(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<[Parameters; 5], ModelError> {
@@ -436,11 +406,11 @@ fn read_groups(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<[Parameters;
 }
 
 fn read_extra(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, ModelError> {
-    let file =
-        safetensors::SafeTensors::deserialize(bytes).map_err(|e| ModelError::NotSafetensors {
-            size: bytes.len(),
-            reason: e.to_string(),
-        })?;
+    let file = safetensors::SafeTensors::deserialize(bytes);
+    let file = file.map_err(|e| ModelError::NotSafetensors {
+        size: bytes.len(),
+        reason: e.to_string(),
+    })?;
     let named = file.iter().filter_map(|(name, view)| {
         Some((name.strip_prefix(EXTRA)?.to_owned(), view.data().to_vec()))
     });

@@ -5,24 +5,24 @@ use std::path::PathBuf;
 use common::run::durable::DurableError;
 
 use crate::checkpoint::CheckpointError;
-use crate::replay::limiter::LedgerError;
+use crate::replay::limiter::RateLimiterError;
 use crate::training::trainer::TrainError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LearnerError {
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    RateLimiter(#[from] RateLimiterError),
     #[error("cluster.shards: {0}")]
     Address(#[from] proto::transport::endpoint::AddressError),
     #[error(transparent)]
     Train(#[from] TrainThreadError),
-    #[error("cannot write metrics to {path}: {source}; check the folder's rights and space")]
+    #[error("cannot write metrics to {path}: {source}; check permissions and free space")]
     Metrics {
         path: PathBuf,
         source: std::io::Error,
     },
     /// A thread could not be started, or panicked.
-    #[error("the {0} thread died; its last words are in the log")]
+    #[error("the {0} thread failed; see the log")]
     Thread(&'static str),
     #[error(transparent)]
     Serve(#[from] proto::transport::serve::ServeError),
@@ -39,7 +39,7 @@ pub enum TrainThreadError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The final checkpoint could not be written; earlier ones still exist.
-    #[error("the final checkpoint could not be written to {0}; the log says why")]
+    #[error("the final checkpoint could not be written to {0}; see the log")]
     FinalCheckpoint(PathBuf),
     /// The final weights could not be written.
     #[error(transparent)]
@@ -49,6 +49,6 @@ pub enum TrainThreadError {
     #[error("config key \"learner.{0}\": {1}")]
     Device(&'static str, String),
     /// The collate thread panicked.
-    #[error("the collate thread died; its last words are in the log")]
+    #[error("the collate thread failed; see the log")]
     Collate,
 }

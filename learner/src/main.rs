@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::{Dataset, DatasetSpec};
 use common::run::run_folder::ClaimedFolder;
-use common::run::telemetry;
 use learner::checkpoint::files::CheckpointFiles;
 use learner::checkpoint::http as checkpoint_http;
 use learner::report::metrics::LearnerMetrics;
 use learner::report::status_text;
 use learner::{LearnerSetup, PreparedRun, Progress};
-use proto::transport::entry::{self, Service};
+use proto::transport::entry::{self, LogFormat, Service};
 use proto::transport::metrics::Metrics;
 use proto::transport::security::Role;
 use tokio::sync::watch;
@@ -69,21 +69,14 @@ struct RunArgs {
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
     /// Go on from the newest good checkpoint of the run folder, if there is one
-    #[arg(long, value_name = "auto", num_args = 0..=1, default_missing_value = "auto")]
-    resume: Option<Resume>,
-}
-
-/// Which checkpoint to go on from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Resume {
-    /// The newest good one.
-    Auto,
+    #[arg(long, value_name = "auto", num_args = 0..=1, default_missing_value = "auto",
+          value_parser = [PossibleValue::new("auto").help("The newest good one")])]
+    resume: Option<String>,
 }
 
 fn main() -> ExitCode {
     model::memory::keep_freed();
-    let command = Cli::parse().command;
-    entry::run(execute(command), |_| None)
+    entry::run(execute(Cli::parse().command), |_| None)
 }
 
 async fn execute(command: Command) -> anyhow::Result<()> {
@@ -97,18 +90,12 @@ async fn execute(command: Command) -> anyhow::Result<()> {
 async fn run(args: RunArgs) -> anyhow::Result<()> {
     let config = Config::load(&Sources::from_process(args.config, args.set))?;
     let (run_dir, name) = run_dir_and_name(&args.run_dir)?;
-    let log = telemetry::Options {
-        run: name.clone(),
-        ..telemetry::Options::of("learner", &config.log)
-    };
-    let mut service = Service::start(&log, &config).await?;
+    let mut service = Service::start("learner", &name, LogFormat::Auto, &config).await?;
     let address = listening(args.listen.as_deref(), &config)?;
     let listener = service.listen(address).await?;
     let resume = args.resume.is_some();
-    let (dir, now) = (
-        run_dir.parent().unwrap_or(Path::new(".")),
-        SystemTime::now(),
-    );
+    let dir = run_dir.parent().unwrap_or(Path::new("."));
+    let now = SystemTime::now();
     let claimed = if resume {
         ClaimedFolder::open_or_create(dir, &name, now)?
     } else {
@@ -148,36 +135,27 @@ fn run_dir_and_name(given: &Path) -> anyhow::Result<(PathBuf, String)> {
     if run_dir.file_name().is_none() {
         run_dir = run_dir.canonicalize().with_context(|| {
             let given = given.display();
-            format!("cannot find the run folder {given}; name another with --run-dir")
+            format!("cannot find the run folder {given}; choose another with --run-dir")
         })?;
     }
-    let name = run_dir
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned());
-    let name = name.context("/ is no run folder; name another with --run-dir")?;
+    let name = run_dir.file_name().map(|n| n.to_string_lossy().into());
+    let name = name.context("/ is not a run folder; choose another with --run-dir")?;
     Ok((run_dir, name))
 }
 
-/// Where to listen: what the command line says, else cluster.listen, else
-/// cluster.learner, which may be a name that others know.
+/// Where to listen: the flag, else cluster.listen, else cluster.learner, which may be a host name.
 fn listening(flag: Option<&str>, config: &Config) -> Result<SocketAddr, ConfigError> {
     let cluster = &config.cluster;
-    let (key, text, hint) = match flag {
-        Some(text) => ("cluster.listen", text, "as in --listen 0.0.0.0:7400"),
-        None if !cluster.listen.is_empty() => (
-            "cluster.listen",
-            cluster.listen.as_str(),
-            "as in 0.0.0.0:7400",
-        ),
-        None => (
-            "cluster.learner",
-            cluster.learner.as_str(),
-            "so say where to listen: --listen 0.0.0.0:7400, or cluster.listen",
-        ),
+    let configured = Some(cluster.listen.as_str()).filter(|text| !text.is_empty());
+    let (key, text) = match flag.or(configured) {
+        Some(text) => ("cluster.listen", text),
+        None => ("cluster.learner", cluster.learner.as_str()),
     };
     text.parse().map_err(|_| ConfigError::Value {
         key: key.into(),
-        why: format!("\"{text}\" is no IP address with a port, {hint}"),
+        why: format!(
+            "\"{text}\" is not an IP address with a port: set one with --listen 0.0.0.0:7400 or cluster.listen"
+        ),
     })
 }
 
@@ -187,8 +165,7 @@ async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
         status_text::as_json(&status)?.to_string()
     } else {
         status_text::as_text(&status)
-    })?;
-    Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -196,27 +173,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_for_others_and_listening_needs_an_address() {
+    fn a_host_name_is_not_an_address_to_listen_on() {
         let mut config = Config::defaults().unwrap();
-        let address = |flag, config: &Config| listening(flag, config).map_err(|e| e.to_string());
-        assert_eq!(
-            address(None, &config).unwrap().to_string(),
-            "127.0.0.1:7400"
-        );
+        let address = |flag, config: &Config| {
+            let address = listening(flag, config).map(|address| address.to_string());
+            address.unwrap_or_else(|error| error.to_string())
+        };
+        assert_eq!(address(None, &config), "127.0.0.1:7400");
         config.cluster.learner = "learner:7400".into();
-        let error = address(None, &config).unwrap_err();
-        assert!(
-            error.contains("cluster.learner") && error.contains("--listen 0.0.0.0:7400"),
-            "{error}"
-        );
+        let error = address(None, &config);
+        assert!(error.contains("cluster.learner"), "{error}");
+        assert!(error.contains("--listen 0.0.0.0:7400"), "{error}");
         config.cluster.listen = "0.0.0.0:7401".into();
-        assert_eq!(address(None, &config).unwrap().port(), 7401);
-        assert_eq!(address(Some("[::1]:5"), &config).unwrap().port(), 5);
-        assert!(
-            address(Some("here"), &config)
-                .unwrap_err()
-                .contains("\"here\"")
-        );
+        assert_eq!(address(None, &config), "0.0.0.0:7401");
+        assert_eq!(address(Some("[::1]:5"), &config), "[::1]:5");
+        assert!(address(Some("here"), &config).contains("\"here\""));
     }
 
     #[test]

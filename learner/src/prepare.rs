@@ -33,9 +33,7 @@ pub struct PreparedRun {
 impl PreparedRun {
     /// Writes the run's description to its folder: configuration, run id, training scans and
     /// baseline. A resumed run keeps its run id.
-    ///
-    /// # Errors
-    /// When the folder holds a run with other data, rules or network, or cannot be written to.
+    /// Refuses a folder that holds a run with other data, rules or network.
     pub fn new(
         claimed: ClaimedFolder,
         mut config: Config,
@@ -93,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_holds_what_belongs_to_the_run() {
+    fn the_folder_describes_the_run() {
         let dir = tempfile::tempdir().unwrap();
         // With --resume auto, the first start finds no checkpoint.
         let run = prepare(dir.path(), 10, false).unwrap();
@@ -112,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_keeps_its_id_and_a_new_one_of_the_same_name_has_another() {
+    fn a_resumed_run_keeps_its_id_and_a_new_one_of_that_name_gets_another() {
         let dir = tempfile::tempdir().unwrap();
         let first = prepare(dir.path(), 10, true).unwrap();
         let busy = prepare(dir.path(), 20, false).unwrap_err();

@@ -11,7 +11,7 @@ use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::channel::{self, Channel};
 use proto::transport::security::{Role, Security};
-use proto::wire::replay_client::ReplayClient;
+use proto::wire::replay_client::ReplayClient as ShardClient;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -25,9 +25,9 @@ use crate::batch::sampler::Sampler;
 use crate::checkpoint::files::CheckpointFiles;
 use crate::error::LearnerError;
 use crate::prepare::PreparedRun;
-use crate::replay::limiter::{Ledger, Limits};
+use crate::replay::limiter::{Limits, RateLimiter};
 use crate::replay::priorities::priorities;
-use crate::replay::shards::Store;
+use crate::replay::shards::ReplayClient;
 use crate::report::progress::Progress;
 use crate::report::reporter::Reporter;
 use crate::service::LearnerService;
@@ -37,10 +37,10 @@ use crate::training::thread::{Done, TrainSetup};
 
 /// How long the learner waits for actors to receive the end of the run.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-/// The same when no caller waits for the process to exit.
+/// The same for a run that ended by itself, when no caller waits for the process to exit.
 const COMPLETION_GRACE: Duration = Duration::from_secs(15);
-/// How long evaluators get to evaluate the last weights of a run that ended by itself;
-/// longer if evaluations take long.
+/// How long evaluators have for the last weights of a run that ended by itself; longer if
+/// evaluations take long.
 const LAST_EVALUATION: Duration = Duration::from_secs(120);
 /// How often leases are checked.
 const LEASES_EVERY: Duration = Duration::from_secs(1);
@@ -76,10 +76,7 @@ pub struct LearnerSummary {
 }
 
 /// Runs until the last update, the time limit, or `shutdown`; always writes a
-/// final checkpoint.
-///
-/// # Errors
-/// See [`LearnerError`]; invalid settings are refused before anything starts.
+/// final checkpoint. Refuses invalid settings before anything starts.
 pub async fn run(
     setup: LearnerSetup,
     listener: TcpListener,
@@ -159,9 +156,9 @@ struct Parts {
 impl Parts {
     async fn start(setup: &LearnerSetup) -> Result<Self, LearnerError> {
         let (config, hello) = (&setup.run.config, setup.run.hello.clone());
-        let ledger = Ledger::new(Limits::new(config, setup.shards.len()))?;
+        let limiter = RateLimiter::new(Limits::new(config, setup.shards.len()))?;
         let clients = clients(&setup.shards, &setup.security)?;
-        let store = Arc::new(Store::new(&setup.shards, ledger));
+        let replay = Arc::new(ReplayClient::new(&setup.shards, limiter));
         let stop = Arc::new(AtomicBool::new(false));
         let updates = Arc::new(AtomicU64::new(0));
         let episodes = Arc::new(AtomicU64::new(0));
@@ -171,7 +168,7 @@ impl Parts {
         let (sampled_in, sampled) = mpsc::channel(config.learner.prefetch);
         let (mut train, mut done) = TrainSetup {
             run: Arc::clone(&setup.run),
-            store: Arc::clone(&store),
+            replay: Arc::clone(&replay),
             stop: Arc::clone(&stop),
             updates: Arc::clone(&updates),
             episodes: Arc::clone(&episodes),
@@ -180,11 +177,11 @@ impl Parts {
             sink,
         }
         .start(sampled)?;
-        // Nobody may join before the weights exist: a refusal to resume comes first.
+        // No actor may join before the weights exist: a refusal to resume comes first.
         train.ready(&mut done).await?;
         let counts = (Arc::clone(&updates), Arc::clone(&episodes));
-        let shared = shared(setup, &store, newest, counts);
-        let sampler = Sampler::new(store, clients, hello, config.learner.batch);
+        let shared = shared(setup, &replay, newest, counts);
+        let sampler = Sampler::new(replay, clients, hello, config.learner.batch);
         let mut tasks = JoinSet::new();
         tasks.spawn(sampler.run(config.learner.prefetch, config.run.seed, sampled_in));
         tasks.spawn(priority_task);
@@ -213,7 +210,7 @@ impl Parts {
 /// The service's state, once the learner has its first weights.
 fn shared(
     setup: &LearnerSetup,
-    store: &Arc<Store>,
+    replay: &Arc<ReplayClient>,
     newest: Newest,
     (updates, episodes): (Arc<AtomicU64>, Arc<AtomicU64>),
 ) -> Arc<Shared> {
@@ -235,7 +232,7 @@ fn shared(
         episodes,
         over: AtomicBool::new(false),
         registry: Mutex::new(registry),
-        store: Arc::clone(store),
+        replay: Arc::clone(replay),
         newest,
         began: Instant::now(),
         actors_expected: config.actors_expected(),
@@ -250,7 +247,7 @@ fn shared(
 fn clients(
     addresses: &[String],
     security: &Security,
-) -> Result<Vec<ReplayClient<Channel>>, proto::transport::endpoint::AddressError> {
+) -> Result<Vec<ShardClient<Channel>>, proto::transport::endpoint::AddressError> {
     addresses
         .iter()
         .map(|a| Ok(channel::replay_client(security.connect(a, Role::Replay)?)))
@@ -280,27 +277,15 @@ async fn serve(
     let closed = async {
         let _ = closed.await;
     };
-    proto::transport::serve::run_server(
-        listener,
-        security,
-        routes,
-        &["landmarl.v1.Learner"],
-        closed,
-    )
-    .await
+    let names = &["landmarl.v1.Learner"];
+    proto::transport::serve::run_server(listener, security, routes, names, closed).await
 }
 
-/// The same weights in bf16; `None` if the conversion fails, and f32 is sent.
-fn half_precision(published: &Published) -> Option<Published> {
-    let weights = model::files::weights::from_bytes(&published.bytes).ok()?;
+/// The same weights in bf16; `None` if the conversion fails: f32 is sent then.
+fn half_precision(p: &Published) -> Option<Published> {
+    let weights = model::files::weights::from_bytes(&p.bytes).ok()?;
     let bytes = model::files::weights::to_bytes_bf16(&weights.network, &weights.metadata).ok()?;
-    let Published {
-        version,
-        updates,
-        published_us,
-        ..
-    } = *published;
-    Some(Published::at(published_us, version, updates, bytes))
+    Some(Published::at(p.published_us, p.version, p.updates, bytes))
 }
 
 async fn watch_leases(shared: Arc<Shared>) {
@@ -316,19 +301,19 @@ async fn watch_leases(shared: Arc<Shared>) {
 async fn wait_for_members(shared: &Arc<Shared>) {
     let begin = Instant::now();
     let by_itself = shared.last_version.load(Ordering::Relaxed) > 0;
-    let patience = if by_itself {
+    let grace = if by_itself {
         COMPLETION_GRACE
     } else {
         SHUTDOWN_GRACE
     };
-    while begin.elapsed() < patience && !shared.registry().stop_sent_to_all() {
+    while begin.elapsed() < grace && !shared.registry().stop_sent_to_all() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let last = shared.newest.borrow().clone();
     let Some(last) = last.filter(|_| by_itself) else {
         return;
     };
-    // `evaluations()` locks during disk writes, so it runs on a blocking thread.
+    // `evaluations()` is locked during disk writes, so it runs on a blocking thread.
     let awaited = || {
         let (shared, last) = (Arc::clone(shared), Arc::clone(&last));
         let look = move || shared.evaluations().awaited(shared.now(), &last);
@@ -344,12 +329,12 @@ async fn wait_for_members(shared: &Arc<Shared>) {
     let others = Arc::clone(shared);
     let took = move || others.evaluations().last().map(|e| e.seconds);
     let took = tokio::task::spawn_blocking(took).await.ok().flatten();
-    let patience = last_evaluation(took);
+    let limit = last_evaluation(took);
     while awaited().await {
-        if begin.elapsed() >= patience {
+        if begin.elapsed() >= limit {
             tracing::warn!(
-                waited_s = patience.as_secs_f64(),
-                "the last weights were not evaluated: an evaluator takes too long"
+                waited_s = limit.as_secs_f64(),
+                "the last weights were not evaluated in time"
             );
             return;
         }
@@ -369,15 +354,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_evaluators_are_given_the_time_they_need() {
+    fn the_wait_is_longer_for_slow_evaluators() {
         let s = Duration::from_secs;
-        for (took, wait) in [
-            (None, s(120)),
-            (Some(2.0), s(120)),
-            (Some(100.0), s(300)),
-            (Some(f64::NAN), s(120)),
-        ] {
-            assert_eq!(last_evaluation(took), wait, "{took:?}");
-        }
+        let took = [None, Some(2.0), Some(100.0), Some(f64::NAN)];
+        assert_eq!(took.map(last_evaluation), [s(120), s(120), s(300), s(120)]);
     }
 }

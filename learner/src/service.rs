@@ -37,7 +37,6 @@ pub struct LearnerService {
 
 impl LearnerService {
     /// A service over the shared state; `half` converts weights to bf16.
-    #[must_use]
     pub fn new(shared: Arc<Shared>, half: Half) -> Self {
         Self { shared, half }
     }
@@ -89,7 +88,7 @@ impl Learner for LearnerService {
             updates: shared.updates.load(Ordering::Relaxed),
             weights_version: newest,
         };
-        Ok(Response::new(reply.into()))
+        Ok(Response::new(reply))
     }
 
     type WatchWeightsStream = ChunkStream;
@@ -162,23 +161,16 @@ impl Learner for LearnerService {
         let mut chunks = request.into_inner();
         let mut receiver = Receiver::default();
         while let Some(chunk) = chunks.message().await? {
-            let whole = receiver
-                .push(&Chunk::try_from(chunk)?)
-                .map_err(|e| Status::data_loss(e.to_string()))?;
-            if let Some(weights) = whole {
+            let whole = receiver.push(&Chunk::try_from(chunk)?);
+            if let Some(weights) = whole.map_err(|e| Status::data_loss(e.to_string()))? {
                 let shared = Arc::clone(&self.shared);
-                let keep = move || {
-                    shared
-                        .evaluations()
-                        .keep_best(weights.version, &weights.bytes)
-                };
+                let (version, bytes) = (weights.version, weights.bytes);
+                let keep = move || shared.evaluations().keep_best(version, &bytes);
                 blocking(keep).await?.map_err(|e| refusal(&e))?;
                 return Ok(Response::new(wire::KeepBestReply {}));
             }
         }
-        Err(Status::data_loss(
-            "the weights ended before their last byte",
-        ))
+        Err(Status::data_loss("the weights are truncated"))
     }
 
     async fn list_checkpoints(
@@ -219,7 +211,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Status> {
     spawn_blocking(work)
         .await
-        .map_err(|_| Status::internal("a task of the learner failed; its log says why"))
+        .map_err(|_| Status::internal("a task of the learner failed; see its log"))
 }
 
 fn refusal(error: &KeepError) -> Status {
@@ -227,7 +219,7 @@ fn refusal(error: &KeepError) -> Status {
         KeepError::NotWanted(_) => Status::failed_precondition(error.to_string()),
         KeepError::Line(_) => Status::invalid_argument(error.to_string()),
         KeepError::Write { .. } | KeepError::Disk(_) => {
-            tracing::error!(%error, "an evaluation is not kept");
+            tracing::error!(%error, "evaluation not saved");
             Status::unavailable(error.to_string())
         }
     }

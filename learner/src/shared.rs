@@ -19,7 +19,7 @@ use crate::actors::broadcast::Newest;
 use crate::actors::evaluations::Evaluations;
 use crate::actors::registry::Registry;
 use crate::checkpoint::files::CheckpointFiles;
-use crate::replay::shards::Store;
+use crate::replay::shards::ReplayClient;
 use crate::report::progress::Progress;
 use crate::training::stop::StopRules;
 
@@ -42,10 +42,10 @@ pub struct Shared {
     pub updates: Arc<AtomicU64>,
     /// Finished episodes of all actors.
     pub episodes: Arc<AtomicU64>,
-    /// The run is over: heartbeat replies ask actors to stop.
+    /// The run is over: heartbeat replies have `stop` set.
     pub over: AtomicBool,
     pub registry: Mutex<Registry>,
-    pub store: Arc<Store>,
+    pub replay: Arc<ReplayClient>,
     pub newest: Newest,
     /// The first weights, if they are untrained.
     pub untrained: Option<Arc<Published>>,
@@ -80,13 +80,11 @@ impl Shared {
     }
 
     /// Time on the registry's clock.
-    #[must_use]
     pub fn now(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// Expected number of actors.
-    #[must_use]
     pub fn expected(&self, registry: &Registry) -> usize {
         self.actors_expected.unwrap_or_else(|| registry.present())
     }

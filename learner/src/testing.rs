@@ -1,5 +1,6 @@
 //! Scans, rows and batches for the tests of this crate.
 
+use std::array::from_fn;
 use std::sync::Arc;
 
 use common::config::{Config, NetworkKind};
@@ -39,11 +40,7 @@ pub(crate) fn scans(count: u8) -> Vec<Arc<Scan>> {
 
 /// 1 mm voxels.
 pub(crate) fn geometry(dims: [usize; 3]) -> Geometry {
-    let rows = [
-        [1.0, 0.0, 0.0, 0.0],
-        [0.0, 1.0, 0.0, 0.0],
-        [0.0, 0.0, 1.0, 0.0],
-    ];
+    let rows = from_fn(|i| from_fn(|j| f64::from(u8::from(i == j))));
     Geometry {
         dims,
         spacing_mm: [1.0; 3],
@@ -86,6 +83,15 @@ pub(crate) fn row(i: u32, group: u16, history: usize) -> Row {
     }
 }
 
+/// The `i`-th row as sampled with this importance weight.
+pub(crate) fn sampled(i: u32, group: u16, history: usize, weight: f32) -> SampledRow {
+    SampledRow {
+        row: row(i, group, history),
+        key: key(i),
+        weight,
+    }
+}
+
 pub(crate) fn key(i: u32) -> RowKey {
     RowKey {
         shard: 0,
@@ -101,11 +107,8 @@ pub(crate) fn config(kind: NetworkKind, agents: usize) -> Arc<Config> {
     c.network.kind = kind;
     (c.rules.window_size, c.rules.history) = (8, 1);
     c.data.landmarks = (0..agents).map(|i| format!("L{i}")).collect();
-    (
-        c.learner.batch,
-        c.learner.lr,
-        c.learner.target_update_period,
-    ) = (6, 1e-3, 5);
+    (c.learner.batch, c.learner.lr) = (6, 1e-3);
+    c.learner.target_update_period = 5;
     (c.learner.updates, c.learner.device) = (1000, "cpu".to_owned());
     c.learner.threads = 1;
     Arc::new(c)
@@ -114,12 +117,8 @@ pub(crate) fn config(kind: NetworkKind, agents: usize) -> Arc<Config> {
 /// A trainer of that configuration, on one libtorch thread.
 pub(crate) fn trainer(config: &Arc<Config>) -> Trainer {
     tch::set_num_threads(1);
-    Trainer::new(
-        Arc::clone(config),
-        config.data.landmarks.clone(),
-        Device::Cpu,
-    )
-    .unwrap()
+    let landmarks = config.data.landmarks.clone();
+    Trainer::new(Arc::clone(config), landmarks, Device::Cpu).unwrap()
 }
 
 /// The `i`-th of many different batches, for two agents.
@@ -130,12 +129,9 @@ pub(crate) fn batch(config: &Config, i: u32) -> Batch {
     let augmenter = Augmenter::new(&config.augment, samples, &mut rng);
     let mut collator = Collator::new(scans(3), config, group.into(), augmenter, 1);
     let count = u32::try_from(config.learner.batch).unwrap();
-    let rows: Vec<SampledRow> = (i * count..(i + 1) * count)
-        .map(|i| SampledRow {
-            row: row(i, group, config.rules.history),
-            key: key(i),
-            weight: 1.0,
-        })
+    let history = config.rules.history;
+    let rows: Vec<_> = (i * count..(i + 1) * count)
+        .map(|i| sampled(i, group, history, 1.0))
         .collect();
     let mut batch = Batch::default();
     collator.fill(&rows, &mut batch, &mut rng).unwrap();

@@ -17,7 +17,7 @@ pub type Half = fn(&Published) -> Option<Published>;
 
 /// Sends `first`, if there is one, then the newest version each time the receiver is
 /// ready, provided it is above `first`'s and `newer_than`, until the watcher or the
-/// publisher is gone.
+/// publisher closes.
 pub async fn stream(
     mut newest: Newest,
     mut first: Option<Arc<Published>>,
@@ -42,8 +42,8 @@ pub async fn stream(
                 return;
             }
         }
-        let (version, handed_ms) = (published.version, published.age().as_secs_f64() * 1e3);
-        tracing::debug!(version, begun_ms, handed_ms, "weights handed to a stream");
+        let (version, sent_ms) = (published.version, published.age().as_secs_f64() * 1e3);
+        tracing::debug!(version, begun_ms, sent_ms, "weights sent to a stream");
     }
 }
 
@@ -98,9 +98,6 @@ mod tests {
         drop(publisher);
         late_task.await.unwrap();
         task.await.unwrap();
-        assert!(
-            seen.recv().await.is_none(),
-            "the end of the run ends the stream"
-        );
+        assert!(seen.recv().await.is_none(), "the stream ends with the run");
     }
 }

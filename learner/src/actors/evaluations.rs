@@ -15,15 +15,15 @@ use common::run::tensorboard::EventFile;
 use proto::messages::evaluator::EvaluatorBeat;
 use proto::messages::status::{Evaluation, EvaluatorStatus};
 use proto::messages::weights::Published;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::training::trainer::UPDATES_KEY;
 
 /// File name of the best weights in the checkpoint folder.
 pub const BEST: &str = "best.safetensors";
 
-/// An evaluator that is silent for this long is gone. It reports every two seconds.
-const GONE: Duration = Duration::from_secs(10);
+/// An evaluator without a report for this long is absent. It reports every two seconds.
+const ABSENT_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Seen {
@@ -36,12 +36,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn silent(&self, now: Duration) -> Duration {
+    fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.at)
     }
 
-    fn is_there(&self, now: Duration) -> bool {
-        self.silent(now) < GONE
+    fn is_present(&self, now: Duration) -> bool {
+        self.age(now) < ABSENT_AFTER
     }
 }
 
@@ -49,15 +49,15 @@ impl Seen {
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
     /// The line is not valid JSON.
-    #[error("the line for validation.jsonl is no JSON object: {0}")]
+    #[error("the line for validation.jsonl is not a JSON object: {0}")]
     Line(String),
-    #[error("cannot write {path}: {source}; free the disk of the run folder")]
+    #[error("cannot write {path}: {source}; free disk space for the run folder")]
     Write { path: PathBuf, source: io::Error },
     /// The line or the best weights could not be written.
     #[error(transparent)]
     Disk(#[from] DurableError),
     /// These weights were not requested.
-    #[error("weights version {0} are not the best that were found")]
+    #[error("weights of version {0} were not requested")]
     NotWanted(u64),
 }
 
@@ -79,7 +79,6 @@ pub struct Evaluations {
 
 impl Evaluations {
     /// Restores the state from the run folder; `training` lists the training scans.
-    #[must_use]
     pub fn new(run_dir: &Path, training: TrainingManifest) -> Self {
         let lines = run_dir.join("validation.jsonl");
         let best_file = run_dir.join("checkpoints").join(BEST);
@@ -89,16 +88,16 @@ impl Evaluations {
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok())
             .collect();
-        let least = |mut among: Vec<&Evaluation>| {
-            among.sort_by(|a, b| a.mean_error_mm.total_cmp(&b.mean_error_mm));
-            among.first().copied().copied()
-        };
+        let by_error =
+            |a: &&Evaluation, b: &&Evaluation| a.mean_error_mm.total_cmp(&b.mean_error_mm);
         // A learner that crashed may have saved the line but not the weights.
-        let kept = updates_of(&best_file);
-        let theirs = before.iter().filter(|e| Some(e.updates) == kept);
-        let best = least(theirs.collect()).or_else(|| least(before.iter().collect()));
+        let saved = updates_of(&best_file);
+        let of_saved = before.iter().filter(|e| Some(e.updates) == saved);
+        let best = of_saved
+            .min_by(by_error)
+            .or_else(|| before.iter().min_by(by_error));
         Self {
-            best: best.filter(|_| best_file.is_file()),
+            best: best.copied().filter(|_| best_file.is_file()),
             last: before.last().copied(),
             run_dir: run_dir.to_owned(),
             curves: Curves::None,
@@ -110,45 +109,38 @@ impl Evaluations {
         }
     }
 
-    #[must_use]
     pub fn last(&self) -> Option<Evaluation> {
         self.last
     }
 
     /// The evaluation with the lowest mean error whose weights are saved.
-    #[must_use]
     pub fn best(&self) -> Option<Evaluation> {
         self.best
     }
 
     /// Evaluators that reported recently.
-    #[must_use]
     pub fn evaluators(&self, now: Duration) -> Vec<EvaluatorStatus> {
-        let there = self.evaluators.iter().filter(|s| s.is_there(now));
-        there
-            .map(|s| EvaluatorStatus {
-                host: s.host.clone(),
-                heard_s: s.silent(now).as_secs_f64(),
-                evaluating: s.evaluating,
-            })
-            .collect()
+        let present = self.evaluators.iter().filter(|s| s.is_present(now));
+        let status = |s: &Seen| EvaluatorStatus {
+            host: s.host.clone(),
+            silent_s: s.age(now).as_secs_f64(),
+            evaluating: s.evaluating,
+        };
+        present.map(status).collect()
     }
 
     /// Whether the run's end must wait for an evaluator: these weights are not evaluated
     /// yet, the best weights are still in transit, or an evaluator has not received the
     /// end of the run and would wait for ever.
-    #[must_use]
     pub fn awaited(&self, now: Duration, weights: &Published) -> bool {
         let open = self.last.is_none_or(|last| last.updates != weights.updates);
-        let mut there = self.evaluators.iter().filter(|s| s.is_there(now));
-        there.any(|s| open || self.wanted.is_some() || !s.stop_sent)
+        let mut present = self.evaluators.iter().filter(|s| s.is_present(now));
+        present.any(|s| open || self.wanted.is_some() || !s.stop_sent)
     }
 
     /// Records a report, whose reply carries `stop`; true if the evaluator should send the
     /// weights of its evaluation. An evaluation that is reported twice is recorded once.
-    ///
-    /// # Errors
-    /// When the line cannot be written; the evaluator reports it again.
+    /// After an error the evaluator reports it again.
     pub fn beat(
         &mut self,
         now: Duration,
@@ -158,8 +150,8 @@ impl Evaluations {
         let place = self.evaluators.iter().position(|s| s.host == beat.host);
         let place = place.unwrap_or_else(|| {
             tracing::info!(host = beat.host, "evaluator found");
-            // Drops evaluators that are gone; else each restart would add one.
-            self.evaluators.retain(|s| s.is_there(now));
+            // Removes absent evaluators; else each restart would add one.
+            self.evaluators.retain(|s| s.is_present(now));
             self.evaluators.push(Seen {
                 host: beat.host.clone(),
                 at: now,
@@ -181,10 +173,10 @@ impl Evaluations {
                 }
             }
         }
-        let kept = match beat.evaluation {
-            Some(found) => self.take(found, &beat.line_json),
-            None => Ok(false),
-        };
+        let kept = beat
+            .evaluation
+            .map(|found| self.take(found, &beat.line_json));
+        let kept = kept.unwrap_or(Ok(false));
         // An error is sent instead of the reply, and with it no `stop`.
         if kept.is_ok() {
             self.evaluators[place].stop_sent = stop;
@@ -239,12 +231,10 @@ impl Evaluations {
     }
 
     fn append(&self, line: &[u8], best: bool) -> Result<(), KeepError> {
-        let bad = |e: String| KeepError::Line(e);
-        let mut line: Value = serde_json::from_slice(line).map_err(|e| bad(e.to_string()))?;
-        let entries = line.as_object_mut();
-        let entries = entries.ok_or_else(|| bad("no object".into()))?;
-        entries.insert("best".into(), best.into());
-        Ok(append_line(&self.lines, &line.to_string())?)
+        let line: Result<Map<String, Value>, _> = serde_json::from_slice(line);
+        let mut line = line.map_err(|e| KeepError::Line(e.to_string()))?;
+        line.insert("best".into(), best.into());
+        Ok(append_line(&self.lines, &Value::from(line).to_string())?)
     }
 
     /// Saves the weights that [`Evaluations::beat`] requested.
@@ -252,8 +242,8 @@ impl Evaluations {
     /// # Errors
     /// When these were not requested, or a file cannot be written.
     pub fn keep_best(&mut self, version: u64, bytes: &[u8]) -> Result<(), KeepError> {
-        let asked = self.wanted.filter(|w| w.weights_version == version);
-        let best = asked.ok_or(KeepError::NotWanted(version))?;
+        let wanted = self.wanted.filter(|w| w.weights_version == version);
+        let best = wanted.ok_or(KeepError::NotWanted(version))?;
         if let Some(folder) = self.best_file.parent() {
             fs::create_dir_all(folder).map_err(|source| KeepError::Write {
                 path: folder.to_owned(),
@@ -262,7 +252,7 @@ impl Evaluations {
         }
         write_atomic(&self.best_file, bytes)?;
         (self.best, self.wanted) = (Some(best), None);
-        tracing::info!(file = %self.best_file.display(), version, "best weights kept");
+        tracing::info!(file = %self.best_file.display(), version, "best weights saved");
         Ok(())
     }
 }
@@ -292,32 +282,27 @@ impl Curves {
             ("validation/mean_error_voxels", e.mean_error_voxels),
             ("validation/median_error_mm", e.median_error_mm),
         ];
-        points.extend(
-            e.constant_guess_mm
-                .map(|mm| ("validation/constant_guess_mm", mm)),
-        );
+        let baseline = e.baseline_error_mm;
+        points.extend(baseline.map(|mm| ("validation/baseline_error_mm", mm)));
         if let Err(error) = file.scalars(e.updates, now, &points) {
             *self = Self::failed(&error);
         }
     }
 
     fn failed(error: &io::Error) -> Self {
-        tracing::warn!(%error, "cannot write TensorBoard's curves of evaluations; training goes on");
+        tracing::warn!(%error, "cannot write TensorBoard's curves of evaluations; training continues");
         Self::Failed
     }
 }
 
-/// Warns of validation scans that are also training scans: selecting weights by them is biased.
+/// Warns of validation scans that are also training scans: they bias the selection of weights.
 pub fn warn_of_training_scans(training: &TrainingManifest, validation: &TrainingManifest) {
     let trained: HashSet<_> = training.entries.iter().map(|e| e.volume).collect();
-    let both = validation
-        .entries
-        .iter()
-        .filter(|e| trained.contains(&e.volume));
-    for entry in both {
+    let validation = validation.entries.iter();
+    for entry in validation.filter(|e| trained.contains(&e.volume)) {
         tracing::warn!(
             scan = entry.name,
-            "a validation scan is also trained on: its error says nothing about other scans"
+            "a validation scan is also a training scan: its error does not apply to other scans"
         );
     }
 }

@@ -1,7 +1,9 @@
 //! Tests of which evaluations are saved, and of what the end of a run waits for.
 
 use super::*;
+use crate::testing::{config, trainer};
 use bytes::Bytes;
+use common::config::NetworkKind;
 use common::environment::rules::RULES_VERSION;
 use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
@@ -15,7 +17,7 @@ fn found(version: u64, mm: f64) -> Evaluation {
         mean_error_mm: mm,
         mean_error_voxels: mm * 5.0,
         median_error_mm: mm,
-        constant_guess_mm: Some(9.0),
+        baseline_error_mm: Some(9.0),
         seconds: 1.0,
         best: false,
     }
@@ -29,7 +31,7 @@ fn line(e: Evaluation) -> String {
     serde_json::json!({
         "updates": e.updates, "weights_version": e.weights_version, "mean_error_mm": e.mean_error_mm,
         "mean_error_voxels": e.mean_error_voxels, "median_error_mm": e.median_error_mm,
-        "constant_guess_mm": e.constant_guess_mm, "seconds": e.seconds, "best": false, "landmarks": [],
+        "baseline_error_mm": e.baseline_error_mm, "seconds": e.seconds, "best": false, "landmarks": [],
     })
     .to_string()
 }
@@ -55,31 +57,33 @@ fn beat(host: &str, evaluation: Option<Evaluation>) -> EvaluatorBeat {
     }
 }
 
+/// Reports an evaluation at that second; whether its weights are wanted.
+fn found_at(e: &mut Evaluations, second: u64, found: Evaluation, stop: bool) -> bool {
+    e.beat(S(second), &beat("a", Some(found)), stop).unwrap()
+}
+
 #[test]
-fn the_best_is_asked_for_once_and_outlives_the_learner() {
+fn lines_of_version_0_1_0_are_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let former = line(found(1, 8.0)).replace("baseline_error_mm", "constant_guess_mm");
+    std::fs::write(dir.path().join("validation.jsonl"), former).unwrap();
+    assert_eq!(evaluations(dir.path()).last(), Some(found(1, 8.0)));
+}
+
+#[test]
+fn the_best_weights_are_requested_once_and_restored() {
     let dir = tempfile::tempdir().unwrap();
     let mut e = evaluations(dir.path());
     assert!(!e.beat(S(0), &beat("a", None), false).unwrap());
-    assert!(
-        e.beat(S(1), &beat("a", Some(found(1, 8.0))), false)
-            .unwrap()
-    );
+    assert!(found_at(&mut e, 1, found(1, 8.0), false));
     // The reply was lost: reported again, recorded once.
-    assert!(
-        e.beat(S(2), &beat("a", Some(found(1, 8.0))), false)
-            .unwrap()
-    );
+    assert!(found_at(&mut e, 2, found(1, 8.0), false));
     assert_eq!(e.best(), None, "its weights are not here yet");
-    assert!(matches!(
-        e.keep_best(3, b"other"),
-        Err(KeepError::NotWanted(3))
-    ));
+    let other = e.keep_best(3, b"other");
+    assert!(matches!(other, Err(KeepError::NotWanted(3))));
     e.keep_best(1, b"weights 1").unwrap();
-    assert!(
-        !e.beat(S(3), &beat("a", Some(found(2, 9.0))), false)
-            .unwrap()
-    );
-    assert!(e.beat(S(4), &beat("a", Some(found(3, 2.0))), true).unwrap());
+    assert!(!found_at(&mut e, 3, found(2, 9.0), false));
+    assert!(found_at(&mut e, 4, found(3, 2.0), true));
     // A learner that ended now would never receive them.
     let last = Published::new(3, 60, Vec::new());
     assert!(e.awaited(S(4), &last));
@@ -93,10 +97,8 @@ fn the_best_is_asked_for_once_and_outlives_the_learner() {
         (line["updates"].as_u64(), line["best"].as_bool())
     });
     let expected = [(20, true), (40, false), (60, true)];
-    assert!(
-        flags.eq(expected.map(|(u, b)| (Some(u), Some(b)))),
-        "{text}"
-    );
+    let expected = expected.map(|(u, b)| (Some(u), Some(b)));
+    assert!(flags.eq(expected), "{text}");
 
     let again = evaluations(dir.path());
     let versions = (again.last().unwrap().updates, again.best().unwrap().updates);
@@ -104,36 +106,28 @@ fn the_best_is_asked_for_once_and_outlives_the_learner() {
 }
 
 #[test]
-fn weights_that_never_came_are_not_the_best_after_a_restart() {
+fn weights_that_never_arrived_are_not_the_best_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut e = evaluations(dir.path());
     let untrained = Evaluation {
         updates: 0,
         ..found(1, 8.0)
     };
-    e.beat(S(0), &beat("a", Some(untrained)), false).unwrap();
-    let trainer = crate::testing::trainer(&crate::testing::config(
-        common::config::NetworkKind::Collab,
-        2,
-    ));
+    found_at(&mut e, 0, untrained, false);
+    let trainer = trainer(&config(NetworkKind::Collab, 2));
     e.keep_best(1, &trainer.weights_bytes(1).unwrap()).unwrap();
-    assert!(
-        e.beat(S(1), &beat("a", Some(found(3, 2.0))), false)
-            .unwrap()
-    );
+    assert!(found_at(&mut e, 1, found(3, 2.0), false));
     let mut again = evaluations(dir.path());
     let known = (again.best().unwrap(), again.last().unwrap());
     assert_eq!((known.0.updates, known.1.updates), (0, 60));
-    let better = beat("a", Some(found(4, 5.0)));
-    assert!(again.beat(S(2), &better, false).unwrap());
+    assert!(found_at(&mut again, 2, found(4, 5.0), false));
 }
 
 #[test]
-fn a_learner_that_ends_waits_for_evaluators_that_answer() {
+fn a_learner_that_ends_waits_for_evaluators_that_report() {
     let dir = tempfile::tempdir().unwrap();
     let mut e = evaluations(dir.path());
-    e.beat(S(0), &beat("a", Some(found(1, 8.0))), false)
-        .unwrap();
+    found_at(&mut e, 0, found(1, 8.0), false);
     e.keep_best(1, b"weights 1").unwrap();
     // The version number differs from the updates and does not matter here.
     let after = |updates| Published::new(2, updates, Vec::new());
@@ -145,10 +139,8 @@ fn a_learner_that_ends_waits_for_evaluators_that_answer() {
     assert!(e.evaluators(S(11)).is_empty() && !e.awaited(S(11), &after(40)));
     let mut broken = beat("b", Some(found(3, 1.0)));
     broken.line_json = Bytes::from_static(b"[1]");
-    assert!(matches!(
-        e.beat(S(12), &broken, false),
-        Err(KeepError::Line(_))
-    ));
+    let refused = e.beat(S(12), &broken, false);
+    assert!(matches!(refused, Err(KeepError::Line(_))));
     assert_eq!(e.last().unwrap().updates, 20, "reported again later");
 }
 
@@ -156,8 +148,7 @@ fn a_learner_that_ends_waits_for_evaluators_that_answer() {
 fn an_error_carries_no_stop_and_older_weights_are_evaluated_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut e = evaluations(dir.path());
-    e.beat(S(0), &beat("a", Some(found(3, 8.0))), false)
-        .unwrap();
+    found_at(&mut e, 0, found(3, 8.0), false);
     e.keep_best(3, b"weights 3").unwrap();
     // Resumed from a checkpoint before the evaluation, and ended before it again.
     let behind = Published::new(9, 50, Vec::new());
@@ -174,12 +165,9 @@ fn an_error_carries_no_stop_and_older_weights_are_evaluated_again() {
 }
 
 #[test]
-fn a_disk_that_takes_nothing_makes_no_weights_the_best() {
+fn weights_that_cannot_be_saved_are_not_the_best() {
     let dir = tempfile::tempdir().unwrap();
-    let (checkpoints, lines) = (
-        dir.path().join("checkpoints"),
-        dir.path().join("validation.jsonl"),
-    );
+    let [checkpoints, lines] = ["checkpoints", "validation.jsonl"].map(|n| dir.path().join(n));
     // A file in place of a folder, and the reverse.
     fs::write(&checkpoints, b"").unwrap();
     fs::create_dir(&lines).unwrap();
@@ -211,11 +199,9 @@ fn curves_begin_with_the_first_evaluation() {
         .filter(|f| f.extension().is_some_and(|e| e == "validation"))
         .collect();
     let bytes = fs::read(&curves[0]).unwrap();
-    for tag in ["mean_error_mm", "constant_guess_mm"] {
+    for tag in ["mean_error_mm", "baseline_error_mm"] {
         let tag = format!("validation/{tag}");
-        assert!(
-            bytes.windows(tag.len()).any(|w| w == tag.as_bytes()),
-            "{tag}"
-        );
+        let mut windows = bytes.windows(tag.len());
+        assert!(windows.any(|w| w == tag.as_bytes()), "{tag}");
     }
 }

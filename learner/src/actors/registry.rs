@@ -37,10 +37,10 @@ pub struct Actor {
     blocked_s: f64,
     /// (when, steps, seconds blocked) of the last heartbeats, oldest first.
     beats: VecDeque<(Duration, u64, f64)>,
-    /// Whether a heartbeat reply said that the run is over.
+    /// Whether a heartbeat reply reported the end of the run.
     stop_sent: bool,
-    /// The last earlier incarnation refused under this id, so that it is logged once.
-    turned_away: Option<u32>,
+    /// The last other incarnation refused under this id, so that it is logged once.
+    refused: Option<u32>,
 }
 
 impl Actor {
@@ -59,13 +59,12 @@ impl Actor {
             blocked_s: 0.0,
             beats: VecDeque::from([(now, 0, 0.0)]),
             stop_sent: false,
-            turned_away: None,
+            refused: None,
         }
     }
 
     /// Environment steps per second, and the share of time spent waiting for shards, over
     /// the last heartbeats.
-    #[must_use]
     pub fn pace(&self) -> (f64, f64) {
         let (Some(first), Some(last)) = (self.beats.front(), self.beats.back()) else {
             return (0.0, 0.0);
@@ -74,7 +73,6 @@ impl Actor {
         if !self.alive || seconds <= 0.0 {
             return (0.0, 0.0);
         }
-        #[expect(clippy::cast_precision_loss, reason = "steps of some seconds")]
         let steps = last.1.saturating_sub(first.1) as f64;
         let blocked = (last.2 - first.2) / seconds;
         (steps / seconds, blocked.clamp(0.0, 1.0))
@@ -85,7 +83,7 @@ impl Actor {
         !self.alive && !self.left
     }
 
-    fn note(&mut self, now: Duration, beat: &Heartbeat) {
+    fn record(&mut self, now: Duration, beat: &Heartbeat) {
         self.seen = now;
         self.report = ActorReport {
             env_steps: self.report.env_steps.max(beat.report.env_steps),
@@ -101,7 +99,6 @@ impl Actor {
         }
     }
 
-    #[must_use]
     pub fn status(&self, now: Duration) -> ActorStatus {
         let (env_steps_per_s, blocked_share) = self.pace();
         let mut report = self.report;
@@ -132,7 +129,7 @@ pub struct Joined {
 
 /// All 65,536 ids are in use.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("all 65536 actor ids are taken by living actors")]
+#[error("all 65536 actor ids are in use by live actors")]
 pub struct FullError;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -176,36 +173,27 @@ pub struct ActorTotals {
 pub struct Registry {
     settings: Settings,
     actors: Vec<Actor>,
-    past_steps: u64,
-    past_episodes: u64,
-    past_dropped: u64,
-    rows_by_weights_age: [u64; WEIGHTS_AGE_BOUNDS.len() + 1],
-    error_sum: f64,
-    error_count: u64,
-    last_error: Option<f64>,
+    /// Totals of replaced incarnations; ages of weights and mean error of all.
+    past: ActorTotals,
+    /// Sum of the errors reported since the last totals, and their number.
+    errors: (f64, u64),
 }
 
 impl Registry {
     /// A registry without actors.
-    #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
             actors: Vec::new(),
-            past_steps: 0,
-            past_episodes: 0,
-            past_dropped: 0,
-            rows_by_weights_age: [0; WEIGHTS_AGE_BOUNDS.len() + 1],
-            error_sum: 0.0,
-            error_count: 0,
-            last_error: None,
+            past: ActorTotals::default(),
+            errors: (0.0, 0),
         }
     }
 
     /// Adds the episodes of earlier learner processes.
     #[must_use]
     pub fn after(mut self, episodes: u64) -> Self {
-        self.past_episodes += episodes;
+        self.past.episodes += episodes;
         self
     }
 
@@ -221,25 +209,23 @@ impl Registry {
             .or_else(|| first(|a| a.left))
             .unwrap_or(self.actors.len());
         let id = u16::try_from(place).map_err(|_| FullError)?;
-        let incarnation = self
-            .actors
-            .get(place)
-            .map_or(self.settings.first_incarnation, |a| {
-                a.writer.incarnation.saturating_add(1)
-            });
+        let before = self.actors.get(place);
+        let incarnation = before.map_or(self.settings.first_incarnation, |a| {
+            a.writer.incarnation.saturating_add(1)
+        });
         let writer = Writer {
             actor: id,
             incarnation,
         };
         // An actor that left does not return: this is another one.
-        let before = self.actors.get(place).filter(|a| !a.left);
+        let before = before.filter(|a| !a.left);
         let restarts = before.map_or(0, |a| a.restarts.saturating_add(1));
         let actor = Actor::new(writer, host, now, restarts);
         tracing::info!(actor = id, incarnation, host, slots, "actor joined");
         if let Some(before) = self.actors.get_mut(place) {
-            self.past_steps += before.report.env_steps;
-            self.past_episodes += before.episodes;
-            self.past_dropped += before.report.rows_dropped;
+            self.past.env_steps += before.report.env_steps;
+            self.past.episodes += before.episodes;
+            self.past.dropped_rows += before.report.rows_dropped;
             *before = actor;
         } else {
             self.actors.push(actor);
@@ -265,17 +251,13 @@ impl Registry {
             return false;
         };
         if actor.writer != heartbeat.writer {
-            let Writer {
-                actor: id,
-                incarnation,
-            } = heartbeat.writer;
-            if actor.turned_away.replace(incarnation) != Some(incarnation) {
-                let newest = actor.writer.incarnation;
+            let incarnation = heartbeat.writer.incarnation;
+            if actor.refused.replace(incarnation) != Some(incarnation) {
                 tracing::warn!(
-                    actor = id,
+                    actor = heartbeat.writer.actor,
                     incarnation,
-                    newest,
-                    "heartbeat of another life refused"
+                    newest = actor.writer.incarnation,
+                    "heartbeat of another incarnation refused"
                 );
             }
             return false;
@@ -285,10 +267,11 @@ impl Registry {
         }
         let behind = newest.saturating_sub(heartbeat.report.weights_version);
         let bucket = WEIGHTS_AGE_BOUNDS.partition_point(|bound| *bound < behind);
-        self.rows_by_weights_age[bucket] += heartbeat.rows_sent.saturating_sub(actor.rows_sent);
+        self.past.rows_by_weights_age[bucket] +=
+            heartbeat.rows_sent.saturating_sub(actor.rows_sent);
         actor.rows_sent = actor.rows_sent.max(heartbeat.rows_sent);
         actor.stop_sent |= stop;
-        actor.note(now, heartbeat);
+        actor.record(now, heartbeat);
         if heartbeat.report.state() == ActorState::Left {
             (actor.alive, actor.left) = (false, true);
             tracing::info!(
@@ -299,13 +282,8 @@ impl Registry {
             );
         }
         if heartbeat.episode_errors > 0 {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "episode counts are far below 2^52"
-            )]
-            let count = heartbeat.episode_errors as f64;
-            self.error_sum += heartbeat.episode_error * count;
-            self.error_count += heartbeat.episode_errors;
+            self.errors.0 += heartbeat.episode_error * heartbeat.episode_errors as f64;
+            self.errors.1 += heartbeat.episode_errors;
         }
         true
     }
@@ -331,59 +309,50 @@ impl Registry {
                 host = lost.host,
                 silent_s = now.saturating_sub(lost.seen).as_secs_f64(),
                 replaced,
-                "actor lost: no sign of life within its lease"
+                "actor lost: no heartbeat within its lease"
             );
-            if replaced.is_some() {
-                let place = usize::from(lost.writer.actor);
-                if let Some(actor) = self.actors.get_mut(place) {
-                    actor.left = true;
-                }
+            let place = usize::from(lost.writer.actor);
+            if let Some(actor) = self.actors.get_mut(place) {
+                actor.left |= replaced.is_some();
             }
         }
     }
 
     /// The last incarnation under each id, in the order of the ids.
-    #[must_use]
     pub fn actors(&self) -> &[Actor] {
         &self.actors
     }
 
     /// Actors whose lease holds.
-    #[must_use]
     pub fn alive(&self) -> usize {
         self.actors.iter().filter(|a| a.alive).count()
     }
 
     /// Actors whose lease has expired and whose id no actor has taken over.
-    #[must_use]
     pub fn lost(&self) -> usize {
         self.actors.iter().filter(|a| a.is_lost()).count()
     }
 
     /// Expected number of actors if not configured: all that have joined and not left.
-    #[must_use]
     pub fn present(&self) -> usize {
         self.alive() + self.lost()
     }
 
     /// Whether every live actor has received a reply that the run is over.
-    #[must_use]
     pub fn stop_sent_to_all(&self) -> bool {
         self.actors.iter().filter(|a| a.alive).all(|a| a.stop_sent)
     }
 
     /// Finished episodes of all incarnations.
-    #[must_use]
     pub fn episodes(&self) -> u64 {
-        self.past_episodes + self.actors.iter().map(|a| a.episodes).sum::<u64>()
+        self.past.episodes + self.actors.iter().map(|a| a.episodes).sum::<u64>()
     }
 
     /// Rows sent, by how many versions the weights of their actor were behind
     /// the newest at its next heartbeat: up to each of [`WEIGHTS_AGE_BOUNDS`],
     /// and beyond.
-    #[must_use]
     pub fn rows_by_weights_age(&self) -> [u64; WEIGHTS_AGE_BOUNDS.len() + 1] {
-        self.rows_by_weights_age
+        self.past.rows_by_weights_age
     }
 
     /// The current totals; `expected`: expected number of actors.
@@ -394,10 +363,10 @@ impl Registry {
             actors_alive: self.alive(),
             actors_lost: self.lost(),
             actors_expected: expected,
-            env_steps: self.past_steps + steps.sum::<u64>(),
+            env_steps: self.past.env_steps + steps.sum::<u64>(),
             episodes: self.episodes(),
-            dropped_rows: self.past_dropped + dropped.sum::<u64>(),
-            rows_by_weights_age: self.rows_by_weights_age,
+            dropped_rows: self.past.dropped_rows + dropped.sum::<u64>(),
+            rows_by_weights_age: self.past.rows_by_weights_age,
             actors_blocked_share: self.blocked_share(),
             episode_error: self.episode_error(),
         }
@@ -406,21 +375,15 @@ impl Registry {
     fn blocked_share(&self) -> f64 {
         let alive = self.actors.iter().filter(|a| a.alive);
         let shares: Vec<f64> = alive.map(|a| a.pace().1).collect();
-        #[expect(clippy::cast_precision_loss, reason = "a number of actors")]
-        let count = shares.len().max(1) as f64;
-        shares.iter().sum::<f64>() / count
+        shares.iter().sum::<f64>() / shares.len().max(1) as f64
     }
 
     /// Mean over the episodes since the last call; the previous mean if none finished.
     fn episode_error(&mut self) -> Option<f64> {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "episode counts are far below 2^52"
-        )]
-        let mean = (self.error_count > 0).then(|| self.error_sum / self.error_count as f64);
-        (self.error_sum, self.error_count) = (0.0, 0);
-        self.last_error = mean.or(self.last_error);
-        self.last_error
+        let (sum, count) = std::mem::take(&mut self.errors);
+        let mean = (count > 0).then(|| sum / count as f64);
+        self.past.episode_error = mean.or(self.past.episode_error);
+        self.past.episode_error
     }
 
     /// Geometric between the two ends (Horgan et al. 2018), in the order of the
@@ -428,18 +391,13 @@ impl Registry {
     /// actors of equal size have consecutive runs.
     fn exploration(&self, id: usize, slots: usize) -> Vec<f32> {
         let first = id.wrapping_mul(slots);
-        (0..slots)
-            .map(|slot| epsilon(&self.settings, first.wrapping_add(slot)))
-            .collect()
+        let of_slot = |slot| epsilon(&self.settings, first.wrapping_add(slot));
+        (0..slots).map(of_slot).collect()
     }
 }
 
 fn epsilon(settings: &Settings, index: usize) -> f32 {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "an index in the billions keeps its fraction"
-    )]
     let share = (0.5 + index as f64 * GOLDEN).fract();
     let (low, high) = (settings.epsilon_low, settings.epsilon_high);
     // A geometric series cannot start at zero.
@@ -448,9 +406,7 @@ fn epsilon(settings: &Settings, index: usize) -> f32 {
     } else {
         high * share
     };
-    #[expect(clippy::cast_possible_truncation, reason = "a probability")]
-    let epsilon = epsilon.clamp(0.0, 1.0) as f32;
-    epsilon
+    epsilon.clamp(0.0, 1.0) as f32
 }
 
 #[cfg(test)]

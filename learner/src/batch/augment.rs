@@ -51,9 +51,9 @@ impl Augmenter {
                 noise_seed: 0,
             };
         }
-        let exponent = spread(rng, c.gamma).exp();
-        let factor = 1.0 + spread(rng, c.contrast);
-        let offset = spread(rng, c.offset);
+        let exponent = uniform(rng, c.gamma).exp();
+        let factor = 1.0 + uniform(rng, c.contrast);
+        let offset = uniform(rng, c.offset);
         let table = std::array::from_fn(|byte| {
             let v = f64::from(plain(byte));
             narrow((v.powf(exponent) * factor + offset).clamp(0.0, 1.0))
@@ -83,13 +83,11 @@ impl Augmenter {
     }
 
     /// The buffer of normals times σ; empty without noise.
-    #[must_use]
     pub fn noise(&self) -> &[f32] {
         &self.noise
     }
 
     /// Offset of a frame's noise in [`Augmenter::noise`].
-    #[must_use]
     pub fn noise_start(&self, look: &Look, frame: u64, samples: usize) -> usize {
         let starts = self.noise.len().saturating_sub(samples).max(1) as u64;
         usize::try_from(scramble(look.noise_seed ^ frame) % starts).unwrap_or(0)
@@ -98,24 +96,21 @@ impl Augmenter {
 
 impl Look {
     /// The value of each byte, before the noise.
-    #[must_use]
     pub fn table(&self) -> &[f32; 256] {
         &self.table
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "at most 255")]
 fn plain(byte: usize) -> f32 {
     byte as f32 / 255.0
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "intensities are f32")]
 fn narrow(v: f64) -> f32 {
     v as f32
 }
 
 /// Uniform within ±`width`.
-fn spread(rng: &mut impl Rng, width: f64) -> f64 {
+fn uniform(rng: &mut impl Rng, width: f64) -> f64 {
     width * (2.0 * unit(rng) - 1.0)
 }
 
@@ -172,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn switched_off_it_is_the_byte_over_255() {
+    fn without_augmentation_values_are_bytes_over_255() {
         let off = AugmentConfig {
             enabled: false,
             ..config(0.3, 0.2, 0.1, 0.03)
@@ -189,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_stays_within_its_width() {
+    fn each_change_stays_within_its_range() {
         for seed in 0..50 {
             let plain = |byte: usize| byte as f32 / 255.0;
             let gamma = painted(&config(0.3, 0.0, 0.0, 0.0), seed, 0);
@@ -208,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_has_its_width_and_is_new_for_each_frame() {
+    fn noise_has_its_standard_deviation_and_is_new_for_each_frame() {
         let c = config(0.0, 0.0, 0.0, 0.03);
         let mut rng = rng(3);
         let augmenter = Augmenter::new(&c, 4096, &mut rng);
@@ -231,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_seeds_paint_equal_pictures() {
+    fn equal_seeds_give_equal_frames() {
         let c = config(0.3, 0.2, 0.1, 0.03);
         assert_eq!(painted(&c, 5, 2), painted(&c, 5, 2));
         assert_ne!(painted(&c, 5, 2), painted(&c, 6, 2));

@@ -51,7 +51,6 @@ pub struct CollateTotals {
 
 impl CollateCounts {
     /// The current totals.
-    #[must_use]
     pub fn totals(&self) -> CollateTotals {
         let busy = Duration::from_micros(self.busy_us.load(Ordering::Relaxed));
         CollateTotals {
@@ -78,7 +77,7 @@ pub struct Collate {
 }
 
 impl Collate {
-    /// Runs until either side is gone.
+    /// Runs until either channel closes.
     pub fn run(
         mut self,
         mut sampled: mpsc::Receiver<SampledRows>,
@@ -106,13 +105,9 @@ impl Collate {
     /// Rows with their importance weights (N·q)^−β, divided by the largest of the
     /// batch; invalid rows are skipped, counted, and logged at intervals.
     fn decode(&mut self, sampled: SampledRows) -> Vec<SampledRow> {
-        let beta = schedule::beta(
-            &self.replay,
-            self.updates.load(Ordering::Relaxed),
-            self.updates_total,
-        );
-        let weights = importance_weights(&sampled.scaled, beta);
-        let mut weights = weights.into_iter();
+        let updates = self.updates.load(Ordering::Relaxed);
+        let beta = schedule::beta(&self.replay, updates, self.updates_total);
+        let mut weights = importance_weights(&sampled.scaled, beta).into_iter();
         let mut rows = Vec::with_capacity(sampled.rows());
         for part in sampled.parts {
             let part_weights: Vec<f32> = weights.by_ref().take(part.rows()).collect();
@@ -137,10 +132,8 @@ impl Collate {
         let row = Row::read(bytes, self.shape)
             .map_err(|error| format!("row {} of shard {}: {error}", key.slot, key.shard))?;
         let row = SampledRow { row, key, weight };
-        self.collator
-            .check(&row)
-            .map_err(|error| error.to_string())?;
-        Ok(row)
+        let checked = self.collator.check(&row);
+        checked.map(|()| row).map_err(|error| error.to_string())
     }
 
     fn refuse(&mut self, rows: usize, why: &str) {
@@ -153,21 +146,17 @@ impl Collate {
 }
 
 /// (N·q)^−β, divided by the largest of the batch (Schaul et al. 2016, §3.4).
-#[must_use]
 pub fn importance_weights(scaled: &[f64], beta: f64) -> Vec<f32> {
     let smallest = scaled.iter().copied().fold(f64::INFINITY, f64::min);
-    #[expect(clippy::cast_possible_truncation, reason = "a weight in 0..=1")]
-    scaled
-        .iter()
-        .map(|s| (s / smallest).powf(-beta) as f32)
-        .collect()
+    let weight = |s: &f64| (s / smallest).powf(-beta) as f32;
+    scaled.iter().map(weight).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::batch::augment::Augmenter;
-    use crate::testing::{config, key, row, scans};
+    use crate::testing::{config, key, row, sampled, scans};
     use common::config::NetworkKind;
     use common::transition::row::HEADER_BYTES;
     use proto::messages::sample::SampledBatch;
@@ -206,21 +195,12 @@ mod tests {
             packed: packed.into(),
             keys: numbers.map(key).collect(),
             probabilities: vec![0.25; rows as usize],
-            summary: ShardSummary {
-                shard: 0,
-                shard_incarnation: 1,
-                rows: 4,
-                mass: 4.0,
-                inserted: 4,
-                sampled: 0,
-                insert_blocked_s: 0.0,
-                writers_waiting: 0,
-            },
+            summary: ShardSummary::default(),
         }
     }
 
     #[test]
-    fn broken_rows_are_left_out_and_the_others_keep_their_key_and_weight() {
+    fn invalid_rows_are_skipped_and_the_others_keep_key_and_weight() {
         let mut collate = collate();
         let mut broken = part(0, 4);
         let mut bytes = broken.packed.to_vec();
@@ -237,13 +217,7 @@ mod tests {
             waited: Duration::ZERO,
         });
         let weights = importance_weights(&scaled, schedule::beta(&collate.replay, 0, 1000));
-        let expected: Vec<SampledRow> = [0, 3, 7, 8]
-            .map(|i| SampledRow {
-                row: row(i, 1, 1),
-                key: key(i),
-                weight: weights[i as usize],
-            })
-            .to_vec();
+        let expected = [0, 3, 7, 8].map(|i| sampled(i, 1, 1, weights[i as usize]));
         assert_eq!(rows, expected);
         assert_eq!(collate.counts.refused_rows.load(Ordering::Relaxed), 5);
     }
@@ -264,14 +238,14 @@ mod tests {
     fn full_correction_gives_the_plain_mean() {
         // Two shards with priority sums 6 and 2; values x of their rows.
         let rows = [(4.0, 0, 1.0), (2.0, 0, 5.0), (1.0, 1, 9.0), (1.0, 1, 3.0)];
-        let (masses, total) = ([6.0, 2.0], 8.0);
+        let (priority_sums, total) = ([6.0, 2.0], 8.0);
         let expected: f64 = rows.iter().map(|r| r.2).sum::<f64>() / 4.0;
         // Expectation of w·x under q, also with shares from stale sums.
         for shares in [[6.0 / total, 2.0 / total], [0.5, 0.5], [0.1, 0.9]] {
             let mean: f64 = rows
                 .iter()
                 .map(|&(p, shard, x)| {
-                    let q = shares[shard] * p / masses[shard];
+                    let q = shares[shard] * p / priority_sums[shard];
                     q * x / (4.0 * q)
                 })
                 .sum();

@@ -191,7 +191,7 @@ fn count(n: usize) -> i64 {
 mod tests {
     use super::*;
     use crate::batch::{Batch, Collator, SampledRow};
-    use crate::testing::{key, row, scans};
+    use crate::testing::{sampled, scans};
     use common::config::Config;
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng as _;
@@ -207,17 +207,14 @@ mod tests {
 
     fn rows(config: &Config, group: u16) -> Vec<SampledRow> {
         let number = |i: u32| -> SampledRow {
-            let mut row = row(i, group, config.rules.history);
+            let mut sampled = sampled(i, group, config.rules.history, 1.0);
+            let row = &mut sampled.row;
             row.agents[0].state[0].valid = !i.is_multiple_of(3);
             // Most frames of the bootstrap state are the state's, as in an episode.
             let shared = row.agents[0].state[1..].to_vec();
             row.agents[0].next[..shared.len()].clone_from_slice(&shared);
             row.header.pose = if config.pose.share > 0.0 { i % 4 } else { 0 };
-            SampledRow {
-                row,
-                key: key(i),
-                weight: 1.0,
-            }
+            sampled
         };
         (0..9).map(number).collect()
     }

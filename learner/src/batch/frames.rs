@@ -91,7 +91,6 @@ impl FrameList {
         u32::try_from(place).unwrap_or(ABSENT)
     }
 
-    #[must_use]
     pub fn rows(&self) -> usize {
         self.looks.len()
     }

@@ -1,7 +1,7 @@
 //! Samples rows from all shards in proportion to their global priorities.
 //!
-//! A batch is spread over the shards by their last reported priority sums
-//! ([`Store::allocate`]); each shard samples by its current priorities.
+//! A batch is distributed over the shards by their last reported priority sums
+//! ([`ReplayClient::allocate`]); each shard samples by its current priorities.
 //! The importance weights correct for the actual proposal, q = share × the shard's
 //! probability: stale sums add variance but no bias.
 
@@ -12,19 +12,19 @@ use proto::messages::hello::Hello;
 use proto::messages::sample::{SampleRequest, SampledBatch};
 use proto::transport::channel::Channel;
 use proto::transport::retry::{CALL_DEADLINE, reason, unary};
-use proto::wire::replay_client::ReplayClient;
+use proto::wire::replay_client::ReplayClient as ShardClient;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::replay::shards::{Allocation, Store};
+use crate::replay::shards::{Allocation, ReplayClient};
 
 /// A live shard is called at least this often, so that credit and priority sums stay current.
 const CONTACT_EVERY: Duration = Duration::from_millis(150);
 /// An unreachable one this often.
 const PROBE_EVERY: Duration = Duration::from_millis(700);
-/// A probe is short: the shard may hang rather than be gone.
+/// A probe is short: the shard may hang.
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 /// The limiter is checked at least this often.
 const LIMITER_POLL: Duration = Duration::from_millis(20);
@@ -42,7 +42,6 @@ pub struct SampledRows {
 }
 
 impl SampledRows {
-    #[must_use]
     pub fn rows(&self) -> usize {
         self.scaled.len()
     }
@@ -51,23 +50,22 @@ impl SampledRows {
 /// Samples batches from the shards.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    store: Arc<Store>,
-    clients: Vec<ReplayClient<Channel>>,
+    replay: Arc<ReplayClient>,
+    clients: Vec<ShardClient<Channel>>,
     hello: Hello,
     batch: usize,
 }
 
 impl Sampler {
-    /// A sampler of `batch` rows at a time; one client per shard of the store.
-    #[must_use]
+    /// A sampler of `batch` rows at a time; one client per shard.
     pub fn new(
-        store: Arc<Store>,
-        clients: Vec<ReplayClient<Channel>>,
+        replay: Arc<ReplayClient>,
+        clients: Vec<ShardClient<Channel>>,
         hello: Hello,
         batch: usize,
     ) -> Self {
         Self {
-            store,
+            replay,
             clients,
             hello,
             batch,
@@ -75,12 +73,12 @@ impl Sampler {
     }
 
     /// Polls all shards and samples `prefetch` batches concurrently into `out`
-    /// until the receiver is gone.
+    /// until the receiver is dropped.
     pub async fn run(self, prefetch: usize, seed: u64, out: mpsc::Sender<SampledRows>) {
         let mut tasks = JoinSet::new();
         for shard in 0..self.clients.len() {
             let (this, out) = (self.clone(), out.clone());
-            tasks.spawn(async move { this.keep_in_touch(shard, &out).await });
+            tasks.spawn(async move { this.poll_shard(shard, &out).await });
         }
         for stream in 0..prefetch {
             let (this, out) = (self.clone(), out.clone());
@@ -91,10 +89,10 @@ impl Sampler {
         while tasks.join_next().await.is_some() {}
     }
 
-    async fn keep_in_touch(&self, shard: usize, out: &mpsc::Sender<SampledRows>) {
+    async fn poll_shard(&self, shard: usize, out: &mpsc::Sender<SampledRows>) {
         loop {
-            let alive = self.store.is_alive(shard);
-            let _ = self.ask(shard, 0, PROBE_DEADLINE).await;
+            let alive = self.replay.is_alive(shard);
+            let _ = self.request(shard, 0, PROBE_DEADLINE).await;
             let pause = if alive { CONTACT_EVERY } else { PROBE_EVERY };
             tokio::select! {
                 () = out.closed() => return,
@@ -110,10 +108,10 @@ impl Sampler {
                 if out.is_closed() {
                     return;
                 }
-                if let Some(allocation) = self.store.allocate(self.batch, rng.random()) {
+                if let Some(allocation) = self.replay.allocate(self.batch, rng.random()) {
                     break allocation;
                 }
-                let _ = tokio::time::timeout(LIMITER_POLL, self.store.changed()).await;
+                let _ = tokio::time::timeout(LIMITER_POLL, self.replay.changed()).await;
             };
             let waited = begin.elapsed();
             let sampled = self.sample(allocation, waited).await;
@@ -123,32 +121,33 @@ impl Sampler {
         }
     }
 
-    /// Asks all shards of an allocation concurrently; rows that a shard fails to deliver
-    /// are returned to the rate limiter, and the batch is smaller by them.
+    /// Requests rows from all shards of an allocation concurrently; rows that a shard fails to
+    /// deliver are returned to the rate limiter, and the batch is smaller by them.
     async fn sample(&self, allocation: Allocation, waited: Duration) -> SampledRows {
         let mut calls = JoinSet::new();
         for (shard, &rows) in allocation.rows.iter().enumerate().filter(|(_, n)| **n > 0) {
             let this = self.clone();
-            calls.spawn(async move { (shard, rows, this.ask(shard, rows, CALL_DEADLINE).await) });
+            calls.spawn(
+                async move { (shard, rows, this.request(shard, rows, CALL_DEADLINE).await) },
+            );
         }
-        let mut answers = Vec::new();
+        let mut batches = Vec::new();
         while let Some(call) = calls.join_next().await {
-            let Ok((shard, asked, batch)) = call else {
+            let Ok((shard, requested, batch)) = call else {
                 continue;
             };
-            let given = batch.as_ref().map_or(0, SampledBatch::rows);
-            self.store.unsample(asked.saturating_sub(given));
+            let received = batch.as_ref().map_or(0, SampledBatch::rows);
+            self.replay.unsample(requested.saturating_sub(received));
             if let Some(batch) = batch.filter(|b| b.rows() > 0) {
-                answers.push((shard, batch));
+                batches.push((shard, batch));
             }
         }
         // Responses arrive in any order; batches should not depend on it.
-        answers.sort_by_key(|(shard, _)| *shard);
-        #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
+        batches.sort_by_key(|(shard, _)| *shard);
         let total = allocation.total_rows as f64;
         let mut scaled = Vec::with_capacity(self.batch);
-        let mut parts = Vec::with_capacity(answers.len());
-        for (shard, batch) in answers {
+        let mut parts = Vec::with_capacity(batches.len());
+        for (shard, batch) in batches {
             let share = allocation.shares[shard];
             scaled.extend(batch.probabilities.iter().map(|p| total * share * p));
             parts.push(batch);
@@ -160,8 +159,8 @@ impl Sampler {
         }
     }
 
-    async fn ask(&self, shard: usize, rows: usize, within: Duration) -> Option<SampledBatch> {
-        let (shard_incarnation, insert_limit) = self.store.grant(shard);
+    async fn request(&self, shard: usize, rows: usize, within: Duration) -> Option<SampledBatch> {
+        let (shard_incarnation, insert_limit) = self.replay.grant(shard);
         let request = SampleRequest {
             hello: self.hello.clone(),
             rows,
@@ -170,19 +169,19 @@ impl Sampler {
         };
         let mut client = self.clients.get(shard)?.clone();
         let reply = unary(request.into(), within, |r| client.sample(r)).await;
-        let answer = reply
+        let batch = reply
             .map_err(|status| reason(&status))
             .and_then(|reply| SampledBatch::try_from(reply).map_err(|e| e.to_string()));
-        match answer {
+        match batch {
             Ok(mut batch) => {
                 // Keys carry the learner's index of the shard, for the priority updates.
                 let number = u32::try_from(shard).unwrap_or(u32::MAX);
                 batch.keys.iter_mut().for_each(|k| k.shard = number);
-                self.store.record_response(shard, batch.summary);
+                self.replay.record_response(shard, batch.summary);
                 Some(batch)
             }
             Err(why) => {
-                self.store.lost(shard, &why);
+                self.replay.lost(shard, &why);
                 None
             }
         }

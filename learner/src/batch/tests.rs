@@ -1,7 +1,7 @@
 //! Batches equal the renderer's windows, and errors name invalid rows.
 
 use super::*;
-use crate::testing::{key, row, scans};
+use crate::testing::{self, scans};
 use common::config::{AugmentConfig, Config};
 use common::imaging::volume::Volume;
 use common::transition::row::FrameRef;
@@ -37,17 +37,11 @@ fn filled(collator: &mut Collator, rows: &[SampledRow]) -> Batch {
 }
 
 fn sampled(n: u32, group: u16) -> Vec<SampledRow> {
-    (0..n)
-        .map(|i| SampledRow {
-            row: row(i, group, 2),
-            key: key(i),
-            weight: 0.5,
-        })
-        .collect()
+    (0..n).map(|i| testing::sampled(i, group, 2, 0.5)).collect()
 }
 
 #[test]
-fn windows_are_the_renderers_and_absent_frames_are_zero() {
+fn windows_equal_the_renderers_and_absent_frames_are_zero() {
     let mut rows = sampled(5, 1);
     rows[3].row.agents[0].state[0].valid = false;
     let batch = filled(&mut collator(false, 1, 1), &rows);
@@ -64,26 +58,19 @@ fn windows_are_the_renderers_and_absent_frames_are_zero() {
                 let found = &windows[(i * 2 + h) * 216..][..216];
                 let mut bytes = vec![0; 216];
                 // Windows with zero discount are not rendered.
-                let looked_at = std::ptr::eq(frames, &a.state) || a.discount != 0.0;
-                if frame.valid && looked_at {
-                    render(
-                        &scan.volume,
-                        WindowRule::Centred,
-                        6,
-                        frame.position.map(i32::from),
-                        frame.stride,
-                        &mut bytes,
-                    );
+                let needed = std::ptr::eq(frames, &a.state) || a.discount != 0.0;
+                if frame.valid && needed {
+                    let at = frame.position.map(i32::from);
+                    let rule = WindowRule::Centred;
+                    render(&scan.volume, rule, 6, at, frame.stride, &mut bytes);
                 }
                 let expected: Vec<f32> = bytes.iter().map(|&b| f32::from(b) / 255.0).collect();
                 assert_eq!(found, expected, "row {i} frame {h}");
             }
         }
         assert_eq!(batch.keys[i], sampled.key);
-        assert_eq!(
-            (batch.action[i], batch.scale[i]),
-            (i64::from(a.action), i64::from(a.scale))
-        );
+        assert_eq!(batch.action[i], i64::from(a.action));
+        assert_eq!(batch.scale[i], i64::from(a.scale));
     }
     assert_eq!(batch.weight, [0.5; 5]);
 }
@@ -93,28 +80,21 @@ fn augmentation_draws_a_look_per_row_and_leaves_absent_frames_alone() {
     let mut rows = sampled(4, 1);
     for r in &mut rows {
         // One window for all frames of all rows; the first is absent.
-        r.row = rows_of_one_window(&r.row);
+        r.row = row_of_one_window(&r.row);
     }
     let batch = filled(&mut collator(true, 1, 1), &rows);
     let (absent, present) = batch.state.split_at(216);
     assert!(absent.iter().all(|v| *v == 0.0));
     let mean = |s: &[f32]| s.iter().sum::<f32>() / s.len() as f32;
-    let row_means: Vec<f32> = (0..4)
-        .map(|i| mean(&batch.state[(i * 2 + 1) * 216..][..216]))
-        .collect();
-    assert!(
-        row_means
-            .iter()
-            .skip(1)
-            .any(|m| (m - row_means[0]).abs() > 0.01),
-        "{row_means:?}"
-    );
+    let means = [0, 1, 2, 3].map(|i| mean(&batch.state[(i * 2 + 1) * 216..][..216]));
+    let mut others = means[1..].iter();
+    assert!(others.any(|m| (m - means[0]).abs() > 0.01), "{means:?}");
     // A frame shared by state and bootstrap state is rendered once, with the same noise.
     assert_eq!(present[..216], batch.next[216..432]);
     assert_eq!(batch.next[..216], batch.next[216..432]);
 }
 
-fn rows_of_one_window(row: &Row) -> Row {
+fn row_of_one_window(row: &Row) -> Row {
     let mut row = row.clone();
     (row.header.scan, row.agents[0].discount) = (0, 0.9);
     let frame = FrameRef {
@@ -166,10 +146,7 @@ fn posed_rows_show_the_posed_scan() {
 fn threads_and_reused_buffers_change_nothing() {
     let rows = sampled(7, 2);
     let one = filled(&mut collator(true, 2, 1), &rows);
-    assert_eq!(
-        (one.agents, one.agent.as_slice()),
-        (2, [0, 1].repeat(7).as_slice())
-    );
+    assert_eq!((one.agents, &one.agent), (2, &[0, 1].repeat(7)));
     for threads in [2, 3, 16] {
         assert_eq!(filled(&mut collator(true, 2, threads), &rows), one);
     }
@@ -183,7 +160,7 @@ fn threads_and_reused_buffers_change_nothing() {
 }
 
 #[test]
-fn rows_that_name_what_is_not_there_are_refused() {
+fn invalid_rows_are_refused_with_the_reason() {
     let error = |change: fn(&mut Row)| {
         let mut rows = sampled(3, 2);
         change(&mut rows[1].row);
@@ -194,11 +171,8 @@ fn rows_that_name_what_is_not_there_are_refused() {
             .unwrap_err()
             .to_string()
     };
-    let text = error(|r| r.header.scan = 3);
-    assert_eq!(
-        text,
-        "row 1 of shard 0 (actor 0, episode 0, step 1): scan 3 of 3"
-    );
+    let expected = "row 1 of shard 0 (actor 0, episode 0, step 1): scan 3 of 3";
+    assert_eq!(error(|r| r.header.scan = 3), expected);
     assert!(error(|r| r.header.pose = 7).contains("pose 7"));
     assert!(error(|r| r.agents[1].agent = 5).contains("agent 5 of 2"));
     assert!(error(|r| r.agents.swap(0, 1)).contains("agent 1 of 2 at place 0"));

@@ -42,17 +42,15 @@ pub enum FilesError {
     /// There is no file of this name.
     #[error(
         "there is no checkpoint {name:?}; {}",
-        if there.is_empty() {
+        if available.is_empty() {
             "none has been written yet".to_owned()
         } else {
-            format!("there are {}", there.join(", "))
+            format!("there are {}", available.join(", "))
         }
     )]
     NotFound {
-        /// The requested name.
         name: String,
-        /// The available names.
-        there: Vec<String>,
+        available: Vec<String>,
     },
     #[error("cannot read checkpoint {name}: {source}")]
     Read { name: String, source: io::Error },
@@ -67,7 +65,6 @@ pub struct CheckpointFiles {
 
 impl CheckpointFiles {
     /// The files of `folder`, which may not exist yet.
-    #[must_use]
     pub fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
@@ -107,29 +104,23 @@ impl CheckpointFiles {
             "best" => BEST,
             other => other,
         };
-        let there = self.names();
+        let available = self.names();
         // Only listed names are opened: a requested name is never used as a path.
-        let Some(listed) = there.iter().find(|n| *n == file_name) else {
-            return Err(FilesError::NotFound {
+        let listed = available.iter().find(|n| *n == file_name);
+        match listed.map(|listed| self.open_file(listed)) {
+            Some(Ok(opened)) => Ok(opened),
+            Some(Err(source)) if source.kind() != io::ErrorKind::NotFound => {
+                let name = file_name.to_owned();
+                Err(FilesError::Read { name, source })
+            }
+            _ => Err(FilesError::NotFound {
                 name: name.to_owned(),
-                there,
-            });
-        };
-        self.open_file(listed)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => FilesError::NotFound {
-                    name: name.to_owned(),
-                    there: there.clone(),
-                },
-                _ => FilesError::Read {
-                    name: listed.clone(),
-                    source,
-                },
-            })
+                available,
+            }),
+        }
     }
 
     /// Opens the file with this digest.
-    #[must_use]
     pub fn open_same(&self, sha256: &[u8; 32]) -> Option<Opened> {
         let opened = self.names().into_iter().map(|n| self.open_file(&n));
         opened.flatten().find(|o| o.info.sha256 == *sha256)
@@ -161,11 +152,9 @@ impl CheckpointFiles {
 
     /// Rewinds the file afterwards.
     fn digest(&self, file: &mut File, identity: Identity) -> io::Result<[u8; 32]> {
-        let known = |digests: &Mutex<HashMap<Identity, [u8; 32]>>| {
-            let digests = digests.lock().unwrap_or_else(PoisonError::into_inner);
-            digests.get(&identity).copied()
-        };
-        if let Some(sha256) = known(&self.digests) {
+        let digests = || self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = digests().get(&identity).copied();
+        if let Some(sha256) = known {
             return Ok(sha256);
         }
         let mut hasher = Sha256::new();
@@ -178,7 +167,7 @@ impl CheckpointFiles {
         }
         io::Seek::rewind(file)?;
         let sha256 = hasher.finalize().into();
-        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut digests = digests();
         // Old entries are dropped: a hundred are more than any folder keeps for long.
         if digests.len() > 100 {
             digests.clear();
@@ -202,7 +191,7 @@ mod tests {
             ("update-00000100.safetensors", "hundred"),
             ("best.safetensors", "best"),
             (".hidden.safetensors", "hidden"),
-            ("last.link", "on its way"),
+            ("last.link", "in transit"),
         ] {
             fs::write(inside.join(name), bytes).unwrap();
         }
@@ -213,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_has_whole_files_alone() {
+    fn the_list_has_complete_files_only() {
         let (_dir, files) = folder();
         let list = files.list();
         let names: Vec<_> = list.iter().map(|f| (f.name.as_str(), f.updates)).collect();
@@ -229,15 +218,12 @@ mod tests {
         assert_eq!(list[0].sha256, list[3].sha256, "one file, two names");
         let expected: [u8; 32] = Sha256::digest("hundred").into();
         assert_eq!(list[0].sha256, expected);
-        assert!(
-            CheckpointFiles::new(Path::new("/nowhere"))
-                .list()
-                .is_empty()
-        );
+        let missing = CheckpointFiles::new(Path::new("/nowhere"));
+        assert!(missing.list().is_empty());
     }
 
     #[test]
-    fn what_is_open_stays_whole_and_new_bytes_have_a_new_digest() {
+    fn open_files_stay_readable_and_new_contents_have_a_new_digest() {
         let (dir, files) = folder();
         let mut opened = files.open("last").unwrap();
         let inside = dir.path().join("checkpoints");
@@ -258,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_listed_are_refused_with_those_that_are() {
+    fn unlisted_names_are_refused_with_the_listed_ones() {
         let (_dir, files) = folder();
         for name in [
             "../outside.safetensors",

@@ -38,7 +38,6 @@ pub struct CheckpointFolder {
 
 impl CheckpointFolder {
     /// A folder that keeps the newest `keep` checkpoints (at least one).
-    #[must_use]
     pub fn new(dir: &Path, keep: usize) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -49,7 +48,6 @@ impl CheckpointFolder {
     }
 
     /// Failed writes so far.
-    #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures
     }
@@ -68,9 +66,9 @@ impl CheckpointFolder {
                 self.failures += 1;
                 if self.in_a_row >= ALARM {
                     let failures = self.in_a_row;
-                    tracing::error!(%error, failures, "no checkpoint could be written {failures} times in a row: a crash now loses all training since; free the disk");
+                    tracing::error!(%error, failures, "{failures} checkpoints in a row could not be written: a crash now loses all training since; free disk space");
                 } else {
-                    tracing::warn!(%error, "checkpoint not written; training goes on");
+                    tracing::warn!(%error, "checkpoint not written; training continues");
                 }
                 None
             }
@@ -118,23 +116,19 @@ pub fn write_final(dir: &Path, weights: &[u8]) -> Result<PathBuf, DurableError> 
     Ok(path)
 }
 
-/// Reads one file.
-///
-/// # Errors
-/// Names the file and the problem.
-pub fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let name = path.display().to_string();
-    match fs::read(path) {
-        Ok(bytes) => Checkpoint::from_bytes(&bytes, &name),
-        Err(source) => Err(CheckpointError::Read { path: name, source }),
-    }
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    fs::read(path).map_err(|source| CheckpointError::Read {
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::from_bytes(&read(path)?, &path.display().to_string())
 }
 
 /// The newest valid checkpoint; `None` if there are no checkpoints. Logs each file
-/// that it skips, with the reason.
-///
-/// # Errors
-/// [`CheckpointError::NoneUsable`] when there are files and all are invalid.
+/// that it skips, with the reason. Fails if there are files and all are invalid.
 pub fn load_newest(dir: &Path) -> Result<Option<Found>, CheckpointError> {
     let mut files = list(dir);
     let last = dir.join(LAST);
@@ -153,23 +147,20 @@ pub fn load_newest(dir: &Path) -> Result<Option<Found>, CheckpointError> {
                 }));
             }
             Err(error) => {
-                tracing::warn!(%error, "checkpoint passed over");
+                tracing::warn!(%error, "checkpoint skipped");
                 newest.get_or_insert(error.to_string());
                 refused.push(path);
             }
         }
     }
-    match newest {
-        None => Ok(None),
-        Some(newest) => {
-            let folder = dir.display().to_string();
-            Err(CheckpointError::NoneUsable {
-                folder,
-                count,
-                newest,
-            })
-        }
-    }
+    let Some(newest) = newest else {
+        return Ok(None);
+    };
+    Err(CheckpointError::NoneUsable {
+        folder: dir.display().to_string(),
+        count,
+        newest,
+    })
 }
 
 /// Renames files (`….aside`) so that they no longer count as checkpoints.

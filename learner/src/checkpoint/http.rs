@@ -41,7 +41,7 @@ fn failure(what: &'static str) -> Response {
 
 async fn list(State(files): State<Files>) -> Response {
     let Ok(list) = tokio::task::spawn_blocking(move || files.list()).await else {
-        return failure("the list of checkpoints failed; the learner's log says why\n");
+        return failure("the list of checkpoints failed; see the learner's log\n");
     };
     let entries = list.iter().map(|file| {
         serde_json::json!({
@@ -63,9 +63,9 @@ async fn file(State(files): State<Files>, Path(name): Path<String>, request: Req
         }
         Ok(Err(error)) => {
             tracing::warn!(%error, "a download failed");
-            failure("the checkpoint cannot be read; the learner's log says why\n")
+            failure("the checkpoint cannot be read; see the learner's log\n")
         }
-        Err(_) => failure("the checkpoint cannot be read; the learner's log says why\n"),
+        Err(_) => failure("the checkpoint cannot be read; see the learner's log\n"),
     }
 }
 
@@ -76,7 +76,7 @@ async fn send(opened: Opened, mut request: Request) -> Response {
     }
     let headers = request.headers_mut();
     if headers.contains_key(IF_RANGE) && !names(headers, &IF_RANGE, &etag) {
-        // The client's part belongs to other contents: send the whole file.
+        // The client's part is of other contents: send the whole file.
         headers.remove(RANGE);
     }
     // The digest decides; modification times can repeat.
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ranges_and_etags_are_answered_as_http_says() {
+    async fn ranges_and_etags_follow_http() {
         let served = served();
         let (own, other) = (tag(BYTES), tag(b"other"));
         let file = "/checkpoints/best.safetensors";
@@ -203,7 +203,7 @@ mod tests {
             assert_eq!(found.map(|v| v.to_str().unwrap()), content_range, "{shown}");
             assert_eq!(response.headers()[ETAG], own.as_str(), "{shown}");
         }
-        // The name now has other contents: the client's part is useless.
+        // The name now has other contents: the client gets the whole file.
         let next = served.dir.path().join("next");
         fs::write(&next, b"9876543210").unwrap();
         fs::rename(next, served.dir.path().join("best.safetensors")).unwrap();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn paths_are_no_names_and_the_list_is_json() {
+    async fn paths_are_not_found_and_the_list_is_json() {
         let served = served();
         for path in [
             "/checkpoints/..%2Fbest.safetensors",

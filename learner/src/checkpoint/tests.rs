@@ -13,10 +13,10 @@ fn around() -> Surroundings {
         run_id: "run-1".into(),
         weights_version: 4,
         manifest_json: "{}".into(),
-        books: Books::default(),
+        limiter: LimiterState::default(),
         episodes: 9,
         extra: [
-            ("walk".to_owned(), vec![1, 2, 3]),
+            ("episode".to_owned(), vec![1, 2, 3]),
             ("none".to_owned(), vec![]),
         ]
         .into(),
@@ -37,32 +37,32 @@ fn bytes_of(t: &Trainer) -> Vec<u8> {
 }
 
 #[test]
-fn a_run_stopped_and_resumed_is_bit_equal_to_one_never_stopped() {
+fn a_resumed_run_is_bit_equal_to_an_uninterrupted_one() {
     use rand::Rng as _;
     let mut whole = trained(7);
-    let _ = whole.rng_mut().next_u32();
+    let _ = whole.rng.next_u32();
     let saved = bytes_of(&whole);
     let mut resumed = trained(0);
     let read = Checkpoint::from_bytes(&saved, "x").unwrap();
     read.restore(&mut resumed, "{}").unwrap();
-    assert_eq!((resumed.updates(), resumed.adam().steps()), (7, 7));
+    assert_eq!((resumed.updates(), resumed.adam.steps()), (7, 7));
     assert_eq!(
         (read.record.run_id.as_str(), read.record.weights_version),
         ("run-1", 4)
     );
     assert_eq!(read.record.episodes, 9);
-    assert_eq!(read.extra, [("walk".to_owned(), vec![1, 2, 3])].into());
+    assert_eq!(read.extra, [("episode".to_owned(), vec![1, 2, 3])].into());
     assert_eq!(bytes_of(&resumed), saved);
     for i in 7..13 {
-        let batch = batch(whole.config(), i);
+        let batch = batch(&whole.config, i);
         assert_eq!(whole.step(&batch).unwrap(), resumed.step(&batch).unwrap());
     }
-    assert_eq!(whole.rng_mut().next_u32(), resumed.rng_mut().next_u32());
+    assert_eq!(whole.rng.next_u32(), resumed.rng.next_u32());
     assert_eq!(bytes_of(&resumed), bytes_of(&whole));
 }
 
 #[test]
-fn other_runs_are_refused_by_what_differs() {
+fn checkpoints_of_other_runs_are_refused_with_the_differences() {
     let read = Checkpoint::from_bytes(&bytes_of(&trained(1)), "x").unwrap();
     let refused = |change: fn(&mut common::config::Config), manifest: &str| {
         let mut c = (*config(NetworkKind::Collab, 2)).clone();
@@ -87,7 +87,7 @@ fn other_runs_are_refused_by_what_differs() {
 }
 
 #[test]
-fn damage_is_named() {
+fn corruption_is_reported_with_its_reason() {
     let good = bytes_of(&trained(1));
     let reason = |bytes: &[u8]| {
         Checkpoint::from_bytes(bytes, "c.safetensors")
@@ -118,7 +118,7 @@ fn damage_is_named() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn hostile_bytes_are_an_error(at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<bool>()) {
+    fn corrupted_bytes_are_an_error(at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<bool>()) {
         static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
         let good = GOOD.get_or_init(|| bytes_of(&trained(0)));
         let mut bytes = good.clone();
@@ -143,7 +143,7 @@ proptest! {
 }
 
 #[test]
-fn the_folder_keeps_the_newest_and_passes_over_broken_ones() {
+fn the_folder_keeps_the_newest_and_skips_corrupt_files() {
     let dir = tempfile::tempdir().unwrap();
     let mut folder = CheckpointFolder::new(dir.path(), 2);
     assert!(load_newest(dir.path()).unwrap().is_none());
@@ -200,7 +200,7 @@ fn the_folder_keeps_the_newest_and_passes_over_broken_ones() {
 }
 
 #[test]
-fn a_write_that_fails_is_counted_and_training_goes_on() {
+fn a_failed_write_is_counted_and_training_continues() {
     let dir = tempfile::tempdir().unwrap();
     let taken = dir.path().join("checkpoints");
     fs::write(&taken, b"a file, where a folder should be").unwrap();
@@ -216,7 +216,7 @@ fn a_write_that_fails_is_counted_and_training_goes_on() {
 }
 
 #[test]
-fn inference_reads_checkpoints_and_weights_files_alike() {
+fn inference_reads_checkpoints_and_weights_files() {
     let dir = tempfile::tempdir().unwrap();
     let t = trained(2);
     let (a, b) = (

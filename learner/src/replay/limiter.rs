@@ -1,4 +1,4 @@
-//! The rate limiter: one account of rows inserted and sampled over all shards.
+//! The rate limiter: rows inserted and sampled, over all shards.
 //!
 //! Reverb's algebra (Cassirer et al. 2021, §3.3). With SPI samples per insert
 //! and a tolerance of T rows, error = inserts · SPI − samples stays within
@@ -7,17 +7,17 @@
 //! numbers per incarnation of a shard that only increase; the unused part is
 //! *outstanding*, and the sum over all shards stays within the *allowance*.
 //!
-//! Three rules extend it, because shards fail and return:
+//! Three rules extend it, because shards fail and restart:
 //! - An incarnation that the limiter sees for the first time starts at its number of
 //!   inserts so far: only a learner grants credit, so an earlier learner charged
 //!   those rows.
-//! - Once the store was warm, inserts that bring it back up to `min_rows` after
-//!   a loss are granted and not charged: charging them would allow a burst of
+//! - Once the shards held `min_rows` (warm), inserts that bring them back up to it
+//!   after a loss are granted and not charged: charging them would allow a burst of
 //!   samples from few rows; refusing them would block for good. Only rows that
 //!   increase the number held count as a refill: if the remaining shards are
 //!   too small for `min_rows`, they continue at the usual ratio.
 //! - While there are too few rows to sample, each live shard may take at
-//!   least one batch, so that unused credit of an idle shard blocks nobody.
+//!   least one batch, so that unused credit of an idle shard blocks no other.
 
 use common::config::Config;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct RowTotals {
     pub samples_per_insert: f64,
     /// Why inserting or sampling is blocked, or "open".
     pub limiter: String,
-    /// Whether the limiter or missing rows block (sampling, inserting) now.
+    /// Whether the limiter or missing rows currently block (sampling, inserting).
     #[serde(skip)]
     pub blocked: (bool, bool),
 }
@@ -51,7 +51,6 @@ pub struct Limits {
 
 impl Limits {
     /// The limits of a configuration with this many shards.
-    #[must_use]
     pub fn new(config: &Config, shards: usize) -> Self {
         Self {
             samples_per_insert: config.replay.samples_per_insert,
@@ -72,15 +71,15 @@ impl Limits {
     /// above 2T − batch/SPI; even when the other shards do not use their shares of
     /// 2T/shards, the rest must accept a batch.
     fn range_min(&self) -> u64 {
-        let sample = (as_f64(self.batch) / self.samples_per_insert).ceil();
+        let sample = (as_f64(self.batch) / self.samples_per_insert).ceil() as u64;
         let shards = self.shards as u64;
-        (self.batch_rows + as_u64(sample) + shards).saturating_mul(shards)
+        (self.batch_rows + sample + shards).saturating_mul(shards)
     }
 }
 
 /// Settings under which sampling and inserting could block each other for ever.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum LedgerError {
+pub enum RateLimiterError {
     #[error(
         "replay.error_buffer = {} rows would deadlock: twice the tolerance must hold {} rows, shards ({}) × (actor.batch_rows {} + learner.batch {} / replay.samples_per_insert {} + {}); use replay.error_buffer = {} or more",
         .0.tolerance, .0.range_min(), .0.shards, .0.batch_rows, .0.batch, .0.samples_per_insert, .0.shards,
@@ -115,7 +114,7 @@ struct Account {
     #[serde(skip)]
     full: bool,
     /// Whether it reported to this learner. A restored state may describe another shard that
-    /// had this index, whose incarnations do not compare with those seen here.
+    /// had this index; its incarnations cannot be compared with those seen here.
     #[serde(skip)]
     met: bool,
 }
@@ -126,16 +125,16 @@ impl Account {
     }
 }
 
-/// The limiter's state; see the module.
+/// Limits inserts and samples; see the module.
 #[derive(Debug, Clone)]
-pub struct Ledger {
+pub struct RateLimiter {
     limits: Limits,
-    books: Books,
+    state: LimiterState,
 }
 
-/// A checkpoint's copy of the limiter's state.
+/// The counters, as a checkpoint saves them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Books {
+pub struct LimiterState {
     accounts: Vec<Account>,
     /// Inserts that count towards the ratio.
     charged: u64,
@@ -145,46 +144,34 @@ pub struct Books {
     warm: bool,
 }
 
-impl Ledger {
-    /// An empty rate limiter.
-    ///
-    /// # Errors
-    /// [`LedgerError::Range`] for limits that could deadlock, with the numbers.
-    pub fn new(limits: Limits) -> Result<Self, LedgerError> {
+impl RateLimiter {
+    /// An empty rate limiter. Refuses limits that could deadlock.
+    pub fn new(limits: Limits) -> Result<Self, RateLimiterError> {
         if limits.shards == 0 {
-            return Err(LedgerError::NoShards);
+            return Err(RateLimiterError::NoShards);
         }
         if limits.tolerance.saturating_mul(2) < limits.range_min() {
-            return Err(LedgerError::Range(limits));
+            return Err(RateLimiterError::Range(limits));
         }
-        let accounts = vec![Account::default(); limits.shards];
-        Ok(Self {
-            limits,
-            books: Books {
-                accounts,
-                ..Books::default()
-            },
-        })
+        let state = LimiterState {
+            accounts: vec![Account::default(); limits.shards],
+            ..LimiterState::default()
+        };
+        Ok(Self { limits, state })
     }
 
     /// The state to save in a checkpoint.
-    #[must_use]
-    pub fn books(&self) -> &Books {
-        &self.books
+    pub fn state(&self) -> &LimiterState {
+        &self.state
     }
 
     /// Restores a checkpoint's state; shards count as unreachable until they report. If
     /// the number of shards changed, only the totals are restored.
-    pub fn restore(&mut self, books: &Books) {
-        let accounts = if books.accounts.len() == self.limits.shards {
-            books.accounts.clone()
-        } else {
-            self.books.accounts.clone()
-        };
-        self.books = Books {
-            accounts,
-            ..books.clone()
-        };
+    pub fn restore(&mut self, state: &LimiterState) {
+        let before = std::mem::replace(&mut self.state, state.clone());
+        if state.accounts.len() != self.limits.shards {
+            self.state.accounts = before.accounts;
+        }
     }
 
     /// Records a live shard's report. Ignores reports of an incarnation that a later one
@@ -192,7 +179,7 @@ impl Ledger {
     pub fn observe(&mut self, shard: usize, report: Report) {
         let needed = self.rows_needed();
         let others = self.rows_besides(shard);
-        let Some(account) = self.books.accounts.get_mut(shard) else {
+        let Some(account) = self.state.accounts.get_mut(shard) else {
             return;
         };
         if account.met && report.incarnation < account.incarnation {
@@ -216,13 +203,13 @@ impl Ledger {
         }
         (account.rows, account.alive) = (report.rows, true);
         self.charge(new, added, others + before, needed);
-        self.books.warm |= self.rows() >= self.limits.min_rows;
+        self.state.warm |= self.rows() >= self.limits.min_rows;
     }
 
     /// Splits new inserts into charged ones and refills.
     fn charge(&mut self, new: u64, added: u64, rows_before: u64, rows_needed: u64) {
         let limits = &self.limits;
-        let free = if self.books.warm {
+        let free = if self.state.warm {
             let deficit = limits.min_rows.saturating_sub(rows_before);
             let granted = if rows_before < rows_needed {
                 self.smallest_grant()
@@ -235,17 +222,17 @@ impl Ledger {
             let room = limits
                 .min_rows
                 .max(limits.tolerance)
-                .saturating_sub(self.books.charged);
+                .saturating_sub(self.state.charged);
             new.saturating_sub(room)
         };
-        self.books.refilled += free;
-        self.books.charged += new - free;
+        self.state.refilled += free;
+        self.state.charged += new - free;
     }
 
     /// Marks a shard as unreachable: its rows and its outstanding credit no longer
     /// count.
     pub fn lost(&mut self, shard: usize) {
-        if let Some(account) = self.books.accounts.get_mut(shard) {
+        if let Some(account) = self.state.accounts.get_mut(shard) {
             account.alive = false;
         }
     }
@@ -254,23 +241,23 @@ impl Ledger {
     /// of the allowance, as far as the others left any. `(0, 0)` before its first
     /// report.
     pub fn grant(&mut self, shard: usize) -> (u64, u64) {
-        let full = self.books.accounts.get(shard).is_some_and(|a| a.full);
-        let allowance = if full && self.books.warm {
+        let full = self.state.accounts.get(shard).is_some_and(|a| a.full);
+        let allowance = if full && self.state.warm {
             self.ratio()
         } else {
             self.allowance()
         };
-        let living = self.books.accounts.iter().filter(|a| a.alive);
-        let outstanding: u64 = living.map(Account::outstanding).sum();
+        let live = self.state.accounts.iter().filter(|a| a.alive);
+        let outstanding: u64 = live.map(Account::outstanding).sum();
         // Shares of all shards, not only of the live ones, and never of more than
         // the range: unused credit of one shard must leave the others what
         // `range_min` guarantees them.
         let most = allowance.min(self.limits.tolerance.saturating_mul(2));
         let share = most.div_ceil(self.limits.shards as u64);
         let free = allowance.saturating_sub(outstanding);
-        let starved = !self.books.warm || self.rows() < self.rows_needed();
+        let starved = !self.state.warm || self.rows() < self.rows_needed();
         let least = if starved { self.limits.batch_rows } else { 0 };
-        let Some(account) = self.books.accounts.get_mut(shard) else {
+        let Some(account) = self.state.accounts.get_mut(shard) else {
             return (0, 0);
         };
         if account.alive {
@@ -289,24 +276,23 @@ impl Ledger {
     pub fn try_sample(&mut self, rows: u64) -> bool {
         let allowed = self.sampling_blocked(rows).is_none();
         if allowed {
-            self.books.samples += rows;
+            self.state.samples += rows;
         }
         allowed
     }
 
     /// Returns samples that were taken and not delivered.
     pub fn unsample(&mut self, rows: u64) {
-        self.books.samples = self.books.samples.saturating_sub(rows);
+        self.state.samples = self.state.samples.saturating_sub(rows);
     }
 
     /// Rows that may be inserted from now on, including outstanding ones.
-    #[must_use]
     pub fn allowance(&self) -> u64 {
         let deficit = self.limits.min_rows.saturating_sub(self.rows());
-        let mut living = self.books.accounts.iter().filter(|a| a.alive);
-        if !self.books.warm {
+        let mut live = self.state.accounts.iter().filter(|a| a.alive);
+        if !self.state.warm {
             self.ratio().max(deficit)
-        } else if living.all(|a| a.full) {
+        } else if live.all(|a| a.full) {
             self.ratio()
         } else {
             self.ratio() + deficit
@@ -318,83 +304,58 @@ impl Ledger {
         let limits = &self.limits;
         let rows = (limits.bound() - self.error()) / limits.samples_per_insert;
         // 1e-9 of a row: a ratio such as 0.1 has no exact binary form.
-        as_u64((rows + 1e-9).max(0.0).floor())
+        (rows + 1e-9).max(0.0).floor() as u64
     }
 
     /// inserts · SPI − samples.
-    #[must_use]
     pub fn error(&self) -> f64 {
-        as_f64(self.books.charged) * self.limits.samples_per_insert - as_f64(self.books.samples)
+        as_f64(self.state.charged) * self.limits.samples_per_insert - as_f64(self.state.samples)
     }
 
     /// Rows in the live shards.
-    #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows_besides(usize::MAX)
     }
 
     fn rows_besides(&self, shard: usize) -> u64 {
-        let others = self
-            .books
-            .accounts
-            .iter()
-            .enumerate()
-            .filter(|(k, a)| *k != shard && a.alive);
+        let accounts = self.state.accounts.iter().enumerate();
+        let others = accounts.filter(|(k, a)| *k != shard && a.alive);
         others.map(|(_, a)| a.rows).sum()
     }
 
     /// Rows inserted so far, refills included.
-    #[must_use]
     pub fn inserted(&self) -> u64 {
-        self.books.charged + self.books.refilled
+        self.state.charged + self.state.refilled
     }
 
     /// Rows sampled so far.
-    #[must_use]
     pub fn sampled(&self) -> u64 {
-        self.books.samples
-    }
-
-    /// Samples per insert so far; 0 before the first insert.
-    #[must_use]
-    pub fn samples_per_insert(&self) -> f64 {
-        as_f64(self.books.samples) / as_f64(self.books.charged.max(1))
+        self.state.samples
     }
 
     /// The current totals.
-    #[must_use]
     pub fn totals(&self) -> RowTotals {
+        let sampling_blocked = self.sampling_blocked(self.limits.batch).is_some();
         RowTotals {
             rows: self.rows(),
             inserted: self.inserted(),
             sampled: self.sampled(),
-            samples_per_insert: self.samples_per_insert(),
+            samples_per_insert: as_f64(self.state.samples) / as_f64(self.state.charged.max(1)),
             limiter: self.why_blocked().unwrap_or_else(|| "open".into()),
-            blocked: self.blocked(),
+            blocked: (sampling_blocked, self.inserting_blocked().is_some()),
         }
     }
 
     /// Why sampling or else inserting is blocked, with the numbers.
-    #[must_use]
     pub fn why_blocked(&self) -> Option<String> {
         self.sampling_blocked(self.limits.batch)
             .or_else(|| self.inserting_blocked())
     }
 
-    /// Whether (sampling a batch, inserting a row) is blocked.
-    #[must_use]
-    pub fn blocked(&self) -> (bool, bool) {
-        (
-            self.sampling_blocked(self.limits.batch).is_some(),
-            self.inserting_blocked().is_some(),
-        )
-    }
-
     /// Why `rows` cannot be sampled now.
-    #[must_use]
-    pub fn sampling_blocked(&self, rows: u64) -> Option<String> {
+    fn sampling_blocked(&self, rows: u64) -> Option<String> {
         let (limits, held) = (&self.limits, self.rows());
-        if !self.books.warm {
+        if !self.state.warm {
             return Some(format!(
                 "sampling waits for the first {} rows: {held} so far",
                 limits.min_rows
@@ -402,7 +363,7 @@ impl Ledger {
         }
         if held < self.rows_needed() {
             return Some(format!(
-                "sampling waits for rows: the living shards hold {held}, {} are needed",
+                "sampling waits for rows: the live shards hold {held}, {} are needed",
                 self.rows_needed()
             ));
         }
@@ -418,9 +379,8 @@ impl Ledger {
     }
 
     /// Why nothing can be inserted now.
-    #[must_use]
-    pub fn inserting_blocked(&self) -> Option<String> {
-        (self.books.warm && self.allowance() == 0).then(|| {
+    fn inserting_blocked(&self) -> Option<String> {
+        (self.state.warm && self.allowance() == 0).then(|| {
             let limits = &self.limits;
             format!(
                 "inserting waits for samples: {} leaves no row below {} (tolerance {} × {})",
@@ -435,9 +395,9 @@ impl Ledger {
     fn equation(&self) -> String {
         format!(
             "{} inserts × {} − {} samples = {}",
-            self.books.charged,
+            self.state.charged,
             self.limits.samples_per_insert,
-            self.books.samples,
+            self.state.samples,
             self.error()
         )
     }
@@ -452,18 +412,8 @@ impl Ledger {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
 fn as_f64(rows: u64) -> f64 {
     rows as f64
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "callers hand in whole numbers of at least zero, far below 2^52"
-)]
-fn as_u64(rows: f64) -> u64 {
-    rows as u64
 }
 
 #[cfg(test)]

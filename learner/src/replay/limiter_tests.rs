@@ -23,16 +23,16 @@ fn report(incarnation: u64, rows: u64, inserted: u64) -> Report {
 }
 
 /// Both shards alive and empty, in their first incarnation.
-fn ledger(limits: Limits) -> Ledger {
-    let mut ledger = Ledger::new(limits).unwrap();
-    (0..limits.shards).for_each(|shard| ledger.observe(shard, report(1, 0, 0)));
-    ledger
+fn limiter(limits: Limits) -> RateLimiter {
+    let mut limiter = RateLimiter::new(limits).unwrap();
+    (0..limits.shards).for_each(|shard| limiter.observe(shard, report(1, 0, 0)));
+    limiter
 }
 
 #[test]
 fn a_script_of_inserts_and_samples() {
     // SPI 2, T 10 (error within ±20), 6 rows first, batches of 4.
-    let mut l = ledger(limits(2.0, 10, 6, 4));
+    let mut l = limiter(limits(2.0, 10, 6, 4));
     assert!(!l.try_sample(4));
     assert_eq!(l.allowance(), 10);
     assert_eq!(
@@ -77,8 +77,8 @@ fn a_script_of_inserts_and_samples() {
 }
 
 #[test]
-fn a_dead_shards_credit_returns_to_the_pool() {
-    let mut l = ledger(limits(1.0, 10, 2, 1));
+fn the_credit_of_an_unreachable_shard_goes_to_the_others() {
+    let mut l = limiter(limits(1.0, 10, 2, 1));
     assert_eq!((l.grant(0), l.grant(1)), ((1, 5), (1, 5)));
     l.observe(0, report(1, 5, 5));
     // 5 rows are allowed and granted to shard 1, which does not respond.
@@ -96,8 +96,8 @@ fn a_dead_shards_credit_returns_to_the_pool() {
 }
 
 #[test]
-fn a_loss_is_refilled_without_a_burst_and_without_a_block() {
-    let mut l = ledger(limits(4.0, 20, 100, 8));
+fn lost_rows_are_refilled_without_a_burst_and_without_a_block() {
+    let mut l = limiter(limits(4.0, 20, 100, 8));
     l.observe(0, report(1, 60, 60));
     l.observe(1, report(1, 60, 60));
     // Warm-up charges at most max(100, 20) rows: error 400, bound 80.
@@ -123,20 +123,23 @@ fn a_loss_is_refilled_without_a_burst_and_without_a_block() {
 
 /// `min_rows` exceeds the capacity of the remaining shard.
 #[test]
-fn shards_too_small_for_a_refill_go_on_at_the_ratio() {
+fn shards_too_small_for_a_refill_continue_at_the_ratio() {
     let mut w = World::new(limits(4.0, 20, 100, 8), 60);
     w.fair_rounds(200, None);
     w.shards[1].alive = false;
-    let (inserted, sampled) = (w.ledger.inserted(), w.ledger.sampled());
+    let (inserted, sampled) = (w.limiter.inserted(), w.limiter.sampled());
     for _ in 0..1000 {
         w.contact(0);
         w.contact(1);
         w.insert(0, 2);
         w.contact(0);
-        let _ = w.ledger.try_sample(8);
+        let _ = w.limiter.try_sample(8);
     }
-    assert_eq!(w.ledger.rows(), 60);
-    let (inserted, sampled) = (w.ledger.inserted() - inserted, w.ledger.sampled() - sampled);
+    assert_eq!(w.limiter.rows(), 60);
+    let (inserted, sampled) = (
+        w.limiter.inserted() - inserted,
+        w.limiter.sampled() - sampled,
+    );
     assert!(inserted > 500, "{inserted} rows: inserts are blocked");
     let drift = as_f64(sampled) - as_f64(inserted) * 4.0;
     // Twice the tolerance of 20 rows, and one batch.
@@ -145,42 +148,34 @@ fn shards_too_small_for_a_refill_go_on_at_the_ratio() {
         "{inserted} inserted, {sampled} sampled"
     );
     // An empty shard returns: the 40 missing rows are not charged.
-    w.shards[1].alive = true;
-    (
-        w.shards[1].incarnation,
-        w.shards[1].rows,
-        w.shards[1].inserted,
-        w.shards[1].limit,
-    ) = (2, 0, 0, 0);
-    let refilled = w.ledger.books().refilled;
+    w.shards[1] = Shard::up(2);
+    let refilled = w.limiter.state().refilled;
     w.fair_rounds(200, None);
-    let refilled = w.ledger.books().refilled - refilled;
+    let refilled = w.limiter.state().refilled - refilled;
     assert!((40..=44).contains(&refilled), "{refilled} refilled");
-    assert!(w.ledger.error().abs() <= 88.0, "{}", w.ledger.error());
+    assert!(w.limiter.error().abs() <= 88.0, "{}", w.limiter.error());
 }
 
 #[test]
-fn a_life_seen_for_the_first_time_counts_from_there() {
-    let mut l = Ledger::new(limits(5.0, 20, 100, 8)).unwrap();
+fn a_new_incarnation_is_charged_from_its_first_report_on() {
+    let mut l = RateLimiter::new(limits(5.0, 20, 100, 8)).unwrap();
     l.observe(0, report(7, 5000, 150_000));
     assert_eq!((l.error(), l.inserted()), (0.0, 0));
     assert!(l.try_sample(8));
     l.observe(0, report(7, 5000, 150_003));
     assert_eq!(l.inserted(), 3);
     // The learner restarts: inserts in the meantime count.
-    let mut later = Ledger::new(limits(5.0, 20, 100, 8)).unwrap();
-    let saved = serde_json::to_string(l.books()).unwrap();
+    let mut later = RateLimiter::new(limits(5.0, 20, 100, 8)).unwrap();
+    let saved = serde_json::to_string(l.state()).unwrap();
     later.restore(&serde_json::from_str(&saved).unwrap());
     assert_eq!((later.rows(), later.sampled()), (0, 8));
     later.observe(0, report(7, 5000, 150_010));
     assert_eq!((later.inserted(), later.error()), (10, 42.0));
     // Another number of shards: only the totals are kept.
-    let mut wider = Ledger::new(Limits {
-        shards: 3,
-        ..limits(5.0, 20, 100, 8)
-    })
-    .unwrap();
-    wider.restore(l.books());
+    let mut more_shards = limits(5.0, 20, 100, 8);
+    more_shards.shards = 3;
+    let mut wider = RateLimiter::new(more_shards).unwrap();
+    wider.restore(l.state());
     assert_eq!(
         (wider.inserted(), wider.sampled(), wider.grant(2)),
         (3, 8, (0, 0))
@@ -188,12 +183,12 @@ fn a_life_seen_for_the_first_time_counts_from_there() {
 }
 
 #[test]
-fn shards_that_changed_places_get_credit_under_a_resumed_learner() {
-    let mut before = ledger(limits(1.0, 10, 2, 1));
+fn reordered_shards_get_credit_from_a_resumed_learner() {
+    let mut before = limiter(limits(1.0, 10, 2, 1));
     before.observe(0, report(10, 4, 4));
     before.observe(1, report(20, 3, 3));
-    let mut l = Ledger::new(before.limits).unwrap();
-    let saved = serde_json::to_string(before.books()).unwrap();
+    let mut l = RateLimiter::new(before.limits).unwrap();
+    let saved = serde_json::to_string(before.state()).unwrap();
     l.restore(&serde_json::from_str(&saved).unwrap());
     // The configuration now lists them in the reverse order.
     l.observe(0, report(20, 3, 3));
@@ -210,36 +205,26 @@ fn shards_that_changed_places_get_credit_under_a_resumed_learner() {
 #[test]
 fn a_range_that_would_deadlock_is_refused_with_its_numbers() {
     let narrow = Limits {
-        samples_per_insert: 4.0,
-        tolerance: 200,
-        min_rows: 1,
-        batch: 128,
         batch_rows: 256,
-        shards: 2,
+        ..limits(4.0, 200, 1, 128)
     };
     // 2 × (256 + 32 + 2) = 580 > 400.
     assert_eq!(
-        Ledger::new(narrow).unwrap_err().to_string(),
+        RateLimiter::new(narrow).unwrap_err().to_string(),
         "replay.error_buffer = 200 rows would deadlock: twice the tolerance must hold 580 rows, shards (2) × \
          (actor.batch_rows 256 + learner.batch 128 / replay.samples_per_insert 4 + 2); use replay.error_buffer = 290 or more"
     );
-    assert!(
-        Ledger::new(Limits {
-            tolerance: 290,
+    let with = |tolerance, shards| {
+        RateLimiter::new(Limits {
+            tolerance,
+            shards,
             ..narrow
         })
-        .is_ok()
-    );
-    assert_eq!(
-        Ledger::new(Limits {
-            shards: 0,
-            ..narrow
-        })
-        .unwrap_err(),
-        LedgerError::NoShards
-    );
+    };
+    assert!(with(290, 2).is_ok());
+    assert_eq!(with(200, 0).unwrap_err(), RateLimiterError::NoShards);
     let defaults = Limits::new(&Config::defaults().unwrap(), 2);
-    assert!(Ledger::new(defaults).is_ok());
+    assert!(RateLimiter::new(defaults).is_ok());
 }
 
 /// A shard as the replay server implements it: accepts a batch whole or not at all,
@@ -254,9 +239,21 @@ struct Shard {
     limit: u64,
 }
 
+impl Shard {
+    /// Up and empty.
+    fn up(incarnation: u64) -> Self {
+        Self {
+            alive: true,
+            reachable: true,
+            incarnation,
+            ..Self::default()
+        }
+    }
+}
+
 struct World {
     limits: Limits,
-    ledger: Ledger,
+    limiter: RateLimiter,
     shards: Vec<Shard>,
     capacity: u64,
     unaccounted: u64,
@@ -264,16 +261,11 @@ struct World {
 
 impl World {
     fn new(limits: Limits, capacity: u64) -> Self {
-        let shard = Shard {
-            alive: true,
-            reachable: true,
-            incarnation: 1,
-            ..Shard::default()
-        };
-        let ledger = Ledger::new(limits).unwrap();
+        let shard = Shard::up(1);
+        let limiter = RateLimiter::new(limits).unwrap();
         Self {
             limits,
-            ledger,
+            limiter,
             shards: vec![shard; limits.shards],
             capacity,
             unaccounted: 0,
@@ -281,29 +273,17 @@ impl World {
     }
 
     fn contact(&mut self, k: usize) {
-        let (incarnation, limit) = self.ledger.grant(k);
+        let (incarnation, limit) = self.limiter.grant(k);
         let s = &mut self.shards[k];
         if !(s.alive && s.reachable) {
-            self.ledger.lost(k);
+            self.limiter.lost(k);
             return;
         }
         if incarnation == s.incarnation {
             s.limit = s.limit.max(limit);
         }
-        let Shard {
-            incarnation,
-            rows,
-            inserted,
-            ..
-        } = *s;
-        self.ledger.observe(
-            k,
-            Report {
-                incarnation,
-                rows,
-                inserted,
-            },
-        );
+        let report = report(s.incarnation, s.rows, s.inserted);
+        self.limiter.observe(k, report);
     }
 
     fn insert(&mut self, k: usize, rows: u64) {
@@ -321,7 +301,7 @@ impl World {
             0..=99 => self.contact(k),
             100..=199 => self.insert(k, 1 + rows % self.limits.batch_rows),
             200..=240 => {
-                let _ = self.ledger.try_sample(batch);
+                let _ = self.limiter.try_sample(batch);
             }
             // A crash, with or without a disk, and a network failure.
             241..=244 => self.shards[k].alive = false,
@@ -347,9 +327,9 @@ impl World {
         }
     }
 
-    /// All shards are up and everyone tries: rows sampled until nothing moves.
+    /// All shards are up and all parties try: rows sampled until nothing changes.
     fn fair_rounds(&mut self, rounds: usize, only: Option<usize>) -> u64 {
-        let (before, batch) = (self.ledger.sampled(), self.limits.batch);
+        let (before, batch) = (self.limiter.sampled(), self.limits.batch);
         for _ in 0..rounds {
             for k in 0..self.shards.len() {
                 self.step(255, k, 0);
@@ -359,9 +339,9 @@ impl World {
                 }
                 self.contact(k);
             }
-            let _ = self.ledger.try_sample(batch);
+            let _ = self.limiter.try_sample(batch);
         }
-        self.ledger.sampled() - before
+        self.limiter.sampled() - before
     }
 }
 
@@ -392,7 +372,7 @@ fn any_limits() -> impl Strategy<Value = Limits> {
 
 proptest! {
     #[test]
-    fn never_deadlocks_and_keeps_the_ratio_whatever_dies(
+    fn failures_never_cause_a_deadlock_or_break_the_ratio(
         limits in any_limits(),
         events in prop::collection::vec((any::<u8>(), 0_usize..4, any::<u64>()), 0..600),
         lone_writer in any::<bool>(),
@@ -405,7 +385,7 @@ proptest! {
         let spi = limits.samples_per_insert;
         for (event, k, rows) in events {
             w.step(event, k, rows);
-            let error = w.ledger.error();
+            let error = w.limiter.error();
             prop_assert!(error >= -limits.bound() - 1e-6, "below: {error}");
             // Allowed above the tolerance: the rows of the warm-up, a refill made needless by
             // a returning shard, one batch each, and the inserts of disconnected shards.
@@ -417,12 +397,12 @@ proptest! {
         let settle = 4000;
         w.fair_rounds(settle, lone_writer.then_some(0));
         let more = w.fair_rounds(settle, lone_writer.then_some(0));
-        prop_assert!(more > 0, "stuck: {:?} {:?}", w.ledger.why_blocked(), w.ledger);
+        prop_assert!(more > 0, "stuck: {:?} {:?}", w.limiter.why_blocked(), w.limiter);
     }
 
     /// With a tolerance that includes the one batch that each shard is granted first.
     #[test]
-    fn without_deaths_all_credit_stays_within_the_allowance(
+    fn without_failures_all_credit_stays_within_the_allowance(
         limits in any_limits(),
         events in prop::collection::vec((0_u8..=240, 0_usize..4, any::<u64>()), 0..400),
     ) {
@@ -431,8 +411,8 @@ proptest! {
         (0..limits.shards).for_each(|k| w.contact(k));
         for (event, k, rows) in events {
             w.step(event, k, rows);
-            let outstanding: u64 = w.ledger.books.accounts.iter().map(Account::outstanding).sum();
-            let allowance = w.ledger.allowance();
+            let outstanding: u64 = w.limiter.state.accounts.iter().map(Account::outstanding).sum();
+            let allowance = w.limiter.allowance();
             prop_assert!(outstanding <= allowance, "{outstanding} > {allowance}");
         }
     }

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proto::messages::hello::Hello;
 use proto::messages::sample::RowKey;
-use proto::messages::update::{PriorityUpdate, SlotPriority, UpdateReply};
+use proto::messages::update::{PriorityUpdate, SlotPriority};
 use proto::transport::channel::Channel;
 use proto::transport::retry::{CALL_DEADLINE, retry, unary};
-use proto::wire::replay_client::ReplayClient;
+use proto::wire::replay_client::ReplayClient as ShardClient;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -42,7 +42,6 @@ pub struct PriorityTotals {
 
 impl PriorityCounts {
     /// The current totals.
-    #[must_use]
     pub fn totals(&self) -> PriorityTotals {
         PriorityTotals {
             applied_priorities: self.applied.load(Ordering::Relaxed),
@@ -69,10 +68,10 @@ impl PrioritySink {
     }
 }
 
-/// The queue and the task that drains it; the task ends when all sinks are gone.
+/// The queue and the task that drains it; the task ends when all sinks are dropped.
 pub fn priorities(
     hello: Hello,
-    clients: Vec<ReplayClient<Channel>>,
+    clients: Vec<ShardClient<Channel>>,
 ) -> (PrioritySink, Arc<PriorityCounts>, impl Future<Output = ()>) {
     let (queue, mut waiting) = mpsc::channel::<Vec<(RowKey, f32)>>(QUEUE);
     let counts = Arc::new(PriorityCounts::default());
@@ -137,7 +136,7 @@ fn route(hello: &Hello, batch: &[(RowKey, f32)]) -> Vec<(usize, PriorityUpdate)>
 }
 
 async fn send(
-    client: &ReplayClient<Channel>,
+    client: &ShardClient<Channel>,
     shard: usize,
     update: PriorityUpdate,
     counts: &PriorityCounts,
@@ -153,7 +152,7 @@ async fn send(
         }
     })
     .await;
-    match reply.map(UpdateReply::from) {
+    match reply {
         Ok(reply) => {
             counts.applied.fetch_add(reply.applied, Ordering::Relaxed);
             counts.stale.fetch_add(reply.stale, Ordering::Relaxed);
@@ -171,7 +170,7 @@ mod tests {
     use common::transition::row::RowShape;
 
     #[test]
-    fn priorities_go_to_the_shard_and_life_of_their_key() {
+    fn priorities_go_to_the_shard_and_incarnation_of_their_key() {
         let hello = Hello {
             run_id: "r".into(),
             manifest: [0; 32],

@@ -1,4 +1,4 @@
-//! The learner's view of its shards: clients, priority sums and the rate limiter,
+//! The client of all replay shards: their state, priority sums and the rate limiter,
 //! behind one lock that is never held across an await.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,14 @@ use proto::messages::status::{ShardLink, ShardSummary};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use crate::replay::limiter::{Ledger, Report};
+use crate::replay::limiter::{RateLimiter, Report};
 
 /// Interval between warnings about a shard that does not respond.
 const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The last known state of one shard.
 #[derive(Debug, Clone)]
-struct Link {
+struct ShardConnection {
     address: String,
     alive: bool,
     /// Whether it has ever responded: the first response is not a recovery.
@@ -24,7 +24,7 @@ struct Link {
     /// When it last responded; until then, when the learner started.
     last_response: Instant,
     /// Throttles warnings while it does not respond.
-    silence: Throttle,
+    warnings: Throttle,
     /// Why the last call failed.
     why: String,
     restarts: u32,
@@ -33,8 +33,8 @@ struct Link {
 
 #[derive(Debug)]
 struct State {
-    links: Vec<Link>,
-    ledger: Ledger,
+    shards: Vec<ShardConnection>,
+    limiter: RateLimiter,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -56,31 +56,30 @@ pub struct Allocation {
     pub total_rows: u64,
 }
 
-/// The learner's view of the store.
+/// The client of all replay shards.
 #[derive(Debug)]
-pub struct Store {
+pub struct ReplayClient {
     state: Mutex<State>,
     /// Signals a change to waiting samplers.
     changed: Notify,
 }
 
-impl Store {
+impl ReplayClient {
     /// Shards at these addresses; none has responded yet.
-    #[must_use]
-    pub fn new(addresses: &[String], ledger: Ledger) -> Self {
-        let link = |address: &String| Link {
+    pub fn new(addresses: &[String], limiter: RateLimiter) -> Self {
+        let shard = |address: &String| ShardConnection {
             address: address.clone(),
             alive: false,
             met: false,
             last_response: Instant::now(),
-            silence: Throttle::new(WARN_INTERVAL),
+            warnings: Throttle::new(WARN_INTERVAL),
             why: String::new(),
             restarts: 0,
             summary: None,
         };
-        let links = addresses.iter().map(link).collect();
+        let shards = addresses.iter().map(shard).collect();
         Self {
-            state: Mutex::new(State { links, ledger }),
+            state: Mutex::new(State { shards, limiter }),
             changed: Notify::new(),
         }
     }
@@ -95,14 +94,12 @@ impl Store {
         self.changed.notified().await;
     }
 
-    #[must_use]
     pub fn is_alive(&self, shard: usize) -> bool {
-        self.lock().links.get(shard).is_some_and(|l| l.alive)
+        self.lock().shards.get(shard).is_some_and(|s| s.alive)
     }
 
-    #[must_use]
     pub fn totals(&self) -> ShardTotals {
-        let shards_up: Vec<bool> = self.lock().links.iter().map(|l| l.alive).collect();
+        let shards_up: Vec<bool> = self.lock().shards.iter().map(|s| s.alive).collect();
         ShardTotals {
             shards_alive: shards_up.iter().filter(|up| **up).count(),
             shards: shards_up.len(),
@@ -111,28 +108,26 @@ impl Store {
     }
 
     /// Address, state and last summary of each shard.
-    #[must_use]
     pub fn links(&self) -> Vec<ShardLink> {
-        let state = self.lock();
-        let link = |l: &Link| ShardLink {
-            address: l.address.clone(),
-            alive: l.alive,
-            summary: l.summary,
-            silent_s: l.last_response.elapsed().as_secs_f64(),
-            why: l.why.clone(),
-            restarts: l.restarts,
+        let link = |s: &ShardConnection| ShardLink {
+            address: s.address.clone(),
+            alive: s.alive,
+            summary: s.summary,
+            silent_s: s.last_response.elapsed().as_secs_f64(),
+            why: s.why.clone(),
+            restarts: s.restarts,
         };
-        state.links.iter().map(link).collect()
+        self.lock().shards.iter().map(link).collect()
     }
 
     /// Reads or changes the rate limiter.
-    pub fn with_ledger<T>(&self, f: impl FnOnce(&mut Ledger) -> T) -> T {
-        f(&mut self.lock().ledger)
+    pub fn with_limiter<T>(&self, f: impl FnOnce(&mut RateLimiter) -> T) -> T {
+        f(&mut self.lock().limiter)
     }
 
     /// (incarnation, insert limit) to send to a shard with the next request.
     pub fn grant(&self, shard: usize) -> (u64, u64) {
-        self.lock().ledger.grant(shard)
+        self.lock().limiter.grant(shard)
     }
 
     /// Records a response. Logs once when an unreachable shard responds again, or
@@ -140,37 +135,30 @@ impl Store {
     pub fn record_response(&self, shard: usize, summary: ShardSummary) {
         {
             let mut state = self.lock();
-            let Some(link) = state.links.get_mut(shard) else {
+            let Some(connection) = state.shards.get_mut(shard) else {
                 return;
             };
-            let renewed = link
-                .summary
-                .is_some_and(|s| s.shard_incarnation != summary.shard_incarnation);
-            if link.met && (renewed || !link.alive) {
-                let (address, rows) = (&link.address, summary.rows);
+            let (incarnation, rows) = (summary.shard_incarnation, summary.rows);
+            let before = connection.summary;
+            let renewed = before.is_some_and(|s| s.shard_incarnation != incarnation);
+            let address = &connection.address;
+            if !connection.met {
+                tracing::info!(shard, address, rows, "shard found");
+            } else if renewed || !connection.alive {
                 tracing::info!(shard, address, rows, renewed, "shard is back");
-            } else if !link.met {
-                tracing::info!(
-                    shard,
-                    address = link.address,
-                    rows = summary.rows,
-                    "shard found"
-                );
             }
-            link.restarts += u32::from(renewed);
-            (link.alive, link.met) = (true, true);
-            link.silence.reset();
-            link.last_response = Instant::now();
-            link.why.clear();
-            link.summary = Some(summary);
-            state.ledger.observe(
-                shard,
-                Report {
-                    incarnation: summary.shard_incarnation,
-                    rows: summary.rows,
-                    inserted: summary.inserted,
-                },
-            );
+            connection.restarts += u32::from(renewed);
+            (connection.alive, connection.met) = (true, true);
+            connection.warnings.reset();
+            connection.last_response = Instant::now();
+            connection.why.clear();
+            connection.summary = Some(summary);
+            let report = Report {
+                incarnation,
+                rows,
+                inserted: summary.inserted,
+            };
+            state.limiter.observe(shard, report);
         }
         self.changed.notify_waiters();
     }
@@ -179,48 +167,26 @@ impl Store {
     /// responds again.
     pub fn lost(&self, shard: usize, why: &str) {
         let mut state = self.lock();
-        let Some(link) = state.links.get_mut(shard) else {
+        let Some(connection) = state.shards.get_mut(shard) else {
             return;
         };
-        why.clone_into(&mut link.why);
-        if let Some(warning) = link.silence.warning(Instant::now()) {
-            let (address, silent_s) = (&link.address, link.last_response.elapsed().as_secs());
-            match (link.met, warning.lasted) {
-                (false, _) => {
-                    tracing::warn!(
-                        shard,
-                        address,
-                        silent_s,
-                        why,
-                        "shard not found yet; trying again"
-                    );
-                }
-                (true, None) => {
-                    tracing::warn!(
-                        shard,
-                        address,
-                        why,
-                        "shard lost: training goes on with the others"
-                    );
-                }
-                (true, Some(_)) => {
-                    tracing::warn!(
-                        shard,
-                        address,
-                        silent_s,
-                        why,
-                        "shard still away; trying again"
-                    );
-                }
-            }
+        why.clone_into(&mut connection.why);
+        if let Some(warning) = connection.warnings.warning(Instant::now()) {
+            let silent_s = connection.last_response.elapsed().as_secs();
+            let address = &connection.address;
+            let message = match (connection.met, warning.lasted) {
+                (false, _) => "shard not found yet; trying again",
+                (true, None) => "shard lost: training goes on with the others",
+                (true, Some(_)) => "shard still unreachable; trying again",
+            };
+            tracing::warn!(shard, address, silent_s, why, "{message}");
         }
-        if link.alive {
-            link.alive = false;
-            state.ledger.lost(shard);
+        if std::mem::take(&mut connection.alive) {
+            state.limiter.lost(shard);
         }
     }
 
-    /// Takes `batch` samples from the rate limiter and spreads them over the live
+    /// Takes `batch` samples from the rate limiter and distributes them over the live
     /// shards by priority sum, if there are any and the limiter allows it.
     ///
     /// `point` in 0..1 places the first of `batch` equidistant marks on the line
@@ -228,44 +194,39 @@ impl Store {
     /// its share, with less variance than independent draws.
     pub fn allocate(&self, batch: usize, point: f64) -> Option<Allocation> {
         let mut state = self.lock();
-        let masses: Vec<f64> = state
-            .links
-            .iter()
-            .map(|l| match l.summary {
-                Some(s) if l.alive && s.rows > 0 => s.mass,
-                _ => 0.0,
-            })
-            .collect();
-        let total: f64 = masses.iter().sum();
-        if total <= 0.0 || !state.ledger.try_sample(batch as u64) {
+        let priority_sum = |c: &ShardConnection| match c.summary {
+            Some(s) if c.alive && s.rows > 0 => s.priority_sum,
+            _ => 0.0,
+        };
+        let priority_sums: Vec<f64> = state.shards.iter().map(priority_sum).collect();
+        let total: f64 = priority_sums.iter().sum();
+        if total <= 0.0 || !state.limiter.try_sample(batch as u64) {
             return None;
         }
-        let total_rows = state.ledger.rows();
         Some(Allocation {
-            rows: systematic(&masses, batch, point),
-            shares: masses.iter().map(|m| m / total).collect(),
-            total_rows,
+            rows: systematic(&priority_sums, batch, point),
+            shares: priority_sums.iter().map(|sum| sum / total).collect(),
+            total_rows: state.limiter.rows(),
         })
     }
 
     /// Returns samples that were taken and not delivered.
     pub fn unsample(&self, rows: usize) {
-        self.lock().ledger.unsample(rows as u64);
+        self.lock().limiter.unsample(rows as u64);
     }
 }
 
 /// How many of `count` equidistant marks fall on each priority sum.
-fn systematic(masses: &[f64], count: usize, point: f64) -> Vec<usize> {
-    let total: f64 = masses.iter().sum();
-    let mut rows = vec![0; masses.len()];
-    let last = masses.iter().rposition(|m| *m > 0.0);
-    let (mut shard, mut end) = (0, masses.first().copied().unwrap_or(0.0));
-    #[expect(clippy::cast_precision_loss, reason = "a batch size")]
+fn systematic(priority_sums: &[f64], count: usize, point: f64) -> Vec<usize> {
+    let total: f64 = priority_sums.iter().sum();
+    let mut rows = vec![0; priority_sums.len()];
+    let last = priority_sums.iter().rposition(|sum| *sum > 0.0);
+    let (mut shard, mut end) = (0, priority_sums.first().copied().unwrap_or(0.0));
     for i in 0..count {
         let mark = (i as f64 + point) / count as f64 * total;
         while mark >= end && Some(shard) < last {
             shard += 1;
-            end += masses[shard];
+            end += priority_sums[shard];
         }
         rows[shard] += 1;
     }
@@ -277,20 +238,18 @@ mod tests {
     use super::*;
     use crate::replay::limiter::Limits;
 
-    fn summary(shard: u32, incarnation: u64, rows: u64, mass: f64) -> ShardSummary {
+    fn summary(shard: u32, incarnation: u64, rows: u64, priority_sum: f64) -> ShardSummary {
         ShardSummary {
             shard,
             shard_incarnation: incarnation,
             rows,
-            mass,
+            priority_sum,
             inserted: rows,
-            sampled: 0,
-            insert_blocked_s: 0.0,
-            writers_waiting: 0,
+            ..ShardSummary::default()
         }
     }
 
-    fn store() -> Store {
+    fn client() -> ReplayClient {
         let limits = Limits {
             samples_per_insert: 4.0,
             tolerance: 1000,
@@ -300,56 +259,49 @@ mod tests {
             shards: 3,
         };
         let addresses = ["a", "b", "c"].map(String::from);
-        Store::new(&addresses, Ledger::new(limits).unwrap())
+        ReplayClient::new(&addresses, RateLimiter::new(limits).unwrap())
     }
 
     #[test]
-    fn marks_fall_in_proportion_and_never_on_nothing() {
+    fn marks_are_proportional_and_never_on_empty_shards() {
         assert_eq!(systematic(&[1.0, 0.0, 3.0], 8, 0.5), [2, 0, 6]);
         assert_eq!(systematic(&[0.0, 2.0, 0.0], 5, 0.999_999), [0, 5, 0]);
         // Averaged over many points, each shard gets its share.
         let mut sum = [0; 3];
         for i in 0..1000 {
-            for (s, n) in sum
-                .iter_mut()
-                .zip(systematic(&[0.5, 0.2, 0.3], 7, f64::from(i) / 1000.0))
-            {
-                *s += n;
-            }
+            let marks = systematic(&[0.5, 0.2, 0.3], 7, f64::from(i) / 1000.0);
+            (0..3).for_each(|k| sum[k] += marks[k]);
         }
         for (s, share) in sum.into_iter().zip([0.5, 0.2, 0.3]) {
-            assert!(
-                (f64::from(i32::try_from(s).unwrap()) / 7000.0 - share).abs() < 0.002,
-                "{sum:?}"
-            );
+            assert!((s as f64 / 7000.0 - share).abs() < 0.002, "{sum:?}");
         }
     }
 
     #[test]
-    fn only_living_shards_are_sampled_and_the_ledger_is_asked() {
-        let store = store();
-        assert!(store.allocate(32, 0.5).is_none(), "no shard has responded");
-        store.record_response(0, summary(0, 1, 60, 10.0));
-        assert!(store.allocate(32, 0.5).is_none(), "60 rows are not 100");
-        store.record_response(1, summary(1, 1, 60, 30.0));
-        let a = store.allocate(32, 0.5).unwrap();
+    fn only_live_shards_are_sampled_within_the_rate_limit() {
+        let client = client();
+        assert!(client.allocate(32, 0.5).is_none(), "no shard has responded");
+        client.record_response(0, summary(0, 1, 60, 10.0));
+        assert!(client.allocate(32, 0.5).is_none(), "60 rows are not 100");
+        client.record_response(1, summary(1, 1, 60, 30.0));
+        let a = client.allocate(32, 0.5).unwrap();
         assert_eq!((a.rows, a.total_rows), (vec![8, 24, 0], 120));
         assert_eq!(a.shares, [0.25, 0.75, 0.0]);
-        store.lost(1, "test");
-        let a = store.allocate(32, 0.5).unwrap();
+        client.lost(1, "test");
+        let a = client.allocate(32, 0.5).unwrap();
         assert_eq!(
             (a.rows, a.shares, a.total_rows),
             (vec![32, 0, 0], vec![1.0, 0.0, 0.0], 60)
         );
-        assert_eq!((store.totals().shards_alive, store.is_alive(1)), (1, false));
-        assert_eq!(store.with_ledger(|l| l.sampled()), 64);
-        store.unsample(32);
-        assert_eq!(store.with_ledger(|l| l.sampled()), 32);
-        store.record_response(1, summary(1, 2, 0, 0.0));
         assert_eq!(
-            store.allocate(32, 0.5).unwrap().rows,
-            [32, 0, 0],
-            "back, and empty"
+            (client.totals().shards_alive, client.is_alive(1)),
+            (1, false)
         );
+        assert_eq!(client.with_limiter(|l| l.sampled()), 64);
+        client.unsample(32);
+        assert_eq!(client.with_limiter(|l| l.sampled()), 32);
+        client.record_response(1, summary(1, 2, 0, 0.0));
+        let rows = client.allocate(32, 0.5).unwrap().rows;
+        assert_eq!(rows, [32, 0, 0], "back, and empty");
     }
 }

@@ -3,8 +3,8 @@
 use proto::messages::status::{ActorState, ActorStatus, LearnerStatus, ShardLink};
 use serde::Serialize;
 
-/// A side that waits for at least this share of the time is held up.
-const HELD_UP: f64 = 0.3;
+/// A side that waits for at least this share of the time is delayed.
+const DELAYED: f64 = 0.3;
 /// A thread that works for at least this share of the time is busy.
 const BUSY: f64 = 0.8;
 
@@ -26,7 +26,6 @@ pub enum Limit {
 
 impl Limit {
     /// A word for display.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Actors => "actors",
@@ -61,48 +60,40 @@ fn percent(share: f64) -> String {
 }
 
 /// The bottleneck of a run with this status.
-#[must_use]
 pub fn bottleneck(s: &LearnerStatus) -> Bottleneck {
     if s.over {
         let why = format!("{} of {} updates are done", s.updates, s.updates_total);
         return new(Limit::Over, why, "nothing to do: the learner ends");
     }
-    shards_away(s)
+    unreachable_shards(s)
         .or_else(|| no_actors(s))
         .or_else(|| too_few_rows(s))
         .unwrap_or_else(|| waits(s))
 }
 
 /// All shards are unreachable, or one without which the limiter blocks sampling.
-fn shards_away(s: &LearnerStatus) -> Option<Bottleneck> {
-    let away: Vec<&ShardLink> = s.shards.iter().filter(|l| !l.alive).collect();
-    let longest = away.iter().map(|l| l.silent_s).fold(0.0, f64::max);
-    let names: Vec<&str> = away.iter().map(|l| l.address.as_str()).collect();
-    let (count, names) = (away.len(), names.join(", "));
-    if count == 0 {
-        return None;
-    }
-    let stands = count == s.shards.len() || s.limiter.contains("the living shards hold");
+fn unreachable_shards(s: &LearnerStatus) -> Option<Bottleneck> {
+    let lost: Vec<&ShardLink> = s.shards.iter().filter(|l| !l.alive).collect();
+    let (count, all, first) = (lost.len(), s.shards.len(), &lost.first()?.address);
+    let blocked = count == all || s.limiter.contains("the live shards hold");
     let idle = s.updates_per_s <= 0.0 && s.train_wait_share > BUSY;
-    (stands || idle).then(|| {
-        let why = format!(
-            "{count} of {} shards do not answer for up to {longest:.0} s: {names}",
-            s.shards.len()
-        );
-        let advice = format!(
-            "see why: `replay-server status --address {}`",
-            away[0].address
-        );
+    (blocked || idle).then(|| {
+        let longest = lost.iter().map(|l| l.silent_s).fold(0.0, f64::max);
+        let names: Vec<&str> = lost.iter().map(|l| l.address.as_str()).collect();
+        let names = names.join(", ");
+        let why =
+            format!("{count} of {all} shards have not responded for up to {longest:.0} s: {names}");
+        let advice = format!("see why: `replay-server status --address {first}`");
         new(Limit::Shards, why, advice)
     })
 }
 
-fn living(s: &LearnerStatus) -> impl Iterator<Item = &ActorStatus> {
+fn live(s: &LearnerStatus) -> impl Iterator<Item = &ActorStatus> {
     s.actors.iter().filter(|a| a.alive)
 }
 
 fn no_actors(s: &LearnerStatus) -> Option<Bottleneck> {
-    let (joined, expected) = (living(s).count(), s.actors_expected);
+    let (joined, expected) = (live(s).count(), s.actors_expected);
     if joined == 0 {
         let why = match expected {
             0 => "no actor has joined".to_owned(),
@@ -111,9 +102,8 @@ fn no_actors(s: &LearnerStatus) -> Option<Bottleneck> {
         let advice = "start actors, or see in their logs why they cannot join";
         return Some(new(Limit::Actors, why, advice));
     }
-    let stale = living(s)
-        .filter(|a| a.report().state() == ActorState::Stale)
-        .count();
+    let stale = live(s).filter(|a| a.report().state() == ActorState::Stale);
+    let stale = stale.count();
     (stale * 2 > joined).then(|| {
         let why = format!("{stale} of {joined} actors wait for newer weights");
         let advice = "the weights do not reach them: see their logs, and actor.max_staleness";
@@ -126,88 +116,71 @@ fn too_few_rows(s: &LearnerStatus) -> Option<Bottleneck> {
     (s.limiter.starts_with("sampling waits for the first")).then(|| {
         let steps = s.env_steps_per_s;
         let why = format!(
-            "the first {} rows are being gathered: {} so far, {steps:.0} environment steps/s",
+            "the first {} rows are being collected: {} so far, {steps:.0} environment steps/s",
             s.min_rows, s.rows
         );
-        let advice = "wait; more actors or a smaller replay.min_rows begin sooner";
+        let advice = "wait; with more actors or a smaller replay.min_rows training begins sooner";
         new(Limit::Actors, why, advice)
     })
 }
 
 /// Which side waits for the other.
 fn waits(s: &LearnerStatus) -> Bottleneck {
-    #[expect(clippy::cast_precision_loss, reason = "a number of actors")]
-    let count = living(s).count().max(1) as f64;
-    let blocked = living(s).map(|a| a.blocked_share).sum::<f64>() / count;
-    let limited = s.limited_share > HELD_UP || s.limiter.starts_with("sampling waits");
-    let (starved, held) = (s.train_wait_share > HELD_UP, blocked > HELD_UP);
-    let spi = s.samples_per_insert;
-    match (starved, held) {
-        (true, true) if limited => new(
+    let count = live(s).count().max(1) as f64;
+    let blocked = live(s).map(|a| a.blocked_share).sum::<f64>() / count;
+    let limited = s.limited_share > DELAYED || s.limiter.starts_with("sampling waits");
+    let (learner_waits, actors_wait) = (s.train_wait_share > DELAYED, blocked > DELAYED);
+    let (learner, actors) = (percent(s.train_wait_share), percent(blocked));
+    let (busy, rate, spi) = (
+        percent(s.collate_share),
+        s.updates_per_s,
+        s.samples_per_insert,
+    );
+    let waits = format!("the learner waits {learner} of its time");
+    let (limit, why, advice) = match (learner_waits, actors_wait) {
+        (true, true) if limited => (
             Limit::Limiter,
-            format!(
-                "the learner waits {} of its time, actors {}, at {spi:.1} samples per insert",
-                percent(s.train_wait_share),
-                percent(blocked)
-            ),
+            format!("{waits}, actors {actors}, at {spi:.1} samples per insert"),
             "let the two drift further apart: raise replay.error_buffer",
         ),
-        (true, _) if limited => new(
-            Limit::Actors,
-            format!(
-                "the learner waits {} of its time for rows, at {spi:.1} samples per insert",
-                percent(s.train_wait_share)
-            ),
-            too_slow(s),
-        ),
-        (true, _) if s.collate_share > BUSY => new(
+        (true, _) if limited => {
+            let why = format!("{waits} for rows, at {spi:.1} samples per insert");
+            return new(Limit::Actors, why, too_slow(s));
+        }
+        (true, _) if s.collate_share > BUSY => (
             Limit::Learner,
-            format!(
-                "its rendering works {} of the time, and training waits {} for it",
-                percent(s.collate_share),
-                percent(s.train_wait_share)
-            ),
+            format!("rendering is busy {busy} of the time, and training waits {learner} for it"),
             "give the learner another core, or a GPU that renders (learner.device)",
         ),
-        (true, _) => new(
+        (true, _) => (
             Limit::Shards,
-            format!(
-                "training waits {} of its time for batches, though the limiter is open",
-                percent(s.train_wait_share)
-            ),
+            format!("training waits {learner} of its time for batches, though the limiter is open"),
             "shards or their network are slow: `replay-server status`, learner.prefetch",
         ),
-        (false, true) => new(
+        (false, true) => (
             Limit::Learner,
             format!(
-                "actors wait {} of their time: rows come faster than {:.1} updates/s use them",
-                percent(blocked),
-                s.updates_per_s
+                "actors wait {actors} of their time: they produce more rows than {rate:.1} updates/s use"
             ),
             "fewer actors would do; a GPU, or a smaller replay.samples_per_insert, uses more rows",
         ),
-        (false, false) => new(
+        (false, false) => (
             Limit::Nobody,
-            format!(
-                "the learner waits {} of its time, actors {}",
-                percent(s.train_wait_share),
-                percent(blocked)
-            ),
+            format!("{waits}, actors {actors}"),
             "actors and learner are balanced",
         ),
-    }
+    };
+    new(limit, why, advice)
 }
 
 fn too_slow(s: &LearnerStatus) -> String {
-    let joined = u32::try_from(living(s).count()).unwrap_or(u32::MAX);
-    if joined < s.actors_expected {
-        let missing = s.actors_expected - joined;
-        return format!(
-            "{missing} of {} actors are missing: start them",
-            s.actors_expected
-        );
+    let joined = u32::try_from(live(s).count()).unwrap_or(u32::MAX);
+    let expected = s.actors_expected;
+    if joined < expected {
+        let missing = expected - joined;
+        return format!("{missing} of {expected} actors are missing: start them");
     }
-    "add actors or cores for them; a larger replay.samples_per_insert asks for fewer rows".into()
+    "add actors or cores for them; a larger replay.samples_per_insert needs fewer rows".into()
 }
 
 #[cfg(test)]
@@ -265,100 +238,65 @@ mod tests {
     }
 
     #[test]
-    fn the_side_that_the_other_waits_for_is_named() {
-        let missing = |s: &mut LearnerStatus| {
+    fn the_slower_side_is_the_bottleneck() {
+        let missing = run(|s| {
             wait(s, 0.6, 0.5);
             s.actors_expected = 5;
-        };
-        let both = |s: &mut LearnerStatus| {
+        });
+        let both = run(|s| {
             wait(s, 0.5, 0.5);
             blocked(s, 0.5);
-        };
-        let rendering = |s: &mut LearnerStatus| {
+        });
+        let rendering = run(|s| {
             wait(s, 0.5, 0.0);
             s.collate_share = 0.95;
-        };
+        });
+        let shards = run(|s| wait(s, 0.5, 0.0));
         let slow = run(|s| wait(s, 0.6, 0.5));
         let held = run(|s| blocked(s, 0.5));
         check(&[
             ("balance", run(|_| ()), Limit::Nobody, "balanced"),
             ("slow actors", slow, Limit::Actors, "add actors"),
-            (
-                "missing actors",
-                run(missing),
-                Limit::Actors,
-                "3 of 5 actors are missing",
-            ),
+            ("missing actors", missing, Limit::Actors, "3 of 5 actors"),
             ("a slow learner", held, Limit::Learner, "fewer actors"),
-            ("both", run(both), Limit::Limiter, "replay.error_buffer"),
-            (
-                "rendering",
-                run(rendering),
-                Limit::Learner,
-                "GPU that renders",
-            ),
-            (
-                "slow shards",
-                run(|s| wait(s, 0.5, 0.0)),
-                Limit::Shards,
-                "learner.prefetch",
-            ),
+            ("both", both, Limit::Limiter, "replay.error_buffer"),
+            ("rendering", rendering, Limit::Learner, "GPU that renders"),
+            ("slow shards", shards, Limit::Shards, "learner.prefetch"),
         ]);
     }
 
     #[test]
-    fn whoever_is_away_is_named() {
-        let needed = |s: &mut LearnerStatus| {
+    fn unreachable_parts_are_the_bottleneck() {
+        let needed = run(|s| {
             s.shards[1].alive = false;
-            s.limiter = "sampling waits for rows: the living shards hold 3, 9 are needed".into();
-        };
-        let gone = run(|s| s.shards.iter_mut().for_each(|l| l.alive = false));
+            s.limiter = "sampling waits for rows: the live shards hold 3, 9 are needed".into();
+        });
+        let lost = run(|s| s.shards.iter_mut().for_each(|l| l.alive = false));
         let one = run(|s| s.shards[1].alive = false);
-        let stale = |s: &mut LearnerStatus| {
+        let actors = run(|s| s.actors.clear());
+        let stale = run(|s| {
             for actor in &mut s.actors {
                 actor.report.as_mut().unwrap().set_state(ActorState::Stale);
             }
-        };
+        });
+        let status = "replay-server status";
+        let first = "replay-server status --address replay-0:7410";
         check(&[
             ("one of two", one, Limit::Nobody, "balanced"),
-            (
-                "all shards",
-                gone,
-                Limit::Shards,
-                "replay-server status --address replay-0:7410",
-            ),
-            (
-                "one that is needed",
-                run(needed),
-                Limit::Shards,
-                "replay-server status",
-            ),
-            (
-                "all actors",
-                run(|s| s.actors.clear()),
-                Limit::Actors,
-                "start actors",
-            ),
-            (
-                "the way of the weights",
-                run(stale),
-                Limit::Actors,
-                "actor.max_staleness",
-            ),
+            ("all shards", lost, Limit::Shards, first),
+            ("one that is needed", needed, Limit::Shards, status),
+            ("all actors", actors, Limit::Actors, "start actors"),
+            ("weights", stale, Limit::Actors, "actor.max_staleness"),
         ]);
     }
 
     #[test]
-    fn beginning_and_end_are_told_as_such() {
-        let first = "sampling waits for the first 400 rows: 9 so far";
+    fn the_first_rows_and_the_end_are_reported() {
+        let first = run(|s| s.limiter = "sampling waits for the first 400 rows: 9 so far".into());
+        let end = run(|s| s.over = true);
         check(&[
-            (
-                "the beginning",
-                run(|s| s.limiter = first.into()),
-                Limit::Actors,
-                "replay.min_rows",
-            ),
-            ("the end", run(|s| s.over = true), Limit::Over, "nothing"),
+            ("the first rows", first, Limit::Actors, "replay.min_rows"),
+            ("the end", end, Limit::Over, "nothing"),
         ]);
     }
 }

@@ -13,7 +13,6 @@ pub struct LearnerMetrics {
 
 impl LearnerMetrics {
     /// Metrics of the learner that sends to the other end of `progress`.
-    #[must_use]
     pub fn new(progress: watch::Receiver<Progress>) -> Self {
         Self { progress }
     }
@@ -109,7 +108,7 @@ pub const METRICS: &[Metric<Progress>] = &[
         "landmarl_learner_actors",
         Unit::Count,
         "Actors by `state`: `joined` (the lease holds), `lost` (ids whose lease expired and that \
-         nobody took again)",
+         no other actor has taken over)",
         "joined = expected",
         |p| {
             let a = &p.actors;
@@ -122,8 +121,7 @@ pub const METRICS: &[Metric<Progress>] = &[
     gauge(
         "landmarl_learner_actors_expected",
         Unit::Count,
-        "Actors that there should be: `cluster.actors`; where that is 0, actors that have joined \
-         and did not stop in order",
+        "Expected actors: `cluster.actors`; if that is 0, actors that have joined and not left",
         "",
         |p| p.actors.actors_expected.into(),
     ),
@@ -137,14 +135,14 @@ pub const METRICS: &[Metric<Progress>] = &[
     counter(
         "landmarl_learner_episodes",
         Unit::Count,
-        "Episodes that ended, of all actors and incarnations",
+        "Finished episodes of all actors and incarnations",
         "rises",
         |p| p.actors.episodes.into(),
     ),
     gauge(
         "landmarl_learner_episode_error",
         Unit::FinestSteps,
-        "Mean distance of prediction and landmark of the training episodes that ended lately; \
+        "Mean distance of prediction and landmark in recently finished training episodes; \
          absent before the first",
         "falls",
         |p| p.actors.episode_error.into(),
@@ -179,14 +177,14 @@ pub const METRICS: &[Metric<Progress>] = &[
     counter(
         "landmarl_learner_rows_inserted",
         Unit::Rows,
-        "Rows into all shards",
+        "Rows inserted into all shards",
         "rises",
         |p| p.rows.inserted.into(),
     ),
     counter(
         "landmarl_learner_rows_sampled",
         Unit::Rows,
-        "Rows out of all shards",
+        "Rows sampled from all shards",
         "rises",
         |p| p.rows.sampled.into(),
     ),
@@ -211,29 +209,30 @@ pub const METRICS: &[Metric<Progress>] = &[
     counter(
         "landmarl_learner_priorities",
         Unit::Rows,
-        "New priorities of rows by `outcome`: `applied`, `stale` (the row was gone), `dropped` \
-         (on the way)",
+        "New priorities of rows by `outcome`: `applied`, `stale` (the shard no longer held the \
+         row), `dropped` (did not reach the shard)",
         "few stale, none dropped",
         |p| {
-            let counts = [
-                ("applied", p.priorities.applied_priorities),
-                ("stale", p.priorities.stale_priorities),
-                ("dropped", p.priorities.dropped_priorities),
-            ];
-            by("outcome", counts)
+            let p = &p.priorities;
+            let (applied, stale) = (p.applied_priorities, p.stale_priorities);
+            let dropped = p.dropped_priorities;
+            by(
+                "outcome",
+                [("applied", applied), ("stale", stale), ("dropped", dropped)],
+            )
         },
     ),
     counter(
         "landmarl_learner_rows_refused",
         Unit::Rows,
-        "Rows that no actor of this run can have made",
+        "Rows that no actor of this run can have produced",
         "0",
         |p| p.collate.refused_rows.into(),
     ),
     counter(
         "landmarl_learner_rows_dropped",
         Unit::Rows,
-        "Rows that actors gave up because a shard was unreachable",
+        "Rows that actors dropped because a shard was unreachable",
         "0",
         |p| p.actors.dropped_rows.into(),
     ),
@@ -247,14 +246,14 @@ pub const METRICS: &[Metric<Progress>] = &[
     counter(
         "landmarl_learner_limited",
         Unit::Seconds,
-        "Time that the rate limiter held batches back, summed over batches",
+        "Time that the rate limiter delayed batches, summed over batches",
         "its rate small; else start more actors",
         |p| p.train.limited_s.into(),
     ),
     counter(
         "landmarl_learner_collate_busy",
         Unit::Seconds,
-        "Time of decoding and rendering batches",
+        "Time spent decoding and rendering batches",
         "its rate below 1",
         |p| p.collate.collate_busy_s.into(),
     ),
@@ -267,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_becomes_samples() {
+    fn progress_is_exported_as_samples() {
         let mut progress = Progress::default();
         progress.train.updates = 70;
         progress.train.loss = 0.25;

@@ -56,7 +56,6 @@ pub struct Progress {
 
 impl Progress {
     /// A report of training alone; `began` is when this process started it.
-    #[must_use]
     pub fn of_training(stats: &TrainStats, rules: &StopRules, began: Instant) -> Self {
         Self {
             updates_total: rules.updates(),

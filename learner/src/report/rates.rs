@@ -42,13 +42,10 @@ pub struct Rates {
 
 impl Rates {
     /// Counts from the totals of `begin`; `prefetch` requests for batches run concurrently.
-    #[must_use]
     pub fn new(now: Instant, begin: &Progress, prefetch: usize) -> Self {
-        #[expect(clippy::cast_precision_loss, reason = "a few requests")]
-        let requests = prefetch.max(1) as f64;
         Self {
             marks: VecDeque::from([Mark::new(now, begin)]),
-            requests,
+            requests: prefetch.max(1) as f64,
         }
     }
 
@@ -62,7 +59,6 @@ impl Rates {
         let now = Mark::new(now, progress);
         if let Some(then) = self.marks.front() {
             let seconds = now.at.duration_since(then.at).as_secs_f64().max(1e-3);
-            #[expect(clippy::cast_precision_loss, reason = "counts within seconds")]
             let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
             let pace = &mut progress.pace;
             pace.updates_per_s = rate(now.updates, then.updates);

@@ -41,7 +41,7 @@ impl Recorder {
         // Curves are optional: a run continues without them.
         let events = EventFile::create(run_dir, "learner", SystemTime::now());
         if let Err(error) = &events {
-            tracing::warn!(%error, "no event file for TensorBoard; training goes on");
+            tracing::warn!(%error, "cannot create TensorBoard's event file; training continues");
         }
         Ok(Self {
             metrics: Some(metrics),
@@ -59,9 +59,9 @@ impl Recorder {
         let Some(events) = &mut self.events else {
             return;
         };
-        let drawn = events.scalars(progress.train.updates, SystemTime::now(), &curves(progress));
-        if let Err(error) = drawn {
-            tracing::warn!(%error, "TensorBoard's event file takes no more; training goes on");
+        let now = SystemTime::now();
+        if let Err(error) = events.scalars(progress.train.updates, now, &curves(progress)) {
+            tracing::warn!(%error, "cannot write TensorBoard's event file; training continues");
             self.events = None;
         }
     }
@@ -73,20 +73,19 @@ fn write(metrics: &mut File, progress: &Progress) -> bool {
     let line = match serde_json::to_string(&Line { time, progress }) {
         Ok(line) => line,
         Err(error) => {
-            tracing::warn!(%error, "metrics cannot be written as JSON");
+            tracing::warn!(%error, "cannot write the metrics as JSON");
             return false;
         }
     };
     let written = writeln!(metrics, "{line}");
     if let Err(error) = &written {
-        tracing::error!(%error, "metrics.jsonl takes no more lines; training goes on");
+        tracing::error!(%error, "cannot write metrics.jsonl; training continues");
     }
     written.is_ok()
 }
 
 /// The TensorBoard curves of a report; docs/metrics.md describes each.
 fn curves(p: &Progress) -> Vec<(&'static str, f64)> {
-    #[expect(clippy::cast_precision_loss, reason = "counts shown on a curve")]
     let count = |n: u64| n as f64;
     let mut all = vec![
         ("train/loss", p.train.loss),

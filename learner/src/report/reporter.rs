@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use crate::batch::collate::CollateCounts;
 use crate::error::LearnerError;
 use crate::replay::priorities::PriorityCounts;
-use crate::replay::watchdog::Standstill;
+use crate::replay::watchdog::StallWatchdog;
 use crate::report::progress::Progress;
 use crate::report::rates::Rates;
 use crate::report::recorder::Recorder;
@@ -36,7 +36,7 @@ struct Sources {
     collate: Arc<CollateCounts>,
     train: watch::Receiver<TrainStats>,
     recorder: Recorder,
-    standstill: Standstill,
+    watchdog: StallWatchdog,
     began: Instant,
     rates: Rates,
 }
@@ -69,7 +69,7 @@ impl Reporter {
             recorder,
             began: now,
             rates: Rates::new(now, &begin, prefetch),
-            standstill: Standstill::new(),
+            watchdog: StallWatchdog::new(),
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(sources.report_until(stopped));
@@ -118,8 +118,8 @@ impl Sources {
             collate: self.collate.totals(),
             priorities: self.priorities.totals(),
             actors,
-            rows: shared.store.with_ledger(|l| l.totals()),
-            shards: shared.store.totals(),
+            rows: shared.replay.with_limiter(|l| l.totals()),
+            shards: shared.replay.totals(),
             ..Progress::of_training(&train, &shared.stop_rules, self.began)
         };
         progress.complete(Instant::now(), &mut self.rates, &shared.stop_rules);
@@ -131,17 +131,17 @@ impl Sources {
     fn warn(&mut self, progress: &Progress) {
         let rows = &progress.rows;
         let elapsed = self.began.elapsed();
-        if let Some(stood) = self.standstill.see(rows.inserted, rows.sampled, elapsed) {
+        if let Some(stalled) = self.watchdog.see(rows.inserted, rows.sampled, elapsed) {
             tracing::warn!(
-                seconds = stood.as_secs(),
+                seconds = stalled.as_secs(),
                 inserted = rows.inserted,
                 sampled = rows.sampled,
                 rows = rows.rows,
                 actors_alive = progress.actors.actors_alive,
                 shards_alive = progress.shards.shards_alive,
                 limiter = rows.limiter,
-                "no row was inserted or sampled: look at the actors if sampling waits, \
-                 at the shards' status (`replay-server status`) if inserting does"
+                "no row was inserted or sampled: check the actors if sampling waits, \
+                 the shards (`replay-server status`) if inserting waits"
             );
         }
     }

@@ -7,15 +7,14 @@ use proto::messages::status::LearnerStatus;
 use crate::shared::Shared;
 
 /// The status; limited to one host's actors and evaluators if `host` is not empty.
-#[must_use]
 pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
     let now = shared.now();
     // Host and process are joined: `lab3/711`.
-    let asked = |of: &str| host.is_empty() || of.split('/').next() == Some(host);
+    let on_host = |of: &str| host.is_empty() || of.split('/').next() == Some(host);
     let (actors, expected, rows_by_weights_age) = {
         let registry = shared.registry();
         let actors = registry.actors().iter().filter(|a| !a.left);
-        let actors = actors.filter(|a| asked(&a.host));
+        let actors = actors.filter(|a| on_host(&a.host));
         let actors = actors.map(|a| a.status(now)).collect();
         let expected = shared.expected(&registry);
         (actors, expected, registry.rows_by_weights_age())
@@ -23,10 +22,10 @@ pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
     let (evaluators, last_evaluation, best_evaluation) = {
         let evaluations = shared.evaluations();
         let mut evaluators = evaluations.evaluators(now);
-        evaluators.retain(|e| asked(&e.host));
+        evaluators.retain(|e| on_host(&e.host));
         (evaluators, evaluations.last(), evaluations.best())
     };
-    let rows = shared.store.with_ledger(|l| l.totals());
+    let rows = shared.replay.with_limiter(|l| l.totals());
     let progress = shared.progress.borrow().clone();
     let pace = progress.pace;
     let updates = shared.updates.load(Relaxed);
@@ -37,7 +36,7 @@ pub fn status(shared: &Shared, host: &str) -> LearnerStatus {
         updates_total: shared.stop_rules.updates(),
         weights_version: newest.as_ref().map_or(0, |p| p.version),
         actors,
-        shards: shared.store.links(),
+        shards: shared.replay.links(),
         samples_per_insert: rows.samples_per_insert,
         limiter: rows.limiter,
         version: env!("CARGO_PKG_VERSION").into(),

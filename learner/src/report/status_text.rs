@@ -18,18 +18,13 @@ pub enum StatusError {
     Address(#[from] proto::transport::endpoint::AddressError),
     /// The learner did not respond, or refused.
     #[error(
-        "{address} does not answer: {why}; is a learner running there? (`learner run`, or `landmarl train` for all in one)"
+        "{address} does not respond: {why}; is a learner running there? (`learner run`, or `landmarl train` for all in one)"
     )]
-    NoAnswer {
-        /// The address asked.
-        address: String,
-        /// The failure.
-        why: String,
-    },
+    NoResponse { address: String, why: String },
 }
 
-/// Asks the learner at `address`; limited to one host's actors and evaluators
-/// if `host` is not empty.
+/// Requests the status of the learner at `address`; limited to one host's actors and
+/// evaluators if `host` is not empty.
 ///
 /// # Errors
 /// When it does not respond.
@@ -42,7 +37,7 @@ pub async fn ask(
     let host = host.to_owned();
     let request = wire::LearnerStatusRequest { host };
     let reply = unary(request, CALL_DEADLINE, |r| client.status(r)).await;
-    reply.map_err(|status| StatusError::NoAnswer {
+    reply.map_err(|status| StatusError::NoResponse {
         address: address.to_owned(),
         why: reason(&status),
     })
@@ -77,24 +72,16 @@ pub fn as_json(s: &LearnerStatus) -> serde_json::Result<Value> {
 }
 
 /// Several lines, without a trailing newline.
-#[must_use]
 pub fn as_text(s: &LearnerStatus) -> String {
     let mut lines = head(s);
     let limit = bottleneck(s);
     lines.push(format!("limited by {}: {}", limit.limit.word(), limit.why));
-    lines.push(format!("  advice: {}", limit.advice));
-    lines.push(String::new());
-    lines.push(format!(
-        "actors: {} of {} joined",
-        joined(s),
-        s.actors_expected
-    ));
+    lines.push(format!("  advice: {}\n", limit.advice));
+    let (joined, expected) = (joined(s), s.actors_expected);
+    lines.push(format!("actors: {joined} of {expected} joined"));
     lines.extend(actor_table(s));
-    lines.push(format!(
-        "shards: {} of {} answer",
-        s.shards.iter().filter(|l| l.alive).count(),
-        s.shards.len()
-    ));
+    let (up, shards) = (s.shards.iter().filter(|l| l.alive).count(), s.shards.len());
+    lines.push(format!("shards: {up} of {shards} respond"));
     lines.extend(shard_table(s));
     lines.extend(evaluator_lines(s));
     lines.join("\n")
@@ -106,11 +93,8 @@ fn head(s: &LearnerStatus) -> Vec<String> {
         (false, Some(left)) => format!("{} left", duration(left)),
         (false, None) => "time left unknown".to_owned(),
     };
-    let by_age: Vec<String> = s
-        .rows_by_weights_age()
-        .into_iter()
-        .map(|(label, rows)| format!("{rows} {label}"))
-        .collect();
+    let by_age = s.rows_by_weights_age().into_iter();
+    let by_age: Vec<String> = by_age.map(|(age, rows)| format!("{rows} {age}")).collect();
     vec![
         format!(
             "run {}: {} of {} updates, {:.1} updates/s, {left}",
@@ -164,20 +148,19 @@ fn shard_table(s: &LearnerStatus) -> Vec<String> {
     ];
     let rows = s.shards.iter().enumerate().map(|(number, l)| {
         let count = |of: fn(&ShardSummary) -> u64| {
-            l.summary
-                .as_ref()
-                .map_or_else(|| "–".into(), |s| of(s).to_string())
+            let summary = l.summary.as_ref();
+            summary.map_or_else(|| "–".into(), |s| of(s).to_string())
         };
-        let silent = format!("silent for {}: {}", duration(l.silent_s), l.why);
+        let silence = format!("no response for {}: {}", duration(l.silent_s), l.why);
         vec![
             number.to_string(),
             l.address.clone(),
-            if l.alive { "answers" } else { "unreachable" }.to_owned(),
+            if l.alive { "responds" } else { "unreachable" }.to_owned(),
             count(|s| s.rows),
             count(|s| s.inserted),
             count(|s| s.sampled),
             l.restarts.to_string(),
-            if l.alive { String::new() } else { silent },
+            if l.alive { String::new() } else { silence },
         ]
     });
     table(&head, 3, rows)
@@ -197,11 +180,11 @@ fn evaluator_lines(s: &LearnerStatus) -> Vec<String> {
     }
     for (what, found) in [("last", s.last_evaluation), ("best", s.best_evaluation)] {
         let Some(e) = found else { continue };
-        let guess = e
-            .constant_guess_mm
-            .map_or_else(String::new, |mm| format!(" (constant guess {mm:.2} mm)"));
+        let baseline = e.baseline_error_mm;
+        let baseline = baseline.map(|mm| format!(" (mean-position baseline {mm:.2} mm)"));
+        let baseline = baseline.unwrap_or_default();
         lines.push(format!(
-            "  {what} validation error: {:.2} mm, {:.2} voxels after {} updates{guess}",
+            "  {what} validation error: {:.2} mm, {:.2} voxels after {} updates{baseline}",
             e.mean_error_mm, e.mean_error_voxels, e.updates
         ));
     }
@@ -222,19 +205,15 @@ fn table<const N: usize>(
         return Vec::new();
     }
     let line = |row: &Vec<String>| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(i, (cell, width))| {
-                let fill = " ".repeat(width - cell.chars().count());
-                // The last column is text of any length.
-                if i < left || head[i].is_empty() {
-                    format!("{cell}{fill}")
-                } else {
-                    format!("{fill}{cell}")
-                }
-            });
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(i, (cell, &width))| {
+            // The last column is text of any length.
+            if i < left || head[i].is_empty() {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
+        });
         let text = cells.collect::<Vec<_>>().join("  ");
         format!("  {}", text.trim_end())
     };

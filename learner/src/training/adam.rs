@@ -70,13 +70,11 @@ impl Adam {
     }
 
     /// Steps taken.
-    #[must_use]
     pub fn steps(&self) -> u64 {
         self.step
     }
 
     /// First and second moments, in the parameters' order.
-    #[must_use]
     pub fn moments(&self) -> (&Parameters, &Parameters) {
         (&self.m, &self.v)
     }
@@ -88,14 +86,12 @@ impl Adam {
     pub fn restore(&mut self, step: u64, m: &Parameters, v: &Parameters) -> Result<(), AdamError> {
         for (saved, own) in [(m, &self.m), (v, &self.v)] {
             let sizes = |p: &Parameters| -> Vec<_> {
-                p.iter()
-                    .map(|(name, t)| (name.to_owned(), t.size()))
-                    .collect()
+                let sizes = p.iter().map(|(name, t)| (name.to_owned(), t.size()));
+                sizes.collect()
             };
             if sizes(saved) != sizes(own) {
-                return Err(AdamError::OtherParameters(
-                    "names or shapes differ".to_owned(),
-                ));
+                let text = "names or shapes differ".to_owned();
+                return Err(AdamError::OtherParameters(text));
             }
         }
         self.m.copy_from(m)?;
@@ -116,12 +112,8 @@ impl Adam {
         lr: f64,
     ) -> Result<f64, AdamError> {
         if parameters.len() != self.m.len() || gradients.len() != self.m.len() {
-            let text = format!(
-                "{} parameters and {} gradients for {} moments",
-                parameters.len(),
-                gradients.len(),
-                self.m.len()
-            );
+            let (p, g, m) = (parameters.len(), gradients.len(), self.m.len());
+            let text = format!("{p} parameters and {g} gradients for {m} moments");
             return Err(AdamError::OtherParameters(text));
         }
         tch::no_grad(|| {
@@ -140,7 +132,6 @@ impl Adam {
     }
 
     fn numbers(&self, lr: f64, scale: f64) -> Numbers {
-        #[expect(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
         let t = self.step as f64;
         // p −= lr/b₁ · m / (√v/√b₂ + ε) is p += m / (√v·root + constant).
         let outer = -(1.0 - self.beta1.powf(t)) / lr;
@@ -250,18 +241,18 @@ mod tests {
     ///     norm = torch.nn.utils.clip_grad_norm_([p, q], clip); o.step(); print(p, q, norm)
     /// ```
     #[test]
-    fn steps_are_pytorchs() {
+    fn steps_equal_pytorchs() {
         let free = [
             [0.899_999_98, -1.899_999_98, 2.900_000_10, 0.400_000_01],
             [0.808_221_88, -1.832_994_10, 2.919_351_10, 0.323_396_41],
             [0.759_852_71, -1.873_094_80, 2.934_309_48, 0.265_796_54],
         ];
-        let cut = [
+        let clipped = [
             [0.900_000_04, -1.899_999_98, 2.900_000_10, 0.400_000_01],
             [0.802_143_34, -1.832_994_10, 2.858_858_82, 0.317_075_13],
             [0.804_098_19, -1.881_578_80, 2.827_056_41, 0.263_638_62],
         ];
-        for (clip, expected) in [(1e9, free), (2.0, cut)] {
+        for (clip, expected) in [(1e9, free), (2.0, clipped)] {
             let (mut adam, parameters) = setup(clip);
             for ((g, expected), norm) in
                 gradients()
@@ -303,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_state_goes_on_bit_for_bit() {
+    fn a_restored_state_continues_bit_for_bit() {
         let [a, b, c] = gradients();
         let (mut whole, parameters) = setup(2.0);
         for g in [&a, &b, &c] {
@@ -322,42 +313,33 @@ mod tests {
     }
 
     #[test]
-    fn large_tensors_are_the_sum_of_their_chunks() {
+    fn large_tensors_are_updated_like_their_chunks() {
         let config = Config::defaults().unwrap().learner;
         let count = 2 * CPU_CHUNK + 7;
         let grid = |from: f64| Tensor::linspace(from, 1.0, count, (Kind::Float, Device::Cpu));
         let one = Parameters::new(vec![("p".to_owned(), grid(-1.0))]);
         let (whole, gradient) = (one.tensors(), grid(-3.0));
-        let parts: Vec<_> = grid(-1.0)
-            .chunk(3, 0)
-            .into_iter()
-            .map(|t| t.contiguous())
-            .collect();
-        let entries = parts
-            .iter()
-            .enumerate()
+        let chunks = grid(-1.0).chunk(3, 0).into_iter();
+        let parts: Vec<_> = chunks.map(|t| t.contiguous()).collect();
+        let entries = (0_usize..)
+            .zip(&parts)
             .map(|(i, t)| (i.to_string(), t.shallow_clone()));
         let split = Parameters::new(entries.collect());
         let pieces: Vec<_> = gradient.chunk(3, 0);
-        let (mut a, mut b) = (
-            Adam::new(&one, &config).unwrap(),
-            Adam::new(&split, &config).unwrap(),
-        );
+        let mut a = Adam::new(&one, &config).unwrap();
+        let mut b = Adam::new(&split, &config).unwrap();
         for _ in 0..3 {
             a.step(&whole, &[gradient.shallow_clone()], 0.1).unwrap();
             b.step(&parts, &pieces, 0.1).unwrap();
         }
         let (a, b) = (values(&whole), values(&parts));
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-6));
-        assert!(
-            a.iter()
-                .zip(values(&[grid(-1.0)]))
-                .any(|(a, b)| (a - b).abs() > 0.1)
-        );
+        let begin = values(&[grid(-1.0)]);
+        assert!(a.iter().zip(begin).any(|(a, b)| (a - b).abs() > 0.1));
     }
 
     #[test]
-    fn gradients_that_are_no_numbers_change_nothing() {
+    fn gradients_that_are_not_finite_change_nothing() {
         let (mut adam, parameters) = setup(1.0);
         let before = values(&parameters);
         let bad = vec![

@@ -7,14 +7,14 @@
 
 use model::{ModelError, Parameters};
 
-/// The average and its decay.
+/// Averaged weights and their decay.
 #[derive(Debug)]
-pub(crate) struct Average {
+pub(crate) struct Ema {
     parameters: Parameters,
     decay: f64,
 }
 
-impl Average {
+impl Ema {
     /// Starts at these weights. `decay` in 0..1; with 0 the average always equals the newest.
     pub(crate) fn new(start: &Parameters, decay: f64) -> Result<Self, ModelError> {
         let parameters = start.deep_clone(start.device())?;
@@ -42,7 +42,6 @@ impl Average {
 
 /// The part of itself that the average keeps at an update.
 fn kept(decay: f64, update: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "updates are far below 2^52")]
     let t = update as f64;
     decay.min((1.0 + t) / (10.0 + t))
 }
@@ -56,20 +55,20 @@ mod tests {
         Parameters::new(vec![("w".into(), Tensor::from_slice(&[value, -value]))])
     }
 
-    fn first(average: &Average) -> f64 {
-        average.parameters().at(0).double_value(&[0])
+    fn first(ema: &Ema) -> f64 {
+        ema.parameters().at(0).double_value(&[0])
     }
 
     #[test]
-    fn it_follows_as_the_formula_says() {
-        let mut average = Average::new(&parameters(1.0), 0.25).unwrap();
+    fn it_follows_the_formula() {
+        let mut ema = Ema::new(&parameters(1.0), 0.25).unwrap();
         let mut expected = 1.0;
         for (update, value) in [(1, 3.0_f32), (2, -2.0), (3, 5.0), (4, 0.5)] {
-            average.follow(&parameters(value), update).unwrap();
+            ema.follow(&parameters(value), update).unwrap();
             let t = update as f64;
             let kept = f64::min(0.25, (1.0 + t) / (10.0 + t));
             expected = kept * expected + (1.0 - kept) * f64::from(value);
-            assert!((first(&average) - expected).abs() < 1e-6, "{update}");
+            assert!((first(&ema) - expected).abs() < 1e-6, "{update}");
         }
         // 2/11 and 3/12 at first, then the decay itself.
         assert!((kept(0.25, 1) - 2.0 / 11.0).abs() < 1e-12);
@@ -77,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn without_decay_it_is_the_newest_bit_for_bit() {
-        let mut average = Average::new(&parameters(1.0), 0.0).unwrap();
+    fn without_decay_it_equals_the_newest_weights_bit_for_bit() {
+        let mut ema = Ema::new(&parameters(1.0), 0.0).unwrap();
         let newest = parameters(0.1);
-        average.follow(&newest, 1).unwrap();
-        assert!(average.parameters().at(0).equal(newest.at(0)));
+        ema.follow(&newest, 1).unwrap();
+        assert!(ema.parameters().at(0).equal(newest.at(0)));
         // A copy: later changes to `newest` do not affect it.
         let mut later = newest;
         later.move_towards(&parameters(9.0), 0.5).unwrap();
-        assert!(!average.parameters().at(0).equal(later.at(0)));
+        assert!(!ema.parameters().at(0).equal(later.at(0)));
     }
 }

@@ -6,7 +6,7 @@
 //! 0, so there is no terminal flag here.
 
 use model::error::Result;
-use tch::{Kind, Reduction, Tensor};
+use tch::{Reduction, Tensor};
 
 /// Where the Huber loss changes from quadratic to linear.
 const DELTA: f64 = 1.0;
@@ -54,10 +54,10 @@ pub fn huber(
         .f_gather(-1, &action.f_unsqueeze(-1)?, false)?
         .f_squeeze_dim(-1)?;
     let each = chosen.f_huber_loss(target, Reduction::None, DELTA)?;
-    let count = active.f_sum(Kind::Float)?.f_clamp_min(1.0)?;
+    let count = active.f_sum(active.kind())?.f_clamp_min(1.0)?;
     let loss = each
         .f_mul(&weight.f_mul(active)?)?
-        .f_sum(Kind::Float)?
+        .f_sum(q.kind())?
         .f_div(&count)?;
     let td = target.f_sub(&chosen.detach())?.f_abs()?.f_mul(active)?;
     Ok(Loss { loss, td })
@@ -70,7 +70,7 @@ pub fn huber(
 /// libtorch's, for mismatched shapes.
 pub fn known(q: &Tensor, reward: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let each = q.f_huber_loss(reward, Reduction::None, DELTA)?;
-    Ok(each.f_mul(weight)?.f_sum(Kind::Float)?)
+    Ok(each.f_mul(weight)?.f_sum(q.kind())?)
 }
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn double_learning_lets_the_online_network_choose() {
+    fn in_double_q_learning_the_online_network_chooses_the_action() {
         let reward = row(&[1.0, -0.5, 0.25]);
         let discount = row(&[0.9, 0.81, 0.0]);
         let target = Tensor::from_slice2(&[[1.0_f32, 5.0], [2.0, -4.0], [7.0, 8.0]]);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_without_active_agents_costs_nothing() {
+    fn the_loss_of_a_batch_without_active_agents_is_zero() {
         let q = Tensor::from_slice2(&[[0.5_f32, 9.0]]).set_requires_grad(true);
         let (action, target) = (Tensor::from_slice(&[1_i64]), row(&[3.0]));
         let out = huber(&q, &action, &target, &row(&[0.0]), &row(&[1.0])).unwrap();

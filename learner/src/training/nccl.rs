@@ -2,7 +2,7 @@
 //!
 //! cudarc's bindings (0.19) look for `libnccl.so` and for the names of CUDA's
 //! versions; libtorch ships NCCL only as `libnccl.so.2`. So this module
-//! loads the seven functions that it uses by hand.
+//! loads the seven functions that it uses itself.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_nccl_the_error_says_what_is_missing() {
+    fn without_nccl_the_error_names_the_library() {
         // Where NCCL is installed there is a GPU, and `device_check` tests it.
         match Functions::load() {
             Ok(_) => eprintln!("not run: {LIBRARY} is installed here"),

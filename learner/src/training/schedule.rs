@@ -7,7 +7,6 @@ use common::config::{LearnerConfig, ReplayConfig};
 ///
 /// `lr_steps` holds (share of all updates, factor); the last one reached
 /// multiplies `lr`. Factors do not multiply each other.
-#[must_use]
 pub fn learning_rate(config: &LearnerConfig, updates: u64) -> f64 {
     let share = share(updates, config.updates);
     let mut reached = (f64::NEG_INFINITY, 1.0);
@@ -21,17 +20,12 @@ pub fn learning_rate(config: &LearnerConfig, updates: u64) -> f64 {
 
 /// Exponent of the importance weights: linear from `beta` at the first update
 /// to `beta_final` at the last of `total` (Schaul et al. 2016).
-#[must_use]
 pub fn beta(config: &ReplayConfig, updates: u64, total: u64) -> f64 {
     let share = share(updates, total.saturating_sub(1));
     config.beta + (config.beta_final - config.beta) * share
 }
 
 /// Completed share of the run, 0..=1.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "update counts are far below 2^52"
-)]
 fn share(updates: u64, total: u64) -> f64 {
     (updates as f64 / total.max(1) as f64).min(1.0)
 }

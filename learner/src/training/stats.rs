@@ -47,7 +47,6 @@ impl TrainStats {
     }
 
     /// Time since the first update of this process began.
-    #[must_use]
     pub fn trained(&self) -> Duration {
         self.first_update.map_or(Duration::ZERO, |at| at.elapsed())
     }

@@ -32,7 +32,6 @@ impl fmt::Display for StopReason {
 
 impl StopRules {
     /// The rules of a configuration, where 0 minutes or episodes mean no limit.
-    #[must_use]
     pub fn new(config: &LearnerConfig) -> Self {
         let time = (config.max_minutes > 0.0)
             .then(|| Duration::try_from_secs_f64(config.max_minutes * 60.0).ok());
@@ -43,14 +42,12 @@ impl StopRules {
         }
     }
 
-    #[must_use]
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
     /// The limit reached after this many updates and episodes in total, and
     /// this long after the first update of this process.
-    #[must_use]
     pub fn reached(&self, updates: u64, episodes: u64, trained: Duration) -> Option<StopReason> {
         if updates >= self.updates {
             Some(StopReason::Updates)
@@ -65,19 +62,12 @@ impl StopRules {
 
     /// Seconds to the last update at this rate, or to the time limit if that is sooner; `None`
     /// if neither is known. `trained_s` counts from the first update of this process.
-    #[must_use]
     pub fn left_s(&self, updates: u64, updates_per_s: f64, trained_s: Option<f64>) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "a time for people")]
         let missing = self.updates.saturating_sub(updates) as f64;
         let by_updates = (updates_per_s > 1e-3).then(|| missing / updates_per_s);
-        let by_time = self
-            .time
-            .zip(trained_s)
-            .map(|(limit, trained)| (limit.as_secs_f64() - trained).max(0.0));
-        match (by_updates, by_time) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let by_time = self.time.zip(trained_s);
+        let by_time = by_time.map(|(limit, trained)| (limit.as_secs_f64() - trained).max(0.0));
+        by_updates.into_iter().chain(by_time).reduce(f64::min)
     }
 }
 
@@ -95,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn whichever_limit_is_reached_first_ends_the_training() {
+    fn the_first_limit_that_is_reached_ends_the_training() {
         let seconds = Duration::from_secs;
         let all = rules(100, 0.5, 40);
         assert_eq!(all.reached(99, 39, seconds(29)), None);

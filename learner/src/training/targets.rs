@@ -91,7 +91,6 @@ impl RewardTargetBuilder {
                 ObjectiveConfig::QLearning => 1,
             };
         }
-        #[expect(clippy::cast_precision_loss, reason = "agents times actions")]
         let share = weight / count.max(1) as f32;
         out.weight[begin..].iter_mut().for_each(|w| *w *= share);
     }
@@ -102,7 +101,6 @@ impl RewardTargetBuilder {
         if self.goals == GoalsConfig::Own {
             return false;
         }
-        #[expect(clippy::cast_precision_loss, reason = "samples of a window")]
         let reach = self.rules.window_size as f64 * f64::from(place.stride) / 2.0;
         let shown = |(p, t): (&i16, &f64)| (f64::from(*p) - t).abs() <= reach;
         scale == 0 || place.position.iter().zip(&target).all(shown)
@@ -157,7 +155,7 @@ mod tests {
     fn step_reward_has_a_target_for_every_action_of_the_own_agent() {
         let found = build(GoalsConfig::Own, ObjectiveConfig::StepReward, &step(2, 1));
         assert_eq!(found.reward.len(), 4 * STEPS);
-        // To (7, 10, 10): right −1, left 1, all others away by √10 − 3.
+        // To (7, 10, 10): right −1, left 1, all others increase the distance by √10 − 3.
         let aside = (3.0 - 10_f64.sqrt()) as f32;
         let expected = [aside, aside, -1.0, 1.0, aside, aside];
         for (f, e) in of(&found.reward, 0).iter().zip(expected) {
@@ -173,11 +171,11 @@ mod tests {
         let expected = [0.0, 0.0, 0.0, 0.25, 0.0, 0.0];
         assert_eq!(of(&found.weight, 0), expected);
         assert_eq!(of(&found.weight, 3), expected);
-        // Left is away from a target right above.
+        // Left increases the distance to a target right above.
         assert!(of(&found.reward, 0)[3] > 0.9 && of(&found.reward, 3)[3] < 0.0);
         assert!(
             of(&found.weight, 1).iter().all(|w| *w == 0.0),
-            "not in sight"
+            "out of reach"
         );
         assert!(of(&found.weight, 2).iter().all(|w| *w == 0.0), "missing");
         // The coarsest scale starts anywhere, and a coarser window reaches farther.

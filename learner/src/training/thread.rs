@@ -1,5 +1,5 @@
-//! The train thread: owns every tensor, performs one update after another, hands
-//! out weights, priorities and checkpoints, and waits for no receiver.
+//! The train thread: owns every tensor, performs one update after another, sends
+//! weights and priorities, writes checkpoints, and waits for no receiver.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,13 +26,13 @@ use crate::checkpoint::{Checkpoint, Surroundings};
 use crate::error::{LearnerError, TrainThreadError};
 use crate::prepare::PreparedRun;
 use crate::replay::priorities::PrioritySink;
-use crate::replay::shards::Store;
+use crate::replay::shards::ReplayClient;
 use crate::training::stats::TrainStats;
 use crate::training::stop::StopRules;
 use crate::training::trainer::Trainer;
 
 /// How long the thread waits for a batch before it checks the stop flag.
-const LOOK_UP_EVERY: Duration = Duration::from_millis(50);
+const STOP_POLL: Duration = Duration::from_millis(50);
 /// Random stream of the augmentation, separate from the trainer's.
 const AUGMENT_STREAM: u64 = 7;
 
@@ -52,7 +52,7 @@ pub struct TrainSetup {
     /// The run to train.
     pub run: Arc<PreparedRun>,
     /// The shards and the rate limiter.
-    pub store: Arc<Store>,
+    pub replay: Arc<ReplayClient>,
     /// Set to stop the thread.
     pub stop: Arc<AtomicBool>,
     /// Updates done, shared.
@@ -75,9 +75,7 @@ pub type Done = oneshot::Receiver<Result<TrainSummary, TrainThreadError>>;
 
 impl TrainHandle {
     /// Waits until the first weights are published.
-    ///
-    /// # Errors
-    /// The error that kept the trainer from starting.
+    /// Returns the error that kept the trainer from starting.
     pub async fn ready(&mut self, done: &mut Done) -> Result<(), LearnerError> {
         tokio::select! {
             biased;
@@ -90,7 +88,6 @@ impl TrainHandle {
     }
 
     /// The thread's reports.
-    #[must_use]
     pub fn stats(&self) -> watch::Receiver<TrainStats> {
         self.stats.clone()
     }
@@ -207,11 +204,8 @@ impl Run {
         if devices.iter().any(|d| d.is_cuda()) {
             trainer.hold_scans(&setup.run.dataset.scans, augmenter)?;
         }
-        tracing::info!(
-            ?devices,
-            precision = ?config.learner.precision,
-            "training on"
-        );
+        let precision = config.learner.precision;
+        tracing::info!(?devices, ?precision, "devices selected");
         let manifest_json = serde_json::to_string(&setup.run.manifest)?;
         let folder = setup.run.folder.checkpoints();
         let checkpoints = CheckpointFolder::new(&folder, config.checkpoint.keep);
@@ -221,14 +215,11 @@ impl Run {
         {
             found.checkpoint.restore(&mut trainer, &manifest_json)?;
             let record = &found.checkpoint.record;
-            setup.store.with_ledger(|l| l.restore(&record.books));
+            setup.replay.with_limiter(|l| l.restore(&record.limiter));
             setup.episodes.store(record.episodes, Ordering::Relaxed);
             stats.weights_version = record.weights_version;
-            tracing::info!(
-                updates = trainer.updates(),
-                file = %found.path.display(),
-                "resumed"
-            );
+            let updates = trainer.updates();
+            tracing::info!(updates, file = %found.path.display(), "resumed");
         }
         stats.updates = trainer.updates();
         setup.updates.store(trainer.updates(), Ordering::Relaxed);
@@ -286,7 +277,7 @@ impl Run {
                 return Ok(false);
             }
             let begin = Instant::now();
-            let ready = batches.recv_timeout(LOOK_UP_EVERY);
+            let ready = batches.recv_timeout(STOP_POLL);
             self.stats.train_wait_s += begin.elapsed().as_secs_f64();
             match ready {
                 Ok(ready) => {
@@ -313,20 +304,16 @@ impl Run {
         // Uniform sampling needs no priorities: hundreds of thousands a second
         // would slow the shards down for nothing.
         if self.setup.run.config.replay.selector == SelectorConfig::Prioritised {
-            self.setup.sink.push(
-                keys.into_iter()
-                    .zip(report.td_errors.iter().copied())
-                    .collect(),
-            );
+            let errors = report.td_errors.iter().copied();
+            self.setup.sink.push(keys.into_iter().zip(errors).collect());
         }
-        let config = &self.setup.run.config;
-        self.stats.updated(updates, &report, config);
+        let config = Arc::clone(&self.setup.run.config);
+        self.stats.updated(updates, &report, &config);
         self.stats.limited_s += limited.as_secs_f64();
-        let due = |every: u64| updates.is_multiple_of(every);
-        if due(config.learner.publish_period) {
+        if updates.is_multiple_of(config.learner.publish_period) {
             self.publish()?;
         }
-        if due(self.setup.run.config.checkpoint.period) {
+        if updates.is_multiple_of(config.checkpoint.period) {
             // Training continues after a failed write; the folder counts and logs it.
             self.checkpoint()?;
             self.stats.failed_checkpoints = self.checkpoints.failures();
@@ -339,9 +326,8 @@ impl Run {
         let version = self.stats.weights_version;
         let bytes = self.trainer.weights_bytes(version)?;
         let published = Arc::new(Published::new(version, self.trainer.updates(), bytes));
-        self.setup
-            .publisher
-            .send_replace(Some(Arc::clone(&published)));
+        let newest = Some(Arc::clone(&published));
+        self.setup.publisher.send_replace(newest);
         Ok(published)
     }
 
@@ -350,7 +336,7 @@ impl Run {
             run_id: self.setup.run.hello.run_id.clone(),
             weights_version: self.stats.weights_version,
             manifest_json: self.manifest_json.clone(),
-            books: self.setup.store.with_ledger(|l| l.books().clone()),
+            limiter: self.setup.replay.with_limiter(|l| l.state().clone()),
             episodes: self.setup.episodes.load(Ordering::Relaxed),
             ..Surroundings::default()
         };

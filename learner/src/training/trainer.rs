@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use common::config::{Config, NetworkPreset};
 use common::imaging::scan::Scan;
+use model::files::tensor_file::Metadata;
 use model::files::weights;
 use model::{Compute, ModelError, Network, NetworkSpec, Parameters};
 use rand_chacha::ChaCha8Rng;
@@ -14,8 +15,9 @@ use tch::{Device, Kind};
 
 use crate::batch::Batch;
 use crate::batch::augment::Augmenter;
+use crate::checkpoint::Record;
 use crate::training::adam::{Adam, AdamError};
-use crate::training::ema::Average;
+use crate::training::ema::Ema;
 use crate::training::replicas::{Replicas, ReplicasError};
 use crate::training::schedule;
 
@@ -67,12 +69,9 @@ pub struct StepReport {
 
 impl StepReport {
     /// Mean of the rows' priorities.
-    #[must_use]
     pub fn td_mean(&self) -> f64 {
         let sum: f64 = self.td_errors.iter().map(|&td| f64::from(td)).sum();
-        #[expect(clippy::cast_precision_loss, reason = "rows of a batch")]
-        let rows = self.td_errors.len().max(1) as f64;
-        sum / rows
+        sum / self.td_errors.len().max(1) as f64
     }
 }
 
@@ -117,16 +116,17 @@ pub fn network_spec(config: &Config, agents: usize) -> Result<NetworkSpec, Model
 
 #[derive(Debug)]
 pub struct Trainer {
-    config: Arc<Config>,
+    pub(crate) config: Arc<Config>,
     landmarks: Vec<String>,
     device: Device,
     online: Network,
-    target: Network,
-    average: Average,
+    /// Evaluates bootstrap states.
+    pub(crate) target: Network,
+    ema: Ema,
     replicas: Replicas,
-    adam: Adam,
+    pub(crate) adam: Adam,
     updates: u64,
-    rng: ChaCha8Rng,
+    pub(crate) rng: ChaCha8Rng,
 }
 
 impl Trainer {
@@ -165,7 +165,7 @@ impl Trainer {
         });
         let target = online.deep_clone(device)?;
         let replicas = Replicas::new(&online, &target, devices, config.learner.threads)?;
-        let average = Average::new(online.parameters(), config.learner.ema_decay)?;
+        let ema = Ema::new(online.parameters(), config.learner.ema_decay)?;
         let adam = Adam::new(online.parameters(), &config.learner)
             .map_err(|e| ModelError::Spec(format!("optimizer: {e}")))?;
         Ok(Self {
@@ -174,7 +174,7 @@ impl Trainer {
             device,
             online,
             target,
-            average,
+            ema,
             replicas,
             adam,
             updates: 0,
@@ -192,80 +192,44 @@ impl Trainer {
         scans: &[Arc<Scan>],
         augmenter: &Augmenter,
     ) -> Result<(), TrainError> {
-        Ok(self
-            .replicas
-            .hold_scans(scans, &self.config.rules, augmenter)?)
+        let rules = &self.config.rules;
+        Ok(self.replicas.hold_scans(scans, rules, augmenter)?)
     }
 
     /// The network in training.
-    #[must_use]
     pub fn online(&self) -> &Network {
         &self.online
     }
 
-    /// The network that evaluates bootstrap states.
-    #[must_use]
-    pub fn target(&self) -> &Network {
-        &self.target
-    }
-
     /// The weights for actors, evaluations and weights files: the moving average of
     /// the online network's (`learner.ema_decay`).
-    #[must_use]
     pub fn average(&self) -> &Parameters {
-        self.average.parameters()
+        self.ema.parameters()
     }
 
-    #[must_use]
-    pub fn adam(&self) -> &Adam {
-        &self.adam
-    }
-
-    #[must_use]
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    #[must_use]
-    pub fn config(&self) -> &Arc<Config> {
-        &self.config
-    }
-
-    /// Landmark names, one agent each.
-    #[must_use]
-    pub fn landmarks(&self) -> &[String] {
-        &self.landmarks
-    }
-
-    /// The trainer's random generator, part of its checkpoint.
-    #[must_use]
-    pub fn rng(&self) -> &ChaCha8Rng {
-        &self.rng
-    }
-
-    /// The same, mutable.
-    pub fn rng_mut(&mut self) -> &mut ChaCha8Rng {
-        &mut self.rng
-    }
-
     /// Restores a checkpoint's contents; see `Checkpoint::restore`.
-    pub(crate) fn restore(&mut self, parts: &Restored<'_>) -> Result<(), TrainError> {
+    pub(crate) fn restore(
+        &mut self,
+        [online, target, average, m, v]: &[Parameters; 5],
+        record: &Record,
+        rng: ChaCha8Rng,
+    ) -> Result<(), TrainError> {
         let own = |p: &Parameters| -> Result<Network, ModelError> {
             Network::from_parameters(self.online.spec(), p.deep_clone(self.device)?)
         };
-        let (online, target) = (own(parts.online)?, own(parts.target)?);
-        let restored = self.adam.restore(parts.adam_steps, parts.m, parts.v);
-        restored.map_err(|source| TrainError::Adam {
-            update: parts.updates,
-            source,
-        })?;
+        let (online, target, update) = (own(online)?, own(target)?, record.updates);
+        let restored = self.adam.restore(record.adam_steps, m, v);
+        restored.map_err(|source| TrainError::Adam { update, source })?;
         self.online.copy_from(&online)?;
         self.target.copy_from(&target)?;
-        self.average.restore(parts.average)?;
+        self.ema.restore(average)?;
         self.replicas.follow_online(&self.online)?;
         self.replicas.follow_target(&self.target)?;
-        self.updates = parts.updates;
-        self.rng = parts.rng.clone();
+        (self.updates, self.rng) = (update, rng);
         Ok(())
     }
 
@@ -283,16 +247,12 @@ impl Trainer {
         let update = self.updates + 1;
         let grad_norm = stepped.map_err(|source| TrainError::Adam { update, source })?;
         self.updates = update;
-        self.average.follow(self.online.parameters(), update)?;
-        if self
-            .updates
-            .is_multiple_of(self.config.learner.target_update_period)
-        {
+        self.ema.follow(self.online.parameters(), update)?;
+        if update.is_multiple_of(self.config.learner.target_update_period) {
             self.target.copy_from(&self.online)?;
             self.replicas.follow_target(&self.target)?;
         }
         self.replicas.follow_online(&self.online)?;
-        #[expect(clippy::cast_precision_loss, reason = "entries of a batch")]
         let entries = (batch.rows * batch.agents).max(1) as f64;
         Ok(StepReport {
             loss: sum.loss,
@@ -309,24 +269,12 @@ impl Trainer {
     /// # Errors
     /// When a tensor cannot be copied from its device.
     pub fn weights_bytes(&self, weights_version: u64) -> Result<Vec<u8>, ModelError> {
-        self.snapshot(weights_version)?.to_bytes()
+        let parameters = self.average().deep_clone(Device::Cpu)?;
+        let metadata = self.metadata(weights_version);
+        weights::parameters_to_bytes(self.online.spec(), &parameters, Kind::Float, &metadata)
     }
 
-    /// A copy of the weights that another thread can serialise.
-    ///
-    /// # Errors
-    /// When memory runs out.
-    pub fn snapshot(&self, weights_version: u64) -> Result<Snapshot, ModelError> {
-        Ok(Snapshot {
-            spec: self.online.spec().clone(),
-            parameters: self.average().deep_clone(Device::Cpu)?,
-            metadata: self.metadata(weights_version),
-            weights_version,
-            updates: self.updates,
-        })
-    }
-
-    pub(crate) fn metadata(&self, weights_version: u64) -> model::files::tensor_file::Metadata {
+    pub(crate) fn metadata(&self, weights_version: u64) -> Metadata {
         let json = |value: serde_json::Value| value.to_string();
         [
             (RULES_KEY, json(serde_json::json!(self.config.rules))),
@@ -338,39 +286,6 @@ impl Trainer {
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into()
-    }
-}
-
-/// Input of [`Trainer::restore`].
-pub(crate) struct Restored<'a> {
-    pub(crate) online: &'a Parameters,
-    pub(crate) target: &'a Parameters,
-    pub(crate) average: &'a Parameters,
-    pub(crate) m: &'a Parameters,
-    pub(crate) v: &'a Parameters,
-    pub(crate) adam_steps: u64,
-    pub(crate) updates: u64,
-    pub(crate) rng: ChaCha8Rng,
-}
-
-/// Weights at one moment.
-#[derive(Debug)]
-pub struct Snapshot {
-    spec: NetworkSpec,
-    parameters: Parameters,
-    metadata: model::files::tensor_file::Metadata,
-    /// Broadcast version.
-    pub weights_version: u64,
-    pub updates: u64,
-}
-
-impl Snapshot {
-    /// As a weights file.
-    ///
-    /// # Errors
-    /// When memory runs out.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
-        weights::parameters_to_bytes(&self.spec, &self.parameters, Kind::Float, &self.metadata)
     }
 }
 

@@ -8,8 +8,7 @@ mod shard;
 use std::time::Duration;
 
 use proto::messages::chunks::Chunk;
-use proto::messages::heartbeat::{Heartbeat, HeartbeatReply};
-use proto::messages::hello::Hello;
+use proto::messages::heartbeat::Heartbeat;
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
 use proto::messages::status::{ActorReport, ActorState};
@@ -17,7 +16,7 @@ use proto::messages::weights::{Receiver, WatchRequest};
 use proto::wire;
 use setup::{Run, config, prepare};
 use tokio::task::JoinHandle;
-use tonic::Code;
+use tonic::{Code, Status};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -28,10 +27,8 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(
-        tokio::time::timeout(SOON, wait).await.is_ok(),
-        "never: {what}"
-    );
+    let waited = tokio::time::timeout(SOON, wait).await;
+    assert!(waited.is_ok(), "never: {what}");
 }
 
 fn heartbeat(writer: Writer) -> wire::HeartbeatRequest {
@@ -55,26 +52,27 @@ fn heartbeat(writer: Writer) -> wire::HeartbeatRequest {
     .into()
 }
 
-/// Joins as an actor.
-async fn join(run: &Run) -> JoinReply {
-    let join = JoinRequest {
-        hello: run.hello(),
+/// Joins as an actor, with a changed request.
+async fn join(run: &Run, change: impl FnOnce(&mut JoinRequest)) -> Result<JoinReply, Status> {
+    let mut request = JoinRequest {
+        hello: run.hello.clone(),
         slots: 4,
         host: "test".into(),
         manifest_json: run.manifest_json(),
         config_json: run.config.shared_json().into(),
     };
-    let reply = run.client().join(wire::JoinRequest::from(join)).await;
-    JoinReply::try_from(reply.unwrap().into_inner()).unwrap()
+    change(&mut request);
+    let reply = run.client().join(wire::JoinRequest::from(request)).await;
+    Ok(JoinReply::try_from(reply?.into_inner()).unwrap())
 }
 
 /// Acts as an actor that only watches: the complete versions received, in order,
-/// until a heartbeat reply says stop. Feeds the run once the first version has
+/// until a heartbeat reply has `stop` set. Feeds the run once the first version has
 /// arrived: five updates later another one is the newest.
 async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
     let mut client = run.client();
     let watch = WatchRequest {
-        hello: run.hello(),
+        hello: run.hello.clone(),
         newer_than: 0,
         bf16: false,
         untrained_first: false,
@@ -85,7 +83,7 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
     let mut feeding: Option<JoinHandle<()>> = None;
     loop {
         let reply = client.heartbeat(heartbeat(writer)).await.unwrap();
-        let reply = HeartbeatReply::from(reply.into_inner());
+        let reply = reply.into_inner();
         assert!(!reply.rejoin);
         if reply.stop {
             if let Some(feeding) = feeding {
@@ -107,10 +105,10 @@ async fn versions_until_stop(run: &Run, writer: Writer) -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_trains_to_its_end_and_tells_everyone() {
+async fn a_run_trains_to_its_end_and_notifies_its_members() {
     let config = config(|c| c.learner.updates = 60);
     let mut run = Run::start(config, false).await;
-    let joined = join(&run).await;
+    let joined = join(&run, |_| ()).await.unwrap();
     assert_eq!((joined.exploration.len(), joined.shards.len()), (4, 2));
 
     let versions = versions_until_stop(&run, joined.writer).await;
@@ -137,48 +135,31 @@ async fn a_run_trains_to_its_end_and_tells_everyone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_shard_is_left_out_and_its_return_picked_up() {
+async fn training_continues_without_a_lost_shard_and_uses_it_again() {
     let config = config(|c| c.learner.updates = 1_000_000);
     let mut run = Run::start(config, false).await;
     let feeding = run.feed();
     let progress = run.progress.clone();
     let updates = || progress.borrow().train.updates;
+    let alive = || progress.borrow().shards.shards_alive;
     until("first updates", || updates() > 5).await;
-    run.shards[1].kill();
-    until("the loss is noticed", || {
-        progress.borrow().shards.shards_alive == 1
-    })
-    .await;
+    run.shards[1].stop();
+    until("one shard is lost", || alive() == 1).await;
     let then = updates();
-    until("training goes on with one shard", || updates() > then + 20).await;
-    run.shards[1].revive();
-    until("the return is noticed", || {
-        progress.borrow().shards.shards_alive == 2
-    })
-    .await;
-    until("it gets credit and rows", || {
-        run.shards[1].state().rows > 20
-    })
-    .await;
+    until("training with one shard", || updates() > then + 20).await;
+    run.shards[1].restart();
+    until("the shard is back", || alive() == 2).await;
+    until("credit and rows", || run.shards[1].state().rows > 20).await;
     until("it is sampled again", || run.shards[1].state().sampled > 20).await;
     let then = updates();
-    until("training goes on with both", || updates() > then + 20).await;
+    until("training with both shards", || updates() > then + 20).await;
     // All shards restart at once, empty: neither a block nor a burst.
-    run.shards.iter().for_each(shard::Shard::kill);
-    until("all are gone", || {
-        progress.borrow().shards.shards_alive == 0
-    })
-    .await;
-    run.shards.iter().for_each(shard::Shard::revive);
-    until("all are back", || {
-        progress.borrow().shards.shards_alive == 2
-    })
-    .await;
+    run.shards.iter().for_each(shard::Shard::stop);
+    until("all shards are lost", || alive() == 0).await;
+    run.shards.iter().for_each(shard::Shard::restart);
+    until("all shards are back", || alive() == 2).await;
     let then = updates();
-    until("training goes on after a total loss", || {
-        updates() > then + 20
-    })
-    .await;
+    until("training after a total loss", || updates() > then + 20).await;
     feeding.abort();
     run.stop();
     let summary = run.ended().await.unwrap();
@@ -186,23 +167,9 @@ async fn a_dead_shard_is_left_out_and_its_return_picked_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_are_refused_in_a_sentence() {
-    let run = Run::start(config(|_| ()), false).await;
-    let mut client = run.client();
-    let mut refused = async |change: fn(&mut JoinRequest)| {
-        let mut join = JoinRequest {
-            hello: run.hello(),
-            slots: 1,
-            host: "test".into(),
-            manifest_json: run.manifest_json(),
-            config_json: run.config.shared_json().into(),
-        };
-        change(&mut join);
-        client
-            .join(wire::JoinRequest::from(join))
-            .await
-            .unwrap_err()
-    };
+async fn actors_of_other_runs_are_refused_with_the_differences() {
+    let mut run = Run::start(config(|_| ()), false).await;
+    let refused = async |change: fn(&mut JoinRequest)| join(&run, change).await.unwrap_err();
     let status = refused(|j| {
         j.hello.manifest = [9; 32];
         let mut theirs: serde_json::Value = serde_json::from_slice(&j.manifest_json).unwrap();
@@ -222,43 +189,27 @@ async fn strangers_are_refused_in_a_sentence() {
     let status = refused(|j| j.hello.run_id = "another".into()).await;
     assert!(status.message().contains("another"), "{status}");
     // The run's name is accepted as its id.
-    let join = JoinRequest {
-        hello: Hello {
-            run_id: "it".into(),
-            ..run.hello()
-        },
-        slots: 1,
-        host: "test".into(),
-        manifest_json: run.manifest_json(),
-        config_json: run.config.shared_json().into(),
-    };
-    let reply = run.client().join(wire::JoinRequest::from(join)).await;
-    let joined = reply.unwrap().into_inner().run_id;
-    assert_eq!(joined, run.hello().run_id);
+    let joined = join(&run, |j| j.hello.run_id = "it".into()).await;
+    assert_eq!(joined.unwrap().run_id, run.hello.run_id);
     // A heartbeat of an unknown incarnation.
-    let stranger = Writer {
+    let unknown = Writer {
         actor: 77,
         incarnation: 1,
     };
-    let reply = run
-        .client()
-        .heartbeat(heartbeat(stranger))
-        .await
-        .unwrap()
-        .into_inner();
-    assert!(reply.rejoin);
+    let reply = run.client().heartbeat(heartbeat(unknown)).await;
+    assert!(reply.unwrap().into_inner().rejoin);
     run.stop();
-    run.ended_quietly().await;
+    run.ended().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_run_goes_on_where_it_was() {
+async fn a_stopped_run_resumes_from_its_checkpoint() {
     let mut run = Run::start(config(|c| c.learner.updates = 1_000_000), false).await;
-    let writer = join(&run).await.writer;
+    let writer = join(&run, |_| ()).await.unwrap().writer;
     run.client().heartbeat(heartbeat(writer)).await.unwrap();
     let feeding = run.feed();
     let progress = run.progress.clone();
-    until("some updates and walks", || {
+    until("some updates and episodes", || {
         let progress = progress.borrow();
         progress.train.updates > 10 && progress.actors.episodes == 4
     })
@@ -269,42 +220,30 @@ async fn a_stopped_run_goes_on_where_it_was() {
     assert!(first.stopped_early && first.checkpoint.is_file());
     let total = first.updates + 20;
     // Restarts from the same folder, with empty shards.
-    run.shards.iter().for_each(shard::Shard::revive);
+    run.shards.iter().for_each(shard::Shard::restart);
     let mut again = run.again(config(|c| c.learner.updates = total), true).await;
-    let status = again
-        .client()
-        .status(wire::LearnerStatusRequest::default())
-        .await
-        .unwrap();
-    let status = status.into_inner();
-    assert!(
-        status.updates >= first.updates,
-        "{} of {}",
-        status.updates,
-        first.updates
-    );
+    let request = wire::LearnerStatusRequest::default();
+    let status = again.client().status(request).await.unwrap();
+    let (resumed, before) = (status.into_inner().updates, first.updates);
+    assert!(resumed >= before, "{resumed} of {before}");
     let feeding = again.feed();
     let second = again.ended().await.unwrap();
     feeding.abort();
     assert_eq!((second.updates, second.stopped_early), (total, false));
-    let walks = second.progress.actors.episodes;
-    assert_eq!(walks, 4, "learner.max_episodes is of the whole run");
+    let episodes = second.progress.actors.episodes;
+    assert_eq!(episodes, 4, "learner.max_episodes counts the whole run");
     // Other rules: refused before serving starts.
     let other = config(|c| c.rules.max_steps = 9);
     let error = prepare(again.dir.path(), &other, true).unwrap_err();
     let text = error.to_string();
-    assert!(
-        text.contains("cannot be continued: its configuration digest"),
-        "{text}"
-    );
+    let reason = "cannot be continued: its configuration digest";
+    assert!(text.contains(reason), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_that_deadlock_are_refused_at_the_start() {
     let mut run = Run::start(config(|c| c.replay.error_buffer = 3), false).await;
     let text = run.ended().await.unwrap_err().to_string();
-    assert!(
-        text.contains("replay.error_buffer = 3 rows would deadlock"),
-        "{text}"
-    );
+    let reason = "replay.error_buffer = 3 rows would deadlock";
+    assert!(text.contains(reason), "{text}");
 }

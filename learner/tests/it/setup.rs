@@ -1,5 +1,6 @@
 //! A learner of tiny scans, with two shards.
 
+use std::array::from_fn;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,11 +34,8 @@ pub fn config(change: impl FnOnce(&mut Config)) -> Arc<Config> {
     c.data.landmarks = vec!["A".into(), "B".into()];
     (c.learner.batch, c.learner.threads, c.learner.device) = (8, 1, "cpu".into());
     (c.learner.updates, c.learner.publish_period) = (1000, 5);
-    (
-        c.replay.min_rows,
-        c.replay.error_buffer,
-        c.replay.samples_per_insert,
-    ) = (50, 100, 4.0);
+    (c.replay.min_rows, c.replay.error_buffer) = (50, 100);
+    c.replay.samples_per_insert = 4.0;
     (c.actor.batch_rows, c.checkpoint.period) = (16, 25);
     change(&mut c);
     Arc::new(c)
@@ -49,25 +47,19 @@ fn dataset() -> Arc<Dataset> {
         .map(|k| {
             let bytes: Vec<u8> = (0..8000).map(|i| ((i * 31 + k * 17) % 251) as u8).collect();
             let volume = Volume::from_u8(dims, bytes).unwrap();
-            let rows = [
-                [1.0, 0.0, 0.0, 0.0],
-                [0.0, 1.0, 0.0, 0.0],
-                [0.0, 0.0, 1.0, 0.0],
-            ];
+            let rows = from_fn(|i| from_fn(|j| f64::from(u8::from(i == j))));
             let geometry = Geometry {
                 dims,
                 spacing_mm: [1.0; 3],
                 affine: Affine { rows },
                 axis_map: AxisMap::identity(dims),
             };
-            let hash = volume_hash(&volume);
-            let landmarks = vec![Some([10.0; 3]), Some([5.0; 3])];
             Arc::new(Scan {
                 name: format!("s{k}"),
+                hash: volume_hash(&volume),
                 volume,
                 geometry,
-                landmarks,
-                hash,
+                landmarks: vec![Some([10.0; 3]), Some([5.0; 3])],
             })
         })
         .collect();
@@ -116,14 +108,8 @@ impl Run {
 
     /// The same folder and shards, another process.
     pub async fn again(&self, config: Arc<Config>, resume: bool) -> Self {
-        Self::with(
-            config,
-            resume,
-            self.shards.clone(),
-            self.addresses.clone(),
-            Arc::clone(&self.dir),
-        )
-        .await
+        let (shards, addresses) = (self.shards.clone(), self.addresses.clone());
+        Self::with(config, resume, shards, addresses, Arc::clone(&self.dir)).await
     }
 
     async fn with(
@@ -168,14 +154,9 @@ impl Run {
         proto::transport::channel::learner_client(channel)
     }
 
-    pub fn hello(&self) -> Hello {
-        self.hello.clone()
-    }
-
     pub fn manifest_json(&self) -> Bytes {
-        serde_json::to_vec(&dataset().manifest(RULES_VERSION))
-            .unwrap()
-            .into()
+        let manifest = dataset().manifest(RULES_VERSION);
+        serde_json::to_vec(&manifest).unwrap().into()
     }
 
     /// Simulated actors: insert rows into both shards as fast as their credit allows.
@@ -199,11 +180,5 @@ impl Run {
         let task = self.task.take().unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(60), task).await;
         ended.expect("the learner ends").expect("it does not panic")
-    }
-
-    /// Stops the run, for tests about something else.
-    pub async fn ended_quietly(mut self) {
-        let ended = self.ended().await;
-        assert!(ended.is_ok(), "{ended:?}");
     }
 }

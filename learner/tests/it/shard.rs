@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use common::transition::row::{AgentStep, FrameRef, Row, RowHeader};
-use proto::messages::hello::Hello;
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
 use proto::messages::status::ShardSummary;
 use proto::messages::update::{PriorityUpdate, UpdateReply};
@@ -25,8 +24,6 @@ pub struct State {
     pub sampled: u64,
     pub limit: u64,
     pub updated: u64,
-    pub wrong_life: u64,
-    pub hello: Option<Hello>,
 }
 
 /// One shard; clones share its state.
@@ -67,26 +64,22 @@ impl Shard {
     /// Inserts as many of `rows` as there is credit for.
     pub fn insert(&self, rows: u64) {
         let mut s = self.state();
-        let rows = if s.down {
-            0
-        } else {
-            rows.min(s.limit.saturating_sub(s.inserted))
-        };
+        let credit = s.limit.saturating_sub(s.inserted);
+        let rows = if s.down { 0 } else { rows.min(credit) };
         s.inserted += rows;
         s.rows = (s.rows + rows).min(400);
     }
 
     /// Stops it and loses its rows.
-    pub fn kill(&self) {
+    pub fn stop(&self) {
         self.state().down = true;
     }
 
     /// Restarts it empty, in a new incarnation.
-    pub fn revive(&self) {
+    pub fn restart(&self) {
         let mut s = self.state();
-        let incarnation = s.incarnation + 1;
         *s = State {
-            incarnation,
+            incarnation: s.incarnation + 1,
             updated: s.updated,
             ..State::default()
         };
@@ -97,11 +90,10 @@ impl Shard {
             shard: self.number,
             shard_incarnation: s.incarnation,
             rows: s.rows,
-            mass: s.rows as f64,
+            priority_sum: s.rows as f64,
             inserted: s.inserted,
             sampled: s.sampled,
-            insert_blocked_s: 0.0,
-            writers_waiting: 0,
+            ..ShardSummary::default()
         }
     }
 }
@@ -141,7 +133,7 @@ impl Replay for Shard {
         &self,
         _: Request<Streaming<wire::InsertRequest>>,
     ) -> Result<Response<Self::InsertStream>, Status> {
-        Err(Status::unimplemented("rows are put in by the test"))
+        Err(Status::unimplemented("the test inserts rows"))
     }
 
     async fn sample(
@@ -156,7 +148,6 @@ impl Replay for Shard {
         if request.shard_incarnation == s.incarnation {
             s.limit = s.limit.max(request.insert_limit);
         }
-        s.hello = Some(request.hello);
         let rows = if s.rows == 0 { 0 } else { request.rows };
         let mut packed = Vec::new();
         let mut keys = Vec::new();
@@ -193,21 +184,20 @@ impl Replay for Shard {
         let current = update.shard_incarnation == s.incarnation;
         let (applied, stale) = if current { (rows, 0) } else { (0, rows) };
         s.updated += applied;
-        s.wrong_life += stale;
-        Ok(Response::new(UpdateReply { applied, stale }.into()))
+        Ok(Response::new(UpdateReply { applied, stale }))
     }
 
     async fn status(
         &self,
         _: Request<wire::ShardStatusRequest>,
     ) -> Result<Response<wire::ShardStatus>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(Status::unimplemented("not used"))
     }
 
     async fn snapshot(
         &self,
         _: Request<wire::SnapshotRequest>,
     ) -> Result<Response<wire::SnapshotReply>, Status> {
-        Err(Status::unimplemented("not for this learner"))
+        Err(Status::unimplemented("not used"))
     }
 }
