@@ -65,19 +65,18 @@ impl ShardConfig {
     /// Rejects invalid settings.
     pub fn check(&self) -> Result<(), ShardError> {
         self.selector.check()?;
-        if self.capacity == 0 || u32::try_from(self.capacity).is_err() {
-            return Err(ShardError::Capacity {
-                capacity: self.capacity,
-            });
+        let capacity = self.capacity;
+        if capacity == 0 || u32::try_from(capacity).is_err() {
+            return Err(ShardError::Capacity { capacity });
         }
         self.check_memory(self.hello.as_ref().map_or(SMALLEST, |hello| hello.shape))
     }
 
     /// Checks that `capacity` rows of this shape fit into `memory_max`.
     pub fn check_memory(&self, shape: RowShape) -> Result<(), ShardError> {
-        let needed = Table::bytes(self.capacity, shape.bytes());
+        let (capacity, row_bytes) = (self.capacity, shape.bytes());
+        let needed = Table::bytes(capacity, row_bytes);
         if needed > self.memory_max {
-            let (capacity, row_bytes) = (self.capacity, shape.bytes());
             return Err(ShardError::Memory {
                 capacity,
                 row_bytes,
@@ -94,48 +93,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_is_a_shard() {
+    fn the_default_is_valid() {
         ShardConfig::default().check().unwrap();
     }
 
     #[test]
-    fn what_no_shard_can_be_is_refused_with_numbers() {
-        let error = |config: ShardConfig| config.check().unwrap_err().to_string();
-        assert!(
-            error(ShardConfig {
-                capacity: 0,
-                ..Default::default()
-            })
-            .contains("capacity 0")
-        );
-        assert!(
-            error(ShardConfig {
-                capacity: 1 << 40,
-                ..Default::default()
-            })
-            .contains("capacity 1099511627776")
-        );
-        let selector = Selector::Prioritised {
-            alpha: 0.6,
-            epsilon: 0.0,
-            max: 1.0,
+    fn invalid_settings_are_refused_with_numbers() {
+        let error = |change: fn(&mut ShardConfig)| {
+            let mut config = ShardConfig::default();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
         };
-        assert!(
-            error(ShardConfig {
-                selector,
-                ..Default::default()
-            })
-            .contains("epsilon = 0")
-        );
-        let small = ShardConfig {
-            memory_max: 10_000_000,
-            ..Default::default()
+        assert!(error(|c| c.capacity = 0).contains("capacity 0"));
+        assert!(error(|c| c.capacity = 1 << 40).contains("capacity 1099511627776"));
+        let zero = |config: &mut ShardConfig| {
+            config.selector = Selector::Prioritised {
+                alpha: 0.6,
+                epsilon: 0.0,
+                max: 1.0,
+            };
         };
+        assert!(error(zero).contains("epsilon = 0"));
         // 200,000 x (56 + 4) bytes and a tree of 262,144 leaves.
-        let text = error(small);
-        assert!(
-            text.contains("16.2 MB") && text.contains("10.0 MB"),
-            "{text}"
-        );
+        let text = error(|c| c.memory_max = 10_000_000);
+        for part in ["16.2 MB", "10.0 MB"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 }

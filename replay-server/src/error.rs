@@ -1,7 +1,7 @@
 //! Errors of a shard.
 
 use crate::journal::JournalError;
-use crate::service::decode::BatchError;
+use crate::service::insert_stream::BatchError;
 use crate::service::writers::ReplacedIncarnation;
 use crate::table::TableError;
 use crate::table::selector::SelectorError;
@@ -38,7 +38,7 @@ pub enum ShardError {
     Hello(#[from] HelloMismatch),
     /// The journal holds rows of another run, so a restart does not help.
     #[error(
-        "{mismatch}; the rows that this shard keeps in '{}' decide that, so restarting it does not help: \
+        "{mismatch}; the journal in '{}' holds rows of this shard's run, so restarting it does not help: \
          serve the other run with another --journal folder, or move that one away", folder.display()
     )]
     Kept {
@@ -83,7 +83,7 @@ pub enum ShardError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The row shape is not known yet.
-    #[error("no hello came before the rows")]
+    #[error("rows arrived before a hello")]
     NoHello,
     /// A panic left the table half changed.
     #[error("an earlier failure left this shard's table in an unknown state; restart the shard")]

@@ -72,12 +72,17 @@ pub enum JournalError {
     Snapshot(#[from] common::run::durable::DurableError),
     /// The writer thread has ended.
     #[error(
-        "the journal's thread is gone: restart the shard; what was acknowledged as durable is on disk"
+        "the journal's thread has ended: restart the shard; what was acknowledged as durable is on disk"
     )]
     Gone,
 }
 
 impl JournalError {
+    pub(crate) fn foreign(folder: &Path, why: String) -> Self {
+        let folder = folder.to_owned();
+        Self::Foreign { folder, why }
+    }
+
     pub(crate) fn disk(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |error| Self::Disk {

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, ENV_PREFIX, SelectorConfig, Sources};
-use common::run::telemetry;
 use proto::transport::channel::{self, Channel};
 use proto::transport::entry::{self, LogFormat, Service};
 use proto::transport::metrics::Metrics;
@@ -84,8 +84,8 @@ struct ServeArgs {
     #[arg(long)]
     capacity: Option<usize>,
     /// How rows are drawn [default: prioritised; from files: replay.selector]
-    #[arg(long, value_enum)]
-    selector: Option<SelectorName>,
+    #[arg(long, value_parser = PossibleValuesParser::new(["prioritised", "uniform"]).map(|name| selector(&name)))]
+    selector: Option<SelectorConfig>,
     /// Exponent of |TD error|: 0 draws all alike [default: 0.6; from files: replay.alpha]
     #[arg(long)]
     alpha: Option<f64>,
@@ -125,18 +125,10 @@ struct ServeArgs {
     log_format: LogFormat,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SelectorName {
-    Prioritised,
-    Uniform,
-}
-
-impl From<SelectorName> for SelectorConfig {
-    fn from(name: SelectorName) -> Self {
-        match name {
-            SelectorName::Prioritised => Self::Prioritised,
-            SelectorName::Uniform => Self::Uniform,
-        }
+fn selector(name: &str) -> SelectorConfig {
+    match name {
+        "uniform" => SelectorConfig::Uniform,
+        _ => SelectorConfig::Prioritised,
     }
 }
 
@@ -146,7 +138,7 @@ impl ServeArgs {
     fn settings(&self) -> Result<Config, ConfigError> {
         let sources = Sources::from_process(self.config.clone(), self.set.clone());
         let mut config = Config::load(&sources)?;
-        if !speaks_of_rows(&sources) {
+        if !configures_rows(&sources) {
             let shards = config.cluster.shards.len().max(1);
             config = Config {
                 cluster: config.cluster,
@@ -162,7 +154,7 @@ impl ServeArgs {
             config.log.level.clone_from(level);
         }
         let replay = &mut config.replay;
-        replay.selector = self.selector.map_or(replay.selector, Into::into);
+        replay.selector = self.selector.unwrap_or(replay.selector);
         replay.alpha = self.alpha.unwrap_or(replay.alpha);
         replay.epsilon = self.epsilon.unwrap_or(replay.epsilon);
         replay.priority_max = self.priority_max.unwrap_or(replay.priority_max);
@@ -200,7 +192,7 @@ impl ServeArgs {
 /// Whether these sources configure a run's rows: any file does, and any setting except those of
 /// connections and logs. Containers pass the same variables to all of their programs, so of those
 /// only the ones about rows, the run and its number of shards count.
-fn speaks_of_rows(sources: &Sources) -> bool {
+fn configures_rows(sources: &Sources) -> bool {
     const SHARDS: &str = "cluster.shards";
     let around = ["cluster.", "http.", "log."];
     let about = ["replay.", "run.", SHARDS];
@@ -216,8 +208,7 @@ fn speaks_of_rows(sources: &Sources) -> bool {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
-    entry::run(execute(command), |_| None)
+    entry::run(execute(Cli::parse().command), |_| None)
 }
 
 async fn execute(command: Command) -> anyhow::Result<()> {
@@ -232,19 +223,13 @@ async fn execute(command: Command) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let config = args.settings()?;
-    let log = telemetry::Options {
-        format: args.log_format.into(),
-        ..telemetry::Options::of("replay-server", &config.log)
-    };
-    let mut service = Service::start(&log, &config).await?;
+    let mut service = Service::start("replay-server", "", args.log_format, &config).await?;
     let shard = args.shard(&config, service.security().clone())?;
     let listener = service.listen(args.listen).await?;
     let metrics = Metrics::default();
-    let journal = shard.journal.as_ref().map(|journal| &*journal.folder);
-    let journal = journal.map(|folder| ("journal", folder));
+    let journal = shard.journal.as_ref().map(|j| ("journal", &*j.folder));
     let _web = service.serve_http(metrics.clone(), journal, None);
-    let stop = entry::shutdown_signal();
-    Ok(run_observed(shard, listener, &metrics, stop).await?)
+    Ok(run_observed(shard, listener, &metrics, entry::shutdown_signal()).await?)
 }
 
 /// A client of the shard at the given address.
@@ -259,13 +244,12 @@ async fn status(ask: &Ask, json: bool) -> anyhow::Result<()> {
         client.status(request)
     })
     .await
-    .map_err(|status| anyhow::anyhow!("{} does not answer: {}", ask.address, reason(&status)))?;
+    .map_err(|status| anyhow::anyhow!("{} does not respond: {}", ask.address, reason(&status)))?;
     entry::print(&if json {
         serde_json::to_value(&status)?.to_string()
     } else {
         report::as_text(&status)
-    })?;
-    Ok(())
+    })
 }
 
 async fn snapshot(ask: &Ask) -> anyhow::Result<()> {
@@ -278,8 +262,7 @@ async fn snapshot(ask: &Ask) -> anyhow::Result<()> {
     entry::print(&format!(
         "priorities of the rows below {} saved, {} bytes",
         reply.row, reply.bytes
-    ))?;
-    Ok(())
+    ))
 }
 
 fn verify_folder(folder: &Path, json: bool) -> anyhow::Result<()> {

@@ -34,178 +34,65 @@ impl Source for ShardMetrics {
     }
 }
 
+/// A table of metrics: kind, name, unit, help, healthy value (may be empty), value.
+macro_rules! metrics {
+    ($($kind:ident $name:literal $unit:ident $help:literal $healthy:literal |$r:ident| $value:expr;)*) => {
+        &[$($kind($name, Unit::$unit, $help, $healthy, |$r| $value.into())),*]
+    };
+}
+
 /// The metrics of a shard; counters start at zero with each incarnation.
-pub const SHARD: &[Metric<ShardStatus>] = &[
-    gauge(
-        "landmarl_replay_rows",
-        Unit::Rows,
-        "Rows in the table",
-        "",
-        |r| r.summary().rows.into(),
-    ),
-    gauge(
-        "landmarl_replay_rows_capacity",
-        Unit::Rows,
-        "Rows that fit into the table",
-        "",
-        |r| r.capacity.into(),
-    ),
-    gauge(
-        "landmarl_replay_mass",
-        Unit::Number,
-        "Sum of the priorities after the exponent",
-        "",
-        |r| r.summary().mass.into(),
-    ),
-    gauge(
-        "landmarl_replay_oldest_row_age",
-        Unit::Seconds,
-        "Time since the oldest row arrived; of rows of an earlier incarnation, since the start",
-        "how long experience is kept",
-        |r| r.oldest_row_s.into(),
-    ),
-    counter(
-        "landmarl_replay_rows_inserted",
-        Unit::Rows,
-        "Rows inserted",
-        "rises",
-        |r| r.summary().inserted.into(),
-    ),
-    gauge(
-        "landmarl_replay_rows_insert_limit",
-        Unit::Rows,
-        "Rows that the learner allows to be inserted",
-        "",
-        |r| r.insert_limit.into(),
-    ),
-    counter(
-        "landmarl_replay_rows_sampled",
-        Unit::Rows,
-        "Rows drawn",
-        "rises",
-        |r| r.summary().sampled.into(),
-    ),
-    counter(
-        "landmarl_replay_insert_blocked",
-        Unit::Seconds,
-        "Time that writers waited for credit, all together",
-        "the learner's limiter says why",
-        |r| r.summary().insert_blocked_s.into(),
-    ),
-    gauge(
-        "landmarl_replay_writers_waiting",
-        Unit::Count,
-        "Writers that wait for credit now",
-        "",
-        |r| r.summary().writers_waiting.into(),
-    ),
-    gauge(
-        "landmarl_replay_insert_streams",
-        Unit::Count,
-        "Open insert streams",
-        "",
-        |r| r.insert_streams.into(),
-    ),
-    gauge(
-        "landmarl_replay_batches_unacknowledged",
-        Unit::Count,
-        "Batches stored and not yet acknowledged",
-        "at most 8 per stream",
-        |r| r.unacknowledged.into(),
-    ),
-    counter(
-        "landmarl_replay_batches_odd",
-        Unit::Count,
-        "Batches by `what`: `duplicate` (sent twice), `missing` (never arrived), `refused` (for \
-         their content)",
-        "missing and refused: 0",
-        |r| {
-            let counts = [
-                ("duplicate", r.duplicates),
-                ("missing", r.gaps),
-                ("refused", r.refused_batches),
-            ];
-            by("what", counts)
-        },
-    ),
-    counter(
-        "landmarl_replay_priorities_stale",
-        Unit::Rows,
-        "New priorities for rows that were gone",
-        "few",
-        |r| r.stale_updates.into(),
-    ),
-    gauge(
-        "landmarl_replay_journal_rows_waiting",
-        Unit::Rows,
-        "Rows in the table that are not on disk yet",
-        "small",
-        |r| {
-            let journal = r.journal.as_ref();
-            journal.map(|j| r.next_row.saturating_sub(j.durable)).into()
-        },
-    ),
-];
+pub const SHARD: &[Metric<ShardStatus>] = metrics! {
+    gauge "landmarl_replay_rows" Rows "Rows in the table" "" |r| r.summary().rows;
+    gauge "landmarl_replay_rows_capacity" Rows "Rows that fit into the table" "" |r| r.capacity;
+    gauge "landmarl_replay_priority_sum" Number
+        "Sum of the priorities after the exponent" "" |r| r.summary().priority_sum;
+    gauge "landmarl_replay_oldest_row_age" Seconds
+        "Time since the oldest row arrived; of rows of an earlier incarnation, since the start"
+        "how long experience is kept" |r| r.oldest_row_s;
+    counter "landmarl_replay_rows_inserted" Rows "Rows inserted" "rises" |r| r.summary().inserted;
+    gauge "landmarl_replay_rows_insert_limit" Rows
+        "Rows that the learner allows to be inserted" "" |r| r.insert_limit;
+    counter "landmarl_replay_rows_sampled" Rows "Rows drawn" "rises" |r| r.summary().sampled;
+    counter "landmarl_replay_insert_blocked" Seconds
+        "Time that writers waited for credit, all together"
+        "see the learner's limiter" |r| r.summary().insert_blocked_s;
+    gauge "landmarl_replay_writers_waiting" Count
+        "Writers that wait for credit now" "" |r| r.summary().writers_waiting;
+    gauge "landmarl_replay_insert_streams" Count "Open insert streams" "" |r| r.insert_streams;
+    gauge "landmarl_replay_batches_unacknowledged" Count
+        "Batches stored and not yet acknowledged" "at most 8 per stream" |r| r.unacknowledged;
+    counter "landmarl_replay_batches_odd" Count
+        "Batches by `what`: `duplicate` (sent twice), `missing` (never arrived), `refused` (for their content)"
+        "missing and refused: 0" |r| by("what", [
+            ("duplicate", r.duplicates),
+            ("missing", r.gaps),
+            ("refused", r.refused_batches),
+        ]);
+    counter "landmarl_replay_priorities_stale" Rows
+        "New priorities for rows that were gone" "few" |r| r.stale_updates;
+    gauge "landmarl_replay_journal_rows_waiting" Rows "Rows in the table that are not on disk yet"
+        "small" |r| r.journal.as_ref().map(|j| r.next_row.saturating_sub(j.durable));
+};
 
 /// The metrics of a shard's journal.
-pub const JOURNAL: &[Metric<JournalStatus>] = &[
-    gauge(
-        "landmarl_replay_journal_queued",
-        Unit::Bytes,
-        "Rows on their way to the disk",
-        "far below the limit",
-        |j| j.queued_bytes.into(),
-    ),
-    gauge(
-        "landmarl_replay_journal_queue_limit",
-        Unit::Bytes,
-        "Rows on their way to the disk from which on inserts wait",
-        "",
-        |j| j.queued_bytes_max.into(),
-    ),
-    gauge(
-        "landmarl_replay_journal_size",
-        Unit::Bytes,
-        "Size of all segments",
-        "flat once the table is full",
-        |j| j.bytes.into(),
-    ),
-    gauge(
-        "landmarl_replay_journal_segments",
-        Unit::Count,
-        "Segments",
-        "flat once the table is full",
-        |j| j.segments.into(),
-    ),
-    counter(
-        "landmarl_replay_journal_commits",
-        Unit::Count,
-        "Groups of batches written and synced",
-        "",
-        |j| j.commits.into(),
-    ),
-    counter(
-        "landmarl_replay_journal_busy",
-        Unit::Seconds,
-        "Time of all commits",
-        "its rate well below 1",
-        |j| j.busy_s.into(),
-    ),
-    gauge(
-        "landmarl_replay_journal_longest_commit",
-        Unit::Seconds,
-        "Time of the longest commit",
-        "",
-        |j| j.longest_s.into(),
-    ),
-    gauge(
-        "landmarl_replay_journal_failing",
-        Unit::Flag,
-        "1 while writes fail",
-        "0",
-        |j| j.failing.is_some().into(),
-    ),
-];
+pub const JOURNAL: &[Metric<JournalStatus>] = metrics! {
+    gauge "landmarl_replay_journal_queued" Bytes
+        "Bytes of rows queued for the disk" "far below the limit" |j| j.queued_bytes;
+    gauge "landmarl_replay_journal_queue_limit" Bytes
+        "Queued bytes from which on inserts wait" "" |j| j.queued_bytes_max;
+    gauge "landmarl_replay_journal_size" Bytes
+        "Size of all segments" "flat once the table is full" |j| j.bytes;
+    gauge "landmarl_replay_journal_segments" Count
+        "Segments" "flat once the table is full" |j| j.segments;
+    counter "landmarl_replay_journal_commits" Count
+        "Groups of batches written and synced" "" |j| j.commits;
+    counter "landmarl_replay_journal_busy" Seconds
+        "Time of all commits" "its rate well below 1" |j| j.busy_s;
+    gauge "landmarl_replay_journal_longest_commit" Seconds
+        "Time of the longest commit" "" |j| j.longest_s;
+    gauge "landmarl_replay_journal_failing" Flag "1 while writes fail" "0" |j| j.failing.is_some();
+};
 
 #[cfg(test)]
 mod tests {

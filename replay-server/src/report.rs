@@ -8,17 +8,17 @@ pub fn as_text(status: &ShardStatus) -> String {
     let summary = status.summary();
     format!(
         "shard {} of run {} (version {})\n\
-         rows      {} of {}, mass {:.3}; the oldest came {:.1} s ago\n\
+         rows      {} of {}, priority sum {:.3}; the oldest arrived {:.1} s ago\n\
          inserted  {} of {} allowed; {} writers wait, {:.1} s waited in all\n\
          sampled   {}\n\
          streams   {} open; {} batches stored and not yet acknowledged\n\
-         refused   {} batches; {} sent twice, {} never came; {} updates came too late",
+         refused   {} batches; {} sent twice, {} missing; {} updates too late",
         summary.shard,
         status.run_id.as_deref().unwrap_or("(none yet)"),
         status.version,
         summary.rows,
         status.capacity,
-        summary.mass,
+        summary.priority_sum,
         status.oldest_row_s,
         summary.inserted,
         status.insert_limit,
@@ -40,7 +40,7 @@ fn journal_text(status: &ShardStatus) -> String {
     };
     let failing = journal.failing.as_deref();
     format!(
-        "\njournal   rows below {} of {} are on disk, {:.1} of at most {:.1} MB on their way; {} segments, {:.1} MB; \
+        "\njournal   rows below {} of {} are on disk, {:.1} of at most {:.1} MB queued; {} segments, {:.1} MB; \
          {} commits, {:.1} ms each, {:.1} ms the longest{}",
         journal.durable,
         status.next_row,

@@ -42,13 +42,10 @@ pub async fn run_observed(
     let shard = Arc::new(shard.map_err(|_| ShardError::Poisoned)??);
     metrics.add(ShardMetrics::new(shard.clone()));
     let (stop, stopping) = watch::channel(false);
-    let routes = Routes::new(channel::replay_server(ReplayService::new(
-        shard.clone(),
-        stopping,
-    )));
-    let address = listener
-        .local_addr()
-        .map_or_else(|error| error.to_string(), |address| address.to_string());
+    let service = ReplayService::new(shard.clone(), stopping);
+    let routes = Routes::new(channel::replay_server(service));
+    let address = listener.local_addr();
+    let address = address.map_or_else(|error| error.to_string(), |address| address.to_string());
     tracing::info!(address, shard = config.shard, capacity = config.capacity, selector = ?config.selector, "replay shard listens");
     let shutdown = async {
         shutdown.await;
@@ -56,14 +53,8 @@ pub async fn run_observed(
         let _ = stop.send(true);
     };
     let saving = every.map(|every| tokio::spawn(save(shard.clone(), every)));
-    let served = serve::run_server(
-        listener,
-        security,
-        routes,
-        &[wire::replay_server::SERVICE_NAME],
-        shutdown,
-    )
-    .await;
+    let names = [wire::replay_server::SERVICE_NAME];
+    let served = serve::run_server(listener, security, routes, &names, shutdown).await;
     if let Some(saving) = saving {
         saving.abort();
         drain(&shard).await?;
@@ -88,7 +79,7 @@ async fn save(shard: Arc<SharedShard>, every: Duration) {
             Ok(Some(Taken { row, bytes })) => tracing::debug!(row, bytes, "priorities saved"),
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(%error, "priorities cannot be saved; the snapshot before stays");
+                tracing::warn!(%error, "priorities cannot be saved; the previous snapshot remains");
             }
         }
     }
@@ -96,15 +87,12 @@ async fn save(shard: Arc<SharedShard>, every: Duration) {
 
 /// Saves the priorities, if they can be saved in time, then commits all rows.
 async fn drain(shard: &Arc<SharedShard>) -> Result<(), ShardError> {
-    let last = match tokio::time::timeout(SNAPSHOT_GRACE, shard.snapshot()).await {
-        Ok(taken) => taken.map(drop),
-        Err(_) => Ok(()),
-    };
+    let last = tokio::time::timeout(SNAPSHOT_GRACE, shard.snapshot()).await;
     let stopping = shard.clone();
     let stopped = tokio::task::spawn_blocking(move || stopping.stop()).await;
     stopped.map_err(|_| ShardError::Poisoned)??;
-    last.or_else(|error| {
+    if let Ok(Err(error)) = last {
         tracing::warn!(%error, "priorities could not be saved at the stop");
-        Ok(())
-    })
+    }
+    Ok(())
 }

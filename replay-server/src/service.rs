@@ -1,13 +1,12 @@
 //! The gRPC service: decodes requests, calls the shard, encodes replies.
 
-pub mod counted;
-pub mod decode;
 pub mod insert_stream;
 pub mod shared;
 pub mod writers;
 
 use crate::error::ShardError;
 use crate::service::shared::{SharedShard, Taken};
+use crate::shard::Shard;
 use crate::table::{Sampled, Update};
 use proto::messages::insert::INSERT_WINDOW;
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
@@ -51,24 +50,20 @@ impl ReplayService {
             });
         }
         self.shard.join(&request.hello)?;
-        self.shard
-            .grant(request.shard_incarnation, request.insert_limit)?;
-        let (sampled, summary) = self
-            .shard
-            .with(|shard, now| (shard.sample(request.rows), shard.summary(now)))?;
+        let (incarnation, limit) = (request.shard_incarnation, request.insert_limit);
+        self.shard.grant(incarnation, limit)?;
+        let sample = |shard: &mut Shard, now| (shard.sample(request.rows), shard.summary(now));
+        let (sampled, summary) = self.shard.with(sample)?;
         Ok(batch(sampled, summary))
     }
 
     fn update(&self, update: &PriorityUpdate) -> Result<UpdateReply, ShardError> {
-        let updates: Vec<_> = update
-            .priorities
-            .iter()
-            .map(|p| Update {
-                slot: p.slot,
-                generation: p.generation,
-                td_error: p.td_error,
-            })
-            .collect();
+        let updates = update.priorities.iter().map(|p| Update {
+            slot: p.slot,
+            generation: p.generation,
+            td_error: p.td_error,
+        });
+        let updates: Vec<_> = updates.collect();
         self.shard.join(&update.hello)?;
         let updated = self
             .shard
@@ -81,16 +76,13 @@ impl ReplayService {
 }
 
 fn batch(sampled: Sampled, summary: ShardSummary) -> SampledBatch {
-    let keys = sampled
-        .slots
-        .iter()
-        .zip(&sampled.generations)
-        .map(|(&slot, &generation)| RowKey {
-            shard: summary.shard,
-            incarnation: summary.shard_incarnation,
-            slot,
-            generation,
-        });
+    let slots = sampled.slots.iter().zip(&sampled.generations);
+    let keys = slots.map(|(&slot, &generation)| RowKey {
+        shard: summary.shard,
+        incarnation: summary.shard_incarnation,
+        slot,
+        generation,
+    });
     SampledBatch {
         packed: sampled.packed.into(),
         keys: keys.collect(),
@@ -108,13 +100,9 @@ impl wire::replay_server::Replay for ReplayService {
         request: Request<Streaming<wire::InsertRequest>>,
     ) -> Result<Response<Self::InsertStream>, Status> {
         let (replies, receiver) = mpsc::channel(INSERT_WINDOW as usize);
-        let stream = insert_stream::serve(
-            self.shard.clone(),
-            request.into_inner(),
-            replies,
-            self.stopping.clone(),
-        );
-        tokio::spawn(stream);
+        let (shard, stopping) = (self.shard.clone(), self.stopping.clone());
+        let requests = request.into_inner();
+        tokio::spawn(insert_stream::serve(shard, requests, replies, stopping));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -131,7 +119,7 @@ impl wire::replay_server::Replay for ReplayService {
         request: Request<wire::UpdateRequest>,
     ) -> Result<Response<wire::UpdateReply>, Status> {
         let update = PriorityUpdate::try_from(request.into_inner())?;
-        Ok(Response::new(self.update(&update)?.into()))
+        Ok(Response::new(self.update(&update)?))
     }
 
     async fn status(
@@ -148,14 +136,8 @@ impl wire::replay_server::Replay for ReplayService {
         if !self.shard.keeps() {
             return Err(ShardError::Durable.into());
         }
-        let taken = self
-            .shard
-            .snapshot()
-            .await?
-            .unwrap_or(Taken { row: 0, bytes: 0 });
-        Ok(Response::new(wire::SnapshotReply {
-            row: taken.row,
-            bytes: taken.bytes,
-        }))
+        let taken = self.shard.snapshot().await?;
+        let Taken { row, bytes } = taken.unwrap_or_default();
+        Ok(Response::new(wire::SnapshotReply { row, bytes }))
     }
 }

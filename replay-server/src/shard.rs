@@ -7,13 +7,11 @@
 use crate::config::ShardConfig;
 use crate::error::ShardError;
 use crate::journal::snapshot::{Outline, Snapshot};
-use crate::limiter::credit::Credit;
-use crate::limiter::waiting::Waiting;
+use crate::limiter::{Credit, Waiting};
 use crate::service::writers::Writers;
 use crate::table::ages::Ages;
 use crate::table::{Sampled, Table, Update, Updated};
 use bytes::Bytes;
-use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::mismatch::HelloMismatch;
@@ -37,18 +35,11 @@ pub struct CheckedBatch {
 /// The result of inserting a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insertion {
-    /// It is in the table, like every batch of this writer up to `acked`.
-    Stored {
-        /// The writer's last stored batch.
-        acked: u64,
-        /// Number of the batch's first row, counted over all incarnations.
-        first_row: u64,
-    },
-    /// It was stored before.
-    Duplicate {
-        /// The writer's last stored batch.
-        acked: u64,
-    },
+    /// It is in the table, like every batch of this writer up to `acked`; its first
+    /// row has the number `first_row`, counted over all incarnations.
+    Stored { acked: u64, first_row: u64 },
+    /// It was stored before; `acked` is the writer's last stored batch.
+    Duplicate { acked: u64 },
     /// The limiter does not allow it yet.
     NoCredit,
 }
@@ -93,7 +84,7 @@ struct Counters {
     duplicates: u64,
     /// Batches that never arrived: sequence numbers skipped.
     gaps: u64,
-    /// Priority updates for rows that were gone.
+    /// Priority updates for rows that had left the table.
     stale_updates: u64,
     /// Batches refused for their content.
     refused_batches: u64,
@@ -126,25 +117,18 @@ impl Shard {
     /// unless the config does.
     pub fn join(&mut self, hello: &Hello) -> Result<(), ShardError> {
         if let Some(open) = &self.open {
-            return open
-                .hello
-                .check(hello)
-                .map_err(|mismatch| self.refusal(mismatch));
+            let checked = open.hello.check(hello);
+            return checked.map_err(|mismatch| self.refusal(mismatch));
         }
         self.config.check_memory(hello.shape)?;
-        let table = Table::new(
-            self.config.capacity,
-            hello.shape.bytes(),
-            self.config.selector,
-        );
-        self.open = Some(Open {
-            hello: hello.clone(),
-            table,
-        });
+        let (capacity, selector) = (self.config.capacity, self.config.selector);
+        let table = Table::new(capacity, hello.shape.bytes(), selector);
+        let hello = hello.clone();
+        self.open = Some(Open { hello, table });
         Ok(())
     }
 
-    /// With rows in the journal a restart keeps the run; the error must say so.
+    /// With rows in the journal a restart keeps the run; the error must state that.
     fn refusal(&self, mismatch: HelloMismatch) -> ShardError {
         match &self.config.journal {
             Some(journal) if self.next_row > 0 => ShardError::Kept {
@@ -172,25 +156,22 @@ impl Shard {
         self.writers.admit(batch.writer)?;
         if self.writers.is_duplicate(batch.writer, batch.sequence) {
             self.counters.duplicates += 1;
-            return Ok(Insertion::Duplicate {
-                acked: self.writers.last(batch.writer),
-            });
+            let acked = self.writers.last(batch.writer);
+            return Ok(Insertion::Duplicate { acked });
         }
+        let (acked, rows) = (batch.sequence, batch.td_errors.len() as u64);
         let behind = place == Place::Arriving && self.waiting.writers() > 0;
-        if behind || !self.credit.allows(batch.td_errors.len() as u64) {
+        if behind || !self.credit.allows(rows) {
             return Ok(Insertion::NoCredit);
         }
         open.table.insert(&batch.packed, &batch.td_errors)?;
-        self.credit.spend(batch.td_errors.len() as u64);
-        self.counters.gaps += self.writers.stored(batch.writer, batch.sequence);
+        self.credit.spend(rows);
+        self.counters.gaps += self.writers.stored(batch.writer, acked);
         let first_row = self.next_row;
-        self.next_row += batch.td_errors.len() as u64;
+        self.next_row += rows;
         let oldest = self.next_row.saturating_sub(open.table.slots() as u64);
-        self.ages.came(first_row, oldest, now);
-        Ok(Insertion::Stored {
-            acked: batch.sequence,
-            first_row,
-        })
+        self.ages.arrived(first_row, oldest, now);
+        Ok(Insertion::Stored { acked, first_row })
     }
 
     /// The number of the next row, over all incarnations of the shard.
@@ -206,13 +187,13 @@ impl Shard {
 
     /// Continues where an earlier incarnation ended, with its writers, its next row
     /// number, and an incarnation above its own.
-    pub(crate) fn go_on(&mut self, writers: Writers, next_row: u64, incarnation: u64) {
+    pub(crate) fn resume(&mut self, writers: Writers, next_row: u64, incarnation: u64) {
         self.writers = writers;
         self.next_row = next_row;
         let slots = self.open.as_ref().map_or(0, |open| open.table.slots());
         if slots > 0 {
             let oldest = next_row.saturating_sub(slots as u64);
-            self.ages.came(oldest, oldest, Duration::ZERO);
+            self.ages.arrived(oldest, oldest, Duration::ZERO);
         }
         let above = incarnation.saturating_add(1);
         self.config.incarnation = self.config.incarnation.max(above);
@@ -249,8 +230,8 @@ impl Shard {
             return;
         };
         let oldest = self.next_row.saturating_sub(table.slots() as u64);
-        let gone = rows.end.min(oldest).saturating_sub(rows.start);
-        out.extend((0..gone).map(|_| 0.0));
+        let left = rows.end.min(oldest).saturating_sub(rows.start);
+        out.extend((0..left).map(|_| 0.0));
         let age = |row: u64| usize::try_from(row.saturating_sub(oldest)).unwrap_or(usize::MAX);
         table.weights(age(rows.start)..age(rows.end), out);
     }
@@ -334,7 +315,7 @@ impl Shard {
             shard: self.config.shard,
             shard_incarnation: self.config.incarnation,
             rows: table.map_or(0, |table| table.len() as u64),
-            mass: table.map_or(0.0, Table::mass),
+            priority_sum: table.map_or(0.0, Table::priority_sum),
             inserted: self.credit.inserted(),
             sampled: self.counters.sampled,
             insert_blocked_s: self.waiting.until(now).as_secs_f64(),
@@ -361,12 +342,6 @@ impl Shard {
             insert_streams: 0,
             unacknowledged: 0,
         }
-    }
-
-    /// The row shape, once known.
-    #[must_use]
-    pub fn shape(&self) -> Option<RowShape> {
-        self.hello().map(|hello| hello.shape)
     }
 }
 

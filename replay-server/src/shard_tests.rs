@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::table::selector::Selector;
+use common::transition::row::RowShape;
 
 const SHAPE: RowShape = RowShape {
     agents: 1,
@@ -28,6 +29,18 @@ fn shard() -> Shard {
     Shard::new(config).unwrap()
 }
 
+/// A shard of this run, its first `credit` rows allowed.
+fn joined(credit: u64) -> Shard {
+    let mut shard = shard();
+    shard.join(&hello()).unwrap();
+    shard.grant(9, credit);
+    shard
+}
+
+fn insert(shard: &mut Shard, batch: &CheckedBatch) -> Insertion {
+    shard.insert(batch, Place::Arriving, NOW).unwrap()
+}
+
 fn batch(actor: u16, sequence: u64, rows: usize) -> CheckedBatch {
     CheckedBatch {
         writer: Writer {
@@ -47,10 +60,8 @@ fn the_first_hello_decides_and_the_config_before_it() {
         run_id: "b".into(),
         ..hello()
     };
-    assert!(matches!(
-        shard.insert(&batch(1, 1, 1), Place::Arriving, NOW),
-        Err(ShardError::NoHello)
-    ));
+    let early = shard.insert(&batch(1, 1, 1), Place::Arriving, NOW);
+    assert!(matches!(early, Err(ShardError::NoHello)));
     shard.join(&hello()).unwrap();
     shard.join(&hello()).unwrap();
     assert!(matches!(shard.join(&other), Err(ShardError::Hello(_))));
@@ -59,10 +70,8 @@ fn the_first_hello_decides_and_the_config_before_it() {
         ..Default::default()
     })
     .unwrap();
-    assert!(matches!(
-        configured.join(&hello()),
-        Err(ShardError::Hello(_))
-    ));
+    let refused = configured.join(&hello());
+    assert!(matches!(refused, Err(ShardError::Hello(_))));
 }
 
 #[test]
@@ -73,149 +82,80 @@ fn rows_too_large_for_the_memory_are_refused_and_the_shard_stays_open_to_others(
         ..Default::default()
     })
     .unwrap();
-    let large = Hello {
-        shape: RowShape {
-            agents: 5,
-            history: 4,
-        },
-        ..hello()
-    };
+    let mut large = hello();
+    (large.shape.agents, large.shape.history) = (5, 4);
     let error = shard.join(&large).unwrap_err().to_string();
-    assert!(
-        error.contains("1000 rows of 416 bytes need 0.4 MB"),
-        "{error}"
-    );
+    let expected = "1000 rows of 416 bytes need 0.4 MB";
+    assert!(error.contains(expected), "{error}");
     shard.join(&hello()).unwrap();
 }
 
 #[test]
 fn batches_wait_for_credit_and_repeats_do_not() {
-    let mut shard = shard();
-    shard.join(&hello()).unwrap();
-    assert_eq!(
-        shard.insert(&batch(1, 1, 3), Place::Arriving, NOW).unwrap(),
-        Insertion::NoCredit
-    );
+    let mut shard = joined(0);
+    let (first, second) = (batch(1, 1, 3), batch(1, 2, 3));
+    assert_eq!(insert(&mut shard, &first), Insertion::NoCredit);
     assert!(!shard.grant(8, 100), "credit for another incarnation");
     assert!(shard.grant(9, 4));
-    assert_eq!(
-        shard.insert(&batch(1, 1, 3), Place::Arriving, NOW).unwrap(),
-        Insertion::Stored {
-            acked: 1,
-            first_row: 0
-        }
-    );
-    assert_eq!(
-        shard.insert(&batch(1, 2, 3), Place::Arriving, NOW).unwrap(),
-        Insertion::NoCredit
-    );
-    assert_eq!(
-        shard.insert(&batch(1, 1, 3), Place::Arriving, NOW).unwrap(),
-        Insertion::Duplicate { acked: 1 }
-    );
+    let (acked, first_row) = (1, 0);
+    let stored = Insertion::Stored { acked, first_row };
+    assert_eq!(insert(&mut shard, &first), stored);
+    assert_eq!(insert(&mut shard, &second), Insertion::NoCredit);
+    let repeated = Insertion::Duplicate { acked };
+    assert_eq!(insert(&mut shard, &first), repeated);
     let status = shard.status(NOW);
-    assert_eq!(
-        (
-            status.summary().rows,
-            status.summary().inserted,
-            status.insert_limit
-        ),
-        (3, 3, 4)
-    );
+    let summary = status.summary();
+    assert_eq!((summary.rows, summary.inserted), (3, 3));
+    assert_eq!(status.insert_limit, 4);
     assert_eq!((status.duplicates, status.gaps), (1, 0));
 }
 
 #[test]
-fn nobody_overtakes_a_batch_that_waits() {
-    let mut shard = shard();
-    shard.join(&hello()).unwrap();
-    shard.grant(9, 2);
-    let large = batch(1, 1, 3);
-    assert_eq!(
-        shard.insert(&large, Place::Arriving, NOW).unwrap(),
-        Insertion::NoCredit
-    );
+fn no_batch_overtakes_a_waiting_one() {
+    let mut shard = joined(2);
+    let (large, small) = (batch(1, 1, 3), batch(2, 1, 1));
+    let stored = |first_row| Insertion::Stored {
+        acked: 1,
+        first_row,
+    };
+    assert_eq!(insert(&mut shard, &large), Insertion::NoCredit);
     shard.enter_wait(NOW);
-    assert_eq!(
-        shard.insert(&batch(2, 1, 1), Place::Arriving, NOW).unwrap(),
-        Insertion::NoCredit
-    );
+    assert_eq!(insert(&mut shard, &small), Insertion::NoCredit);
     shard.grant(9, 4);
-    assert_eq!(
-        shard.insert(&large, Place::First, NOW).unwrap(),
-        Insertion::Stored {
-            acked: 1,
-            first_row: 0
-        }
-    );
+    let waited = shard.insert(&large, Place::First, NOW).unwrap();
+    assert_eq!(waited, stored(0));
     shard.leave_wait(NOW);
-    assert_eq!(
-        shard.insert(&batch(2, 1, 1), Place::Arriving, NOW).unwrap(),
-        Insertion::Stored {
-            acked: 1,
-            first_row: 3
-        }
-    );
+    assert_eq!(insert(&mut shard, &small), stored(3));
 }
 
 #[test]
 fn a_batch_that_fails_costs_no_credit_and_no_sequence_number() {
-    let mut shard = shard();
-    shard.join(&hello()).unwrap();
-    shard.grant(9, 10);
+    let mut shard = joined(10);
     let mut bad = batch(1, 1, 2);
     bad.td_errors[1] = f32::NAN;
-    assert!(matches!(
-        shard.insert(&bad, Place::Arriving, NOW),
-        Err(ShardError::Table(_))
-    ));
-    assert_eq!(
-        (
-            shard.summary(NOW).inserted,
-            shard.begin(bad.writer).unwrap()
-        ),
-        (0, 0)
-    );
+    let refused = shard.insert(&bad, Place::Arriving, NOW);
+    assert!(matches!(refused, Err(ShardError::Table(_))));
+    assert_eq!(shard.summary(NOW).inserted, 0);
+    assert_eq!(shard.begin(bad.writer).unwrap(), 0);
 }
 
 #[test]
 fn gaps_stale_updates_and_samples_are_counted() {
-    let mut shard = shard();
-    shard.join(&hello()).unwrap();
-    shard.grant(9, 100);
-    shard.insert(&batch(1, 4, 2), Place::Arriving, NOW).unwrap();
+    let mut shard = joined(100);
+    insert(&mut shard, &batch(1, 4, 2));
     assert_eq!(shard.sample(5).slots.len(), 5);
-    let update = [
-        Update {
-            slot: 0,
-            generation: 0,
-            td_error: 1.0,
-        },
-        Update {
-            slot: 0,
-            generation: 1,
-            td_error: 1.0,
-        },
-    ];
-    assert_eq!(
-        shard.update(9, &update).unwrap(),
-        Updated {
-            applied: 1,
-            stale: 1
-        }
-    );
-    assert_eq!(
-        shard.update(8, &update).unwrap(),
-        Updated {
-            applied: 0,
-            stale: 2
-        }
-    );
+    let updates = [0, 1].map(|generation| Update {
+        slot: 0,
+        generation,
+        td_error: 1.0,
+    });
+    for (incarnation, applied, stale) in [(9, 1, 1), (8, 0, 2)] {
+        let updated = shard.update(incarnation, &updates).unwrap();
+        assert_eq!(updated, Updated { applied, stale });
+    }
     let status = shard.status(NOW);
-    assert_eq!(
-        (status.gaps, status.stale_updates, status.summary().sampled),
-        (3, 3, 5)
-    );
+    assert_eq!((status.gaps, status.stale_updates), (3, 3));
+    assert_eq!(status.summary().sampled, 5);
     assert_eq!(status.run_id.as_deref(), Some("a"));
 }
 
@@ -230,9 +170,7 @@ fn shards_of_one_seed_draw_differently_and_each_repeats_itself() {
         })
         .unwrap();
         shard.grant(1, 64);
-        shard
-            .insert(&batch(1, 1, 64), Place::Arriving, NOW)
-            .unwrap();
+        insert(&mut shard, &batch(1, 1, 64));
         shard.sample(32).slots
     };
     assert_eq!(draw(0), draw(0));
@@ -252,11 +190,11 @@ fn weights_are_found_by_number_and_rows_that_left_have_none() {
     assert_eq!(shard.outline().rows, 0);
     shard.join(&hello()).unwrap();
     shard.grant(9, 100);
-    shard.insert(&batch(1, 1, 6), Place::Arriving, NOW).unwrap();
+    insert(&mut shard, &batch(1, 1, 6));
     let outline = shard.outline();
     assert_eq!((outline.end, outline.rows), (6, 6));
     assert_eq!(weights(&shard, 0..6), [1.0; 6]);
-    shard.insert(&batch(1, 2, 5), Place::Arriving, NOW).unwrap();
+    insert(&mut shard, &batch(1, 2, 5));
     let outline = shard.outline();
     assert_eq!((outline.end, outline.rows), (11, 8));
     assert_eq!(weights(&shard, 0..6), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);

@@ -24,17 +24,12 @@ pub enum TableError {
     #[error("{bytes} bytes are not {rows} rows of {row_bytes} bytes")]
     Length {
         bytes: usize,
-        /// Number of priorities.
         rows: usize,
         row_bytes: usize,
     },
-    /// One of the priorities is not a finite number of at least zero.
+    /// The priority at this place in the batch is not a finite number of at least zero.
     #[error("row {row} has priority {value}: a finite number of at least zero is needed")]
-    Priority {
-        /// The row's place in the batch.
-        row: usize,
-        value: f32,
-    },
+    Priority { row: usize, value: f32 },
     /// The tree refused a weight.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -129,7 +124,7 @@ impl Table {
 
     /// Sum of all priorities, after the exponent.
     #[must_use]
-    pub fn mass(&self) -> f64 {
+    pub fn priority_sum(&self) -> f64 {
         self.tree.total()
     }
 
@@ -144,19 +139,13 @@ impl Table {
                 row_bytes: self.row_bytes,
             });
         }
-        if let Some((row, &value)) = td_errors
-            .iter()
-            .enumerate()
-            .find(|(_, e)| !e.is_finite() || **e < 0.0)
-        {
-            return Err(TableError::Priority { row, value });
+        for (row, &value) in td_errors.iter().enumerate() {
+            check_priority(row, value)?;
         }
         let slot_of = |row| (self.next + row) % self.capacity;
-        let weights: Vec<_> = td_errors
-            .iter()
-            .enumerate()
-            .map(|(row, &e)| (slot_of(row), self.selector.weight(e)))
-            .collect();
+        let weights = td_errors.iter().enumerate();
+        let weights = weights.map(|(row, &e)| (slot_of(row), self.selector.weight(e)));
+        let weights: Vec<_> = weights.collect();
         if self.empty > 0 {
             let first = weights.iter().take(self.capacity);
             let refilled = first.filter(|&&(slot, _)| self.is_lost(slot));
@@ -188,10 +177,7 @@ impl Table {
     /// Skips the slots of lost rows, so that the rows after them keep their distance to
     /// those before.
     pub fn skip(&mut self, rows: u64) -> Result<(), TableError> {
-        let rows = usize::try_from(rows)
-            .unwrap_or(usize::MAX)
-            .min(self.capacity);
-        for _ in 0..rows {
+        for _ in 0..rows.min(self.capacity as u64) {
             let slot = self.next;
             self.empty += usize::from(!self.is_lost(slot));
             self.tree.set(slot, 0.0)?;
@@ -248,18 +234,12 @@ impl Table {
         for &slot in &found {
             packed.extend_from_slice(&self.slab[slot * self.row_bytes..][..self.row_bytes]);
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a table has at most u32::MAX slots"
-        )]
+        // A table has at most u32::MAX slots.
         let slots = found.iter().map(|&slot| slot as u32).collect();
         Sampled {
             slots,
             generations: found.iter().map(|&slot| self.generations[slot]).collect(),
-            probabilities: found
-                .iter()
-                .map(|&slot| self.tree.get(slot) / total)
-                .collect(),
+            probabilities: found.iter().map(|&s| self.tree.get(s) / total).collect(),
             packed,
         }
     }
@@ -269,12 +249,7 @@ impl Table {
     pub fn update(&mut self, updates: &[Update]) -> Result<Updated, TableError> {
         let mut weights = Vec::with_capacity(updates.len());
         for (row, update) in updates.iter().enumerate() {
-            if !update.td_error.is_finite() || update.td_error < 0.0 {
-                return Err(TableError::Priority {
-                    row,
-                    value: update.td_error,
-                });
-            }
+            check_priority(row, update.td_error)?;
             let slot = update.slot as usize;
             let held = slot < self.len && !self.is_lost(slot);
             if held && self.generations[slot] == update.generation {
@@ -287,6 +262,14 @@ impl Table {
             applied,
             stale: updates.len() as u64 - applied,
         })
+    }
+}
+
+fn check_priority(row: usize, value: f32) -> Result<(), TableError> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(())
+    } else {
+        Err(TableError::Priority { row, value })
     }
 }
 

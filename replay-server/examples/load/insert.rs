@@ -1,10 +1,11 @@
 //! Inserting: one stream per shard, its window kept full.
 
 use crate::load::Load;
-use crate::pace::Pace;
-use crate::session::{Session, Shard};
+use crate::session::Shard;
+use crate::{Arguments, Operation};
 use anyhow::{Context as _, Result, bail};
-use proto::messages::insert::{AckLevel, InsertOpen, InsertReply, Writer};
+use proto::messages::hello::Hello;
+use proto::messages::insert::{AckLevel, INSERT_WINDOW, InsertOpen, InsertReply, Writer};
 use proto::wire;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,8 +16,7 @@ use tonic::Streaming;
 
 /// An insert stream to one shard.
 pub struct Stream {
-    session: Arc<Session>,
-    shard: usize,
+    shard: Shard,
     requests: mpsc::Sender<wire::InsertRequest>,
     replies: Streaming<wire::InsertReply>,
     sequence: u64,
@@ -26,28 +26,29 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub async fn open(
-        session: &Arc<Session>,
-        shard: usize,
-        actor: u16,
-        ack: AckLevel,
-        window: usize,
-    ) -> Result<Self> {
+    pub async fn open(shard: &Shard, hello: &Hello, arguments: &Arguments) -> Result<Self> {
         let open = InsertOpen {
-            hello: session.hello.clone(),
+            hello: hello.clone(),
             writer: Writer {
-                actor,
+                actor: arguments.client,
                 incarnation: 1,
             },
-            ack,
+            ack: match arguments.ack.as_str() {
+                "durable" => AckLevel::Durable,
+                _ => AckLevel::Memory,
+            },
+        };
+        let window = match arguments.in_flight {
+            // With `mixed`, `--in-flight` is the number of calls.
+            Some(batches) if arguments.operation != Operation::Mixed => batches,
+            _ => INSERT_WINDOW as usize,
         };
         let (requests, receiver) = mpsc::channel(window);
         requests.send(open.into()).await?;
-        let mut client = session.shards[shard].client.clone();
-        let replies = client.insert(ReceiverStream::new(receiver)).await;
-        let replies = replies.map_err(|status| session.shards[shard].failed("insert", &status))?;
+        let mut shard = shard.clone();
+        let replies = shard.client.insert(ReceiverStream::new(receiver)).await;
+        let replies = replies.map_err(|status| shard.failed("insert", &status))?;
         let mut stream = Self {
-            session: session.clone(),
             shard,
             requests,
             replies: replies.into_inner(),
@@ -62,13 +63,9 @@ impl Stream {
         Ok(stream)
     }
 
-    fn shard(&self) -> &Shard {
-        &self.session.shards[self.shard]
-    }
-
     async fn reply(&mut self) -> Result<InsertReply> {
         let message = self.replies.message().await;
-        let message = message.map_err(|status| self.shard().failed("insert", &status))?;
+        let message = message.map_err(|status| self.shard.failed("insert", &status))?;
         let Some(message) = message else {
             bail!("a shard ended an insert stream without a reason");
         };
@@ -91,20 +88,20 @@ impl Stream {
     /// Waits for the next acknowledgement and counts what it covers.
     async fn acknowledged(&mut self, load: &Load) -> Result<()> {
         let reply = self.reply().await?;
-        while let Some(&(sequence, since)) = self.sent.front()
-            && sequence <= reply.acked
+        while let Some((_, since)) = self
+            .sent
+            .pop_front_if(|(sequence, _)| *sequence <= reply.acked)
         {
-            load.measured.done("insert", since, load.rows);
-            self.sent.pop_front();
+            load.measured.done("insert", since);
         }
         Ok(())
     }
 
-    /// Inserts a batch whenever one is due and the window has room, then waits
-    /// for the batches in flight.
-    pub async fn write(mut self, load: Load, pace: Arc<Pace>) -> Result<()> {
+    /// Inserts at most this many batches, one whenever it is due and the window has
+    /// room, then waits for the batches in flight.
+    pub async fn write(mut self, load: Arc<Load>, mut batches: usize) -> Result<()> {
         let due = || async {
-            let since = pace.due(load.measured.until).await?;
+            let since = load.inserts.due(load.measured.until).await?;
             load.draws.give();
             Some(since)
         };
@@ -112,14 +109,16 @@ impl Stream {
         loop {
             tokio::select! {
                 biased;
-                since = &mut next, if self.sent.len() < self.window => {
+                since = &mut next, if batches > 0 && self.sent.len() < self.window => {
                     let Some(since) = since else {
                         break;
                     };
                     self.send(&load, since).await?;
+                    batches -= 1;
                     next.set(due());
                 }
                 done = self.acknowledged(&load), if !self.sent.is_empty() => done?,
+                else => break,
             }
         }
         while !self.sent.is_empty() {

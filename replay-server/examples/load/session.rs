@@ -1,7 +1,8 @@
 //! The shards as this client sees them.
 
-use crate::arguments::Arguments;
+use crate::Arguments;
 use anyhow::{Context as _, Result, anyhow, bail};
+use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
 use proto::messages::update::{PriorityUpdate, SlotPriority};
@@ -9,14 +10,14 @@ use proto::transport::channel::{self, Channel};
 use proto::transport::retry::{CALL_DEADLINE, unary};
 use proto::wire;
 use proto::wire::replay_client::ReplayClient;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::JoinSet;
 use tonic::Status;
 
 /// Unlimited insert credit: the limiter is not measured.
 const ENDLESS: u64 = u64::MAX;
 
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct Shard {
     /// A connection of our own.
     pub client: ReplayClient<Channel>,
@@ -30,16 +31,23 @@ impl Shard {
     }
 }
 
-#[derive(Debug)]
 pub struct Session {
     /// In the order of the command line.
     pub shards: Vec<Shard>,
     pub hello: Hello,
-    masses: Mutex<Vec<f64>>,
+    /// Of each shard, as last received.
+    priority_sums: Mutex<Vec<f64>>,
 }
 
 /// The keys of one batch, by shard.
 pub type Keys = Vec<Vec<RowKey>>;
+
+impl Arguments {
+    pub fn shape(&self) -> RowShape {
+        let (agents, history) = (self.agents, self.history);
+        RowShape { agents, history }
+    }
+}
 
 impl Session {
     /// Connects to every shard and grants it endless insert credit.
@@ -52,7 +60,7 @@ impl Session {
                 config_digest: [2; 32],
                 shape: arguments.shape(),
             },
-            masses: Mutex::new(vec![0.0; arguments.shards.len()]),
+            priority_sums: Mutex::new(vec![0.0; arguments.shards.len()]),
         };
         for (index, address) in arguments.shards.iter().enumerate() {
             session.shards.push(Shard {
@@ -67,69 +75,71 @@ impl Session {
         Ok(session)
     }
 
-    /// Draws a batch from all shards, in proportion to the masses last received:
-    /// done when the slowest has answered.
+    /// Draws a batch from all shards, in proportion to their priority sums:
+    /// done when the slowest has replied.
     pub async fn draw(self: &Arc<Self>, rows: usize) -> Result<Keys> {
-        let masses = self.masses.lock().map(|m| m.clone()).unwrap_or_default();
-        let mut calls = JoinSet::new();
-        for (shard, rows) in shares(rows, &masses).into_iter().enumerate() {
-            if rows > 0 {
-                let session = self.clone();
-                calls.spawn(async move { session.sample(shard, rows).await });
-            }
-        }
-        let mut keys = Keys::new();
-        while let Some(part) = calls.join_next().await {
-            keys.push(part??.keys);
-        }
-        Ok(keys)
+        let shares = self.shares(rows).into_iter().enumerate();
+        let calls = shares.filter(|(_, rows)| *rows > 0).map(|(shard, rows)| {
+            let session = self.clone();
+            async move { Ok(session.sample(shard, rows).await?.keys) }
+        });
+        together(calls.collect()).await
+    }
+
+    /// How many of `rows` to draw from each shard.
+    fn shares(&self, rows: usize) -> Vec<usize> {
+        let sums = self.priority_sums.lock();
+        let sums = sums.unwrap_or_else(PoisonError::into_inner);
+        let total: f64 = sums.iter().sum();
+        let (mut sum, mut drawn) = (0.0, 0);
+        let share = |of_shard: &f64| {
+            sum += of_shard;
+            // Empty shards: the first refuses.
+            let part = if total > 0.0 { sum / total } else { 1.0 };
+            let before = drawn;
+            drawn = (rows as f64 * part).round() as usize;
+            drawn - before
+        };
+        sums.iter().map(share).collect()
     }
 
     /// Sends new priorities for the rows of one batch: done when the slowest
-    /// shard has answered.
-    pub async fn update(self: &Arc<Self>, keys: &Keys, td_errors: &[f32]) -> Result<()> {
+    /// shard has replied.
+    pub async fn update(&self, keys: &Keys, td_errors: &[f32]) -> Result<()> {
         let mut errors = td_errors.iter();
-        let mut calls = JoinSet::new();
+        let mut calls = Vec::new();
         for part in keys.iter().filter(|part| !part.is_empty()) {
-            let shard = part[0].shard as usize;
+            let shard = self.shards[part[0].shard as usize].clone();
             let pairs = part.iter().zip(errors.by_ref());
             let priorities = pairs.map(|(key, &td_error)| SlotPriority {
                 slot: key.slot,
                 generation: key.generation,
                 td_error,
             });
-            let update = PriorityUpdate {
+            let request = wire::UpdateRequest::from(PriorityUpdate {
                 hello: self.hello.clone(),
-                shard_incarnation: self.shards[shard].incarnation,
+                shard_incarnation: shard.incarnation,
                 priorities: priorities.collect(),
-            };
-            let session = self.clone();
-            calls.spawn(async move {
-                let shard = &session.shards[shard];
+            });
+            calls.push(async move {
                 let mut client = shard.client.clone();
-                let request = wire::UpdateRequest::from(update);
-                unary(request, CALL_DEADLINE, |r| client.update_priorities(r))
-                    .await
-                    .map_err(|status| shard.failed("update", &status))
+                let reply = unary(request, CALL_DEADLINE, |r| client.update_priorities(r)).await;
+                reply.map_err(|status| shard.failed("update", &status))
             });
         }
-        while let Some(call) = calls.join_next().await {
-            call??;
-        }
-        Ok(())
+        together(calls).await.map(drop)
     }
 
     /// Draws `rows` rows from one shard.
     async fn sample(&self, index: usize, rows: usize) -> Result<SampledBatch> {
         let shard = &self.shards[index];
-        let request = SampleRequest {
+        let mut client = shard.client.clone();
+        let request = wire::SampleRequest::from(SampleRequest {
             hello: self.hello.clone(),
             rows,
             insert_limit: ENDLESS,
             shard_incarnation: shard.incarnation,
-        };
-        let mut client = shard.client.clone();
-        let request = wire::SampleRequest::from(request);
+        });
         let reply = unary(request, CALL_DEADLINE, |r| client.sample(r))
             .await
             .map_err(|status| shard.failed("sample", &status))?;
@@ -143,9 +153,8 @@ impl Session {
                 batch.packed.len()
             );
         }
-        if let Ok(mut masses) = self.masses.lock() {
-            masses[index] = batch.summary.mass;
-        }
+        let sums = self.priority_sums.lock();
+        sums.unwrap_or_else(PoisonError::into_inner)[index] = batch.summary.priority_sum;
         // The shard's place here: shards under test may all have number 0.
         let number = u32::try_from(index)?;
         batch.keys.iter_mut().for_each(|key| key.shard = number);
@@ -153,22 +162,24 @@ impl Session {
     }
 }
 
-/// How many of `rows` to draw from each shard; the remainder goes to the
-/// shards with the largest fractions.
-fn shares(rows: usize, masses: &[f64]) -> Vec<usize> {
-    let total: f64 = masses.iter().sum();
-    if masses.len() < 2 || total <= 0.0 {
-        let mut all = vec![0; masses.len()];
-        all[0] = rows;
-        return all;
+/// Runs calls side by side, the last one in this task: a single shard costs no
+/// change of threads.
+async fn together<T, F>(mut calls: Vec<F>) -> Result<Vec<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let last = calls.pop();
+    let mut others = JoinSet::new();
+    for call in calls {
+        others.spawn(call);
     }
-    let exact: Vec<f64> = masses.iter().map(|m| rows as f64 * m / total).collect();
-    let mut shares: Vec<usize> = exact.iter().map(|e| e.floor() as usize).collect();
-    let mut order: Vec<usize> = (0..masses.len()).collect();
-    order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()));
-    let missing = rows.saturating_sub(shares.iter().sum());
-    for index in order.into_iter().cycle().take(missing) {
-        shares[index] += 1;
+    let mut done = Vec::new();
+    if let Some(call) = last {
+        done.push(call.await?);
     }
-    shares
+    while let Some(call) = others.join_next().await {
+        done.push(call??);
+    }
+    Ok(done)
 }

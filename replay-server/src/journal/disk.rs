@@ -4,30 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
-/// Append-only file operations.
+/// Append-only file operations; by default those of the operating system.
 pub trait Disk: Send + 'static {
-    type File: Send;
-
     /// Creates an empty file, truncating an existing one.
-    fn create(&self, path: &Path) -> io::Result<Self::File>;
-    fn write(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
-    /// Returns once the file's data is on the disk.
-    fn sync(&self, file: &Self::File) -> io::Result<()>;
-    fn cut(&self, file: &Self::File, length: u64) -> io::Result<()>;
-    /// Truncates an existing file, and returns once it is on the disk.
-    fn settle(&self, path: &Path, length: u64) -> io::Result<()>;
-    fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Returns once the folder's entries are on the disk.
-    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
-}
-
-/// The operating system's files.
-#[derive(Debug, Clone, Copy)]
-pub struct RealDisk;
-
-impl Disk for RealDisk {
-    type File = File;
-
     fn create(&self, path: &Path) -> io::Result<File> {
         File::create(path)
     }
@@ -36,14 +15,16 @@ impl Disk for RealDisk {
         file.write_all(bytes)
     }
 
+    /// Returns once the file's data is on the disk.
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
     }
 
-    fn cut(&self, file: &File, length: u64) -> io::Result<()> {
+    fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
         file.set_len(length)
     }
 
+    /// Truncates an existing file, and returns once it is on the disk.
     fn settle(&self, path: &Path, length: u64) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(length)?;
@@ -54,7 +35,14 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
+    /// Returns once the folder's entries are on the disk.
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
     }
 }
+
+/// The operating system's files.
+#[derive(Debug, Clone, Copy)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {}

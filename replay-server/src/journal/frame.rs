@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_all_sense_is_damage() {
+    fn an_excessive_length_is_damage() {
         let mut bytes = frames(&[vec![1; 5], vec![2; 5]]);
         bytes[3] = 0xff;
         assert_eq!(next(&bytes, 0), Next::Damage);
@@ -152,7 +152,7 @@ mod tests {
 
         /// A file truncated anywhere yields its first frames.
         #[test]
-        fn a_cut_leaves_the_frames_before_it(
+        fn a_truncated_file_yields_its_first_frames(
             payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..8),
             cut in 0.0..1.0_f64,
         ) {

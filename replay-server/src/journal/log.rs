@@ -12,7 +12,7 @@ use crate::service::writers::Writers;
 use crate::shard::CheckedBatch;
 use proto::messages::hello::Hello;
 use std::collections::VecDeque;
-use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -63,13 +63,15 @@ pub struct Start {
     pub writers: Writers,
 }
 
-struct Open<F> {
-    file: F,
+#[derive(Debug)]
+struct Open {
+    file: File,
     /// Bytes that are known to be on the disk.
     durable: u64,
 }
 
 /// The segments of one shard.
+#[derive(Debug)]
 pub struct Log<D: Disk> {
     disk: D,
     config: JournalConfig,
@@ -77,21 +79,11 @@ pub struct Log<D: Disk> {
     hello: Option<Hello>,
     segments: VecDeque<Segment>,
     /// The last segment, unless it was abandoned.
-    open: Option<Open<D::File>>,
+    open: Option<Open>,
     /// Files of segments all of whose rows have left the table.
     stale: Vec<PathBuf>,
     /// Reused between groups.
     buffer: Vec<u8>,
-}
-
-impl<D: Disk> fmt::Debug for Log<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Log")
-            .field("folder", &self.config.folder)
-            .field("durable", &self.durable())
-            .field("segments", &self.segments.len())
-            .finish_non_exhaustive()
-    }
 }
 
 impl<D: Disk> Log<D> {
@@ -186,10 +178,8 @@ impl<D: Disk> Log<D> {
             writers: self.start.writers.all(),
         };
         let path = segment::path(&self.config.folder, head.first_row);
-        let file = self
-            .disk
-            .create(&path)
-            .map_err(JournalError::disk("create", &path))?;
+        let file = self.disk.create(&path);
+        let file = file.map_err(JournalError::disk("create", &path))?;
         segment::append_head(&mut self.buffer, &head);
         // A segment abandoned before anything in it was durable has the same name.
         self.segments.retain(|s| s.path != path);
@@ -215,20 +205,17 @@ impl<D: Disk> Log<D> {
             if i < last && self.buffer.len() < PIECE_BYTES {
                 continue;
             }
-            self.disk
-                .write(&mut open.file, &self.buffer)
-                .map_err(JournalError::disk("write", path))?;
+            let done = self.disk.write(&mut open.file, &self.buffer);
+            done.map_err(JournalError::disk("write", path))?;
             written += self.buffer.len() as u64;
             self.buffer.clear();
         }
-        self.disk
-            .sync(&open.file)
-            .map_err(JournalError::disk("sync", path))?;
+        let done = self.disk.sync(&open.file);
+        done.map_err(JournalError::disk("sync", path))?;
         if fresh {
             let folder = &self.config.folder;
-            self.disk
-                .sync_folder(folder)
-                .map_err(JournalError::disk("sync", folder))?;
+            let done = self.disk.sync_folder(folder);
+            done.map_err(JournalError::disk("sync", folder))?;
         }
         Ok(written)
     }
@@ -239,8 +226,8 @@ impl<D: Disk> Log<D> {
         let Some(open) = self.open.take() else {
             return;
         };
-        let cut = self.disk.cut(&open.file, open.durable);
-        if let (Err(error), Some(segment)) = (cut, self.segments.back()) {
+        let done = self.disk.truncate(&open.file, open.durable);
+        if let (Err(error), Some(segment)) = (done, self.segments.back()) {
             tracing::debug!(file = %segment.path.display(), %error, "the end of a failed segment stays");
         }
     }
@@ -249,8 +236,8 @@ impl<D: Disk> Log<D> {
     fn evict(&mut self) {
         let oldest = self.durable().saturating_sub(self.start.capacity);
         while self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.end <= oldest) {
-            self.stale
-                .extend(self.segments.pop_front().map(|segment| segment.path));
+            let segment = self.segments.pop_front();
+            self.stale.extend(segment.map(|segment| segment.path));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! Rows keep their numbers, so the remaining rows stay in place.
 
 use super::JournalError;
-use super::disk::{Disk, RealDisk};
+use super::disk::Disk;
 use super::log::Segment;
 use super::segment::{self, Head, Item, Stored};
 use crate::service::writers::Writers;
@@ -14,18 +14,24 @@ use proto::messages::insert::Writer;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Receives rows in the order of their numbers.
+/// Receives rows in the order of their numbers; ignores them by default.
 pub trait Sink {
     /// Called first, with the run and the number of the first row.
-    fn open(&mut self, head: &Head) -> Result<(), JournalError>;
+    fn open(&mut self, _head: &Head) -> Result<(), JournalError> {
+        Ok(())
+    }
     /// A batch whose rows follow the previous ones.
-    fn rows(&mut self, batch: &Stored<'_>) -> Result<(), JournalError>;
+    fn rows(&mut self, _batch: &Stored<'_>) -> Result<(), JournalError> {
+        Ok(())
+    }
     /// This many rows are lost.
-    fn hole(&mut self, rows: u64) -> Result<(), JournalError>;
+    fn hole(&mut self, _rows: u64) -> Result<(), JournalError> {
+        Ok(())
+    }
 }
 
 /// The result of reading a journal.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Recovered {
     /// The run; none in an empty folder.
     pub hello: Option<Hello>,
@@ -70,22 +76,11 @@ pub enum Mode {
     /// synced.
     Repair,
     /// Nothing is changed.
-    Look,
+    ReadOnly,
 }
 
 /// Reads every segment of a shard's folder into `sink`.
 pub fn recover(
-    folder: &Path,
-    shard: Option<u32>,
-    mode: Mode,
-    writers_max: usize,
-    sink: &mut impl Sink,
-) -> Result<Recovered, JournalError> {
-    recover_on(&RealDisk, folder, shard, mode, writers_max, sink)
-}
-
-/// [`recover`] with a replaceable disk.
-pub(super) fn recover_on(
     disk: &impl Disk,
     folder: &Path,
     shard: Option<u32>,
@@ -94,14 +89,16 @@ pub(super) fn recover_on(
     sink: &mut impl Sink,
 ) -> Result<Recovered, JournalError> {
     let files = list(folder)?;
-    let mut found = Recovered::nothing(writers_max);
+    let mut found = Recovered {
+        writers: Writers::new(writers_max),
+        ..Recovered::default()
+    };
     let mut whole = false;
     for (i, (first_row, path)) in files.iter().enumerate() {
         let damaged = found.damage.len();
         let bytes = fs::read(path).map_err(JournalError::disk("read", path))?;
         let next = files.get(i + 1).map(|(row, _)| *row);
-        let parsed = segment::head(&bytes);
-        match parsed {
+        match segment::head(&bytes) {
             Ok((head, at)) if head.first_row == *first_row => {
                 found.admit(folder, shard, &head, sink)?;
                 if whole && *first_row > found.next_row {
@@ -133,7 +130,9 @@ pub(super) fn recover_on(
                 }
             }
             other => {
-                let why = other.err().unwrap_or_else(|| "has another's name".into());
+                let why = other
+                    .err()
+                    .unwrap_or_else(|| "has the wrong file name".into());
                 found.damage.push(format!("'{}' {why}", path.display()));
                 if mode == Mode::Repair {
                     set_aside(path)?;
@@ -150,22 +149,6 @@ pub(super) fn recover_on(
 }
 
 impl Recovered {
-    fn nothing(writers_max: usize) -> Self {
-        Self {
-            hello: None,
-            incarnation: 0,
-            first_row: 0,
-            next_row: 0,
-            segments: Vec::new(),
-            gaps: Vec::new(),
-            writers: Writers::new(writers_max),
-            batches: 0,
-            lost_rows: 0,
-            torn_bytes: 0,
-            damage: Vec::new(),
-        }
-    }
-
     /// Distinguishes stale segments from damage, given that rows below `oldest` are
     /// no longer needed. Returns the files of the segments before a gap below
     /// `oldest`; a gap above it is damage.
@@ -175,16 +158,11 @@ impl Recovered {
         // Rows in a gap count as lost once a row after it was read.
         let never_lost: u64 = old.iter().map(|gap| gap.end - gap.first_row).sum();
         self.lost_rows = self.lost_rows.saturating_sub(never_lost);
-        for Gap {
-            behind,
-            first_row,
-            end,
-        } in lost
-        {
-            let next = self.segments.get(behind).map(|s| s.path.display());
+        for gap in lost {
+            let next = self.segments.get(gap.behind).map(|s| s.path.display());
             let next = next.map_or_else(String::new, |path| format!(" before '{path}'"));
-            let last = end - 1;
-            let why = format!("rows {first_row} to {last} are missing{next}: a segment is gone");
+            let (first_row, last) = (gap.first_row, gap.end - 1);
+            let why = format!("rows {first_row} to {last} are missing{next}: a segment is lost");
             self.damage.push(why);
         }
         let Some(last) = old.last() else {
@@ -203,23 +181,15 @@ impl Recovered {
         head: &Head,
         sink: &mut impl Sink,
     ) -> Result<(), JournalError> {
-        let foreign = |why| {
-            Err(JournalError::Foreign {
-                folder: folder.to_owned(),
-                why,
-            })
-        };
-        if let Some(shard) = shard.filter(|&s| s != head.shard) {
-            return foreign(format!(
-                "is that of shard {}, not of shard {shard}",
-                head.shard
-            ));
+        let foreign = |why| Err(JournalError::foreign(folder, why));
+        let number = head.shard;
+        if let Some(shard) = shard.filter(|&s| s != number) {
+            return foreign(format!("is that of shard {number}, not of shard {shard}"));
         }
         match &self.hello {
             None => {
                 self.hello = Some(head.hello.clone());
-                self.first_row = head.first_row;
-                self.next_row = head.first_row;
+                (self.first_row, self.next_row) = (head.first_row, head.first_row);
                 sink.open(head)?;
             }
             Some(hello) => {
@@ -264,24 +234,18 @@ impl Recovered {
                     at = end;
                 }
                 Item::Damage => {
-                    let resume = segment::resume(bytes, at + 1, Some(row_bytes));
-                    let Some(place) = resume else {
-                        let rest = (bytes.len() - at) as u64;
-                        if next.is_some_and(|next| next > self.next_row) {
-                            self.damage.push(format!(
-                                "'{}' is damaged from byte {at} to its end",
-                                path.display()
-                            ));
-                        } else {
-                            self.torn_bytes += rest;
-                        }
-                        return Ok(at as u64);
-                    };
-                    self.damage.push(format!(
-                        "'{}' is damaged from byte {at} to {place}",
-                        path.display()
-                    ));
-                    at = place;
+                    let damaged = format!("'{}' is damaged from byte {at} to", path.display());
+                    if let Some(place) = segment::resume(bytes, at + 1, Some(row_bytes)) {
+                        self.damage.push(format!("{damaged} {place}"));
+                        at = place;
+                        continue;
+                    }
+                    if next.is_some_and(|next| next > self.next_row) {
+                        self.damage.push(format!("{damaged} its end"));
+                    } else {
+                        self.torn_bytes += (bytes.len() - at) as u64;
+                    }
+                    return Ok(at as u64);
                 }
             }
         }

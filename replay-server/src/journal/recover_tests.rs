@@ -1,55 +1,30 @@
 //! Tests of `recover`.
 
 use super::*;
+use crate::journal::disk::RealDisk;
 use crate::journal::tests::{Rows, entries, log};
 use std::cell::RefCell;
-use std::fs::File;
 use std::io;
 
 /// Records the sync requests with the file lengths, and may refuse them.
 #[derive(Default)]
-struct Noting {
+struct RecordingDisk {
     asked: RefCell<Vec<(PathBuf, Option<u64>)>>,
     refuses: bool,
 }
 
-impl Noting {
+impl RecordingDisk {
     fn note(&self, path: &Path, length: Option<u64>) -> io::Result<()> {
         self.asked.borrow_mut().push((path.to_owned(), length));
-        if self.refuses {
-            Err(io::Error::from_raw_os_error(5))
-        } else {
-            Ok(())
-        }
+        let error = self.refuses.then(|| io::Error::from_raw_os_error(5));
+        error.map_or(Ok(()), Err)
     }
 }
 
-impl Disk for Noting {
-    type File = File;
-
-    fn create(&self, path: &Path) -> io::Result<File> {
-        RealDisk.create(path)
-    }
-
-    fn write(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
-        RealDisk.write(file, bytes)
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
-        RealDisk.sync(file)
-    }
-
-    fn cut(&self, file: &File, length: u64) -> io::Result<()> {
-        RealDisk.cut(file, length)
-    }
-
+impl Disk for RecordingDisk {
     fn settle(&self, path: &Path, length: u64) -> io::Result<()> {
         self.note(path, Some(length))?;
         RealDisk.settle(path, length)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
@@ -60,7 +35,7 @@ impl Disk for Noting {
 
 /// An incarnation killed between a write and its sync leaves rows only in the page cache.
 #[test]
-fn rows_that_come_back_are_brought_to_the_disk() {
+fn recovered_rows_are_synced() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let mut log = log(folder, 500, 1000);
@@ -68,13 +43,13 @@ fn rows_that_come_back_are_brought_to_the_disk() {
         log.commit(&[entry]).unwrap();
     }
     drop(log);
-    let recovered = |disk: &Noting, mode| {
+    let recovered = |disk: &RecordingDisk, mode| {
         let mut rows = Rows::default();
-        recover_on(disk, folder, Some(2), mode, 100, &mut rows)
+        recover(disk, folder, Some(2), mode, 100, &mut rows)
     };
-    let looking = Noting::default();
-    let found = recovered(&looking, Mode::Look).unwrap();
-    assert!(looking.asked.into_inner().is_empty() && found.segments.len() > 2);
+    let read_only = RecordingDisk::default();
+    let found = recovered(&read_only, Mode::ReadOnly).unwrap();
+    assert!(read_only.asked.into_inner().is_empty() && found.segments.len() > 2);
     let last = found.segments.last().unwrap();
     let expected = [
         (last.path.clone(), Some(last.bytes)),
@@ -83,16 +58,16 @@ fn rows_that_come_back_are_brought_to_the_disk() {
     let whole = fs::read(&last.path).unwrap();
     for end in [b"".as_slice(), b"torn"] {
         fs::write(&last.path, [&whole[..], end].concat()).unwrap();
-        let disk = Noting::default();
+        let disk = RecordingDisk::default();
         let found = recovered(&disk, Mode::Repair).unwrap();
         assert_eq!((found.next_row, found.torn_bytes), (60, end.len() as u64));
         assert_eq!(disk.asked.into_inner(), expected);
         assert_eq!(fs::read(&last.path).unwrap(), whole);
     }
     // Rows that may not be durable are not served.
-    let disk = Noting {
+    let disk = RecordingDisk {
         refuses: true,
-        ..Noting::default()
+        ..RecordingDisk::default()
     };
     let error = recovered(&disk, Mode::Repair).unwrap_err().to_string();
     assert!(error.contains("sync the end of"), "{error}");

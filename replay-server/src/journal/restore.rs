@@ -9,7 +9,6 @@ use crate::journal::segment::{Head, Stored};
 use crate::journal::snapshot::Snapshot;
 use crate::journal::{JournalConfig, JournalError};
 use crate::shard::Shard;
-use proto::messages::hello::Hello;
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
@@ -34,20 +33,15 @@ pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored,
         journal,
         refused: None,
     };
-    let found = recover(
-        folder,
-        Some(number),
-        Mode::Repair,
-        writers_max,
-        &mut filling,
-    );
+    let (only, mode) = (Some(number), Mode::Repair);
+    let found = recover(&RealDisk, folder, only, mode, writers_max, &mut filling);
     if let Some(refused) = filling.refused.take() {
         return Err(refused);
     }
     let (mut shard, mut found) = (filling.shard, found?);
     let capacity = shard.config().capacity as u64;
     let stale = found.settle(found.next_row.saturating_sub(capacity));
-    shard.go_on(found.writers.clone(), found.next_row, found.incarnation);
+    shard.resume(found.writers.clone(), found.next_row, found.incarnation);
     reweigh(&mut shard, journal, &found)?;
     log_recovery(&shard, journal, &found);
     let start = Start {
@@ -59,7 +53,7 @@ pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored,
         stale,
         writers: found.writers.clone(),
     };
-    let hello: Option<Hello> = shard.hello().cloned();
+    let hello = shard.hello().cloned();
     let log = Log::new(RealDisk, journal.clone(), start, hello);
     Ok(Restored { shard, log, lock })
 }
@@ -70,10 +64,10 @@ fn lock(folder: &Path) -> Result<File, JournalError> {
     let file = File::create(&path).map_err(JournalError::disk("create", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Foreign {
-            folder: folder.to_owned(),
-            why: "is in use by another shard that runs".to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => {
+            let why = "is in use by another shard".to_owned();
+            Err(JournalError::foreign(folder, why))
+        }
         Err(TryLockError::Error(error)) => Err(JournalError::disk("lock", &path)(error)),
     }
 }
@@ -91,10 +85,7 @@ impl Filling<'_> {
         done.map_err(|error| {
             let why = error.to_string();
             self.refused = Some(error);
-            JournalError::Foreign {
-                folder: self.journal.folder.clone(),
-                why,
-            }
+            JournalError::foreign(&self.journal.folder, why)
         })
     }
 }
@@ -102,10 +93,8 @@ impl Filling<'_> {
 impl Sink for Filling<'_> {
     fn open(&mut self, head: &Head) -> Result<(), JournalError> {
         if let Some(Err(mismatch)) = self.shard.hello().map(|own| own.check(&head.hello)) {
-            return Err(JournalError::Foreign {
-                folder: self.journal.folder.clone(),
-                why: format!("is not of this run ({mismatch})"),
-            });
+            let why = format!("is not of this run ({mismatch})");
+            return Err(JournalError::foreign(&self.journal.folder, why));
         }
         let done = self.shard.join(&head.hello);
         self.or_refused(done)
@@ -134,13 +123,11 @@ fn reweigh(
         return Ok(());
     };
     if found.hello.is_none() || snapshot.outline.end > found.next_row {
-        tracing::warn!(
-            "the snapshot is newer than the rows: they get the priorities that they came with"
-        );
+        tracing::warn!("the snapshot is newer than the rows: they get their initial priorities");
         return Ok(());
     }
     if snapshot.outline.selector != shard.config().selector {
-        tracing::warn!(was = ?snapshot.outline.selector, is = ?shard.config().selector, "the selector changed: rows get the priorities that they came with");
+        tracing::warn!(was = ?snapshot.outline.selector, is = ?shard.config().selector, "the selector changed: rows get their initial priorities");
         return Ok(());
     }
     shard.restore(&snapshot)

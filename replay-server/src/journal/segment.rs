@@ -117,8 +117,8 @@ pub fn append_batch(out: &mut Vec<u8>, first_row: u64, batch: &CheckedBatch) {
     });
 }
 
-/// Reads the head of a segment and the offset of its first batch; the error says
-/// what is wrong.
+/// Reads the head of a segment and the offset of its first batch; the error is a
+/// description of the damage.
 pub fn head(bytes: &[u8]) -> Result<(Head, usize), String> {
     match bytes.get(..MAGIC.len()) {
         Some(magic) if magic == MAGIC => {}
@@ -128,7 +128,7 @@ pub fn head(bytes: &[u8]) -> Result<(Head, usize), String> {
                 magic[6], MAGIC[6]
             ));
         }
-        _ => return Err("is no segment of a journal".to_owned()),
+        _ => return Err("is not a journal segment".to_owned()),
     }
     match frame::next(bytes, MAGIC.len()) {
         Next::Frame {

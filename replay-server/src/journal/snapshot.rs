@@ -13,7 +13,7 @@ use super::frame::{self, Cursor, Next};
 use crate::table::selector::Selector;
 use common::run::durable::AtomicFile;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -74,31 +74,18 @@ pub fn write<E: From<JournalError>>(
     folder: &Path,
     outline: &Outline,
     pieces: &mut Pieces,
-    weigh: impl FnMut(Range<u64>, &mut Vec<f64>) -> Result<(), E>,
+    mut weigh: impl FnMut(Range<u64>, &mut Vec<f64>) -> Result<(), E>,
 ) -> Result<u64, E> {
     let path = path(folder);
     let mut file = AtomicFile::create(&path).map_err(JournalError::from)?;
-    let bytes = write_to(&mut file, outline, pieces, weigh, |error| {
-        JournalError::disk("write", &path)(error).into()
-    })?;
-    file.commit().map_err(JournalError::from)?;
-    Ok(bytes)
-}
-
-fn write_to<E>(
-    out: &mut impl io::Write,
-    outline: &Outline,
-    pieces: &mut Pieces,
-    mut weigh: impl FnMut(Range<u64>, &mut Vec<f64>) -> Result<(), E>,
-    failed: impl Fn(io::Error) -> E,
-) -> Result<u64, E> {
     let Pieces { weights, frame } = pieces;
     let mut bytes = 0;
     let mut put = |frame: &mut Vec<u8>| {
         bytes += frame.len() as u64;
-        out.write_all(frame).map_err(&failed)?;
+        let written = file.write_all(frame);
+        written.map_err(JournalError::disk("write", &path))?;
         frame.clear();
-        Ok(())
+        Ok::<_, JournalError>(())
     };
     frame.clear();
     frame.extend_from_slice(&MAGIC);
@@ -110,7 +97,7 @@ fn write_to<E>(
         weights.clear();
         weights.reserve_exact(rows);
         weigh(start..start + rows as u64, weights)?;
-        // The head announced this many.
+        // As many as the head announced.
         weights.resize(rows, 0.0);
         frame.reserve_exact(frame::HEAD_BYTES + size_of::<f64>() * rows);
         frame::append(frame, WEIGHTS, |out| {
@@ -122,6 +109,7 @@ fn write_to<E>(
     }
     frame::append(frame, END, |_| {});
     put(frame)?;
+    file.commit().map_err(JournalError::from)?;
     Ok(bytes)
 }
 
@@ -146,10 +134,10 @@ fn append_head(out: &mut Vec<u8>, outline: &Outline) {
 }
 
 impl Snapshot {
-    /// Decodes a snapshot; the error says what is wrong.
+    /// Decodes a snapshot; the error is a description of the damage.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         if bytes.get(..MAGIC.len()) != Some(&MAGIC[..]) {
-            return Err("is no snapshot that this version reads".to_owned());
+            return Err("is not a snapshot of a version that this program reads".to_owned());
         }
         let damaged = || "is damaged".to_owned();
         let mut at = MAGIC.len();
@@ -192,7 +180,7 @@ impl Snapshot {
             .inspect_err(|why| {
                 tracing::warn!(
                     file = %path.display(),
-                    "the snapshot {why}: rows get the priorities that they came with"
+                    "the snapshot {why}: rows get their initial priorities"
                 );
             })
             .ok())

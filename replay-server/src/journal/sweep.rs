@@ -23,7 +23,7 @@ impl<D: Disk> Sweeper<D> {
         self.left.retain(|path| self.disk.remove(path).is_err());
         for path in stale {
             if let Err(error) = self.disk.remove(&path) {
-                tracing::warn!(file = %path.display(), %error, "a segment that is no longer needed stays for now");
+                tracing::warn!(file = %path.display(), %error, "cannot remove an evicted segment yet");
                 self.left.push(path);
             }
         }

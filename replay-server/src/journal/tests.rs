@@ -1,4 +1,4 @@
-//! Journals against cuts, flipped bits and disks that refuse.
+//! Journals against truncation, flipped bits and disks that fail.
 
 use super::disk::{Disk, RealDisk};
 use super::log::{Entry, Log, Start};
@@ -45,6 +45,11 @@ fn start(capacity: u64) -> Start {
     }
 }
 
+fn writer(actor: u16) -> Writer {
+    let incarnation = 1;
+    Writer { actor, incarnation }
+}
+
 /// Batch number `n` of writer `n % 2`; its rows hold their own numbers.
 fn entry(n: u64, first_row: u64, rows: usize) -> Entry {
     let numbers = (first_row..).take(rows);
@@ -54,18 +59,13 @@ fn entry(n: u64, first_row: u64, rows: usize) -> Entry {
         bytes
     });
     let batch = CheckedBatch {
-        writer: Writer {
-            actor: u16::from(n % 2 == 1),
-            incarnation: 1,
-        },
+        writer: writer(u16::from(n % 2 == 1)),
         sequence: n / 2 + 1,
         packed: packed.collect(),
         td_errors: numbers.map(|row| row as f32).collect(),
     };
-    Entry {
-        first_row,
-        batch: Arc::new(batch),
-    }
+    let batch = Arc::new(batch);
+    Entry { first_row, batch }
 }
 
 /// Batches of 1, 2, 3, 1, 2, 3, … rows.
@@ -91,7 +91,7 @@ pub(super) fn log(folder: &Path, segment_bytes: u64, capacity: u64) -> Log<RealD
     Log::new(RealDisk, config, start(capacity), Some(hello()))
 }
 
-/// Numbers of the rows that came back; `None` in a lost row's place.
+/// Numbers of the recovered rows; `None` for a lost row.
 #[derive(Default)]
 pub(super) struct Rows(Vec<Option<u64>>);
 
@@ -120,7 +120,7 @@ impl Sink for Rows {
 
 fn read(folder: &Path, mode: Mode) -> (Rows, Recovered) {
     let mut rows = Rows::default();
-    let found = recover(folder, Some(2), mode, 100, &mut rows).unwrap();
+    let found = recover(&RealDisk, folder, Some(2), mode, 100, &mut rows).unwrap();
     (rows, found)
 }
 
@@ -129,7 +129,7 @@ fn numbers(rows: std::ops::Range<u64>) -> Vec<Option<u64>> {
 }
 
 #[test]
-fn what_was_committed_comes_back_over_segments_and_lives() {
+fn committed_rows_are_recovered_over_segments_and_incarnations() {
     let folder = tempfile::tempdir().unwrap();
     let all = entries(60);
     let mut log = log(folder.path(), 2000, 1000);
@@ -138,14 +138,10 @@ fn what_was_committed_comes_back_over_segments_and_lives() {
     }
     assert_eq!(log.durable(), 79);
     drop(log);
-    let (rows, found) = read(folder.path(), Mode::Look);
+    let (rows, found) = read(folder.path(), Mode::ReadOnly);
     assert_eq!(rows.0, numbers(0..79));
     assert!(found.segments.len() > 2 && found.damage.is_empty());
     assert_eq!((found.torn_bytes, found.lost_rows), (0, 0));
-    let writer = |actor| Writer {
-        actor,
-        incarnation: 1,
-    };
     assert_eq!([0, 1].map(|a| found.writers.last(writer(a))), [20, 20]);
     // The next incarnation continues in a segment of its own.
     let next = Start {
@@ -157,13 +153,13 @@ fn what_was_committed_comes_back_over_segments_and_lives() {
     let settings = config(folder.path(), 2000);
     let mut log = Log::new(RealDisk, settings, next, Some(hello()));
     log.commit(&all[40..]).unwrap();
-    let (rows, found) = read(folder.path(), Mode::Look);
+    let (rows, found) = read(folder.path(), Mode::ReadOnly);
     assert_eq!(rows.0, numbers(0..120));
     assert_eq!(found.writers.last(writer(1)), 30);
 }
 
 #[test]
-fn segments_go_once_their_rows_left_the_table_and_repeats_are_still_known() {
+fn segments_are_evicted_with_their_rows_and_repeats_are_still_known() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = log(folder.path(), 1000, 30);
     for entry in entries(200) {
@@ -176,22 +172,19 @@ fn segments_go_once_their_rows_left_the_table_and_repeats_are_still_known() {
         // 30 rows of 60 bytes with heads of batches and segments, and two segments' overhang.
         assert!(on_disk < 30 * 100 + 2 * 1500, "{on_disk} bytes");
     }
-    let (rows, found) = read(folder.path(), Mode::Look);
+    let (rows, found) = read(folder.path(), Mode::ReadOnly);
     let first = rows.0[0].unwrap();
     assert!(first <= 399 - 30 && first > 399 - 100, "{first}");
     assert_eq!(rows.0, numbers(first..399));
     assert_eq!(found.first_row, first);
-    let silent = Writer {
-        actor: 0,
-        incarnation: 1,
-    };
-    assert!(found.writers.is_duplicate(silent, 1), "its segment is gone");
+    // The segment of this batch has been removed.
+    assert!(found.writers.is_duplicate(writer(0), 1));
 }
 
 /// A crash during a write: whatever remains of the last group, exactly the batches
 /// committed before it are recovered.
 #[test]
-fn every_cut_of_the_end_leaves_whole_batches() {
+fn every_truncation_leaves_whole_batches() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = log(folder.path(), 1 << 20, 1000);
     log.commit(&entries(6)).unwrap();
@@ -206,15 +199,15 @@ fn every_cut_of_the_end_leaves_whole_batches() {
         assert_eq!(rows.0, numbers(0..rows.0.len() as u64));
         assert!(found.damage.is_empty(), "{:?}", found.damage);
         assert_eq!(found.lost_rows, 0);
-        // Repaired: a second look finds nothing torn.
-        let (again, found) = read(folder.path(), Mode::Look);
+        // Repaired: a second read finds nothing torn.
+        let (again, found) = read(folder.path(), Mode::ReadOnly);
         assert_eq!((again.0, found.torn_bytes), (rows.0, 0));
         fs::remove_file(&path).ok();
     }
 }
 
 #[test]
-fn others_folders_and_formats_are_refused_or_set_aside() {
+fn foreign_folders_and_formats_are_refused_or_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let all = entries(30);
     let mut log = log(folder.path(), 500, 1000);
@@ -222,24 +215,20 @@ fn others_folders_and_formats_are_refused_or_set_aside() {
         log.commit(std::slice::from_ref(entry)).unwrap();
     }
     let mut rows = Rows::default();
-    let error = recover(folder.path(), Some(3), Mode::Repair, 9, &mut rows).unwrap_err();
-    let error = error.to_string();
-    assert!(
-        error.contains("is that of shard 2, not of shard 3"),
-        "{error}"
-    );
+    let (path, shard, mode) = (folder.path(), Some(3), Mode::Repair);
+    let found = recover(&RealDisk, path, shard, mode, 9, &mut rows);
+    let error = found.unwrap_err().to_string();
+    let expected = "is that of shard 2, not of shard 3";
+    assert!(error.contains(expected), "{error}");
     // A segment of a future format in the middle: the rest is recovered, and the damage is reported.
-    let (_, found) = read(folder.path(), Mode::Look);
+    let (_, found) = read(folder.path(), Mode::ReadOnly);
     let victim = &found.segments[1].path;
     let mut bytes = fs::read(victim).unwrap();
     bytes[6] = 9;
     fs::write(victim, bytes).unwrap();
     let (rows, found) = read(folder.path(), Mode::Repair);
-    assert!(
-        found.damage[0].contains("has format 9"),
-        "{:?}",
-        found.damage
-    );
+    let damage = &found.damage[0];
+    assert!(damage.contains("has format 9"), "{damage}");
     let lost = rows.0.iter().filter(|r| r.is_none()).count() as u64;
     assert!(lost > 0 && lost == found.lost_rows);
     assert_eq!(found.next_row, 60);
@@ -248,7 +237,7 @@ fn others_folders_and_formats_are_refused_or_set_aside() {
 
 /// A segment whose removal failed, while those behind it went.
 #[test]
-fn a_segment_that_should_be_gone_is_distinguished_from_one_that_is_lost() {
+fn a_stale_segment_is_distinguished_from_a_lost_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = log(folder.path(), 1000, 30);
     let first = segment::path(folder.path(), 0);
@@ -257,7 +246,7 @@ fn a_segment_that_should_be_gone_is_distinguished_from_one_that_is_lost() {
         let stale = log.take_stale().into_iter().filter(|path| *path != first);
         Sweeper::new(RealDisk).sweep(stale.collect());
     }
-    let (_, mut found) = read(folder.path(), Mode::Look);
+    let (_, mut found) = read(folder.path(), Mode::ReadOnly);
     assert!(found.lost_rows > 0 && found.damage.is_empty());
     let gap = found.gaps[0];
     assert_eq!((found.gaps.len(), gap.behind), (1, 1));
@@ -267,12 +256,10 @@ fn a_segment_that_should_be_gone_is_distinguished_from_one_that_is_lost() {
     assert_eq!((found.lost_rows, found.damage.len()), (0, 0));
     assert_eq!(found.first_row, gap.end);
     assert_eq!(found.segments.len(), segments - 1);
-    assert_eq!(
-        found.segments[0].path,
-        segment::path(folder.path(), gap.end)
-    );
+    let next = segment::path(folder.path(), gap.end);
+    assert_eq!(found.segments[0].path, next);
     // A larger table would need the missing rows.
-    let (_, mut found) = read(folder.path(), Mode::Look);
+    let (_, mut found) = read(folder.path(), Mode::ReadOnly);
     assert!(found.settle(gap.end - 1).is_empty());
     assert_eq!(found.lost_rows, gap.end - gap.first_row);
     let expected = format!("rows {} to {} are missing", gap.first_row, gap.end - 1);
@@ -281,7 +268,7 @@ fn a_segment_that_should_be_gone_is_distinguished_from_one_that_is_lost() {
 }
 
 #[test]
-fn files_that_cannot_be_removed_are_tried_again() {
+fn failed_removals_are_retried() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     fs::write(path("b"), b"").unwrap();
@@ -300,41 +287,31 @@ fn a_large_group_takes_no_more_memory_than_a_piece() {
     let mut log = log(folder.path(), 1 << 30, 1 << 30);
     let group: Vec<Entry> = (0..40).map(|n| entry(n, 4000 * n, 4000)).collect();
     log.commit(&group).unwrap();
-    assert_eq!(
-        log.size(),
-        (
-            1,
-            fs::metadata(segment::path(folder.path(), 0)).unwrap().len()
-        )
-    );
+    let file = fs::metadata(segment::path(folder.path(), 0)).unwrap();
+    assert_eq!(log.size(), (1, file.len()));
     assert!(log.size().1 > 9 << 20 && log.buffer_bytes() <= 2 << 20);
-    let (rows, _) = read(folder.path(), Mode::Look);
+    let (rows, _) = read(folder.path(), Mode::ReadOnly);
     assert!(rows.0 == numbers(0..160_000), "{} rows", rows.0.len());
 }
 
 /// Fails each of the first operations of a kind, then works; a failed write
 /// leaves half of its bytes.
-struct Failing {
+#[derive(Default)]
+struct FailingDisk {
     writes: AtomicU32,
     syncs: AtomicU32,
-    cuts_work: bool,
+    truncates: bool,
 }
 
-impl Failing {
+impl FailingDisk {
     fn fails(left: &AtomicU32) -> bool {
         let less = |n: u32| n.checked_sub(1);
-        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
-            .is_ok()
+        let fails = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        fails.is_ok()
     }
 }
 
-impl Disk for Failing {
-    type File = fs::File;
-
-    fn create(&self, path: &Path) -> io::Result<fs::File> {
-        RealDisk.create(path)
-    }
-
+impl Disk for FailingDisk {
     fn write(&self, file: &mut fs::File, bytes: &[u8]) -> io::Result<()> {
         if Self::fails(&self.writes) {
             RealDisk.write(file, &bytes[..bytes.len() / 2])?;
@@ -350,30 +327,18 @@ impl Disk for Failing {
         RealDisk.sync(file)
     }
 
-    fn cut(&self, file: &fs::File, length: u64) -> io::Result<()> {
-        if self.cuts_work {
-            RealDisk.cut(file, length)
+    fn truncate(&self, file: &fs::File, length: u64) -> io::Result<()> {
+        if self.truncates {
+            RealDisk.truncate(file, length)
         } else {
             Err(io::Error::from_raw_os_error(5))
         }
     }
-
-    fn settle(&self, path: &Path, length: u64) -> io::Result<()> {
-        RealDisk.settle(path, length)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        RealDisk.sync_folder(folder)
-    }
 }
 
 #[test]
-fn a_disk_that_refuses_loses_nothing_once_it_takes_again() {
-    for (writes, syncs, cuts_work) in [
+fn a_disk_that_fails_loses_nothing_once_it_works_again() {
+    for (writes, syncs, truncates) in [
         (1, 0, true),
         (3, 0, false),
         (0, 1, true),
@@ -381,10 +346,9 @@ fn a_disk_that_refuses_loses_nothing_once_it_takes_again() {
         (2, 2, false),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let disk = Failing {
-            writes: AtomicU32::new(0),
-            syncs: AtomicU32::new(0),
-            cuts_work,
+        let disk = FailingDisk {
+            truncates,
+            ..FailingDisk::default()
         };
         let settings = config(folder.path(), 900);
         let mut log = Log::new(disk, settings, start(1000), Some(hello()));
@@ -398,26 +362,22 @@ fn a_disk_that_refuses_loses_nothing_once_it_takes_again() {
                 failed += 1;
                 assert!(matches!(error, JournalError::Disk { .. }), "{error}");
                 // As if the machine crashed here: durable rows are recovered.
-                let (rows, found) = read(folder.path(), Mode::Look);
-                let durable = log.durable();
-                assert!(
-                    rows.0.len() as u64 >= durable,
-                    "{} of {durable}",
-                    rows.0.len()
-                );
-                assert_eq!(rows.0[..durable as usize], numbers(0..durable));
+                let (rows, found) = read(folder.path(), Mode::ReadOnly);
+                let (durable, rows) = (log.durable(), rows.0);
+                assert!(rows.len() as u64 >= durable, "{} of {durable}", rows.len());
+                assert_eq!(rows[..durable as usize], numbers(0..durable));
                 assert_eq!((found.lost_rows, found.damage.len()), (0, 0));
             }
         }
         assert!(failed >= 5, "{failed} failures");
         let (rows, found) = read(folder.path(), Mode::Repair);
-        assert_eq!(rows.0, numbers(0..120), "{writes} {syncs} {cuts_work}");
+        assert_eq!(rows.0, numbers(0..120), "{writes} {syncs} {truncates}");
         assert_eq!((found.lost_rows, found.damage), (0, Vec::new()));
     }
 }
 
 #[tokio::test]
-async fn whoever_hears_that_rows_are_durable_finds_their_room_free() {
+async fn durable_rows_have_released_their_queue_space() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), 1 << 20);
     let log = Log::new(RealDisk, config.clone(), start(5000), Some(hello()));
@@ -440,24 +400,19 @@ fn flipped(place: f64, bit: u8) -> (Rows, Recovered, bool) {
         log.commit(group).unwrap();
     }
     drop(log);
-    let mut files: Vec<_> = fs::read_dir(folder.path())
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .collect();
+    let files = fs::read_dir(folder.path()).unwrap();
+    let mut files: Vec<_> = files.map(|f| f.unwrap().path()).collect();
     files.sort();
-    let sizes: Vec<usize> = files
-        .iter()
-        .map(|f| fs::metadata(f).unwrap().len() as usize)
-        .collect();
-    let mut at = ((sizes.iter().sum::<usize>() - 1) as f64 * place) as usize;
+    let mut contents: Vec<_> = files.iter().map(|f| fs::read(f).unwrap()).collect();
+    let bytes: usize = contents.iter().map(Vec::len).sum();
+    let mut at = ((bytes - 1) as f64 * place) as usize;
     let mut file = 0;
-    while at >= sizes[file] {
-        at -= sizes[file];
+    while at >= contents[file].len() {
+        at -= contents[file].len();
         file += 1;
     }
-    let mut bytes = fs::read(&files[file]).unwrap();
-    bytes[at] ^= 1 << bit;
-    fs::write(&files[file], bytes).unwrap();
+    contents[file][at] ^= 1 << bit;
+    fs::write(&files[file], &contents[file]).unwrap();
     let (rows, found) = read(folder.path(), Mode::Repair);
     (rows, found, file + 1 == files.len())
 }
@@ -465,8 +420,8 @@ fn flipped(place: f64, bit: u8) -> (Rows, Recovered, bool) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// A flipped bit costs the batch that it hit, or its segment's head; no
-    /// row comes back other than it was, and none in another's place.
+    /// A flipped bit costs the batch that it hit, or its segment's head; no other
+    /// row is changed or moved.
     #[test]
     fn a_flipped_bit_costs_little_and_is_reported(place in 0.0..1.0_f64, bit in 0..8_u8) {
         let (rows, found, last) = flipped(place, bit);
@@ -481,7 +436,7 @@ proptest! {
 
     /// Whatever a folder holds, reading it ends, and without a panic.
     #[test]
-    fn arbitrary_bytes_are_survived(
+    fn arbitrary_bytes_cause_no_panic(
         bytes in prop::collection::vec(any::<u8>(), 0..300),
         magic in any::<bool>(),
         at in 0_usize..300,

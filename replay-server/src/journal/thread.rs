@@ -106,9 +106,8 @@ impl Journal {
     /// Waits for queue space for this many bytes.
     pub async fn room(&self, bytes: usize) -> Result<Room, JournalError> {
         // A batch larger than the queue takes all of it.
-        let bytes = u32::try_from(bytes)
-            .unwrap_or(u32::MAX)
-            .min(self.queue_bytes);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let bytes = bytes.min(self.queue_bytes);
         let permit = self.room.clone().acquire_many_owned(bytes).await;
         permit.map(Room).map_err(|_| JournalError::Gone)
     }
@@ -152,14 +151,10 @@ impl Journal {
     pub fn stop(&self) -> Result<(), JournalError> {
         // If the thread has already ended, its error is returned below.
         let _ = self.send(Message::Stop);
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        thread.map_or(Ok(()), |thread| {
-            thread.join().unwrap_or(Err(JournalError::Gone))
-        })
+        let thread = self.thread.lock();
+        let thread = thread.unwrap_or_else(PoisonError::into_inner).take();
+        let done = thread.map(|thread| thread.join().unwrap_or(Err(JournalError::Gone)));
+        done.unwrap_or(Ok(()))
     }
 
     fn send(&self, message: Message) -> Result<(), JournalError> {
@@ -256,7 +251,7 @@ impl<D: Disk> Writer<D> {
         loop {
             let begun = Instant::now();
             let Err(error) = self.log.commit(&group.entries) else {
-                // Released before the new position is published: whoever waits for it finds room.
+                // Released before the position is published, so that a waiting task finds room.
                 group.rooms.clear();
                 if !group.entries.is_empty() {
                     self.committed(begun.elapsed());
@@ -265,12 +260,9 @@ impl<D: Disk> Writer<D> {
             };
             self.report_status(Some(&error));
             if give_up.is_some_and(|end| Instant::now() >= end) {
-                let rows = group
-                    .entries
-                    .iter()
-                    .map(|e| e.batch.td_errors.len())
-                    .sum::<usize>();
-                tracing::error!(rows, %error, "rows could not be brought to the disk before the stop; none of them was acknowledged as durable");
+                let rows = group.entries.iter().map(|e| e.batch.td_errors.len());
+                let rows: usize = rows.sum();
+                tracing::error!(rows, %error, "rows could not be written to the disk before the stop; none of them was acknowledged as durable");
                 return Err(error);
             }
             // More batches join the group; the queue bounds how many.
@@ -287,7 +279,7 @@ impl<D: Disk> Writer<D> {
     fn committed(&mut self, took: Duration) {
         self.committed = Instant::now();
         if self.failures.reset() {
-            tracing::info!("the disk takes rows again");
+            tracing::info!("writes to the disk succeed again");
         }
         {
             let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,9 @@
 //! Checks a stopped shard's journal without changing it.
 
 use crate::journal::JournalError;
+use crate::journal::disk::RealDisk;
 use crate::journal::recover::{Mode, Recovered, Sink, recover};
-use crate::journal::segment::{Head, Stored};
+use crate::journal::segment::Head;
 use crate::journal::snapshot::{self, Snapshot};
 use std::path::Path;
 
@@ -19,8 +20,15 @@ pub struct Verified {
 
 /// Reads all segments and the snapshot of a shard's folder.
 pub fn verify(folder: &Path) -> Result<Verified, JournalError> {
-    let mut look = Look(None);
-    let mut found = recover(folder, None, Mode::Look, usize::MAX, &mut look)?;
+    let mut number = ShardNumber(None);
+    let mut found = recover(
+        &RealDisk,
+        folder,
+        None,
+        Mode::ReadOnly,
+        usize::MAX,
+        &mut number,
+    )?;
     let path = snapshot::path(folder);
     let snapshot = match std::fs::read(&path) {
         Ok(bytes) => Some(Snapshot::from_bytes(&bytes).map(|s| s.outline)),
@@ -33,25 +41,17 @@ pub fn verify(folder: &Path) -> Result<Verified, JournalError> {
     Ok(Verified {
         stale: found.settle(oldest).len(),
         found,
-        shard: look.0,
+        shard: number.0,
         snapshot: snapshot.map(|s| s.map(|outline| outline.end)),
     })
 }
 
 /// Records the shard's number and ignores the rows.
-struct Look(Option<u32>);
+struct ShardNumber(Option<u32>);
 
-impl Sink for Look {
+impl Sink for ShardNumber {
     fn open(&mut self, head: &Head) -> Result<(), JournalError> {
         self.0 = Some(head.shard);
-        Ok(())
-    }
-
-    fn rows(&mut self, _batch: &Stored<'_>) -> Result<(), JournalError> {
-        Ok(())
-    }
-
-    fn hole(&mut self, _rows: u64) -> Result<(), JournalError> {
         Ok(())
     }
 }
@@ -102,11 +102,7 @@ impl Verified {
     pub fn as_text(&self) -> String {
         let found = &self.found;
         let Some((hello, shard)) = found.hello.as_ref().zip(self.shard) else {
-            let mut text = "no rows here".to_owned();
-            for damage in self.damage() {
-                text += &format!("\ndamage    {damage}");
-            }
-            return text;
+            return "no rows".to_owned() + &self.damage_text();
         };
         let mut text = format!(
             "shard {shard} of run {}\n\
@@ -124,7 +120,7 @@ impl Verified {
         );
         text += &match &self.snapshot {
             Some(Ok(row)) => format!("\nsnapshot  priorities of the rows below {row}"),
-            _ => "\nsnapshot  none: rows have the priorities that they came with".to_owned(),
+            _ => "\nsnapshot  none: rows have their initial priorities".to_owned(),
         };
         if self.stale > 0 {
             text += &format!(
@@ -132,9 +128,13 @@ impl Verified {
                 self.stale
             );
         }
-        for damage in self.damage() {
-            text += &format!("\ndamage    {damage}");
-        }
-        text
+        text + &self.damage_text()
+    }
+
+    fn damage_text(&self) -> String {
+        let lines = self.damage().into_iter();
+        lines
+            .map(|damage| format!("\ndamage    {damage}"))
+            .collect()
     }
 }

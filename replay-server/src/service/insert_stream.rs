@@ -6,10 +6,9 @@
 //! the disk.
 
 use crate::error::ShardError;
-use crate::service::counted::Counted;
-use crate::service::decode as batch;
 use crate::service::shared::{Acked, SharedShard};
 use crate::shard::CheckedBatch;
+use common::transition::row::{Row, RowError, RowShape};
 use proto::messages::insert::{
     AckLevel, INSERT_WINDOW, InsertBatch, InsertOpen, InsertReply, InsertRequest,
 };
@@ -48,7 +47,7 @@ struct Ack {
     acked: Acked,
     /// Send it only once the batch is on the disk.
     durable: bool,
-    counted: Counted,
+    counted: Arc<()>,
 }
 
 /// Stores batches until the writer ends the stream or its acknowledgements are no
@@ -65,11 +64,10 @@ async fn read(
     let durable = open.ack == AckLevel::Durable;
     let mut acked = shard.begin(open.writer)?;
     loop {
-        let counted = shard.unacknowledged();
         let ack = Ack {
             acked,
             durable,
-            counted,
+            counted: shard.unacknowledged(),
         };
         if stored.send(ack).await.is_err() {
             break;
@@ -99,23 +97,18 @@ async fn acknowledge(
 ) -> Result<(), Status> {
     let shard_incarnation = shard.with(|shard, _| shard.config().incarnation)?;
     while let Some(ack) = acks.recv().await {
-        let Ack {
-            acked,
-            durable,
-            counted,
-        } = ack;
-        if durable {
-            shard.durable(acked.end).await?;
+        if ack.durable {
+            shard.durable(ack.acked.end).await?;
         }
         let reply = InsertReply {
-            acked: acked.sequence,
+            acked: ack.acked.sequence,
             window: INSERT_WINDOW,
             shard_incarnation,
         };
         if replies.send(Ok(reply.into())).await.is_err() {
             break;
         }
-        drop(counted);
+        drop(ack.counted);
     }
     Ok(())
 }
@@ -137,16 +130,37 @@ fn check(open: &InsertOpen, message: wire::InsertRequest) -> Result<CheckedBatch
     let InsertRequest::Batch(batch) = message.try_into()? else {
         return Err(ShardError::Order("an insert stream is opened once"));
     };
-    batch::check(&batch, open.hello.shape)?;
-    let InsertBatch {
-        sequence,
-        packed,
-        priorities,
-    } = batch;
+    check_rows(&batch, open.hello.shape)?;
     Ok(CheckedBatch {
         writer: open.writer,
-        sequence,
-        packed,
-        td_errors: priorities,
+        sequence: batch.sequence,
+        packed: batch.packed,
+        td_errors: batch.priorities,
     })
+}
+
+/// An invalid batch.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum BatchError {
+    #[error("batch {sequence}: {why}")]
+    Length { sequence: u64, why: RowError },
+    /// The row at this place in the batch is invalid.
+    #[error("batch {sequence}, row {row}: {why}")]
+    Row {
+        sequence: u64,
+        row: usize,
+        why: RowError,
+    },
+}
+
+/// Checks the packed rows in place. Priorities were checked when the message was
+/// decoded.
+fn check_rows(batch: &InsertBatch, shape: RowShape) -> Result<(), BatchError> {
+    let sequence = batch.sequence;
+    let rows = shape.split(&batch.packed, batch.rows());
+    let rows = rows.map_err(|why| BatchError::Length { sequence, why })?;
+    for (row, bytes) in rows.enumerate() {
+        Row::check(bytes, shape).map_err(|why| BatchError::Row { sequence, row, why })?;
+    }
+    Ok(())
 }

@@ -14,7 +14,6 @@ use crate::journal::log::Entry;
 use crate::journal::restore::{Restored, restore};
 use crate::journal::snapshot::{self, Pieces};
 use crate::journal::thread::{Journal, Room};
-use crate::service::counted::{Count, Counted};
 use crate::shard::{CheckedBatch, Insertion, Place, Shard};
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
@@ -37,7 +36,7 @@ pub struct Acked {
 }
 
 /// A completed snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken {
     /// One past the number of its last row.
     pub row: u64,
@@ -56,10 +55,10 @@ pub struct SharedShard {
     /// task must not overwrite a later snapshot.
     snapshot: Arc<tokio::sync::Mutex<Pieces>>,
     started: Instant,
-    /// Open insert streams.
-    streams: Count,
-    /// Batches stored and not yet acknowledged.
-    unacknowledged: Count,
+    /// One more reference for each open insert stream.
+    streams: Arc<()>,
+    /// One more reference for each batch stored and not yet acknowledged.
+    unacknowledged: Arc<()>,
     /// Held by the first waiting writer; the others queue for it in order.
     first: tokio::sync::Mutex<()>,
     /// Wakes the first waiting writer when credit is granted.
@@ -73,11 +72,8 @@ impl SharedShard {
             None => (Shard::new(config)?, None, None),
             Some(settings) => {
                 let Restored { shard, log, lock } = restore(config, &settings)?;
-                (
-                    shard,
-                    Some(Journal::start(log, RealDisk, &settings)?),
-                    Some(lock),
-                )
+                let journal = Journal::start(log, RealDisk, &settings)?;
+                (shard, Some(journal), Some(lock))
             }
         };
         Ok(Self {
@@ -86,8 +82,8 @@ impl SharedShard {
             _lock: lock,
             snapshot: Arc::default(),
             started: Instant::now(),
-            streams: Count::default(),
-            unacknowledged: Count::default(),
+            streams: Arc::default(),
+            unacknowledged: Arc::default(),
             first: tokio::sync::Mutex::new(()),
             granted: Notify::new(),
         })
@@ -156,53 +152,44 @@ impl SharedShard {
             Some(journal) => Some(journal.room(batch.packed.len()).await?),
             None => None,
         };
-        let mut coming = Coming {
+        let mut pending = Pending {
             batch: Arc::new(batch),
             urgent,
             room,
         };
-        if let Some(acked) = self.try_insert(&mut coming, Place::Arriving)? {
+        if let Some(acked) = self.try_insert(&mut pending, Place::Arriving)? {
             return Ok(acked);
         }
         let _wait = Wait::enter(self)?;
         let _first = self.first.lock().await;
         loop {
-            if let Some(acked) = self.try_insert(&mut coming, Place::First)? {
+            if let Some(acked) = self.try_insert(&mut pending, Place::First)? {
                 return Ok(acked);
             }
             // Credit granted since `try_insert` left a permit, so no wake-up is missed.
-            if tokio::time::timeout(LONG_WAIT, self.granted.notified())
-                .await
-                .is_err()
-            {
-                self.explain_wait(&coming.batch)?;
+            let granted = tokio::time::timeout(LONG_WAIT, self.granted.notified());
+            if granted.await.is_err() {
+                self.log_wait(&pending.batch)?;
             }
         }
     }
 
-    fn try_insert(&self, coming: &mut Coming, place: Place) -> Result<Option<Acked>, ShardError> {
+    fn try_insert(&self, pending: &mut Pending, place: Place) -> Result<Option<Acked>, ShardError> {
         self.with(|shard, now| {
-            Ok(match shard.insert(&coming.batch, place, now)? {
-                Insertion::NoCredit => None,
-                Insertion::Duplicate { acked } => Some(Acked {
-                    sequence: acked,
-                    end: shard.next_row(),
-                }),
+            let sequence = match shard.insert(&pending.batch, place, now)? {
+                Insertion::NoCredit => return Ok(None),
+                Insertion::Duplicate { acked } => acked,
                 Insertion::Stored { acked, first_row } => {
                     // Under the same lock, so that journal and table have the same order.
-                    if let (Some(journal), Some(room)) = (&self.journal, coming.room.take()) {
-                        let entry = Entry {
-                            first_row,
-                            batch: coming.batch.clone(),
-                        };
-                        journal.append(entry, coming.urgent, room)?;
+                    if let (Some(journal), Some(room)) = (&self.journal, pending.room.take()) {
+                        let batch = pending.batch.clone();
+                        journal.append(Entry { first_row, batch }, pending.urgent, room)?;
                     }
-                    Some(Acked {
-                        sequence: acked,
-                        end: shard.next_row(),
-                    })
+                    acked
                 }
-            })
+            };
+            let end = shard.next_row();
+            Ok(Some(Acked { sequence, end }))
         })?
     }
 
@@ -241,28 +228,29 @@ impl SharedShard {
         }
     }
 
-    /// Counts an insert stream.
+    /// Counts an insert stream until the returned value is dropped.
     #[must_use]
-    pub fn stream(&self) -> Counted {
-        self.streams.one()
+    pub fn stream(&self) -> Arc<()> {
+        self.streams.clone()
     }
 
-    /// Counts a batch until it is acknowledged.
+    /// Counts an unacknowledged batch until the returned value is dropped.
     #[must_use]
-    pub fn unacknowledged(&self) -> Counted {
-        self.unacknowledged.one()
+    pub fn unacknowledged(&self) -> Arc<()> {
+        self.unacknowledged.clone()
     }
 
     /// The status of the shard and its journal.
     pub fn status(&self) -> Result<ShardStatus, ShardError> {
         let mut status = self.with(|shard, now| shard.status(now))?;
         status.journal = self.journal.as_ref().map(Journal::status);
-        status.insert_streams = self.streams.get();
-        status.unacknowledged = self.unacknowledged.get();
+        let count = |counted: &Arc<()>| Arc::strong_count(counted) as u64 - 1;
+        status.insert_streams = count(&self.streams);
+        status.unacknowledged = count(&self.unacknowledged);
         Ok(status)
     }
 
-    fn explain_wait(&self, batch: &CheckedBatch) -> Result<(), ShardError> {
+    fn log_wait(&self, batch: &CheckedBatch) -> Result<(), ShardError> {
         let (credit, summary) = self.with(|shard, now| (shard.credit(), shard.summary(now)))?;
         tracing::warn!(
             rows = batch.td_errors.len(),
@@ -277,7 +265,7 @@ impl SharedShard {
 }
 
 /// A batch to be inserted into the table and the journal.
-struct Coming {
+struct Pending {
     batch: Arc<CheckedBatch>,
     urgent: bool,
     room: Option<Room>,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 struct Incarnations {
     newest: u32,
     /// The earlier incarnation that was refused last: logged once.
-    turned_away: u32,
+    refused: u32,
 }
 
 /// An incarnation of an actor that a later one has replaced.
@@ -25,7 +25,7 @@ pub struct ReplacedIncarnation {
 }
 
 /// The last sequence number of every recently active writer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Writers {
     /// Maximum number of entries; beyond it the least recently active writer is evicted.
     max: usize,
@@ -49,9 +49,7 @@ impl Writers {
     pub fn new(max: usize) -> Self {
         Self {
             max: max.max(1),
-            last: HashMap::new(),
-            incarnations: HashMap::new(),
-            turn: 0,
+            ..Self::default()
         }
     }
 
@@ -68,8 +66,8 @@ impl Writers {
             return Ok(());
         }
         let newer = known.newest;
-        if known.turned_away != writer.incarnation {
-            known.turned_away = writer.incarnation;
+        if known.refused != writer.incarnation {
+            known.refused = writer.incarnation;
             let Writer { actor, incarnation } = writer;
             tracing::warn!(
                 actor,
@@ -93,9 +91,8 @@ impl Writers {
     pub fn all(&self) -> Vec<(Writer, u64)> {
         let mut all: Vec<_> = self.last.iter().map(|(&w, &last)| (w, last)).collect();
         all.sort_unstable_by_key(|(_, last)| last.turn);
-        all.into_iter()
-            .map(|(w, last)| (w, last.sequence))
-            .collect()
+        let all = all.into_iter().map(|(w, last)| (w, last.sequence));
+        all.collect()
     }
 
     /// Whether the batch was stored before.
@@ -110,20 +107,12 @@ impl Writers {
         self.turn += 1;
         let known = self.incarnations.entry(writer.actor).or_default();
         known.newest = known.newest.max(writer.incarnation);
-        self.last.insert(
-            writer,
-            Last {
-                sequence,
-                turn: self.turn,
-            },
-        );
+        let turn = self.turn;
+        self.last.insert(writer, Last { sequence, turn });
         if self.last.len() > self.max {
             // Rare, and only a few thousand entries: a second index is not worthwhile.
-            let oldest = self
-                .last
-                .iter()
-                .min_by_key(|(_, last)| last.turn)
-                .map(|(&writer, _)| writer);
+            let oldest = self.last.iter().min_by_key(|(_, last)| last.turn);
+            let oldest = oldest.map(|(&writer, _)| writer);
             oldest.map(|writer| self.last.remove(&writer));
         }
         gap
@@ -161,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_incarnation_shuts_earlier_ones_out() {
+    fn a_later_incarnation_excludes_earlier_ones() {
         let mut writers = Writers::new(1);
         assert_eq!(writers.admit(writer(1, 5)), Ok(()));
         assert_eq!(writers.admit(writer(1, 5)), Ok(()));

@@ -27,7 +27,7 @@ impl Ages {
 
     /// Records that rows from number `first` on arrived now; rows below `oldest` have
     /// left the table.
-    pub fn came(&mut self, first: u64, oldest: u64, now: Duration) {
+    pub fn arrived(&mut self, first: u64, oldest: u64, now: Duration) {
         let enough = |&(row, _): &(u64, Duration)| first >= row.saturating_add(self.step);
         if self.marks.back().is_none_or(enough) {
             self.marks.push_back((first, now));
@@ -40,8 +40,8 @@ impl Ages {
     /// An upper bound of the time since the oldest row arrived; zero without rows.
     #[must_use]
     pub fn oldest(&self, now: Duration) -> Duration {
-        let came = self.marks.front().map_or(now, |&(_, came)| came);
-        now.saturating_sub(came)
+        let arrived = self.marks.front().map_or(now, |&(_, arrived)| arrived);
+        now.saturating_sub(arrived)
     }
 }
 
@@ -56,23 +56,21 @@ mod tests {
         assert_eq!(ages.oldest(s(5)), s(0));
         // A row per second, a thousand of them kept.
         for row in 0_u64..5000 {
-            ages.came(row, (row + 1).saturating_sub(1000), s(row));
+            ages.arrived(row, (row + 1).saturating_sub(1000), s(row));
             let exact = row.min(999);
             let age = ages.oldest(s(row)).as_secs();
             assert!((exact..exact + 4).contains(&age), "{age} s, not {exact} s");
             assert!(ages.marks.len() <= 340, "{}", ages.marks.len());
         }
-        assert!(
-            ages.oldest(s(6000)) >= s(2000),
-            "it grows while nothing comes"
-        );
+        // It grows while no row arrives.
+        assert!(ages.oldest(s(6000)) >= s(2000));
     }
 
     #[test]
-    fn of_a_batch_larger_than_the_table_all_rows_came_at_once() {
+    fn all_rows_of_a_batch_larger_than_the_table_arrive_at_once() {
         let mut ages = Ages::new(2);
-        ages.came(0, 0, Duration::from_secs(1));
-        ages.came(2, 5, Duration::from_secs(3));
+        ages.arrived(0, 0, Duration::from_secs(1));
+        ages.arrived(2, 5, Duration::from_secs(3));
         assert_eq!(ages.oldest(Duration::from_secs(4)), Duration::from_secs(1));
     }
 }

@@ -9,7 +9,7 @@ pub enum Selector {
     /// Every row with equal probability, each draw independent.
     Uniform,
     /// In proportion to (min(|TD|, max) + epsilon)^alpha, stratified: draw `i`
-    /// of `n` comes from the `i`-th of `n` equal parts of the mass (Schaul et
+    /// of `n` comes from the `i`-th of `n` equal parts of the priority sum (Schaul et
     /// al. 2016, arXiv 1511.05952, section 3.3 and appendix B.2.1).
     Prioritised {
         /// 0: uniform; 1: fully proportional.
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_without_sense_are_refused_by_name() {
+    fn invalid_settings_are_refused_by_name() {
         for (alpha, epsilon, max, name) in [
             (f64::NAN, 0.1, 1.0, "alpha"),
             (-0.1, 0.1, 1.0, "alpha"),
@@ -150,9 +150,8 @@ mod tests {
             (0.6, 0.1, f64::NAN, "priority_max"),
             (4.0, 1e-9, 1e3, "raise epsilon"),
         ] {
-            let error = Selector::prioritised(alpha, epsilon, max)
-                .unwrap_err()
-                .to_string();
+            let refused = Selector::prioritised(alpha, epsilon, max);
+            let error = refused.unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
         assert!(Selector::prioritised(0.0, 1e-6, 100.0).is_ok());
@@ -168,8 +167,8 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let mut counts = vec![0.0; errors.len()];
         for _ in 0..rounds {
-            for mass in selector.draws(10, tree.total(), &mut rng) {
-                counts[tree.find(mass).unwrap()] += 1.0;
+            for point in selector.draws(10, tree.total(), &mut rng) {
+                counts[tree.find(point).unwrap()] += 1.0;
             }
         }
         let expected =
@@ -189,11 +188,8 @@ mod tests {
             Selector::prioritised(0.6, 0.01, 20.0).unwrap(),
         ] {
             let (counts, expected) = counts(selector, &errors, 20_000);
-            let statistic: f64 = counts
-                .iter()
-                .zip(&expected)
-                .map(|(c, e)| (c - e).powi(2) / e)
-                .sum();
+            let pairs = counts.iter().zip(&expected);
+            let statistic: f64 = pairs.map(|(c, e)| (c - e).powi(2) / e).sum();
             assert!(
                 statistic < 37.7,
                 "{selector:?}: chi-square {statistic}, {counts:?} for {expected:?}"
@@ -205,8 +201,8 @@ mod tests {
     fn stratified_draws_take_one_from_each_part() {
         let selector = Selector::prioritised(1.0, 0.5, 1.0).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        for (i, mass) in selector.draws(8, 80.0, &mut rng).enumerate() {
-            assert_eq!((mass / 10.0).floor(), i as f64);
+        for (i, point) in selector.draws(8, 80.0, &mut rng).enumerate() {
+            assert_eq!((point / 10.0).floor(), i as f64);
         }
     }
 }

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_do_not_belong_together_are_refused() {
+    fn inconsistent_states_are_refused() {
         let mut table = empty();
         table.insert(&[1, 1, 2, 2], &[1.0, 2.0]).unwrap();
         let good = table.state();

@@ -16,11 +16,7 @@ pub enum TreeError {
     Value { slot: usize, value: f64 },
     /// There is no such slot.
     #[error("slot {slot} is not one of {slots}")]
-    Slot {
-        slot: usize,
-        /// Number of slots.
-        slots: usize,
-    },
+    Slot { slot: usize, slots: usize },
 }
 
 /// A sum tree over a fixed number of slots, all zero at first.
@@ -61,11 +57,7 @@ impl SumTree {
     /// The priority of a slot; zero outside the tree.
     #[must_use]
     pub fn get(&self, slot: usize) -> f64 {
-        if slot < self.slots {
-            self.nodes[self.first + slot]
-        } else {
-            0.0
-        }
+        self.leaves().get(slot).copied().unwrap_or(0.0)
     }
 
     /// The priorities of all slots.
@@ -82,11 +74,9 @@ impl SumTree {
     /// Sets several priorities; of several for one slot the last counts. All or none.
     pub fn set_many(&mut self, values: &[(usize, f64)]) -> Result<(), TreeError> {
         for &(slot, value) in values {
-            if slot >= self.slots {
-                return Err(TreeError::Slot {
-                    slot,
-                    slots: self.slots,
-                });
+            let slots = self.slots;
+            if slot >= slots {
+                return Err(TreeError::Slot { slot, slots });
             }
             if !(0.0..=LEAF_MAX).contains(&value) {
                 return Err(TreeError::Value { slot, value });
@@ -111,33 +101,33 @@ impl SumTree {
         }
     }
 
-    /// The slot whose share of 0..[`total`](Self::total) contains `mass`; `None` while
+    /// The slot whose share of 0..[`total`](Self::total) contains `point`; `None` while
     /// the total is zero.
     ///
-    /// Whatever the rounding of `mass`, the slot has a priority above zero: the descent
+    /// Whatever the rounding of `point`, the slot has a priority above zero: the descent
     /// never enters a subtree whose sum is zero.
     #[must_use]
-    pub fn find(&self, mass: f64) -> Option<usize> {
-        self.find_many(vec![mass]).pop()
+    pub fn find(&self, point: f64) -> Option<usize> {
+        self.find_many(vec![point]).pop()
     }
 
-    /// [`find`](Self::find) for many masses; empty while the total is zero.
+    /// [`find`](Self::find) for many points; empty while the total is zero.
     ///
     /// All descents advance level by level together. The nodes of a large tree do not
     /// fit into the cache, and a single descent waits for one node before it can load
     /// the next; this way the processor loads many nodes at once.
     #[must_use]
-    pub fn find_many(&self, mut masses: Vec<f64>) -> Vec<usize> {
+    pub fn find_many(&self, mut points: Vec<f64>) -> Vec<usize> {
         if self.total() <= 0.0 {
             return Vec::new();
         }
-        let mut nodes = vec![1; masses.len()];
+        let mut nodes = vec![1; points.len()];
         let mut level = 1;
         while level < self.first {
-            for (node, mass) in nodes.iter_mut().zip(&mut masses) {
+            for (node, point) in nodes.iter_mut().zip(&mut points) {
                 let (left, right) = (self.nodes[2 * *node], self.nodes[2 * *node + 1]);
-                let goes_left = (right <= 0.0) | ((left > 0.0) & (*mass < left));
-                *mass -= if goes_left { 0.0 } else { left };
+                let goes_left = (right <= 0.0) | ((left > 0.0) & (*point < left));
+                *point -= if goes_left { 0.0 } else { left };
                 *node = 2 * *node + usize::from(!goes_left);
             }
             level *= 2;
@@ -160,23 +150,15 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_slot_whose_share_holds_the_mass() {
+    fn finds_the_slot_whose_share_contains_the_point() {
         let tree = tree(&[1.0, 0.0, 2.0, 0.5]);
         assert_eq!(tree.total(), 3.5);
-        for (mass, slot) in [
-            (0.0, 0),
-            (0.999, 0),
-            (1.0, 2),
-            (2.999, 2),
-            (3.0, 3),
-            (3.499, 3),
-        ] {
-            assert_eq!(tree.find(mass), Some(slot), "mass {mass}");
-        }
+        let found = [0.0, 0.999, 1.0, 2.999, 3.0, 3.499].map(|point| tree.find(point));
+        assert_eq!(found, [0, 0, 2, 2, 3, 3].map(Some));
     }
 
     #[test]
-    fn masses_outside_still_find_a_slot_with_priority() {
+    fn points_outside_the_sum_still_find_a_slot_with_priority() {
         let tree = tree(&[0.0, 1.0, 2.0, 0.0, 0.0]);
         assert_eq!(tree.find(3.0), Some(2));
         assert_eq!(tree.find(f64::INFINITY), Some(2));
@@ -195,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_priority_is_refused_and_nothing_changes() {
+    fn invalid_priorities_are_refused_and_change_nothing() {
         let mut tree = tree(&[1.0, 2.0]);
         let before = tree.clone();
         for value in [f64::NAN, -0.5, f64::INFINITY, f64::NEG_INFINITY, f64::MAX] {
@@ -223,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_plain_list((slots, batches) in operations(), mass in 0.0_f64..1.0) {
+        fn agrees_with_a_plain_list((slots, batches) in operations(), point in 0.0_f64..1.0) {
             let mut tree = SumTree::new(slots);
             let mut model = vec![0.0; slots];
             for batch in &batches {
@@ -237,15 +219,15 @@ mod tests {
             let mut singly = SumTree::new(slots);
             batches.iter().flatten().for_each(|&(slot, value)| singly.set(slot, value).unwrap());
             prop_assert_eq!(&singly, &tree);
-            let masses = [0.0, 0.3, 0.7, 1.0, mass].map(|share| share * tree.total());
-            let singly: Vec<_> = masses.iter().filter_map(|&mass| tree.find(mass)).collect();
-            prop_assert_eq!(tree.find_many(masses.to_vec()), singly);
-            match tree.find(mass * tree.total()) {
+            let points = [0.0, 0.3, 0.7, 1.0, point].map(|share| share * tree.total());
+            let singly: Vec<_> = points.iter().filter_map(|&point| tree.find(point)).collect();
+            prop_assert_eq!(tree.find_many(points.to_vec()), singly);
+            match tree.find(point * tree.total()) {
                 None => prop_assert_eq!(sum, 0.0),
                 Some(slot) => {
                     prop_assert!(model[slot] > 0.0);
                     let before: f64 = model[..slot].iter().sum();
-                    let at = mass * sum;
+                    let at = point * sum;
                     prop_assert!(at >= before - 1e-9 * sum && at <= before + model[slot] + 1e-9 * sum);
                 }
             }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use tonic::Code;
 
 #[tokio::test]
-async fn a_shard_is_healthy_before_anybody_wrote_and_until_it_stops() {
+async fn a_shard_is_healthy_before_the_first_write_and_until_it_stops() {
     let shard = Shard::start(ShardConfig::default()).await;
     let address = shard.address.clone();
     let check = || async { health::check(&address, &Security::none(), Role::Replay).await };
     check().await.unwrap();
     shard.stop().await.unwrap();
     let error = check().await.unwrap_err().to_string();
-    assert!(error.contains("does not answer"), "{error}");
+    assert!(error.contains("does not respond"), "{error}");
 }
 
 #[tokio::test]
@@ -38,14 +38,9 @@ async fn batches_are_acknowledged_in_order_and_can_be_sampled() {
         assert_eq!(stream.reply().await.unwrap().acked, sequence);
     }
     let status = shard.status().await;
-    assert_eq!(
-        (
-            status.summary().rows,
-            status.summary().inserted,
-            status.insert_limit
-        ),
-        (50, 50, 100)
-    );
+    let summary = status.summary();
+    assert_eq!((summary.rows, summary.inserted), (50, 50));
+    assert_eq!(status.insert_limit, 100);
     assert_eq!(status.run_id.as_deref(), Some("test"));
     shard.stop().await.unwrap();
 }
@@ -58,7 +53,7 @@ async fn a_batch_sent_again_after_a_reconnect_is_stored_once() {
     assert_eq!(stream.insert(batch(2, 4, 4)).await, 2);
     drop(stream);
     let (mut again, first) = shard.open(1).await;
-    assert_eq!(first.acked, 2, "the shard says what it has");
+    assert_eq!(first.acked, 2);
     assert_eq!(again.insert(batch(2, 4, 4)).await, 2);
     assert_eq!(again.insert(batch(3, 8, 4)).await, 3);
     let status = shard.status().await;
@@ -69,7 +64,7 @@ async fn a_batch_sent_again_after_a_reconnect_is_stored_once() {
 }
 
 #[tokio::test]
-async fn batches_that_never_came_are_counted() {
+async fn missing_batches_are_counted() {
     let shard = Shard::with_credit(100).await;
     let (mut stream, _) = shard.open(1).await;
     stream.insert(batch(1, 0, 1)).await;
@@ -85,31 +80,23 @@ async fn without_credit_inserts_wait_and_samples_do_not() {
     let (mut stream, _) = shard.open(1).await;
     assert_eq!(stream.insert(batch(1, 0, 4)).await, 1);
     stream.send(batch(2, 4, 4)).await;
-    let blocked = shard
-        .until(|status| status.summary().writers_waiting == 1)
-        .await;
+    let blocked = shard.until_waiting(1).await;
     assert_eq!((blocked.summary().inserted, blocked.insert_limit), (4, 5));
     assert_eq!(shard.sample(3).await.rows(), 3);
     // Not enough for the whole batch.
     shard.grant(7).await;
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let status = shard.status().await;
-    assert_eq!(
-        (status.summary().inserted, status.summary().writers_waiting),
-        (4, 1)
-    );
-    assert!(status.summary().insert_blocked_s >= 0.05, "{status:?}");
+    let summary = shard.status().await.summary();
+    assert_eq!((summary.inserted, summary.writers_waiting), (4, 1));
+    assert!(summary.insert_blocked_s >= 0.05, "{summary:?}");
     shard.grant(8).await;
     assert_eq!(stream.reply().await.unwrap().acked, 2);
-    let status = shard.status().await;
-    assert_eq!(
-        (status.summary().inserted, status.summary().writers_waiting),
-        (8, 0)
-    );
+    let summary = shard.status().await.summary();
+    assert_eq!((summary.inserted, summary.writers_waiting), (8, 0));
 }
 
 #[tokio::test]
-async fn one_grant_releases_everybody_it_suffices_for() {
+async fn one_grant_releases_all_writers_it_suffices_for() {
     let shard = Shard::with_credit(0).await;
     let mut streams = Vec::new();
     for actor in 1..=4 {
@@ -117,9 +104,7 @@ async fn one_grant_releases_everybody_it_suffices_for() {
         stream.send(batch(1, 0, 10)).await;
         streams.push(stream);
     }
-    shard
-        .until(|status| status.summary().writers_waiting == 4)
-        .await;
+    shard.until_waiting(4).await;
     shard.grant(40).await;
     for stream in &mut streams {
         assert_eq!(stream.reply().await.unwrap().acked, 1);
@@ -128,22 +113,16 @@ async fn one_grant_releases_everybody_it_suffices_for() {
 }
 
 #[tokio::test]
-async fn a_writer_that_goes_away_gives_up_its_place() {
+async fn a_writer_that_disconnects_leaves_the_queue() {
     let shard = Shard::with_credit(0).await;
     let (mut gone, _) = shard.open(1).await;
     gone.send(batch(1, 0, 100)).await;
-    shard
-        .until(|status| status.summary().writers_waiting == 1)
-        .await;
+    shard.until_waiting(1).await;
     let (mut stays, _) = shard.open(2).await;
     stays.send(batch(1, 0, 5)).await;
-    shard
-        .until(|status| status.summary().writers_waiting == 2)
-        .await;
+    shard.until_waiting(2).await;
     drop(gone);
-    shard
-        .until(|status| status.summary().writers_waiting == 1)
-        .await;
+    shard.until_waiting(1).await;
     shard.grant(5).await;
     assert_eq!(stays.reply().await.unwrap().acked, 1);
     assert_eq!(shard.status().await.summary().inserted, 5);
@@ -155,15 +134,11 @@ async fn stopping_ends_streams_even_those_that_wait() {
     let (mut waits, _) = shard.open(1).await;
     waits.send(batch(1, 0, 5)).await;
     let (mut idle, _) = shard.open(2).await;
-    shard
-        .until(|status| status.summary().writers_waiting == 1)
-        .await;
+    shard.until_waiting(1).await;
     let started = std::time::Instant::now();
     shard.stop().await.unwrap();
-    assert!(
-        started.elapsed() < proto::transport::serve::DRAIN_GRACE,
-        "streams ended by themselves"
-    );
+    // Streams ended by themselves.
+    assert!(started.elapsed() < proto::transport::serve::DRAIN_GRACE);
     for stream in [&mut waits, &mut idle] {
         let status = stream.reply().await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status}");
@@ -173,7 +148,7 @@ async fn stopping_ends_streams_even_those_that_wait() {
 /// It keeps sending and never reads an acknowledgement. HTTP/2 flow control bounds
 /// the memory it can hold, and other writers are not affected.
 #[tokio::test]
-async fn a_writer_that_reads_nothing_harms_nobody() {
+async fn a_writer_that_reads_nothing_does_not_affect_others() {
     let shard = Shard::with_credit(1 << 40).await;
     let (mut silent, _) = shard.open(1).await;
     let sending = async {

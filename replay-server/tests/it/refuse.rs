@@ -1,17 +1,18 @@
-//! Clients that do not belong here, and clients that lie.
+//! Clients of another run, and clients that send invalid messages.
 
-use crate::client::{SHAPE, Shard, batch, hello, lie, open, packed, row};
-use common::transition::row::{AgentStep, RowShape};
+use crate::client::{
+    INCARNATION, SHAPE, Shard, batch, durable, hello, malformed, open, packed, priority, request,
+    row,
+};
+use common::transition::row::AgentStep;
 use proto::messages::hello::Hello;
-use proto::messages::insert::{AckLevel, BATCH_BYTES_MAX, BATCH_ROWS_MAX, InsertOpen};
-use proto::messages::sample::SampleRequest;
-use proto::messages::update::SlotPriority;
+use proto::messages::insert::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
 use proto::wire;
 use tonic::{Code, Status};
 
 /// The status that ends a stream of these requests.
 async fn refused(shard: &Shard, requests: impl IntoIterator<Item = wire::InsertRequest>) -> Status {
-    let mut stream = shard.stream().await;
+    let mut stream = shard.stream().await.unwrap();
     for request in requests {
         stream.send(request).await;
     }
@@ -23,49 +24,23 @@ async fn refused(shard: &Shard, requests: impl IntoIterator<Item = wire::InsertR
 }
 
 #[tokio::test]
-async fn a_client_of_another_run_gets_one_sentence() {
+async fn a_client_of_another_run_gets_a_one_sentence_error() {
     let shard = Shard::with_credit(100).await;
-    let changed = |change: fn(&mut Hello)| {
-        let mut hello = hello();
-        change(&mut hello);
-        hello
-    };
-    for (hello, sentence) in [
+    let cases: [(fn(&mut Hello), _); 4] = [
         (
-            changed(|h| h.run_id = "other".into()),
+            |h| h.run_id = "other".into(),
             "runs differ: the server belongs to run \"test\"",
         ),
-        (changed(|h| h.manifest = [9; 32]), "training data differ"),
-        (
-            changed(|h| h.config_digest = [9; 32]),
-            "configurations differ",
-        ),
-        (
-            changed(|h| {
-                h.shape = RowShape {
-                    agents: 3,
-                    history: 2,
-                }
-            }),
-            "row shapes differ",
-        ),
-    ] {
-        let inserting = refused(
-            &shard,
-            [InsertOpen {
-                hello: hello.clone(),
-                ..open(1)
-            }
-            .into()],
-        )
-        .await;
-        let request = SampleRequest {
-            hello,
-            rows: 1,
-            insert_limit: 0,
-            shard_incarnation: 0,
-        };
-        let sampling = shard.sample_as(request).await.unwrap_err();
+        (|h| h.manifest = [9; 32], "training data differ"),
+        (|h| h.config_digest = [9; 32], "configurations differ"),
+        (|h| h.shape.agents = 3, "row shapes differ"),
+    ];
+    for (change, sentence) in cases {
+        let (mut open, mut request) = (open(1), request(1, 0, 0));
+        change(&mut open.hello);
+        change(&mut request.hello);
+        let inserting = refused(&shard, [open.into()]).await;
+        let sampling = shard.try_sample(request).await.unwrap_err();
         for status in [inserting, sampling] {
             assert_eq!(status.code(), Code::FailedPrecondition);
             assert!(status.message().contains(sentence), "{status}");
@@ -74,7 +49,7 @@ async fn a_client_of_another_run_gets_one_sentence() {
 }
 
 #[tokio::test]
-async fn a_client_of_another_version_gets_one_sentence() {
+async fn a_client_of_another_version_gets_a_one_sentence_error() {
     let shard = Shard::with_credit(100).await;
     for (change, sentence) in [
         (
@@ -101,7 +76,7 @@ async fn a_client_of_another_version_gets_one_sentence() {
             hello: Some(other),
             ..Default::default()
         };
-        let sampling = shard.client().sample(request).await.unwrap_err();
+        let sampling = shard.raw().sample(request).await.unwrap_err();
         for status in [inserting, sampling] {
             assert_eq!(status.code(), Code::FailedPrecondition);
             assert_eq!(status.message(), sentence);
@@ -111,24 +86,12 @@ async fn a_client_of_another_version_gets_one_sentence() {
 }
 
 #[tokio::test]
-async fn durable_acknowledgements_are_not_promised() {
+async fn durable_acknowledgements_need_a_journal() {
     let shard = Shard::with_credit(100).await;
-    let status = refused(
-        &shard,
-        [InsertOpen {
-            ack: AckLevel::Durable,
-            ..open(1)
-        }
-        .into()],
-    )
-    .await;
+    let status = refused(&shard, [durable(1).into()]).await;
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert!(
-        status
-            .message()
-            .starts_with("this shard keeps rows in memory only"),
-        "{status}"
-    );
+    let expected = "this shard keeps rows in memory only";
+    assert!(status.message().starts_with(expected), "{status}");
 }
 
 #[tokio::test]
@@ -150,12 +113,12 @@ async fn a_stream_is_opened_first_and_once() {
 /// A batch of two rows with other priorities.
 fn priorities(values: &[f32]) -> wire::InsertRequest {
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    lie(batch(1, 0, 2), |b| b.priorities = bytes.into())
+    malformed(batch(1, 0, 2), |b| b.priorities = bytes.into())
 }
 
 /// A batch of two priorities with these bytes as rows.
 fn rows(bytes: Vec<u8>) -> wire::InsertRequest {
-    lie(batch(1, 0, 2), |b| b.rows = bytes.into())
+    malformed(batch(1, 0, 2), |b| b.rows = bytes.into())
 }
 
 /// A batch of two rows, the second changed.
@@ -167,16 +130,16 @@ fn second_row(change: fn(&mut AgentStep)) -> wire::InsertRequest {
 
 /// Rows of zeros, as inactive agents have.
 fn zeros(count: usize) -> wire::InsertRequest {
-    lie(batch(1, 0, 2), |b| {
+    malformed(batch(1, 0, 2), |b| {
         b.rows = vec![0; count * SHAPE.bytes()].into();
         b.priorities = vec![0; 4 * count].into();
     })
 }
 
 #[tokio::test]
-async fn lies_are_refused_by_row_and_field_and_leave_nothing_behind() {
+async fn invalid_batches_are_refused_by_row_and_field_and_change_nothing() {
     let shard = Shard::with_credit(100_000).await;
-    let lies = [
+    let batches = [
         (priorities(&[1.0, f32::NAN]), "row 1 has NaN"),
         (priorities(&[f32::INFINITY, 1.0]), "row 0 has inf"),
         (priorities(&[1.0, -2.0]), "row 1 has -2"),
@@ -211,46 +174,32 @@ async fn lies_are_refused_by_row_and_field_and_leave_nothing_behind() {
         ),
         (zeros(BATCH_ROWS_MAX + 1), "4097 rows"),
         (zeros(0), "0 rows"),
-        (lie(batch(1, 0, 2), |b| b.sequence = 0), "sequence"),
+        (malformed(batch(1, 0, 2), |b| b.sequence = 0), "sequence"),
     ];
-    let count = lies.len() as u64;
-    for (request, text) in lies {
+    let count = batches.len() as u64;
+    for (request, text) in batches {
         let status = refused(&shard, [open(1).into(), request]).await;
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().contains(text), "{text}: {status}");
     }
     let status = shard.status().await;
-    assert_eq!(
-        (
-            status.refused_batches,
-            status.summary().rows,
-            status.summary().inserted
-        ),
-        (count, 0, 0)
-    );
+    assert_eq!(status.refused_batches, count);
+    let summary = status.summary();
+    assert_eq!((summary.rows, summary.inserted), (0, 0));
     // The same writer may send a valid batch with the same number.
     let (mut stream, _) = shard.open(1).await;
     assert_eq!(stream.insert(batch(1, 0, 2)).await, 1);
 }
 
 #[tokio::test]
-async fn samplers_may_not_lie_either() {
+async fn invalid_updates_and_samples_are_refused() {
     let shard = Shard::with_credit(100).await;
     let (mut stream, _) = shard.open(1).await;
     stream.insert(batch(1, 0, 2)).await;
-    let before = shard.sample(0).await.summary.mass;
-    let update = |td_error| {
-        vec![SlotPriority {
-            slot: 0,
-            generation: 0,
-            td_error,
-        }]
-    };
+    let before = shard.sample(0).await.summary.priority_sum;
     for value in [f32::NAN, -1.0, f32::INFINITY] {
-        let status = shard
-            .update(crate::client::INCARNATION, update(value))
-            .await
-            .unwrap_err();
+        let update = vec![priority(0, 0, value)];
+        let status = shard.update(INCARNATION, update).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
     let request = wire::SampleRequest {
@@ -258,13 +207,10 @@ async fn samplers_may_not_lie_either() {
         rows: u32::MAX,
         ..Default::default()
     };
-    let status = shard.client().sample(request).await.unwrap_err();
+    let status = shard.raw().sample(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    let status = shard
-        .client()
-        .sample(wire::SampleRequest::default())
-        .await
-        .unwrap_err();
+    let request = wire::SampleRequest::default();
+    let status = shard.raw().sample(request).await.unwrap_err();
     assert!(status.message().contains("hello is missing"), "{status}");
-    assert_eq!(shard.sample(0).await.summary.mass, before);
+    assert_eq!(shard.sample(0).await.summary.priority_sum, before);
 }

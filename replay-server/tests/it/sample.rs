@@ -1,10 +1,9 @@
 //! Samplers: rows, keys, probabilities, new priorities, credit.
 
-use crate::client::{INCARNATION, SHAPE, Shard, batch, hello, row};
+use crate::client::{INCARNATION, SHAPE, Shard, batch, priority, request, row};
 use common::transition::row::Row;
 use proto::messages::insert::InsertBatch;
-use proto::messages::sample::{SAMPLE_ROWS_MAX, SampleRequest};
-use proto::messages::update::SlotPriority;
+use proto::messages::sample::SAMPLE_ROWS_MAX;
 use replay_server::ShardConfig;
 use replay_server::table::selector::Selector;
 use std::collections::HashMap;
@@ -33,17 +32,16 @@ async fn filled(rows: u32, capacity: usize) -> Shard {
 }
 
 #[tokio::test]
-async fn an_empty_shard_answers_at_once_with_nothing() {
+async fn an_empty_shard_replies_at_once_without_rows() {
     let shard = Shard::with_credit(0).await;
     let sampled = shard.sample(32).await;
-    assert_eq!(
-        (sampled.rows(), sampled.summary.rows, sampled.summary.mass),
-        (0, 0, 0.0)
-    );
+    let summary = sampled.summary;
+    assert_eq!((sampled.rows(), summary.rows), (0, 0));
+    assert_eq!(summary.priority_sum, 0.0);
 }
 
 #[tokio::test]
-async fn rows_come_as_stored_with_probabilities_that_sum_to_one() {
+async fn rows_are_returned_as_stored_with_probabilities_that_sum_to_one() {
     let shard = filled(20, 1000).await;
     let sampled = shard.sample(4000).await;
     let rows = SHAPE.split(&sampled.packed, 4000).unwrap();
@@ -55,90 +53,60 @@ async fn rows_come_as_stored_with_probabilities_that_sum_to_one() {
             (key.shard, key.incarnation, key.generation),
             (0, INCARNATION, 0)
         );
-        assert_eq!(
-            found,
-            row(key.slot),
-            "row {} lies in the slot of that number",
-            key.slot
-        );
-        let expected = (f64::from(key.slot) + 1.0 + 1e-6) / sampled.summary.mass;
+        // Row `n` is in slot `n`.
+        assert_eq!(found, row(key.slot));
+        let expected = (f64::from(key.slot) + 1.0 + 1e-6) / sampled.summary.priority_sum;
         assert!((sampled.probabilities[i] - expected).abs() < 1e-12);
         probability.insert(key.slot, sampled.probabilities[i]);
     }
-    // Stratified: a row of 1/210 of the mass is among 4000 draws for certain.
+    // Stratified: a row with 1/210 of the priority sum is certainly among 4000 draws.
     assert_eq!(probability.len(), 20);
     assert!((probability.values().sum::<f64>() - 1.0).abs() < 1e-9);
     assert_eq!(shard.status().await.summary().sampled, 4000);
 }
 
 #[tokio::test]
-async fn new_priorities_reach_the_row_and_only_that_row() {
+async fn new_priorities_change_only_their_rows() {
     let shard = filled(3, 3).await;
-    let one = |slot, generation, td_error| SlotPriority {
-        slot,
-        generation,
-        td_error,
-    };
-    let reply = shard
-        .update(
-            INCARNATION,
-            vec![one(0, 0, 0.0), one(1, 0, 97.0), one(2, 1, 500.0)],
-        )
-        .await
-        .unwrap();
+    let updates = [(0, 0, 0.0), (1, 0, 97.0), (2, 1, 500.0)];
+    let updates = updates.map(|(slot, generation, td)| priority(slot, generation, td));
+    let reply = shard.update(INCARNATION, updates.into()).await.unwrap();
     assert_eq!((reply.applied, reply.stale), (2, 1));
-    assert!((shard.sample(0).await.summary.mass - 100.0).abs() < 1e-3);
+    assert!((shard.sample(0).await.summary.priority_sum - 100.0).abs() < 1e-3);
     // Slots 0 and 1 are taken by newer rows: late updates must not touch them.
     let (mut stream, _) = shard.open(2).await;
     stream.insert(batch(1, 50, 2)).await;
-    let late = shard
-        .update(INCARNATION, vec![one(0, 0, 900.0), one(1, 0, 900.0)])
-        .await
-        .unwrap();
+    let late = vec![priority(0, 0, 900.0), priority(1, 0, 900.0)];
+    let late = shard.update(INCARNATION, late).await.unwrap();
     assert_eq!((late.applied, late.stale), (0, 2));
-    assert!((shard.sample(0).await.summary.mass - 5.0).abs() < 1e-3);
+    assert!((shard.sample(0).await.summary.priority_sum - 5.0).abs() < 1e-3);
     assert_eq!(shard.status().await.stale_updates, 3);
 }
 
 #[tokio::test]
 async fn updates_from_another_incarnation_of_the_shard_are_stale() {
     let shard = filled(3, 10).await;
-    let update = vec![SlotPriority {
-        slot: 0,
-        generation: 0,
-        td_error: 9.0,
-    }];
+    let update = vec![priority(0, 0, 9.0)];
     let reply = shard.update(INCARNATION - 1, update).await.unwrap();
     assert_eq!((reply.applied, reply.stale), (0, 1));
 }
 
 #[tokio::test]
-async fn credit_for_another_incarnation_is_ignored_and_late_credit_too() {
+async fn late_credit_and_credit_for_another_incarnation_are_ignored() {
     let shard = Shard::with_credit(10).await;
     for (insert_limit, shard_incarnation) in [(500, INCARNATION - 1), (500, 0), (4, INCARNATION)] {
-        let request = SampleRequest {
-            hello: hello(),
-            rows: 0,
-            insert_limit,
-            shard_incarnation,
-        };
-        shard.sample_as(request).await.unwrap();
+        let request = request(0, insert_limit, shard_incarnation);
+        shard.try_sample(request).await.unwrap();
         assert_eq!(shard.status().await.insert_limit, 10);
     }
 }
 
 #[tokio::test]
-async fn a_sample_that_fits_no_message_is_refused_with_the_number_that_does() {
+async fn a_sample_too_large_for_a_message_is_refused_with_the_limit() {
     let shard = Shard::with_credit(0).await;
-    let mut large = hello();
-    large.shape.agents = 100;
-    let request = SampleRequest {
-        hello: large,
-        rows: SAMPLE_ROWS_MAX,
-        insert_limit: 0,
-        shard_incarnation: 0,
-    };
-    let status = shard.sample_as(request).await.unwrap_err();
+    let mut large = request(SAMPLE_ROWS_MAX, 0, 0);
+    large.hello.shape.agents = 100;
+    let status = shard.try_sample(large).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("ask for at most"), "{status}");
 }

@@ -1,29 +1,20 @@
 //! The built binary with TLS and token: each unauthorised client is refused and
 //! logged, and does no harm.
 
-use crate::client::{InsertStream, batch, hello, open};
+use crate::client::{Client, InsertStream, batch, open, request};
+use crate::process::{BINARY, Server, stderr, stdout};
 use common::config::{ClusterConfig, Config};
 use proto::messages::insert::{InsertOpen, Writer};
-use proto::messages::sample::SampleRequest;
-use proto::messages::status::ShardStatus;
-use proto::transport::channel::{Channel, replay_client};
-use proto::transport::retry::{CALL_DEADLINE, unary};
+use proto::messages::sample::SampledBatch;
 use proto::transport::security::issue::{Authority, token};
 use proto::transport::security::{Role, Security};
-use proto::wire;
-use proto::wire::replay_client::ReplayClient;
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_replay-server");
-/// Far longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder of certificates, as `landmarl certs` writes it.
 struct Certs {
@@ -60,19 +51,20 @@ impl Certs {
     }
 
     fn settings(&self, role: Role) -> Vec<String> {
-        let setting = |key: &str, file: &str| {
+        let files = [
+            ("ca", "ca.pem".to_owned()),
+            ("cert", format!("{role}.pem")),
+            ("key", format!("{role}.key")),
+            ("token_file", "token".to_owned()),
+        ];
+        let setting = |(key, file): (&str, String)| {
+            let path = self.path(&file);
             [
                 "--set".to_owned(),
-                format!("cluster.{key}={}", self.path(file).display()),
+                format!("cluster.{key}={}", path.display()),
             ]
         };
-        [
-            setting("ca", "ca.pem"),
-            setting("cert", &format!("{role}.pem")),
-            setting("key", &format!("{role}.key")),
-            setting("token_file", "token"),
-        ]
-        .concat()
+        files.into_iter().flat_map(setting).collect()
     }
 
     fn security(&self, role: Role) -> Security {
@@ -92,87 +84,61 @@ impl Certs {
     }
 }
 
-/// A shard that ends with the test.
+/// A shard with TLS and token.
 struct Guarded {
-    child: Child,
-    log: PathBuf,
-    address: String,
+    server: Server,
     certs: Certs,
+}
+
+impl Deref for Guarded {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
 }
 
 impl Guarded {
     fn start() -> Self {
         let certs = Certs::new();
-        let log = certs.path("log.jsonl");
-        let child = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
-            .args(["--capacity", "1000", "--shard", "0"])
-            .args(certs.settings(Role::Replay))
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let mut shard = Self {
-            child,
-            log,
-            address: String::new(),
-            certs,
-        };
-        let line = shard.logged("replay shard listens");
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-        shard.address = line["address"].as_str().unwrap().to_owned();
-        shard
+        let settings = certs.settings(Role::Replay);
+        let mut args = vec!["--capacity", "1000", "--shard", "0"];
+        args.extend(settings.iter().map(String::as_str));
+        let server = Server::serve(&args);
+        Self { server, certs }
     }
 
-    /// The first line of the log with all of these words in it, once it is there.
-    fn logged(&self, words: &str) -> String {
-        let begin = Instant::now();
-        loop {
-            let log = std::fs::read_to_string(&self.log).unwrap();
-            let has = |line: &&str| words.split('|').all(|word| line.contains(word));
-            // The last line may be half there.
-            let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            if let Some(line) = whole.lines().find(has) {
-                return line.to_owned();
-            }
-            assert!(begin.elapsed() < PATIENCE, "no \"{words}\" in\n{log}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    fn client(&self, role: Role) -> Client {
+        Client::new(&self.address, &self.certs.security(role))
     }
 
-    fn client(&self, security: &Security) -> ReplayClient<Channel> {
-        replay_client(security.connect(&self.address, Role::Replay).unwrap())
-    }
-
-    async fn status(&self) -> ShardStatus {
-        let mut client = self.client(&self.certs.security(Role::Monitor));
-        let request = wire::ShardStatusRequest {};
-        let reply = unary(request, CALL_DEADLINE, |r| client.status(r)).await;
-        reply.unwrap()
+    /// Rows in the table and rows inserted.
+    async fn rows(&self) -> (u64, u64) {
+        let summary = self.client(Role::Monitor).status().await.summary();
+        (summary.rows, summary.inserted)
     }
 
     /// Grants insert credit, as the learner does.
-    async fn grant(&self, insert_limit: u64) -> Result<wire::SampleReply, Status> {
-        self.sample(Role::Learner, insert_limit).await
-    }
-
-    async fn sample(&self, role: Role, insert_limit: u64) -> Result<wire::SampleReply, Status> {
-        let shard_incarnation = self.status().await.summary().shard_incarnation;
-        let request = SampleRequest {
-            hello: hello(),
-            rows: 0,
-            insert_limit,
-            shard_incarnation,
-        };
-        let mut client = self.client(&self.certs.security(role));
-        unary(request.into(), CALL_DEADLINE, |r| client.sample(r)).await
+    async fn grant_as(&self, role: Role, insert_limit: u64) -> Result<SampledBatch, Status> {
+        let summary = self.client(Role::Monitor).status().await.summary();
+        let request = request(0, insert_limit, summary.shard_incarnation);
+        self.client(role).try_sample(request).await
     }
 
     /// Begins a stream of this incarnation of actor 1 with `security`.
     async fn begin(&self, security: &Security, incarnation: u32) -> Result<InsertStream, Status> {
-        let mut stream = InsertStream::begin(self.client(security)).await?;
-        stream.send(open_as(incarnation)).await;
-        stream.reply().await?;
+        let writer = Writer {
+            actor: 1,
+            incarnation,
+        };
+        let client = Client::new(&self.address, security);
+        let (stream, _) = client.try_open(InsertOpen { writer, ..open(1) }).await?;
         Ok(stream)
+    }
+
+    /// The error of a stream that is refused.
+    async fn refused(&self, security: &Security, incarnation: u32) -> Status {
+        self.begin(security, incarnation).await.err().unwrap()
     }
 
     fn ask(&self, command: &str, settings: &[String]) -> Output {
@@ -184,74 +150,53 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn open_as(incarnation: u32) -> InsertOpen {
-    let writer = Writer {
-        actor: 1,
-        incarnation,
-    };
-    InsertOpen { writer, ..open(1) }
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
+async fn an_unauthorised_client_is_refused_logged_and_harmless() {
     let shard = Guarded::start();
     shard.logged("TLS with certificates on both sides|\"roles\":\"replay\"");
     shard.logged("the certificate of this process ends soon|\"days\":1");
     let actor = shard.certs.security(Role::Actor);
-    shard.grant(100).await.unwrap();
+    shard.grant_as(Role::Learner, 100).await.unwrap();
     let mut stream = shard.begin(&actor, 7).await.unwrap();
     assert_eq!(stream.insert(batch(1, 0, 2)).await, 1);
-    let before = shard.status().await.summary();
-    assert_eq!((before.rows, before.inserted), (2, 2));
+    assert_eq!(shard.rows().await, (2, 2));
 
     // Plain text.
     assert!(shard.begin(&Security::none(), 8).await.is_err());
     shard.logged("connection refused|127.0.0.1|plain text?");
     let mut raw = TcpStream::connect(&shard.address).unwrap();
     raw.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    let _ = raw.read_to_end(&mut answer);
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    let mut response = Vec::new();
+    let _ = raw.read_to_end(&mut response);
+    assert!(!response.starts_with(b"HTTP"), "{response:?}");
 
     // Certificates of another authority: one client trusts only that, the other trusts ours.
     let foreign = Certs::new();
     foreign.write("token", &shard.certs.read("token"));
-    let refused = shard.begin(&foreign.security(Role::Actor), 8).await;
-    let message = proto::transport::retry::reason(&refused.err().unwrap());
+    let refused = shard.refused(&foreign.security(Role::Actor), 8).await;
+    let message = proto::transport::retry::reason(&refused);
     assert!(message.contains("certificate"), "{message}");
     shard.logged("connection refused|does not take our certificate");
-    let health = stranger(&shard, &foreign).await;
+    let health = health_with(&shard, &foreign).await;
     assert!(health.is_err(), "{health:?}");
     shard.logged("connection refused|was not signed by the authority");
 
     // The wrong role, also one that could open the limiter.
     for role in [Role::Evaluator, Role::Learner, Role::Monitor] {
-        let refused = shard.begin(&shard.certs.security(role), 8).await;
-        let refused = refused.err().unwrap();
+        let refused = shard.refused(&shard.certs.security(role), 8).await;
         assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     }
-    let refused = shard.sample(Role::Actor, 1_000_000).await.unwrap_err();
+    let refused = shard.grant_as(Role::Actor, 1_000_000).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     shard.logged("call refused|a certificate of evaluator|which is for actor");
-    assert_eq!(shard.status().await.insert_limit, 100);
+    let status = shard.client(Role::Monitor).status().await;
+    assert_eq!(status.insert_limit, 100);
 
     // A wrong token, and none.
     shard.certs.write("wrong", &token().unwrap());
-    let refused = shard
-        .begin(&shard.certs.with_token(Role::Actor, "wrong"), 8)
-        .await;
-    assert_eq!(refused.err().unwrap().code(), Code::Unauthenticated);
+    let wrong = shard.certs.with_token(Role::Actor, "wrong");
+    let refused = shard.refused(&wrong, 8).await;
+    assert_eq!(refused.code(), Code::Unauthenticated);
     shard.logged("call refused|is not this cluster's");
 
     // A replaced incarnation: its open stream, and a new one.
@@ -259,25 +204,20 @@ async fn whoever_does_not_belong_is_refused_logged_and_harmless() {
     stream.send(batch(2, 2, 2)).await;
     let ended = stream.reply().await.unwrap_err();
     assert_eq!(ended.code(), Code::Aborted, "{ended}");
-    let refused = shard.begin(&actor, 7).await.err().unwrap();
+    let refused = shard.refused(&actor, 7).await;
     assert_eq!(refused.code(), Code::Aborted, "{refused}");
-    assert!(
-        refused
-            .message()
-            .contains("incarnation 7 of actor 1 has been replaced"),
-        "{refused}"
-    );
+    let replaced = "incarnation 7 of actor 1 has been replaced";
+    assert!(refused.message().contains(replaced), "{refused}");
     shard.logged("rows of a replaced incarnation refused|\"incarnation\":7|\"newer\":8");
 
     // None of that had an effect, and authorised clients continue.
-    let after = shard.status().await.summary();
-    assert_eq!((after.rows, after.inserted), (2, 2));
+    assert_eq!(shard.rows().await, (2, 2));
     assert_eq!(next.insert(batch(1, 2, 3)).await, 1);
-    assert_eq!(shard.status().await.summary().rows, 5);
+    assert_eq!(shard.rows().await, (5, 5));
 }
 
 /// Asks for health with a certificate that our authority did not sign.
-async fn stranger(shard: &Guarded, theirs: &Certs) -> Result<(), Status> {
+async fn health_with(shard: &Guarded, theirs: &Certs) -> Result<(), Status> {
     let pair = theirs.authority.certificate(Role::Actor, &[], 1).unwrap();
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(shard.certs.read("ca.pem")))
@@ -291,7 +231,7 @@ async fn stranger(shard: &Guarded, theirs: &Certs) -> Result<(), Status> {
 }
 
 #[test]
-fn sub_commands_prove_who_asks() {
+fn sub_commands_authenticate_themselves() {
     let shard = Guarded::start();
     let own = shard.certs.settings(Role::Replay);
     let operator = shard.certs.settings(Role::Operator);
@@ -300,17 +240,15 @@ fn sub_commands_prove_who_asks() {
         assert!(health.status.success(), "{}", stderr(&health));
         let status = shard.ask("status", settings);
         assert!(status.status.success(), "{}", stderr(&status));
-        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        let text = stdout(&status);
         assert!(text.starts_with("shard 0 of run (none yet)"), "{text}");
     }
     // The error comes from the shard, not from the authorisation.
     let snapshot = stderr(&shard.ask("snapshot", &operator));
     assert!(snapshot.contains("keeps rows in memory only"), "{snapshot}");
     let snapshot = stderr(&shard.ask("snapshot", &own));
-    assert!(
-        snapshot.contains("a certificate of replay may not call"),
-        "{snapshot}"
-    );
+    let refused = "a certificate of replay may not call";
+    assert!(snapshot.contains(refused), "{snapshot}");
     // From the environment, as in a container.
     let mut command = Command::new(BINARY);
     command.args(["health", "--address", &shard.address]);
@@ -322,27 +260,25 @@ fn sub_commands_prove_who_asks() {
     let health = command.output().unwrap();
     assert!(health.status.success(), "{}", stderr(&health));
 
-    let plain = shard.ask("health", &[]);
-    assert_eq!(plain.status.code(), Some(1));
-    assert!(
-        stderr(&plain).contains("does not answer"),
-        "{}",
-        stderr(&plain)
-    );
-    let half = shard.ask("health", &own[..2]);
-    assert_eq!(half.status.code(), Some(3));
-    let message = stderr(&half);
-    assert!(
-        message.contains("config key \"cluster.cert\": is empty although cluster.ca is set"),
-        "{message}"
-    );
-    let mut gone = own.clone();
-    gone[3] = "cluster.cert=/nowhere.pem".into();
-    let gone = shard.ask("health", &gone);
-    assert_eq!(gone.status.code(), Some(3));
-    let message = stderr(&gone);
-    assert!(
-        message.contains("\"cluster.cert\": cannot read /nowhere.pem"),
-        "{message}"
-    );
+    let mut missing = own.clone();
+    missing[3] = "cluster.cert=/nowhere.pem".into();
+    let none: [String; 0] = [];
+    for (settings, code, text) in [
+        (none.as_slice(), 1, "does not respond"),
+        (
+            &own[..2],
+            3,
+            "config key \"cluster.cert\": is empty although cluster.ca is set",
+        ),
+        (
+            missing.as_slice(),
+            3,
+            "\"cluster.cert\": cannot read /nowhere.pem",
+        ),
+    ] {
+        let health = shard.ask("health", settings);
+        let error = stderr(&health);
+        assert_eq!(health.status.code(), Some(code), "{error}");
+        assert!(error.contains(text), "{error}");
+    }
 }
