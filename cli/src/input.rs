@@ -2,5 +2,5 @@
 
 pub mod scans;
 pub mod settings;
-pub mod walks;
+pub mod trajectories;
 pub mod weights;

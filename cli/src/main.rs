@@ -22,7 +22,7 @@ use commands::{
 use output::console;
 use output::failure::{self, Exit};
 
-/// Finds anatomical landmarks in 3D scans with teams of walking agents.
+/// Finds anatomical landmarks in 3D scans with reinforcement learning agents.
 ///
 /// Not a medical device: for research only.
 #[derive(Debug, Parser)]
@@ -62,60 +62,51 @@ enum Command {
 
 fn main() -> ExitCode {
     model::memory::keep_freed();
-    let cli = match command_line() {
-        Ok(words) => Cli::parse_from(words),
-        Err(error) => {
-            console::note(failure::describe(&error).trim_end());
-            return ExitCode::from(failure::exit_of(&error) as u8);
-        }
-    };
-    let result = match cli.command {
-        Command::Train(args) => train::run(&args),
-        Command::Eval(args) => eval::run(&args),
-        Command::Play(args) => play::run(&args),
-        Command::Phantom(args) => phantom::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Data(args) => data::run(&args),
-        Command::Import(args) => import::run(&args),
-        Command::Logs(args) => logs::run(&args),
-        Command::Runs(args) => runs::run(&args),
-        Command::Checkpoint(args) => checkpoint::run(&args),
-        Command::Status(args) => status::run(&args),
-        Command::Config(args) => config::run(&args),
-        Command::Certs(args) => certs::run(&args),
-        Command::Completions(args) => completions::run(&args, Cli::command()),
-        Command::Man(args) => completions::man(&args, Cli::command()),
-    };
-    let exit = result.unwrap_or_else(|error| {
+    let ended = command_line().and_then(|words| run(&Cli::parse_from(words).command));
+    let exit = ended.unwrap_or_else(|error| {
         console::note(failure::describe(&error).trim_end());
         failure::exit_of(&error)
     });
-    ExitCode::from(exit as u8)
+    exit.into()
+}
+
+fn run(command: &Command) -> Outcome {
+    match command {
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Play(args) => play::run(args),
+        Command::Phantom(args) => phantom::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Data(args) => data::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Logs(args) => logs::run(args),
+        Command::Runs(args) => runs::run(args),
+        Command::Checkpoint(args) => checkpoint::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Certs(args) => certs::run(args),
+        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Man(args) => completions::man(args, Cli::command()),
+    }
 }
 
 /// The command-line arguments; those of the original programs are translated.
 fn command_line() -> anyhow::Result<Vec<OsString>> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let arguments = words.iter().skip(1).map(|w| w.clone().into_string());
-    let Some(arguments) = arguments.collect::<Result<Vec<_>, _>>().ok() else {
+    let arguments = words.iter().skip(1).map(|w| w.clone().into_string().ok());
+    let arguments: Option<Vec<String>> = arguments.collect();
+    let Some(arguments) = arguments.filter(|a| original::is_original(a)) else {
         return Ok(words);
     };
-    if !original::is_original(&arguments) {
-        return Ok(words);
-    }
     let translated = original::translate(&arguments, model::device::cuda().is_ok())?;
     for note in &translated.notes {
         console::note(&format!("note: {note}"));
     }
-    console::note(&format!(
-        "running: landmarl {}",
-        translated.arguments.join(" ")
-    ));
-    let program = words.into_iter().take(1);
-    Ok(program
-        .chain(translated.arguments.into_iter().map(OsString::from))
-        .collect())
+    let arguments = translated.arguments;
+    console::note(&format!("running: landmarl {}", arguments.join(" ")));
+    let arguments = arguments.into_iter().map(OsString::from);
+    Ok(words.into_iter().take(1).chain(arguments).collect())
 }
 
-/// What every command ends with.
+/// The result of a command.
 type Outcome = anyhow::Result<Exit>;

@@ -6,7 +6,7 @@
 mod flags;
 mod tensorflow;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::config::Config;
 use common::imaging::file_list::ListFile;
@@ -25,11 +25,8 @@ pub struct Translated {
 
 /// Whether this is a command line of the original programs.
 pub fn is_original(arguments: &[String]) -> bool {
-    let first = arguments.first().is_some_and(|a| a.starts_with("--"));
-    first
-        && arguments
-            .iter()
-            .any(|a| a == "--task" || a.starts_with("--task="))
+    let task = |a: &String| a == "--task" || a.starts_with("--task=");
+    arguments.first().is_some_and(|a| a.starts_with("--")) && arguments.iter().any(task)
 }
 
 /// Translates the arguments that follow the program's name.
@@ -50,8 +47,8 @@ pub fn translate(arguments: &[String], cuda: bool) -> anyhow::Result<Translated>
 
 impl Translated {
     fn add(&mut self, arguments: &[&str]) {
-        self.arguments
-            .extend(arguments.iter().map(ToString::to_string));
+        let arguments = arguments.iter().map(ToString::to_string);
+        self.arguments.extend(arguments);
     }
 
     fn set(&mut self, key: &str, value: impl std::fmt::Display) {
@@ -70,81 +67,67 @@ impl Translated {
         if cuda {
             self.add(&["--device", &format!("cuda:{first}")]);
         } else {
-            self.note(format!(
-                "--gpu {gpu}: there is no GPU that can be used; the CPU is"
-            ));
+            self.note(format!("--gpu {gpu}: there is no GPU; using the CPU"));
             self.add(&["--device", "cpu"]);
         }
     }
 
-    /// What no task does.
+    /// Flags that all tasks ignore.
     fn common(&mut self, flags: &Flags) {
         if flags.viz.is_some_and(|v| v > 0.0) {
-            self.note("--viz: no window is opened; pictures are written");
+            self.note("--viz: opens no window; pictures are written instead");
         }
         if flags.task == Task::Train && (flags.save_gif || flags.save_video) {
-            self.note("--saveGif, --saveVideo: films are made by --task eval and play");
+            self.note("--saveGif, --saveVideo: only --task eval and play write films");
         }
-        let unheard = [
-            (
-                flags.scheduler_gamma.is_some(),
-                "--scheduler_gamma",
-                "learner.lr_steps says how the rate falls",
-            ),
-            (
-                flags.scheduler_step_size.is_some(),
-                "--scheduler_step_size",
-                "the rate falls over all updates",
-            ),
-            (
-                flags.target_update_freq.is_some(),
-                "--target_update_freq",
-                "learner.target_update_period counts updates, not episodes",
-            ),
-            (
-                flags.save_freq.is_some(),
-                "--save_freq",
-                "checkpoint.period counts updates, not episodes",
-            ),
-            (
-                flags.delta.is_some(),
-                "--delta",
-                "each actor slot has its own exploration: actor.epsilon_low, epsilon_high",
-            ),
-        ];
-        for (given, flag, instead) in unheard {
-            if given {
-                self.note(format!("{flag} is not honoured: {instead}"));
+        let mut ignored = |value: Option<f64>, flag: &str, instead: &str| {
+            if value.is_some() {
+                self.note(format!("--{flag} is ignored: {instead}"));
             }
-        }
+        };
+        let f = flags;
+        ignored(
+            f.scheduler_gamma,
+            "scheduler_gamma",
+            "learner.lr_steps sets when the learning rate falls",
+        );
+        ignored(
+            f.scheduler_step_size,
+            "scheduler_step_size",
+            "the learning rate falls over all updates",
+        );
+        ignored(
+            f.target_update_freq,
+            "target_update_freq",
+            "learner.target_update_period counts updates, not episodes",
+        );
+        ignored(
+            f.save_freq,
+            "save_freq",
+            "checkpoint.period counts updates, not episodes",
+        );
+        ignored(
+            f.delta,
+            "delta",
+            "each actor slot has its own exploration: actor.epsilon_low, epsilon_high",
+        );
     }
 }
 
 fn train(flags: &Flags, cuda: bool, out: &mut Translated) -> anyhow::Result<()> {
     if let Some(load) = &flags.load {
-        let message = format!(
-            "--task train --load {}: training does not begin from weights",
-            load.display()
-        );
+        let load = load.display();
+        let message = format!("--task train --load {load}: training cannot start from weights");
         let hint = "continue a run with `landmarl train --resume RUN`";
         return Err(Advice::new(Exit::Usage, message).hint(hint).into());
     }
     let (images, landmarks) = flags.two_files("--files", &flags.files)?;
-    out.add(&[
-        "train",
-        "--train-images",
-        images,
-        "--train-landmarks",
-        landmarks,
-    ]);
+    out.add(&["train", "--train-images", images]);
+    out.add(&["--train-landmarks", landmarks]);
     if !flags.val_files.is_empty() {
         let (images, landmarks) = flags.two_files("--val_files", &flags.val_files)?;
-        out.add(&[
-            "--validation-images",
-            images,
-            "--validation-landmarks",
-            landmarks,
-        ]);
+        out.add(&["--validation-images", images]);
+        out.add(&["--validation-landmarks", landmarks]);
     }
     out.add(&["--landmarks", &flags.landmarks()?.join(",")]);
     if let Some(dir) = &flags.log_dir {
@@ -187,10 +170,10 @@ fn network(flags: &Flags, cuda: bool, out: &mut Translated) {
         out.set("rules.history", 4);
         out.set("rules.scales", "[[3,9],[2,3],[1,1]]");
     } else {
-        out.note("without a GPU the small network for CPUs is trained; --set network.preset=reference_torch is the published one");
+        out.note("without a GPU, the small CPU network is trained; --set network.preset=reference_torch selects the published one");
     }
     if flags.is_torch() && !flags.multiscale {
-        out.note("without --multiscale the search has one scale, steps of one voxel");
+        out.note("without --multiscale there is one scale with steps of one voxel");
         out.set("rules.scales", "[[1,1]]");
         out.set("actor.start_near_radius", "[6.0]");
     }
@@ -199,7 +182,7 @@ fn network(flags: &Flags, cuda: bool, out: &mut Translated) {
 fn numbers(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     let whole = |flag: &str, value: f64| {
         let fine = value.fract() == 0.0 && (0.0..1e12).contains(&value);
-        let message = format!("{flag} {value}: a whole number is needed");
+        let message = format!("{flag} {value} is not a whole number");
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -208,19 +191,12 @@ fn numbers(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
         let number = fine.then_some(value as u64);
         number.ok_or_else(|| Advice::new(Exit::Usage, message))
     };
+    let (rows, steps) = (flags.init_memory_size, flags.steps_per_episode);
     let counts = [
         ("--batch_size", flags.batch_size, "learner.batch"),
         ("--memory_size", flags.memory_size, "replay.capacity"),
-        (
-            "--init_memory_size",
-            flags.init_memory_size,
-            "replay.min_rows",
-        ),
-        (
-            "--steps_per_episode",
-            flags.steps_per_episode,
-            "rules.max_steps",
-        ),
+        ("--init_memory_size", rows, "replay.min_rows"),
+        ("--steps_per_episode", steps, "rules.max_steps"),
         ("--max_episodes", flags.max_episodes, "learner.max_episodes"),
         ("--seed", flags.seed, "run.seed"),
     ];
@@ -244,7 +220,7 @@ fn numbers(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
         ratio = (batch / every.max(1.0)).max(0.1);
         out.set("replay.samples_per_insert", ratio);
     }
-    // Episodes alone say when it ends: as many updates as their rows could be for.
+    // Only the episodes limit the training: allow as many updates as their rows can give.
     if let Some(episodes) = flags.max_episodes {
         let steps = f64::from(defaults.rules.max_steps);
         let rows = episodes * flags.steps_per_episode.unwrap_or(steps);
@@ -259,7 +235,7 @@ fn rewards(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
         let all = common::environment::reward::RewardStrategy::ALL;
         let strategy = usize::from(number).checked_sub(1).and_then(|n| all.get(n));
         let Some(strategy) = strategy else {
-            let message = format!("--reward_strategy {number}: 1 to 6 are known");
+            let message = format!("--reward_strategy {number}: valid are 1 to 6");
             return Err(Advice::new(Exit::Usage, message).into());
         };
         out.set("rules.strategy", serde_json::to_string(strategy)?);
@@ -268,7 +244,7 @@ fn rewards(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
         None | Some(TeamReward::None) => {}
         Some(TeamReward::Mean) => out.set("rules.team", "mean"),
         Some(TeamReward::Attention) => out.note(
-            "--team_reward attention is not honoured: it learns to change the reward until the loss is small; --team_reward mean is known",
+            "--team_reward attention is ignored: it learns to change the reward until the loss is small; use --team_reward mean",
         ),
     }
     Ok(())
@@ -277,16 +253,9 @@ fn rewards(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
 fn eval(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     let (images, landmarks) = flags.two_files("--files", &flags.files)?;
     let load = model(flags)?;
-    out.add(&[
-        "eval",
-        "--load",
-        &load,
-        "--images",
-        images,
-        "--landmarks-files",
-        landmarks,
-    ]);
-    walks(flags, out)
+    out.add(&["eval", "--load", &load, "--images", images]);
+    out.add(&["--landmarks-files", landmarks]);
+    starts_and_outputs(flags, out)
 }
 
 fn play(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
@@ -295,17 +264,17 @@ fn play(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
         return Err(Advice::new(Exit::Usage, message).into());
     };
     let load = model(flags)?;
-    let list =
-        ListFile::read(Path::new(images)).map_err(|e| Advice::new(Exit::Data, e.to_string()))?;
+    let list = ListFile::read(Path::new(images));
+    let list = list.map_err(|e| Advice::new(Exit::Data, e.to_string()))?;
     out.add(&["play", "--load", &load]);
     for scan in &list.entries {
         out.add(&[&scan.display().to_string()]);
     }
-    walks(flags, out)
+    starts_and_outputs(flags, out)
 }
 
 /// The options that eval and play share.
-fn walks(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
+fn starts_and_outputs(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     if !flags.landmarks.is_empty() || flags.agents.is_some() || flags.file_type.is_some() {
         out.add(&["--landmarks", &flags.landmarks()?.join(",")]);
     }
@@ -327,34 +296,25 @@ fn walks(flags: &Flags, out: &mut Translated) -> anyhow::Result<()> {
     if !kinds.is_empty() {
         out.add(&["--render", "all", "--film", &kinds.join(",")]);
     }
-    let folder = flags
-        .log_dir
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("runs"));
-    let name = flags
-        .run_name()
-        .unwrap_or_else(|| format!("{:?}", flags.task).to_lowercase());
-    let folder = folder.join(name);
+    let folder = flags.log_dir.as_deref().unwrap_or(Path::new("runs"));
+    let folder = folder.join(flags.run_name().unwrap_or_else(|| flags.task_name()));
+    let csv = folder.join("results.csv").display().to_string();
     out.add(&["--out", &folder.display().to_string()]);
-    out.add(&[
-        "--results-csv",
-        &folder.join("results.csv").display().to_string(),
-    ]);
+    out.add(&["--results-csv", &csv]);
     Ok(())
 }
 
 fn model(flags: &Flags) -> anyhow::Result<String> {
     let Some(load) = &flags.load else {
-        let task = format!("{:?}", flags.task).to_lowercase();
-        let message = format!("--task {task} needs --load MODEL");
+        let message = format!("--task {} needs --load MODEL", flags.task_name());
         return Err(Advice::new(Exit::Usage, message).into());
     };
     tensorflow::refuse(load)?;
     Ok(load.display().to_string())
 }
 
-/// rl-medical's usual landmarks of a kind of scan.
-fn usual(kind: FileType) -> &'static [&'static str] {
+/// rl-medical's default landmarks for a kind of scan.
+fn default_landmarks(kind: FileType) -> &'static [&'static str] {
     match kind {
         FileType::Brain => &crate::input::weights::USUAL,
         FileType::Cardiac => &["4", "5"],

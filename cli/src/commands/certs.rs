@@ -20,34 +20,34 @@ const CA: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
 const TOKEN: &str = "token";
 
-/// Make the certificates and the join token of a cluster.
+/// Create the certificates and the join token of a cluster.
 ///
-/// Writes to DIR: ca.pem, the authority that all processes trust; ca.key, which
-/// signs; ROLE.pem and ROLE.key for each role; token, the secret that all
-/// processes share. Keys and token can be read by their owner alone.
+/// Writes to DIR: ca.pem, the authority that all processes trust; ca.key, the
+/// authority's private key; ROLE.pem and ROLE.key for each role; token, the secret
+/// that all processes share. Only the owner can read the keys and the token.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Folder to write, made where it is missing
+    /// Output folder; created if missing
     #[arg(long, short = 'o', value_name = "DIR")]
     out: PathBuf,
-    /// Days for which the certificates hold
+    /// Validity of the certificates in days
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..))]
     days: u32,
-    /// Do nothing where DIR has them all already; refuse where some are missing
+    /// Do nothing if DIR already has all files; fail if it has only some of them
     #[arg(long)]
     if_missing: bool,
     /// Only these roles: learner, replay, actor, evaluator, operator, monitor [default: all]
     #[arg(long, value_name = "ROLE", num_args = 1..)]
     role: Vec<Role>,
-    /// Names and IP addresses that the certificates are good for besides, for clients other
-    /// than landmarl's, such as browsers
+    /// Additional host names and IP addresses in the certificates, for other clients
+    /// such as browsers
     #[arg(long, value_name = "NAME", num_args = 1..)]
     host: Vec<String>,
-    /// Sign with the authority in DIR, made before, and keep its token
+    /// Sign with the existing authority in DIR and reuse its token
     #[arg(long, value_name = "DIR", conflicts_with = "no_ca_key")]
     ca: Option<PathBuf>,
-    /// Do not write ca.key: nobody can make further certificates of this authority
+    /// Do not write ca.key; this authority can then issue no further certificates
     #[arg(long)]
     no_ca_key: bool,
     /// Print JSON
@@ -73,25 +73,21 @@ pub fn run(args: &Args) -> Outcome {
     let roles = roles(args);
     let folder = Folder::new(&args.out);
     let wanted = names(args, &roles);
-    let (there, missing): (Vec<&String>, Vec<&String>) =
-        wanted.iter().partition(|name| folder.has(name));
+    let (there, missing): (Vec<String>, Vec<String>) =
+        wanted.iter().cloned().partition(|name| folder.has(name));
     let made = match (there.as_slice(), missing.as_slice()) {
-        ([], _) => {
-            make(args, &folder, &roles)?;
-            true
-        }
+        ([], _) => make(args, &folder, &roles).map(|()| true)?,
         (_, []) if args.if_missing => false,
         (_, missing) => return Err(refuse(args, &there, missing).into()),
     };
-    // Run the services' own validation before any service does.
+    // The services' own validation, before any service runs it.
     let days_left = check(&args.out, &roles)?;
     if args.json {
-        let report = serde_json::json!({
+        console::json(&serde_json::json!({
             "folder": args.out, "made": made, "files": wanted, "days_left": days_left,
-        });
-        console::data(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+        }))?;
     } else {
-        tell(args, &wanted, made, days_left);
+        print_files(args, &wanted, made, days_left);
     }
     Ok(Exit::Done)
 }
@@ -103,47 +99,36 @@ fn roles(args: &Args) -> Vec<Role> {
 
 /// The files of a complete set.
 fn names(args: &Args, roles: &[Role]) -> Vec<String> {
-    let mut names = vec![CA.to_owned()];
-    if args.ca.is_none() && !args.no_ca_key {
-        names.push(CA_KEY.to_owned());
-    }
-    names.push(TOKEN.to_owned());
+    let with_key = args.ca.is_none() && !args.no_ca_key;
+    let shared = [Some(CA), with_key.then_some(CA_KEY), Some(TOKEN)];
     let pairs = roles
         .iter()
         .flat_map(|role| [format!("{role}.pem"), format!("{role}.key")]);
-    names.extend(pairs);
-    names
+    let shared = shared.into_iter().flatten().map(str::to_owned);
+    shared.chain(pairs).collect()
 }
 
-fn refuse(args: &Args, there: &[&String], missing: &[&String]) -> Advice {
-    let list = |names: &[&String]| {
-        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        names.join(", ")
-    };
+fn refuse(args: &Args, there: &[String], missing: &[String]) -> Advice {
     let dir = args.out.display();
     if missing.is_empty() {
-        return Advice::new(Exit::Failed, format!("{dir} has certificates already"))
-            .hint("leave them with --if-missing, or name another folder with --out");
+        return Advice::new(Exit::Failed, format!("{dir} already has certificates"))
+            .hint("keep them with --if-missing, or choose another folder with --out");
     }
-    let what = format!("{dir} has {}, but not {}", list(there), list(missing));
-    Advice::new(Exit::Failed, what).hint(
-        "a half set cannot be completed without guessing what it was for: restore the missing files, \
-         or move the folder away and make all anew",
-    )
+    let (there, missing) = (there.join(", "), missing.join(", "));
+    let what = format!("{dir} has {there}, but not {missing}");
+    let hint = "restore the missing files, or move the folder away and create all files again";
+    Advice::new(Exit::Failed, what).hint(hint)
 }
 
 fn make(args: &Args, folder: &Folder, roles: &[Role]) -> anyhow::Result<()> {
     let (authority, secret) = match &args.ca {
         None => (Authority::new(args.days)?, token()?),
-        Some(dir) => before(dir)?,
+        Some(dir) => existing(dir)?,
     };
-    let mut all = vec![(
-        CA.to_owned(),
-        authority.pair().certificate,
-        Access::Everybody,
-    )];
+    let Pair { certificate, key } = authority.pair();
+    let mut all = vec![(CA.to_owned(), certificate, Access::Everybody)];
     if args.ca.is_none() && !args.no_ca_key {
-        all.push((CA_KEY.to_owned(), authority.pair().key, Access::Owner));
+        all.push((CA_KEY.to_owned(), key, Access::Owner));
     }
     all.push((TOKEN.to_owned(), secret, Access::Owner));
     for role in roles {
@@ -159,7 +144,7 @@ fn make(args: &Args, folder: &Folder, roles: &[Role]) -> anyhow::Result<()> {
 }
 
 /// Reads the authority and the token from another folder.
-fn before(dir: &Path) -> anyhow::Result<(Authority, String)> {
+fn existing(dir: &Path) -> anyhow::Result<(Authority, String)> {
     let read = |name: &str| {
         let path = dir.join(name);
         std::fs::read_to_string(&path).map_err(|e| {
@@ -172,7 +157,7 @@ fn before(dir: &Path) -> anyhow::Result<(Authority, String)> {
         key: read(CA_KEY)?,
     };
     let authority = Authority::again(&pair)
-        .with_context(|| format!("go on with the authority in {}", dir.display()))?;
+        .with_context(|| format!("load the authority in {}", dir.display()))?;
     Ok((authority, read(TOKEN)?))
 }
 
@@ -194,37 +179,33 @@ fn check(dir: &Path, roles: &[Role]) -> anyhow::Result<Option<u64>> {
     Ok(days.into_iter().min())
 }
 
-fn tell(args: &Args, names: &[String], made: bool, days_left: Option<u64>) {
+fn print_files(args: &Args, names: &[String], made: bool, days_left: Option<u64>) {
     let dir = args.out.display();
     let days = days_left.unwrap_or(0);
     let end = SystemTime::now() + Duration::from_secs(days * 24 * 60 * 60);
-    let date = rfc3339(end);
-    let date = date.split('T').next().unwrap_or_default();
+    let date: String = rfc3339(end).chars().take_while(|c| *c != 'T').collect();
     if !made {
         return console::note(&format!(
-            "{dir} has them all already; they hold for {days} more days, until {date}"
+            "{dir} has all certificates; they are valid for {days} more days, until {date}"
         ));
     }
     let mut text = format!("{dir}: certificates for {days} days, until {date}\n");
     for name in names {
         let what = match name.as_str() {
-            CA => "for every process: whom to trust",
-            CA_KEY => "for nobody: signs; keep it where no service runs",
-            TOKEN => "for every process: the secret that they share",
-            pem if pem.ends_with(".pem") => "for processes of this role: who they are",
-            _ => "for processes of this role: the proof of it",
+            CA => "for every process: the trusted authority",
+            CA_KEY => "for no process: signs certificates; keep it away from the services",
+            TOKEN => "for every process: the shared secret",
+            pem if pem.ends_with(".pem") => "for processes of this role: the certificate",
+            _ => "for processes of this role: the private key",
         };
         text.push_str(&format!("  {name:<14} {what}\n"));
     }
-    text.push_str("each process, with the name of its own role for ROLE:\n");
-    for (key, file) in [
-        ("CA", CA),
-        ("CERT", "ROLE.pem"),
-        ("KEY", "ROLE.key"),
-        ("TOKEN_FILE", TOKEN),
-    ] {
-        text.push_str(&format!("  LANDMARL__CLUSTER__{key}={dir}/{file}\n"));
-    }
-    text.push_str("(or cluster.ca, cert, key and token_file in its --config file)");
-    console::note(&text);
+    console::note(&format!(
+        "{text}settings of each process, with its own role for ROLE:
+  LANDMARL__CLUSTER__CA={dir}/{CA}
+  LANDMARL__CLUSTER__CERT={dir}/ROLE.pem
+  LANDMARL__CLUSTER__KEY={dir}/ROLE.key
+  LANDMARL__CLUSTER__TOKEN_FILE={dir}/{TOKEN}
+(or cluster.ca, cert, key and token_file in its --config file)"
+    ));
 }

@@ -1,5 +1,4 @@
-//! `landmarl checkpoint`: what a run left, whether it is whole, weights for other
-//! programs, and files of a learner that still runs.
+//! `landmarl checkpoint`: lists, verifies, exports and downloads checkpoints.
 
 mod card;
 mod export;
@@ -9,10 +8,12 @@ mod remote;
 
 use std::path::PathBuf;
 
+pub use remote::runtime;
+
 use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::Exit;
-use crate::output::table::{Align, Table};
+use crate::output::table::{Table, megabytes, or_dash};
 
 /// List, pull, verify or export the checkpoints of a run.
 #[derive(Debug, clap::Args)]
@@ -24,15 +25,15 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Checkpoints and weights files, the newest first
+    /// List checkpoints and weights files, newest first
     List {
-        /// A run's folder, or a folder of such files
+        /// Run folder, or a folder of checkpoints
         #[arg(default_value = "runs", value_name = "RUN")]
         run: PathBuf,
-        /// Those of the learner that runs at host:port instead
+        /// List the files of the running learner at host:port instead
         #[arg(long, value_name = "ADDRESS", conflicts_with = "run")]
         from: Option<String>,
-        /// Configuration file that names certificates and token; repeatable, later ones win
+        /// Configuration file with certificates and token; repeatable, later files win
         #[arg(long, value_name = "FILE", requires = "from")]
         config: Vec<PathBuf>,
         /// Print JSON
@@ -40,16 +41,16 @@ enum Command {
         json: bool,
     },
     Pull(pull::Args),
-    /// Read files whole: checkpoints against the SHA-256 inside, weights (which hold none) for numbers; exit code 4 if one is damaged
+    /// Verify the SHA-256 in checkpoints, and that weights files have finite weights; exit code 4 if a file is damaged
     Verify {
-        /// A run's folder, a folder of such files, or files
+        /// Run folders, folders of checkpoints, or files
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Weights for other programs: safetensors, TorchScript, and a model card
+    /// Export weights for other programs: safetensors, TorchScript and a model card
     Export(export::Args),
 }
 
@@ -62,7 +63,7 @@ Examples:
   landmarl checkpoint export runs/first --out agents
 
 Python, afterwards:
-  model = torch.jit.load(\"agents/model.ts\")      # agents/README.md says what it takes";
+  model = torch.jit.load(\"agents/model.ts\")      # inputs: see agents/README.md";
 
 pub fn run(args: &Args) -> Outcome {
     match &args.command {
@@ -76,8 +77,7 @@ pub fn run(args: &Args) -> Outcome {
             Ok(Exit::Done)
         }
         Command::List { run, json, .. } => {
-            let found = files::of_folder(run)?;
-            show(&found, *json)?;
+            show(&files::of_folder(run)?, *json)?;
             Ok(Exit::Done)
         }
         Command::Verify { paths, json } => {
@@ -100,32 +100,20 @@ pub fn run(args: &Args) -> Outcome {
 
 fn show(found: &[files::File], json: bool) -> anyhow::Result<()> {
     if json {
-        console::data(&(serde_json::to_string_pretty(found)? + "\n"))?;
-        return Ok(());
+        return console::json(found);
     }
-    let mut table = Table::new(&[
-        ("file", Align::Left),
-        ("kind", Align::Left),
-        ("updates", Align::Right),
-        ("weights", Align::Right),
-        ("MB", Align::Right),
-        ("sha256", Align::Left),
-        ("state", Align::Left),
-    ]);
-    let number = |n: Option<u64>| n.map_or_else(|| "–".to_owned(), |n| n.to_string());
+    let mut table = Table::new("file|kind|updates>|weights>|MB>|sha256|state");
     for file in found {
-        #[expect(clippy::cast_precision_loss, reason = "a size for people")]
-        let megabytes = file.bytes as f64 / 1e6;
         table.row(vec![
             file.path.display().to_string(),
-            file.kind.name().to_owned(),
-            number(file.updates),
-            number(file.weights_version),
-            format!("{megabytes:.1}"),
+            format!("{:?}", file.kind).to_lowercase(),
+            or_dash(file.updates),
+            or_dash(file.weights_version),
+            megabytes(file.bytes),
             file.sha256.chars().take(12).collect(),
             match (&file.damage, file.checked) {
                 (Some(damage), _) => damage.clone(),
-                (None, true) => "whole".to_owned(),
+                (None, true) => "intact".to_owned(),
                 (None, false) => "readable, no digest inside".to_owned(),
             },
         ]);

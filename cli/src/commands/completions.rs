@@ -10,11 +10,11 @@ use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::Exit;
 
-/// Print the completions of a shell.
+/// Print a shell completion script.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// The shell
+    /// Shell
     shell: Shell,
 }
 
@@ -24,11 +24,11 @@ Examples:
   landmarl completions zsh > ~/.zfunc/_landmarl
   landmarl completions fish > ~/.config/fish/completions/landmarl.fish";
 
-/// Write the manual pages, one for each command.
+/// Write a manual page for each command.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MAN_EXAMPLES)]
 pub struct ManArgs {
-    /// Folder for them, made where it is missing
+    /// Output folder; created if missing
     #[arg(long, short = 'o', value_name = "DIR")]
     out: PathBuf,
 }

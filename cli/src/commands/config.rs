@@ -19,9 +19,9 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Print the settings that would be used, as TOML
+    /// Print the effective settings as TOML
     Show {
-        /// Say which layer each setting comes from
+        /// Show the source of each setting
         #[arg(long)]
         origin: bool,
         /// Print JSON: key, value and origin of each setting
@@ -30,7 +30,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Say whether the settings can work; exit code 3 where they cannot
+    /// Validate the settings; exit code 3 if they are invalid
     Check {
         /// Print JSON
         #[arg(long)]
@@ -38,7 +38,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// Print a JSON schema of configuration files, for editors
+    /// Print the JSON schema of configuration files, for editors
     Schema,
 }
 
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Outcome {
         } => {
             let settings = config::settings(&config.sources(Vec::new(), Vec::new()))?;
             if *json {
-                console::data(&(serde_json::to_string_pretty(&settings)? + "\n"))?;
+                console::json(&settings)?;
             } else {
                 console::data(&as_toml(&settings, *origin))?;
             }
@@ -70,9 +70,7 @@ pub fn run(args: &Args) -> Outcome {
                 console::note("the configuration is valid");
             }
         }
-        Command::Schema => {
-            console::data(&(serde_json::to_string_pretty(&config::schema())? + "\n"))?;
-        }
+        Command::Schema => console::json(&config::schema())?,
     }
     Ok(Exit::Done)
 }

@@ -6,8 +6,7 @@ mod stats;
 
 use std::path::PathBuf;
 
-use common::config::Config;
-use common::imaging::dataset::{DatasetSpec, LoadOptions, Split};
+use common::imaging::dataset::{DatasetSpec, Split};
 
 use crate::Outcome;
 use crate::input::settings::ConfigArgs;
@@ -43,19 +42,19 @@ pub fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Which scans.
+/// The scans to read.
 #[derive(Debug, Clone, clap::Args)]
 struct DataArgs {
     /// List, folder or manifest of scans [default: data.train_images]
     #[arg(value_name = "PATH")]
     path: Option<PathBuf>,
-    /// List of the landmark files, line for line with a list of scans
+    /// Landmark files of a list of scans: a list in the same order
     #[arg(long, value_name = "LIST", alias = "landmark-files")]
     landmarks_files: Option<PathBuf>,
-    /// Landmark names or numbers [default: all of the first file]
+    /// Landmark names or numbers [default: all in the first file]
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     landmarks: Vec<String>,
-    /// Which scans, where splits are named: train, validation or test
+    /// Split to use, if the scans have splits: train, validation or test
     #[arg(long, default_value = "train", value_parser = crate::input::scans::split)]
     split: Split,
     #[command(flatten)]
@@ -65,30 +64,18 @@ struct DataArgs {
 impl DataArgs {
     fn spec(&self) -> anyhow::Result<DatasetSpec> {
         let config = self.config.load(Vec::new())?;
-        let mut spec = self.named(&config)?;
+        let mut spec = DatasetSpec::training(&config);
+        if let Some(path) = &self.path {
+            spec.images.clone_from(path);
+            spec.landmarks.clone_from(&self.landmarks_files);
+        } else if config.data.train_images.is_empty() {
+            let hint = "give a list, folder or manifest, or --config with data.train_images";
+            return Err(Advice::new(Exit::Usage, "no scans given").hint(hint).into());
+        }
         spec.split = self.split;
         if !self.landmarks.is_empty() {
             spec.ids.clone_from(&self.landmarks);
         }
         Ok(spec)
-    }
-
-    fn named(&self, config: &Config) -> anyhow::Result<DatasetSpec> {
-        let Some(path) = &self.path else {
-            if config.data.train_images.is_empty() {
-                let error = Advice::new(Exit::Usage, "no scans are named");
-                let hint = "give a list, folder or manifest, or --config with data.train_images";
-                return Err(error.hint(hint).into());
-            }
-            return Ok(DatasetSpec::training(config));
-        };
-        Ok(DatasetSpec {
-            images: path.clone(),
-            landmarks: self.landmarks_files.clone(),
-            split: self.split,
-            fold: config.data.fold(),
-            ids: config.data.landmarks.clone(),
-            options: LoadOptions::from_config(config),
-        })
     }
 }

@@ -14,14 +14,13 @@ use crate::output::failure::Exit;
 
 /// Check libtorch, CPU, threads, GPU, disk, port, configuration and data.
 ///
-/// One line per check: ok, warn or FAIL, with what to do. Ends with 1 when
-/// something fails.
+/// Prints one line per check: ok, warn or FAIL, with a fix. Exit code 1 if a check fails.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Folder that run folders will be made in
+    /// Parent folder of the run folders
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
     /// Print JSON
@@ -80,19 +79,11 @@ impl Check {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let run_dir = args
-        .run_dir
-        .as_ref()
-        .map(|p| p.to_string_lossy().into_owned());
-    let loaded = args
-        .config
-        .load(setting("run.dir", run_dir.as_deref()).into_iter().collect());
-    let mut all = vec![
-        checks::libtorch(),
-        cpu::check(),
-        checks::threads(),
-        checks::cuda(),
-    ];
+    let run_dir = args.run_dir.as_ref().map(|p| p.to_string_lossy());
+    let run_dir = setting("run.dir", run_dir.as_deref());
+    let loaded = args.config.load(run_dir.into_iter().collect());
+    let (libtorch, threads) = (checks::libtorch(), checks::threads());
+    let mut all = vec![libtorch, cpu::check(), threads, checks::cuda()];
     match &loaded {
         Ok(config) => {
             all.push(Check::ok("config", "loads and is consistent"));
@@ -101,18 +92,13 @@ pub fn run(args: &Args) -> Outcome {
             all.push(checks::port(&config.cluster.learner));
             all.push(checks::data(config));
         }
-        Err(e) => all.push(Check::fail(
-            "config",
-            e.to_string(),
-            "mend the setting that is named",
-        )),
+        Err(e) => all.push(Check::fail("config", e.to_string(), "correct this setting")),
     }
-    let text = if args.json {
-        serde_json::to_string_pretty(&all)? + "\n"
+    if args.json {
+        console::json(&all)?;
     } else {
-        all.iter().map(line).collect()
-    };
-    console::data(&text)?;
+        console::data(&all.iter().map(line).collect::<String>())?;
+    }
     let failed = all.iter().any(|c| c.verdict == Verdict::Fail);
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
@@ -123,14 +109,7 @@ fn line(check: &Check) -> String {
         Verdict::Warn => "warn",
         Verdict::Fail => "FAIL",
     };
-    let fix = check
-        .fix
-        .as_ref()
-        .map(|f| format!("\n                     → {f}"));
-    format!(
-        "{word}  {:13}  {}{}\n",
-        check.name,
-        check.detail,
-        fix.unwrap_or_default()
-    )
+    let fix = check.fix.as_ref();
+    let fix = fix.map_or_else(String::new, |f| format!("\n                     → {f}"));
+    format!("{word}  {:13}  {}{fix}\n", check.name, check.detail)
 }

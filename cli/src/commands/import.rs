@@ -1,6 +1,6 @@
 //! `landmarl import`: converts weights saved by PyTorch to our weights format.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use common::imaging::manifest::hex;
 use common::run::durable::write_atomic;
@@ -12,25 +12,24 @@ use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
-/// Where the numbers came from.
+/// Metadata key for the name and digest of the imported file.
 const SOURCE_KEY: &str = "landmarl.imported_from";
 
-/// Turn a PyTorch state dict of rl-medical into a weights file.
+/// Convert a PyTorch state dict of rl-medical to a weights file.
 ///
-/// Reads what `torch.save(model.state_dict())` wrote, zip files and the older
-/// format, of Network3d and CommNet with any number of agents. Nothing in the
-/// file is executed. The result loads with eval and play, which walk by
-/// rl-medical's rules with it.
+/// Reads files of `torch.save(model.state_dict())` in the zip or the older format, of
+/// Network3d and CommNet with any number of agents. No code in the file is executed.
+/// eval and play can load the result; they then use rl-medical's rules.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// File that PyTorch saved (.pt, .pth)
+    /// PyTorch file (.pt, .pth)
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Weights file to write [default: FILE with .safetensors]
+    /// Weights file to write [default: FILE with extension .safetensors]
     #[arg(long, short = 'o', value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Landmark names or numbers, one per agent, to keep in the file
+    /// Landmark names or numbers to store in the file, one per agent
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     landmarks: Vec<String>,
     /// Print JSON
@@ -61,7 +60,7 @@ pub fn run(args: &Args) -> Outcome {
     if !args.landmarks.is_empty() {
         if args.landmarks.len() != agents {
             let given = args.landmarks.len();
-            let message = format!("the network has {agents} agents, --landmarks names {given}");
+            let message = format!("the network has {agents} agents, but --landmarks has {given}");
             return Err(Advice::new(Exit::Usage, message).into());
         }
         let names = serde_json::to_string(&args.landmarks)?;
@@ -69,18 +68,18 @@ pub fn run(args: &Args) -> Outcome {
     }
     let written =
         model::files::weights::to_bytes(&network, &metadata).map_err(|e| data(e.to_string()))?;
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| args.file.with_extension("safetensors"));
-    write(&out, &written)?;
+    let default = || args.file.with_extension("safetensors");
+    let out = args.out.clone().unwrap_or_else(default);
+    write_atomic(&out, &written).map_err(|e| {
+        let message = format!("cannot write {}: {e}", out.display());
+        Advice::new(Exit::Failed, message).hint("choose another file with --out")
+    })?;
     let kind = format!("{:?}", network.spec().kind).to_lowercase();
     let numbers: usize = network.parameters().iter().map(|(_, t)| t.numel()).sum();
     if args.json {
-        let report = serde_json::json!({
+        console::json(&serde_json::json!({
             "weights": out, "kind": kind, "agents": agents, "parameters": numbers,
-        });
-        console::data(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+        }))?;
     } else {
         let out = out.display();
         console::note(&format!(
@@ -88,11 +87,4 @@ pub fn run(args: &Args) -> Outcome {
         ));
     }
     Ok(Exit::Done)
-}
-
-fn write(out: &Path, bytes: &[u8]) -> Result<(), Advice> {
-    write_atomic(out, bytes).map_err(|e| {
-        let message = format!("cannot write {}: {e}", out.display());
-        Advice::new(Exit::Failed, message).hint("choose another file with --out")
-    })
 }

@@ -19,14 +19,14 @@ use crate::input::settings::ConfigArgs;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 use files::{Files, has_logs};
-use filter::{Filter, moment};
+use filter::{Filter, parse_time};
 use line::{Level, Line};
-use loki::{Lately, Loki};
-use show::Look;
+use loki::{Loki, Recent};
+use show::Style;
 
 /// How often a run folder is read again and Loki is queried.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-const ASK_EVERY: Duration = Duration::from_secs(1);
+const FILES_INTERVAL: Duration = Duration::from_millis(200);
+const LOKI_INTERVAL: Duration = Duration::from_secs(1);
 /// Nanoseconds. Without `--since`, Loki is queried for the last hour, as by its own tools.
 const HOUR: u64 = 3_600_000_000_000;
 /// Longest line of standard input.
@@ -34,77 +34,61 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Braces that a prefix of a line on standard input may hold.
 const PREFIX_BRACES: usize = 3;
 
-/// Show the logs of a run's services, merged in the order of time.
+/// Help headings.
+const LINES: &str = "Which lines";
+const LOKI: &str = "Loki";
+
+/// Show the logs of all services of a run in chronological order.
 ///
-/// Reads the files of a run folder, rotated ones too, or standard input, or asks
-/// Loki. A line must meet every condition; of a list, at least one entry.
+/// Reads the log files of a run folder, including rotated ones, or standard input, or
+/// queries Loki. A line must match all conditions, and at least one entry of each list.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Run folder, a folder of log files, or - for standard input [default: log.folder of the configuration, else the newest run in run.dir]
+    /// Run folder, folder of log files, or - for standard input [default: log.folder of the configuration, else the newest run in run.dir]
     #[arg(value_name = "RUN_DIR", conflicts_with = "loki")]
     run: Option<PathBuf>,
-    /// Show new lines as they are written, until Ctrl-C
+    /// Show new lines until Ctrl-C
     #[arg(long, short)]
     follow: bool,
-    /// Services, by the beginning of their names: learner, actor, replay, landmarl
-    #[arg(
-        long,
-        value_name = "NAME,...",
-        value_delimiter = ',',
-        help_heading = "Which lines"
-    )]
+    /// Prefixes of service names: learner, actor, replay, landmarl
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = LINES)]
     service: Vec<String>,
-    /// Instances (log.instance, else the host's name), or the number of an actor or a shard
-    #[arg(
-        long,
-        value_name = "NAME,...",
-        value_delimiter = ',',
-        help_heading = "Which lines"
-    )]
+    /// Instances (log.instance, else the host name), or numbers of actors or shards
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = LINES)]
     instance: Vec<String>,
-    /// This level and more severe ones
-    #[arg(long, value_enum, ignore_case = true, help_heading = "Which lines")]
+    /// Minimum level
+    #[arg(long, value_enum, ignore_case = true, help_heading = LINES)]
     level: Option<Level>,
-    /// Message and fields (KEY=VALUE) match this regular expression; (?i) ignores case
-    #[arg(long, value_name = "REGEX", help_heading = "Which lines")]
+    /// Regular expression for message and fields (KEY=VALUE); (?i) ignores case
+    #[arg(long, value_name = "REGEX", help_heading = LINES)]
     grep: Option<String>,
-    /// From this time on: an age such as 90s, 10m, 2h or 1d, or a time such as 2026-11-26T08:00:00Z
-    #[arg(long, value_name = "TIME", help_heading = "Which lines")]
+    /// Start time: an age such as 90s, 10m, 2h or 1d, or a time such as 2026-11-26T08:00:00Z
+    #[arg(long, value_name = "TIME", help_heading = LINES)]
     since: Option<String>,
-    /// Before this time
-    #[arg(
-        long,
-        value_name = "TIME",
-        conflicts_with = "follow",
-        help_heading = "Which lines"
-    )]
+    /// End time, exclusive
+    #[arg(long, value_name = "TIME", conflicts_with = "follow", help_heading = LINES)]
     until: Option<String>,
-    /// Only the last N lines
-    #[arg(long, value_name = "N", help_heading = "Which lines")]
+    /// Show only the last N lines
+    #[arg(long, value_name = "N", help_heading = LINES)]
     tail: Option<usize>,
-    /// Lines of the run with this name
-    #[arg(long, value_name = "NAME", help_heading = "Which lines")]
+    /// Name of the run
+    #[arg(long, value_name = "NAME", help_heading = LINES)]
     run_name: Option<String>,
-    /// Print the lines as they were written, one JSON object each
+    /// Print the original lines, one JSON object each
     #[arg(long)]
     json: bool,
-    /// No colours, as with NO_COLOR
+    /// Disable colours, as with NO_COLOR
     #[arg(long)]
     no_color: bool,
-    /// Ask Loki at this address instead of reading files; without --since for the last hour
-    #[arg(long, value_name = "URL", help_heading = "Loki")]
+    /// Query Loki at this address instead of reading files [default for --since: 1h]
+    #[arg(long, value_name = "URL", help_heading = LOKI)]
     loki: Option<String>,
-    /// LogQL to append to the selector of services, level and run
-    #[arg(long, value_name = "LOGQL", requires = "loki", help_heading = "Loki")]
+    /// LogQL appended to the selector of services, level and run
+    #[arg(long, value_name = "LOGQL", requires = "loki", help_heading = LOKI)]
     query: Option<String>,
-    /// Header to send with each request, as in "X-Scope-OrgID: skulls"; may be repeated
-    #[arg(
-        long,
-        value_name = "NAME:VALUE",
-        requires = "loki",
-        help_heading = "Loki"
-    )]
+    /// HTTP header for each request, such as "X-Scope-OrgID: skulls"; may be repeated
+    #[arg(long, value_name = "NAME:VALUE", requires = "loki", help_heading = LOKI)]
     header: Vec<String>,
     #[command(flatten)]
     config: ConfigArgs,
@@ -119,20 +103,20 @@ Examples:
   landmarl logs --loki http://127.0.0.1:3100 --service learner --query '|= \"shard\"'
 
 Exit codes: 0 even if no line matches; 2 for an invalid time or expression;
-4 if there are no logs; 5 if Loki does not answer.";
+4 if there are no logs; 5 if Loki does not respond.";
 
 pub fn run(args: &Args) -> Outcome {
     let filter = args.filter(SystemTime::now())?;
-    let look = Look::new(args.json, args.no_color);
+    let style = Style::new(args.json, args.no_color);
     match &args.loki {
         Some(url) => {
             let loki = Loki::new(url, &filter, args.query.as_deref(), &args.header)?;
-            args.show_loki(&loki, filter, look)?;
+            args.show_loki(&loki, filter, style)?;
         }
         None if args.run.as_deref() == Some(Path::new("-")) => {
-            args.show_input(io::stdin().lock(), &filter, look)?;
+            args.show_input(io::stdin().lock(), &filter, style)?;
         }
-        None => args.show_files(&filter, look)?,
+        None => args.show_files(&filter, style)?,
     }
     Ok(Exit::Done)
 }
@@ -140,7 +124,7 @@ pub fn run(args: &Args) -> Outcome {
 impl Args {
     fn filter(&self, now: SystemTime) -> Result<Filter, Advice> {
         let time = |option: &str, text: &Option<String>| {
-            let parsed = text.as_deref().map(|t| moment(t, now)).transpose();
+            let parsed = text.as_deref().map(|t| parse_time(t, now)).transpose();
             parsed.map_err(|why| {
                 let text = text.as_deref().unwrap_or_default();
                 Advice::new(Exit::Usage, format!("{option} \"{text}\" {why}"))
@@ -152,11 +136,8 @@ impl Args {
             let why = error.to_string();
             let why = why.lines().last().unwrap_or_default();
             let why = why.trim_start_matches("error: ");
-            Advice::new(
-                Exit::Usage,
-                format!("--grep is not a regular expression: {why}"),
-            )
-            .hint("put a backslash before characters that stand for themselves")
+            let message = format!("--grep is not a regular expression: {why}");
+            Advice::new(Exit::Usage, message).hint("escape special characters with a backslash")
         })?;
         Ok(Filter {
             services: self.service.clone(),
@@ -169,7 +150,7 @@ impl Args {
         })
     }
 
-    fn show_files(&self, filter: &Filter, look: Look) -> anyhow::Result<()> {
+    fn show_files(&self, filter: &Filter, style: Style) -> anyhow::Result<()> {
         let folder = self.folder()?;
         let failed = || format!("cannot read the logs in {}", folder.display());
         let mut files = Files::open(&folder, filter.since).with_context(failed)?;
@@ -177,13 +158,13 @@ impl Args {
             return Err(no_logs(&folder).into());
         }
         let mut noted = 0;
-        let mut reader = print_all(&mut files, filter, self.tail, look).with_context(failed)?;
+        let mut reader = print_all(&mut files, filter, self.tail, style).with_context(failed)?;
         while self.follow && reader {
             note_damage(files.damaged, &mut noted);
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(FILES_INTERVAL);
             // A missing folder, such as an unmounted volume, may come back.
-            if files.look().is_ok() {
-                reader = print_all(&mut files, filter, None, look).with_context(failed)?;
+            if files.refresh().is_ok() {
+                reader = print_all(&mut files, filter, None, style).with_context(failed)?;
             }
         }
         files.finish();
@@ -192,25 +173,22 @@ impl Args {
     }
 
     /// Prints lines of standard input in the order in which they arrive.
-    fn show_input(&self, mut input: impl BufRead, filter: &Filter, look: Look) -> io::Result<()> {
+    fn show_input(&self, mut input: impl BufRead, filter: &Filter, style: Style) -> io::Result<()> {
         let mut damaged = 0;
-        let mut printer = Printer::new(look, self.tail);
+        let mut printer = Printer::new(style, self.tail);
         let mut bytes = Vec::new();
-        // What is longer is no line of ours, and must not fill the memory.
-        while input
-            .by_ref()
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut bytes)?
-            > 0
-        {
+        // Longer lines are not ours and must not fill the memory.
+        let mut next = |bytes: &mut Vec<u8>| {
+            let mut limited = input.by_ref().take(LINE_BYTES_MAX);
+            limited.read_until(b'\n', bytes)
+        };
+        while next(&mut bytes)? > 0 {
             let text = String::from_utf8_lossy(&bytes);
             // kubectl and docker compose may prefix the object with a name, a time or labels.
             let objects = text.match_indices('{').take(PREFIX_BRACES + 1);
-            let line = objects
-                .map(|(at, _)| at)
-                .find_map(|at| Line::parse(&text[at..]));
+            let line = objects.map(|(at, _)| &text[at..]).find_map(Line::parse);
             damaged += u64::from(line.is_none() && !text.trim().is_empty());
-            if let Some(line) = line.filter(|line| filter.wants(line))
+            if let Some(line) = line.filter(|line| filter.matches(line))
                 && !printer.take(line)?
             {
                 break;
@@ -222,13 +200,18 @@ impl Args {
         Ok(())
     }
 
-    fn show_loki(&self, loki: &Loki, mut filter: Filter, look: Look) -> anyhow::Result<()> {
+    fn show_loki(&self, loki: &Loki, mut filter: Filter, style: Style) -> anyhow::Result<()> {
         let now = nanos(SystemTime::now());
         let since = filter.since.unwrap_or(now.saturating_sub(HOUR));
         filter.since = Some(since);
         // Loki excludes the end of the interval, and clocks of hosts differ.
         let until = filter.until.unwrap_or(now.saturating_add(HOUR));
-        let mut shown = Shown::new(look, self.follow);
+        let mut shown = Shown {
+            style,
+            follow: self.follow,
+            recent: Recent::default(),
+            reads: true,
+        };
         let mut began = since;
         match self.tail {
             Some(count) => {
@@ -240,16 +223,16 @@ impl Args {
             }
             None => loki.lines(&filter, (since, until), |line| shown.show(&line))?,
         }
-        let mut away = false;
+        let mut unreachable = false;
         while self.follow && shown.reads {
-            std::thread::sleep(ASK_EVERY);
-            let from = shown.lately.again_from(began);
+            std::thread::sleep(LOKI_INTERVAL);
+            let from = shown.recent.next_start(began);
             let until = nanos(SystemTime::now()).saturating_add(HOUR);
             match loki.lines(&filter, (from, until), |line| shown.show(&line)) {
-                Ok(()) => away = false,
-                Err(error) if !away => {
-                    away = true;
-                    console::note(&format!("warning: {error:#}; trying again"));
+                Ok(()) => unreachable = false,
+                Err(error) if !unreachable => {
+                    unreachable = true;
+                    console::note(&format!("warning: {error:#}; retrying"));
                 }
                 Err(_) => {}
             }
@@ -257,54 +240,42 @@ impl Args {
         Ok(())
     }
 
-    /// The folder of log files that the arguments or the configuration name.
+    /// The folder of log files of the arguments or the configuration.
     fn folder(&self) -> anyhow::Result<PathBuf> {
         if let Some(run) = &self.run {
             let logs = run.join("logs");
-            let meant = if logs.is_dir() { logs } else { run.clone() };
-            if !meant.is_dir() {
+            let folder = if logs.is_dir() { logs } else { run.clone() };
+            if !folder.is_dir() {
                 let message = format!("{} is not a folder", run.display());
-                let hint = "name a run folder, as in landmarl logs runs/first";
+                let hint = "give a run folder, as in landmarl logs runs/first";
                 return Err(Advice::new(Exit::Data, message).hint(hint).into());
             }
-            return Ok(meant);
+            return Ok(folder);
         }
         let config = self.config.load(Vec::new())?;
-        if !config.log.folder.is_empty() {
-            let folder = PathBuf::from(&config.log.folder);
-            return if folder.is_dir() {
-                Ok(folder)
-            } else {
-                Err(no_logs(&folder).into())
-            };
+        let (folder, runs) = (Path::new(&config.log.folder), Path::new(&config.run.dir));
+        if config.log.folder.is_empty() {
+            return newest(runs).ok_or_else(|| no_logs(runs).into());
         }
-        newest(Path::new(&config.run.dir)).ok_or_else(|| no_logs(Path::new(&config.run.dir)).into())
+        let found = folder.is_dir().then(|| folder.to_owned());
+        found.ok_or_else(|| no_logs(folder).into())
     }
 }
 
 /// Prints each line from Loki once.
 struct Shown {
-    look: Look,
+    style: Style,
     follow: bool,
-    lately: Lately,
+    recent: Recent,
     /// Whether standard output still has a reader.
     reads: bool,
 }
 
 impl Shown {
-    fn new(look: Look, follow: bool) -> Self {
-        Self {
-            look,
-            follow,
-            lately: Lately::default(),
-            reads: true,
-        }
-    }
-
     /// Returns false once standard output has no reader.
     fn show(&mut self, line: &Line) -> anyhow::Result<bool> {
-        if !self.follow || self.lately.is_new(line) {
-            self.reads = show::print(&self.look.render(line))?;
+        if !self.follow || self.recent.is_new(line) {
+            self.reads = show::print(&self.style.render(line))?;
         }
         Ok(self.reads)
     }
@@ -313,35 +284,33 @@ impl Shown {
 /// The logs of the run in `dir` whose logs were written most recently.
 fn newest(dir: &Path) -> Option<PathBuf> {
     let runs = std::fs::read_dir(dir).ok()?.filter_map(Result::ok);
-    let logs = runs
-        .map(|run| run.path().join("logs"))
-        .filter(|l| has_logs(l));
+    let logs = runs.map(|run| run.path().join("logs"));
+    let modified = |file: std::fs::DirEntry| file.metadata().ok()?.modified().ok();
     let written = |folder: &PathBuf| {
         let files = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
-        files
-            .filter_map(|f| f.metadata().ok()?.modified().ok())
-            .max()
+        files.filter_map(modified).max()
     };
-    logs.max_by_key(written)
+    logs.filter(|l| has_logs(l)).max_by_key(written)
 }
 
 fn no_logs(folder: &Path) -> Advice {
     let message = format!("there are no logs in {}", folder.display());
-    let hint = "name a run folder; services write logs where log.folder is set, landmarl train always does";
+    let hint =
+        "give a run folder; services write logs if log.folder is set, landmarl train always does";
     Advice::new(Exit::Data, message).hint(hint)
 }
 
 /// Prints lines, all or the last of them.
 struct Printer {
-    look: Look,
+    style: Style,
     tail: Option<usize>,
     kept: VecDeque<Line>,
 }
 
 impl Printer {
-    fn new(look: Look, tail: Option<usize>) -> Self {
+    fn new(style: Style, tail: Option<usize>) -> Self {
         Self {
-            look,
+            style,
             tail,
             kept: VecDeque::new(),
         }
@@ -350,7 +319,7 @@ impl Printer {
     /// Returns false once standard output has no reader.
     fn take(&mut self, line: Line) -> io::Result<bool> {
         let Some(tail) = self.tail else {
-            return show::print(&self.look.render(&line));
+            return show::print(&self.style.render(&line));
         };
         self.kept.push_back(line);
         if self.kept.len() > tail {
@@ -362,7 +331,7 @@ impl Printer {
     /// Prints the last lines; returns false once standard output has no reader.
     fn finish(self) -> io::Result<bool> {
         for line in self.kept {
-            if !show::print(&self.look.render(&line))? {
+            if !show::print(&self.style.render(&line))? {
                 return Ok(false);
             }
         }
@@ -375,9 +344,9 @@ fn print_all(
     files: &mut Files,
     filter: &Filter,
     tail: Option<usize>,
-    look: Look,
+    style: Style,
 ) -> io::Result<bool> {
-    let mut printer = Printer::new(look, tail);
+    let mut printer = Printer::new(style, tail);
     let mut reads = Ok(true);
     files.merged(filter, |line| {
         reads = printer.take(line);
@@ -389,12 +358,8 @@ fn print_all(
 /// Reports damaged lines when their number has risen since the last report.
 fn note_damage(damaged: u64, noted: &mut u64) {
     if damaged > *noted {
-        let these = if damaged == 1 {
-            "line was"
-        } else {
-            "lines were"
-        };
-        console::note(&format!("note: {damaged} {these} damaged and left out"));
+        let lines = if damaged == 1 { "line" } else { "lines" };
+        console::note(&format!("note: skipped {damaged} damaged {lines}"));
         *noted = damaged;
     }
 }

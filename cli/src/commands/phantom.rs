@@ -11,27 +11,26 @@ use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
-/// Make head-like scans with exactly known landmarks.
+/// Generate head-like scans with exactly known landmarks.
 ///
-/// Writes DIR/{train,validation,test}/ with NIfTI images, landmark files (RAS
-/// mm) and the two list files that train and eval take. Run again, it
-/// completes what is there.
+/// Writes DIR/{train,validation,test}/ with NIfTI images, landmark files (RAS mm)
+/// and the two list files for train and eval. A second run adds the missing scans.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Folder to write
+    /// Output folder
     #[arg(long, short = 'o', value_name = "DIR")]
     out: PathBuf,
-    /// Scans to train on
+    /// Number of training scans
     #[arg(long, default_value_t = 24)]
     train: usize,
-    /// Scans that choose the best checkpoint
+    /// Number of validation scans
     #[arg(long, default_value_t = 6, alias = "selection")]
     validation: usize,
-    /// Scans to report on
+    /// Number of test scans
     #[arg(long, default_value_t = 10)]
     test: usize,
-    /// Seed of all scans
+    /// Random seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Voxels per axis, such as 64 or 96x112x96
@@ -65,68 +64,54 @@ pub fn run(args: &Args) -> Outcome {
     counter.finish();
     let done = done.with_context(|| format!("write phantoms to {}", args.out.display()))?;
     if args.json {
-        let made = serde_json::json!({
+        console::json(&serde_json::json!({
             "folder": args.out, "phantoms": done.total, "kept": done.kept,
             "landmarks": LANDMARK_NAMES,
-        });
-        console::data(&(serde_json::to_string_pretty(&made)? + "\n"))?;
+        }))?;
         return Ok(Exit::Done);
     }
+    let (total, kept, folder) = (done.total, done.kept, args.out.display());
+    let landmarks = LANDMARK_NAMES.join(", ");
     console::note(&format!(
-        "{} phantoms in {} ({} were there already); landmarks: {}",
-        done.total,
-        args.out.display(),
-        done.kept,
-        LANDMARK_NAMES.join(", ")
+        "{total} phantoms in {folder} ({kept} existed already); landmarks: {landmarks}"
     ));
     console::note(&next_commands(args));
     Ok(Exit::Done)
 }
 
 fn next_commands(args: &Args) -> String {
-    let list = |set: PhantomSet, what: &str| {
+    let lists = |images: &str, set: PhantomSet, landmarks: &str| {
         let folder = set_folder(&args.out, set);
-        format!("{}/{what}.txt", folder.display())
+        let folder = folder.display();
+        format!(" {images} {folder}/images.txt {landmarks} {folder}/landmarks.txt")
     };
-    let mut text = String::from("next:\n");
+    let mut text = String::from("next:");
     if args.train > 0 {
-        text.push_str(&format!(
-            "  landmarl train --train-images {} --train-landmarks {}",
-            list(PhantomSet::Train, "images"),
-            list(PhantomSet::Train, "landmarks")
-        ));
+        text += "\n  landmarl train";
+        text += &lists("--train-images", PhantomSet::Train, "--train-landmarks");
         if args.validation > 0 {
-            text.push_str(&format!(
-                " --validation-images {} --validation-landmarks {}",
-                list(PhantomSet::Validation, "images"),
-                list(PhantomSet::Validation, "landmarks")
-            ));
+            let (images, landmarks) = ("--validation-images", "--validation-landmarks");
+            text += &lists(images, PhantomSet::Validation, landmarks);
         }
-        text.push_str(&format!(" --landmarks {}\n", LANDMARK_NAMES.join(",")));
+        text += &format!(" --landmarks {}", LANDMARK_NAMES.join(","));
     }
     if args.test > 0 {
-        text.push_str(&format!(
-            "  landmarl eval --load runs/NAME/checkpoints/best.safetensors --images {} --landmarks-files {}\n",
-            list(PhantomSet::Test, "images"),
-            list(PhantomSet::Test, "landmarks")
-        ));
+        text += "\n  landmarl eval --load runs/NAME/checkpoints/best.safetensors";
+        text += &lists("--images", PhantomSet::Test, "--landmarks-files");
     }
-    text.trim_end().to_owned()
+    text
 }
 
 /// `64`, or `96x112x96`.
 fn size(text: &str) -> Result<[usize; 3], Advice> {
-    let parts: Option<Vec<usize>> = text
-        .split(['x', '×', ','])
-        .map(|p| p.trim().parse().ok())
-        .collect();
-    match parts.as_deref() {
+    let parts = text.split(['x', '×', ',']).map(|p| p.trim().parse().ok());
+    match parts.collect::<Option<Vec<usize>>>().as_deref() {
         Some(&[n]) => Ok([n; 3]),
         Some(&[x, y, z]) => Ok([x, y, z]),
-        _ => Err(
-            Advice::new(Exit::Usage, format!("--size \"{text}\" is not a size"))
-                .hint("give one number, or three as in 96x112x96"),
-        ),
+        _ => {
+            let message = format!("--size \"{text}\" is not a size");
+            Err(Advice::new(Exit::Usage, message).hint("give one number, or three as in 96x112x96"))
+        }
     }
 }
 

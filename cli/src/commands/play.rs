@@ -5,25 +5,24 @@ use std::path::PathBuf;
 use actor::evaluation::summary::summarise;
 
 use crate::Outcome;
-use crate::commands::eval::{config_of, out_folder};
+use crate::commands::eval::{out_folder, prepare};
 use crate::input::scans;
 use crate::input::settings::ConfigArgs;
-use crate::input::walks::{self, StartArgs};
-use crate::input::weights;
+use crate::input::trajectories::{self, StartArgs};
 use crate::output::console;
 use crate::output::failure::Exit;
-use crate::output::outputs::{OutputArgs, Walked};
-use crate::output::report::{self, NOTICE};
+use crate::output::outputs::OutputArgs;
+use crate::output::report::{self, NOTICE, Results};
 
-/// Find landmarks in scans without known ones.
+/// Predict landmarks in scans without known landmarks.
 ///
-/// Prints and writes voxel, RAS and LPS coordinates, and how well the walks
-/// agree (spread). DIR/exports holds files for 3D Slicer and other viewers.
-/// Not a medical device: for research only.
+/// Prints and writes voxel, RAS and LPS coordinates, and the dispersion of the
+/// trajectories. DIR/exports contains files for 3D Slicer and other viewers. Not a
+/// medical device: for research only.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Weights file, or the folder of a run (its best checkpoint)
+    /// Weights file, or run folder (its best checkpoint)
     #[arg(long, value_name = "FILE")]
     load: PathBuf,
     /// Scans (.nii or .nii.gz)
@@ -31,10 +30,10 @@ pub struct Args {
     scans: Vec<PathBuf>,
     #[command(flatten)]
     starts: StartArgs,
-    /// Landmark names, where the weights file has none
+    /// Landmark names, if the weights file has none
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     landmarks: Vec<String>,
-    /// Folder for the results [default: RUN/evaluations/TIME]
+    /// Output folder [default: RUN/evaluations/TIME]
     #[arg(long, short = 'o', value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print predictions.json instead of a table
@@ -52,33 +51,23 @@ Examples:
   landmarl play --load runs/NAME a.nii.gz b.nii.gz --starts 19 --json";
 
 pub fn run(args: &Args) -> Outcome {
-    let mut loaded = weights::load(&args.load, &args.landmarks)?;
-    args.starts.rule(&mut loaded)?;
-    let config = config_of(&loaded.origin.file, &args.config)?;
-    let starts = args
-        .starts
-        .starts(config.evaluation.starts, config.evaluation.margin)?;
+    let (loaded, config, starts) =
+        prepare(&args.load, &args.landmarks, &args.starts, &args.config)?;
     let scans = scans::bare(&args.scans, &loaded, &config)?;
-    let walks = walks::walk(
-        &loaded,
-        &scans,
-        &starts,
-        &args.starts,
-        args.outputs.films.render.is_some(),
-    )?;
-    let walked = summarise(&walks, &scans, &loaded.landmarks, &[]);
+    let films = args.outputs.films.render.is_some();
+    let results = trajectories::run(&loaded, &scans, &starts, &args.starts, films)?;
+    let summed = summarise(&results, &scans, &loaded.landmarks, &[]);
     let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
-    let all = Walked {
-        walks: &walks,
-        answers: &walked.answers,
+    let all = Results {
+        trajectories: &results,
+        predictions: &summed.predictions,
         scans: &scans,
         loaded: &loaded,
         starts: &starts,
     };
-    let predictions = args.outputs.write(&out, &args.starts, all)?;
+    let predictions = args.outputs.write(&out, &args.starts, &all)?;
     if args.json {
-        let json = serde_json::json!({"notice": NOTICE, "predictions": predictions});
-        console::data(&(serde_json::to_string_pretty(&json)? + "\n"))?;
+        console::json(&serde_json::json!({"notice": NOTICE, "predictions": predictions}))?;
     } else {
         console::data(&report::prediction_table(&predictions))?;
     }

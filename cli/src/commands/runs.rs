@@ -12,7 +12,7 @@ use toml::{Table as Toml, Value};
 use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
-use crate::output::table::{Align, Table, number};
+use crate::output::table::{Table, number, or_dash};
 
 /// List the runs of a folder, or compare some of them.
 #[derive(Debug, clap::Args)]
@@ -24,16 +24,16 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Every run of a folder, the oldest first
+    /// List the runs of a folder, oldest first
     List {
-        /// Folder of run folders
+        /// Parent folder of the run folders
         #[arg(long, default_value = "runs", value_name = "DIR")]
         dir: PathBuf,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Runs side by side: how they did, and the settings that differ
+    /// Compare the results of runs, and the settings that differ
     Compare {
         /// Run folders
         #[arg(required = true, num_args = 2.., value_name = "RUN")]
@@ -50,7 +50,7 @@ Examples:
   landmarl runs list --dir demo/run --json
   landmarl runs compare runs/first runs/second";
 
-/// One run, as far as its files describe it.
+/// One run, as described by its files.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Run {
     name: String,
@@ -84,7 +84,8 @@ struct Progress {
 struct Evaluated {
     mean_error_mm: Option<f64>,
     mean_error_voxels: Option<f64>,
-    constant_guess_mm: Option<f64>,
+    #[serde(alias = "constant_guess_mm")]
+    baseline_error_mm: Option<f64>,
 }
 
 pub fn run(args: &Args) -> Outcome {
@@ -97,14 +98,14 @@ pub fn run(args: &Args) -> Outcome {
 fn list(dir: &Path, json: bool) -> Outcome {
     let entries = fs::read_dir(dir).map_err(|e| {
         let message = format!("cannot list the runs of {}: {e}", dir.display());
-        Advice::new(Exit::Failed, message).hint("name the folder that holds them with --dir")
+        Advice::new(Exit::Failed, message).hint("give the parent folder of the runs with --dir")
     })?;
     let mut runs: Vec<Run> = entries
         .filter_map(|entry| read(&entry.ok()?.path()).ok())
         .collect();
     runs.sort_by(|a, b| (&a.started, &a.name).cmp(&(&b.started, &b.name)));
     if json {
-        console::data(&(serde_json::to_string_pretty(&runs)? + "\n"))?;
+        console::json(&runs)?;
     } else if runs.is_empty() {
         console::note(&format!("no runs in {}", dir.display()));
     } else {
@@ -120,8 +121,8 @@ fn read(path: &Path) -> anyhow::Result<Run> {
     let inside = path.join("run.json");
     let folder = RunFolder::around(&inside).filter(|_| inside.is_file());
     let folder = folder.ok_or_else(|| {
-        let message = format!("{} is no run folder: it holds no run.json", path.display());
-        Advice::new(Exit::Failed, message).hint("`landmarl runs list` names those that are")
+        let message = format!("{} is not a run folder: no run.json", path.display());
+        Advice::new(Exit::Failed, message).hint("`landmarl runs list` shows the run folders")
     })?;
     let info = folder.info()?;
     let metrics = lines::<Progress>(&folder.metrics_file());
@@ -140,16 +141,14 @@ fn read(path: &Path) -> anyhow::Result<Run> {
         ended: progress.over,
         minutes,
         best_validation_mm: errors.min_by(f64::total_cmp),
-        evaluation: newest_evaluation(&folder.evaluations()),
+        evaluation: summaries(&folder).find_map(|summary| serde_json::from_value(summary).ok()),
     })
 }
 
 fn lines<T: for<'a> Deserialize<'a>>(path: &Path) -> Vec<T> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    let lines = text.lines();
-    lines
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
+    let parsed = text.lines().map(serde_json::from_str);
+    parsed.filter_map(Result::ok).collect()
 }
 
 /// The training time summed over all processes of the run. Each process counts from its own
@@ -167,50 +166,39 @@ fn minutes(metrics: &[Progress]) -> Option<f64> {
     (!reported.is_empty()).then_some(all)
 }
 
-/// Folders of evaluations are named after their time.
-fn newest_evaluation(folder: &Path) -> Option<Evaluated> {
-    let entries = fs::read_dir(folder).ok()?;
+/// The `summary.json` of each evaluation of a run, newest first.
+pub fn summaries(run: &RunFolder) -> impl Iterator<Item = serde_json::Value> {
+    let entries = fs::read_dir(run.evaluations()).into_iter().flatten();
     let mut folders: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    // They are named after their time.
     folders.sort();
-    folders.iter().rev().find_map(|folder| {
-        let text = fs::read_to_string(folder.join("summary.json")).ok()?;
-        serde_json::from_str(&text).ok()
+    folders.into_iter().rev().filter_map(|folder| {
+        let text = fs::read(folder.join("summary.json")).ok()?;
+        serde_json::from_slice(&text).ok()
     })
 }
 
 fn table(runs: &[Run]) -> Table {
-    let mut table = Table::new(&[
-        ("run", Align::Left),
-        ("started", Align::Left),
-        ("seed", Align::Right),
-        ("landmarks", Align::Right),
-        ("updates", Align::Right),
-        ("minutes", Align::Right),
-        ("ended", Align::Left),
-        ("best validation mm", Align::Right),
-        ("evaluated mm", Align::Right),
-        ("voxels", Align::Right),
-        ("constant guess mm", Align::Right),
-    ]);
+    let mut table = Table::new(
+        "run|started|seed>|landmarks>|updates>|minutes>|ended|best validation mm>|evaluated mm>|\
+         voxels>|baseline mm>",
+    );
     for run in runs {
         let evaluation = run.evaluation.as_ref();
         let of = |pick: fn(&Evaluated) -> Option<f64>| number(evaluation.and_then(pick));
-        let updates = match (run.updates, run.updates_total) {
-            (Some(done), Some(total)) => format!("{done}/{total}"),
-            _ => "–".to_owned(),
-        };
+        let updates = run.updates.zip(run.updates_total);
         table.row(vec![
             run.name.clone(),
             run.started.clone(),
             run.seed.to_string(),
             run.landmarks.len().to_string(),
-            updates,
+            or_dash(updates.map(|(done, total)| format!("{done}/{total}"))),
             number(run.minutes),
             if run.ended { "yes" } else { "no" }.to_owned(),
             number(run.best_validation_mm),
             of(|e| e.mean_error_mm),
             of(|e| e.mean_error_voxels),
-            of(|e| e.constant_guess_mm),
+            of(|e| e.baseline_error_mm),
         ]);
     }
     table
@@ -233,23 +221,19 @@ fn compare(paths: &[PathBuf], json: bool) -> Outcome {
         runs,
     };
     if json {
-        console::data(&(serde_json::to_string_pretty(&comparison)? + "\n"))?;
+        console::json(&comparison)?;
         return Ok(Exit::Done);
     }
-    let names: Vec<&str> = comparison.runs.iter().map(|r| r.name.as_str()).collect();
-    let mut columns = vec![("setting", Align::Left)];
-    columns.extend(names.iter().map(|name| (*name, Align::Right)));
-    let mut differing = Table::new(&columns);
+    let names = comparison.runs.iter().map(|run| format!("{}>", run.name));
+    let columns: Vec<String> = std::iter::once("setting".to_owned()).chain(names).collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let mut differing = Table::with_columns(&columns);
     for (key, values) in &comparison.differing_settings {
-        let shown = |value: &Option<Value>| value.as_ref().map_or("–".into(), Value::to_string);
-        let cells = std::iter::once(key.clone()).chain(values.iter().map(shown));
-        differing.row(cells.collect());
+        let values = values.iter().map(|value| or_dash(value.as_ref()));
+        differing.row(std::iter::once(key.clone()).chain(values).collect());
     }
-    console::data(&format!(
-        "{}\n{}",
-        table(&comparison.runs).render(),
-        differing.render()
-    ))?;
+    let runs = table(&comparison.runs);
+    console::data(&format!("{}\n{}", runs.render(), differing.render()))?;
     Ok(Exit::Done)
 }
 
@@ -283,12 +267,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_differs_is_compared() {
+    fn only_settings_that_differ_are_compared() {
         let of = |pairs: &[(&str, i64)]| -> BTreeMap<String, Value> {
-            let pairs = pairs
-                .iter()
-                .map(|(k, v)| ((*k).to_owned(), Value::Integer(*v)));
-            pairs.collect()
+            let pairs = pairs.iter().copied();
+            pairs
+                .map(|(k, v)| (k.to_owned(), Value::Integer(v)))
+                .collect()
         };
         let found = differences(&[
             of(&[("a.x", 1), ("a.y", 2)]),
@@ -303,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_off_lines_are_passed_over() {
+    fn truncated_lines_are_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("metrics.jsonl");
         fs::write(&file, "{\"updates\":3,\"over\":true}\n{\"updates\":4").unwrap();
@@ -314,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_took_the_time_of_all_its_processes() {
+    fn the_minutes_of_a_run_are_summed_over_its_processes() {
         let at = |s: f64| Progress {
             elapsed_s: Some(s),
             ..Progress::default()

@@ -3,34 +3,34 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use common::config::{Config, Sources};
 use learner::report::status_text::{as_json, as_text, ask};
 use proto::transport::security::Security;
 
 use crate::Outcome;
+use crate::commands::checkpoint::runtime;
 use crate::output::console;
 use crate::output::failure::Exit;
 
 /// The interval of --watch.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// Clears the terminal and moves the cursor to the top left.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// Show a running learner's actors, shards and evaluation, how fast it goes, and who holds it up.
+/// Show a running learner's actors, shards, evaluation, throughput and bottleneck.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// The learner: host:port [default: cluster.learner of the configuration]
+    /// Address of the learner: host:port [default: cluster.learner of the configuration]
     #[arg(value_name = "ADDRESS")]
     address: Option<String>,
-    /// Configuration file that names the learner, certificates and token; repeatable, later ones win
+    /// Configuration file with learner address, certificates and token; repeatable, later files win
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Again every two seconds, until Ctrl-C or the end of the run
+    /// Refresh every two seconds until Ctrl-C or the end of the run
     #[arg(long)]
     watch: bool,
 }
@@ -42,18 +42,14 @@ Examples:
   landmarl status learner:7400 --json | jq .limits
   docker compose exec learner landmarl status
 
-Exit codes: 0 status printed, 3 configuration, 5 no learner answers.";
+Exit codes: 0 status printed, 3 configuration, 5 no response from the learner.";
 
 pub fn run(args: &Args) -> Outcome {
     let sources = Sources::from_process(args.config.clone(), Vec::new());
     let cluster = Config::load(&sources)?.cluster;
     let security = Security::from_config(&cluster)?;
     let address = args.address.clone().unwrap_or(cluster.learner);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         loop {
             let status = ask(&address, &security, "").await?;
             let text = if args.json {
@@ -67,7 +63,7 @@ pub fn run(args: &Args) -> Outcome {
             if !args.watch || status.over {
                 return Ok(Exit::Done);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(REFRESH_INTERVAL).await;
         }
     })
 }

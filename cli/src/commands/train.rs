@@ -39,24 +39,23 @@ pub fn run(args: &Args) -> Outcome {
     let folder = claimed.folder().clone();
     let guard = start_logs(args, &config, &folder)?;
     let plan = Plan::make(config, claimed, resume, now)?;
-    console::note(&plan.words());
+    console::note(&plan.summary());
     let config = Arc::clone(&plan.run.config);
     let ended = if config.run.lockstep {
         lockstep::train(plan)?
     } else {
         cluster::train(plan, &guard.control())?
     };
-    if guard.dropped_lines() > 0 {
-        let dropped = guard.dropped_lines();
+    let dropped = guard.dropped_lines();
+    if dropped > 0 {
         console::note(&format!(
-            "{dropped} log lines were dropped: the disk was too slow"
+            "the disk was too slow: {dropped} log lines were dropped"
         ));
     }
     if args.json {
-        let ended = as_json(&folder, &ended);
-        console::data(&(serde_json::to_string_pretty(&ended)? + "\n"))?;
+        console::json(&as_json(&folder, &ended))?;
     } else {
-        console::note(&closing_words(&folder, &config, &ended));
+        console::note(&closing_message(&folder, &config, &ended));
     }
     Ok(if ended.interrupted {
         Exit::Interrupted
@@ -65,7 +64,7 @@ pub fn run(args: &Args) -> Outcome {
     })
 }
 
-/// Logs everything to the file; the console shows warnings beside the progress.
+/// Logs everything to the file, and warnings to the console.
 fn start_logs(args: &Args, config: &Config, folder: &RunFolder) -> anyhow::Result<Guard> {
     let mut options = telemetry::Options::of("landmarl", &config.log);
     options.run = folder.name();
@@ -88,34 +87,27 @@ fn as_json(folder: &RunFolder, ended: &Ended) -> serde_json::Value {
         "interrupted": ended.interrupted,
         "weights": ended.weights,
         "best_validation_mm": ended.validation_mm.map(|(best, _)| best),
-        "constant_guess_mm": ended.baseline_mm,
+        "baseline_error_mm": ended.baseline_mm,
     })
 }
 
-fn closing_words(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
-    let run = folder.path().display();
-    let mut text = format!("{} updates done; everything is in {run}\n", ended.updates);
+fn closing_message(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
+    let (run, weights) = (folder.path().display(), ended.weights.display());
+    let mut text = format!("{} updates done; the results are in {run}\n", ended.updates);
     if let Some((best, _)) = ended.validation_mm {
-        text.push_str(&format!(
-            "best mean error on the validation scans: {best:.2} mm"
-        ));
-        let baseline = ended
-            .baseline_mm
-            .map(|mm| format!(" (constant guess {mm:.2} mm)"));
-        text.push_str(&format!("{}\n", baseline.unwrap_or_default()));
+        text += &format!("best mean error on the validation scans: {best:.2} mm");
+        if let Some(mm) = ended.baseline_mm {
+            text += &format!(" (mean-position baseline {mm:.2} mm)");
+        }
+        text.push('\n');
     }
-    text.push_str("next:\n");
-    text.push_str(&format!(
-        "  landmarl eval --load {} --images TEST/images.txt --landmarks-files TEST/landmarks.txt\n",
-        ended.weights.display()
-    ));
-    if ended.updates < config.learner.updates {
-        text.push_str(&format!("  landmarl train --resume {run}\n"));
-    } else {
-        let more = config.learner.updates * 2;
-        text.push_str(&format!(
-            "  landmarl train --resume {run} --updates {more}\n"
-        ));
-    }
-    text + NOTICE
+    let updates = config.learner.updates;
+    let more = (ended.updates >= updates).then(|| format!(" --updates {}", updates * 2));
+    let more = more.unwrap_or_default();
+    text + &format!(
+        "next:
+  landmarl eval --load {weights} --images TEST/images.txt --landmarks-files TEST/landmarks.txt
+  landmarl train --resume {run}{more}
+{NOTICE}"
+    )
 }

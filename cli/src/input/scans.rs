@@ -14,24 +14,24 @@ use crate::output::failure::{Advice, Exit};
 /// Scans with known landmarks.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ListArgs {
-    /// Scans: a list, one path per line, or a folder or manifest with their landmark files
+    /// Scans: a list with one path per line, or a folder or manifest with landmark files
     #[arg(long, value_name = "PATH")]
     pub images: PathBuf,
-    /// List of the landmark files, line for line with a list of scans
+    /// Landmark files of a list of scans: a list in the same order
     #[arg(long, value_name = "LIST", alias = "landmark-files")]
     pub landmarks_files: Option<PathBuf>,
-    /// Which scans, where splits are named: train, validation or test
+    /// Split to use, if the scans have splits: train, validation or test
     #[arg(long, default_value = "test", value_parser = split)]
     pub split: Split,
 }
 
-/// A split's word on the command line.
+/// Parses a split.
 pub fn split(word: &str) -> Result<Split, String> {
     Split::of(word).ok_or_else(|| "give train, validation or test".to_owned())
 }
 
-/// How scans are loaded for given weights: volume and spacing are those of the
-/// weights' training, whatever the configuration says.
+/// How scans are loaded for given weights: volume and spacing are those of their
+/// training, not those of the configuration.
 fn options(loaded: &Loaded, config: &Config) -> LoadOptions {
     let mut options = LoadOptions::from_config(config);
     options.recipe.choice = loaded.rules.volume;
@@ -56,8 +56,11 @@ pub fn labelled(
     config: &Config,
 ) -> anyhow::Result<Vec<Arc<Scan>>> {
     if landmarks.is_none() && is_list(images) {
-        let message = format!("{} is a list of scans alone", images.display());
-        let hint = format!("name their landmark files with {option}, or give a folder or manifest");
+        let message = format!(
+            "{} is a list of scans without landmark files",
+            images.display()
+        );
+        let hint = format!("give the landmark files with {option}, or give a folder or manifest");
         return Err(Advice::new(Exit::Usage, message).hint(hint).into());
     }
     let spec = DatasetSpec {
@@ -74,7 +77,6 @@ pub fn labelled(
 /// Scans without known landmarks.
 pub fn bare(paths: &[PathBuf], loaded: &Loaded, config: &Config) -> anyhow::Result<Vec<Arc<Scan>>> {
     let options = options(loaded, config);
-    Ok(Dataset::from_images(paths, &options)
-        .context("load scans")?
-        .scans)
+    let dataset = Dataset::from_images(paths, &options).context("load scans")?;
+    Ok(dataset.scans)
 }

@@ -7,11 +7,11 @@ use common::config::{Config, ConfigError, Sources};
 /// Where settings come from.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// Configuration file (TOML); may be repeated, later ones win
+    /// Configuration file (TOML); may be repeated, later files win
     #[arg(long = "config", short = 'c', value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// One setting, such as learner.lr=1e-4; may be repeated; wins over files and
-    /// LANDMARL__SECTION__KEY
+    /// One setting, such as learner.lr=1e-4; may be repeated; overrides files and
+    /// LANDMARL__SECTION__KEY variables
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
 }

@@ -10,9 +10,9 @@ use learner::checkpoint::inference_weights;
 use learner::training::trainer::{
     LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY,
 };
-use model::Network;
 use model::files::tensor_file::Metadata;
 use model::files::weights::Weights;
+use model::{Network, NetworkSpec};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -48,11 +48,9 @@ pub struct Origin {
 pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
     let file = weights_file(path)?;
     let bytes = std::fs::read(&file).map_err(|e| {
-        Advice::new(
-            Exit::Data,
-            format!("cannot read weights {}: {e}", file.display()),
-        )
-        .hint("training leaves them in <run>/checkpoints/best.safetensors")
+        let message = format!("cannot read weights {}: {e}", file.display());
+        let hint = "training writes them to <run>/checkpoints/best.safetensors";
+        Advice::new(Exit::Data, message).hint(hint)
     })?;
     let what = || Advice::new(Exit::Data, format!("load weights {}", file.display()));
     let read = if is_torch(&bytes) {
@@ -60,7 +58,7 @@ pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
     } else {
         inference_weights(&file)?
     };
-    understand(&file, &bytes, read, names).with_context(what)
+    interpret(&file, &bytes, read, names).with_context(what)
 }
 
 /// Whether PyTorch wrote this: a zip file or a pickle.
@@ -75,21 +73,15 @@ fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
         return Ok(path.to_owned());
     }
     let in_run = |run: &Path| {
-        let places = [
-            "checkpoints/best.safetensors",
-            "checkpoints/final.safetensors",
-        ];
-        places
-            .map(|p| run.join(p))
-            .into_iter()
-            .find(|p| p.is_file())
+        let files =
+            ["best", "final"].map(|name| run.join(format!("checkpoints/{name}.safetensors")));
+        files.into_iter().find(|file| file.is_file())
     };
     // A folder of runs means the newest of them.
     let newest = || in_run(RunFolder::latest(path).ok()?.path());
     in_run(path).or_else(newest).ok_or_else(|| {
-        let message = format!("{} holds no checkpoints/best.safetensors", path.display());
-        Advice::new(Exit::Data, message)
-            .hint("name a weights file, or the folder of a run that was trained")
+        let message = format!("no checkpoints/best.safetensors in {}", path.display());
+        Advice::new(Exit::Data, message).hint("give a weights file, or the folder of a trained run")
     })
 }
 
@@ -101,30 +93,30 @@ fn usual_landmarks(agents: usize) -> Vec<String> {
     let Some(usual) = USUAL.get(..agents) else {
         return Vec::new();
     };
+    let names = usual.join(", ");
     console::note(&format!(
-        "the weights name no landmarks: taken as rl-medical's brain landmarks {}; give --landmarks for others",
-        usual.join(", ")
+        "the weights have no landmark names; using rl-medical's brain landmarks {names}; override with --landmarks"
     ));
     usual.iter().map(ToString::to_string).collect()
 }
 
-fn understand(
-    file: &Path,
-    bytes: &[u8],
-    read: Weights,
-    names: &[String],
-) -> anyhow::Result<Loaded> {
+/// rl-medical's rules for a network.
+pub fn reference_rules(spec: &NetworkSpec) -> Rules {
+    Rules {
+        window_size: spec.window,
+        history: spec.history,
+        ..Rules::reference()
+    }
+}
+
+fn interpret(file: &Path, bytes: &[u8], read: Weights, names: &[String]) -> anyhow::Result<Loaded> {
     let text = |key: &str| read.metadata.get(key).map(String::as_str);
     let spec = read.network.spec();
     let rules = match text(RULES_KEY) {
         Some(json) => {
             serde_json::from_str(json).with_context(|| format!("metadata {RULES_KEY}"))?
         }
-        None => Rules {
-            window_size: spec.window,
-            history: spec.history,
-            ..Rules::reference()
-        },
+        None => reference_rules(spec),
     };
     rules.validate()?;
     let landmarks: Vec<String> = match text(LANDMARKS_KEY) {
@@ -135,12 +127,9 @@ fn understand(
         None => names.to_vec(),
     };
     if landmarks.len() != spec.agents {
-        let message = format!(
-            "the network has {} agents, but {} landmarks are named",
-            spec.agents,
-            landmarks.len()
-        );
-        let hint = "give --landmarks with one name or number per agent, in their order";
+        let (agents, count) = (spec.agents, landmarks.len());
+        let message = format!("the network has {agents} agents, but {count} landmarks were given");
+        let hint = "give --landmarks with one name or number per agent, in agent order";
         return Err(Advice::new(Exit::Data, message).hint(hint).into());
     }
     let number = |key: &str| text(key).and_then(|t| t.parse().ok());

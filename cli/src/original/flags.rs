@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use super::usual;
+use super::default_landmarks;
 use crate::output::failure::{Advice, Exit};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,10 +50,7 @@ pub(super) enum TeamReward {
 
 /// The original programs' flags; see `landmarl --help` for ours.
 #[derive(Debug, Parser)]
-#[command(
-    name = "landmarl",
-    about = "The original programs' flags; see `landmarl --help` for ours"
-)]
+#[command(name = "landmarl", rename_all = "snake_case")]
 pub(super) struct Flags {
     #[arg(long, ignore_case = true)]
     pub(super) task: Task,
@@ -63,13 +60,13 @@ pub(super) struct Flags {
     pub(super) algo: Algorithm,
     #[arg(long, num_args = 1..=2)]
     pub(super) files: Vec<String>,
-    #[arg(long = "val_files", num_args = 2)]
+    #[arg(long, num_args = 2)]
     pub(super) val_files: Vec<String>,
     #[arg(long)]
     pub(super) load: Option<PathBuf>,
     #[arg(long)]
     pub(super) resume: Option<PathBuf>,
-    #[arg(long = "file_type", ignore_case = true)]
+    #[arg(long, ignore_case = true)]
     pub(super) file_type: Option<FileType>,
     #[arg(long = "saveGif")]
     pub(super) save_gif: bool,
@@ -79,17 +76,17 @@ pub(super) struct Flags {
     pub(super) log_dir: Option<PathBuf>,
     #[arg(long)]
     pub(super) name: Option<String>,
-    #[arg(long = "log_comment")]
+    #[arg(long)]
     pub(super) log_comment: Option<String>,
     #[arg(long)]
     pub(super) agents: Option<usize>,
     #[arg(long, num_args = 1..)]
     pub(super) landmarks: Vec<String>,
-    #[arg(long = "model_name", ignore_case = true)]
+    #[arg(long, ignore_case = true)]
     pub(super) model_name: Option<Model>,
-    #[arg(long = "reward_strategy")]
+    #[arg(long)]
     pub(super) reward_strategy: Option<u8>,
-    #[arg(long = "team_reward", ignore_case = true)]
+    #[arg(long, ignore_case = true)]
     pub(super) team_reward: Option<TeamReward>,
     #[arg(long)]
     pub(super) attention: bool,
@@ -100,35 +97,35 @@ pub(super) struct Flags {
     /// Everything is written anyway.
     #[arg(long)]
     pub(super) write: bool,
-    #[arg(long = "batch_size")]
+    #[arg(long)]
     pub(super) batch_size: Option<f64>,
-    #[arg(long = "memory_size")]
+    #[arg(long)]
     pub(super) memory_size: Option<f64>,
-    #[arg(long = "init_memory_size")]
+    #[arg(long)]
     pub(super) init_memory_size: Option<f64>,
     #[arg(long)]
     pub(super) discount: Option<f64>,
     #[arg(long)]
     pub(super) lr: Option<f64>,
-    #[arg(long = "scheduler_gamma")]
+    #[arg(long)]
     pub(super) scheduler_gamma: Option<f64>,
-    #[arg(long = "scheduler_step_size")]
+    #[arg(long)]
     pub(super) scheduler_step_size: Option<f64>,
-    #[arg(long = "max_episodes")]
+    #[arg(long)]
     pub(super) max_episodes: Option<f64>,
-    #[arg(long = "steps_per_episode")]
+    #[arg(long)]
     pub(super) steps_per_episode: Option<f64>,
-    #[arg(long = "target_update_freq")]
+    #[arg(long)]
     pub(super) target_update_freq: Option<f64>,
-    #[arg(long = "save_freq")]
+    #[arg(long)]
     pub(super) save_freq: Option<f64>,
     #[arg(long)]
     pub(super) delta: Option<f64>,
-    #[arg(long = "train_freq")]
+    #[arg(long)]
     pub(super) train_freq: Option<f64>,
     #[arg(long)]
     pub(super) seed: Option<f64>,
-    #[arg(long = "fixed_spawn", num_args = 3..)]
+    #[arg(long, num_args = 3..)]
     pub(super) fixed_spawn: Vec<f64>,
 }
 
@@ -142,46 +139,42 @@ impl Flags {
         if let [images, landmarks] = files {
             return Ok((images, landmarks));
         }
-        let task = format!("{:?}", self.task).to_lowercase();
+        let task = self.task_name();
         let message = format!("--task {task} takes two lists: {flag} IMAGES LANDMARKS");
         Err(Advice::new(Exit::Usage, message))
     }
 
-    /// The PyTorch program's flags, with its defaults, rather than the older ones'.
+    pub(super) fn task_name(&self) -> String {
+        format!("{:?}", self.task).to_lowercase()
+    }
+
+    /// Whether these are flags of the PyTorch program, which has other defaults.
     pub(super) fn is_torch(&self) -> bool {
         self.file_type.is_some() || self.model_name.is_some()
     }
 
     pub(super) fn model(&self) -> Model {
-        let usual = if self.is_torch() {
-            Model::CommNet
-        } else {
-            Model::Network3d
-        };
-        self.model_name.unwrap_or(usual)
+        let older = (!self.is_torch()).then_some(Model::Network3d);
+        self.model_name.or(older).unwrap_or(Model::CommNet)
     }
 
-    /// One landmark per agent: those named, else the first of the usual ones.
+    /// One landmark per agent: those given, else the first of the default ones.
     pub(super) fn landmarks(&self) -> Result<Vec<String>, Advice> {
         if !self.landmarks.is_empty() {
             if let Some(agents) = self.agents.filter(|n| *n != self.landmarks.len()) {
                 let given = self.landmarks.len();
-                let message = format!("--agents {agents}, but --landmarks names {given}");
-                return Err(Advice::new(Exit::Usage, message)
-                    .hint("one landmark per agent; leave --agents out"));
+                let message = format!("--agents is {agents}, but --landmarks has {given}");
+                let hint = "give one landmark per agent, or omit --agents";
+                return Err(Advice::new(Exit::Usage, message).hint(hint));
             }
             return Ok(self.landmarks.clone());
         }
         let kind = self.file_type.unwrap_or(FileType::Brain);
-        let (usual, agents) = (usual(kind), self.agents.unwrap_or(2));
-        let Some(first) = usual.get(..agents).filter(|f| !f.is_empty()) else {
-            let message = format!(
-                "--agents {agents}: {} landmarks are usual for {kind:?}",
-                usual.len()
-            );
-            return Err(
-                Advice::new(Exit::Usage, message.to_lowercase()).hint("name them with --landmarks")
-            );
+        let (known, agents) = (default_landmarks(kind), self.agents.unwrap_or(2));
+        let Some(first) = known.get(..agents).filter(|f| !f.is_empty()) else {
+            let (count, kind) = (known.len(), format!("{kind:?}").to_lowercase());
+            let message = format!("--agents {agents}: {kind} has {count} default landmarks");
+            return Err(Advice::new(Exit::Usage, message).hint("give them with --landmarks"));
         };
         Ok(first.iter().map(ToString::to_string).collect())
     }

@@ -1,4 +1,4 @@
-//! Checkpoints of the TensorFlow programs, which are recognized and refused.
+//! Rejects checkpoints of the TensorFlow programs.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use crate::output::failure::{Advice, Exit};
 /// An error for a TensorFlow checkpoint: its prefix, one of its files, or its folder.
 pub(super) fn refuse(load: &Path) -> Result<(), Advice> {
     let name = load.file_name().unwrap_or_default().to_string_lossy();
-    let beside = |ending: &str| load.with_file_name(format!("{name}{ending}")).exists();
-    let prefix = beside(".index") || beside(".meta") || beside(".data-00000-of-00001");
+    let exists = |ending: &str| load.with_file_name(format!("{name}{ending}")).exists();
+    let prefix = exists(".index") || exists(".meta") || exists(".data-00000-of-00001");
     let part =
         name.ends_with(".index") || name.ends_with(".meta") || name.contains(".data-00000-of-");
     let folder = load.is_dir() && load.join("checkpoint").is_file();
@@ -18,12 +18,11 @@ pub(super) fn refuse(load: &Path) -> Result<(), Advice> {
         && !load.exists();
     if prefix || part || folder || numbered {
         let message = format!(
-            "{} is a TensorFlow checkpoint, which is not read",
+            "{} is a TensorFlow checkpoint, which is unsupported",
             load.display()
         );
-        return Err(Advice::new(Exit::Data, message).hint(
-            "weights of rl-medical's PyTorch code are (.pt, .safetensors); networks of the TensorFlow code must be trained anew",
-        ));
+        let hint = "supported are rl-medical's PyTorch weights (.pt, .safetensors); train TensorFlow networks again";
+        return Err(Advice::new(Exit::Data, message).hint(hint));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::run::telemetry::Console;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
 /// All progress bars of this process; drawn only on a terminal.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -15,7 +16,7 @@ pub fn is_live() -> bool {
     io::stderr().is_terminal() && std::env::var_os("CI").is_none()
 }
 
-/// Writes text for people to standard error; hides the bars meanwhile.
+/// Writes a message to standard error; hides the bars meanwhile.
 pub fn note(text: &str) {
     let _ = write_beside_bars(format!("{text}\n").as_bytes());
 }
@@ -31,6 +32,11 @@ pub fn data(text: &str) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Writes a value as indented JSON to standard output.
+pub fn json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
+    Ok(data(&(serde_json::to_string_pretty(value)? + "\n"))?)
 }
 
 /// The console of the log: standard error, without disturbing the bars.
@@ -57,7 +63,7 @@ pub fn bar(total: u64, template: &str) -> ProgressBar {
 }
 
 /// Interval between lines without a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A progress display: a bar on a terminal, otherwise periodic lines.
 #[derive(Debug)]
@@ -89,7 +95,7 @@ impl Counter {
             return;
         };
         let mut last_line = last_line.lock().unwrap_or_else(PoisonError::into_inner);
-        if last_line.elapsed() >= LINE_EVERY {
+        if last_line.elapsed() >= LINE_INTERVAL {
             *last_line = Instant::now();
             note(&line(done, total, self.unit, self.began.elapsed()));
         }
@@ -113,8 +119,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_tell_rate_and_time_left() {
-        let text = line(30, 120, "walks", Duration::from_secs(20));
-        assert_eq!(text, "30/120 walks, 1.5/s, 60 s left");
+    fn lines_show_rate_and_time_left() {
+        let text = line(30, 120, "trajectories", Duration::from_secs(20));
+        assert_eq!(text, "30/120 trajectories, 1.5/s, 60 s left");
     }
 }

@@ -43,9 +43,6 @@ impl std::error::Error for Advice {}
 
 /// The exit code for an error's type.
 pub fn exit_of(error: &anyhow::Error) -> Exit {
-    if let Some(advice) = error.downcast_ref::<Advice>() {
-        return advice.exit;
-    }
     let found = error.chain().find_map(|cause| {
         if let Some(advice) = cause.downcast_ref::<Advice>() {
             return Some(advice.exit);
@@ -70,7 +67,8 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
             .then_some(Exit::Data)
             .or_else(|| Exit::of_cause(cause))
     });
-    found.unwrap_or(Exit::Failed)
+    let outermost = error.downcast_ref::<Advice>().map(|a| a.exit);
+    outermost.or(found).unwrap_or(Exit::Failed)
 }
 
 /// `error: what: why`, and a second line with the next step. One line, unless the
@@ -101,7 +99,7 @@ mod tests {
     use anyhow::Context as _;
 
     #[test]
-    fn the_chain_is_one_line_and_says_each_thing_once() {
+    fn the_chain_is_printed_on_one_line_without_repetition() {
         let error: anyhow::Error = Advice::new(Exit::Data, "32 bytes are missing\n")
             .hint("copy it again")
             .into();
@@ -119,9 +117,8 @@ mod tests {
             set: vec!["learner.lrr=1".into()],
             ..Default::default()
         };
-        let error = common::config::Config::load(&sources)
-            .context("load")
-            .unwrap_err();
+        let loaded = common::config::Config::load(&sources).context("load");
+        let error = loaded.unwrap_err();
         assert_eq!(exit_of(&error), Exit::Config);
         assert_eq!(exit_of(&anyhow::anyhow!("other")), Exit::Failed);
     }

@@ -6,32 +6,29 @@ mod mp4;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 
-use actor::evaluation::evaluate::WalkResult;
-use actor::evaluation::summary::ScanAnswer;
+use actor::evaluation::evaluate::{StartResult, TrajectoryStep};
+use actor::evaluation::summary::ScanPrediction;
 use anyhow::Context as _;
-use common::imaging::scan::Scan;
 use common::report::picture::Grid;
-use common::report::picture::film::{FilmedWalk, Moment};
+use common::report::picture::film::{FilmedTrajectory, Moment};
 use common::run::durable::write_atomic;
 
-use crate::input::weights::Loaded;
 use crate::output::console;
-use crate::output::report::{NOTICE, stem};
+use crate::output::report::{NOTICE, Results, landmark, name, stem};
 
-/// Milliseconds that a step is shown, and the answer.
+/// Duration of a step, and of the final frame.
 const STEP_MS: u32 = 100;
-const ANSWER_MS: u32 = 2000;
+const PREDICTION_MS: u32 = 2000;
 
-/// What is filmed.
+/// Which films to write.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct FilmArgs {
-    /// Films of walks: all (a walk per scan and landmark) or worst:N (those with the
-    /// largest errors, or where the walks agree least)
+    /// Trajectories to film: all (one per scan and landmark) or worst:N (the N with the
+    /// largest errors, or the largest dispersion if errors are unknown)
     #[arg(long, value_name = "WHICH")]
     pub render: Option<Which>,
-    /// Kinds of film
+    /// File formats
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Gif, Kind::Mp4], value_name = "KIND,...")]
     pub film: Vec<Kind>,
 }
@@ -51,12 +48,12 @@ impl FromStr for Which {
         match text.split_once(':') {
             None if text == "all" => Ok(Self::All),
             Some(("worst", n)) if count(n).is_some() => Ok(Self::Worst(count(n).unwrap_or(1))),
-            _ => Err("give all, or worst:5 for the five worst".to_owned()),
+            _ => Err("give all, or worst:5 for the five worst predictions".to_owned()),
         }
     }
 }
 
-/// A kind of film.
+/// A file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     Gif,
@@ -67,49 +64,41 @@ pub enum Kind {
 pub fn write_films(
     folder: &Path,
     args: &FilmArgs,
-    walks: &[WalkResult],
-    answers: &[ScanAnswer],
-    scans: &[Arc<Scan>],
-    loaded: &Loaded,
+    all: &Results<'_>,
 ) -> anyhow::Result<Vec<PathBuf>> {
     let Some(which) = args.render else {
         return Ok(Vec::new());
     };
-    let chosen = choose(which, walks, answers);
+    let (scans, loaded) = (all.scans, all.loaded);
+    let chosen = choose(which, all);
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     let total = chosen.len();
     let counter = console::counter(total as u64, "films");
     let mut files = Vec::new();
-    for (number, walk) in chosen.into_iter().enumerate() {
-        let scan = &scans[walk.scan];
-        let agent = usize::from(walk.agent);
-        let name = loaded.landmarks.get(agent).map_or("?", String::as_str);
+    for (number, result) in chosen.into_iter().enumerate() {
+        let scan = &scans[result.scan];
+        let name = name(&loaded.landmarks, result.agent);
         let title = format!("{}: {name}", scan.name);
-        let moments: Vec<Moment> = moments(walk);
-        let filmed = FilmedWalk {
+        let steps = result.trajectory.iter().flatten();
+        let moments: Vec<Moment> = steps.map(moment).collect();
+        let filmed = FilmedTrajectory {
             volume: &scan.volume,
             grid: Grid::of(&scan.geometry),
             window: loaded.rules.window_size,
             moments: &moments,
-            answer: walk.answer,
-            truth: scan.landmarks.get(agent).copied().flatten(),
+            prediction: result.prediction,
+            truth: landmark(scan, result.agent),
             title: &title,
             notice: NOTICE,
         };
-        let safe: String = name
-            .chars()
-            .map(|c| if c.is_alphanumeric() { c } else { '_' })
-            .collect();
-        let file = folder.join(format!("{}_{safe}", stem(walk.scan, scans)));
+        let safe = name.replace(|c: char| !c.is_alphanumeric(), "_");
+        let stem = stem(result.scan, scans);
         for kind in &args.film {
             let (bytes, ending) = match kind {
                 Kind::Gif => (gif::encode(&filmed)?, "gif"),
                 Kind::Mp4 => (mp4::encode(&filmed)?, "mp4"),
             };
-            let file = file.with_file_name(format!(
-                "{}.{ending}",
-                file.file_name().unwrap_or_default().to_string_lossy()
-            ));
+            let file = folder.join(format!("{stem}_{safe}.{ending}"));
             write_atomic(&file, &bytes)?;
             files.push(file);
         }
@@ -119,38 +108,31 @@ pub fn write_films(
     Ok(files)
 }
 
-fn moments(walk: &WalkResult) -> Vec<Moment> {
-    let steps = walk.trajectory.iter().flatten();
-    let moment = |s: &actor::evaluation::evaluate::WalkStep| Moment {
-        position: s.position.map(f64::from),
-        stride: s.stride,
-    };
-    steps.map(moment).collect()
+fn moment(step: &TrajectoryStep) -> Moment {
+    Moment {
+        position: step.position.map(f64::from),
+        stride: step.stride,
+    }
 }
 
-/// One episode for each prediction shown, the worst first.
-fn choose<'a>(
-    which: Which,
-    walks: &'a [WalkResult],
-    answers: &[ScanAnswer],
-) -> Vec<&'a WalkResult> {
-    let of = |answer: &ScanAnswer| {
-        let (scan, agent) = (answer.scan, answer.agent);
-        walks
-            .iter()
-            .filter(move |w| (w.scan, w.agent) == (scan, agent))
+/// One trajectory for each filmed prediction, the worst first.
+fn choose<'a>(which: Which, all: &Results<'a>) -> Vec<&'a StartResult> {
+    let predictions = all.predictions;
+    let of = |prediction: &ScanPrediction| {
+        let (scan, agent) = (prediction.scan, prediction.agent);
+        let trajectories = all.trajectories.iter();
+        trajectories.filter(move |r| (r.scan, r.agent) == (scan, agent))
     };
     match which {
-        Which::All => answers.iter().filter_map(|a| of(a).next()).collect(),
+        Which::All => predictions.iter().filter_map(|p| of(p).next()).collect(),
         Which::Worst(count) => {
-            let badness = |a: &ScanAnswer| a.error_mm.unwrap_or(a.spread_mm);
-            let mut order: Vec<&ScanAnswer> = answers.iter().collect();
+            let badness = |p: &ScanPrediction| p.error_mm.unwrap_or(p.dispersion_mm);
+            let mut order: Vec<&ScanPrediction> = predictions.iter().collect();
             order.sort_by(|a, b| badness(b).total_cmp(&badness(a)));
             let worst = order.into_iter().take(count);
-            let far = |w: &&WalkResult| w.error_mm.unwrap_or(0.0);
-            worst
-                .filter_map(|a| of(a).max_by(|a, b| far(a).total_cmp(&far(b))))
-                .collect()
+            let error = |r: &&StartResult| r.error_mm.unwrap_or(0.0);
+            let worst_start = |p| of(p).max_by(|a, b| error(a).total_cmp(&error(b)));
+            worst.filter_map(worst_start).collect()
         }
     }
 }

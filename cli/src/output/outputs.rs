@@ -1,23 +1,16 @@
 //! Output that `eval` and `play` share: predictions, exports, pictures, films, trajectories.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use actor::evaluation::evaluate::WalkResult;
-use actor::evaluation::summary::ScanAnswer;
-use common::environment::starts::EvaluationStarts;
-use common::imaging::scan::Scan;
-
-use crate::input::walks::StartArgs;
-use crate::input::weights::Loaded;
+use crate::input::trajectories::StartArgs;
 use crate::output::console;
 use crate::output::film::{FilmArgs, write_films};
-use crate::output::report::{self, ExportArgs, Prediction};
+use crate::output::report::{self, ExportArgs, Prediction, Results};
 
-/// What to write besides the answers.
+/// Output options.
 #[derive(Debug, Clone, clap::Args)]
 pub struct OutputArgs {
-    /// Draw no pictures
+    /// Do not write pictures
     #[arg(long)]
     no_pictures: bool,
     #[command(flatten)]
@@ -26,48 +19,31 @@ pub struct OutputArgs {
     pub films: FilmArgs,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub struct Walked<'a> {
-    pub walks: &'a [WalkResult],
-    pub answers: &'a [ScanAnswer],
-    pub scans: &'a [Arc<Scan>],
-    pub loaded: &'a Loaded,
-    pub starts: &'a EvaluationStarts,
-}
-
 impl OutputArgs {
     /// Writes everything into `out`; returns the predictions in all coordinate systems.
     pub fn write(
         &self,
         out: &Path,
         args: &StartArgs,
-        walked: Walked<'_>,
+        all: &Results<'_>,
     ) -> anyhow::Result<Vec<Prediction>> {
-        let Walked {
-            walks,
-            answers,
-            scans,
-            loaded,
-            starts,
-        } = walked;
-        let names = &loaded.landmarks;
-        let predictions = report::predictions(answers, scans, names);
-        report::write_predictions(out, &predictions)?;
-        report::write_exports(&out.join("exports"), answers, scans, names, &self.exports)?;
+        let prediction = |p| Prediction::new(p, all.scans, &all.loaded.landmarks);
+        let table: Vec<Prediction> = all.predictions.iter().map(prediction).collect();
+        report::write_predictions(out, &table)?;
+        report::write_exports(&out.join("exports"), all, &self.exports)?;
         // Last, because these paths are outside `out`: a failure must not lose predictions.
         if let Some(file) = &args.trajectories {
-            report::write_trajectories(file, walks, scans, loaded, starts)?;
+            report::write_trajectories(file, all)?;
         }
         if let Some(file) = &args.results_csv {
-            report::write_results(file, walks, scans)?;
+            report::write_results(file, all)?;
         }
         if !self.no_pictures {
-            report::write_pictures(&out.join("pictures"), answers, scans, names)?;
+            report::write_pictures(&out.join("pictures"), all)?;
         }
-        let films = out.join("films");
-        for film in write_films(&films, &self.films, walks, answers, scans, loaded)? {
+        for film in write_films(&out.join("films"), &self.films, all)? {
             console::note(&format!("film: {}", film.display()));
         }
-        Ok(predictions)
+        Ok(table)
     }
 }

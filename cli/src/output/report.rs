@@ -7,25 +7,71 @@ mod files;
 mod html;
 mod pictures;
 mod results;
-mod stem;
 mod tables;
 mod trajectories;
 
 pub use exports::{ExportArgs, write_exports};
-pub use files::{Prediction, predictions, write_predictions, write_summary};
+pub use files::{Prediction, write_json, write_predictions};
 pub use html::write_report;
 pub use pictures::write_pictures;
 pub use results::write_results;
-pub use stem::stem;
 pub use tables::{error_table, failure_lines, prediction_table};
 pub use trajectories::write_trajectories;
 
+use std::sync::Arc;
+
+use actor::evaluation::evaluate::StartResult;
+use actor::evaluation::summary::{Confidence, LandmarkSummary, ScanPrediction};
+use common::environment::starts::EvaluationStarts;
+use common::imaging::scan::Scan;
 use serde::Serialize;
 
-use crate::input::weights::Origin;
+use crate::input::weights::{Loaded, Origin};
 
 /// Printed in every output.
 pub const NOTICE: &str = "not a medical device: for research only";
+
+/// The results of an evaluation.
+#[derive(Debug, Clone, Copy)]
+pub struct Results<'a> {
+    pub trajectories: &'a [StartResult],
+    pub predictions: &'a [ScanPrediction],
+    pub scans: &'a [Arc<Scan>],
+    pub loaded: &'a Loaded,
+    pub starts: &'a EvaluationStarts,
+}
+
+impl<'a> Results<'a> {
+    /// The trajectories, ordered by start, scan name and agent.
+    pub fn ordered(&self) -> Vec<&'a StartResult> {
+        let scans = self.scans;
+        let mut order: Vec<&StartResult> = self.trajectories.iter().collect();
+        order.sort_by_key(|r| (r.start_index, &scans[r.scan].name, r.scan, r.agent));
+        order
+    }
+}
+
+/// A file name without extension: the scan's name, with its number appended if two
+/// scans share the name.
+pub fn stem(index: usize, scans: &[Arc<Scan>]) -> String {
+    let name = &scans[index].name;
+    if scans.iter().filter(|s| s.name == *name).count() > 1 {
+        format!("{name}-{index}")
+    } else {
+        name.clone()
+    }
+}
+
+/// The position of an agent's landmark in a scan (voxel), if it is known.
+pub fn landmark(scan: &Scan, agent: u16) -> Option<[f64; 3]> {
+    scan.landmarks.get(usize::from(agent)).copied().flatten()
+}
+
+/// The name of an agent's landmark, or the agent's number.
+pub fn name(names: &[String], agent: u16) -> String {
+    let name = names.get(usize::from(agent));
+    name.cloned().unwrap_or_else(|| agent.to_string())
+}
 
 /// `summary.json`.
 #[derive(Debug, Serialize)]
@@ -40,16 +86,16 @@ pub struct Summary {
     /// Mean over scans and landmarks of the consensus error.
     pub mean_error_mm: Option<f64>,
     pub mean_error_voxels: Option<f64>,
-    /// Mean over single walks.
-    pub mean_walk_error_mm: Option<f64>,
+    /// Mean over single starts.
+    pub mean_start_error_mm: Option<f64>,
     /// The mean-position baseline on the same scans.
-    pub constant_guess_mm: Option<f64>,
+    pub baseline_error_mm: Option<f64>,
     /// The source of the baseline.
-    pub constant_guess_from: Option<String>,
-    pub landmarks: Vec<actor::evaluation::summary::LandmarkSummary>,
-    pub all: actor::evaluation::summary::LandmarkSummary,
-    /// Whether the dispersion of the trajectories predicts the error.
-    pub confidence: Option<actor::evaluation::summary::Confidence>,
+    pub baseline_from: Option<String>,
+    pub landmarks: Vec<LandmarkSummary>,
+    pub all: LandmarkSummary,
+    /// How well the dispersion of the trajectories predicts the error.
+    pub confidence: Option<Confidence>,
     /// Threshold for `failures`.
     pub failure_mm: f64,
     pub failures: Vec<Failure>,
@@ -58,7 +104,7 @@ pub struct Summary {
 /// Duration of the episodes: observations and networks, without reading scans.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Timing {
-    pub walk_s: f64,
+    pub inference_s: f64,
     /// Steps of all agents in total.
     pub steps: u64,
 }
@@ -69,5 +115,5 @@ pub struct Failure {
     pub scan: String,
     pub landmark: String,
     pub error_mm: f64,
-    pub spread_mm: f64,
+    pub dispersion_mm: f64,
 }

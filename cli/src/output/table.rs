@@ -1,7 +1,6 @@
 //! Plain text tables with aligned columns.
 
-pub use comfy_table::CellAlignment as Align;
-use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
+use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, TableStyle};
 
 const STYLE: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::none().junction(' '))
@@ -12,13 +11,22 @@ const STYLE: TableStyle = TableStyle::new()
 pub struct Table(comfy_table::Table);
 
 impl Table {
-    pub fn new(columns: &[(&str, Align)]) -> Self {
+    /// A table with the columns `name|name>|…`; `>` aligns a column to the right.
+    pub fn new(columns: &str) -> Self {
+        Self::with_columns(&columns.split('|').collect::<Vec<_>>())
+    }
+
+    /// As [`Table::new`], with a name or `name>` for each column.
+    pub fn with_columns(columns: &[&str]) -> Self {
         let mut table = comfy_table::Table::new();
         table.load_style(STYLE);
-        table.set_header(columns.iter().map(|(name, _)| *name));
-        for (i, (column, (_, align))) in table.column_iter_mut().zip(columns).enumerate() {
+        table.set_header(columns.iter().map(|c| c.strip_suffix('>').unwrap_or(c)));
+        for (i, (column, name)) in table.column_iter_mut().zip(columns).enumerate() {
             let right = u16::from(i + 1 < columns.len());
-            column.set_padding((0, right)).set_cell_alignment(*align);
+            column.set_padding((0, right));
+            if name.ends_with('>') {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
         }
         Self(table)
     }
@@ -33,11 +41,21 @@ impl Table {
     }
 }
 
+/// The value, or a dash for `None`.
+pub fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "–".to_owned(), |v| v.to_string())
+}
+
 /// Formats as `1.23`, or as a dash for `None`.
 pub fn number(value: Option<f64>) -> String {
-    value
-        .filter(|v| v.is_finite())
-        .map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"))
+    let finite = value.filter(|v| v.is_finite());
+    or_dash(finite.map(|v| format!("{v:.2}")))
+}
+
+/// A size in megabytes, as `1.2`.
+#[expect(clippy::cast_precision_loss, reason = "a size for people")]
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / 1e6)
 }
 
 #[cfg(test)]
@@ -46,7 +64,7 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let mut table = Table::new(&[("landmark", Align::Left), ("mm", Align::Right)]);
+        let mut table = Table::new("landmark|mm>");
         table.row(vec!["AC".into(), number(Some(12.346))]);
         table.row(vec!["PC µ".into(), number(Some(f64::NAN))]);
         table.row(vec!["前連合".into(), number(Some(1.0))]);

@@ -4,14 +4,12 @@ use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::messages::status::{ActorStatus, LearnerStatus, ShardLink};
+use proto::messages::status::{ActorStatus, LearnerStatus, ShardLink, ShardSummary};
 use serde_json::Value;
 
-use crate::process::Bench;
-use crate::services::{Cluster, Service};
+use crate::process::{Bench, assert_contains, parse};
+use crate::services::{Cluster, PATIENCE, Service, ask};
 
-/// Timeout for steps that only a slow machine takes long for.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The loss of an actor is noticed within this time: a lease of ten seconds, on a busy machine.
 const NOTICED: Duration = Duration::from_secs(30);
 /// The longest permitted time without an update.
@@ -35,12 +33,16 @@ fn training(status: &LearnerStatus) -> bool {
 }
 
 #[test]
-fn a_killed_actor_is_noticed_and_replaced() {
+fn an_actor_with_other_data_is_refused_and_a_killed_one_is_replaced() {
     let _alone = alone();
     let mut cluster = Cluster::start(1, 2000, "");
-    let first = cluster.actor("");
+    let mut first = cluster.actor("");
+    check_refusals(&mut cluster);
+    cluster.until("training", PATIENCE, training);
+    let status = cluster.more_updates(20, PATIENCE);
+    assert_eq!(status.actors.len(), 1, "{status:?}");
     let writer = |a: &ActorStatus| (a.actor, a.incarnation);
-    let lost = writer(&cluster.until("training", PATIENCE, training).actors[0]);
+    let lost = writer(&status.actors[0]);
     first.kill();
     let killed = Instant::now();
     let _second = cluster.actor("");
@@ -53,24 +55,48 @@ fn a_killed_actor_is_noticed_and_replaced() {
     });
     let status = cluster.more_updates(50, PATIENCE);
     assert_eq!(status.actors.iter().filter(|a| a.alive).count(), 1);
-    let log = cluster.learner.log();
-    assert!(log.contains("actor lost: no sign of life"), "{log}");
+    assert_contains(&cluster.learner.log(), "actor lost: no heartbeat");
 
     let line = format!("status --address {} --json", cluster.address);
-    let mut asked = Service::start(&cluster.bench, "learner", "status", &line);
-    assert_eq!(asked.ended(PATIENCE), Some(0), "{}", asked.log());
-    let reported: Value = serde_json::from_str(&asked.log()).unwrap();
+    let (code, output) = ask(&cluster.bench, "learner", &line);
+    assert_eq!(code, Some(0), "{output}");
+    let reported = parse(&output);
     assert_eq!(reported["run"], "cluster");
-    assert!(
-        reported["updates"].as_u64() >= Some(status.updates),
-        "{reported}"
-    );
+    let updates = reported["updates"].as_u64();
+    assert!(updates >= Some(status.updates), "{reported}");
     let alive = reported["actors"].as_array().unwrap().iter();
-    assert_eq!(
-        alive.filter(|a| a["alive"] == true).count(),
-        1,
-        "{reported}"
-    );
+    let alive = alive.filter(|a| a["alive"] == true).count();
+    assert_eq!(alive, 1, "{reported}");
+}
+
+/// Actors with other data, landmarks or rules are refused with one error.
+fn check_refusals(cluster: &mut Cluster) {
+    cluster
+        .bench
+        .succeed("phantom --out other --train 2 --validation 0 --test 0 --size 48x56x48 --seed 4");
+    let others = "--set data.train_images=other/train/images.txt \
+        --set data.train_landmarks=other/train/landmarks.txt";
+    let cases = [
+        (
+            others,
+            "training data | 4 of 4 scans | 'phantom_0001' is only",
+        ),
+        (
+            "--set data.landmarks=[\"bridge\"]",
+            "2 landmarks here and 1 there | differ in landmarks",
+        ),
+        ("--set rules.max_steps=31", "differ in rules.max_steps:"),
+    ];
+    for (more, words) in cases {
+        let mut refused = cluster.actor(more);
+        assert_eq!(refused.ended(PATIENCE), Some(4), "{}", refused.log());
+        let errors = refused.errors();
+        assert_eq!(errors.len(), 1, "{}", refused.log());
+        let address = &cluster.address;
+        let start = format!("error: the learner at {address} refuses this actor");
+        assert!(errors[0].starts_with(&start), "{}", errors[0]);
+        assert_contains(&errors[0], words);
+    }
 }
 
 /// When the number of updates last changed, and the longest time without a change.
@@ -99,28 +125,25 @@ impl Pace {
 }
 
 #[test]
-fn a_shard_that_dies_and_comes_back_empty_neither_bursts_nor_blocks() {
+fn a_shard_that_restarts_empty_causes_neither_burst_nor_stall() {
     let _alone = alone();
     let cluster = Cluster::start(2, CAPACITY, "");
-    let back = shard_dies_and_comes_back(cluster, CAPACITY as u64, 300);
+    let back = restart_a_shard(cluster, CAPACITY as u64, 300);
     assert!(back < CAPACITY as u64, "{back} rows came from nowhere");
 }
 
-/// Kills one of four shards, which keeps its rows; training continues without it.
+/// One of four shards is killed and keeps its rows; training continues without it.
 #[test]
-fn a_shard_that_dies_and_comes_back_with_its_rows_neither_bursts_nor_blocks() {
+fn a_shard_that_restarts_with_its_rows_causes_neither_burst_nor_stall() {
     let _alone = alone();
     let cluster = Cluster::start_keeping(4, 150, "--set replay.ack=durable");
-    let back = shard_dies_and_comes_back(cluster, 150, 100);
-    assert_eq!(
-        back, 150,
-        "what was acknowledged as durable is there at once"
-    );
+    let back = restart_a_shard(cluster, 150, 100);
+    assert_eq!(back, 150, "durable rows are there at once");
 }
 
-/// Rows of shard 1 when the learner first saw it again. `beyond`: updates that must
-/// come while it is away, more than the credit that was left.
-fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -> u64 {
+/// Kills shard 1 and restarts it; returns its rows when the learner first saw it again.
+/// While it is unreachable, more than `beyond` updates must come: more than the credit left.
+fn restart_a_shard(mut cluster: Cluster, capacity: u64, beyond: u64) -> u64 {
     let shards = cluster.shards.len();
     let _actor = cluster.actor("");
     let rows = |l: &ShardLink| l.summary.map_or(0, |s| s.rows);
@@ -131,9 +154,9 @@ fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -
     let begin = cluster.until("full shards", PATIENCE, |s| {
         training(s) && s.shards.iter().all(full)
     });
-    cluster.kill_shard(1);
+    cluster.shards[1].kill();
     let mut pace = Pace::new(begin.updates);
-    let away = cluster.until("updates without the shard", PATIENCE, |s| {
+    let without = cluster.until("updates without the shard", PATIENCE, |s| {
         pace.see(s);
         s.updates > begin.updates + beyond && !s.shards[1].alive
     });
@@ -145,11 +168,10 @@ fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -
     let back = cluster.until("rows in the new shard", PATIENCE, |s| {
         pace.see(s);
         let shard = &s.shards[1];
-        let used =
-            |s: proto::messages::status::ShardSummary| s.rows >= capacity * 2 / 3 && s.sampled > 0;
+        let used = |s: ShardSummary| s.rows >= capacity * 2 / 3 && s.sampled > 0;
         shard.alive && shard.summary.is_some_and(used)
     });
-    assert!(back.updates >= away.updates);
+    assert!(back.updates >= without.updates);
     cluster.until("updates with the new shard", PATIENCE, |s| {
         pace.see(s);
         s.updates > back.updates + 200
@@ -157,12 +179,11 @@ fn shard_dies_and_comes_back(mut cluster: Cluster, capacity: u64, beyond: u64) -
     assert!(pace.longest < STALL, "no update for {:?}", pace.longest);
     let log = cluster.learner.log();
     assert_eq!(shards_lost(&log), 1, "{log}");
-    let lines = all_said(&log, "shard is back");
+    let lines = all_logged(&log, "shard is back");
     let renewed: Vec<&Value> = lines.iter().filter(|l| l["renewed"] == true).collect();
     assert_eq!(renewed.len(), 1, "{log}");
 
-    cluster.learner.terminate();
-    assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
+    cluster.learner.stop();
     check_limiter(&cluster.metrics(), shards, capacity);
     renewed[0]["rows"].as_u64().unwrap()
 }
@@ -204,52 +225,7 @@ fn check_limiter(lines: &[Value], shards: usize, capacity: u64) {
 }
 
 #[test]
-fn an_actor_with_other_data_is_refused_in_one_sentence() {
-    let _alone = alone();
-    let mut cluster = Cluster::start(1, 2000, "");
-    let _actor = cluster.actor("");
-    cluster
-        .bench
-        .succeed("phantom --out other --train 2 --validation 0 --test 0 --size 48x56x48 --seed 4");
-    let others = "--set data.train_images=other/train/images.txt \
-        --set data.train_landmarks=other/train/landmarks.txt";
-    let cases: [(&str, &[&str]); 3] = [
-        (
-            others,
-            &["training data", "4 of 4 scans", "'phantom_0001' is only"],
-        ),
-        (
-            "--set data.landmarks=[\"bridge\"]",
-            &["2 landmarks here and 1 there", "differ in landmarks"],
-        ),
-        ("--set rules.max_steps=31", &["differ in rules.max_steps:"]),
-    ];
-    for (more, words) in cases {
-        let mut refused = cluster.actor(more);
-        assert_eq!(refused.ended(PATIENCE), Some(4), "{}", refused.log());
-        let errors = refused.errors();
-        assert_eq!(errors.len(), 1, "{}", refused.log());
-        let start = format!(
-            "error: the learner at {} refuses this actor",
-            cluster.address
-        );
-        assert!(errors[0].starts_with(&start), "{}", errors[0]);
-        for word in words {
-            assert!(
-                errors[0].contains(word),
-                "\"{word}\" is not in {}",
-                errors[0]
-            );
-        }
-    }
-    cluster.until("training", PATIENCE, training);
-    let status = cluster.more_updates(20, PATIENCE);
-    assert_eq!(status.actors.len(), 1, "{status:?}");
-}
-
-#[test]
-fn a_port_in_use_is_one_error_before_all_else() {
-    let _alone = alone();
+fn a_port_in_use_is_reported_before_anything_is_loaded() {
     let bench = Bench::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
@@ -261,77 +237,21 @@ fn a_port_in_use_is_one_error_before_all_else() {
     assert_eq!(learner.ended(PATIENCE), Some(1), "{}", learner.log());
     let errors = learner.errors();
     let start = format!("error: cannot listen on {address}: the port is in use");
-    assert!(
-        errors.len() == 1 && errors[0].starts_with(&start),
-        "{}",
-        learner.log()
-    );
-    assert!(errors[0].contains("cluster.learner"), "{errors:?}");
-    assert!(
-        !bench.path("runs").exists(),
-        "a folder for a run that never started"
-    );
+    assert_eq!(errors.len(), 1, "{}", learner.log());
+    assert!(errors[0].starts_with(&start), "{errors:?}");
+    assert_contains(&errors[0], "cluster.learner");
+    let run = bench.path("runs");
+    assert!(!run.exists(), "a folder for a run that never started");
 }
 
 #[test]
-fn a_learner_told_to_stop_leaves_a_checkpoint_and_goes_on_from_it() {
-    let _alone = alone();
-    // Actors are notified of the end of the run, however long their lease is.
-    let mut cluster = Cluster::start(2, CAPACITY, "--set cluster.lease_s=60");
-    let mut actor = cluster.actor("");
-    let before = cluster.until("training", PATIENCE, training);
-    cluster.learner.terminate();
-    assert_eq!(
-        cluster.learner.ended(PATIENCE),
-        Some(0),
-        "{}",
-        cluster.learner.log()
-    );
-    assert_eq!(actor.ended(PATIENCE), Some(0), "{}", actor.log());
-    assert!(actor.log().contains("RunOver"), "{}", actor.log());
-    let ended = said(&cluster.learner, "training ended");
-    let (file, updates) = (
-        ended["checkpoint"].as_str().unwrap(),
-        ended["updates"].as_u64(),
-    );
-    assert!(updates >= Some(before.updates), "{ended}");
-    assert!(cluster.bench.path(file).is_file(), "{ended}");
-    let lines = cluster.metrics().len();
-
-    cluster.resume();
-    let resumed = said(&cluster.learner, "resumed");
-    assert_eq!(
-        (resumed["updates"].as_u64(), resumed["file"].as_str()),
-        (updates, Some(file))
-    );
-    let _actor = cluster.actor("");
-    let updates = updates.unwrap();
-    let after = cluster.until("more updates of all shards", PATIENCE, |s| {
-        s.updates > updates + 50 && s.shards.iter().all(|l| l.alive)
-    });
-    assert!(after.weights_version > before.weights_version);
-    cluster.learner.terminate();
-    assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
-    let metrics = &cluster.metrics()[lines..];
-    assert!(!metrics.is_empty());
-    for line in metrics {
-        let new = line["updates"]
-            .as_u64()
-            .unwrap()
-            .checked_sub(updates)
-            .unwrap();
-        // The first rate is measured over about a second, later ones over longer.
-        #[expect(clippy::cast_precision_loss, reason = "a few updates")]
-        let most = new as f64 * 1.5 + 1.0;
-        assert!(line["updates_per_s"].as_f64().unwrap() <= most, "{line}");
-    }
-}
-
-#[test]
-fn a_killed_learner_goes_on_within_seconds_and_no_row_is_lost() {
+fn a_killed_and_a_stopped_learner_continue_and_no_row_is_lost() {
     let _alone = alone();
     let every = 50;
-    let more = format!("--set replay.ack=durable --set checkpoint.period={every}");
+    // Actors are notified of the end of the run, however long their lease is.
+    let more = format!(
+        "--set replay.ack=durable --set checkpoint.period={every} --set cluster.lease_s=60"
+    );
     let mut cluster = Cluster::start_keeping(2, CAPACITY, &more);
     let mut actor = cluster.actor("");
     let before = cluster.until("several checkpoints", PATIENCE, |s| s.updates > 5 * every);
@@ -339,13 +259,12 @@ fn a_killed_learner_goes_on_within_seconds_and_no_row_is_lost() {
         let summaries = s.shards.iter().filter_map(|l| l.summary);
         summaries.map(|s| (s.inserted, s.rows)).collect()
     };
-    cluster.learner.die();
+    cluster.learner.kill();
     let killed = Instant::now();
 
     cluster.resume();
-    let resumed = said(&cluster.learner, "resumed")["updates"]
-        .as_u64()
-        .unwrap();
+    let resumed = logged(&cluster.learner, "resumed");
+    let resumed = resumed["updates"].as_u64().unwrap();
     // The newest checkpoint may have been incomplete.
     assert!(resumed + 2 * every > before.updates, "{resumed} {before:?}");
     let after = cluster.until("an update", Duration::from_secs(30), |s| {
@@ -361,28 +280,66 @@ fn a_killed_learner_goes_on_within_seconds_and_no_row_is_lost() {
     }
     cluster.more_updates(200, PATIENCE);
     assert_eq!(shards_lost(&cluster.learner.log()), 0);
-    cluster.learner.terminate();
-    assert_eq!(cluster.learner.ended(PATIENCE), Some(0));
+    check_stop_and_resume(&mut cluster, &mut actor);
     println!("the killed learner went on from update {resumed} after {took:?}");
 }
 
+/// Stops the learner with SIGTERM and resumes it from the checkpoint that it leaves.
+fn check_stop_and_resume(cluster: &mut Cluster, actor: &mut Service) {
+    let before = cluster.until("training", PATIENCE, training);
+    cluster.learner.stop();
+    actor.succeeds();
+    assert_contains(&actor.log(), "RunOver");
+    let ended = logged(&cluster.learner, "training ended");
+    let file = ended["checkpoint"].as_str().unwrap();
+    let updates = ended["updates"].as_u64().unwrap();
+    assert!(updates >= before.updates, "{ended}");
+    assert!(cluster.bench.path(file).is_file(), "{ended}");
+    let lines = cluster.metrics().len();
+
+    cluster.resume();
+    let resumed = logged(&cluster.learner, "resumed");
+    assert_eq!(resumed["updates"].as_u64(), Some(updates));
+    assert_eq!(resumed["file"].as_str(), Some(file));
+    let _actor = cluster.actor("");
+    let after = cluster.until("more updates of all shards", PATIENCE, |s| {
+        s.updates > updates + 50 && s.shards.iter().all(|l| l.alive)
+    });
+    assert!(after.weights_version > before.weights_version);
+    cluster.learner.stop();
+    let metrics = &cluster.metrics()[lines..];
+    assert!(!metrics.is_empty());
+    for line in metrics {
+        let new = line["updates"].as_u64().unwrap();
+        let new = new.checked_sub(updates).unwrap();
+        // The first rate is measured over about a second, later ones over longer.
+        #[expect(clippy::cast_precision_loss, reason = "a few updates")]
+        let most = new as f64 * 1.5 + 1.0;
+        assert!(line["updates_per_s"].as_f64().unwrap() <= most, "{line}");
+    }
+}
+
 /// The first line of the log with this message.
-fn said(service: &Service, message: &str) -> Value {
+fn logged(service: &Service, message: &str) -> Value {
     let log = service.log();
-    let mut lines = all_said(&log, message);
+    let mut lines = all_logged(&log, message);
     assert!(!lines.is_empty(), "no \"{message}\" in:\n{log}");
     lines.swap_remove(0)
 }
 
 /// Number of lost shards. A shard that is only slow for a while is also lost and found.
 fn shards_lost(log: &str) -> usize {
-    let slow = |l: &Value| l["why"].as_str().is_some_and(|w| w.contains("no answer"));
-    let lines = all_said(log, "shard lost: training goes on with the others");
+    let slow = |l: &Value| {
+        l["why"]
+            .as_str()
+            .is_some_and(|w| w.contains("no response within"))
+    };
+    let lines = all_logged(log, "shard lost: training goes on with the others");
     lines.iter().filter(|l| !slow(l)).count()
 }
 
 /// All lines of a log with this message.
-fn all_said(log: &str, message: &str) -> Vec<Value> {
+fn all_logged(log: &str, message: &str) -> Vec<Value> {
     let lines = log
         .lines()
         .filter_map(|l| serde_json::from_str::<Value>(l).ok());

@@ -1,85 +1,109 @@
 //! `landmarl data` on valid and on corrupted phantoms.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::imaging::nifti_io::{self, ImageRef, Samples, SamplesRef};
+use serde_json::{Value, json};
 
-use crate::process::{Bench, errors_as_before, same_as_before};
+use crate::process::{Bench, assert_contains, check_error_snapshot, check_snapshot, parse};
 
-const LANDMARKS: [&str; 5] = [
-    "bridge",
-    "left_horn",
-    "right_horn",
-    "base_ball",
-    "stem_pole",
-];
+const LANDMARKS: &str = "bridge,left_horn,right_horn,base_ball,stem_pole";
 
 /// Generates sixteen phantoms in `data/train`.
 fn phantoms(bench: &Bench) {
     bench.succeed("phantom --out data --train 16 --validation 1 --test 1 --size 64x72x64 --seed 5");
 }
 
-fn lines(path: &PathBuf) -> Vec<String> {
-    fs::read_to_string(path)
-        .unwrap()
-        .lines()
-        .map(str::to_owned)
-        .collect()
-}
-
 /// Edits the landmark file of a phantom: name and RAS mm of each landmark.
 fn change(bench: &Bench, number: usize, change: impl Fn(&str, [f64; 3]) -> (String, [f64; 3])) {
-    let path = bench.path(&format!("data/train/landmarks/phantom_{number:04}.csv"));
-    let all = lines(&path);
-    let mut text = all[0].clone() + "\n";
-    for line in &all[1..] {
+    let path = format!("data/train/landmarks/phantom_{number:04}.csv");
+    let former = bench.text(&path);
+    let (head, rest) = former.split_once('\n').unwrap();
+    let mut text = format!("{head}\n");
+    for line in rest.lines() {
         let cells: Vec<&str> = line.split(',').collect();
         let place = std::array::from_fn(|i| cells[i + 1].parse().unwrap());
         let (name, [x, y, z]) = change(cells[0], place);
         text += &format!("{name},{x},{y},{z}\n");
     }
-    fs::write(path, text).unwrap();
+    bench.write(&path, text);
 }
 
 fn only(landmark: &str, name: &str, place: [f64; 3], to: [f64; 3]) -> (String, [f64; 3]) {
     (name.to_owned(), if name == landmark { to } else { place })
 }
 
-fn check(bench: &Bench, code: i32) -> serde_json::Value {
+fn check(bench: &Bench, code: i32) -> Value {
     let line = format!(
         "data check data/train/images.txt --landmarks-files data/train/landmarks.txt \
-         --landmarks {} --sheet look --json",
-        LANDMARKS.join(",")
+         --landmarks {LANDMARKS} --sheet look --json"
     );
     let done = bench.run(&line);
     assert_eq!(done.code, Some(code), "{}\n{}", done.out, done.err);
-    serde_json::from_str(&done.out).unwrap()
+    parse(&done.out)
 }
 
 #[test]
-fn a_clean_set_has_no_problem_and_no_warning() {
+fn a_clean_set_is_checked_described_and_split() {
     let bench = Bench::new();
     phantoms(&bench);
     let report = check(&bench, 0);
     assert_eq!(report["scans"], 16);
-    assert_eq!(report["problems"], serde_json::json!([]));
-    assert_eq!(report["warnings"], serde_json::json!([]));
+    assert_eq!(report["problems"], json!([]));
+    assert_eq!(report["warnings"], json!([]));
     let sheet = fs::read(bench.path("look/contact-sheet-01.png")).unwrap();
     assert_eq!(&sheet[..8], b"\x89PNG\r\n\x1a\n");
-    let text = bench
-        .succeed("data check data/train --landmarks bridge")
-        .out;
-    assert!(
-        text.contains("16 scans read, 1 landmarks each: 0 problems, 0 warnings"),
-        "{text}"
-    );
-    bench.fail(
-        "data check",
-        2,
-        &["no scans are named", "data.train_images"],
-    );
-    errors_as_before("check");
+    let done = bench.succeed("data check data/train --landmarks bridge");
+    let words = "16 scans read, 1 landmarks each: 0 problems, 0 warnings";
+    assert_contains(&done.out, words);
+    let words = ["no scans given", "data.train_images"];
+    bench.fail("data check", 2, &words);
+    check_error_snapshot("check");
+    check_statistics(&bench);
+    check_splits(&bench);
+}
+
+fn check_statistics(bench: &Bench) {
+    let stats = bench.json("data stats data/train --landmarks bridge,base_ball --json");
+    assert_eq!(stats["scans"], 16);
+    assert_eq!(stats["voxels"][0], json!([64, 72, 64]));
+    let bridge = &stats["landmarks"][0];
+    assert_eq!(bridge["name"], "bridge");
+    assert_eq!(bridge["known"], 16);
+    let baseline = bridge["baseline_error_mm"].as_f64().unwrap();
+    let variances = (0..3).map(|i| bridge["std_ras_mm"][i].as_f64().unwrap().powi(2));
+    let dispersion = variances.sum::<f64>().sqrt();
+    let range = 0.5 * dispersion..2.0 * dispersion;
+    assert!(range.contains(&baseline), "{bridge}");
+    let table = bench.succeed("data stats data/train").out;
+    assert_contains(&table, "baseline mm | stem_pole");
+}
+
+fn check_splits(bench: &Bench) {
+    let split = "data split data/train -o data/split.csv --validation 0.25 --test 0.125";
+    let text = bench.succeed(split).err;
+    assert_contains(&text, "10 train, 4 validation, 2 test");
+    let first = bench.text("data/split.csv");
+    bench.succeed(split);
+    assert_eq!(bench.text("data/split.csv"), first);
+    let check = "data check data/split.csv --landmarks bridge,base_ball --json --split";
+    for (name, count) in [("train", 10), ("validation", 4), ("test", 2)] {
+        let report = bench.json(&format!("{check} {name}"));
+        assert_eq!(report["scans"], count, "{name}");
+    }
+    let split = "data split data/train -o data/folds.csv --test 0.25 --folds 3 --json";
+    let counts = bench.json(split);
+    assert_eq!((&counts["train"], &counts["test"]), (&12.into(), &4.into()));
+    let folds = "data check data/folds.csv --landmarks bridge --json --set data.fold=1";
+    let report = bench.json(&format!("{folds} --split validation"));
+    assert_eq!(report["scans"], 4);
+    let split = "data split data/train -o x.csv --validation 0.6 --test 0.5";
+    bench.failures(&format!(
+        "2 data split data/split.csv -o x.csv => already has splits
+         2 {split} => leave nothing to train on"
+    ));
+    check_error_snapshot("split");
 }
 
 /// Multiplies the spacing of a scan by 1.5.
@@ -104,17 +128,11 @@ fn spoil(bench: &Bench) {
     // 1 truncated, 2 not a scan, 3 a duplicate, 4 missing.
     let whole = fs::read(image(1)).unwrap();
     fs::write(image(1), &whole[..whole.len() / 2]).unwrap();
-    fs::write(
-        image(2),
-        b"not a scan, and long enough to be looked at ".repeat(20),
-    )
-    .unwrap();
+    let other = "not a scan, and long enough to be looked at ".repeat(20);
+    fs::write(image(2), other).unwrap();
     fs::copy(image(6), image(3)).unwrap();
-    fs::copy(
-        bench.path("data/train/landmarks/phantom_0006.csv"),
-        bench.path("data/train/landmarks/phantom_0003.csv"),
-    )
-    .unwrap();
+    let table = bench.text("data/train/landmarks/phantom_0006.csv");
+    bench.write("data/train/landmarks/phantom_0003.csv", table);
     fs::remove_file(image(4)).unwrap();
     // 5 a different spacing.
     coarser(&image(5));
@@ -135,10 +153,9 @@ fn spoil(bench: &Bench) {
     });
     bench.write("data/train/landmarks/phantom_0013.csv", "nothing of use\n");
     // The list of landmark files lacks its last line.
-    let list = bench.path("data/train/landmarks.txt");
-    let mut all = lines(&list);
-    all.pop();
-    fs::write(&list, all.join("\n")).unwrap();
+    let list = bench.text("data/train/landmarks.txt");
+    let (all, _) = list.trim_end().rsplit_once('\n').unwrap();
+    bench.write("data/train/landmarks.txt", all);
 }
 
 #[test]
@@ -152,114 +169,42 @@ fn every_planted_fault_is_found_in_one_run() {
         all.map(|t| t.as_str().unwrap().to_owned()).collect()
     };
     let (problems, warnings) = (texts("problems"), texts("warnings"));
-    let includes = |all: &[String], words: [&str; 2]| {
-        let found = all.iter().any(|t| words.iter().all(|w| t.contains(w)));
-        assert!(found, "{words:?} is not in\n{}", all.join("\n"));
+    let includes = |all: &[String], table: &str| {
+        for case in table.trim().lines().map(str::trim) {
+            let words: Vec<&str> = case.split(" | ").collect();
+            let found = all.iter().any(|t| words.iter().all(|w| t.contains(w)));
+            assert!(found, "{case} is not in\n{}", all.join("\n"));
+        }
     };
-    includes(&problems, ["names 16 scans", "15 landmark files"]);
-    includes(&problems, ["phantom_0001.nii.gz", "cut"]);
-    includes(&problems, ["phantom_0002.nii.gz", "not a NIfTI file"]);
-    includes(&problems, ["phantom_0003.nii.gz", "the same scan"]);
-    includes(&problems, ["phantom_0004.nii.gz", "not there"]);
     includes(
         &problems,
-        ["phantom_0005.nii.gz' has spacing", "data.resample_mm"],
+        "names 16 scans | 15 landmark files
+         phantom_0001.nii.gz | cut
+         phantom_0002.nii.gz | not a NIfTI file
+         phantom_0003.nii.gz | the same scan
+         phantom_0004.nii.gz | not there
+         phantom_0005.nii.gz' has spacing | data.resample_mm
+         phantom_0007.csv | bridge
+         phantom_0008.csv | base_ball
+         phantom_0013.csv",
     );
-    includes(&problems, ["phantom_0007.csv", "bridge"]);
-    includes(&problems, ["phantom_0008.csv", "base_ball"]);
-    includes(&problems, ["phantom_0013.csv", ""]);
     includes(
         &warnings,
-        ["phantom_0009.nii.gz", "'stem_pole' lies in the background"],
+        "phantom_0009.nii.gz | 'stem_pole' lies in the background
+         phantom_0010.nii.gz | exchanged
+         phantom_0011.nii.gz | axes x and y are swapped
+         phantom_0012.nii.gz | 'base_ball' is",
     );
-    includes(&warnings, ["phantom_0010.nii.gz", "exchanged"]);
-    includes(
-        &warnings,
-        ["phantom_0011.nii.gz", "axes x and y are swapped"],
-    );
-    includes(&warnings, ["phantom_0012.nii.gz", "'base_ball' is"]);
-    same_as_before(
+    check_snapshot(
         "data-check",
         &serde_json::to_string_pretty(&report).unwrap(),
     );
     // Valid files are not mentioned.
-    for sound in [
-        "landmarks/phantom_0006",
-        "images/phantom_0014",
-        "images/phantom_0015",
-    ] {
+    let sound = "landmarks/phantom_0006 images/phantom_0014 images/phantom_0015";
+    for sound in sound.split(' ') {
         let sound = format!("'data/train/{sound}");
         let mut all = problems.iter().chain(&warnings);
         let about = all.find(|t| t.starts_with(&sound));
         assert!(about.is_none(), "{about:?}");
     }
-}
-
-#[test]
-fn statistics_count_what_is_there() {
-    let bench = Bench::new();
-    phantoms(&bench);
-    let out = bench
-        .succeed("data stats data/train --landmarks bridge,base_ball --json")
-        .out;
-    let stats: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(
-        (&stats["scans"], &stats["voxels"][0]),
-        (&16.into(), &serde_json::json!([64, 72, 64]))
-    );
-    let bridge = &stats["landmarks"][0];
-    assert_eq!(
-        (&bridge["name"], &bridge["known"]),
-        (&"bridge".into(), &16.into())
-    );
-    let guess = bridge["constant_guess_mm"].as_f64().unwrap();
-    let spread: f64 = (0..3)
-        .map(|i| bridge["std_ras_mm"][i].as_f64().unwrap().powi(2))
-        .sum();
-    assert!(
-        guess > 0.5 * spread.sqrt() && guess < 2.0 * spread.sqrt(),
-        "{bridge}"
-    );
-    let table = bench.succeed("data stats data/train").out;
-    assert!(
-        table.contains("constant guess mm") && table.contains("stem_pole"),
-        "{table}"
-    );
-}
-
-#[test]
-fn a_split_is_the_same_each_time_and_can_be_used() {
-    let bench = Bench::new();
-    phantoms(&bench);
-    let split = "data split data/train -o data/split.csv --validation 0.25 --test 0.125";
-    let text = bench.succeed(split).err;
-    assert!(text.contains("10 train, 4 validation, 2 test"), "{text}");
-    let first = fs::read(bench.path("data/split.csv")).unwrap();
-    bench.succeed(split);
-    assert_eq!(fs::read(bench.path("data/split.csv")).unwrap(), first);
-    let check = "data check data/split.csv --landmarks bridge,base_ball --json --split";
-    for (name, count) in [("train", 10), ("validation", 4), ("test", 2)] {
-        let report = bench.succeed(&format!("{check} {name}")).out;
-        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-        assert_eq!(report["scans"], count, "{name}");
-    }
-    let counts =
-        bench.succeed("data split data/train -o data/folds.csv --test 0.25 --folds 3 --json");
-    let counts: serde_json::Value = serde_json::from_str(&counts.out).unwrap();
-    assert_eq!((&counts["train"], &counts["test"]), (&12.into(), &4.into()));
-    let folds = "data check data/folds.csv --landmarks bridge --json --set data.fold=1";
-    let report = bench.succeed(&format!("{folds} --split validation")).out;
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["scans"], 4);
-    bench.fail(
-        "data split data/split.csv -o x.csv",
-        2,
-        &["names splits already"],
-    );
-    bench.fail(
-        "data split data/train -o x.csv --validation 0.6 --test 0.5",
-        2,
-        &["leave nothing to train on"],
-    );
-    errors_as_before("split");
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::process::{Bench, errors_as_before};
+use crate::process::{Bench, check_error_snapshot, names_in};
 
 /// A NIfTI-1 single file of f32 voxels, 348 bytes of header and 4 of extension.
 fn nifti(dims: [i16; 3], voxels: &[f32]) -> Vec<u8> {
@@ -56,9 +56,9 @@ fn with_scan(name: &str, bytes: &[u8]) -> Bench {
     bench
 }
 
-fn nothing_is_left(bench: &Bench) {
-    let left = std::fs::read_dir(bench.path("runs")).map_or(0, Iterator::count);
-    assert_eq!(left, 0, "a run that never started left a folder");
+fn check_no_run_folder(bench: &Bench) {
+    let left = names_in(&bench.path("runs"));
+    assert!(left.is_empty(), "a run that never started left a folder");
 }
 
 #[test]
@@ -67,136 +67,79 @@ fn scans_that_cannot_be_used() {
     let mut nan = voxels(512);
     nan[9] = f32::NAN;
     let cut = gzip(&good);
-    let cases: [(&str, Vec<u8>, &[&str]); 5] = [
+    let huge = nifti([32_000, 32_000, 1_000], &[]);
+    let cases = [
         (
-            "cut.nii.gz",
             cut[..cut.len() / 2].to_vec(),
-            &["cut.nii.gz", "gzip stream", "copy or download it again"],
+            "cut.nii.gz | gzip stream | copy or download it again",
         ),
+        (huge, "huge.nii | 1024000000000 voxels | the limit is"),
+        (vec![b'x'; 400], "magic.nii | not a NIfTI file"),
         (
-            "huge.nii",
-            nifti([32_000, 32_000, 1_000], &[]),
-            &["huge.nii", "1024000000000 voxels", "the limit is"],
-        ),
-        (
-            "magic.nii",
-            vec![b'x'; 400],
-            &["magic.nii", "not a NIfTI file"],
-        ),
-        (
-            "nan.nii",
             nifti([8, 8, 8], &nan),
-            &["nan.nii", "1 voxels that are NaN or infinite"],
+            "nan.nii | 1 voxels that are NaN or infinite",
         ),
         (
-            "short.nii",
             good[..900].to_vec(),
-            &["short.nii", "too short", "copy or download it again"],
+            "short.nii | too short | copy or download it again",
         ),
     ];
-    for (name, bytes, words) in cases {
-        let bench = with_scan(name, &bytes);
-        bench.fail(&format!("{TRAIN} --landmarks A"), 4, words);
-        nothing_is_left(&bench);
+    for (bytes, words) in cases {
+        let words: Vec<&str> = words.split(" | ").collect();
+        let bench = with_scan(words[0], &bytes);
+        bench.fail(&format!("{TRAIN} --landmarks A"), 4, &words);
+        check_no_run_folder(&bench);
     }
-    errors_as_before("scans");
+    check_error_snapshot("scans");
 }
 
 #[test]
 fn landmarks_and_lists_that_cannot_be_used() {
     let bench = with_scan("scan.nii", &nifti([8, 8, 8], &voxels(512)));
-    bench.fail(
-        &format!("{TRAIN} --landmarks 17"),
-        4,
-        &["17", "points.csv", "0"],
-    );
-    bench.fail(&format!("{TRAIN} --landmarks A,Q"), 4, &["Q", "points.csv"]);
+    bench.failures(&format!(
+        "4 {TRAIN} --landmarks 17 => 17 | points.csv | 0
+         4 {TRAIN} --landmarks A,Q => Q | points.csv"
+    ));
     bench.write("landmarks.txt", "points.csv\npoints.csv\n");
-    bench.fail(
-        &format!("{TRAIN} --landmarks A"),
-        4,
-        &["names 1 scans", "names 2 landmark files"],
-    );
-    bench.fail(
-        "train --run-dir runs --landmarks A",
-        3,
-        &["data.train_images"],
-    );
-    bench.fail(
-        "train --run-dir runs --landmarks A --train-images images.txt",
-        3,
-        &["data.train_landmarks"],
-    );
+    bench.failures(&format!(
+        "4 {TRAIN} --landmarks A => names 1 scans | names 2 landmark files
+         3 train --run-dir runs --landmarks A => data.train_images
+         3 train --run-dir runs --landmarks A --train-images images.txt => data.train_landmarks"
+    ));
     bench.write("images.txt", "scan.nii\ngone.nii\n");
-    bench.fail(
-        &format!("{TRAIN} --landmarks A"),
-        4,
-        &["images.txt", "line 2: gone.nii"],
-    );
-    nothing_is_left(&bench);
-    errors_as_before("landmarks");
+    let line = format!("{TRAIN} --landmarks A");
+    bench.fail(&line, 4, &["images.txt", "line 2: gone.nii"]);
+    check_no_run_folder(&bench);
+    check_error_snapshot("landmarks");
 }
 
 #[test]
 fn settings_and_folders_that_cannot_be_used() {
     let bench = with_scan("scan.nii", &nifti([8, 8, 8], &voxels(512)));
-    bench.fail(
-        &format!("{TRAIN} --landmarks A --set learner.lrr=1"),
-        3,
-        &["learner.lrr", "did you mean \"learner.lr\""],
-    );
-    bench.fail(
-        &format!("{TRAIN} --landmarks A --set log.level=inof"),
-        3,
-        &["log.level", "inof"],
-    );
-    bench.fail(
-        &format!("{TRAIN} --landmarks A --config gone.toml"),
-        3,
-        &["cannot read config file gone.toml"],
-    );
-    let line = "train --train-images images.txt --train-landmarks landmarks.txt --landmarks A --run-dir scan.nii/runs";
-    bench.fail(
-        line,
-        1,
-        &["cannot write to run folder scan.nii/runs", "--run-dir"],
-    );
-    bench.fail(
-        &format!("{TRAIN} --landmarks A --resume"),
-        1,
-        &["no run to continue in runs"],
-    );
-    bench.fail(
-        &format!("{TRAIN} --landmarks A --name a/b"),
-        2,
-        &["run name \"a/b\""],
-    );
+    let train = format!("{TRAIN} --landmarks A");
+    let lists = "--train-images images.txt --train-landmarks landmarks.txt --landmarks A";
+    bench.failures(&format!(
+        r#"3 {train} --set learner.lrr=1 => learner.lrr | did you mean "learner.lr"
+           3 {train} --set log.level=inof => log.level | inof
+           3 {train} --config gone.toml => cannot read config file gone.toml
+           1 train {lists} --run-dir scan.nii/runs => cannot write to run folder scan.nii/runs | --run-dir
+           1 {train} --resume => no run to continue in runs
+           2 {train} --name a/b => run name "a/b""#
+    ));
     assert_eq!(bench.run("train --unknown").code, Some(2));
-    errors_as_before("settings");
+    check_error_snapshot("settings");
 }
 
 #[test]
 fn weights_that_cannot_be_used() {
     let bench = with_scan("scan.nii", &nifti([8, 8, 8], &voxels(512)));
-    let eval = "eval --images images.txt --landmarks-files landmarks.txt --load";
-    bench.fail(
-        &format!("{eval} gone.safetensors"),
-        4,
-        &["cannot read weights gone.safetensors"],
-    );
     bench.write("bad.safetensors", b"not a checkpoint at all");
-    bench.fail(
-        &format!("{eval} bad.safetensors"),
-        4,
-        &[
-            "bad.safetensors",
-            "not a complete safetensors file (23 bytes)",
-        ],
-    );
-    bench.fail(
-        "play scan.nii --load .",
-        4,
-        &["holds no checkpoints/best.safetensors"],
-    );
-    errors_as_before("weights");
+    let eval = "eval --images images.txt --landmarks-files landmarks.txt --load";
+    let bad = "bad.safetensors | not a complete safetensors file (23 bytes)";
+    bench.failures(&format!(
+        "4 {eval} gone.safetensors => cannot read weights gone.safetensors
+         4 {eval} bad.safetensors => {bad}
+         4 play scan.nii --load . => no checkpoints/best.safetensors"
+    ));
+    check_error_snapshot("weights");
 }

@@ -6,8 +6,21 @@ use model::files::weights;
 use model::{Network, NetworkSpec};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
-use crate::process::Bench;
+use crate::process::{Bench, json};
+
+/// The phantoms of the test split.
+pub const TEST_SCANS: &str =
+    "--images data/test/images.txt --landmarks-files data/test/landmarks.txt";
+
+/// A folder with phantoms and small random weights.
+pub fn with_weights() -> Bench {
+    let bench = Bench::new();
+    bench.phantoms();
+    random_weights(&bench, &rules(12));
+    bench
+}
 
 /// Small random weights for two landmarks of the phantoms.
 pub fn random_weights(bench: &Bench, rules: &str) -> Vec<u8> {
@@ -35,4 +48,35 @@ pub fn rules(window: usize) -> String {
     rules["scales"] = serde_json::json!([[2, 3], [1, 1]]);
     rules["max_steps"] = 25.into();
     rules.to_string()
+}
+
+/// Evaluates the first test phantom into `eval` and checks the files and the summary.
+pub fn check_evaluation(bench: &Bench, line: &str) -> Value {
+    let summary = bench.json(&format!(
+        "{line} {TEST_SCANS} --device cpu --out eval --json"
+    ));
+    assert_eq!(summary, json(&bench.path("eval/summary.json")));
+    for key in ["mean_error_mm", "baseline_error_mm"] {
+        assert!(summary[key].as_f64() > Some(0.0), "{summary}");
+    }
+    assert_eq!(summary["landmarks"][1]["name"], "base_ball");
+    let notice = summary["notice"].as_str().unwrap();
+    assert!(notice.contains("not a medical device"));
+    let csv = bench.text("eval/predictions.csv");
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    let picture = std::fs::read(bench.path("eval/pictures/phantom_0001.png")).unwrap();
+    assert_eq!(&picture[..8], b"\x89PNG\r\n\x1a\n");
+    summary
+}
+
+/// Finds the landmarks of the first test phantom and checks the files in `found`.
+pub fn check_play(bench: &Bench, weights: &str) {
+    let scan = "data/test/images/phantom_0001.nii.gz -o found --starts 2 --json --device cpu";
+    let printed = bench.json(&format!("play --load {weights} {scan}"));
+    assert_eq!(printed, json(&bench.path("found/predictions.json")));
+    let first = &printed["predictions"][0];
+    let (ras, lps) = (&first["predicted"]["ras_mm"], &first["predicted"]["lps_mm"]);
+    assert_eq!(ras[0].as_f64().unwrap(), -lps[0].as_f64().unwrap());
+    assert_eq!(first["truth"], Value::Null);
+    assert!(bench.path("found/pictures/phantom_0001.png").is_file());
 }

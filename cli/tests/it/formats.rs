@@ -6,9 +6,10 @@ use common::config::{Config, Sources};
 use common::imaging::dataset::{Dataset, DatasetSpec};
 use common::imaging::landmark_file::LandmarkFile;
 use common::imaging::nifti_io::{ImageRef, Limits, Samples, SamplesRef, read, write};
+use serde_json::{Value, json};
 
-use crate::process::{Bench, json};
-use crate::run::{SMALL, lines};
+use crate::process::{self, Bench, assert_contains, json_lines};
+use crate::run::SMALL;
 
 /// The published networks are for GPUs; all other settings of the presets are kept.
 const CHEAP: &str = "--set network.preset=small --set rules.history=1";
@@ -105,7 +106,7 @@ fn convert(
 }
 
 /// Checks, trains briefly with a preset, evaluates; returns summary.json.
-fn check_train_evaluate(bench: &Bench, preset: &str) -> serde_json::Value {
+fn check_train_evaluate(bench: &Bench, preset: &str) -> Value {
     let preset = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/").to_owned() + preset;
     let lists =
         |set: &str| format!("own/{set}/images.txt --landmarks-files own/{set}/landmarks.txt");
@@ -115,18 +116,14 @@ fn check_train_evaluate(bench: &Bench, preset: &str) -> serde_json::Value {
          --train-landmarks own/train/landmarks.txt --validation-images own/validation/images.txt \
          --validation-landmarks own/validation/landmarks.txt --name own --updates 20 {SMALL} {CHEAP}"
     ));
-    assert!(
-        trained.err.contains("landmarl eval --load runs/own"),
-        "{}",
-        trained.err
-    );
-    let validations = lines(&bench.path("runs/own/validation.jsonl"));
+    assert_contains(&trained.err, "landmarl eval --load runs/own");
+    let validations = json_lines(&bench.path("runs/own/validation.jsonl"));
     assert_eq!(validations.last().unwrap()["updates"], 20);
     bench.succeed(&format!(
         "eval --load runs/own --images {} --out eval --device cpu --starts 2",
         lists("test")
     ));
-    json(&bench.path("eval/summary.json"))
+    process::json(&bench.path("eval/summary.json"))
 }
 
 /// Six points of legacy VTK, RAS mm: 4 and 5 are those that the preset learns.
@@ -134,18 +131,11 @@ fn check_train_evaluate(bench: &Bench, preset: &str) -> serde_json::Value {
 fn cardiac_like_sets_train_and_evaluate() {
     let bench = Bench::new();
     convert(&bench, ".vtk", ".nii", |_, number, phantom| {
-        let names = [
-            "left_horn",
-            "right_horn",
-            "stem_pole",
-            "stem_pole",
-            "base_ball",
-            "bridge",
-        ];
+        let names = "left_horn right_horn stem_pole stem_pole base_ball bridge";
         let mut text =
             "# vtk DataFile Version 3.0\nvtk output\nASCII\nDATASET POLYDATA\nPOINTS 6 float\n"
                 .to_owned();
-        for (name, end) in names.into_iter().zip([" ", " ", "\n"].into_iter().cycle()) {
+        for (name, end) in names.split(' ').zip([" ", " ", "\n"].into_iter().cycle()) {
             let [x, y, z] = phantom.ras_mm(name);
             write!(text, "{x} {y} {z}{end}").unwrap();
         }
@@ -153,12 +143,8 @@ fn cardiac_like_sets_train_and_evaluate() {
         (if number == 2 { thick.left() } else { thick }, text)
     });
     let summary = check_train_evaluate(&bench, "cardiac.toml");
-    let names: Vec<_> = summary["landmarks"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|l| &l["name"])
-        .collect();
+    let landmarks = summary["landmarks"].as_array().unwrap().iter();
+    let names: Vec<_> = landmarks.map(|l| &l["name"]).collect();
     assert_eq!(names, ["4", "5"]);
     let rows = predictions(&bench);
     assert_eq!(rows.len(), 4);
@@ -166,25 +152,25 @@ fn cardiac_like_sets_train_and_evaluate() {
         // In the file's own thick slices, and where the phantom has it.
         let number = if row["scan"] == "case1" { 1 } else { 2 };
         let phantom = Phantom::read(&bench, "test", number);
-        let name = if row["landmark"] == "4" {
-            "base_ball"
-        } else {
-            "bridge"
-        };
-        let truth = |space: &str, axis: usize| row["truth"][space][axis].as_f64().unwrap();
-        for (axis, expected) in phantom.ras_mm(name).into_iter().enumerate() {
-            assert!((truth("ras_mm", axis) - expected).abs() < 1e-3, "{row}");
-        }
+        let four = row["landmark"] == "4";
+        let name = if four { "base_ball" } else { "bridge" };
+        same_place(&row, phantom.ras_mm(name));
         let voxel = phantom.affine.to_voxel(phantom.ras_mm(name)).unwrap();
-        assert!(
-            (2.0 * truth("file_voxel", 2) - voxel[2]).abs() < 1e-3,
-            "{row}"
-        );
+        let slice = row["truth"]["file_voxel"][2].as_f64().unwrap();
+        assert!((2.0 * slice - voxel[2]).abs() < 1e-3, "{row}");
     }
 }
 
-fn predictions(bench: &Bench) -> Vec<serde_json::Value> {
-    let all = json(&bench.path("eval/predictions.json"));
+/// Checks the true position of a prediction, RAS mm.
+fn same_place(row: &Value, expected: [f64; 3]) {
+    for (axis, expected) in expected.into_iter().enumerate() {
+        let found = row["truth"]["ras_mm"][axis].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-3, "{row}");
+    }
+}
+
+fn predictions(bench: &Bench) -> Vec<Value> {
+    let all = process::json(&bench.path("eval/predictions.json"));
     all["predictions"].as_array().unwrap().clone()
 }
 
@@ -212,20 +198,15 @@ fn fetal_like_sets_train_and_evaluate_without_what_is_missing() {
     });
     let summary = check_train_evaluate(&bench, "fetal.toml");
     let landmarks = summary["landmarks"].as_array().unwrap();
-    let known: Vec<_> = landmarks
+    let known = landmarks
         .iter()
-        .map(|l| (&l["name"], &l["consensus"]["mm"]["count"]))
-        .collect();
+        .map(|l| json!([l["name"], l["consensus"]["mm"]["count"]]));
     assert_eq!(
-        known,
-        [
-            (&"10".into(), &2.into()),
-            (&"11".into(), &2.into()),
-            (&"12".into(), &1.into())
-        ]
+        known.collect::<Value>(),
+        json!([["10", 2], ["11", 2], ["12", 1]])
     );
     let rows = predictions(&bench);
-    assert_eq!(rows.len(), 6, "an answer for the missing one too");
+    assert_eq!(rows.len(), 6, "a prediction for the missing one too");
     for row in &rows {
         let missing = row["scan"] == "case2" && row["landmark"] == "12";
         assert_eq!(row["truth"].is_null(), missing, "{row}");
@@ -233,14 +214,9 @@ fn fetal_like_sets_train_and_evaluate_without_what_is_missing() {
     }
     // Turned or not, left is left.
     let phantom = Phantom::read(&bench, "test", 2);
-    let left = rows
-        .iter()
-        .find(|r| r["scan"] == "case2" && r["landmark"] == "11")
-        .unwrap();
-    for (axis, expected) in phantom.ras_mm("left_horn").into_iter().enumerate() {
-        let found = left["truth"]["ras_mm"][axis].as_f64().unwrap();
-        assert!((found - expected).abs() < 1e-3, "{left}");
-    }
+    let mut rows = rows.iter();
+    let left = rows.find(|r| r["scan"] == "case2" && r["landmark"] == "11");
+    same_place(left.unwrap(), phantom.ras_mm("left_horn"));
 }
 
 /// Training sees the same data in a folder of LAS and RAS scans as in one of RAS scans.
@@ -253,14 +229,8 @@ fn a_folder_of_las_and_ras_scans_is_the_same_data() {
             let [x, y, z] = phantom.ras_mm(name);
             writeln!(text, "{name},{x},{y},{z}").unwrap();
         }
-        (
-            if number % 2 == 0 {
-                phantom.left()
-            } else {
-                phantom
-            },
-            text,
-        )
+        let turned = number % 2 == 0;
+        (if turned { phantom.left() } else { phantom }, text)
     });
     let load = |images: &str, landmarks: &str| {
         let mut spec = DatasetSpec::training(&settings());
@@ -288,9 +258,9 @@ fn a_folder_of_las_and_ras_scans_is_the_same_data() {
 }
 
 fn settings() -> Config {
-    let set = [r#"data.landmarks=["left_horn","right_horn","bridge"]"#.to_owned()];
+    let set = vec![r#"data.landmarks=["left_horn","right_horn","bridge"]"#.to_owned()];
     Config::load(&Sources {
-        set: set.to_vec(),
+        set,
         ..Sources::default()
     })
     .unwrap()

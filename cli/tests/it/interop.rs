@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::fixtures::{random_weights, rules};
-use crate::process::{Bench, json};
+use crate::fixtures::with_weights;
+use crate::process::{Bench, json, parse};
 use crate::python_env;
 
 /// Tolerance for equal positions.
@@ -15,8 +15,8 @@ fn here() -> &'static Path {
 }
 
 #[test]
-fn exports_are_where_nibabel_and_simpleitk_see_them() {
-    let test = "exports_are_where_nibabel_and_simpleitk_see_them";
+fn exports_agree_with_nibabel_and_simpleitk() {
+    let test = "exports_agree_with_nibabel_and_simpleitk";
     let Some(python) = python_env::python(
         test,
         &here().join("../../../common/tests/interop/requirements.txt"),
@@ -24,9 +24,7 @@ fn exports_are_where_nibabel_and_simpleitk_see_them() {
         return;
     };
     let script = here().join("exports.py");
-    let bench = Bench::new();
-    bench.phantoms();
-    random_weights(&bench, &rules(12));
+    let bench = with_weights();
     let test_set = bench.path("data/test");
     let (image, table, turned) = (
         test_set.join("images/phantom_0001.nii.gz"),
@@ -47,8 +45,7 @@ fn exports_are_where_nibabel_and_simpleitk_see_them() {
         let evaluation = bench.path(&out);
         let arguments = ["read".as_ref(), turned.as_os_str(), evaluation.as_os_str()];
         let report = python_env::run(&python, &script, &arguments);
-        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-        let report = &report[name];
+        let report = &parse(&report)[name];
         assert_eq!(report["landmarks"], 2, "{report}");
         for kind in ["truth", "mrk.json", "fcsv", "csv"] {
             let apart = report["apart_mm"][kind].as_f64().unwrap();
@@ -56,16 +53,14 @@ fn exports_are_where_nibabel_and_simpleitk_see_them() {
         }
         assert!(report["label_grid_mm"].as_f64().unwrap() < 1e-4, "{report}");
         assert_eq!(report["label_voxels_wrong"], 0, "{name}: {report}");
-        assert!(
-            report["label_voxels_right"].as_u64().unwrap() > 50,
-            "{report}"
-        );
+        let right = report["label_voxels_right"].as_u64();
+        assert!(right.unwrap() > 50, "{report}");
     }
-    same_walks_in_ras_and_las(&bench);
+    check_same_positions_in_ras_and_las(&bench);
 }
 
 /// Axes are reordered to RAS, so the same episodes end at the same positions.
-fn same_walks_in_ras_and_las(bench: &Bench) {
+fn check_same_positions_in_ras_and_las(bench: &Bench) {
     let places = |name: &str| -> Vec<f64> {
         let predictions = json(&bench.path(&format!("eval-{name}/predictions.json")));
         let list = predictions["predictions"].as_array().unwrap().iter();

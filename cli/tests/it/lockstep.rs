@@ -1,40 +1,27 @@
 //! `landmarl train --lockstep` as a process that is killed and resumed.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::process::Bench;
-use crate::run::lines as lines_of;
+use crate::process::{Bench, json_lines, names_in};
+use crate::services::signal as send;
 
 const UPDATES: u64 = 40;
 
-const SETTINGS: [&str; 10] = [
-    "rules.window_size=12",
-    "rules.max_steps=40",
-    "actor.slots=4",
-    "learner.batch=16",
-    "learner.publish_period=7",
-    "checkpoint.period=5",
-    "replay.min_rows=60",
-    "replay.capacity=200",
-    "replay.error_buffer=200",
-    "validation.period=0",
-];
+const TRAIN: &str = "train --lockstep --run-dir runs \
+    --train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
+    --set rules.window_size=12 --set rules.max_steps=40 --set actor.slots=4 \
+    --set learner.batch=16 --set learner.publish_period=7 --set checkpoint.period=5 \
+    --set replay.min_rows=60 --set replay.capacity=200 --set replay.error_buffer=200";
 
 fn updates_of(run: &Path) -> u64 {
-    let files = std::fs::read_dir(run.join("checkpoints"))
-        .into_iter()
-        .flatten();
-    let number = |name: String| name.strip_prefix("update-")?.get(..8)?.parse::<u64>().ok();
-    files
-        .flatten()
-        .filter_map(|f| number(f.file_name().into_string().ok()?))
-        .max()
-        .unwrap_or(0)
+    let number = |name: &String| name.strip_prefix("update-")?.get(..8)?.parse::<u64>().ok();
+    let names = names_in(&run.join("checkpoints"));
+    names.iter().filter_map(number).max().unwrap_or(0)
 }
 
 fn start(bench: &Bench, line: &str) -> Child {
@@ -58,21 +45,13 @@ fn weights(run: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_run_that_is_stopped_and_killed_at_random_ends_as_one_that_never_was() {
+fn a_run_that_is_stopped_and_killed_at_random_ends_like_an_uninterrupted_one() {
     let bench = Bench::new();
-    let made =
-        bench.run("phantom --out scans --train 3 --validation 1 --test 1 --size 48x56x48 --seed 3");
-    assert_eq!(made.code, Some(0), "{}", made.err);
-    let mut train = format!(
-        "train --lockstep --landmarks bridge,base_ball --updates {UPDATES} --run-dir runs \
-         --train-images scans/train/images.txt --train-landmarks scans/train/landmarks.txt"
+    bench.phantoms();
+    let train = format!(
+        "{TRAIN} --landmarks bridge,base_ball --updates {UPDATES} --set validation.period=0"
     );
-    for setting in SETTINGS {
-        train.push_str(" --set ");
-        train.push_str(setting);
-    }
-    let whole = bench.run(&format!("{train} --name whole"));
-    assert_eq!(whole.code, Some(0), "{}", whole.err);
+    bench.succeed(&format!("{train} --name whole"));
     let reference = weights(&bench.path("runs/whole"));
 
     let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -97,27 +76,20 @@ fn a_run_that_is_stopped_and_killed_at_random_ends_as_one_that_never_was() {
 }
 
 #[test]
-fn an_evaluation_that_a_kill_cut_off_is_made_up_for() {
+fn an_evaluation_that_a_kill_prevented_is_made_after_the_restart() {
     let bench = Bench::new();
-    bench.succeed("phantom --out scans --train 2 --validation 1 --test 1 --size 48x56x48 --seed 3");
-    let mut train = "train --lockstep --landmarks bridge --updates 5 --run-dir runs --name one \
-         --train-images scans/train/images.txt --train-landmarks scans/train/landmarks.txt \
-         --validation-images scans/validation/images.txt \
-         --validation-landmarks scans/validation/landmarks.txt"
-        .to_owned();
-    for setting in SETTINGS {
-        train.push_str(" --set ");
-        train.push_str(setting);
-    }
+    bench.phantoms();
     bench.succeed(&format!(
-        "{train} --set validation.period=5 --set validation.starts=1"
+        "{TRAIN} --landmarks bridge --updates 5 --name one --set validation.period=5 \
+         --set validation.starts=1 --validation-images data/validation/images.txt \
+         --validation-landmarks data/validation/landmarks.txt"
     ));
     // Simulates a kill after the checkpoint and before the line.
     let lines = bench.path("runs/one/validation.jsonl");
     std::fs::remove_file(&lines).unwrap();
     bench.succeed("train --resume runs/one --updates 10");
     let updates = |v: serde_json::Value| v["updates"].as_u64();
-    let updates: Vec<_> = lines_of(&lines).into_iter().map(updates).collect();
+    let updates: Vec<_> = json_lines(&lines).into_iter().map(updates).collect();
     assert_eq!(updates, [Some(5), Some(10)]);
 }
 
@@ -129,7 +101,7 @@ fn stop_at_random(
     signal: &str,
     rng: &mut ChaCha8Rng,
 ) -> usize {
-    let run: PathBuf = bench.path(&format!("runs/{name}"));
+    let run = bench.path(&format!("runs/{name}"));
     let mut child = start(bench, &format!("{train} --name {name}"));
     let mut stops = 0;
     loop {
@@ -139,11 +111,7 @@ fn stop_at_random(
         if child.try_wait().unwrap().is_some() {
             break;
         }
-        let id = child.id().to_string();
-        let sent = Command::new("kill")
-            .args([&format!("-{signal}"), &id])
-            .status();
-        assert!(sent.unwrap().success());
+        send(&child, signal);
         child.wait().unwrap();
         stops += 1;
         child = start(bench, &format!("train --resume runs/{name}"));

@@ -7,14 +7,12 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use crate::loki_stand_in::StandIn;
-use crate::process::{Bench, errors_as_before, finish};
-
-/// Timeout for a line to be printed, on a busy machine.
-const SOON: Duration = Duration::from_secs(30);
+use crate::loki_stand_in::FakeLoki;
+use crate::process::{Bench, Done, assert_contains, check_error_snapshot, finish, parse, wait_for};
+use crate::services::PATIENCE;
 
 /// A line in the services' format.
-pub fn line(time: &str, service: &str, instance: &str, level: &str, rest: &str) -> String {
+fn line(time: &str, service: &str, instance: &str, level: &str, rest: &str) -> String {
     format!(
         "{{\"time\":\"2026-11-26T{time}Z\",\"level\":\"{level}\",\"target\":\"t\",\"service\":\"{service}\",\"instance\":\"{instance}\",\"run\":\"first\",{rest}}}"
     )
@@ -25,53 +23,21 @@ fn message(text: &str) -> String {
 }
 
 /// Two services, a rotated file, an incomplete line and an invalid one.
-fn a_run(bench: &Bench) {
+fn write_logs(bench: &Bench) {
+    let learner = |time: &str, level: &str, rest: &str| line(time, "learner", "box", level, rest);
+    let actor = |time: &str, level: &str, rest: &str| line(time, "actor", "box-2", level, rest);
+    let lost_actor = "\"message\":\"actor lost\",\"actor\":3";
+    let lost_shard = "\"message\":\"lost shard\",\"shard\":1,\"span\":{\"actor\":3}";
     let learner = [
-        line(
-            "08:00:00.000000",
-            "learner",
-            "box",
-            "info",
-            &message("dataset loaded"),
-        ),
-        line(
-            "08:00:03.000000",
-            "learner",
-            "box",
-            "warn",
-            "\"message\":\"actor lost\",\"actor\":3",
-        ),
+        learner("08:00:00.000000", "info", &message("dataset loaded")),
+        learner("08:00:03.000000", "warn", lost_actor),
         "thread panicked at somewhere".to_owned(),
-        line(
-            "08:00:09.000000",
-            "learner",
-            "box",
-            "error",
-            &message("loss is NaN"),
-        ),
+        learner("08:00:09.000000", "error", &message("loss is NaN")),
     ];
-    let rotated = [line(
-        "08:00:01.000000",
-        "actor",
-        "box-2",
-        "info",
-        &message("joined the run"),
-    )];
+    let rotated = [actor("08:00:01.000000", "info", &message("joined the run"))];
     let actor = [
-        line(
-            "08:00:02.000000",
-            "actor",
-            "box-2",
-            "debug",
-            &message("shard is away"),
-        ),
-        line(
-            "08:00:04.500000",
-            "actor",
-            "box-2",
-            "warn",
-            "\"message\":\"lost shard\",\"shard\":1,\"span\":{\"actor\":3}",
-        ),
+        actor("08:00:02.000000", "debug", &message("shard is away")),
+        actor("08:00:04.500000", "warn", lost_shard),
     ];
     for (name, lines) in [
         ("learner-box.jsonl", &learner[..]),
@@ -89,17 +55,14 @@ fn a_run(bench: &Bench) {
 /// The printed messages.
 fn shown(bench: &Bench, options: &str) -> Vec<String> {
     let done = bench.succeed(&format!("logs --json {options}"));
-    let lines = done.out.lines().map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        line["message"].as_str().unwrap().to_owned()
-    });
-    lines.collect()
+    let message = |line| parse(line)["message"].as_str().unwrap().to_owned();
+    done.out.lines().map(message).collect()
 }
 
 #[test]
 fn files_are_merged_and_every_condition_counts() {
     let bench = Bench::new();
-    a_run(&bench);
+    write_logs(&bench);
     let all = [
         "dataset loaded",
         "joined the run",
@@ -113,42 +76,32 @@ fn files_are_merged_and_every_condition_counts() {
     assert_eq!(shown(&bench, ""), all, "the newest run");
     let folder = "--set log.folder=runs/first/logs --set run.dir=elsewhere";
     assert_eq!(shown(&bench, folder), all);
-    for (options, expected) in [
-        (
-            "--service actor",
-            vec!["joined the run", "shard is away", "lost shard"],
-        ),
-        (
-            "--service actor,learner --level WARN",
-            vec!["actor lost", "lost shard", "loss is NaN"],
-        ),
-        (
-            "--instance box",
-            vec!["dataset loaded", "actor lost", "loss is NaN"],
-        ),
-        ("--instance 3", vec!["actor lost", "lost shard"]),
-        ("--service actor --instance 3", vec!["lost shard"]),
-        ("--grep nan", vec![]),
-        ("--grep (?i)nan|shard=1", vec!["lost shard", "loss is NaN"]),
-        (
-            "--since 2026-11-26T08:00:04.5Z",
-            vec!["lost shard", "loss is NaN"],
-        ),
-        ("--until 2026-11-26T08:00:01Z", vec!["dataset loaded"]),
-        ("--tail 2", vec!["lost shard", "loss is NaN"]),
-        ("--tail 1 --service actor", vec!["lost shard"]),
-        ("--run-name first --tail 1", vec!["loss is NaN"]),
-        ("--run-name second", vec![]),
-        ("--since 1s", vec![]),
-    ] {
-        assert_eq!(shown(&bench, options), expected, "{options}");
+    for case in "\
+        --service actor => joined the run, shard is away, lost shard
+        --service actor,learner --level WARN => actor lost, lost shard, loss is NaN
+        --instance box => dataset loaded, actor lost, loss is NaN
+        --instance 3 => actor lost, lost shard
+        --service actor --instance 3 => lost shard
+        --grep nan =>
+        --grep (?i)nan|shard=1 => lost shard, loss is NaN
+        --since 2026-11-26T08:00:04.5Z => lost shard, loss is NaN
+        --until 2026-11-26T08:00:01Z => dataset loaded
+        --tail 2 => lost shard, loss is NaN
+        --tail 1 --service actor => lost shard
+        --run-name first --tail 1 => loss is NaN
+        --run-name second =>
+        --since 1s =>"
+        .lines()
+    {
+        let (options, expected) = case.split_once(" =>").unwrap();
+        assert_eq!(shown(&bench, options).join(", "), expected.trim(), "{case}");
     }
 }
 
 #[test]
 fn text_is_readable_and_damaged_lines_are_noted() {
     let bench = Bench::new();
-    a_run(&bench);
+    write_logs(&bench);
     let done = bench.succeed("logs runs/first --level warn");
     assert_eq!(
         done.out,
@@ -156,29 +109,24 @@ fn text_is_readable_and_damaged_lines_are_noted() {
          2026-11-26 08:00:04.500 WARN  actor/box-2 lost shard shard=1 actor=3\n\
          2026-11-26 08:00:09.000 ERROR learner/box loss is NaN\n"
     );
-    assert_eq!(done.err, "note: 2 lines were damaged and left out\n");
+    assert_eq!(done.err, "note: skipped 2 damaged lines\n");
 }
 
 #[test]
 fn lines_on_standard_input_are_filtered() {
     let bench = Bench::new();
     let actor = |time: &str, level: &str, rest: &str| line(time, "actor", "box", level, rest);
+    let third = actor("08:00:01", "info", &message("third"));
     let input = [
         actor("08:00:00.5", "warn", &message("first")),
         // In the format of `kubectl logs --prefix` and `docker compose logs`.
-        format!(
-            "[pod/actor-0/actor] {}",
-            actor("08:00:02", "error", &message("second"))
-        ),
-        format!(
-            "actor-1  | {}",
-            actor("08:00:01", "info", &message("third"))
-        ),
+        "[pod/actor-0/actor] ".to_owned() + &actor("08:00:02", "error", &message("second")),
+        "actor-1  | ".to_owned() + &third,
         "thread panicked at somewhere".to_owned(),
         String::new(),
         actor("08:00:03", "warn", "\"message\":\"fourth\",\"shard\":1"),
     ];
-    let filtered = |options: &str| {
+    let filtered = |options: &str| -> Done {
         let mut command = bench.command(&format!("logs - {options}"));
         command
             .stdin(Stdio::piped())
@@ -197,33 +145,28 @@ fn lines_on_standard_input_are_filtered() {
          2026-11-26 08:00:02.000 ERROR actor/box second\n\
          2026-11-26 08:00:03.000 WARN  actor/box fourth shard=1\n"
     );
-    assert_eq!(done.err, "note: 1 line was damaged and left out\n");
+    assert_eq!(done.err, "note: skipped 1 damaged line\n");
     assert_eq!(done.code, Some(0));
     let done = filtered("--json --tail 1 --until 2026-11-26T08:00:03Z");
-    assert_eq!(
-        done.out,
-        actor("08:00:01", "info", &message("third")) + "\n"
-    );
+    assert_eq!(done.out, third + "\n");
     assert_eq!(filtered("--level warn --grep nothing").out, "");
 }
 
 #[test]
 fn what_cannot_be_shown_is_an_error() {
     let bench = Bench::new();
-    a_run(&bench);
+    write_logs(&bench);
     bench.write("empty/notes.txt", "");
-    bench.fail(
-        "logs --since yesterday",
-        2,
-        &["--since \"yesterday\"", "10m"],
+    bench.failures(
+        "2 logs --since yesterday => --since \"yesterday\" | 10m
+         2 logs --grep ( => --grep | unclosed group
+         4 logs nowhere => nowhere is not a folder
+         4 logs empty => there are no logs in empty
+         4 logs --set run.dir=none => there are no logs in none
+         2 logs --loki 127.0.0.1:3100 => is not a URL
+         5 logs --loki http://127.0.0.1:9 => Loki at http://127.0.0.1:9",
     );
-    bench.fail("logs --grep (", 2, &["--grep", "unclosed group"]);
-    bench.fail("logs nowhere", 4, &["nowhere is not a folder"]);
-    bench.fail("logs empty", 4, &["there are no logs in empty"]);
-    bench.fail("logs --set run.dir=none", 4, &["there are no logs in none"]);
-    bench.fail("logs --loki 127.0.0.1:3100", 2, &["is not a URL"]);
-    bench.fail("logs --loki http://127.0.0.1:9", 5, &["does not answer"]);
-    errors_as_before("logs");
+    check_error_snapshot("logs");
 }
 
 /// A command that keeps running; killed when dropped.
@@ -251,7 +194,7 @@ impl Following {
 
     /// The next line; fails after the timeout.
     fn next(&self) -> String {
-        self.lines.recv_timeout(SOON).unwrap()
+        self.lines.recv_timeout(PATIENCE).unwrap()
     }
 }
 
@@ -263,18 +206,14 @@ impl Drop for Following {
 }
 
 fn append(path: &Path, text: &str) {
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .unwrap();
-    file.write_all(text.as_bytes()).unwrap();
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.unwrap().write_all(text.as_bytes()).unwrap();
 }
 
 #[test]
 fn new_lines_files_and_rotations_are_followed() {
     let bench = Bench::new();
-    a_run(&bench);
+    write_logs(&bench);
     let logs = bench.path("runs/first/logs");
     let following = Following::start(&bench, "runs/first --service actor --tail 1");
     assert!(following.next().ends_with("lost shard shard=1 actor=3"));
@@ -283,57 +222,42 @@ fn new_lines_files_and_rotations_are_followed() {
     let new = |text: &str| line("08:01:00.000000", "actor", "x", "info", &message(text)) + "\n";
     append(&actor, &format!("\n{}", new("one")));
     assert!(following.next().ends_with("one"));
-    std::fs::rename(
-        logs.join("actor-box-2.jsonl.1"),
-        logs.join("actor-box-2.jsonl.2"),
-    )
-    .unwrap();
+    let rotated = logs.join("actor-box-2.jsonl.1");
+    std::fs::rename(&rotated, logs.join("actor-box-2.jsonl.2")).unwrap();
     append(&actor, &new("two"));
-    std::fs::rename(&actor, logs.join("actor-box-2.jsonl.1")).unwrap();
+    std::fs::rename(&actor, &rotated).unwrap();
     append(&actor, &new("three"));
     append(&logs.join("actor-new.jsonl"), &new("four"));
-    append(
-        &logs.join("learner-new.jsonl"),
-        &new("not of an actor").replace("\"actor\"", "\"learner\""),
-    );
-    let mut three = [following.next(), following.next(), following.next()];
-    three.sort_by_key(|line| {
-        ["two", "three", "four"]
-            .iter()
-            .position(|w| line.ends_with(w))
-    });
-    for (line, word) in three.iter().zip(["two", "three", "four"]) {
-        assert!(line.ends_with(word), "{three:?}");
+    let other = new("not of an actor").replace("\"actor\"", "\"learner\"");
+    append(&logs.join("learner-new.jsonl"), &other);
+    let three = [following.next(), following.next(), following.next()];
+    for word in ["two", "three", "four"] {
+        assert!(three.iter().any(|l| l.ends_with(word)), "{three:?}");
     }
     append(&actor, &new("five"));
     assert!(following.next().ends_with("five"));
 }
 
 #[test]
-fn a_reader_that_leaves_ends_it() {
+fn logs_end_when_the_reader_closes_the_pipe() {
     let bench = Bench::new();
-    a_run(&bench);
+    write_logs(&bench);
     let mut following = Following::start(&bench, "runs/first");
     drop(std::mem::replace(&mut following.lines, channel().1));
     let actor = bench.path("runs/first/logs/actor-box-2.jsonl");
-    for n in 0.. {
-        append(
-            &actor,
-            &(line("08:02:00.000000", "actor", "x", "info", &message("more")) + "\n"),
-        );
-        std::thread::sleep(Duration::from_millis(100));
-        if let Some(status) = following.child.try_wait().unwrap() {
-            assert!(status.success(), "{status}");
-            return;
-        }
-        assert!(n < 300, "it goes on although nobody reads");
-    }
+    let more = line("08:02:00.000000", "actor", "x", "info", &message("more")) + "\n";
+    let status = wait_for("the end without a reader", PATIENCE, || {
+        append(&actor, &more);
+        let status = following.child.try_wait().unwrap();
+        status.ok_or_else(String::new)
+    });
+    assert!(status.success(), "{status}");
 }
 
 #[test]
-fn loki_gives_the_same_page_by_page() {
+fn loki_results_are_read_page_by_page() {
     let bench = Bench::new();
-    let loki = StandIn::start();
+    let loki = FakeLoki::start();
     // More than two pages, and more lines with the same time than a page holds.
     let mut expected = Vec::new();
     for n in 0..2600_u32 {
@@ -343,20 +267,12 @@ fn loki_gives_the_same_page_by_page() {
         let text = format!("number {n}");
         expected.push(text.clone());
         // Lines with the same time are ordered only within one stream.
-        let level = if together || n % 2 == 0 {
-            "info"
-        } else {
-            "warn"
-        };
+        let even = together || n % 2 == 0;
+        let level = if even { "info" } else { "warn" };
         loki.push(&line(&time, "actor", "box", level, &message(&text)));
     }
-    loki.push(&line(
-        "07:50:00.000000",
-        "learner",
-        "box",
-        "info",
-        &message("not asked for"),
-    ));
+    let other = message("not asked for");
+    loki.push(&line("07:50:00.000000", "learner", "box", "info", &other));
     let window = "--since 2026-11-26T07:00:00Z --until 2026-11-26T08:00:00Z";
     let url = format!("--loki {} {window}", loki.address);
     assert_eq!(shown(&bench, &format!("{url} --service actor")), expected);
@@ -365,22 +281,18 @@ fn loki_gives_the_same_page_by_page() {
     assert_eq!(last, expected[1100..]);
     let warnings = shown(&bench, &format!("{url} --level warn --grep number"));
     assert_eq!(warnings.len(), 700);
-    assert_eq!(
-        shown(&bench, &format!("{url} --query |=\"2599\"")),
-        ["number 2599"]
-    );
+    let found = shown(&bench, &format!("{url} --query |=\"2599\""));
+    assert_eq!(found, ["number 2599"]);
     assert_eq!(loki.last_query(), "{service=~\".+\"} |=\"2599\"");
-    assert_eq!(
-        shown(&bench, &format!("{url} --instance box --tail 1")),
-        ["not asked for"]
-    );
+    let last = shown(&bench, &format!("{url} --instance box --tail 1"));
+    assert_eq!(last, ["not asked for"]);
     assert!(shown(&bench, &format!("{url} --instance other")).is_empty());
 }
 
 #[test]
 fn loki_is_followed_and_its_errors_are_reported() {
     let bench = Bench::new();
-    let loki = StandIn::start();
+    let loki = FakeLoki::start();
     let push = |ago: u64, text: &str| {
         let at = std::time::SystemTime::now() - Duration::from_secs(ago);
         let whole = line("00:00:00", "actor", "box", "info", &message(text));
@@ -394,10 +306,8 @@ fn loki_is_followed_and_its_errors_are_reported() {
     push(0, "new");
     assert!(following.next().ends_with("new"));
     push(4, "late");
-    assert!(
-        following.next().ends_with("late"),
-        "lines that reach Loki late"
-    );
+    let late = following.next();
+    assert!(late.ends_with("late"), "lines that reach Loki late");
     loki.fail(true);
     std::thread::sleep(Duration::from_secs(2));
     loki.fail(false);
@@ -407,27 +317,12 @@ fn loki_is_followed_and_its_errors_are_reported() {
     let url = format!("--loki {}", loki.address);
     let done = bench.run(&format!("logs {url} --query |=bad"));
     assert_eq!(done.code, Some(5), "{}", done.err);
-    assert!(
-        done.err
-            .contains("answers 400: parse error at line 1, col 21: syntax error"),
-        "{}",
-        done.err
-    );
-    assert!(
-        done.err
-            .contains("hint: it was asked for: {service=~\".+\"} |=bad"),
-        "{}",
-        done.err
-    );
+    let parse_error = "400: parse error at line 1, col 21: syntax error";
+    assert_contains(&done.err, parse_error);
+    assert_contains(&done.err, "{service=~\".+\"} |=bad");
     loki.ask_for_tenant();
     let refused = bench.run(&format!("logs {url}"));
-    assert!(
-        refused.err.contains("answers 401: no org id"),
-        "{}",
-        refused.err
-    );
-    assert_eq!(
-        shown(&bench, &format!("{url} --header X-Scope-OrgID:skulls")).len(),
-        5
-    );
+    assert_contains(&refused.err, "401: no org id");
+    let lines = shown(&bench, &format!("{url} --header X-Scope-OrgID:skulls"));
+    assert_eq!(lines.len(), 5);
 }

@@ -27,13 +27,13 @@ struct Kept {
 type Shared = Arc<Mutex<Kept>>;
 
 /// A running fake; it stops with its runtime.
-pub struct StandIn {
+pub struct FakeLoki {
     pub address: String,
     kept: Shared,
     _runtime: tokio::runtime::Runtime,
 }
 
-impl StandIn {
+impl FakeLoki {
     pub fn start() -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let kept = Shared::default();

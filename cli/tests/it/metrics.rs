@@ -4,17 +4,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use proto::transport::metrics::{BUILD, DISK, Metric, PROCESS};
 use regex::Regex;
 use serde_json::Value;
 
-use crate::process::Bench;
-use crate::services::{CONFIG, Service, free_address};
-
-/// Timeout for all metrics to appear, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::process::{Bench, parse, wait_for};
+use crate::services::{CONFIG, PATIENCE, Service, free_address};
 
 fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -89,8 +85,7 @@ fn the_documentation_has_the_tables_of_the_code() {
 fn dashboards() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for board in ["training", "cluster"] {
-        let text = read(&format!("deploy/grafana/dashboards/{board}.json"));
-        let board: Value = serde_json::from_str(&text).unwrap();
+        let board = parse(&read(&format!("deploy/grafana/dashboards/{board}.json")));
         for panel in board["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().unwrap() {
                 if target["datasource"]["type"] == "prometheus" {
@@ -126,8 +121,7 @@ impl Training {
     fn start() -> Self {
         let bench = Bench::new();
         bench.write("run.toml", CONFIG);
-        let size = "--train 2 --validation 1 --test 0 --size 48x56x48";
-        bench.succeed(&format!("phantom --out data --seed 3 {size}"));
+        bench.phantoms();
         let address = free_address();
         let line = format!(
             "train --config run.toml --validation-images data/validation/images.txt \
@@ -136,28 +130,24 @@ impl Training {
              --set log.instance=here"
         );
         let mut process = Service::start(&bench, "landmarl", "train", &line);
-        let begin = Instant::now();
-        loop {
+        let ready = [
+            "landmarl_evaluator_error_millimetres ",
+            "landmarl_actor_weights_age_seconds{actor=\"1\"}",
+            "landmarl_learner_episode_error_finest_steps ",
+        ];
+        let text = wait_for("all metrics", PATIENCE, || {
             let text = get(&address, "/metrics").unwrap_or_default();
-            let ready = [
-                "landmarl_evaluator_error_millimetres ",
-                "landmarl_actor_weights_age_seconds{actor=\"1\"}",
-                "landmarl_learner_episode_error_finest_steps ",
-            ];
             if ready.iter().all(|name| text.contains(name)) {
-                return Self {
-                    address,
-                    text,
-                    _process: process,
-                    bench,
-                };
+                return Ok(text);
             }
-            assert!(
-                process.is_running() && begin.elapsed() < PATIENCE,
-                "{text}\n{}",
-                process.log()
-            );
-            std::thread::sleep(Duration::from_millis(200));
+            assert!(process.is_running(), "{}", process.log());
+            Err(format!("{text}\n{}", process.log()))
+        });
+        Self {
+            address,
+            text,
+            _process: process,
+            bench,
         }
     }
 }
@@ -168,7 +158,7 @@ fn get(address: &str, path: &str) -> Option<String> {
 }
 
 #[test]
-fn everything_exported_is_documented_and_everything_shown_is_exported() {
+fn exported_metrics_are_documented_and_shown_metrics_are_exported() {
     let training = Training::start();
     let exported = exported(&training.text);
     let text = read("docs/metrics.md");
@@ -176,51 +166,35 @@ fn everything_exported_is_documented_and_everything_shown_is_exported() {
     let missing: Vec<_> = exported.difference(&documented).collect();
     assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
     let gone: Vec<_> = documented.difference(&exported).collect();
-    assert!(
-        gone.is_empty(),
-        "in docs/metrics.md and not exported: {gone:?}"
-    );
+    assert!(gone.is_empty(), "documented, not exported: {gone:?}");
 
     let mut shown = BTreeSet::new();
     for (whence, expression) in dashboards().into_iter().chain(alerts()) {
         for name in names(&expression) {
-            assert!(
-                exported.contains(&name),
-                "{whence} uses {name}, which nobody exports"
-            );
+            let known = exported.contains(&name);
+            assert!(known, "{whence} uses {name}, which nobody exports");
             shown.insert(name);
         }
     }
     let hidden: Vec<_> = exported.difference(&shown).collect();
-    assert!(
-        hidden.is_empty(),
-        "on no dashboard and in no alert: {hidden:?}"
-    );
+    assert!(hidden.is_empty(), "in no dashboard or alert: {hidden:?}");
 
-    level_changes_while_it_runs(&training);
-    real_prometheus(&training);
+    check_level_changes(&training);
+    check_with_prometheus(&training);
 }
 
-fn level_changes_while_it_runs(training: &Training) {
-    let log = training.bench.path("runs/run/logs/landmarl-here.jsonl");
+fn check_level_changes(training: &Training) {
     let debug = || {
-        std::fs::read_to_string(&log)
-            .unwrap()
-            .contains("\"level\":\"debug\"")
+        let log = training.bench.text("runs/run/logs/landmarl-here.jsonl");
+        log.contains("\"level\":\"debug\"")
     };
     assert!(!debug());
     let url = format!("http://{}/log-level", training.address);
-    let reply = ureq::put(&url)
-        .send("debug")
-        .unwrap()
-        .body_mut()
-        .read_to_string();
-    assert_eq!(reply.unwrap(), "debug\n");
-    let begin = Instant::now();
-    while !debug() {
-        assert!(begin.elapsed() < PATIENCE, "no line of the new level");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let mut reply = ureq::put(&url).send("debug").unwrap();
+    assert_eq!(reply.body_mut().read_to_string().unwrap(), "debug\n");
+    wait_for("a line of the new level", PATIENCE, || {
+        debug().then_some(()).ok_or_else(String::new)
+    });
     ureq::put(&url).send("info").unwrap();
     assert_eq!(get(&training.address, "/log-level").unwrap(), "info\n");
     assert_eq!(get(&training.address, "/health").unwrap(), "ok\n");
@@ -273,18 +247,15 @@ impl Prometheus {
             .build()
             .call()
             .map_err(|e| e.to_string())?;
-        let text = reply
-            .body_mut()
-            .read_to_string()
-            .map_err(|e| e.to_string())?;
-        let answer: Value = serde_json::from_str(&text).map_err(|_| text.clone())?;
-        let result = answer["data"]["result"].as_array().cloned();
+        let text = reply.body_mut().read_to_string();
+        let text = text.map_err(|e| e.to_string())?;
+        let response: Value = serde_json::from_str(&text).map_err(|_| text.clone())?;
+        let result = response["data"]["result"].as_array().cloned();
         result.ok_or(text)
     }
 
     fn rules(&self) -> Value {
-        let text = get(&self.address, "/api/v1/rules").unwrap();
-        serde_json::from_str(&text).unwrap()
+        parse(&get(&self.address, "/api/v1/rules").unwrap())
     }
 }
 
@@ -309,46 +280,38 @@ fn skipped(test: &str) {
     println!("skipped: {test}: prometheus is not installed (apt-get install prometheus)");
 }
 
-fn real_prometheus(training: &Training) {
-    if Command::new("prometheus")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        skipped("real_prometheus");
+/// Whether a program is installed; prints that the test is skipped if not.
+fn installed(program: &str) -> bool {
+    let installed = Command::new(program).arg("--version").output().is_ok();
+    if !installed {
+        skipped(program);
+    }
+    installed
+}
+
+fn check_with_prometheus(training: &Training) {
+    if !installed("prometheus") {
         return;
     }
     let prometheus = Prometheus::start(training);
-    let wanted: Vec<(String, String)> = dashboards()
-        .into_iter()
-        .chain(alerts().into_iter().map(|(name, e)| (name, vector(&e))))
-        .map(|(whence, expression)| (whence, shortened(&expression)))
+    let alert_vectors = alerts().into_iter().map(|(name, e)| (name, vector(&e)));
+    let wanted = dashboards().into_iter().chain(alert_vectors);
+    let mut left: Vec<_> = wanted
+        .map(|(whence, expression)| (whence, shortened(&expression), String::new()))
         .collect();
-    let begin = Instant::now();
-    let mut left: Vec<(String, String, String)> = wanted
-        .into_iter()
-        .map(|(whence, expression)| (whence, expression, String::new()))
-        .collect();
-    let all = left.len();
-    while !left.is_empty() {
-        left.retain_mut(|(_, expression, why)| match prometheus.query(expression) {
-            Ok(samples) if !samples.is_empty() => false,
-            Ok(_) => {
-                "no data".clone_into(why);
-                true
-            }
-            Err(error) => {
-                *why = error;
-                true
-            }
+    wait_for("data of all expressions", PATIENCE, || {
+        left.retain_mut(|(_, expression, why)| {
+            *why = match prometheus.query(expression) {
+                Ok(samples) if !samples.is_empty() => return false,
+                Ok(_) => "no data".to_owned(),
+                Err(error) => error,
+            };
+            true
         });
-        let log = std::fs::read_to_string(training.bench.path("prometheus.log")).unwrap();
-        assert!(
-            begin.elapsed() < PATIENCE,
-            "of {all} expressions: {left:#?}\n{log}"
-        );
-        std::thread::sleep(Duration::from_millis(500));
-    }
+        let log = training.bench.text("prometheus.log");
+        let all = left.is_empty();
+        all.then_some(()).ok_or_else(|| format!("{left:#?}\n{log}"))
+    });
     let groups = prometheus.rules();
     let rules = groups["data"]["groups"][0]["rules"].as_array().unwrap();
     assert_eq!(rules.len(), alerts().len());
@@ -360,8 +323,7 @@ fn real_prometheus(training: &Training) {
 /// Debian's Prometheus package includes promtool.
 #[test]
 fn the_configuration_and_the_alerts_satisfy_promtool() {
-    if Command::new("promtool").arg("--version").output().is_err() {
-        skipped("promtool");
+    if !installed("promtool") {
         return;
     }
     for line in [
@@ -375,7 +337,7 @@ fn the_configuration_and_the_alerts_satisfy_promtool() {
             .current_dir(file("deploy/prometheus"))
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "promtool {line}\n{said}");
+        let output = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "promtool {line}\n{output}");
     }
 }

@@ -2,44 +2,21 @@
 //! same files behind, and the other commands report the same about both runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use serde_json::Value;
 
-use crate::process::{Bench, json};
-use crate::run::lines;
-use crate::services::{Service, at_free_address};
+use crate::process::{Bench, files_below, json, json_lines, names_in, wait_for};
+use crate::services::{CONFIG, PATIENCE, Service, at_free_address};
 
-/// Timeout for steps that only a slow machine takes long for.
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Exit codes of `landmarl train` and of the services that SIGTERM stops.
 const STOPPED: [i32; 2] = [130, 0];
 
-const CONFIG: &str = r#"
-data.train_images = "data/train/images.txt"
-data.train_landmarks = "data/train/landmarks.txt"
-data.validation_images = "validation/images.txt"
-data.validation_landmarks = "validation/landmarks.txt"
-data.landmarks = ["0", "base_ball"]
-rules.window_size = 12
-rules.scales = [[2, 3], [1, 1]]
-rules.max_steps = 30
+/// Settings beside those of [`CONFIG`].
+const MORE: &str = r#"
 replay.shards = 1
 replay.capacity = 2000
-replay.min_rows = 64
-replay.error_buffer = 200
 actor.count = 1
-actor.slots = 4
-actor.start_near_radius = [8.0, 4.0]
-actor.batch_rows = 16
-actor.batch_wait_ms = 20
-learner.device = "cpu"
-learner.threads = 1
-learner.batch = 16
-learner.publish_period = 5
-learner.updates = 1000000
 cluster.lease_s = 2.0
 validation.period = 20
 validation.starts = 1
@@ -68,14 +45,16 @@ fn bench() -> Bench {
     for list in ["images", "landmarks"] {
         let of = |split: &str, number: usize| {
             let folder = bench.path("data").join(split);
-            let text = std::fs::read_to_string(folder.join(format!("{list}.txt"))).unwrap();
+            let text = bench.text(&format!("data/{split}/{list}.txt"));
             let line = text.lines().nth(number).unwrap();
             folder.join(line).display().to_string()
         };
         let text = [of("validation", 0), of("train", 1)].join("\n") + "\n";
         bench.write(&format!("validation/{list}.txt"), text);
     }
-    bench.write("parity.toml", CONFIG);
+    let config = CONFIG.replace("data/validation/", "validation/");
+    let config = config.replace("replay.min_rows = 400", "replay.min_rows = 64");
+    bench.write("parity.toml", config + MORE);
     bench
 }
 
@@ -92,22 +71,16 @@ impl Running {
     /// Starts `landmarl train`; the log contains the address of its learner.
     fn train(bench: &Bench, line: &str) -> Self {
         let run = bench.path("runs/train");
-        let said = || messages(&run, "learner listens");
-        let before = said().len();
+        let listens = || messages(&run, "learner listens");
+        let before = listens().len();
         let mut process = Service::start(bench, "landmarl", "train", line);
-        let begin = Instant::now();
-        let learner = loop {
-            let said = said();
-            if said.len() > before {
-                break said[before]["address"].as_str().unwrap().to_owned();
-            }
-            assert!(
-                process.is_running() && begin.elapsed() < PATIENCE,
-                "no address of the learner:\n{}",
-                process.log()
-            );
-            std::thread::sleep(LOOK_EVERY);
-        };
+        let learner = wait_for("the address of the learner", PATIENCE, || {
+            let line = listens().into_iter().nth(before);
+            let ended = line.is_none() && !process.is_running();
+            assert!(!ended, "{}", process.log());
+            line.ok_or_else(|| process.log())
+        });
+        let learner = learner["address"].as_str().unwrap().to_owned();
         Self {
             learner,
             processes: vec![process],
@@ -133,23 +106,16 @@ impl Running {
 
     /// `landmarl status --json` once an actor acts and the evaluator has reported.
     fn status(&self, bench: &Bench) -> Value {
-        let begin = Instant::now();
-        loop {
+        wait_for("an actor and an evaluation", PATIENCE, || {
             let done = bench.run(&format!("status {} --json", self.learner));
             let status: Value = serde_json::from_str(&done.out).unwrap_or_default();
             let acts = status["actors_joined"] == 1 && status["updates"].as_u64() >= Some(1);
             let evaluated = !status["last_evaluation"].is_null();
             if acts && evaluated && status["evaluators"][0].is_object() {
-                return status;
+                return Ok(status);
             }
-            assert!(
-                begin.elapsed() < PATIENCE,
-                "{status:#}\n{}\n{}",
-                done.err,
-                self.logs()
-            );
-            std::thread::sleep(LOOK_EVERY);
-        }
+            Err(format!("{status:#}\n{}\n{}", done.err, self.logs()))
+        })
     }
 
     /// Sends SIGTERM to the learner, which stops the others.
@@ -198,40 +164,24 @@ fn start_learner(bench: &Bench, shard: &str, run: &str, more: &str) -> (String, 
 
 /// Lines with this message in all logs of a run folder.
 fn messages(run: &Path, message: &str) -> Vec<Value> {
-    let files = std::fs::read_dir(run.join("logs"));
-    let mut files: Vec<_> = files.into_iter().flatten().map(|f| f.unwrap()).collect();
-    files.sort_by_key(std::fs::DirEntry::file_name);
-    let text = |f: &std::fs::DirEntry| std::fs::read_to_string(f.path()).unwrap();
-    files
-        .iter()
-        .flat_map(|f| {
-            let text = text(f);
-            let lines = text.lines().map(serde_json::from_str::<Value>);
-            lines.filter_map(Result::ok).collect::<Vec<_>>()
-        })
-        .filter(|l| l["message"].as_str().is_some_and(|m| m.contains(message)))
-        .collect()
+    let logs = run.join("logs");
+    let mut found = Vec::new();
+    for name in names_in(&logs) {
+        let text = std::fs::read_to_string(logs.join(name)).unwrap();
+        let lines = text.lines().map(serde_json::from_str::<Value>);
+        let lines = lines.filter_map(Result::ok);
+        found.extend(lines.filter(|l| l["message"].as_str().is_some_and(|m| m.contains(message))));
+    }
+    found
 }
 
 /// Relative paths of all files below a run folder; TensorBoard's without their time.
 fn files(run: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut folders = vec![run.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let name = path.strip_prefix(run).unwrap().display().to_string();
-            found.insert(match name.strip_prefix("events.out.tfevents.") {
-                Some(rest) => format!("events.{}", rest.split_once('.').unwrap().1),
-                None => name,
-            });
-        }
-    }
-    found
+    let name = |name: String| match name.strip_prefix("events.out.tfevents.") {
+        Some(rest) => format!("events.{}", rest.split_once('.').unwrap().1),
+        None => name,
+    };
+    files_below(run).into_iter().map(name).collect()
 }
 
 /// Everything that must not depend on how a run was started.
@@ -258,13 +208,13 @@ impl Facts {
     /// Collects it from a run that has ended.
     fn of(run: &Path) -> Self {
         let info = json(&run.join("run.json"));
-        let validations = lines(&run.join("validation.jsonl"));
-        let metrics = lines(&run.join("metrics.jsonl"));
+        let validations = json_lines(&run.join("validation.jsonl"));
+        let metrics = json_lines(&run.join("metrics.jsonl"));
         let same = ["seed", "manifest", "config_digest", "landmarks", "version"];
         let updates = |v: &Value| v["updates"].clone();
         let last = validations.last().unwrap();
         assert_eq!(updates(last), updates(metrics.last().unwrap()));
-        let warned = messages(run, "also trained on");
+        let warned = messages(run, "is also a training scan");
         Self {
             files: files(run)
                 .into_iter()
@@ -288,15 +238,13 @@ impl Facts {
 
 /// The run's name, and sixteen unique digits.
 fn run_id(run: &Path) -> String {
-    let id = json(&run.join("run.json"))["run_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let info = json(&run.join("run.json"));
+    let id = info["run_id"].as_str().unwrap();
     let name = run.file_name().unwrap().to_str().unwrap();
     let suffix = id.strip_prefix(&format!("{name}-")).unwrap_or_default();
     let hex = suffix.chars().all(|c| c.is_ascii_hexdigit());
     assert!(suffix.len() == 16 && hex, "{id} of {name}");
-    id
+    id.to_owned()
 }
 
 /// Keys of nested objects and lists, without their values.
@@ -318,7 +266,7 @@ fn check_status(status: &Value, name: &str) -> BTreeSet<String> {
     assert_eq!(status["run"], name, "{status:#}");
     assert!(status["run_id"].as_str().unwrap().starts_with(name));
     for key in ["last_evaluation", "best_evaluation"] {
-        let baseline = &status[key]["constant_guess_mm"];
+        let baseline = &status[key]["baseline_error_mm"];
         assert!(baseline.as_f64() > Some(0.0), "{key}: {status:#}");
     }
     let mut found = BTreeSet::new();
@@ -328,33 +276,23 @@ fn check_status(status: &Value, name: &str) -> BTreeSet<String> {
 
 /// The output of `eval`, `runs list` and `runs compare`.
 fn check_reports(bench: &Bench, updates: u64) {
-    let runs = bench.succeed("runs list --json").out;
-    let runs: Value = serde_json::from_str(&runs).unwrap();
+    let runs = bench.json("runs list --json");
     let runs = runs.as_array().unwrap();
     assert_eq!(runs.len(), 2);
     for run in runs {
-        let total = (&run["updates"], &run["updates_total"], &run["ended"]);
-        assert_eq!(
-            total,
-            (&updates.into(), &updates.into(), &true.into()),
-            "{run:#}"
-        );
+        assert_eq!(run["updates"], updates, "{run:#}");
+        assert_eq!(run["updates_total"], updates, "{run:#}");
+        assert_eq!(run["ended"], true, "{run:#}");
         for key in ["minutes", "best_validation_mm"] {
             assert!(run[key].as_f64() > Some(0.0), "{key}: {run:#}");
         }
     }
     assert_eq!(keys(&runs[0]), keys(&runs[1]));
 
-    let compared = bench
-        .succeed("runs compare runs/train runs/cluster --json")
-        .out;
-    let compared: Value = serde_json::from_str(&compared).unwrap();
-    let differing = keys(&compared["differing_settings"]);
-    let unexpected: Vec<_> = differing
-        .iter()
-        .filter(|k| !PLACES.contains(&k.as_str()))
-        .collect();
-    assert!(unexpected.is_empty(), "{compared:#}");
+    let compared = bench.json("runs compare runs/train runs/cluster --json");
+    let mut differing = keys(&compared["differing_settings"]);
+    differing.retain(|k| !PLACES.contains(&k.as_str()));
+    assert!(differing.is_empty(), "{compared:#}");
 
     let eval = |name: &str| {
         let done = bench.succeed(&format!(
@@ -362,14 +300,11 @@ fn check_reports(bench: &Bench, updates: u64) {
              --landmarks-files data/test/landmarks.txt --out eval-{name} --json"
         ));
         let summary: Value = serde_json::from_str(&done.out).unwrap();
-        let from = summary["constant_guess_from"].as_str().unwrap_or_default();
-        let run = format!("/runs/{name}");
-        assert!(
-            from.contains("3 training scans of") && from.ends_with(&run),
-            "{from}"
-        );
+        let from = summary["baseline_from"].as_str().unwrap_or_default();
+        let ours = from.contains("3 training scans of");
+        assert!(ours && from.ends_with(&format!("/runs/{name}")), "{from}");
         assert!(!done.err.contains("unknown"), "{}", done.err);
-        summary["constant_guess_mm"].as_f64().unwrap()
+        summary["baseline_error_mm"].as_f64().unwrap()
     };
     assert_eq!(eval("train"), eval("cluster"));
 }
@@ -389,16 +324,13 @@ fn a_cluster_and_landmarl_train_leave_the_same_run_behind() {
     let ids = paths.each_ref().map(|run| run_id(run));
 
     // Both continue to the same end.
-    let done =
-        |run: &PathBuf| lines(&run.join("metrics.jsonl")).last().unwrap()["updates"].as_u64();
-    let updates = paths
+    let metrics = paths
         .each_ref()
-        .map(done)
-        .into_iter()
-        .max()
-        .unwrap()
-        .unwrap()
-        + 60;
+        .map(|run| json_lines(&run.join("metrics.jsonl")));
+    let last = metrics
+        .iter()
+        .map(|m| m.last().unwrap()["updates"].as_u64());
+    let updates = last.max().unwrap().unwrap() + 60;
     let resume = format!("train --resume runs/train --updates {updates}");
     Running::train(&bench, &resume).ended(0);
     let resume = format!("--resume auto --set learner.updates={updates}");
@@ -406,29 +338,24 @@ fn a_cluster_and_landmarl_train_leave_the_same_run_behind() {
     let facts = paths.each_ref().map(|run| Facts::of(run));
     assert_eq!(facts[0].untrained, 1, "{:#?}", facts[0]);
     assert_eq!(facts[0].last_updates, updates);
-    assert_eq!(
-        facts[0].warnings.len(),
-        2,
-        "once per start: {:#?}",
-        facts[0]
-    );
+    let warnings = &facts[0].warnings;
+    assert_eq!(warnings.len(), 2, "once per start: {warnings:#?}");
     assert_eq!(facts[0], facts[1]);
-    assert_eq!(
-        ids,
-        paths.each_ref().map(|run| run_id(run)),
-        "resumed runs keep their ids"
-    );
+    let resumed = paths.each_ref().map(|run| run_id(run));
+    assert_eq!(ids, resumed, "resumed runs keep their ids");
     check_reports(&bench, updates);
 
     // A shard with rows of the first run of this name refuses the second run.
     std::fs::rename(&paths[1], bench.path("first")).unwrap();
     let (_, mut learner) = start_learner(&bench, &shard, "runs/cluster", "");
     assert_ne!(run_id(&paths[1]), ids[1]);
-    let begin = Instant::now();
-    while !learner.log().contains("runs differ") {
-        assert!(begin.elapsed() < PATIENCE, "{}", learner.log());
-        std::thread::sleep(LOOK_EVERY);
-    }
-    learner.terminate();
-    assert_eq!(learner.ended(PATIENCE), Some(0), "{}", learner.log());
+    wait_for("the refusal", PATIENCE, || {
+        let log = learner.log();
+        if log.contains("runs differ") {
+            Ok(())
+        } else {
+            Err(log)
+        }
+    });
+    learner.stop();
 }

@@ -1,52 +1,19 @@
 //! Commands that need no training.
 
-use crate::process::{Bench, json};
+use serde_json::Value;
 
-#[test]
-fn every_command_has_help_with_examples() {
-    let bench = Bench::new();
-    let commands = [
-        "",
-        "train",
-        "eval",
-        "play",
-        "phantom",
-        "doctor",
-        "data",
-        "data check",
-        "data split",
-        "import",
-        "runs",
-        "config",
-        "completions",
-        "man",
-    ];
-    for command in commands {
-        let text = bench.succeed(&format!("{command} --help")).out;
-        let examples = text.split("Examples:").nth(1).unwrap_or_default();
-        assert!(
-            examples.matches("  landmarl ").count() >= 2,
-            "{command}: {text}"
-        );
-    }
-    let version = bench.succeed("--version").out;
-    assert_eq!(
-        version.trim(),
-        format!("landmarl {}", env!("CARGO_PKG_VERSION"))
-    );
-}
+use crate::process::{Bench, PHANTOMS, assert_contains, json, names_in};
 
 #[test]
 fn results_come_as_json_where_asked_for() {
     let bench = Bench::new();
-    let parsed = |line: &str| -> serde_json::Value {
-        serde_json::from_str(&bench.succeed(line).out).unwrap()
-    };
-    let made = parsed("phantom --out d --train 1 --validation 1 --test 0 --size 48x56x48 --json");
+    let line = "phantom --out d --train 1 --validation 1 --test 0 --size 48x56x48 --json";
+    let made = bench.json(line);
     assert_eq!((&made["phantoms"], &made["kept"]), (&2.into(), &0.into()));
-    let again = parsed("phantom --out d --train 1 --validation 1 --test 0 --size 48x56x48 --json");
-    assert_eq!(again["kept"], 2);
-    assert_eq!(parsed("config check --json")["valid"], true);
+    assert_eq!(bench.json(line)["kept"], 2);
+    let dataset = json(&bench.path("d/dataset.json"));
+    assert_eq!(dataset["counts"]["train"], 1);
+    assert_eq!(bench.json("config check --json")["valid"], true);
 }
 
 #[test]
@@ -66,36 +33,24 @@ fn settings_are_shown_with_their_origin_and_checked() {
     assert_eq!(origin("n_step ="), pair("n_step = 1", "default"));
     // The output is a configuration file with the same settings.
     bench.write("shown.toml", &shown);
-    let json = |line: &str| -> serde_json::Value {
-        serde_json::from_str(&bench.succeed(line).out).unwrap()
-    };
-    let values = |v: serde_json::Value| -> Vec<(serde_json::Value, serde_json::Value)> {
-        let all = v.as_array().unwrap().iter();
+    let values = |line: &str| -> Vec<(Value, Value)> {
+        let all = bench.json(&format!("config show --json {line}"));
+        let all = all.as_array().unwrap().iter();
         all.map(|s| (s["key"].clone(), s["value"].clone()))
             .collect()
     };
     assert_eq!(
-        values(json("config show --json --config shown.toml")),
-        values(json(
-            "config show --json --config mine.toml --set run.seed=5"
-        ))
+        values("--config shown.toml"),
+        values("--config mine.toml --set run.seed=5")
     );
     bench.succeed("config check --config mine.toml");
-    bench.fail(
-        "config check --set learner.bacth=2",
-        3,
-        &["unknown config key", "did you mean \"learner.batch\"?"],
+    bench.failures(
+        r#"3 config check --set learner.bacth=2 => unknown config key | did you mean "learner.batch"?
+           3 config show --set learner.batch=2.5 => learner.batch | a whole number"#,
     );
-    bench.fail(
-        "config show --set learner.batch=2.5",
-        3,
-        &["learner.batch", "a whole number"],
-    );
-    let schema = json("config schema");
-    assert_eq!(
-        schema["properties"]["replay"]["properties"]["alpha"]["type"],
-        "number"
-    );
+    let schema = bench.json("config schema");
+    let alpha = &schema["properties"]["replay"]["properties"]["alpha"];
+    assert_eq!(alpha["type"], "number");
 }
 
 #[test]
@@ -103,33 +58,27 @@ fn completions_and_manual_pages_name_every_command() {
     let bench = Bench::new();
     for shell in ["bash", "zsh", "fish"] {
         let script = bench.succeed(&format!("completions {shell}")).out;
-        assert!(
-            script.contains("phantom") && script.contains("train-landmarks"),
-            "{shell}"
-        );
+        assert_contains(&script, "phantom | train-landmarks");
     }
     bench.succeed("man -o pages");
     for page in [
-        "landmarl.1",
-        "landmarl-train.1",
-        "landmarl-eval.1",
-        "landmarl-config-show.1",
+        "landmarl",
+        "landmarl-train",
+        "landmarl-eval",
+        "landmarl-config-show",
     ] {
-        let text = std::fs::read_to_string(bench.path("pages").join(page)).unwrap();
+        let text = bench.text(&format!("pages/{page}.1"));
         assert!(text.contains(".TH"), "{page}");
     }
     bench.write("file", "");
-    bench.fail(
-        "man -o file/pages",
-        1,
-        &["cannot write manual pages", "--out"],
-    );
+    let words = ["cannot write manual pages", "--out"];
+    bench.fail("man -o file/pages", 1, &words);
 }
 
 #[test]
 fn phantoms_are_written_and_kept() {
     let bench = Bench::new();
-    bench.phantoms();
+    bench.succeed(PHANTOMS);
     for file in [
         "train/images.txt",
         "train/images/phantom_0002.nii.gz",
@@ -138,90 +87,41 @@ fn phantoms_are_written_and_kept() {
     ] {
         assert!(bench.path("data").join(file).is_file(), "{file}");
     }
-    let again = bench
-        .succeed("phantom --out data --train 2 --validation 1 --test 1 --size 48x56x48 --seed 3");
-    assert!(again.err.contains("4 were there already"), "{}", again.err);
-    assert!(
-        again
-            .err
-            .contains("next:\n  landmarl train --train-images data/train/images.txt"),
-        "{}",
-        again.err
-    );
-    bench.fail(
-        "phantom --out data --seed 4",
-        4,
-        &["describes another dataset"],
-    );
-    bench.fail(
-        "phantom --out x --size huge",
-        2,
-        &["--size \"huge\" is not a size"],
+    let again = bench.succeed(PHANTOMS).err;
+    assert_contains(&again, "(4 existed already)");
+    let next = "next:\n  landmarl train --train-images data/train/images.txt";
+    assert_contains(&again, next);
+    bench.failures(
+        r#"4 phantom --out data --seed 4 => describes another dataset
+           2 phantom --out x --size huge => --size "huge" is not a size"#,
     );
 }
 
 #[test]
-fn the_doctor_says_what_to_do() {
+fn the_doctor_names_each_problem() {
     let bench = Bench::new();
-    let good = bench.succeed("doctor --json").out;
-    let checks: Vec<serde_json::Value> = serde_json::from_str(&good).unwrap();
-    let names: Vec<&str> = checks.iter().map(|c| c["name"].as_str().unwrap()).collect();
-    for name in [
-        "libtorch",
-        "CPU",
-        "threads",
-        "CUDA",
-        "config",
-        "run folder",
-        "cache folder",
-        "port",
-        "data",
-    ] {
-        assert!(names.contains(&name), "{names:?}");
+    let good = bench.json("doctor --json");
+    let checks = good.as_array().unwrap();
+    let names = "libtorch,CPU,threads,CUDA,config,run folder,cache folder,port,data";
+    for name in names.split(',') {
+        assert!(checks.iter().any(|c| c["name"] == name), "{name}: {good}");
     }
     assert_eq!(checks[0]["verdict"], "ok");
     let cpu = checks[1]["detail"].as_str().unwrap();
-    assert!(cpu.contains("libtorch computes with"), "{cpu}");
-    let file = bench.write("file", "");
-    let bad = bench.run(&format!(
-        "doctor --run-dir {}/runs --set learner.lrr=1",
-        file.display()
-    ));
-    assert_eq!(bad.code, Some(1));
-    assert!(
-        bad.out.contains("FAIL  config") && bad.out.contains("did you mean \"learner.lr\""),
-        "{}",
-        bad.out
+    assert_contains(cpu, "libtorch computes with");
+    let folder = bench.write("file", "").join("runs").display().to_string();
+    let bad = |setting: &str, words: &str| {
+        let done = bench.run(&format!("doctor --run-dir {folder} --set {setting}"));
+        assert_eq!(done.code, Some(1));
+        assert_contains(&done.out, words);
+    };
+    let words = "FAIL  config | did you mean \"learner.lr\"";
+    bad("learner.lrr=1", words);
+    let words = "FAIL  run folder | is a file | FAIL  data | gone.txt";
+    bad("data.train_images=gone.txt", words);
+    assert_eq!(
+        names_in(bench.dir.path()),
+        ["file"],
+        "the doctor left files"
     );
-    let bad = bench.run(&format!(
-        "doctor --run-dir {}/runs --set data.train_images=gone.txt",
-        file.display()
-    ));
-    assert_eq!(bad.code, Some(1));
-    assert!(
-        bad.out.contains("FAIL  run folder") && bad.out.contains("is a file"),
-        "{}",
-        bad.out
-    );
-    assert!(
-        bad.out.contains("FAIL  data") && bad.out.contains("gone.txt"),
-        "{}",
-        bad.out
-    );
-    assert!(json_is_absent(&bench));
-}
-
-/// The doctor leaves nothing behind.
-fn json_is_absent(bench: &Bench) -> bool {
-    let names = std::fs::read_dir(bench.dir.path())
-        .unwrap()
-        .map(|e| e.unwrap().file_name());
-    names.filter(|n| n != "file").count() == 0
-}
-
-#[test]
-fn a_dataset_describes_itself() {
-    let bench = Bench::new();
-    bench.succeed("phantom --out p --train 1 --validation 0 --test 0 --size 48x56x48");
-    assert_eq!(json(&bench.path("p/dataset.json"))["counts"]["train"], 1);
 }

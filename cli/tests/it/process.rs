@@ -3,17 +3,28 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Interval between two checks of a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The command that generates the phantoms of [`Bench::phantoms`].
+pub const PHANTOMS: &str =
+    "phantom --out data --train 2 --validation 1 --test 1 --size 48x56x48 --seed 3";
 
 thread_local! {
     /// Error output of all failures in this test; each test has its own thread.
-    static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static ERRORS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Compares a text with the snapshot of that name.
 ///
 /// After an intended change: `INSTA_UPDATE=always cargo test -p cli`, and read
 /// the difference.
-pub fn same_as_before(name: &str, text: &str) {
+pub fn check_snapshot(name: &str, text: &str) {
     insta::with_settings!({
         snapshot_path => "../snapshots",
         prepend_module_to_snapshot => false,
@@ -24,10 +35,10 @@ pub fn same_as_before(name: &str, text: &str) {
 }
 
 /// Compares the error output of all failures in this test with the snapshot.
-pub fn errors_as_before(name: &str) {
-    let said = SAID.take();
-    assert!(!said.is_empty(), "nothing failed");
-    same_as_before(&format!("errors-{name}"), &said.join("\n"));
+pub fn check_error_snapshot(name: &str) {
+    let errors = ERRORS.take();
+    assert!(!errors.is_empty(), "nothing failed");
+    check_snapshot(&format!("errors-{name}"), &errors.join("\n"));
 }
 
 /// A temporary folder in which the binary runs.
@@ -89,6 +100,27 @@ impl Bench {
         done
     }
 
+    /// Runs the command, expects success, parses its output.
+    pub fn json(&self, line: &str) -> Value {
+        parse(&self.succeed(line).out)
+    }
+
+    /// The content of a text file.
+    pub fn text(&self, name: &str) -> String {
+        let path = self.path(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    /// Calls [`Bench::fail`] for each line of a table: `CODE COMMAND => WORDS | WORDS`.
+    pub fn failures(&self, table: &str) {
+        for case in table.trim().lines() {
+            let (command, words) = case.split_once(" => ").unwrap();
+            let (code, line) = command.trim().split_once(' ').unwrap();
+            let words: Vec<&str> = words.split(" | ").collect();
+            self.fail(line, code.parse().unwrap(), &words);
+        }
+    }
+
     /// Runs the command, expects one clear error that contains all of `words`.
     pub fn fail(&self, line: &str, code: i32, words: &[&str]) -> Done {
         let done = self.run(line);
@@ -103,24 +135,29 @@ impl Bench {
         let begins = |at: usize| at == 0 || done.err.as_bytes()[at - 1] == b'\n';
         let mut places = done.err.match_indices("error: ").map(|(at, _)| at);
         let message = &done.err[places.find(|&at| begins(at)).unwrap()..];
-        for word in words {
-            assert!(message.contains(word), "\"{word}\" is not in\n{message}");
-        }
+        assert_contains(message, &words.join(" | "));
         assert!(!done.err.contains("panicked"), "{}", done.err);
         let here = self.dir.path().display().to_string();
         let message = without_chance(&message.replace(&here, "HERE"));
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
         let entry = format!("$ landmarl {line}\n{message}exit code {code}\n");
-        SAID.with_borrow_mut(|said| said.push(entry));
+        ERRORS.with_borrow_mut(|errors| errors.push(entry));
         assert_eq!(done.out, "", "data went to standard output beside an error");
         done
     }
 
-    /// Generates tiny phantoms: `data/{train,validation,test}`.
+    /// Writes tiny phantoms, generated once for all tests: `data/{train,validation,test}`.
     pub fn phantoms(&self) {
-        self.succeed(
-            "phantom --out data --train 2 --validation 1 --test 1 --size 48x56x48 --seed 3",
-        );
+        static FILES: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
+            let bench = Bench::new();
+            bench.succeed(PHANTOMS);
+            let names = files_below(bench.dir.path()).into_iter();
+            let content = |name: String| (name.clone(), std::fs::read(bench.path(&name)).unwrap());
+            names.map(content).collect()
+        });
+        for (name, bytes) in FILES.iter() {
+            self.write(name, bytes);
+        }
     }
 }
 
@@ -154,7 +191,66 @@ pub fn finish(output: Output) -> Done {
     }
 }
 
-pub fn json(path: &Path) -> serde_json::Value {
+/// Checks that a text contains each of these words, which are separated by ` | `.
+#[track_caller]
+pub fn assert_contains(text: &str, words: &str) {
+    for word in words.split(" | ") {
+        assert!(text.contains(word), "\"{word}\" is not in\n{text}");
+    }
+}
+
+/// Calls `attempt` until it returns a value; fails with its last error after the timeout.
+#[track_caller]
+pub fn wait_for<T>(
+    what: &str,
+    within: Duration,
+    mut attempt: impl FnMut() -> Result<T, String>,
+) -> T {
+    let begin = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(state) => assert!(begin.elapsed() < within, "timeout: {what}\n{state}"),
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+#[track_caller]
+pub fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+pub fn json(path: &Path) -> Value {
+    parse(&std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+}
+
+/// The values of a file with one JSON value per line.
+pub fn json_lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    serde_json::from_str(&text).unwrap()
+    text.lines().map(parse).collect()
+}
+
+/// Names of the files in a folder, sorted.
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+/// Paths of all files below a folder, relative to it and sorted.
+pub fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in names_in(folder) {
+        let path = folder.join(&name);
+        if path.is_dir() {
+            let below = files_below(&path).into_iter();
+            found.extend(below.map(|file| format!("{name}/{file}")));
+        } else {
+            found.push(name);
+        }
+    }
+    found
 }

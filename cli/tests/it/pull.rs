@@ -1,7 +1,6 @@
 //! `landmarl checkpoint pull` from a learner that breaks the connection.
 
 use std::net::TcpListener;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use learner::checkpoint::files::CheckpointFiles;
@@ -16,11 +15,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::process::Bench;
+use crate::process::{Bench, assert_contains, names_in};
 
 /// Sends checkpoints, and breaks the stream where a test requests it.
 #[derive(Clone)]
-struct Giver {
+struct CheckpointServer {
     files: Arc<CheckpointFiles>,
     state: Arc<Mutex<State>>,
 }
@@ -30,7 +29,7 @@ struct State {
     /// Chunks until the next stream breaks; `None`: never.
     cut_after: Option<usize>,
     /// Every stream breaks, not only one.
-    for_ever: bool,
+    always: bool,
     /// Requested offsets, and bytes sent.
     asked: Vec<u64>,
     sent: u64,
@@ -38,12 +37,12 @@ struct State {
 
 type Chunks = ReceiverStream<Result<wire::Chunk, Status>>;
 
-fn not_here<T>() -> Result<T, Status> {
+fn unimplemented<T>() -> Result<T, Status> {
     Err(Status::unimplemented("only checkpoints"))
 }
 
 #[tonic::async_trait]
-impl Learner for Giver {
+impl Learner for CheckpointServer {
     type WatchWeightsStream = Chunks;
     type PullCheckpointStream = Chunks;
 
@@ -51,37 +50,37 @@ impl Learner for Giver {
         &self,
         _: Request<wire::JoinRequest>,
     ) -> Result<Response<wire::JoinReply>, Status> {
-        not_here()
+        unimplemented()
     }
     async fn heartbeat(
         &self,
         _: Request<wire::HeartbeatRequest>,
     ) -> Result<Response<wire::HeartbeatReply>, Status> {
-        not_here()
+        unimplemented()
     }
     async fn watch_weights(
         &self,
         _: Request<wire::WatchRequest>,
     ) -> Result<Response<Self::WatchWeightsStream>, Status> {
-        not_here()
+        unimplemented()
     }
     async fn status(
         &self,
         _: Request<wire::LearnerStatusRequest>,
     ) -> Result<Response<wire::LearnerStatus>, Status> {
-        not_here()
+        unimplemented()
     }
     async fn evaluator_beat(
         &self,
         _: Request<wire::EvaluatorBeatRequest>,
     ) -> Result<Response<wire::EvaluatorBeatReply>, Status> {
-        not_here()
+        unimplemented()
     }
     async fn keep_best(
         &self,
         _: Request<Streaming<wire::Chunk>>,
     ) -> Result<Response<wire::KeepBestReply>, Status> {
-        not_here()
+        unimplemented()
     }
 
     async fn list_checkpoints(
@@ -104,7 +103,7 @@ impl Learner for Giver {
             let mut state = self.state.lock().unwrap();
             state.asked.push(request.part.map_or(0, |p| p.bytes));
             let cut = state.cut_after;
-            if !state.for_ever {
+            if !state.always {
                 state.cut_after = None;
             }
             cut
@@ -150,7 +149,7 @@ fn serve() -> Served {
     let bench = Bench::new();
     bench.write("kept/best.safetensors", bytes(7));
     let state = Arc::<Mutex<State>>::default();
-    let giver = Giver {
+    let server = CheckpointServer {
         files: Arc::new(CheckpointFiles::new(&bench.path("kept"))),
         state: Arc::clone(&state),
     };
@@ -160,7 +159,7 @@ fn serve() -> Served {
     let runtime = Runtime::new().unwrap();
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let server = server_builder().add_service(learner_server(giver));
+        let server = server_builder().add_service(learner_server(server));
         let incoming = TcpListenerStream::new(listener);
         server.serve_with_incoming(incoming).await.unwrap();
     });
@@ -177,17 +176,17 @@ impl Served {
         format!("checkpoint pull --from {} {more}", self.address)
     }
 
-    fn set(&self, cut_after: Option<usize>, for_ever: bool) {
+    fn set(&self, cut_after: Option<usize>, always: bool) {
         *self.state.lock().unwrap() = State {
             cut_after,
-            for_ever,
+            always,
             ..State::default()
         };
     }
 
     fn sha256_of_best(&self) -> String {
         let line = format!("checkpoint list --from {} --json", self.address);
-        let list: serde_json::Value = serde_json::from_str(&self.bench.succeed(&line).out).unwrap();
+        let list = self.bench.json(&line);
         let first = &list["checkpoints"][0];
         assert_eq!(first["name"], "best.safetensors");
         first["sha256"].as_str().unwrap().to_owned()
@@ -202,11 +201,10 @@ impl Served {
 
 const PIECE: u64 = CHUNK_BYTES_MAX as u64;
 
-fn files(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let names = entries.map(|e| e.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|n| n.contains("safetensors")).collect();
-    names.sort();
+/// Names of the weights in the folder of the test.
+fn files(bench: &Bench) -> Vec<String> {
+    let mut names = names_in(bench.dir.path());
+    names.retain(|name| name.contains("safetensors"));
     names
 }
 
@@ -220,23 +218,22 @@ fn an_interrupted_pull_sends_each_byte_once() {
     let pulled = served.bench.path("best.safetensors");
     assert!(std::fs::read(&pulled).unwrap() == whole);
     assert_eq!(served.seen(), (vec![0, PIECE], whole.len() as u64));
-    assert_eq!(files(served.bench.dir.path()), ["best.safetensors"]);
+    assert_eq!(files(&served.bench), ["best.safetensors"]);
 
     // The learner stays unreachable: the partial file stays, and the next pull resumes.
     std::fs::remove_file(&pulled).unwrap();
     served.set(Some(0), true);
-    served
-        .bench
-        .fail(&served.line("best -o x/b"), 5, &["does not answer"]);
-    served.set(Some(2), false);
     let line = served.line("best -o x/b");
+    let words = ["does not respond", "is a learner running there"];
+    served.bench.fail(&line, 5, &words);
+    served.set(Some(2), false);
     assert_eq!(served.bench.succeed(&line).out, "x/b\n");
     assert_eq!(served.seen(), (vec![0, 2 * PIECE], whole.len() as u64));
     assert!(std::fs::read(served.bench.path("x/b")).unwrap() == whole);
 }
 
 #[test]
-fn a_part_is_checked_and_another_file_begins_anew() {
+fn a_partial_file_is_checked_and_a_new_file_starts_over() {
     let served = serve();
     let (part, digest) = ("best.safetensors.part", "best.safetensors.part.sha256");
     let sha256 = served.sha256_of_best();
@@ -246,7 +243,7 @@ fn a_part_is_checked_and_another_file_begins_anew() {
     served.bench.write(part, damaged);
     served.bench.write(digest, format!("{sha256}  best\n"));
     let done = served.bench.succeed(&served.line(""));
-    assert!(done.err.contains("is damaged"), "{}", done.err);
+    assert_contains(&done.err, "is damaged");
     assert_eq!(served.seen().0, [PIECE, 0]);
     let pulled = served.bench.path("best.safetensors");
     assert!(std::fs::read(&pulled).unwrap() == bytes(7));
@@ -259,14 +256,14 @@ fn a_part_is_checked_and_another_file_begins_anew() {
     std::fs::rename(served.bench.path("next"), kept).unwrap();
     served.set(None, false);
     let done = served.bench.succeed(&served.line(""));
-    assert!(done.err.contains("another file"), "{}", done.err);
+    assert_contains(&done.err, "another file");
     assert!(std::fs::read(&pulled).unwrap() == bytes(11));
-    let lines = files(served.bench.dir.path());
-    assert_eq!(lines, ["best.safetensors"], "nothing is left behind");
+    let left = files(&served.bench);
+    assert_eq!(left, ["best.safetensors"], "nothing is left behind");
 }
 
 #[test]
-fn a_part_of_one_checkpoint_does_not_become_another() {
+fn a_partial_file_of_one_checkpoint_is_not_used_for_another() {
     let served = serve();
     served.bench.write("kept/final.safetensors", bytes(11));
     // The partial file of an earlier pull of the best weights to the same path.
@@ -281,15 +278,13 @@ fn a_part_of_one_checkpoint_does_not_become_another() {
 }
 
 #[test]
-fn names_that_are_none_are_refused() {
+fn names_of_no_checkpoint_are_refused() {
     let served = serve();
-    let (bench, line) = (&served.bench, |more: &str| served.line(more));
-    bench.fail(&line("../best"), 2, &["is not the name of a checkpoint"]);
-    bench.fail(&line("../best -o x"), 2, &["names have no folder"]);
-    bench.fail(
-        &line("gone"),
-        4,
-        &["no checkpoint \"gone\"", "best.safetensors"],
-    );
+    let (bench, pull) = (&served.bench, served.line(""));
+    bench.failures(&format!(
+        "2 {pull} ../best => is not the name of a checkpoint
+         2 {pull} ../best -o x => shows the names
+         4 {pull} gone => no checkpoint \"gone\" | best.safetensors"
+    ));
     assert!(!bench.path("x").exists() && !bench.path("gone").exists());
 }

@@ -5,12 +5,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use crate::process::Bench;
+use crate::process::{Bench, assert_contains, finish, names_in};
 use crate::python_env;
 use crate::run::SMALL;
-use crate::services::{CONFIG, Service, free_address};
+use crate::services::{CONFIG, Service, ask, free_address};
 
 /// What CI itself runs (`.ci/run` is `cargo xtask ci`): of the demo, the short one.
 const BY_CI: [&str; 5] = [
@@ -34,9 +33,10 @@ const SMALL_BY_ENVIRONMENT: &[(&str, &str)] = &[
     ("LANDMARL__REPLAY__MIN_ROWS", "200"),
     ("LANDMARL__REPLAY__ERROR_BUFFER", "2000"),
     ("LANDMARL__LEARNER__UPDATES", "2"),
+    ("LANDMARL__LEARNER__BATCH", "16"),
+    ("LANDMARL__ACTOR__SLOTS", "4"),
     ("LANDMARL__LEARNER__DEVICE", "cpu"),
 ];
-const START: Duration = Duration::from_secs(60);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -62,26 +62,16 @@ fn scans(bench: &Bench) {
     bench.succeed("phantom --out data --train 10 --validation 0 --test 1 --size 48x56x48 --seed 3");
     fs::create_dir_all(bench.path("scans")).unwrap();
     for kind in ["images", "landmarks"] {
-        fs::rename(
-            bench.path(&format!("data/train/{kind}")),
-            bench.path(&format!("scans/{kind}")),
-        )
-        .unwrap();
+        let scans = bench.path(&format!("scans/{kind}"));
+        fs::rename(bench.path(&format!("data/train/{kind}")), scans).unwrap();
     }
-    for entry in fs::read_dir(bench.path("scans/landmarks")).unwrap() {
-        let path = entry.unwrap().path();
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(
-            &path,
-            text.replace("bridge", "AC").replace("base_ball", "PC"),
-        )
-        .unwrap();
+    for name in names_in(&bench.path("scans/landmarks")) {
+        let file = format!("scans/landmarks/{name}");
+        let text = bench.text(&file).replace("bridge", "AC");
+        bench.write(&file, text.replace("base_ball", "PC"));
     }
-    fs::rename(
-        bench.path("data/test/images/phantom_0001.nii.gz"),
-        bench.path("new-scan.nii.gz"),
-    )
-    .unwrap();
+    let scan = bench.path("data/test/images/phantom_0001.nii.gz");
+    fs::rename(scan, bench.path("new-scan.nii.gz")).unwrap();
     brain(bench);
     fs::create_dir_all(bench.path("configs")).unwrap();
     for entry in fs::read_dir(root().join("configs")).unwrap() {
@@ -104,13 +94,11 @@ fn brain(bench: &Bench) {
         return;
     };
     // One scan is enough to see the commands work.
-    for (list, file) in [
-        ("images", "images/MNI152NLin2009aSym.nii.gz"),
-        ("landmarks", "landmarks/MNI152NLin2009aSym.txt"),
-    ] {
+    for (list, ending) in [("images", "nii.gz"), ("landmarks", "txt")] {
+        let scan = folder.join(format!("{list}/MNI152NLin2009aSym.{ending}"));
         bench.write(
             &format!("brain/{list}.txt"),
-            format!("{}\n", folder.join(file).display()),
+            format!("{}\n", scan.display()),
         );
     }
 }
@@ -127,15 +115,17 @@ impl Running {
         let here = ["127.0.0.1:7400", "127.0.0.1:7410", "127.0.0.1:7411"];
         let ports: Vec<_> = here.into_iter().map(|a| (a, free_address())).collect();
         let [learner, first, second] = [0, 1, 2].map(|i: usize| &ports[i].1);
-        bench.write(
-            "my.toml",
-            CONFIG.replace("data/train/images.txt", "scans.csv").replace("data.train_landmarks = \"data/train/landmarks.txt\"\n", "")
-                // The splits of scans.csv hold.
-                .replace("data.validation_images = \"data/validation/images.txt\"\n", "")
-                .replace("data.validation_landmarks = \"data/validation/landmarks.txt\"\n", "")
-                .replace("\"0\", \"base_ball\"", "\"AC\", \"PC\"")
-                + &format!("cluster.learner = \"{learner}\"\ncluster.shards = [\"{first}\", \"{second}\"]\n"),
+        let services = format!(
+            "cluster.learner = \"{learner}\"\ncluster.shards = [\"{first}\", \"{second}\"]\n"
         );
+        let config = CONFIG.replace("data/train/images.txt", "scans.csv");
+        let config = config.replace("\"0\", \"base_ball\"", "\"AC\", \"PC\"");
+        // The landmarks and the splits are those of scans.csv.
+        let listed = ["data.train_landmarks", "data.validation_"];
+        let lines = config.lines();
+        let lines = lines.filter(|line| !listed.iter().any(|key| line.starts_with(key)));
+        let config = lines.collect::<Vec<_>>().join("\n");
+        bench.write("my.toml", format!("{config}\n{services}"));
         Self {
             ports,
             services: Vec::new(),
@@ -150,7 +140,6 @@ impl Running {
     fn start(&mut self, bench: &Bench, program: &str, line: &str) {
         let words = match program {
             "replay-server" => "replay shard listens",
-            "learner" => "dataset loaded",
             _ => "dataset loaded",
         };
         let name = format!("readme-{}", self.services.len());
@@ -162,24 +151,26 @@ impl Running {
 
 /// Runs a command on the skulls beside the clone; false if they are missing.
 fn on_skulls(bench: &Bench, arguments: &str) -> bool {
-    let shared = root().join("../shared/data");
-    let Ok(shared) = shared.canonicalize() else {
+    let Ok(skulls) = root().join("../shared/data/mouse").canonicalize() else {
         return false;
     };
-    let skulls = format!("{}/mouse", shared.display());
+    let skulls = skulls.display().to_string();
     let line = arguments.replace("../shared/data/mouse", &skulls);
-    let cut = if line.starts_with("train") {
+    let line = line.replace("--starts 8", "").replace("--protocol 19", "");
+    // `--updates` would override `learner.updates`.
+    let (before, after) = line.split_once("--updates ").unwrap_or((&line, " "));
+    let after = after.split_once(' ').map_or("", |(_, rest)| rest);
+    let line = format!("{before} {after}");
+    let shorter = if line.starts_with("train") {
         format!(
             "--set data.train_images={skulls}/train/images.txt --set data.train_landmarks={skulls}/train/landmarks.txt \
-             --set replay.min_rows=200 --set replay.error_buffer=1000 --set learner.updates=2"
+             --set replay.min_rows=200 --set replay.error_buffer=1000 --set learner.updates=2 \
+             --set learner.batch=16 --set actor.slots=4 --set actor.count=1"
         )
     } else {
-        "--starts 1 --no-pictures".to_owned()
+        "--starts 1 --max-steps 30 --no-pictures".to_owned()
     };
-    bench.succeed(&format!(
-        "{} {cut}",
-        line.replace("--starts 8", "").replace("--protocol 19", "")
-    ));
+    bench.succeed(&format!("{line} {shorter}"));
     true
 }
 
@@ -193,16 +184,9 @@ fn tensorboard(bench: &Bench, arguments: &str) {
     command
         .args(["-m", "tensorboard.main", "--inspect"])
         .args(arguments.split_whitespace());
-    let done = command.current_dir(bench.dir.path()).output().unwrap();
-    let printed = String::from_utf8_lossy(&done.stdout);
-    assert!(
-        done.status.success(),
-        "{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    for tag in ["train/loss", "validation/mean_error_mm"] {
-        assert!(printed.contains(tag), "{tag} is not in\n{printed}");
-    }
+    let done = finish(command.current_dir(bench.dir.path()).output().unwrap());
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert_contains(&done.out, "train/loss | validation/mean_error_mm");
 }
 
 #[expect(
@@ -211,10 +195,8 @@ fn tensorboard(bench: &Bench, arguments: &str) {
 )]
 fn run(bench: &Bench, running: &mut Running, command: &str) {
     let (program, arguments) = command.split_once(' ').unwrap();
-    match (
-        program,
-        arguments.split_whitespace().next().unwrap_or_default(),
-    ) {
+    let first = arguments.split_whitespace().next().unwrap_or_default();
+    match (program, first) {
         ("cargo", _) => assert!(BY_CI.contains(&command), "no test runs `{command}`"),
         ("tensorboard", _) => tensorboard(bench, arguments),
         ("landmarl", _) if arguments.contains("brain/") || arguments.contains("SingleAgent") => {
@@ -225,9 +207,8 @@ fn run(bench: &Bench, running: &mut Running, command: &str) {
                 };
                 let mut typed = bench.command(arguments);
                 typed.envs(small.iter().copied());
-                let done = typed.output().unwrap();
-                let errors = String::from_utf8_lossy(&done.stderr);
-                assert!(done.status.success(), "{command}\n{errors}");
+                let done = finish(typed.output().unwrap());
+                assert_eq!(done.code, Some(0), "{command}\n{}", done.err);
             } else {
                 println!("skipped: `{command}` of the README: ../shared is absent");
             }
@@ -251,20 +232,14 @@ fn run(bench: &Bench, running: &mut Running, command: &str) {
         }
         ("landmarl", "doctor") => {
             // The doctor fails if the ports are taken: check its output, not the exit code.
-            let checked = bench.run(arguments);
-            assert!(
-                checked.out.contains("libtorch"),
-                "{}{}",
-                checked.out,
-                checked.err
-            );
+            assert_contains(&bench.run(arguments).out, "libtorch");
         }
         ("landmarl", _) => {
             bench.succeed(&running.line(arguments));
         }
         ("learner" | "replay-server", "status" | "snapshot" | "verify") => {
-            let mut asked = Service::start(bench, program, "asked", &running.line(arguments));
-            assert_eq!(asked.ended(START), Some(0), "{}", asked.log());
+            let (code, output) = ask(bench, program, &running.line(arguments));
+            assert_eq!(code, Some(0), "{output}");
         }
         _ => running.start(bench, program, arguments),
     }

@@ -4,18 +4,21 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::config::{ClusterConfig, Config};
 use proto::messages::status::LearnerStatus;
-use proto::transport::channel;
+use proto::transport::channel::{Channel, learner_client};
 use proto::transport::retry::{CALL_DEADLINE, unary};
+use proto::transport::security::{Role, Security};
 use proto::wire;
+use proto::wire::learner_client::LearnerClient;
+use serde_json::Value;
 
-use crate::process::Bench;
+use crate::process::{Bench, json_lines, wait_for};
 
-/// Timeout for the start of a service on a busy machine.
-const START: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Timeout for steps that only a slow machine takes long for.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Attempts on ports that were free a moment ago and are taken now.
 const CLASHES: usize = 5;
 
@@ -95,54 +98,62 @@ impl Service {
     }
 
     /// SIGKILL.
-    pub fn die(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// SIGKILL.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(sent.unwrap().success());
+        signal(&self.child, "TERM");
     }
 
     /// Waits for its end; returns its exit code.
     pub fn ended(&mut self, within: Duration) -> Option<i32> {
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(begin.elapsed() < within, "does not end:\n{}", self.log());
-            std::thread::sleep(LOOK_EVERY);
-        }
+        wait_for("the end of the process", within, || {
+            let ended = self.child.try_wait().unwrap();
+            ended.map(|status| status.code()).ok_or_else(|| self.log())
+        })
+    }
+
+    /// Waits for its end; expects success.
+    pub fn succeeds(&mut self) {
+        assert_eq!(self.ended(PATIENCE), Some(0), "{}", self.log());
+    }
+
+    /// SIGTERM; expects success.
+    pub fn stop(&mut self) {
+        self.terminate();
+        self.succeeds();
     }
 
     /// Waits until its log contains these words; false if its port was taken.
     pub fn listens(&mut self, words: &str) -> bool {
-        let begin = Instant::now();
-        while !self.log().contains(words) {
-            if !self.is_running() {
-                let log = self.log();
-                assert!(log.contains("the port is in use"), "{log}");
-                return false;
+        wait_for(words, PATIENCE, || {
+            if self.log().contains(words) {
+                return Ok(true);
             }
-            assert!(
-                begin.elapsed() < START,
-                "no \"{words}\" in:\n{}",
-                self.log()
-            );
-            std::thread::sleep(LOOK_EVERY);
-        }
-        true
+            let running = self.is_running();
+            let log = self.log();
+            assert!(running || log.contains("the port is in use"), "{log}");
+            if running { Err(log) } else { Ok(false) }
+        })
     }
+}
+
+/// Sends a signal to a process.
+pub fn signal(child: &Child, signal: &str) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill")
+        .args([&format!("-{signal}"), &pid])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// Runs a sub-command of a service to its end: exit code and output.
+pub fn ask(bench: &Bench, binary: &str, line: &str) -> (Option<i32>, String) {
+    let mut asked = Service::start(bench, binary, "asked", line);
+    (asked.ended(PATIENCE), asked.log())
 }
 
 impl Drop for Service {
@@ -158,16 +169,24 @@ pub fn free_address() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
+/// The security settings of a process with this role.
+pub fn certificates(role: Role) -> String {
+    format!(
+        "--set cluster.ca=certs/ca.pem --set cluster.cert=certs/{role}.pem \
+         --set cluster.key=certs/{role}.key --set cluster.token_file=certs/token"
+    )
+}
+
 /// Shards and a learner; the test starts and stops actors.
 pub struct Cluster {
     pub learner: Service,
     pub address: String,
-    /// `None` while a shard is stopped.
-    pub shards: Vec<Option<Service>>,
-    addresses: Vec<String>,
+    pub shards: Vec<Service>,
+    pub addresses: Vec<String>,
     /// Arguments of every shard.
     serve: String,
     more: String,
+    secured: bool,
     actors: usize,
     /// The last field: the processes in it are killed before the folder is removed.
     pub bench: Bench,
@@ -176,30 +195,41 @@ pub struct Cluster {
 impl Cluster {
     /// Starts shards of `capacity` rows each, and a learner with additional settings.
     pub fn start(shards: usize, capacity: usize, more: &str) -> Self {
-        Self::start_with(shards, format!("--capacity {capacity}"), more)
+        Self::start_with(shards, format!("--capacity {capacity}"), more, false)
     }
 
     /// Starts them with shards that keep their rows.
     pub fn start_keeping(shards: usize, capacity: usize, more: &str) -> Self {
+        let serve = format!("--capacity {capacity} --journal kept-SHARD");
+        Self::start_with(shards, serve, more, false)
+    }
+
+    /// Starts one shard and a learner with TLS.
+    pub fn start_secured() -> Self {
+        let [replay, learner] = [Role::Replay, Role::Learner].map(certificates);
+        let serve = format!("--capacity 2000 --journal kept {replay}");
         Self::start_with(
-            shards,
-            format!("--capacity {capacity} --journal kept-SHARD"),
-            more,
+            1,
+            serve,
+            &format!("--set cluster.lease_s=2 {learner}"),
+            true,
         )
     }
 
-    fn start_with(shards: usize, serve: String, more: &str) -> Self {
+    fn start_with(shards: usize, serve: String, more: &str, secured: bool) -> Self {
         let bench = Bench::new();
         bench.write("cluster.toml", CONFIG);
-        let size = "--train 2 --validation 1 --test 0 --size 48x56x48";
-        bench.succeed(&format!("phantom --out data --seed 3 {size}"));
+        bench.phantoms();
+        if secured {
+            bench.succeed("certs --out certs");
+        }
         let (addresses, shards): (Vec<_>, Vec<_>) = (0..shards)
             .map(|number| {
                 let (address, shard) = at_free_address(|address| {
                     let shard = start_shard(&bench, number, &serve, address);
                     (shard, "replay shard listens")
                 });
-                (address, Some(shard))
+                (address, shard)
             })
             .unzip();
         let (address, learner) = at_free_address(|address| {
@@ -214,6 +244,7 @@ impl Cluster {
             addresses,
             serve,
             more: more.to_owned(),
+            secured,
             actors: 0,
             bench,
         }
@@ -230,8 +261,14 @@ impl Cluster {
         Service::start(&self.bench, "actor", &name, &line)
     }
 
-    pub fn kill_shard(&mut self, number: usize) {
-        self.shards[number].take().unwrap().kill();
+    /// Starts an evaluator of one start per landmark.
+    pub fn evaluator(&self, period: u64) -> Service {
+        let line = format!(
+            "evaluate --config cluster.toml --learner {} --set validation.period={period} \
+             --set validation.starts=1",
+            self.address
+        );
+        Service::start(&self.bench, "actor", "evaluator", &line)
     }
 
     /// Restarts a shard at its address, with the rows it kept.
@@ -239,7 +276,7 @@ impl Cluster {
         for _ in 0..CLASHES {
             let mut shard = start_shard(&self.bench, number, &self.serve, &self.addresses[number]);
             if shard.listens("replay shard listens") {
-                self.shards[number] = Some(shard);
+                self.shards[number] = shard;
                 return;
             }
             std::thread::sleep(Duration::from_secs(1));
@@ -254,14 +291,39 @@ impl Cluster {
         assert!(self.learner.listens("resumed"), "{}", self.learner.log());
     }
 
+    /// Calls the learner with this role.
+    pub fn call<T, F: Future<Output = T>>(
+        &self,
+        role: Role,
+        request: impl FnOnce(LearnerClient<Channel>) -> F,
+    ) -> T {
+        let security = if self.secured {
+            self.security(role)
+        } else {
+            Security::none()
+        };
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(async {
+            let channel = security.connect(&self.address, Role::Learner);
+            request(learner_client(channel.unwrap())).await
+        })
+    }
+
+    fn security(&self, role: Role) -> Security {
+        let certs = self.bench.path("certs").display().to_string();
+        let cluster = ClusterConfig {
+            ca: format!("{certs}/ca.pem"),
+            cert: format!("{certs}/{role}.pem"),
+            key: format!("{certs}/{role}.key"),
+            token_file: format!("{certs}/token"),
+            ..Config::defaults().unwrap().cluster
+        };
+        Security::from_config(&cluster).unwrap()
+    }
+
     /// The learner's status, if it responds.
     pub fn status(&self) -> Option<LearnerStatus> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let mut client = channel::learner_client(channel::connect_lazy(&self.address).unwrap());
+        self.call(Role::Operator, |mut client| async move {
             let ask = |request| async move { client.status(request).await };
             let reply = unary(wire::LearnerStatusRequest::default(), CALL_DEADLINE, ask).await;
             reply.ok()
@@ -275,35 +337,29 @@ impl Cluster {
         within: Duration,
         mut wanted: impl FnMut(&LearnerStatus) -> bool,
     ) -> LearnerStatus {
-        let begin = Instant::now();
-        loop {
+        wait_for(what, within, || {
             let status = self.status();
             if let Some(status) = status.as_ref().filter(|s| wanted(s)) {
-                return status.clone();
+                return Ok(status.clone());
             }
-            assert!(
-                self.learner.is_running() && begin.elapsed() < within,
-                "waited {:.1} s for {what}: {status:#?}\n{}",
-                begin.elapsed().as_secs_f64(),
-                self.learner.log()
-            );
-            std::thread::sleep(LOOK_EVERY);
-        }
+            let running = self.learner.is_running();
+            let state = format!("{status:#?}\n{}", self.learner.log());
+            assert!(running, "the learner ended before {what}: {state}");
+            Err(state)
+        })
     }
 
     /// Waits for this many more updates.
     pub fn more_updates(&mut self, updates: u64, within: Duration) -> LearnerStatus {
-        let begin = self.until("an answer", within, |_| true).updates;
+        let begin = self.until("a response", within, |_| true).updates;
         self.until(&format!("{updates} updates after {begin}"), within, |s| {
             s.updates >= begin + updates
         })
     }
 
     /// The lines of metrics.jsonl.
-    pub fn metrics(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.bench.path("runs/cluster/metrics.jsonl")).unwrap();
-        let lines = text.lines();
-        lines.map(|l| serde_json::from_str(l).unwrap()).collect()
+    pub fn metrics(&self) -> Vec<Value> {
+        json_lines(&self.bench.path("runs/cluster/metrics.jsonl"))
     }
 }
 

@@ -1,16 +1,19 @@
 //! Texts that users rely on, compared with their snapshots.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use common::config::DEFAULTS;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::process::{Bench, same_as_before};
-use crate::services::Service;
+use crate::process::{Bench, check_snapshot};
+use crate::services::ask;
 
 /// Settings whose output is compared: one of each type.
 const SHOWN: [&str; 5] = ["dueling", "hidden", "preset", "seed", "start_margin"];
+
+/// Commands whose help has at least two examples.
+const WITH_EXAMPLES: &str = "|train|eval|play|phantom|doctor|data|data check|data split|import|runs\
+    |config|completions|man";
 
 /// Every command and its sub-commands, as typed.
 fn with_subcommands(help: impl Fn(&str) -> String) -> Vec<(String, String)> {
@@ -38,27 +41,31 @@ fn catalogue(program: &str, help: impl Fn(&str) -> String, least: usize) {
         let line = format!("$ {program} {command}");
         format!("{} --help\n{text}", line.trim_end())
     });
-    same_as_before(
-        &format!("help-{program}"),
-        &texts.collect::<Vec<_>>().join("\n"),
-    );
+    let texts = texts.collect::<Vec<_>>().join("\n");
+    check_snapshot(&format!("help-{program}"), &texts);
 }
 
 #[test]
-fn help_texts_are_as_they_were() {
+fn help_texts_match_their_snapshots() {
     let bench = Bench::new();
-    let help = |command: &str| bench.succeed(&format!("{command} --help")).out;
+    let version = bench.succeed("--version").out;
+    let expected = concat!("landmarl ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(version.trim(), expected);
+    let help = |command: &str| {
+        let text = bench.succeed(&format!("{command} --help")).out;
+        if WITH_EXAMPLES.split('|').any(|c| c == command) {
+            let examples = text.split("Examples:").nth(1).unwrap_or_default();
+            let examples = examples.matches("  landmarl ").count();
+            assert!(examples >= 2, "{command}: {text}");
+        }
+        text
+    };
     catalogue("landmarl", help, 19);
     for (service, least) in [("replay-server", 3), ("learner", 4), ("actor", 2)] {
         let help = |command: &str| {
-            let mut asked = Service::start(&bench, service, "help", &format!("{command} --help"));
-            assert_eq!(
-                asked.ended(Duration::from_secs(30)),
-                Some(0),
-                "{}",
-                asked.log()
-            );
-            asked.log()
+            let (code, output) = ask(&bench, service, &format!("{command} --help"));
+            assert_eq!(code, Some(0), "{output}");
+            output
         };
         catalogue(service, help, least);
     }
@@ -74,7 +81,7 @@ fn settings_and_their_schema_are_those_of_the_defaults() {
     assert_eq!(shown.parse::<toml::Table>().unwrap(), defaults);
     let mut settings = shown.lines().filter(|line| line.contains('='));
     assert!(settings.all(|line| line.ends_with("# default")), "{shown}");
-    let mut schema: Value = serde_json::from_str(&bench.succeed("config schema").out).unwrap();
+    let mut schema = bench.json("config schema");
     let sections = schema["properties"].as_object_mut().unwrap();
     let names: BTreeSet<&String> = sections.keys().collect();
     let expected: BTreeSet<&String> = defaults.keys().collect();
@@ -97,10 +104,10 @@ fn settings_and_their_schema_are_those_of_the_defaults() {
     }
     sections.retain(|_, section| section["properties"] != json!({}));
     let schema = serde_json::to_string_pretty(&schema).unwrap();
-    same_as_before("config-schema", &schema);
+    check_snapshot("config-schema", &schema);
     let shown = shown.lines().filter(|line| {
         let key = line.split(" = ").next().unwrap();
         line.starts_with('[') || SHOWN.contains(&key)
     });
-    same_as_before("config-defaults", &shown.collect::<Vec<_>>().join("\n"));
+    check_snapshot("config-defaults", &shown.collect::<Vec<_>>().join("\n"));
 }

@@ -6,7 +6,7 @@ use proto::messages::status::{
     ShardSummary,
 };
 
-use crate::process::{Bench, same_as_before};
+use crate::process::{Bench, check_snapshot};
 use crate::services::free_address;
 
 fn actor(number: u32, host: &str) -> ActorStatus {
@@ -39,7 +39,7 @@ fn shard(number: u32) -> ShardLink {
             shard: number,
             shard_incarnation: 7,
             rows: 29_950,
-            mass: 5000.0,
+            priority_sum: 5000.0,
             inserted: 181_000,
             sampled: 460_000,
             insert_blocked_s: 12.0,
@@ -58,7 +58,7 @@ fn evaluation(updates: u64, mm: f64, best: bool) -> Evaluation {
         mean_error_mm: mm,
         mean_error_voxels: mm / 0.18,
         median_error_mm: mm * 0.8,
-        constant_guess_mm: Some(3.16),
+        baseline_error_mm: Some(3.16),
         seconds: 8.5,
         best,
     }
@@ -89,7 +89,7 @@ fn healthy() -> LearnerStatus {
         weights_age_s: 1.1,
         evaluators: vec![EvaluatorStatus {
             host: "evaluator/7".into(),
-            heard_s: 0.7,
+            silent_s: 0.7,
             evaluating: Some(147),
         }],
         last_evaluation: Some(evaluation(2800, 0.41, false)),
@@ -144,7 +144,7 @@ fn beginning() -> LearnerStatus {
 }
 
 #[test]
-fn the_text_of_fixed_statuses_is_as_it_was() {
+fn status_texts_match_their_snapshots() {
     let cases = [
         ("healthy", healthy()),
         ("troubled", troubled()),
@@ -153,9 +153,9 @@ fn the_text_of_fixed_statuses_is_as_it_was() {
     let texts = cases
         .iter()
         .map(|(name, status)| format!("── {name}\n{}\n", as_text(status)));
-    same_as_before("status", &texts.collect::<String>());
+    check_snapshot("status", &texts.collect::<String>());
     let json = serde_json::to_string_pretty(&as_json(&troubled()).unwrap()).unwrap();
-    same_as_before("status-json", &json);
+    check_snapshot("status-json", &json);
 }
 
 #[test]
@@ -168,7 +168,8 @@ fn no_learner_is_one_clear_error() {
         "status ADDRESS --json --watch",
         "checkpoint list --from ADDRESS",
     ] {
-        bench.fail(&line(command), 5, &["does not answer"]);
+        let words = ["does not respond", "is a learner running there"];
+        bench.fail(&line(command), 5, &words);
     }
     let error = ["is not an address", "host:port is needed"];
     bench.fail("status http://", 5, &error);

@@ -1,7 +1,8 @@
 //! A folder of secrets, accessible to its owner only from the moment it exists.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::output::console;
@@ -14,7 +15,7 @@ pub enum Access {
     Owner,
 }
 
-/// Where the files go.
+/// The output folder.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
@@ -29,18 +30,15 @@ impl Folder {
 
     /// Creates the folder, accessible to its owner only.
     pub fn prepare(&self) -> Result<(), Advice> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        private_folder(&mut builder);
-        builder
-            .create(&self.0)
-            .map_err(|e| failed("make", &self.0, &e))?;
+        let created = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0);
+        created.map_err(|e| failed("create", &self.0, &e))?;
         // A volume may belong to another user and still be writable for us.
-        if let Err(e) = close_folder(&self.0) {
-            console::note(&format!(
-                "note: {} stays as open as it is: {e}",
-                self.0.display()
-            ));
+        if let Err(e) = std::fs::set_permissions(&self.0, Permissions::from_mode(0o700)) {
+            let folder = self.0.display();
+            console::note(&format!("note: cannot restrict access to {folder}: {e}"));
         }
         Ok(())
     }
@@ -48,57 +46,23 @@ impl Folder {
     /// Writes a new file; fails if it exists.
     pub fn write(&self, name: &str, text: &str, access: Access) -> Result<(), Advice> {
         let path = self.0.join(name);
+        let mode = match access {
+            Access::Everybody => 0o644,
+            Access::Owner => 0o600,
+        };
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        restrict(&mut options, access);
-        let mut end = text.trim_end().to_owned();
-        end.push('\n');
-        options
-            .open(&path)
-            .and_then(|mut file| {
-                file.write_all(end.as_bytes())?;
-                file.sync_all()
-            })
-            .map_err(|e| failed("write", &path, &e))
+        let file = options.write(true).create_new(true).mode(mode).open(&path);
+        let written = file.and_then(|mut file| {
+            writeln!(file, "{}", text.trim_end())?;
+            file.sync_all()
+        });
+        written.map_err(|e| failed("write", &path, &e))
     }
 }
 
 fn failed(action: &str, path: &Path, error: &io::Error) -> Advice {
-    Advice::new(
-        Exit::Failed,
-        format!("cannot {action} {}: {error}", path.display()),
-    )
-    .hint("check the rights of the folder and the space, or name another with --out")
+    let message = format!("cannot {action} {}: {error}", path.display());
+    let hint =
+        "check the permissions of the folder and the disk space, or choose another with --out";
+    Advice::new(Exit::Failed, message).hint(hint)
 }
-
-#[cfg(unix)]
-fn private_folder(builder: &mut DirBuilder) {
-    use std::os::unix::fs::DirBuilderExt as _;
-    builder.mode(0o700);
-}
-
-#[cfg(unix)]
-fn close_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
-}
-
-#[cfg(unix)]
-fn restrict(options: &mut OpenOptions, access: Access) {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    options.mode(match access {
-        Access::Everybody => 0o644,
-        Access::Owner => 0o600,
-    });
-}
-
-#[cfg(not(unix))]
-fn private_folder(_builder: &mut DirBuilder) {}
-
-#[cfg(not(unix))]
-fn close_folder(_path: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn restrict(_options: &mut OpenOptions, _access: Access) {}

@@ -2,94 +2,93 @@
 //! trained, how wrong it is, and what it is not for.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 use common::run::run_folder::RunFolder;
 use serde_json::Value;
 
+use crate::commands::runs::summaries;
 use crate::input::weights::Loaded;
+use crate::output::report::NOTICE;
+use crate::output::table::number;
 
 /// The card as Markdown. `from`: what was exported; evaluations and training data
 /// are included if it is in a run's folder.
 pub fn card(loaded: &Loaded, from: &Path) -> anyhow::Result<String> {
-    let rules = &loaded.rules;
     let run = if from.is_dir() {
         RunFolder::around(&loaded.origin.file)
     } else {
         RunFolder::around(from)
     };
-    let mut text = String::new();
-    writeln!(text, "# Landmark agents: {}\n", loaded.landmarks.join(", "))?;
-    writeln!(
-        text,
-        "{} Made by landmarl {}.\n",
-        sentence(crate::output::report::NOTICE),
-        env!("CARGO_PKG_VERSION")
-    )?;
-    how_to_use(&mut text, loaded)?;
-    writeln!(text, "## Rules\n")?;
-    for scale in &rules.scales {
+    Ok([
+        format!("# Landmark agents: {}\n\n", loaded.landmarks.join(", ")),
+        format!(
+            "{} Created with landmarl {}.\n\n",
+            sentence(NOTICE),
+            env!("CARGO_PKG_VERSION")
+        ),
+        how_to_use(loaded)?,
+        rules(loaded)?,
+        training(loaded, run.as_ref())?,
+        evaluations(run.as_ref(), &loaded.origin.sha256)?,
+        LIMITS.to_owned(),
+    ]
+    .concat())
+}
+
+const LIMITS: &str = "\
+## Limits
+
+Use only with scans like the training scans: the same anatomy, modality, field of view and spacing. Errors on other \
+scans were not measured. Not for clinical use.
+";
+
+fn rules(loaded: &Loaded) -> anyhow::Result<String> {
+    let mut text = String::from("## Rules\n\n");
+    for scale in &loaded.rules.scales {
+        let (stride, step) = (scale.stride, scale.step);
         writeln!(
             text,
-            "- samples {} voxels apart, steps of {} voxels",
-            scale.stride, scale.step
+            "- samples {stride} voxels apart, steps of {step} voxels"
         )?;
     }
     match loaded.resample_mm {
         Some(mm) if mm > 0.0 => writeln!(text, "- scans resampled to {mm} mm")?,
         _ => writeln!(text, "- scans at their own spacing")?,
     }
-    writeln!(
-        text,
-        "\nAll of them, as JSON, and the network's layers stand in the metadata of model.safetensors.\n"
-    )?;
-    training(&mut text, loaded, run.as_ref())?;
-    evaluations(&mut text, run.as_ref(), &loaded.origin.sha256)?;
-    writeln!(text, "## Limits\n")?;
-    writeln!(
-        text,
-        "Only scans like those of the training: the same anatomy, modality, field of view and spacing. Errors on other \
-         scans were not measured. Not for clinical use."
-    )?;
+    text.push_str("\nThe metadata of model.safetensors holds all rules as JSON, and the network's layers.\n\n");
     Ok(text)
 }
 
-fn how_to_use(text: &mut String, loaded: &Loaded) -> anyhow::Result<()> {
+fn how_to_use(loaded: &Loaded) -> anyhow::Result<String> {
     let spec = loaded.network.spec();
-    writeln!(text, "## Use\n")?;
-    writeln!(
-        text,
-        "    landmarl play SCAN.nii.gz --load model.safetensors --out found\n"
-    )?;
-    writeln!(text, "Python, without landmarl:\n")?;
-    let n = spec.window;
+    let (agents, history, n) = (spec.agents, spec.history, spec.window);
     let scale = if spec.scales.is_some() { ", scale" } else { "" };
-    writeln!(
-        text,
-        "    q = torch.jit.load(\"model.ts\")(windows{scale})    # [{}, {}]\n",
-        spec.agents, spec.actions
-    )?;
-    writeln!(
-        text,
-        "`windows`: float32 `[{}, {}, {n}, {n}, {n}]` in 0..1, one stack of frames per agent in the order of the \
-         title, oldest frame first, axes x, y, z of the scan brought to RAS.",
-        spec.agents, spec.history
-    )?;
+    let mut text = format!(
+        "\
+## Use
+
+    landmarl play SCAN.nii.gz --load model.safetensors --out found
+
+Python, without landmarl:
+
+    q = torch.jit.load(\"model.ts\")(windows{scale})    # [{agents}, {}]
+
+`windows`: float32 `[{agents}, {history}, {n}, {n}, {n}]` in 0..1, one stack of frames per agent in the order of the \
+title, oldest frame first, axes x, y, z of the scan in RAS orientation.
+",
+        spec.actions
+    );
     if spec.scales.is_some() {
-        writeln!(
-            text,
-            "`scale`: int64 `[{}]`, 0 is the coarsest.",
-            spec.agents
-        )?;
+        writeln!(text, "`scale`: int64 `[{agents}]`, 0 is the coarsest.")?;
     }
     writeln!(
         text,
-        "Actions in order: {}. Intensities are clipped to the 10th and 99th percentile and brought to 0..255, which is \
+        "Actions in order: {}. Intensities are clipped to the 10th and 99th percentile and scaled to 0..255, which is \
          1.0 here.\n",
         actions()
     )?;
-    Ok(())
+    Ok(text)
 }
 
 fn sentence(words: &str) -> String {
@@ -107,71 +106,42 @@ fn actions() -> String {
     common::environment::ACTIONS.map(name).join(", ")
 }
 
-fn training(text: &mut String, loaded: &Loaded, run: Option<&RunFolder>) -> anyhow::Result<()> {
-    writeln!(text, "## Training\n")?;
+fn training(loaded: &Loaded, run: Option<&RunFolder>) -> anyhow::Result<String> {
     let origin = &loaded.origin;
-    writeln!(
-        text,
-        "- weights: SHA-256 {} of {}",
-        origin.sha256,
-        origin
-            .file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-    )?;
+    let (sha256, file) = (&origin.sha256, origin.file.file_name().unwrap_or_default());
+    let file = file.to_string_lossy();
+    let mut text = format!("## Training\n\n- weights: SHA-256 {sha256} of {file}\n");
     if let Some(updates) = origin.updates {
         writeln!(text, "- {updates} updates")?;
     }
-    if let Some(info) = run.and_then(|run| run.info().ok()) {
-        writeln!(text, "- run {}, seed {}", info.started, info.seed)?;
-    } else {
-        writeln!(
-            text,
-            "- the run's folder was not there when this was written"
-        )?;
+    match run.and_then(|run| run.info().ok()) {
+        Some(info) => writeln!(text, "- run {}, seed {}\n", info.started, info.seed)?,
+        None => writeln!(text, "- the run folder was not available at export\n")?,
     }
-    writeln!(text)?;
-    Ok(())
+    Ok(text)
 }
 
 /// The newest evaluation of the run that used exactly these weights.
-fn evaluations(text: &mut String, run: Option<&RunFolder>, sha256: &str) -> anyhow::Result<()> {
-    writeln!(text, "## Errors\n")?;
-    let newest = run.and_then(|run| {
-        let folders = fs::read_dir(run.evaluations()).ok()?;
-        let mut folders: Vec<_> = folders.filter_map(|f| Some(f.ok()?.path())).collect();
-        folders.sort();
-        folders.iter().rev().find_map(|folder| {
-            let bytes = fs::read(folder.join("summary.json")).ok()?;
-            let summary = serde_json::from_slice::<Value>(&bytes).ok()?;
-            (summary["weights"]["sha256"] == sha256).then_some(summary)
-        })
-    });
+fn evaluations(run: Option<&RunFolder>, sha256: &str) -> anyhow::Result<String> {
+    let of_weights = |summary: &Value| summary["weights"]["sha256"] == sha256;
+    let newest = run.and_then(|run| summaries(run).find(of_weights));
+    let mut text = String::from("## Errors\n\n");
     let Some(summary) = newest else {
-        writeln!(
-            text,
-            "Not measured here: no evaluation of these weights lay in the run's folder (`landmarl eval --load RUN …`).\n"
-        )?;
-        return Ok(());
+        text.push_str("Not measured: no evaluation of these weights was in the run folder (`landmarl eval --load RUN …`).\n\n");
+        return Ok(text);
     };
-    let number = |value: &Value| {
-        value
-            .as_f64()
-            .map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"))
-    };
-    writeln!(
-        text,
-        "| scans | mean error mm | voxels | constant guess mm |"
-    )?;
+    // Version 0.1.0 called it a constant guess.
+    let baseline = summary.get("baseline_error_mm");
+    let baseline = baseline.unwrap_or(&summary["constant_guess_mm"]);
+    let errors = [
+        &summary["mean_error_mm"],
+        &summary["mean_error_voxels"],
+        baseline,
+    ];
+    let [mm, voxels, baseline] = errors.map(|value| number(value.as_f64()));
+    let scans = summary["scans"].as_array().map_or(0, Vec::len);
+    writeln!(text, "| scans | mean error mm | voxels | baseline mm |")?;
     writeln!(text, "|---|---|---|---|")?;
-    writeln!(
-        text,
-        "| {} | {} | {} | {} |\n",
-        summary["scans"].as_array().map_or(0, Vec::len),
-        number(&summary["mean_error_mm"]),
-        number(&summary["mean_error_voxels"]),
-        number(&summary["constant_guess_mm"])
-    )?;
-    Ok(())
+    writeln!(text, "| {scans} | {mm} | {voxels} | {baseline} |\n")?;
+    Ok(text)
 }

@@ -1,9 +1,12 @@
-//! Exports a folder for other programs and people: weights, TorchScript, model card.
+//! Exports weights, TorchScript and a model card.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::run::durable::write_atomic;
+use learner::training::trainer::{
+    LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY,
+};
 use model::files::tensor_file::Metadata;
 
 use super::card;
@@ -14,13 +17,13 @@ use crate::output::failure::{Advice, Exit};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A run's folder (its best weights), a checkpoint or a weights file
+    /// Run folder (its best weights), checkpoint or weights file
     #[arg(value_name = "RUN|FILE")]
     from: PathBuf,
-    /// Folder to write; must not exist or be empty
+    /// Output folder; must be new or empty
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Print what was written as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -37,8 +40,7 @@ pub fn run(args: &Args) -> Outcome {
         return Err(error);
     }
     if args.json {
-        let line = serde_json::json!({ "from": loaded.origin, "files": files });
-        console::data(&(serde_json::to_string_pretty(&line)? + "\n"))?;
+        console::json(&serde_json::json!({ "from": loaded.origin, "files": files }))?;
     } else {
         console::note(&format!(
             "exported {} to {}: model.safetensors, model.ts (TorchScript), README.md\n{}",
@@ -59,36 +61,37 @@ fn write(loaded: &Loaded, from: &Path, files: &[PathBuf; 3]) -> anyhow::Result<(
     Ok(())
 }
 
-/// Metadata keys from which landmarl reads the purpose of the weights.
+/// The metadata that [`weights::load`] reads.
 fn metadata_of(loaded: &Loaded) -> anyhow::Result<Metadata> {
-    use learner::training::trainer::{
-        LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY,
-    };
-    let mut metadata = Metadata::new();
-    let mut note = |key: &str, value: String| metadata.insert(key.to_owned(), value);
-    note(RULES_KEY, serde_json::to_string(&loaded.rules)?);
-    note(LANDMARKS_KEY, serde_json::to_string(&loaded.landmarks)?);
-    if let Some(mm) = loaded.resample_mm {
-        note(RESAMPLE_KEY, mm.to_string());
-    }
-    if let Some(updates) = loaded.origin.updates {
-        note(UPDATES_KEY, updates.to_string());
-    }
-    if let Some(version) = loaded.origin.weights_version {
-        note(WEIGHTS_VERSION_KEY, version.to_string());
-    }
-    Ok(metadata)
+    let origin = &loaded.origin;
+    let all = [
+        (RULES_KEY, Some(serde_json::to_string(&loaded.rules)?)),
+        (
+            LANDMARKS_KEY,
+            Some(serde_json::to_string(&loaded.landmarks)?),
+        ),
+        (RESAMPLE_KEY, loaded.resample_mm.map(|mm| mm.to_string())),
+        (UPDATES_KEY, origin.updates.map(|n| n.to_string())),
+        (
+            WEIGHTS_VERSION_KEY,
+            origin.weights_version.map(|n| n.to_string()),
+        ),
+    ];
+    let known = all
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Ok(known.collect())
 }
 
 fn empty(folder: &Path) -> anyhow::Result<()> {
     let failed = |e: std::io::Error| {
         let message = format!("cannot write to {}: {e}", folder.display());
-        Advice::new(Exit::Failed, message).hint("give another folder with --out")
+        Advice::new(Exit::Failed, message).hint("choose another folder with --out")
     };
     fs::create_dir_all(folder).map_err(failed)?;
     if fs::read_dir(folder).map_err(failed)?.next().is_some() {
         let message = format!("{} is not empty", folder.display());
-        let hint = "give a new folder with --out; nothing was written";
+        let hint = "choose a new folder with --out; nothing was written";
         return Err(Advice::new(Exit::Failed, message).hint(hint).into());
     }
     Ok(())

@@ -23,16 +23,6 @@ pub enum Kind {
     Unknown,
 }
 
-impl Kind {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Checkpoint => "checkpoint",
-            Self::Weights => "weights",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 /// One file and its metadata.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct File {
@@ -55,7 +45,8 @@ pub fn of_folder(path: &Path) -> anyhow::Result<Vec<File>> {
     let folder = folder_of(path);
     let entries = fs::read_dir(&folder).map_err(|e| {
         let message = format!("cannot list the checkpoints of {}: {e}", folder.display());
-        Advice::new(Exit::Failed, message).hint("name the folder of a run: `landmarl runs list`")
+        Advice::new(Exit::Failed, message)
+            .hint("give a run folder; `landmarl runs list` shows them")
     })?;
     let mut found: Vec<File> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -63,8 +54,8 @@ pub fn of_folder(path: &Path) -> anyhow::Result<Vec<File>> {
         .map(|path| read(&path))
         .collect();
     if found.is_empty() {
-        let message = format!("{} holds no .safetensors file", folder.display());
-        let hint = "training writes one every `checkpoint.period` updates, and when it is stopped";
+        let message = format!("{} contains no .safetensors file", folder.display());
+        let hint = "training writes one every `checkpoint.period` updates, and when it stops";
         return Err(Advice::new(Exit::Failed, message).hint(hint).into());
     }
     found.sort_by(|a, b| (b.updates, &a.path).cmp(&(a.updates, &b.path)));
@@ -76,10 +67,7 @@ fn folder_of(path: &Path) -> PathBuf {
     if inside.is_dir() {
         return inside;
     }
-    match RunFolder::latest(path) {
-        Ok(run) => run.checkpoints(),
-        Err(_) => path.to_owned(),
-    }
+    RunFolder::latest(path).map_or_else(|_| path.to_owned(), |run| run.checkpoints())
 }
 
 /// Reads one file and reports any defect in `damage`.
@@ -110,7 +98,7 @@ pub fn read(path: &Path) -> File {
         (file.updates, file.weights_version) = (number(UPDATES_KEY), number(WEIGHTS_VERSION_KEY));
         let mut numbers = weights.network.parameters().iter();
         if let Some((name, _)) = numbers.find(|(_, t)| t.isfinite().all().int64_value(&[]) == 0) {
-            file.damage = Some(format!("{name} holds numbers that are none"));
+            file.damage = Some(format!("{name} has values that are NaN or infinite"));
         }
         return file;
     }

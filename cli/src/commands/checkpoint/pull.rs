@@ -1,6 +1,6 @@
 //! `landmarl checkpoint pull`: downloads a file from a running learner atomically.
 //!
-//! Bytes are collected in `FILE.part`, beside `FILE.part.sha256`, the digest of the
+//! Bytes are collected in `FILE.part`, next to `FILE.part.sha256`, the digest of the
 //! complete file. An interrupted pull resumes from both.
 
 use std::fs::{self, File};
@@ -21,28 +21,29 @@ use proto::wire;
 use proto::wire::learner_client::LearnerClient;
 use tonic::{Code, Status};
 
-use super::remote::{no_answer, runtime, security};
+use super::remote::{call_failed, runtime, security};
 use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
+use crate::output::table::megabytes;
 
 /// Attempts without a new byte before giving up.
 const TRIES: usize = 5;
 
-/// Fetch a checkpoint or weights file of a running learner
+/// Download a checkpoint or weights file from a running learner
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// The learner: host:port
+    /// Address of the learner: host:port
     #[arg(long, value_name = "ADDRESS")]
     from: String,
-    /// Configuration file that names certificates and token; repeatable, later ones win
+    /// Configuration file with certificates and token; repeatable, later files win
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// `best`, `last`, or a name that `checkpoint list --from` shows
+    /// `best`, `last`, or a name from `checkpoint list --from`
     #[arg(default_value = "best", value_name = "NAME")]
     name: String,
-    /// Where it goes [default: its name, in this folder]
+    /// Output file [default: the file's name, in the current folder]
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -52,23 +53,22 @@ Examples:
   landmarl checkpoint pull --from learner:7400
   landmarl checkpoint pull --from learner:7400 last -o kept/last.safetensors
 
-What arrived of an interrupted pull stays in FILE.part; the same command goes on
-from there. The file is checked against its SHA-256 before it gets its name.
+An interrupted pull leaves FILE.part; the same command resumes it. The SHA-256 of
+the file is verified before the file is renamed.
 
-Exit codes: 0 done, 1 failed, 4 no such file or damaged, 5 no learner answers.";
+Exit codes: 0 done, 1 failed, 4 no such file or damaged, 5 no response from the learner.";
 
 pub fn run(args: &Args) -> Outcome {
     let name = default_name(&args.name)?;
     let target = args.out.clone().unwrap_or_else(|| PathBuf::from(name));
     let begin = Instant::now();
     let mut pull = Pull::new(args, &target)?;
-    let pulled = runtime()?.block_on(pull.until_whole());
+    let pulled = runtime()?.block_on(pull.download());
     pull.bar.finish_and_clear();
     let whole = pulled?;
-    #[expect(clippy::cast_precision_loss, reason = "a size for people")]
-    let megabytes = whole.bytes as f64 / 1e6;
     console::note(&format!(
-        "{megabytes:.1} MB in {:.1} s, sha256 {}",
+        "{} MB in {:.1} s, sha256 {}",
+        megabytes(whole.bytes),
         begin.elapsed().as_secs_f64(),
         hex(&whole.sha256)
     ));
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> Outcome {
 fn default_name(name: &str) -> Result<String, Advice> {
     if !is_file_name(name) {
         let message = format!("{name:?} is not the name of a checkpoint");
-        let hint = "names have no folder: `landmarl checkpoint list --from ADDRESS` shows them";
+        let hint = "`landmarl checkpoint list --from ADDRESS` shows the names";
         return Err(Advice::new(Exit::Usage, message).hint(hint));
     }
     Ok(match name {
@@ -97,12 +97,6 @@ struct Pull {
     part: PathBuf,
     digest: PathBuf,
     bar: ProgressBar,
-}
-
-fn beside(target: &Path, suffix: &str) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// How an attempt ended.
@@ -127,14 +121,14 @@ impl Pull {
             security: security(&args.config)?,
             name: args.name.clone(),
             target: target.to_owned(),
-            part: beside(target, ".part"),
-            digest: beside(target, ".part.sha256"),
+            part: target.with_added_extension("part"),
+            digest: target.with_added_extension("part.sha256"),
             bar: console::bar(0, template),
         })
     }
 
     /// Pulls, resumes after interruptions, verifies the digest, and renames the file.
-    async fn until_whole(&mut self) -> anyhow::Result<Whole> {
+    async fn download(&mut self) -> anyhow::Result<Whole> {
         let mut client = learner_client(self.security.connect(&self.address, Role::Learner)?);
         let mut waits = backoff(TRIES).build();
         let mut damaged = false;
@@ -145,23 +139,20 @@ impl Pull {
                     return Ok(whole);
                 }
                 Attempt::Damaged => {
-                    self.forget();
+                    self.discard();
                     if std::mem::replace(&mut damaged, true) {
-                        let message = format!(
-                            "{} arrived damaged twice: its SHA-256 is not the one announced",
-                            self.target.display()
-                        );
-                        let hint = "check this disk and the network on the way";
+                        let target = self.target.display();
+                        let message = format!("{target} was damaged twice: wrong SHA-256");
+                        let hint = "check the disk and the network";
                         return Err(Advice::new(Exit::Data, message).hint(hint).into());
                     }
-                    console::note("the part that was here is damaged: pulling the file anew");
+                    console::note("the partial file is damaged: downloading the whole file again");
                 }
                 Attempt::Broken { status, progress } => {
                     if progress {
                         waits = backoff(TRIES).build();
                     }
-                    let again = waits.next().filter(|_| may_pass(&status));
-                    let Some(wait) = again else {
+                    let Some(wait) = waits.next().filter(|_| may_retry(&status)) else {
                         return Err(self.gave_up(&status).into());
                     };
                     tokio::time::sleep(wait).await;
@@ -171,10 +162,10 @@ impl Pull {
     }
 
     fn gave_up(&self, status: &Status) -> Advice {
-        let advice = no_answer(&self.address, status);
+        let advice = call_failed(&self.address, status);
         match self.arrived() {
             Some(part) if part.bytes > 0 => advice.hint(format!(
-                "{} bytes are in {}; the same command goes on from there",
+                "{} bytes are in {}; run the same command again to resume",
                 part.bytes,
                 self.part.display()
             )),
@@ -209,7 +200,7 @@ impl Pull {
             let chunk = match stream.message().await {
                 Ok(Some(chunk)) => Chunk::try_from(chunk)?,
                 Ok(None) => {
-                    let status = Status::unavailable("the learner ended before the file's end");
+                    let status = Status::unavailable("the stream ended before the end of the file");
                     return broken(status, writing.is_some());
                 }
                 Err(status) => return broken(status, writing.is_some()),
@@ -243,11 +234,8 @@ impl Pull {
         let goes_on =
             before.is_some_and(|p| p.sha256 == first.whole.sha256 && p.bytes == first.offset);
         if first.offset > 0 && !goes_on {
-            anyhow::bail!(
-                "{} sends byte {} first, and that is not what was asked for",
-                self.address,
-                first.offset
-            );
+            let (address, offset) = (&self.address, first.offset);
+            anyhow::bail!("{address} sent byte {offset} first, which was not requested");
         }
         self.bar.set_length(first.whole.bytes);
         self.bar.set_position(first.offset);
@@ -255,7 +243,7 @@ impl Pull {
         self.bar.reset_eta();
         if first.offset == 0 {
             if before.is_some_and(|p| p.bytes > 0) {
-                console::note("the learner has another file under this name now: beginning anew");
+                console::note("the learner now has another file with this name: starting again");
             }
             return self.begin(first.whole);
         }
@@ -264,19 +252,18 @@ impl Pull {
         // meanwhile.
         let resumed = tokio::task::spawn_blocking(move || Assembly::resume(whole, part)).await?;
         let assembly = resumed.with_context(|| format!("cannot read {}", self.part.display()))?;
-        let mut options = File::options();
-        let file = options.append(true).open(&self.part);
+        let file = File::options().append(true).open(&self.part);
         let file = file.with_context(|| self.cannot_write())?;
         Ok(Writing { file, assembly })
     }
 
-    /// Creates an empty partial file, and its digest beside it.
+    /// Creates an empty partial file, and a file with its digest.
     fn begin(&self, whole: Whole) -> anyhow::Result<Writing> {
         // In the format of sha256sum, with the requested name: `best` may refer to
         // another file later.
         let line = format!("{}  {}\n", hex(&whole.sha256), self.name);
-        fs::write(&self.digest, line)
-            .with_context(|| format!("cannot write {}", self.digest.display()))?;
+        let written = fs::write(&self.digest, line);
+        written.with_context(|| format!("cannot write {}", self.digest.display()))?;
         let file = File::create(&self.part).with_context(|| self.cannot_write())?;
         let assembly = Assembly::new(whole);
         Ok(Writing { file, assembly })
@@ -294,7 +281,7 @@ impl Pull {
         Ok(())
     }
 
-    fn forget(&self) {
+    fn discard(&self) {
         let _ = fs::remove_file(&self.part);
         let _ = fs::remove_file(&self.digest);
     }
@@ -302,7 +289,7 @@ impl Pull {
 
 /// Whether the same call may succeed on retry. A connection that breaks in the
 /// middle of a stream reports one of several codes.
-fn may_pass(status: &Status) -> bool {
+fn may_retry(status: &Status) -> bool {
     is_retryable(status)
         || matches!(
             status.code(),
@@ -320,11 +307,9 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.is_ascii() {
         return None;
     }
-    let mut bytes = [0; 32];
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(bytes)
+    let byte = |i: usize| u8::from_str_radix(&text[i..i + 2], 16).ok();
+    let bytes: Option<Vec<u8>> = (0..64).step_by(2).map(byte).collect();
+    bytes?.try_into().ok()
 }
 
 #[cfg(test)]

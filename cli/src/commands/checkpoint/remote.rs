@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
-use crate::output::table::{Align, Table};
+use crate::output::table::{Table, megabytes, or_dash};
 
 /// The learner reads new files in full to compute their digests.
 const LIST_DEADLINE: Duration = Duration::from_secs(60);
@@ -26,13 +26,11 @@ pub fn list(address: &str, security: &Security, json: bool) -> anyhow::Result<()
     let list = runtime()?.block_on(ask(address, security))?;
     if json {
         let entries: Vec<_> = list.checkpoints.iter().map(as_json).collect();
-        let text = serde_json::json!({ "run": run_name(&list.run_id), "checkpoints": entries });
-        console::data(&(serde_json::to_string_pretty(&text)? + "\n"))?;
+        let run = run_name(&list.run_id);
+        console::json(&serde_json::json!({ "run": run, "checkpoints": entries }))?;
     } else if list.checkpoints.is_empty() {
-        console::note(&format!(
-            "run {} has written no checkpoint yet",
-            run_name(&list.run_id)
-        ));
+        let run = run_name(&list.run_id);
+        console::note(&format!("run {run} has no checkpoint yet"));
     } else {
         console::data(&table(&list.checkpoints).render())?;
     }
@@ -47,7 +45,7 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("start the runtime")
 }
 
-/// The certificates and the token that the configuration names.
+/// The certificates and the token of the configuration.
 pub fn security(files: &[PathBuf]) -> anyhow::Result<Security> {
     let sources = Sources::from_process(files.to_vec(), Vec::new());
     Ok(Security::from_config(&Config::load(&sources)?.cluster)?)
@@ -57,43 +55,34 @@ async fn ask(address: &str, security: &Security) -> anyhow::Result<CheckpointLis
     let mut client = learner_client(security.connect(address, Role::Learner)?);
     let request = wire::ListCheckpointsRequest {};
     let reply = unary(request, LIST_DEADLINE, |r| client.list_checkpoints(r)).await;
-    let reply = reply.map_err(|status| no_answer(address, &status))?;
+    let reply = reply.map_err(|status| call_failed(address, &status))?;
     Ok(CheckpointList::try_from(reply)?)
 }
 
 /// The error message for a failed call to the learner.
-pub fn no_answer(address: &str, status: &Status) -> Advice {
+pub fn call_failed(address: &str, status: &Status) -> Advice {
     let why = reason(status);
     match status.code() {
         Code::NotFound => Advice::new(Exit::Data, format!("{address}: {why}"))
             .hint(format!("landmarl checkpoint list --from {address}")),
         Code::Unauthenticated | Code::PermissionDenied => {
-            Advice::new(Exit::Failed, format!("{address} refuses: {why}"))
+            Advice::new(Exit::Failed, format!("{address} refused the call: {why}"))
         }
         _ => Advice::new(
             Exit::Unreachable,
-            format!("{address} does not answer: {why}"),
+            format!("{address} does not respond: {why}"),
         )
-        .hint("is a learner running there? `landmarl status` asks it"),
+        .hint("is a learner running there? check with `landmarl status`"),
     }
 }
 
 fn table(files: &[CheckpointInfo]) -> Table {
-    let mut table = Table::new(&[
-        ("name", Align::Left),
-        ("updates", Align::Right),
-        ("MB", Align::Right),
-        ("written", Align::Left),
-        ("sha256", Align::Left),
-    ]);
+    let mut table = Table::new("name|updates>|MB>|written|sha256");
     for file in files {
-        #[expect(clippy::cast_precision_loss, reason = "a size for people")]
-        let megabytes = file.bytes as f64 / 1e6;
         table.row(vec![
             file.name.clone(),
-            file.updates
-                .map_or_else(|| "–".to_owned(), |u| u.to_string()),
-            format!("{megabytes:.1}"),
+            or_dash(file.updates),
+            megabytes(file.bytes),
             rfc3339(UNIX_EPOCH + Duration::from_secs(file.modified_s)),
             hex(&file.sha256).chars().take(12).collect(),
         ]);

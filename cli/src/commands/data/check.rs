@@ -13,19 +13,19 @@ use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::Exit;
 
-/// Find everything that is wrong or odd about a data set, in one run.
+/// Find all problems and suspicious values of a data set in one run.
 ///
-/// Problems keep the data from being used: missing or damaged files, lists of
-/// different length, unknown landmarks, landmarks outside their scan, scans
-/// listed twice, mixed spacings. Warnings mark data that can be used but is
-/// probably wrong: landmarks in the background, exchanged sides, swapped axes,
-/// a landmark far from where the other scans have it. Exit code 4 with either.
+/// Problems prevent use of the data: missing or damaged files, lists of different
+/// length, unknown landmarks, landmarks outside their scan, duplicate scans, mixed
+/// spacings. Warnings mark usable but probably wrong data: landmarks in the
+/// background, flipped sides, swapped axes, a landmark far from its position in
+/// the other scans. Exit code 4 if there are any.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
-    /// Folder for contact sheets: every scan with its landmarks, those with warnings first
+    /// Output folder for contact sheets of all scans with landmarks, those with warnings first
     #[arg(long, value_name = "DIR")]
     sheet: Option<PathBuf>,
     /// Print JSON
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Outcome {
         sheets,
     };
     if args.json {
-        console::data(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+        console::json(&report)?;
     } else {
         console::data(&as_text(&report))?;
     }
@@ -73,25 +73,20 @@ pub fn run(args: &Args) -> Outcome {
 
 fn as_text(report: &Report) -> String {
     let mut text = String::new();
-    for (title, lines) in [
-        ("problems", &report.problems),
-        ("warnings", &report.warnings),
-    ] {
+    let (problems, warnings) = (&report.problems, &report.warnings);
+    for (title, lines) in [("problems", problems), ("warnings", warnings)] {
         if !lines.is_empty() {
             text += &format!("{title}:\n");
             text.extend(lines.iter().map(|line| format!("  {line}\n")));
         }
     }
+    let (scans, landmarks) = (report.scans, report.landmarks.len());
+    let (problems, warnings) = (problems.len(), warnings.len());
     text += &format!(
-        "{} scans read, {} landmarks each: {} problems, {} warnings\n",
-        report.scans,
-        report.landmarks.len(),
-        report.problems.len(),
-        report.warnings.len()
+        "{scans} scans read, {landmarks} landmarks each: {problems} problems, {warnings} warnings\n"
     );
-    for sheet in &report.sheets {
-        text += &format!("look at {}\n", sheet.display());
-    }
+    let sheets = report.sheets.iter();
+    text.extend(sheets.map(|sheet| format!("contact sheet: {}\n", sheet.display())));
     text
 }
 
@@ -102,28 +97,23 @@ fn draw(survey: &Survey, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let dataset = &survey.dataset;
     let flagged = |number: usize| {
         let source = &dataset.sources[number];
-        survey
-            .warnings
-            .iter()
-            .any(|warning| warning.scan == *source)
+        survey.warnings.iter().any(|w| w.scan == *source)
     };
     let mut order: Vec<usize> = (0..dataset.scans.len()).collect();
     order.sort_by_key(|&n| (!flagged(n), &dataset.scans[n].name));
     let mut sheets = Vec::new();
     for (page, numbers) in order.chunks(SHEET_SCANS).enumerate() {
-        let items: Vec<SheetItem<'_>> = numbers
-            .iter()
-            .map(|&n| {
-                let scan = &dataset.scans[n];
-                SheetItem {
-                    name: &scan.name,
-                    volume: &scan.volume,
-                    grid: Grid::of(&scan.geometry),
-                    landmarks: &scan.landmarks,
-                    flagged: flagged(n),
-                }
-            })
-            .collect();
+        let item = |&n: &usize| {
+            let scan = &dataset.scans[n];
+            SheetItem {
+                name: &scan.name,
+                volume: &scan.volume,
+                grid: Grid::of(&scan.geometry),
+                landmarks: &scan.landmarks,
+                flagged: flagged(n),
+            }
+        };
+        let items: Vec<SheetItem<'_>> = numbers.iter().map(item).collect();
         let path = folder.join(format!("contact-sheet-{:02}.png", page + 1));
         write_atomic(&path, &to_png(&render_contact_sheet(&items))?)
             .with_context(|| format!("cannot write {}", path.display()))?;

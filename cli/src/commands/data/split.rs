@@ -13,40 +13,37 @@ use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
-/// Divide scans into training, validation and test, and write a manifest.
+const DEFAULT_SHARE: f64 = 0.15;
+
+/// Split scans into training, validation and test, and write a manifest.
 ///
-/// Equal seeds and names give the same division wherever the files lie.
+/// The same seed, options and file names give the same split, whatever the folders.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// List, folder or manifest without splits
+    /// List, folder or manifest of scans, without splits
     #[arg(value_name = "PATH")]
     path: PathBuf,
-    /// List of the landmark files, line for line with a list of scans
+    /// Landmark files of a list of scans: a list in the same order
     #[arg(long, value_name = "LIST", alias = "landmark-files")]
     landmarks_files: Option<PathBuf>,
-    /// The manifest to write, CSV; paths in it are relative to it where they can be
+    /// Manifest to write (CSV); paths below its folder are relative to it
     #[arg(long, short = 'o', value_name = "FILE")]
     out: PathBuf,
-    /// Share of the scans that choose the checkpoint
-    #[arg(
-        long,
-        default_value_t = 0.15,
-        value_name = "SHARE",
-        alias = "selection"
-    )]
+    /// Fraction of the scans for selecting the best checkpoint
+    #[arg(long, default_value_t = DEFAULT_SHARE, value_name = "SHARE", alias = "selection")]
     validation: f64,
-    /// Share of the scans that are kept for the final figure
-    #[arg(long, default_value_t = 0.15, value_name = "SHARE")]
+    /// Fraction of the scans for the final test
+    #[arg(long, default_value_t = DEFAULT_SHARE, value_name = "SHARE")]
     test: f64,
-    /// Folds for cross-validation, instead of a validation share
+    /// Number of folds for cross-validation, instead of a validation fraction
     #[arg(long, value_name = "K", conflicts_with = "validation")]
     folds: Option<usize>,
-    /// Scans whose names agree up to this character stay together (`_` for
+    /// Keep scans together whose names are equal up to this character (`_` for
     /// sub-01_ses-1 and sub-01_ses-2)
     #[arg(long, value_name = "CHAR")]
     group: Option<char>,
-    /// Seed of the division
+    /// Random seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Print JSON
@@ -61,15 +58,13 @@ Examples:
   landmarl train --train-images folds.csv --fold 0 --landmarks AC,PC";
 
 pub fn run(args: &Args) -> Outcome {
-    let shares = [args.validation, args.test];
-    if shares.iter().any(|s| !(0.0..1.0).contains(s)) || args.validation + args.test >= 1.0 {
-        let message = format!(
-            "--validation {} and --test {} leave nothing to train on",
-            args.validation, args.test
-        );
-        return Err(Advice::new(Exit::Usage, message)
-            .hint("give shares of 0 to below 1 that add up to less than 1")
-            .into());
+    let (validation, test) = (args.validation, args.test);
+    let valid = |share: f64| (0.0..1.0).contains(&share);
+    if !valid(validation) || !valid(test) || validation + test >= 1.0 {
+        let message =
+            format!("--validation {validation} and --test {test} leave nothing to train on");
+        let hint = "give shares of 0 to below 1 that add up to less than 1";
+        return Err(Advice::new(Exit::Usage, message).hint(hint).into());
     }
     if args.folds.is_some_and(|k| k < 2) {
         return Err(Advice::new(Exit::Usage, "--folds needs at least 2").into());
@@ -82,15 +77,15 @@ pub fn run(args: &Args) -> Outcome {
     let count = |split| divided.iter().filter(|d| d.0 == split).count();
     let [train, validation, test] = [Split::Train, Split::Validation, Split::Test].map(count);
     if args.json {
-        let written = serde_json::json!({
+        console::json(&serde_json::json!({
             "manifest": args.out, "train": train, "validation": validation, "test": test,
-        });
-        console::data(&(serde_json::to_string_pretty(&written)? + "\n"))?;
+        }))?;
     } else {
-        let out = args.out.display();
-        console::note(&format!(
-            "{out}: {train} train, {validation} validation, {test} test"
-        ));
+        let (out, counts) = (
+            args.out.display(),
+            format!("{train} train, {validation} validation"),
+        );
+        console::note(&format!("{out}: {counts}, {test} test"));
     }
     Ok(Exit::Done)
 }
@@ -98,28 +93,25 @@ pub fn run(args: &Args) -> Outcome {
 fn pairs(args: &Args) -> anyhow::Result<Vec<Pair>> {
     let failed = |errors: Vec<common::imaging::dataset::SourceError>| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Advice::new(Exit::Data, lines.join("\n  ")).hint("`landmarl data check` looks further")
+        Advice::new(Exit::Data, lines.join("\n  ")).hint("run `landmarl data check` for details")
     };
     let source = Source::read(&args.path, args.landmarks_files.as_deref()).map_err(failed)?;
     let named = [Split::Train, Split::Validation, Split::Test];
     if named.into_iter().any(|split| source.has(split, None)) {
-        let message = format!("{} names splits already", args.path.display());
-        return Err(Advice::new(Exit::Usage, message)
-            .hint("train and evaluate with it as it is")
-            .into());
+        let message = format!("{} already has splits", args.path.display());
+        let hint = "train and evaluate with it as it is";
+        return Err(Advice::new(Exit::Usage, message).hint(hint).into());
     }
     Ok(source.pairs(Split::Train, None).map_err(failed)?)
 }
 
-/// Split and fold of each pair. Whole groups are dealt in a shuffled order, to
+/// Split and fold of each pair. Whole groups are assigned in shuffled order, to
 /// test, then validation, until each has its share.
 fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (number, pair) in pairs.iter().enumerate() {
-        groups
-            .entry(group(&pair.image, args.group))
-            .or_default()
-            .push(number);
+        let group = group(&pair.image, args.group);
+        groups.entry(group).or_default().push(number);
     }
     // By name, not by path: the result is the same wherever the files are.
     let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
@@ -144,10 +136,8 @@ fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
         } else {
             Split::Train
         };
-        let fold = args
-            .folds
-            .filter(|_| split == Split::Train)
-            .map(|k| number % k);
+        let folds = args.folds.filter(|_| split == Split::Train);
+        let fold = folds.map(|k| number % k);
         members.iter().for_each(|&m| divided[m] = (split, fold));
     }
     divided

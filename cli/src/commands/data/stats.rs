@@ -10,12 +10,12 @@ use super::DataArgs;
 use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::Exit;
-use crate::output::table::{Align, Table, number};
+use crate::output::table::{Table, number};
 
-/// Describe scans and landmarks, with the error of a constant guess.
+/// Describe scans and landmarks, with the error of the mean-position baseline.
 ///
-/// The constant guess is each landmark's mean position (RAS mm) in all other
-/// scans (leave one out): what a method must beat to have looked at the scan.
+/// The baseline predicts each landmark's mean position (RAS mm) in all other scans
+/// (leave one out). A method that uses the image must have a smaller error.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -51,14 +51,14 @@ struct LandmarkStats {
     /// Standard deviation per axis, RAS mm, over scans; needs at least two.
     std_ras_mm: Option<[f64; 3]>,
     /// Mean distance to the mean of all other scans; needs at least two.
-    constant_guess_mm: Option<f64>,
+    baseline_error_mm: Option<f64>,
 }
 
 pub fn run(args: &Args) -> Outcome {
     let dataset = Dataset::load(&args.data.spec()?)?;
     let stats = Stats::of(&dataset);
     if args.json {
-        console::data(&(serde_json::to_string_pretty(&stats)? + "\n"))?;
+        console::json(&stats)?;
     } else {
         console::data(&stats.as_text())?;
     }
@@ -88,31 +88,19 @@ impl Stats {
     }
 
     fn as_text(&self) -> String {
-        let mut table = Table::new(&[
-            ("landmark", Align::Left),
-            ("known", Align::Right),
-            ("missing", Align::Right),
-            ("mean R", Align::Right),
-            ("A", Align::Right),
-            ("S mm", Align::Right),
-            ("std R", Align::Right),
-            ("A", Align::Right),
-            ("S mm", Align::Right),
-            ("constant guess mm", Align::Right),
-        ]);
+        let mut table =
+            Table::new("landmark|known>|missing>|mean R>|A>|S mm>|std R>|A>|S mm>|baseline mm>");
         for l in &self.landmarks {
             let three = |v: Option<[f64; 3]>| (0..3).map(move |i| number(v.map(|v| v[i])));
             let mut cells = vec![l.name.clone(), l.known.to_string(), l.missing.to_string()];
             cells.extend(three(l.mean_ras_mm).chain(three(l.std_ras_mm)));
-            cells.push(number(l.constant_guess_mm));
+            cells.push(number(l.baseline_error_mm));
             table.row(cells);
         }
-        let [fewest, most] = self.voxels;
-        let [finest, coarsest] = self.spacing_mm;
+        let ([fewest, most], [finest, coarsest]) = (self.voxels, self.spacing_mm);
+        let (scans, table) = (self.scans, table.render());
         format!(
-            "{} scans of {fewest:?} to {most:?} voxels, {finest:.4?} to {coarsest:.4?} mm\n{}",
-            self.scans,
-            table.render()
+            "{scans} scans of {fewest:?} to {most:?} voxels, {finest:.4?} to {coarsest:.4?} mm\n{table}"
         )
     }
 }
@@ -131,11 +119,11 @@ fn landmark(
     let places: Vec<[f64; 3]> = places.collect();
     let n = places.len() as f64;
     // The distance to the mean of all others is larger by a factor of n / (n − 1).
-    let guess = |mean: [f64; 3]| {
+    let baseline = |mean: [f64; 3]| {
         let distance = |p: &[f64; 3]| (0..3).map(|i| (p[i] - mean[i]).powi(2)).sum::<f64>().sqrt();
         places.iter().map(distance).sum::<f64>() / n * (n / (n - 1.0))
     };
-    let spread = |mean: [f64; 3]| -> [f64; 3] {
+    let deviation = |mean: [f64; 3]| -> [f64; 3] {
         std::array::from_fn(|i| {
             let squares: f64 = places.iter().map(|p| (p[i] - mean[i]).powi(2)).sum();
             (squares / (n - 1.0)).sqrt()
@@ -147,7 +135,7 @@ fn landmark(
         known: places.len(),
         missing: scans.len() - places.len(),
         mean_ras_mm: mean,
-        std_ras_mm: several.map(spread),
-        constant_guess_mm: several.map(guess),
+        std_ras_mm: several.map(deviation),
+        baseline_error_mm: several.map(baseline),
     }
 }

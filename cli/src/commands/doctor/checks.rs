@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use common::config::Config;
 use common::imaging::dataset::{DatasetSpec, Source};
 use common::imaging::landmark_file::LandmarkFile;
+use common::imaging::nifti_io;
 
 use super::Check;
 
@@ -17,31 +18,18 @@ const GIB: u64 = 1 << 30;
 pub fn libtorch() -> Check {
     let name = "libtorch";
     // Creating a tensor proves that the library is loaded and works.
-    if tch::Tensor::f_from_slice(&[1.0_f32, 2.0])
-        .map(|t| t.numel())
-        .ok()
-        != Some(2)
-    {
-        return Check::fail(
-            name,
-            "a tensor cannot be made",
-            "run `cargo xtask setup` and build again",
-        );
+    let tensor = tch::Tensor::f_from_slice(&[1.0_f32, 2.0]);
+    if !tensor.is_ok_and(|t| t.numel() == 2) {
+        let fix = "run `cargo xtask setup` and build again";
+        return Check::fail(name, "cannot create a tensor", fix);
     }
     let Some(folder) = loaded_from() else {
-        return Check::warn(
-            name,
-            "works, but its file is not found",
-            "nothing, if training runs",
-        );
+        let detail = "works, but its library file was not found";
+        return Check::warn(name, detail, "none needed if training runs");
     };
-    let header = folder
-        .parent()
-        .map(|p| p.join(VERSION_HEADER))
-        .unwrap_or_default();
-    let version = std::fs::read_to_string(header)
-        .ok()
-        .and_then(|t| header_version(&t));
+    let header = folder.parent().map(|p| p.join(VERSION_HEADER));
+    let header = header.and_then(|path| std::fs::read_to_string(path).ok());
+    let version = header.and_then(|text| header_version(&text));
     let place = folder.display();
     match version {
         Some(v) if v.starts_with(&format!("{LIBTORCH_VERSION}.")) => {
@@ -50,12 +38,12 @@ pub fn libtorch() -> Check {
         Some(v) => Check::fail(
             name,
             format!("{v} in {place}, but tch 0.24 needs {LIBTORCH_VERSION}"),
-            "run `cargo xtask setup`, or point LIBTORCH to the right one, and build again",
+            "run `cargo xtask setup`, or set LIBTORCH to that version, and build again",
         ),
         None => Check::warn(
             name,
-            format!("in {place}, version unknown (no {VERSION_HEADER} beside it)"),
-            format!("make sure that it is {LIBTORCH_VERSION}"),
+            format!("in {place}, version unknown (no {VERSION_HEADER})"),
+            format!("check that the version is {LIBTORCH_VERSION}"),
         ),
     }
 }
@@ -70,7 +58,7 @@ fn loaded_from() -> Option<PathBuf> {
     path.parent().map(Path::to_owned)
 }
 
-/// The value of `#define TORCH_VERSION`, which stands on the line after it.
+/// The value of `#define TORCH_VERSION`, which is on the next line.
 fn header_version(header: &str) -> Option<String> {
     let after = header.split("#define TORCH_VERSION ").nth(1)?;
     let quoted = after
@@ -81,16 +69,10 @@ fn header_version(header: &str) -> Option<String> {
 
 pub fn threads() -> Check {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let detail = format!(
-        "{cores} cores, libtorch uses {} threads",
-        tch::get_num_threads()
-    );
+    let threads = tch::get_num_threads();
+    let detail = format!("{cores} cores, libtorch uses {threads} threads");
     if cores < 2 {
-        return Check::warn(
-            "threads",
-            detail,
-            "training needs at least 2 cores to be of use",
-        );
+        return Check::warn("threads", detail, "training needs at least 2 cores");
     }
     Check::ok("threads", detail)
 }
@@ -101,51 +83,43 @@ pub fn cuda() -> Check {
         Err(reason) => Check::warn(
             "CUDA",
             format!("not used: {reason}"),
-            "nothing for the small network; the paper's network wants a GPU",
+            "none needed for the small network; the paper's network needs a GPU",
         ),
     }
 }
 
 pub fn disk(name: &'static str, folder: &Path) -> Check {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    let Some(there) = absolute.ancestors().find(|p| p.exists()) else {
-        return Check::fail(
-            name,
-            format!("{} has no existing parent", folder.display()),
-            "choose another folder",
-        );
-    };
     let place = absolute.display();
+    let Some(there) = absolute.ancestors().find(|p| p.exists()) else {
+        let detail = format!("{place} has no existing parent");
+        return Check::fail(name, detail, "choose another folder");
+    };
     if !there.is_dir() {
-        let detail = format!("{place} cannot be made: {} is a file", there.display());
+        let detail = format!("cannot create {place}: {} is a file", there.display());
         return Check::fail(name, detail, "choose another folder");
     }
     let probe = there.join(format!(".landmarl-probe-{}", std::process::id()));
     let written = std::fs::write(&probe, b"probe").and_then(|()| std::fs::remove_file(&probe));
     if let Err(e) = written {
-        return Check::fail(
-            name,
-            format!("{place} cannot be written: {e}"),
-            "choose another folder, or change its owner",
-        );
+        let detail = format!("cannot write to {place}: {e}");
+        return Check::fail(name, detail, "choose another folder, or change its owner");
     }
-    match rustix::fs::statvfs(there) {
-        Ok(s) => {
-            let free = s.f_bavail.saturating_mul(s.f_frsize);
-            let detail = format!("{place}: {:.1} GiB free", free as f64 / GIB as f64);
-            match free {
-                f if f < GIB / 4 => {
-                    Check::fail(name, detail, "free some space: runs need a few hundred MB")
-                }
-                f if f < 2 * GIB => Check::warn(name, detail, "free some space before a long run"),
-                _ => Check::ok(name, detail),
-            }
+    let space = match rustix::fs::statvfs(there) {
+        Ok(space) => space,
+        Err(e) => {
+            let detail = format!("{place}: free space unknown ({e})");
+            return Check::warn(name, detail, "none needed if there is enough space");
         }
-        Err(e) => Check::warn(
-            name,
-            format!("{place}: free space unknown ({e})"),
-            "nothing, if there is space",
-        ),
+    };
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    let detail = format!("{place}: {:.1} GiB free", free as f64 / GIB as f64);
+    if free < GIB / 4 {
+        Check::fail(name, detail, "free some space: runs need a few hundred MB")
+    } else if free < 2 * GIB {
+        Check::warn(name, detail, "free some space before a long run")
+    } else {
+        Check::ok(name, detail)
     }
 }
 
@@ -154,10 +128,9 @@ pub fn cache_folder(config: &Config) -> PathBuf {
     if !config.data.cache.is_empty() {
         return PathBuf::from(&config.data.cache);
     }
-    let home = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(home);
+    let folder = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+    let home = || folder("HOME").map(|home| home.join(".cache"));
+    let base = folder("XDG_CACHE_HOME").or_else(home);
     base.unwrap_or_else(std::env::temp_dir).join("landmarl")
 }
 
@@ -165,13 +138,13 @@ pub fn port(address: &str) -> Check {
     let number = address.rsplit(':').next().unwrap_or_default();
     let name = "port";
     match TcpListener::bind(format!("127.0.0.1:{number}")) {
-        Ok(_) => Check::ok(
-            name,
-            format!("{number} is free (only the separate `learner` needs it)"),
-        ),
+        Ok(_) => {
+            let detail = format!("{number} is free (only the separate `learner` needs it)");
+            Check::ok(name, detail)
+        }
         Err(e) => Check::warn(
             name,
-            format!("{number} cannot be used: {e}"),
+            format!("cannot use {number}: {e}"),
             "set cluster.learner to another port if you start `learner`; `landmarl train` is not affected",
         ),
     }
@@ -188,7 +161,7 @@ pub fn data(config: &Config) -> Check {
         Err(why) => Check::fail(
             name,
             why,
-            "mend data.train_images or the file; `landmarl data check` looks at all of them",
+            "correct data.train_images or the file; `landmarl data check` checks all files",
         ),
     }
 }
@@ -204,19 +177,13 @@ fn first_scan(config: &Config) -> Result<String, String> {
                 n => format!("{n} problems, the first: {first}"),
             }
         })?;
-    let first = pairs.first().ok_or("names no scan")?;
-    let limits = config.data.limits();
-    let image =
-        common::imaging::nifti_io::read(&first.image, &limits).map_err(|e| e.to_string())?;
-    let shown = first.image.display();
+    let first = pairs.first().ok_or("no scans in data.train_images")?;
+    let image = nifti_io::read(&first.image, &config.data.limits()).map_err(|e| e.to_string())?;
     if let Some(landmarks) = &first.landmarks {
         LandmarkFile::read(landmarks).map_err(|e| e.to_string())?;
     }
-    Ok(format!(
-        "{} scans; {shown} decodes: {:?} voxels",
-        pairs.len(),
-        image.dims()
-    ))
+    let (count, shown, dims) = (pairs.len(), first.image.display(), image.dims());
+    Ok(format!("{count} scans; {shown} decodes: {dims:?} voxels"))
 }
 
 #[cfg(test)]
@@ -225,19 +192,17 @@ mod tests {
     use crate::commands::doctor::Verdict;
 
     #[test]
-    fn a_folder_below_a_file_fails_and_one_to_be_made_does_not() {
+    fn a_folder_below_a_file_fails_and_a_missing_folder_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, b"").unwrap();
         assert_eq!(disk("x", &file.join("runs")).verdict, Verdict::Fail);
-        assert_ne!(
-            disk("x", &dir.path().join("a/b")).detail.find("GiB free"),
-            None
-        );
+        let to_create = disk("x", &dir.path().join("a/b"));
+        assert!(to_create.detail.contains("GiB free"));
     }
 
     #[test]
-    fn a_taken_port_is_noticed() {
+    fn a_port_in_use_gives_a_warning() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = held.local_addr().unwrap().to_string();
         assert_eq!(port(&address).verdict, Verdict::Warn);

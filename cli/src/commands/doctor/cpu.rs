@@ -13,28 +13,20 @@ pub fn check() -> Check {
     let value = |name| std::env::var(name).ok();
     let (aten, onednn) = (value(ATEN), value(ONEDNN));
     let kernels = cpu::kernels();
-    let detail = detail(
-        &Extensions::detect(),
-        kernels,
-        aten.as_deref(),
-        onednn.as_deref(),
-    );
+    let has = Extensions::detect();
+    let detail = detail(&has, kernels, aten.as_deref(), onednn.as_deref());
     if kernels == "no vectors" {
-        return Check::warn(
-            "CPU",
-            detail,
-            "use a CPU with AVX2 and FMA: acting and training are several times faster there",
-        );
+        let fix = "use a CPU with AVX2 and FMA: acting and training are several times faster";
+        return Check::warn("CPU", detail, fix);
     }
     Check::ok("CPU", detail)
 }
 
 fn detail(has: &Extensions, kernels: &str, aten: Option<&str>, onednn: Option<&str>) -> String {
-    let names = has.names();
-    let names = match names.as_slice() {
-        [] => "no AVX2".to_owned(),
-        names => names.join(", "),
-    };
+    let mut names = has.names().join(", ");
+    if names.is_empty() {
+        names.push_str("no AVX2");
+    }
     let mut text = format!("{names}; libtorch computes with {}", libtorch(has, aten));
     if let Some(value) = aten {
         text += &format!(" ({ATEN}={value})");
@@ -64,7 +56,7 @@ mod tests {
     use crate::commands::doctor::Verdict;
 
     #[test]
-    fn the_path_is_named_with_what_limits_it() {
+    fn the_detail_names_the_instructions_and_their_limits() {
         let has = Extensions {
             avx2: true,
             avx512: true,
@@ -87,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_cpu_without_vectors_is_warned_of() {
+    fn only_a_cpu_without_vectors_gives_a_warning() {
         let expected = match cpu::kernels() {
             "no vectors" => Verdict::Warn,
             _ => Verdict::Ok,

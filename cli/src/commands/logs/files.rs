@@ -26,7 +26,7 @@ struct Open {
     identity: Identity,
     file: BufReader<File>,
     /// The beginning of a line that is not complete yet.
-    begun: Vec<u8>,
+    partial: Vec<u8>,
 }
 
 /// The files of one process, the oldest first.
@@ -39,7 +39,7 @@ struct Chain {
     /// The next line to merge.
     next: Option<Line>,
     /// No more lines are available in this pass.
-    dry: bool,
+    exhausted: bool,
 }
 
 /// All log files of a folder.
@@ -60,7 +60,7 @@ impl Files {
             since,
             damaged: 0,
         };
-        files.look()?;
+        files.refresh()?;
         Ok(files)
     }
 
@@ -69,14 +69,14 @@ impl Files {
     }
 
     /// Looks for new files and rotations.
-    pub fn look(&mut self) -> io::Result<()> {
+    pub fn refresh(&mut self) -> io::Result<()> {
         for path in log_files(&self.folder)? {
             let chain = self.chains.entry(path.clone()).or_insert_with(|| Chain {
                 path,
                 open: VecDeque::new(),
                 newest: None,
                 next: None,
-                dry: false,
+                exhausted: false,
             });
             chain.extend(self.since)?;
         }
@@ -90,14 +90,14 @@ impl Files {
         mut take: impl FnMut(Line) -> bool,
     ) -> io::Result<()> {
         for chain in self.chains.values_mut() {
-            chain.dry = false;
+            chain.exhausted = false;
         }
         loop {
             let mut first: Option<&mut Chain> = None;
-            for chain in self.chains.values_mut().filter(|c| !c.dry) {
+            for chain in self.chains.values_mut().filter(|c| !c.exhausted) {
                 if chain.next.is_none() {
-                    chain.next = chain.wanted(filter, &mut self.damaged)?;
-                    chain.dry = chain.next.is_none();
+                    chain.next = chain.next_match(filter, &mut self.damaged)?;
+                    chain.exhausted = chain.next.is_none();
                 }
                 let Some(line) = &chain.next else { continue };
                 let before = first.as_ref().and_then(|c| c.next.as_ref());
@@ -115,8 +115,8 @@ impl Files {
     /// Counts incomplete lines as damaged: no more data is expected.
     pub fn finish(&mut self) {
         for open in self.chains.values_mut().flat_map(|c| &mut c.open) {
-            self.damaged += u64::from(!open.begun.is_empty());
-            open.begun.clear();
+            self.damaged += u64::from(!open.partial.is_empty());
+            open.partial.clear();
         }
     }
 }
@@ -150,10 +150,9 @@ impl Chain {
         known.extend(self.newest);
         let mut new: Vec<Open> = Vec::new();
         for number in 0..=ROTATED_MAX {
-            let path = if number == 0 {
-                self.path.clone()
-            } else {
-                numbered(&self.path, number)
+            let path = match number {
+                0 => self.path.clone(),
+                _ => numbered(&self.path, number),
             };
             let file = match File::open(&path) {
                 Ok(file) => file,
@@ -177,7 +176,7 @@ impl Chain {
             new.push(Open {
                 identity,
                 file: BufReader::new(file),
-                begun: Vec::new(),
+                partial: Vec::new(),
             });
         }
         if let Some(first) = new.first() {
@@ -188,26 +187,26 @@ impl Chain {
     }
 
     /// The next complete line that matches the filter.
-    fn wanted(&mut self, filter: &Filter, damaged: &mut u64) -> io::Result<Option<Line>> {
+    fn next_match(&mut self, filter: &Filter, damaged: &mut u64) -> io::Result<Option<Line>> {
         loop {
             let last = self.open.len() == 1;
             let Some(open) = self.open.front_mut() else {
                 return Ok(None);
             };
-            let read = open.file.read_until(b'\n', &mut open.begun)?;
-            let whole = open.begun.last() == Some(&b'\n');
+            let read = open.file.read_until(b'\n', &mut open.partial)?;
+            let whole = open.partial.last() == Some(&b'\n');
             if read > 0 && whole {
-                let text = String::from_utf8_lossy(&open.begun);
+                let text = String::from_utf8_lossy(&open.partial);
                 let line = Line::parse(&text);
                 *damaged += u64::from(line.is_none() && !text.trim().is_empty());
-                open.begun.clear();
-                if let Some(line) = line.filter(|l| filter.wants(l)) {
+                open.partial.clear();
+                if let Some(line) = line.filter(|l| filter.matches(l)) {
                     return Ok(Some(line));
                 }
             } else if last {
                 return Ok(None);
             } else {
-                *damaged += u64::from(!open.begun.is_empty());
+                *damaged += u64::from(!open.partial.is_empty());
                 self.open.pop_front();
             }
         }
@@ -218,10 +217,11 @@ impl Chain {
 fn is_older(metadata: &fs::Metadata, since: Option<u64>) -> bool {
     let written = metadata.modified().ok();
     let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let (Some(since), Some(written)) = (since, written) else {
+        return false;
+    };
     // One minute of tolerance: the clocks of hosts differ.
-    since
-        .zip(written)
-        .is_some_and(|(since, at)| at + Duration::from_secs(60) < Duration::from_nanos(since))
+    written + Duration::from_secs(60) < Duration::from_nanos(since)
 }
 
 #[cfg(test)]

@@ -28,29 +28,27 @@ fn read(files: &mut Files) -> Vec<String> {
 }
 
 #[test]
-fn all_files_come_in_the_order_of_time_and_damage_is_counted() {
+fn lines_are_merged_by_time_and_damaged_lines_are_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b) = (
-        dir.path().join("actor-a.jsonl"),
-        dir.path().join("learner-b.jsonl"),
-    );
+    let [a, b] = ["actor-a.jsonl", "learner-b.jsonl"].map(|name| dir.path().join(name));
     append(&numbered(&a, 2), &(text(1, "a1") + "{\"time\":\"2026"));
     append(&numbered(&a, 1), &text(4, "a4"));
     append(&a, &(text(6, "a6") + "\n" + "panicked\n" + &text(9, "a9")));
+    let truncated = "{\"half";
     append(
         &b,
-        &(text(2, "b2") + &text(5, "b5") + &text(7, "b7") + "{\"half"),
+        &(text(2, "b2") + &text(5, "b5") + &text(7, "b7") + truncated),
     );
     append(&dir.path().join("notes.txt"), "not a log\n");
     let mut files = Files::open(dir.path(), None).unwrap();
     assert_eq!(read(&mut files), ["a1", "b2", "a4", "b5", "a6", "b7", "a9"]);
-    assert_eq!(files.damaged, 2, "the half line of a.2, and the panic");
+    assert_eq!(files.damaged, 2, "the truncated line of a.2, and the panic");
     files.finish();
-    assert_eq!(files.damaged, 3, "and the half line that nobody ends");
+    assert_eq!(files.damaged, 3, "and the truncated last line of b");
 }
 
 #[test]
-fn a_line_is_shown_once_its_end_is_written() {
+fn a_line_is_read_when_its_end_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("actor-a.jsonl");
     let whole = text(1, "late");
@@ -63,7 +61,7 @@ fn a_line_is_shown_once_its_end_is_written() {
 }
 
 #[test]
-fn rotations_between_two_looks_lose_and_repeat_nothing() {
+fn rotations_between_two_reads_neither_lose_nor_repeat_lines() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("actor-a.jsonl");
     append(&path, &text(0, "0"));
@@ -79,11 +77,11 @@ fn rotations_between_two_looks_lose_and_repeat_nothing() {
             fs::rename(&path, numbered(&path, 1)).unwrap();
             append(&path, &text(round, &format!("{round}b{turn}")));
         }
-        files.look().unwrap();
+        files.refresh().unwrap();
         got.extend(read(&mut files));
     }
     append(&dir.path().join("actor-new.jsonl"), &text(50, "new"));
-    files.look().unwrap();
+    files.refresh().unwrap();
     got.extend(read(&mut files));
     let mut expected = vec!["0".to_owned()];
     for round in 1..=12_u64 {
@@ -95,7 +93,7 @@ fn rotations_between_two_looks_lose_and_repeat_nothing() {
 }
 
 #[test]
-fn rotated_files_from_before_the_time_asked_for_are_not_read() {
+fn rotated_files_older_than_since_are_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("actor-a.jsonl");
     append(&numbered(&path, 1), "this would count as damage\n");

@@ -26,7 +26,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub fn wants(&self, line: &Line) -> bool {
+    pub fn matches(&self, line: &Line) -> bool {
         let any = |wanted: &[String], is: &dyn Fn(&str) -> bool| {
             wanted.is_empty() || wanted.iter().any(|w| is(w))
         };
@@ -34,7 +34,7 @@ impl Filter {
             && self.until.is_none_or(|until| line.nanos < until)
             && self.level.is_none_or(|least| line.level >= least)
             && any(&self.services, &|name| line.service.starts_with(name))
-            && any(&self.instances, &|name| is_of(line, name))
+            && any(&self.instances, &|name| is_from(line, name))
             && self.run.as_ref().is_none_or(|run| line.run == *run)
             && self.grep.as_ref().is_none_or(|g| g.is_match(&line.words()))
     }
@@ -42,14 +42,14 @@ impl Filter {
 
 /// Whether a line comes from this instance, or concerns the actor or shard with
 /// this number.
-fn is_of(line: &Line, name: &str) -> bool {
+fn is_from(line: &Line, name: &str) -> bool {
     let number = name.parse().ok();
     line.instance == name
         || number.is_some() && ["actor", "shard"].iter().any(|k| line.number(k) == number)
 }
 
-/// A moment: `10m` ago, or an RFC 3339 time.
-pub fn moment(text: &str, now: SystemTime) -> Result<u64, String> {
+/// Parses `10m` (ago) or an RFC 3339 time; returns nanoseconds since 1970.
+pub fn parse_time(text: &str, now: SystemTime) -> Result<u64, String> {
     if let Some(nanos) = unix_nanos(text) {
         return Ok(nanos);
     }
@@ -69,9 +69,8 @@ fn duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: u64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let end = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| c.is_ascii_digit());
+        let end = end.unwrap_or(rest.len());
         let unit_ms = match &rest[..end] {
             "ms" => 1,
             "s" => 1000,
@@ -101,7 +100,7 @@ mod tests {
     type Case<'a> = (&'a dyn Fn(&mut Filter), bool);
 
     #[test]
-    fn each_condition_by_itself() {
+    fn each_condition_filters_lines() {
         let at = unix_nanos("2026-11-26T08:00:00Z").unwrap();
         let one = |text: &str| vec![text.to_owned()];
         let grep = |text| Some(Regex::new(text).unwrap());
@@ -128,23 +127,23 @@ mod tests {
         for (change, expected) in cases {
             let mut filter = Filter::default();
             change(&mut filter);
-            assert_eq!(filter.wants(&line), expected, "{filter:?}");
+            assert_eq!(filter.matches(&line), expected, "{filter:?}");
         }
     }
 
     #[test]
-    fn an_actor_s_number_may_stand_in_the_span() {
+    fn the_number_of_an_actor_may_be_in_the_span() {
         let filter = Filter {
             instances: vec!["3".into()],
             ..Filter::default()
         };
-        let of = |more: &str| filter.wants(&line("actor", "3f2a", "info", more));
+        let of = |more: &str| filter.matches(&line("actor", "3f2a", "info", more));
         assert!(of(r#","span":{"actor":3}"#));
         assert!(!of(r#","span":{"actor":30}"#) && !of(""));
     }
 
     #[test]
-    fn moments_are_ages_or_times() {
+    fn times_are_parsed_from_ages_and_rfc_3339() {
         let now = UNIX_EPOCH + Duration::from_secs(100_000);
         let s = 1_000_000_000;
         for (text, expected) in [
@@ -159,7 +158,7 @@ mod tests {
             ("ten minutes", None),
             ("", None),
         ] {
-            assert_eq!(moment(text, now).ok(), expected, "{text}");
+            assert_eq!(parse_time(text, now).ok(), expected, "{text}");
         }
     }
 }

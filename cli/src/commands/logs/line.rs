@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use clap::ValueEnum as _;
 use common::run::run_folder::unix_nanos;
 use serde_json::{Map, Value};
 
@@ -16,28 +17,8 @@ pub enum Level {
 }
 
 impl Level {
-    pub const ALL: [Self; 5] = [
-        Self::Trace,
-        Self::Debug,
-        Self::Info,
-        Self::Warn,
-        Self::Error,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Trace => "trace",
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warn => "warn",
-            Self::Error => "error",
-        }
-    }
-
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|level| level.name().eq_ignore_ascii_case(name))
+        Self::from_str(name, true).ok()
     }
 }
 
@@ -78,21 +59,15 @@ impl Line {
         let [service, instance, run, message] =
             ["service", "instance", "run", "message"].map(&mut text);
         let span = all.remove("span");
-        let own = all
-            .into_iter()
-            .filter(|(key, _)| !KNOWN.contains(&key.as_str()));
-        let mut fields: Vec<_> = own.collect();
-        match span {
-            Some(Value::Object(span)) => {
-                let around = span
-                    .into_iter()
-                    .filter(|(key, _)| fields.iter().all(|(own, _)| own != key))
-                    .collect::<Vec<_>>();
-                fields.extend(around);
+        all.retain(|key, _| !KNOWN.contains(&key.as_str()));
+        let outer = match span {
+            Some(Value::Object(mut span)) => {
+                span.retain(|key, _| !all.contains_key(key));
+                span
             }
-            Some(other) => fields.push(("span".to_owned(), other)),
-            None => {}
-        }
+            Some(other) => Map::from_iter([("span".to_owned(), other)]),
+            None => Map::new(),
+        };
         Some(Self {
             nanos: unix_nanos(&time)?,
             time,
@@ -101,7 +76,7 @@ impl Line {
             instance,
             run,
             message,
-            fields,
+            fields: all.into_iter().chain(outer).collect(),
             raw: raw.to_owned(),
         })
     }
@@ -136,31 +111,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_taken_apart_and_its_own_fields_win_over_the_spans() {
+    fn a_line_is_parsed_and_its_own_fields_override_those_of_spans() {
         let raw = r#"{"time":"2026-11-26T08:00:00.250000Z","level":"warn","target":"actor::uplink","service":"actor","instance":"h-2","run":"r","message":"lost shard","shard":1,"reason":"gone","span":{"actor":3,"shard":7}}"#;
         let line = Line::parse(raw).unwrap();
-        assert_eq!(
-            (line.level, line.nanos % 1_000_000_000),
-            (Level::Warn, 250_000_000)
-        );
-        assert_eq!(
-            (
-                line.service.as_str(),
-                line.instance.as_str(),
-                line.run.as_str()
-            ),
-            ("actor", "h-2", "r")
-        );
-        assert_eq!(
-            (line.number("shard"), line.number("actor")),
-            (Some(1), Some(3))
-        );
+        assert_eq!(line.level, Level::Warn);
+        assert_eq!(line.nanos % 1_000_000_000, 250_000_000);
+        let labels = [&line.service, &line.instance, &line.run];
+        assert_eq!(labels, ["actor", "h-2", "r"]);
+        let numbers = ["shard", "actor"].map(|key| line.number(key));
+        assert_eq!(numbers, [Some(1), Some(3)]);
         let words = line.words();
         assert_eq!(words, "lost shard reason=gone shard=1 actor=3", "{words}");
     }
 
     #[test]
-    fn what_is_no_line_is_none() {
+    fn other_text_is_not_parsed() {
         for raw in [
             "",
             "panicked at x",

@@ -5,12 +5,12 @@
 //! page's last line; repeated lines are dropped. To follow, the newest lines are polled: Loki's
 //! own tail is a WebSocket, and saving a second of delay is not worth another protocol.
 
-use std::collections::VecDeque;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::ValueEnum as _;
 use serde::Deserialize;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
@@ -24,7 +24,7 @@ const PAGE: usize = 1000;
 /// The largest page that Loki returns by default.
 const PAGE_MAX: usize = 5000;
 /// Larger responses are rejected.
-const ANSWER_BYTES_MAX: u64 = 256 << 20;
+const RESPONSE_BYTES_MAX: u64 = 256 << 20;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest delay with which a line may reach Loki, in nanoseconds.
 const LATE: u64 = 10_000_000_000;
@@ -43,7 +43,7 @@ pub struct Loki {
 
 /// A response of `query_range`.
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct Response {
     data: Data,
 }
 
@@ -68,13 +68,6 @@ struct Entry {
 
 /// The labels that Loki stores with a line.
 type Labels = Arc<HashMap<String, String>>;
-
-/// Order of the lines in a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Forward,
-    Backward,
-}
 
 impl Loki {
     /// A client of Loki at `url` for lines that `filter` may match.
@@ -113,8 +106,8 @@ impl Loki {
         (since, until): (u64, u64),
         mut take: impl FnMut(Line) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        self.pages(Direction::Forward, since, until, |line| {
-            if filter.wants(&line) {
+        self.pages(false, since, until, |line| {
+            if filter.matches(&line) {
                 take(line)
             } else {
                 Ok(true)
@@ -133,8 +126,8 @@ impl Loki {
         if count == 0 {
             return Ok(found);
         }
-        self.pages(Direction::Backward, since, until, |line| {
-            if filter.wants(&line) {
+        self.pages(true, since, until, |line| {
+            if filter.matches(&line) {
                 found.push_front(line);
             }
             Ok(found.len() < count)
@@ -142,9 +135,10 @@ impl Loki {
         Ok(found)
     }
 
+    /// All pages, the newest lines first if `backward`; stops as [`Loki::lines`] does.
     fn pages(
         &self,
-        direction: Direction,
+        backward: bool,
         mut since: u64,
         mut until: u64,
         mut take: impl FnMut(Line) -> anyhow::Result<bool>,
@@ -153,48 +147,41 @@ impl Loki {
         // Lines with the time at which the previous page ended.
         let mut seen: HashSet<Entry> = HashSet::new();
         while since < until {
-            let (entries, labels) = self.page(direction, since, until, limit)?;
-            let full = entries.len() >= limit;
+            let (entries, labels) = self.page(backward, since, until, limit)?;
             let Some(last) = entries.last().map(|e| e.nanos) else {
                 return Ok(());
             };
-            let mut new = 0;
-            for (entry, labels) in entries.iter().zip(labels) {
-                if seen.contains(entry) {
-                    continue;
-                }
-                new += 1;
+            let new = entries.iter().zip(labels);
+            let mut new = new.filter(|(e, _)| !seen.contains(*e)).peekable();
+            let repeated = new.peek().is_none();
+            for (entry, labels) in new {
                 if !take(line(entry, &labels))? {
                     return Ok(());
                 }
             }
-            if !full {
+            if entries.len() < limit {
                 return Ok(());
             }
-            seen = entries.into_iter().filter(|e| e.nanos == last).collect();
-            if new == 0 && limit >= PAGE_MAX {
-                // More lines share one nanosecond than Loki returns at once.
-                seen.clear();
-                match direction {
-                    Direction::Forward => since = last + 1,
-                    Direction::Backward => until = last,
-                }
-                limit = PAGE;
-                continue;
+            // More lines share one nanosecond than Loki returns at once.
+            let skip = repeated && limit >= PAGE_MAX;
+            seen = entries
+                .into_iter()
+                .filter(|e| e.nanos == last && !skip)
+                .collect();
+            if backward {
+                until = last + u64::from(!skip);
+            } else {
+                since = last + u64::from(skip);
             }
-            limit = if new == 0 { PAGE_MAX } else { PAGE };
-            match direction {
-                Direction::Forward => since = last,
-                Direction::Backward => until = last + 1,
-            }
+            limit = if repeated && !skip { PAGE_MAX } else { PAGE };
         }
         Ok(())
     }
 
-    /// One page in the order of `direction`, with the labels of each line.
+    /// One page, the newest lines first if `backward`, with the labels of each line.
     fn page(
         &self,
-        direction: Direction,
+        backward: bool,
         since: u64,
         until: u64,
         limit: usize,
@@ -205,30 +192,23 @@ impl Loki {
             .query("query", &self.query)
             .query("start", since.to_string())
             .query("end", until.to_string())
-            .query("limit", limit.to_string());
-        request = request.query(
-            "direction",
-            match direction {
-                Direction::Forward => "forward",
-                Direction::Backward => "backward",
-            },
-        );
+            .query("limit", limit.to_string())
+            .query("direction", if backward { "backward" } else { "forward" });
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
         let mut reply = request.call().map_err(|error| self.unreachable(&error))?;
         let status = reply.status().as_u16();
-        let body = reply.body_mut().with_config().limit(ANSWER_BYTES_MAX);
-        let text = body
-            .read_to_string()
-            .map_err(|error| self.unreachable(&error))?;
+        let body = reply.body_mut().with_config().limit(RESPONSE_BYTES_MAX);
+        let text = body.read_to_string();
+        let text = text.map_err(|error| self.unreachable(&error))?;
         if status != 200 {
             return Err(self.refused(status, &text).into());
         }
-        let answer: Answer = serde_json::from_str(&text)
-            .with_context(|| format!("{} does not answer as Loki does", self.address))?;
+        let response: Response = serde_json::from_str(&text)
+            .with_context(|| format!("incompatible response from {}", self.address))?;
         let mut all = Vec::new();
-        for Stream { stream, values } in answer.data.result {
+        for Stream { stream, values } in response.data.result {
             let labels = Arc::new(stream);
             for value in values {
                 if let [nanos, text, ..] = value.as_slice()
@@ -241,27 +221,30 @@ impl Loki {
             }
         }
         // The sort is stable: lines with the same time keep Loki's order.
-        all.sort_by(|(a, _), (b, _)| match direction {
-            Direction::Forward => a.nanos.cmp(&b.nanos),
-            Direction::Backward => b.nanos.cmp(&a.nanos),
+        all.sort_by(|(a, _), (b, _)| {
+            let order = a.nanos.cmp(&b.nanos);
+            if backward { order.reverse() } else { order }
         });
         Ok(all.into_iter().unzip())
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Advice {
-        let message = format!("Loki at {} does not answer: {error}", self.address);
+        let message = format!("Loki at {} does not respond: {error}", self.address);
         Advice::new(Exit::Unreachable, message)
-            .hint("is it running, and is this its address as seen from here?")
+            .hint("check that it runs and that the address is right")
     }
 
     fn refused(&self, status: u16, text: &str) -> Advice {
         let text = text.trim();
-        let message = format!("Loki at {} answers {status}: {text}", self.address);
+        let message = format!("Loki at {} returned {status}: {text}", self.address);
+        let query = format!("the query was: {}", self.query);
         let hint = match status {
-            400 => format!("it was asked for: {}", self.query),
-            401 | 403 => "give what it asks for with --header, as in --header \"Authorization: Bearer TOKEN\"".to_owned(),
-            429 => "it has too much to do: ask for less with --since, or later".to_owned(),
-            _ => "its own log says more".to_owned(),
+            400 => query.as_str(),
+            401 | 403 => {
+                "authenticate with --header, as in --header \"Authorization: Bearer TOKEN\""
+            }
+            429 => "Loki is overloaded: shorten the interval with --since, or retry later",
+            _ => "see the log of Loki",
         };
         Advice::new(Exit::Unreachable, message).hint(hint)
     }
@@ -269,16 +252,16 @@ impl Loki {
 
 /// Recently printed lines: late lines are printed, and none is printed twice.
 #[derive(Debug, Default)]
-pub struct Lately {
+pub struct Recent {
     shown: HashSet<Entry>,
     newest: u64,
 }
 
-impl Lately {
+impl Recent {
     /// Whether this line has not been printed yet.
     pub fn is_new(&mut self, line: &Line) -> bool {
         if self.shown.len() >= REMEMBERED {
-            self.again_from(0);
+            self.next_start(0);
         }
         self.newest = self.newest.max(line.nanos);
         self.shown.insert(Entry {
@@ -288,7 +271,7 @@ impl Lately {
     }
 
     /// The start of the next query; forgets older lines.
-    pub fn again_from(&mut self, at_least: u64) -> u64 {
+    pub fn next_start(&mut self, at_least: u64) -> u64 {
         let from = self.newest.saturating_sub(LATE).max(at_least);
         self.shown.retain(|entry| entry.nanos >= from);
         from
@@ -297,17 +280,15 @@ impl Lately {
 
 /// A label selector that includes everything that `filter` matches.
 fn selector(filter: &Filter) -> String {
-    let mut matchers = Vec::new();
     let escaped: Vec<String> = filter.services.iter().map(|s| regex::escape(s)).collect();
-    let services = if escaped.is_empty() {
-        ".+".to_owned()
-    } else {
-        format!("({}).*", escaped.join("|"))
+    let services = match escaped.join("|").as_str() {
+        "" => ".+".to_owned(),
+        prefixes => format!("({prefixes}).*"),
     };
-    matchers.push(format!("service=~{}", quoted(&services)));
+    let mut matchers = vec![format!("service=~{}", quoted(&services))];
     if let Some(least) = filter.level.filter(|l| *l > Level::Trace) {
-        let levels = Level::ALL.into_iter().filter(|l| *l >= least);
-        let names: Vec<&str> = levels.map(Level::name).collect();
+        let levels = Level::value_variants().iter().filter(|l| **l >= least);
+        let names: Vec<String> = levels.map(|l| format!("{l:?}").to_lowercase()).collect();
         matchers.push(format!("level=~{}", quoted(&names.join("|"))));
     }
     if let Some(run) = &filter.run {
@@ -342,7 +323,7 @@ fn line(entry: &Entry, labels: &HashMap<String, String>) -> Line {
     }
 }
 
-/// One connection after another, and the authorities that this machine trusts.
+/// An HTTP client; with TLS, it trusts the authorities of this machine.
 fn agent(tls: bool) -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
@@ -354,14 +335,11 @@ fn agent(tls: bool) -> ureq::Agent {
     let found = rustls_native_certs::load_native_certs();
     for error in found.errors {
         console::note(&format!(
-            "warning: a certificate of this machine cannot be read: {error}"
+            "warning: cannot read a system certificate: {error}"
         ));
     }
-    let trusted = found
-        .certs
-        .iter()
-        .map(|c| Certificate::from_der(c).to_owned());
-    let trusted: Vec<Certificate<'static>> = trusted.collect();
+    let certificates = found.certs.iter().map(|c| Certificate::from_der(c));
+    let trusted: Vec<Certificate<'static>> = certificates.map(|c| c.to_owned()).collect();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = TlsConfig::builder()
         .provider(TlsProvider::Rustls)
@@ -376,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_select_at_least_what_the_filter_wants() {
+    fn the_selector_includes_all_lines_that_the_filter_matches() {
         assert_eq!(selector(&Filter::default()), r#"{service=~".+"}"#);
         let filter = Filter {
             services: vec!["actor".into(), "replay.\"".into()],
@@ -392,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_lines_keep_what_their_labels_say() {
+    fn foreign_lines_use_the_values_of_their_labels() {
         let entry = Entry {
             nanos: 1_795_443_901_000_000_000,
             text: "error: no such file".into(),
@@ -400,22 +378,17 @@ mod tests {
         let labels = [("service", "actor"), ("level", "error")];
         let labels = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let line = line(&entry, &labels);
-        assert_eq!(
-            (line.time.as_str(), line.level, line.service.as_str()),
-            ("2026-11-23T14:25:01Z", Level::Error, "actor")
-        );
+        assert_eq!(line.time, "2026-11-23T14:25:01Z");
+        assert_eq!((line.level, line.service.as_str()), (Level::Error, "actor"));
     }
 
     #[test]
     fn addresses_and_headers_are_checked() {
         let filter = Filter::default();
+        let header = vec!["nonsense".to_owned()];
         for (url, headers, words) in [
             ("127.0.0.1:3100", vec![], "is not a URL"),
-            (
-                "http://x",
-                vec!["nonsense".to_owned()],
-                "is not NAME: VALUE",
-            ),
+            ("http://x", header, "is not NAME: VALUE"),
         ] {
             let error = Loki::new(url, &filter, None, &headers).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");

@@ -6,14 +6,14 @@ use std::io::{self, IsTerminal as _, Write as _};
 use super::line::{Level, Line, shown};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum Style {
     /// As they were written.
     Json,
     /// For people.
     Text { colour: bool },
 }
 
-impl Look {
+impl Style {
     pub fn new(json: bool, no_color: bool) -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let colour = io::stdout().is_terminal() && !no_color && !unwanted;
@@ -28,7 +28,7 @@ impl Look {
     pub fn render(self, line: &Line) -> String {
         match self {
             Self::Json => format!("{}\n", line.raw),
-            Self::Text { colour } => text(line, &Paint { colour }),
+            Self::Text { colour } => text(line, colour),
         }
     }
 }
@@ -43,43 +43,36 @@ pub fn print(text: &str) -> io::Result<bool> {
     }
 }
 
-struct Paint {
-    colour: bool,
-}
-
-impl Paint {
-    fn with(&self, code: &str, text: &str) -> String {
-        if self.colour {
+fn text(line: &Line, colour: bool) -> String {
+    let paint = |code: &str, text: &str| {
+        if colour {
             format!("\u{1b}[{code}m{text}\u{1b}[0m")
         } else {
             text.to_owned()
         }
-    }
-}
-
-fn text(line: &Line, paint: &Paint) -> String {
-    let level = match line.level {
-        Level::Error => paint.with("1;31", "ERROR"),
-        Level::Warn => paint.with("33", "WARN "),
-        Level::Info => paint.with("32", "INFO "),
-        Level::Debug => paint.with("34", "DEBUG"),
-        Level::Trace => paint.with("35", "TRACE"),
     };
-    let whence = match (line.service.as_str(), line.instance.as_str()) {
+    let level = match line.level {
+        Level::Error => paint("1;31", "ERROR"),
+        Level::Warn => paint("33", "WARN "),
+        Level::Info => paint("32", "INFO "),
+        Level::Debug => paint("34", "DEBUG"),
+        Level::Trace => paint("35", "TRACE"),
+    };
+    let source = match (line.service.as_str(), line.instance.as_str()) {
         ("", "") => String::new(),
         (service, "") => service.to_owned(),
         (service, instance) => format!("{service}/{instance}"),
     };
     let mut text = format!(
         "{} {level} {} {}",
-        paint.with("2", &clock(&line.time)),
-        paint.with("36", &harmless(&whence)),
-        harmless(&line.message)
+        paint("2", &clock(&line.time)),
+        paint("36", &escaped(&source)),
+        escaped(&line.message)
     );
     for (key, value) in &line.fields {
-        let key = paint.with("2", &format!("{}=", harmless(key)));
+        let key = paint("2", &format!("{}=", escaped(key)));
         // Writing to a String cannot fail.
-        let _ = write!(text, " {key}{}", harmless(&shown(value)));
+        let _ = write!(text, " {key}{}", escaped(&shown(value)));
     }
     text.push('\n');
     text
@@ -90,11 +83,11 @@ fn clock(time: &str) -> String {
     let (whole, fraction) = time.split_once('.').unwrap_or((time, "000"));
     let fraction: String = fraction.chars().take_while(char::is_ascii_digit).collect();
     let whole = whole.trim_end_matches(['Z', 'z']).replacen('T', " ", 1);
-    format!("{}.{:0<3.3}", harmless(&whole), fraction)
+    format!("{}.{:0<3.3}", escaped(&whole), fraction)
 }
 
 /// Escapes control characters: logged text must not move the cursor or start a new line.
-fn harmless(text: &str) -> String {
+fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {
@@ -116,18 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn people_see_one_harmless_line() {
-        let look = Look::Text { colour: false };
-        assert_eq!(
-            look.render(&line()),
-            "2026-11-26 08:00:00.123 WARN  actor/h a\\nb\\u{1b}[2J loss=NaN n=3\n"
-        );
-        let coloured = Look::Text { colour: true }.render(&line());
-        assert!(
-            coloured.contains("\u{1b}[33mWARN \u{1b}[0m"),
-            "{coloured:?}"
-        );
-        assert_eq!(Look::Json.render(&line()), line().raw + "\n");
+    fn text_output_is_one_line_without_control_characters() {
+        let style = Style::Text { colour: false };
+        let expected = "2026-11-26 08:00:00.123 WARN  actor/h a\\nb\\u{1b}[2J loss=NaN n=3\n";
+        assert_eq!(style.render(&line()), expected);
+        let coloured = Style::Text { colour: true }.render(&line());
+        let warn = "\u{1b}[33mWARN \u{1b}[0m";
+        assert!(coloured.contains(warn), "{coloured:?}");
+        assert_eq!(Style::Json.render(&line()), line().raw + "\n");
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actor::ActorSetup;
 use actor::evaluation::evaluator::{self, EvaluatorSetup};
 use actor::session::counters::Counters;
 use actor::session::metrics::{ActorMetrics, EvaluatorMetrics};
-use actor::{ActorSetup, Ending};
 use anyhow::Context as _;
 use common::run::run_folder::RunFolder;
 use common::run::telemetry::Control;
@@ -26,10 +26,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::display::{Display, Moment};
 use super::plan::Plan;
-use super::shards::{configs, loopback, serve};
+use super::shards::{configs, loopback};
 use crate::output::console;
 
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const DISPLAY_INTERVAL: Duration = Duration::from_millis(500);
 /// The time that the learner has to save a checkpoint after another task failed.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
 
@@ -60,7 +60,7 @@ impl Ended {
             updates,
             interrupted,
             validation_mm: mm(best).zip(mm(last)),
-            baseline_mm: last.and_then(|e| e.constant_guess_mm),
+            baseline_mm: last.and_then(|e| e.baseline_error_mm),
             weights: Some(best_file).filter(|f| f.is_file()).unwrap_or(weights),
         }
     }
@@ -92,25 +92,11 @@ struct Cluster {
     actors: JoinSet<anyhow::Result<()>>,
     evaluators: JoinSet<anyhow::Result<()>>,
     progress: watch::Receiver<Progress>,
-    errors: watch::Receiver<Option<(f64, f64)>>,
+    errors: watch::Receiver<Errors>,
     stop_learner: watch::Sender<bool>,
     /// Stops actors and evaluator.
     stop_members: watch::Sender<bool>,
     stop_shards: watch::Sender<bool>,
-}
-
-fn learner_setup(
-    plan: &Plan,
-    shards: Vec<String>,
-    progress: watch::Sender<Progress>,
-) -> LearnerSetup {
-    LearnerSetup {
-        run: Arc::clone(&plan.run),
-        checkpoints: Arc::new(CheckpointFiles::new(&plan.run.folder.checkpoints())),
-        shards,
-        security: Security::none(),
-        progress,
-    }
 }
 
 fn actor_setup(plan: &Plan, learner: &str, counters: &Arc<Counters>) -> ActorSetup {
@@ -124,11 +110,10 @@ fn actor_setup(plan: &Plan, learner: &str, counters: &Arc<Counters>) -> ActorSet
     }
 }
 
-fn evaluator_setup(
-    plan: &Plan,
-    learner: &str,
-    errors: watch::Sender<Option<(f64, f64)>>,
-) -> EvaluatorSetup {
+/// The best and the last mean error (mm) on the validation scans.
+type Errors = Option<(f64, f64)>;
+
+fn evaluator_setup(plan: &Plan, learner: &str, errors: watch::Sender<Errors>) -> EvaluatorSetup {
     EvaluatorSetup {
         config: Arc::clone(&plan.run.config),
         validation: plan.validation.clone(),
@@ -149,14 +134,14 @@ async fn run(
 ) -> anyhow::Result<Ended> {
     let mut cluster = Cluster::start(&plan, metrics)?;
     let mut display = Display::new(plan.run.config.learner.updates);
-    let outcome = cluster.watch(&mut display, shutdown).await;
+    let ended = cluster.watch(&mut display, shutdown).await;
     display.finish();
     let _ = cluster.stop_learner.send(true);
     let _ = cluster.stop_members.send(true);
-    let (summary, interrupted) = match outcome {
+    let (summary, interrupted) = match ended {
         Ok(ended) => ended,
         Err(error) => {
-            // The cause is known; the learner may still save its state.
+            // The learner may still save its state.
             if !cluster.learner.is_finished() {
                 let _ = tokio::time::timeout(LAST_CHECKPOINT, &mut cluster.learner).await;
             }
@@ -186,34 +171,51 @@ impl Cluster {
         let (stop_learner, learner_stops) = watch::channel(false);
         let (stop_members, members_stop) = watch::channel(false);
         let (stop_shards, shards_stop) = watch::channel(false);
-        let mut shards = JoinSet::new();
-        let (mut actors, mut evaluators) = (JoinSet::new(), JoinSet::new());
+        let tasks = JoinSet::<anyhow::Result<()>>::new;
+        let (mut shards, mut actors, mut evaluators) = (tasks(), tasks(), tasks());
         let (config, hello) = (&plan.run.config, &plan.run.hello);
         let mut addresses = Vec::new();
         for shard in configs(config, hello, plan.incarnation, &plan.run.folder.replay()) {
             let (listener, address) = loopback()?;
             addresses.push(address);
-            let stop = stopped(shards_stop.clone());
-            shards.spawn(serve(shard, listener, metrics.clone(), stop));
+            let (metrics, stop) = (metrics.clone(), stopped(shards_stop.clone()));
+            shards.spawn(async move {
+                replay_server::run_observed(shard, listener, &metrics, stop).await?;
+                Ok(())
+            });
         }
         let (listener, learner) = loopback()?;
-        let (tell, progress) = watch::channel(Progress {
+        let (sender, progress) = watch::channel(Progress {
             updates_total: config.learner.updates,
             ..Progress::default()
         });
         metrics.add(LearnerMetrics::new(progress.clone()));
-        let setup = learner_setup(plan, addresses, tell);
+        let setup = LearnerSetup {
+            run: Arc::clone(&plan.run),
+            checkpoints: Arc::new(CheckpointFiles::new(&plan.run.folder.checkpoints())),
+            shards: addresses,
+            security: Security::none(),
+            progress: sender,
+        };
         for place in 0..config.actor.count {
             let counters = Arc::default();
             metrics.add(ActorMetrics::new(Arc::clone(&counters), place));
             let setup = actor_setup(plan, &learner, &counters);
-            actors.spawn(act(setup, stopped(members_stop.clone())));
+            let stop = stopped(members_stop.clone());
+            actors.spawn(async move {
+                actor::run(setup, stop).await?;
+                Ok(())
+            });
         }
-        let (tell_errors, errors) = watch::channel(None);
+        let (sender, errors) = watch::channel(None);
         metrics.add(EvaluatorMetrics::new(errors.clone()));
         if !plan.validation.is_empty() {
-            let setup = evaluator_setup(plan, &learner, tell_errors);
-            evaluators.spawn(evaluate(setup, stopped(members_stop)));
+            let setup = evaluator_setup(plan, &learner, sender);
+            let stop = stopped(members_stop);
+            evaluators.spawn(async move {
+                evaluator::run(setup, stop).await.context("validate")?;
+                Ok(())
+            });
         }
         Ok(Self {
             learner: tokio::spawn(learner::run(setup, listener, stopped(learner_stops))),
@@ -237,24 +239,18 @@ impl Cluster {
     ) -> anyhow::Result<(LearnerSummary, bool)> {
         tokio::pin!(shutdown);
         let mut interrupted = false;
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        let mut ticks = tokio::time::interval(DISPLAY_INTERVAL);
         loop {
             tokio::select! {
                 ended = &mut self.learner => {
-                    return Ok((ended.context("the learner's task")??, interrupted));
+                    return Ok((ended.context("learner task")??, interrupted));
                 }
-                Some(ended) = self.shards.join_next() => {
-                    ended.context("a shard's task")??;
-                }
-                Some(ended) = self.actors.join_next() => {
-                    ended.context("an actor's task")??;
-                }
-                Some(ended) = self.evaluators.join_next() => {
-                    ended.context("the evaluator's task")??;
-                }
+                Some(ended) = self.shards.join_next() => ended.context("shard task")??,
+                Some(ended) = self.actors.join_next() => ended.context("actor task")??,
+                Some(ended) = self.evaluators.join_next() => ended.context("evaluator task")??,
                 () = &mut shutdown, if !interrupted => {
                     interrupted = true;
-                    console::note("stopping with a checkpoint; Ctrl-C again stops at once");
+                    console::note("saving a checkpoint before exit; press Ctrl-C again to exit now");
                     let _ = self.stop_learner.send(true);
                 }
                 _ = ticks.tick() => {
@@ -293,27 +289,9 @@ impl Cluster {
 /// Waits for tasks whose results no longer matter.
 async fn drain(tasks: &mut JoinSet<anyhow::Result<()>>) {
     while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended.context("a task of the cluster").and_then(|r| r) {
+        if let Err(error) = ended.context("cluster task").and_then(|r| r) {
             let error = format!("{error:#}");
-            tracing::warn!(error, "ended with an error after the training");
+            tracing::warn!(error, "a task failed after the training");
         }
     }
-}
-
-async fn act(
-    setup: ActorSetup,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    let summary = actor::run(setup, stop).await?;
-    match summary.ending {
-        Ending::RunOver | Ending::Shutdown => Ok(()),
-    }
-}
-
-async fn evaluate(
-    setup: EvaluatorSetup,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> anyhow::Result<()> {
-    evaluator::run(setup, stop).await.context("validate")?;
-    Ok(())
 }

@@ -8,7 +8,8 @@ use learner::Progress;
 use crate::output::console;
 
 /// Interval between lines without a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The state of the training at one point in time.
 #[derive(Debug, Clone, Default)]
 pub struct Moment {
@@ -40,15 +41,13 @@ impl Display {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
-            bar.set_message(words(moment));
+            bar.set_message(describe(moment));
             return;
         }
-        if self
-            .last_line
-            .is_none_or(|at| now.duration_since(at) >= LINE_EVERY)
-        {
+        let due = |at| now.duration_since(at) >= LINE_INTERVAL;
+        if self.last_line.is_none_or(due) {
             self.last_line = Some(now);
-            console::note(&format!("{done}/{total} updates  {}", words(moment)));
+            console::note(&format!("{done}/{total} updates  {}", describe(moment)));
         }
     }
 
@@ -59,7 +58,7 @@ impl Display {
     }
 }
 
-fn words(m: &Moment) -> String {
+fn describe(m: &Moment) -> String {
     let p = &m.progress;
     let steps = rate(p.pace.env_steps_per_s, "steps/s");
     if let Some(waiting) = &m.waiting {
@@ -71,32 +70,25 @@ fn words(m: &Moment) -> String {
         format!("{:.1} samples/insert", p.rows.samples_per_insert),
     ];
     parts.extend((p.train.updates > 0).then(|| format!("loss {:.4}", p.train.loss)));
-    parts.extend(
-        m.validation_mm
-            .map(|(best, last)| format!("validation {last:.2} mm (best {best:.2})")),
-    );
+    let validation = |(best, last): (f64, f64)| format!("validation {last:.2} mm (best {best:.2})");
+    parts.extend(m.validation_mm.map(validation));
     parts.extend(p.left_s.map(left));
     parts.join("  ")
 }
 
 fn left(seconds: f64) -> String {
-    let minutes = seconds / 60.0;
-    if minutes < 1.0 {
-        format!("{seconds:.0} s left")
-    } else if minutes < 90.0 {
-        format!("{minutes:.0} min left")
-    } else {
-        format!("{:.1} h left", minutes / 60.0)
+    match seconds / 60.0 {
+        ..1.0 => format!("{seconds:.0} s left"),
+        minutes @ ..90.0 => format!("{minutes:.0} min left"),
+        minutes => format!("{:.1} h left", minutes / 60.0),
     }
 }
 
 fn rate(per_s: f64, unit: &str) -> String {
-    if per_s >= 100.0 {
-        format!("{per_s:.0} {unit}")
-    } else if per_s > 0.0 {
-        format!("{per_s:.1} {unit}")
-    } else {
-        format!("– {unit}")
+    match per_s {
+        100.0.. => format!("{per_s:.0} {unit}"),
+        _ if per_s > 0.0 => format!("{per_s:.1} {unit}"),
+        _ => format!("– {unit}"),
     }
 }
 
@@ -105,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_and_the_time_left() {
+    fn progress_is_described_with_rates_and_the_time_left() {
         let mut progress = Progress {
             updates_total: 1320,
             left_s: Some(120.0),
@@ -120,12 +112,12 @@ mod tests {
             waiting: None,
         };
         assert_eq!(
-            words(&moment),
+            describe(&moment),
             "10.0 updates/s  – steps/s  5.0 samples/insert  loss 0.1234  validation 2.00 mm (best 1.50)  2 min left"
         );
         moment.waiting = Some("filling the table".into());
         moment.progress.pace.env_steps_per_s = 1234.5;
-        assert_eq!(words(&moment), "filling the table  1234 steps/s");
+        assert_eq!(describe(&moment), "filling the table  1234 steps/s");
         let times = [59.0, 60.0 * 89.0, 3600.0 * 2.5].map(left);
         assert_eq!(times, ["59 s left", "89 min left", "2.5 h left"]);
     }

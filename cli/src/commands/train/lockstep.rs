@@ -1,5 +1,5 @@
 //! `landmarl train --lockstep`: the same training on one thread, step by step.
-//! A run that is stopped and resumed is bit-identical to an uninterrupted one.
+//! A resumed run is bit-identical to an uninterrupted one.
 
 mod machine;
 #[cfg(test)]
@@ -35,22 +35,25 @@ use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 use machine::{Machine, Turn};
 
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-const RECORD_EVERY: Duration = Duration::from_secs(5);
+const DISPLAY_INTERVAL: Duration = Duration::from_millis(500);
+const RECORD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Adjusts or refuses settings with a different meaning, or none, in lockstep.
 pub fn settle(config: &mut Config) -> Result<(), Advice> {
     let refuse = |key: &str, why: &str| {
         let message = format!("config key \"{key}\": {why}");
-        let hint = "leave out --lockstep for GPUs and several devices";
+        let hint = "omit --lockstep to use GPUs or several devices";
         Err(Advice::new(Exit::Config, message).hint(hint))
     };
     let l = &mut config.learner;
     if let Ok(DeviceChoice::Cuda(_)) = l.device.parse::<DeviceChoice>() {
-        return refuse("learner.device", "lockstep trains on the CPU alone");
+        return refuse("learner.device", "lockstep supports only the CPU");
     }
     if !l.devices.is_empty() {
-        return refuse("learner.devices", "lockstep trains on one CPU alone");
+        return refuse(
+            "learner.devices",
+            "lockstep runs on the CPU alone; leave this empty",
+        );
     }
     // The machine's number of threads would give different bits on another machine.
     l.threads = l.threads.max(1);
@@ -72,15 +75,12 @@ pub fn train(plan: Plan) -> anyhow::Result<Ended> {
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime for signals")?;
+    let runtime = crate::commands::checkpoint::runtime()?;
     let body = move || {
         runtime.block_on(async move {
             proto::transport::entry::shutdown_signal().await;
             stopped.store(true, Ordering::Relaxed);
-            console::note("stopping with a checkpoint; Ctrl-C again stops at once");
+            console::note("saving a checkpoint before exit; press Ctrl-C again to exit now");
             std::future::pending::<()>().await;
         });
     };
@@ -198,56 +198,54 @@ impl Run {
     /// Evaluates the current weights, unless an earlier process has.
     fn validate(&mut self) -> anyhow::Result<()> {
         let (version, updates) = (self.machine.counts.weights_version, self.stats.updates);
-        let last = self.evaluations.last();
-        let Some(validator) = &mut self.validator else {
+        let done = self
+            .evaluations
+            .last()
+            .is_some_and(|last| last.updates >= updates);
+        let Some(validator) = self.validator.as_mut().filter(|_| !done) else {
             return Ok(());
         };
-        if last.is_some_and(|last| last.updates >= updates) {
-            return Ok(());
-        }
         let bytes = self.machine.trainer.weights_bytes(version)?;
         let weights = Published::at(0, version, updates, bytes);
         let validation = validator.validate(&weights)?;
         let line = serde_json::to_vec(&validation)?;
-        let kept = self
-            .evaluations
-            .keep((&validation).into(), &line, &weights.bytes);
+        let kept = (&validation).into();
+        let kept = self.evaluations.keep(kept, &line, &weights.bytes);
         if let Err(error) = kept {
-            tracing::error!(%error, updates, "an evaluation is not kept; training goes on");
+            tracing::error!(%error, updates, "cannot store an evaluation; training continues");
         }
         Ok(())
     }
 
     fn look(&mut self) {
         let now = Instant::now();
-        if now.duration_since(self.shown) >= LOOK_EVERY {
+        if now.duration_since(self.shown) >= DISPLAY_INTERVAL {
             self.shown = now;
-            let moment = self.moment(now);
+            let progress = self.progress(now);
+            let min = self.plan.run.config.replay.min_rows;
+            let waiting = (progress.train.updates == 0)
+                .then(|| format!("{} of {min} rows", progress.rows.inserted));
+            let moment = Moment {
+                progress,
+                validation_mm: errors_mm(&self.evaluations),
+                waiting,
+            };
             self.display.show(now, &moment);
         }
-        if now.duration_since(self.recorded) >= RECORD_EVERY {
+        if now.duration_since(self.recorded) >= RECORD_INTERVAL {
             self.recorded = now;
             let progress = self.progress(now);
             self.recorder.record(&progress);
         }
     }
 
-    fn moment(&mut self, now: Instant) -> Moment {
-        let progress = self.progress(now);
-        let min = self.plan.run.config.replay.min_rows;
-        let waiting = (progress.train.updates == 0)
-            .then(|| format!("{} of {min} rows", progress.rows.inserted));
-        Moment {
-            progress,
-            validation_mm: errors_mm(&self.evaluations),
-            waiting,
-        }
-    }
-
     fn progress(&mut self, now: Instant) -> Progress {
         let counts = &self.machine.counts;
+        let (inserted, sampled) = (counts.inserted, counts.sampled);
         #[expect(clippy::cast_precision_loss, reason = "a count of episodes")]
         let error = (counts.errors > 0).then(|| counts.error_sum / counts.errors as f64);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let samples_per_insert = sampled as f64 / inserted.max(1) as f64;
         self.stats.weights_version = counts.weights_version;
         let mut progress = Progress {
             actors: ActorTotals {
@@ -258,9 +256,9 @@ impl Run {
             },
             rows: RowTotals {
                 rows: self.machine.rows(),
-                inserted: counts.inserted,
-                sampled: counts.sampled,
-                samples_per_insert: ratio(counts.sampled, counts.inserted),
+                inserted,
+                sampled,
+                samples_per_insert,
                 limiter: "lockstep".to_owned(),
                 ..RowTotals::default()
             },
@@ -279,7 +277,7 @@ impl Run {
         let checkpoints = folder.checkpoints();
         self.save()?.with_context(|| {
             let folder = checkpoints.display();
-            format!("the final checkpoint could not be written to {folder}; the log says why")
+            format!("cannot write the final checkpoint to {folder}; see the log")
         })?;
         let version = self.machine.counts.weights_version;
         let bytes = self.machine.trainer.weights_bytes(version)?;
@@ -302,10 +300,8 @@ fn validator(plan: &Plan) -> anyhow::Result<Option<Validator>> {
         return Ok(None);
     }
     let scans = plan.validation.iter().map(AsRef::as_ref);
-    warn_of_training_scans(
-        &plan.run.manifest,
-        &TrainingManifest::new(scans, RULES_VERSION),
-    );
+    let manifest = TrainingManifest::new(scans, RULES_VERSION);
+    warn_of_training_scans(&plan.run.manifest, &manifest);
     let config = &plan.run.config;
     let device = &config.learner.device;
     let mut validator = Validator::new(Arc::clone(config), plan.validation.clone(), device)?;
@@ -316,10 +312,4 @@ fn validator(plan: &Plan) -> anyhow::Result<Option<Validator>> {
 fn errors_mm(evaluations: &Evaluations) -> Option<(f64, f64)> {
     let mm = |e: Option<Evaluation>| e.map(|e| e.mean_error_mm);
     mm(evaluations.best()).zip(mm(evaluations.last()))
-}
-
-fn ratio(sampled: u64, inserted: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
-    let ratio = sampled as f64 / inserted.max(1) as f64;
-    ratio
 }

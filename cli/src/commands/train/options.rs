@@ -8,90 +8,73 @@ use model::DeviceChoice;
 
 use crate::input::settings::{ConfigArgs, number_setting, setting};
 
+/// Help headings.
+const DATA: &str = "Data";
+const RUN: &str = "Run";
+
 /// Train agents on scans with known landmarks.
 ///
 /// Starts replay shards, the learner, actors and an evaluator in this process,
-/// connected by gRPC over loopback as they are in a cluster. Everything goes
-/// to RUN.DIR/NAME. Ctrl-C stops with a checkpoint; a second one at once.
-/// Not a medical device: for research only.
+/// connected by gRPC over loopback as in a cluster. All output is in RUN.DIR/NAME.
+/// Ctrl-C saves a checkpoint and exits; a second Ctrl-C exits immediately. Not a
+/// medical device: for research only.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Training scans: a list, one path per line, or a folder or manifest with their landmark files
-    #[arg(long, value_name = "PATH", help_heading = "Data")]
+    /// Training scans: a list with one path per line, or a folder or manifest with landmark files
+    #[arg(long, value_name = "PATH", help_heading = DATA)]
     train_images: Option<PathBuf>,
-    /// List of the landmark files, line for line with a list of scans
-    #[arg(long, value_name = "LIST", help_heading = "Data")]
+    /// Landmark files of a list of scans: a list in the same order
+    #[arg(long, value_name = "LIST", help_heading = DATA)]
     train_landmarks: Option<PathBuf>,
-    /// Scans that choose the best checkpoint [default: those that --train-images names for it]
-    #[arg(
-        long,
-        value_name = "PATH",
-        help_heading = "Data",
-        alias = "selection-images"
-    )]
+    /// Scans for selecting the best checkpoint [default: the validation split of --train-images]
+    #[arg(long, value_name = "PATH", help_heading = DATA, alias = "selection-images")]
     validation_images: Option<PathBuf>,
-    /// List of their landmark files
-    #[arg(
-        long,
-        value_name = "LIST",
-        help_heading = "Data",
-        alias = "selection-landmarks"
-    )]
+    /// Landmark files of a list of validation scans
+    #[arg(long, value_name = "LIST", help_heading = DATA, alias = "selection-landmarks")]
     validation_landmarks: Option<PathBuf>,
-    /// Fold of the manifest that chooses the best checkpoint; the others are trained on
-    #[arg(long, value_name = "N", help_heading = "Data")]
+    /// Validation fold of the manifest; the other folds are used for training
+    #[arg(long, value_name = "N", help_heading = DATA)]
     fold: Option<u32>,
-    /// Landmark names or 0-based numbers, one agent each
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "NAME,...",
-        help_heading = "Data"
-    )]
+    /// Landmark names or 0-based numbers, one per agent
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...", help_heading = DATA)]
     landmarks: Vec<String>,
-    /// Folder that run folders are made in
-    #[arg(long, value_name = "DIR", help_heading = "Run")]
+    /// Parent folder of the run folders
+    #[arg(long, value_name = "DIR", help_heading = RUN)]
     run_dir: Option<PathBuf>,
     /// Name of the run [default: date and time, UTC]
-    #[arg(long, help_heading = "Run", conflicts_with = "resume")]
+    #[arg(long, help_heading = RUN, conflicts_with = "resume")]
     name: Option<String>,
-    /// Continue a run: its folder or name, or the newest one
-    #[arg(long, value_name = "RUN", num_args = 0..=1, help_heading = "Run")]
+    /// Continue a run by its folder or name, or the newest run
+    #[arg(long, value_name = "RUN", num_args = 0..=1, help_heading = RUN)]
     resume: Option<Option<PathBuf>>,
     /// Stop after this many updates in total
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, help_heading = RUN)]
     updates: Option<u64>,
     /// Stop after this many minutes
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, help_heading = RUN)]
     minutes: Option<f64>,
-    /// Actors to start
-    #[arg(long, help_heading = "Run")]
+    /// Number of actors
+    #[arg(long, help_heading = RUN)]
     actors: Option<usize>,
     /// cpu, cuda, cuda:N or auto
-    #[arg(long, help_heading = "Run")]
+    #[arg(long, help_heading = RUN)]
     device: Option<DeviceChoice>,
-    /// GPUs that share each batch, such as 0,1
-    #[arg(
-        long,
-        value_name = "N,N",
-        value_delimiter = ',',
-        help_heading = "Run",
-        conflicts_with = "device"
-    )]
+    /// GPUs that split each batch, such as 0,1
+    #[arg(long, value_name = "N,N", value_delimiter = ',', help_heading = RUN, conflicts_with = "device")]
     gpu: Option<Vec<usize>>,
-    /// Seed of every random number
-    #[arg(long, help_heading = "Run")]
+    /// Random seed
+    #[arg(long, help_heading = RUN)]
     seed: Option<u64>,
-    /// Train step by step on one thread of the CPU: bit-equal when repeated, or stopped and resumed
-    #[arg(long, help_heading = "Run")]
+    /// Train step by step on one CPU thread; repeated or resumed runs are bit-identical
+    #[arg(long, help_heading = RUN)]
     lockstep: bool,
     /// Log JSON lines instead of text
     #[arg(long)]
     pub log_json: bool,
-    /// Print how the training ended as JSON
+    /// Print the result of the training as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -123,47 +106,43 @@ impl Args {
                 }
             }
         };
-        let config = self
-            .config
-            .load_over(vec![folder.config_file()], self.settings())?;
+        let saved = vec![folder.config_file()];
+        let config = self.config.load_over(saved, self.settings())?;
         Ok((config, Some(folder)))
-    }
-
-    fn first_gpu(&self) -> Option<String> {
-        let first = self.gpu.as_ref().and_then(|all| all.first());
-        first.map(|n| format!("cuda:{n}"))
     }
 
     fn settings(&self) -> Vec<String> {
         let path = |key, value: &Option<PathBuf>| {
             setting(key, value.as_ref().map(|p| p.to_string_lossy()).as_deref())
         };
-        let landmarks = (!self.landmarks.is_empty()).then(|| {
-            format!(
-                "data.landmarks={}",
-                serde_json::Value::from(self.landmarks.clone())
-            )
-        });
+        let list = |key: &str, names: Vec<String>| {
+            let named = (!names.is_empty()).then_some(names);
+            named.map(|names| format!("{key}={}", serde_json::Value::from(names)))
+        };
+        let device = self.device.map(String::from);
+        let gpus = self.gpu.iter().flatten().map(|n| format!("cuda:{n}"));
+        let gpus: Vec<String> = gpus.collect();
+        let first_gpu = gpus.first().cloned();
         let all = [
             path("data.train_images", &self.train_images),
             path("data.train_landmarks", &self.train_landmarks),
             path("data.validation_images", &self.validation_images),
             path("data.validation_landmarks", &self.validation_landmarks),
             number_setting("data.fold", self.fold),
-            landmarks,
+            list("data.landmarks", self.landmarks.clone()),
             path("run.dir", &self.run_dir),
             setting("run.name", self.name.as_deref()),
             number_setting("learner.updates", self.updates),
             number_setting("learner.max_minutes", self.minutes),
             number_setting("actor.count", self.actors),
-            setting("learner.device", self.device.map(String::from).as_deref()),
-            setting("actor.device", self.device.map(String::from).as_deref()),
+            setting("learner.device", device.as_deref()),
+            setting("actor.device", device.as_deref()),
             // A single device replaces the devices of a resumed run.
-            self.device.map(|_| "learner.devices=[]".to_owned()),
-            self.gpu.as_deref().map(gpus),
+            device.map(|_| "learner.devices=[]".to_owned()),
             // The evaluator uses the first of them.
-            setting("learner.device", self.first_gpu().as_deref()),
-            setting("actor.device", self.first_gpu().as_deref()),
+            setting("learner.device", first_gpu.as_deref()),
+            setting("actor.device", first_gpu.as_deref()),
+            list("learner.devices", gpus),
             number_setting("run.seed", self.seed),
             self.lockstep.then(|| "run.lockstep=true".to_owned()),
         ];
@@ -171,20 +150,10 @@ impl Args {
     }
 }
 
-/// The value of `learner.devices` for these GPUs.
-fn gpus(numbers: &[usize]) -> String {
-    let names: Vec<String> = numbers.iter().map(|n| format!("cuda:{n}")).collect();
-    format!("learner.devices={}", serde_json::Value::from(names))
-}
-
 fn open_named(dir: &Path, name: &Path) -> Result<RunFolder, RunFolderError> {
     let path = dir.join(name);
     // An error message should quote what the user wrote.
-    if path.is_dir() {
-        RunFolder::open(&path)
-    } else {
-        RunFolder::open(name)
-    }
+    RunFolder::open(if path.is_dir() { path.as_path() } else { name })
 }
 
 #[cfg(test)]
@@ -216,31 +185,24 @@ mod tests {
         assert_eq!(resumed, None);
         assert_eq!((config.learner.updates, config.run.seed), (7, 3));
         assert_eq!(config.data.landmarks, ["LM1", "LM4"]);
-        assert_eq!(
-            (config.learner.device.as_str(), config.learner.max_minutes),
-            ("cpu", 2.5)
-        );
-        assert_eq!(
-            (config.data.train_images.as_str(), config.run.name.as_str()),
-            ("a/1", "7")
-        );
+        assert_eq!(config.learner.device, "cpu");
+        assert_eq!(config.learner.max_minutes, 2.5);
+        let names = [config.data.train_images, config.run.name];
+        assert_eq!(names, ["a/1", "7"]);
     }
 
     #[test]
     fn a_run_is_found_by_folder_name_or_as_the_newest() {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().display().to_string();
-        let error = args(&format!("--run-dir {run_dir} --resume"))
-            .settle()
-            .unwrap_err();
-        assert!(error.to_string().contains("no run to continue"), "{error}");
-        let error = args(&format!("--run-dir {run_dir} --resume gone"))
-            .settle()
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("cannot read gone/run.json"),
-            "{error}"
-        );
+        for (name, message) in [
+            ("", "no run to continue"),
+            (" gone", "cannot read gone/run.json"),
+        ] {
+            let resumed = args(&format!("--run-dir {run_dir} --resume{name}")).settle();
+            let error = resumed.unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
         let folder = RunFolder::create(dir.path(), "one", SystemTime::UNIX_EPOCH).unwrap();
         let mut config = Config::defaults().unwrap();
         config.run.seed = 9;
@@ -253,11 +215,8 @@ mod tests {
             format!("--run-dir {run_dir} --resume"),
         ] {
             let (config, found) = args(&line).settle().unwrap();
-            assert_eq!(
-                (config.run.seed, found.unwrap().name().as_str()),
-                (9, "one"),
-                "{line}"
-            );
+            let found = (config.run.seed, found.unwrap().name());
+            assert_eq!(found, (9, "one".to_owned()), "{line}");
         }
     }
 }

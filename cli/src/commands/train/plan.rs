@@ -23,25 +23,19 @@ pub struct Plan {
     pub incarnation: u64,
 }
 
-/// Refuses a configuration that names no scans to train on.
+/// Refuses a configuration without training scans or with incomplete lists.
 pub fn check_data_settings(config: &Config) -> Result<(), Advice> {
     let d = &config.data;
     let alone = |images: &str, landmarks: &str| landmarks.is_empty() && is_list(Path::new(images));
-    let nothing = [
-        (
-            d.train_images.is_empty(),
-            "data.train_images",
-            "--train-images PATH",
-        ),
-        (
-            alone(&d.train_images, &d.train_landmarks),
-            "data.train_landmarks",
-            "--train-landmarks LIST",
-        ),
+    let no_landmarks = alone(&d.train_images, &d.train_landmarks);
+    let missing = [
+        (d.train_images.is_empty(), "images", "PATH"),
+        (no_landmarks, "landmarks", "LIST"),
     ];
-    if let Some((_, key, flag)) = nothing.into_iter().find(|(is_so, ..)| *is_so) {
-        let message = format!("config key \"{key}\" is empty: there is nothing to train on");
-        let hint = format!("give {flag}; `landmarl phantom --out data` makes scans to try");
+    if let Some((_, what, value)) = missing.into_iter().find(|(is_missing, ..)| *is_missing) {
+        let message = format!("config key \"data.train_{what}\" is empty: no training data");
+        let flag = format!("--train-{what} {value}");
+        let hint = format!("give {flag}; `landmarl phantom --out data` generates example scans");
         return Err(Advice::new(Exit::Config, message).hint(hint));
     }
     let landmarks_alone = d.validation_images.is_empty() && !d.validation_landmarks.is_empty();
@@ -72,7 +66,7 @@ impl Plan {
     }
 
     /// A summary, printed at the start.
-    pub fn words(&self) -> String {
+    pub fn summary(&self) -> String {
         let (run, config) = (&self.run, &self.run.config);
         let services = if config.run.lockstep {
             "in lockstep".to_owned()
@@ -99,8 +93,6 @@ fn validation(config: &Config, training: &Dataset) -> anyhow::Result<Vec<Arc<Sca
     }
     let mut config = config.clone();
     config.data.landmarks.clone_from(&training.landmark_names);
-    match DatasetSpec::validation(&config) {
-        Some(spec) => Ok(scans::load(&spec)?.scans),
-        None => Ok(Vec::new()),
-    }
+    let spec = DatasetSpec::validation(&config);
+    spec.map_or(Ok(Vec::new()), |spec| Ok(scans::load(&spec)?.scans))
 }

@@ -1,12 +1,10 @@
 //! The replay shards of `landmarl train`, and the addresses of its services.
 
-use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener as StdListener};
 use std::path::Path;
 
 use common::config::Config;
 use proto::messages::hello::Hello;
-use proto::transport::metrics::Metrics;
 use replay_server::table::selector::Selector;
 use replay_server::{JournalConfig, ShardConfig};
 use tokio::net::TcpListener;
@@ -20,13 +18,10 @@ pub fn loopback() -> anyhow::Result<(TcpListener, String)> {
         let address = listener.local_addr()?.to_string();
         Ok((TcpListener::from_std(listener)?, address))
     });
-    let refused = |e| {
-        Advice::new(
-            Exit::Unreachable,
-            format!("cannot listen on 127.0.0.1: {e}"),
-        )
-    };
-    Ok(bound.map_err(refused)?)
+    Ok(bound.map_err(|e| {
+        let message = format!("cannot listen on 127.0.0.1: {e}");
+        Advice::new(Exit::Unreachable, message)
+    })?)
 }
 
 /// The settings of each shard: shards share the capacity evenly, and keep a journal in
@@ -53,16 +48,6 @@ pub fn configs(
     (0..).take(replay.shards).map(one).collect()
 }
 
-/// Serves one shard until `stop`.
-pub async fn serve(
-    config: ShardConfig,
-    listener: TcpListener,
-    metrics: Metrics,
-    stop: impl Future<Output = ()> + Send,
-) -> anyhow::Result<()> {
-    Ok(replay_server::run_observed(config, listener, &metrics, stop).await?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,17 +58,13 @@ mod tests {
         (config.replay.shards, config.replay.capacity) = (3, 100);
         let hello = Hello::new("r", &config, [0; 32]);
         let all = configs(&config, &hello, 5, Path::new("kept"));
-        let numbers: Vec<_> = all
-            .iter()
-            .map(|c| (c.shard, c.incarnation, c.capacity))
-            .collect();
+        let numbers = all.iter().map(|c| (c.shard, c.incarnation, c.capacity));
+        let numbers: Vec<_> = numbers.collect();
         assert_eq!(numbers, [(0, 5, 34), (1, 5, 34), (2, 5, 34)]);
         all.iter().for_each(|c| c.check().unwrap());
-        let folders: Vec<_> = all
-            .iter()
-            .map(|c| c.journal.clone().unwrap().folder)
-            .collect();
-        assert_eq!(folders[1], Path::new("kept/shard-1"));
+        assert!(all.iter().all(|c| c.journal.is_some()));
+        let journal = all[1].journal.clone().unwrap();
+        assert_eq!(journal.folder, Path::new("kept/shard-1"));
         config.replay.journal = false;
         let all = configs(&config, &hello, 5, Path::new("kept"));
         assert!(all.iter().all(|c| c.journal.is_none()));

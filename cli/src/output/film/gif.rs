@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use ::gif::{DisposalMethod, Encoder, Frame, Repeat};
-use common::report::picture::film::{FilmedWalk, HEIGHT, WIDTH, marked, tinted};
+use common::report::picture::film::{FilmedTrajectory, HEIGHT, WIDTH, marked, tinted};
 use image::Rgb;
 
-use super::{ANSWER_MS, STEP_MS};
+use super::{PREDICTION_MS, STEP_MS};
 
 /// Greys, evenly from black to white: alone, under the disk, under marks.
 const GREYS: u8 = 64;
@@ -16,7 +16,7 @@ const MARKED: u8 = 7;
 /// The palette index of a pixel that is unchanged since the previous frame.
 const SAME: u8 = 255;
 
-pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
+pub(super) fn encode(film: &FilmedTrajectory<'_>) -> anyhow::Result<Vec<u8>> {
     let (width, height) = (u16::try_from(WIDTH)?, u16::try_from(HEIGHT)?);
     let mut bytes = Vec::new();
     let palette = palette();
@@ -26,22 +26,19 @@ pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
     encoder.set_repeat(Repeat::Infinite)?;
     let mut before: Vec<u8> = Vec::new();
     let mut indices: HashMap<Rgb<u8>, u8> = HashMap::new();
-    for number in 0..walk.frames() {
-        let picture = walk.frame(number);
+    for number in 0..film.frames() {
+        let picture = film.frame(number);
         let mut index = |pixel: &Rgb<u8>| {
             let index = indices.entry(*pixel);
             *index.or_insert_with(|| nearest(&palette, *pixel))
         };
         let now: Vec<u8> = picture.pixels().map(&mut index).collect();
         let changed = now.iter().enumerate().map(|(i, &colour)| {
-            if before.get(i) == Some(&colour) {
-                SAME
-            } else {
-                colour
-            }
+            let same = before.get(i) == Some(&colour);
+            if same { SAME } else { colour }
         });
-        let last = number + 1 == walk.frames();
-        let shown_ms = if last { ANSWER_MS } else { STEP_MS };
+        let last = number + 1 == film.frames();
+        let shown_ms = if last { PREDICTION_MS } else { STEP_MS };
         encoder.write_frame(&Frame {
             width,
             height,
@@ -59,7 +56,7 @@ pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
 
 /// The colours, without [`SAME`].
 fn palette() -> Vec<Rgb<u8>> {
-    let greys = |count: u8| (0..count).map(move |i| spread(i, count));
+    let greys = |count: u8| (0..count).map(move |i| grey(i, count));
     let plain = greys(GREYS).map(|grey| Rgb([grey; 3]));
     let tinted = greys(TINTED).map(tinted);
     let marked = greys(MARKED).flat_map(marked);
@@ -67,7 +64,7 @@ fn palette() -> Vec<Rgb<u8>> {
 }
 
 /// Grey level `i` of `of`, scaled to 0..=255.
-fn spread(i: u8, of: u8) -> u8 {
+fn grey(i: u8, of: u8) -> u8 {
     let level = u16::from(i) * 255 / (u16::from(of) - 1);
     u8::try_from(level).unwrap_or(u8::MAX)
 }

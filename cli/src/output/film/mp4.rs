@@ -2,10 +2,12 @@
 
 use std::io::Cursor;
 
-use ::mp4::{AvcConfig, MediaConfig, Mp4Config, Mp4Sample, Mp4Writer, TrackConfig, TrackType};
+use ::mp4::{
+    AvcConfig, FourCC, MediaConfig, Mp4Config, Mp4Sample, Mp4Writer, TrackConfig, TrackType,
+};
 use anyhow::Context as _;
 use bytes::Bytes;
-use common::report::picture::film::{FilmedWalk, HEIGHT, WIDTH};
+use common::report::picture::film::{FilmedTrajectory, HEIGHT, WIDTH};
 use openh264::OpenH264API;
 use openh264::encoder::{
     Encoder, EncoderConfig, FrameRate, IntraFramePeriod, QpRange, RateControlMode, UsageType,
@@ -13,7 +15,7 @@ use openh264::encoder::{
 };
 use openh264::formats::{RgbSliceU8, YUVBuffer};
 
-use super::{ANSWER_MS, STEP_MS};
+use super::{PREDICTION_MS, STEP_MS};
 
 /// Time units per second.
 const TIMESCALE: u32 = 1000;
@@ -26,14 +28,15 @@ const KEY: u8 = 5;
 const KEY_EVERY: u32 = 20;
 
 /// The units of one frame, each preceded by its length.
+#[derive(Default)]
 struct Coded {
     bytes: Vec<u8>,
     key: bool,
 }
 
-pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
+pub(super) fn encode(film: &FilmedTrajectory<'_>) -> anyhow::Result<Vec<u8>> {
     let (mut sequence, mut picture) = (Vec::new(), Vec::new());
-    let mut coded = Vec::with_capacity(walk.frames());
+    let mut coded = Vec::with_capacity(film.frames());
     let config = EncoderConfig::new()
         .usage_type(UsageType::ScreenContentRealTime)
         .rate_control_mode(RateControlMode::Off)
@@ -47,15 +50,12 @@ pub(super) fn encode(walk: &FilmedWalk<'_>) -> anyhow::Result<Vec<u8>> {
         .vui(VuiConfig::bt601());
     let mut encoder = Encoder::with_api_config(OpenH264API::from_source(), config)?;
     let size = (WIDTH as usize, HEIGHT as usize);
-    for number in 0..walk.frames() {
-        let frame = walk.frame(number);
+    for number in 0..film.frames() {
+        let frame = film.frame(number);
         let yuv = YUVBuffer::from_rgb8_source(RgbSliceU8::new(frame.as_raw(), size));
         let stream = encoder.encode(&yuv)?;
         let layers = (0..stream.num_layers()).filter_map(|i| stream.layer(i));
-        let mut this = Coded {
-            bytes: Vec::new(),
-            key: false,
-        };
+        let mut this = Coded::default();
         for layer in layers {
             for unit in (0..layer.nal_count()).filter_map(|i| layer.nal_unit(i)) {
                 let unit = without_start_code(unit);
@@ -86,19 +86,12 @@ fn without_start_code(unit: &[u8]) -> &[u8] {
 }
 
 fn mux(sequence: Vec<u8>, picture: Vec<u8>, coded: Vec<Coded>) -> anyhow::Result<Vec<u8>> {
-    let brand = |name: &str| {
-        name.parse()
-            .map_err(|e| anyhow::anyhow!("brand {name}: {e}"))
-    };
     let config = Mp4Config {
-        major_brand: brand("isom")?,
+        major_brand: FourCC { value: *b"isom" },
         minor_version: 512,
-        compatible_brands: vec![
-            brand("isom")?,
-            brand("iso2")?,
-            brand("avc1")?,
-            brand("mp41")?,
-        ],
+        compatible_brands: [*b"isom", *b"iso2", *b"avc1", *b"mp41"]
+            .map(|value| FourCC { value })
+            .into(),
         timescale: TIMESCALE,
     };
     let mut writer = Mp4Writer::write_start(Cursor::new(Vec::new()), &config)?;
@@ -116,17 +109,19 @@ fn mux(sequence: Vec<u8>, picture: Vec<u8>, coded: Vec<Coded>) -> anyhow::Result
     let last = coded.len().saturating_sub(1);
     let mut start_time = 0;
     for (number, frame) in coded.into_iter().enumerate() {
-        let duration = if number == last { ANSWER_MS } else { STEP_MS };
-        writer.write_sample(
-            1,
-            &Mp4Sample {
-                start_time,
-                duration,
-                rendering_offset: 0,
-                is_sync: frame.key,
-                bytes: Bytes::from(frame.bytes),
-            },
-        )?;
+        let duration = if number == last {
+            PREDICTION_MS
+        } else {
+            STEP_MS
+        };
+        let sample = Mp4Sample {
+            start_time,
+            duration,
+            rendering_offset: 0,
+            is_sync: frame.key,
+            bytes: Bytes::from(frame.bytes),
+        };
+        writer.write_sample(1, &sample)?;
         start_time += u64::from(duration);
     }
     writer.write_end()?;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use common::report::statistics::percentile;
+
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 360.0;
 const LEFT: f64 = 56.0;
@@ -21,9 +23,9 @@ pub struct Series {
 /// series, and at 1 mm at least.
 pub fn cumulative_svg(series: &[Series]) -> String {
     let series: Vec<&Series> = series.iter().filter(|s| !s.errors_mm.is_empty()).collect();
-    let far = series.first().map_or(1.0, |s| {
-        common::report::statistics::percentile(&s.errors_mm, 0.98)
-    });
+    let far = series
+        .first()
+        .map_or(1.0, |s| percentile(&s.errors_mm, 0.98));
     let end = nice_end(far * 1.25);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
@@ -50,18 +52,14 @@ pub fn cumulative_svg(series: &[Series]) -> String {
 
 /// A round number that is at least `value`.
 fn nice_end(value: f64) -> f64 {
-    let value = if value.is_finite() {
-        value.max(1.0)
-    } else {
-        1.0
-    };
+    let value = Some(value)
+        .filter(|v| v.is_finite())
+        .unwrap_or(1.0)
+        .max(1.0);
     let power = 10_f64.powf(value.log10().floor());
     let steps = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0];
-    let fits = steps
-        .into_iter()
-        .map(|s| s * power)
-        .find(|end| *end >= value);
-    fits.unwrap_or(value)
+    let ends = steps.map(|s| s * power);
+    ends.into_iter().find(|end| *end >= value).unwrap_or(value)
 }
 
 fn x_of(error: f64, end: f64) -> f64 {
@@ -92,7 +90,7 @@ fn axes(svg: &mut String, end: f64) {
     let _ = writeln!(
         svg,
         "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\" fill=\"#222\">error (mm)</text>\
-         <text x=\"{LEFT}\" y=\"{}\" fill=\"#222\">answers that are at most so far off</text>",
+         <text x=\"{LEFT}\" y=\"{}\" fill=\"#222\">predictions with at most this error</text>",
         f64::midpoint(LEFT, WIDTH - RIGHT),
         HEIGHT - 8.0,
         TOP - 10.0
@@ -105,7 +103,7 @@ fn trimmed(value: f64) -> String {
 }
 
 /// A step up at every error.
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52 answers")]
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52 predictions")]
 fn curve(svg: &mut String, series: &Series, end: f64) {
     let mut errors = series.errors_mm.clone();
     errors.sort_by(f64::total_cmp);
@@ -143,28 +141,26 @@ mod tests {
         assert_eq!(svg.matches("<title>").count(), 1, "no curve without errors");
         assert!(svg.contains("ours: 100.0 % up to 50 mm"), "{svg}");
         let near = cumulative_svg(&[series("near", &[0.1, 0.2]), series("far", &[0.3, 9.0])]);
-        assert!(
-            near.contains("near: 100.0 % up to 1 mm") && near.contains("far: 50.0 % up to 1 mm"),
-            "{near}"
-        );
+        for part in ["near: 100.0 % up to 1 mm", "far: 50.0 % up to 1 mm"] {
+            assert!(near.contains(part), "{near}");
+        }
         // Half of the predictions are within half a millimetre: the middle of the axis.
         let half = cumulative_svg(&[series("a", &[0.5, 0.5])]);
-        assert!(
-            half.contains(&format!("H{:.1}V{:.1}", x_of(0.5, 1.0), y_of(0.5))),
-            "{half}"
-        );
+        let middle = format!("H{:.1}V{:.1}", x_of(0.5, 1.0), y_of(0.5));
+        assert!(half.contains(&middle), "{half}");
         assert!(cumulative_svg(&[]).contains("error (mm)"));
     }
 
     #[test]
     fn axes_end_at_round_numbers() {
-        for (value, end) in [
+        let cases = [
             (0.2, 1.0),
             (1.2, 1.5),
             (7.0, 8.0),
             (62.0, 80.0),
             (100.0, 100.0),
-        ] {
+        ];
+        for (value, end) in cases {
             assert!((nice_end(value) - end).abs() < 1e-9, "{value}");
         }
         assert!((nice_end(f64::NAN) - 1.0).abs() < 1e-9);

@@ -2,74 +2,64 @@
 //! `.mrk.json` and `.fcsv`, a table, and a label map.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use actor::evaluation::summary::ScanAnswer;
+use actor::evaluation::summary::ScanPrediction;
 use anyhow::Context as _;
 use common::imaging::label_map::{LabelMap, MAX_LABELS};
 use common::imaging::landmark_file::write::{Mark, csv, fcsv, markups_json};
 use common::imaging::scan::Scan;
 use common::run::durable::write_atomic;
 
-use super::NOTICE;
-use super::stem::stem;
+use super::{NOTICE, Results, stem};
 
 /// As in the pictures: predictions are cyan, ground truth is red.
-const ANSWER: [f64; 3] = [0.0, 1.0, 1.0];
+const PREDICTION: [f64; 3] = [0.0, 1.0, 1.0];
 const TRUTH: [f64; 3] = [1.0, 0.0, 0.0];
 
-/// Radius of a landmark's sphere, in finest voxels, unless said otherwise.
+/// Default radius of a landmark's sphere, in finest voxels.
 const RADIUS_VOXELS: f64 = 3.0;
 
 /// How landmarks are exported.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExportArgs {
-    /// Radius of the spheres in the label maps [default: 3 voxels]
+    /// Sphere radius in the label maps [default: 3 voxels]
     #[arg(long, value_name = "MM", value_parser = radius)]
     label_radius_mm: Option<f64>,
 }
 
 fn radius(text: &str) -> Result<f64, String> {
     let value = text.parse::<f64>().ok();
-    value
-        .filter(|r| r.is_finite() && *r >= 0.0)
-        .ok_or_else(|| "give a number of millimetres, 0 or more".to_owned())
+    let value = value.filter(|r| (0.0..=f64::MAX).contains(r));
+    value.ok_or_else(|| "give a number of millimetres, 0 or more".to_owned())
 }
 
 /// Writes, for each scan with predictions, `<scan>.mrk.json`, `.fcsv`, `.csv` and
 /// `_label.nii.gz`, `<scan>_truth.mrk.json` if landmarks are known, and
 /// `labels.csv`, which names the labels.
-pub fn write_exports(
-    folder: &Path,
-    answers: &[ScanAnswer],
-    scans: &[Arc<Scan>],
-    names: &[String],
-    args: &ExportArgs,
-) -> anyhow::Result<()> {
+pub fn write_exports(folder: &Path, all: &Results<'_>, args: &ExportArgs) -> anyhow::Result<()> {
+    let (scans, names) = (all.scans, &all.loaded.landmarks);
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     if names.len() > MAX_LABELS {
         tracing::warn!(
             landmarks = names.len(),
-            "label maps hold {MAX_LABELS} landmarks; the others are left out"
+            "label maps hold at most {MAX_LABELS} landmarks; the others are omitted"
         );
     }
     for (index, scan) in scans.iter().enumerate() {
-        let of_scan: Vec<&ScanAnswer> = answers.iter().filter(|a| a.scan == index).collect();
+        let of_scan = all.predictions.iter().filter(|p| p.scan == index);
+        let of_scan: Vec<&ScanPrediction> = of_scan.collect();
         if of_scan.is_empty() {
             continue;
         }
         let stem = stem(index, scans);
         write_marks(folder, &stem, scan, &of_scan, names)?;
-        let finest = scan
-            .geometry
-            .spacing_mm
-            .into_iter()
-            .fold(f64::MAX, f64::min);
+        let spacing = scan.geometry.spacing_mm.into_iter();
+        let finest = spacing.fold(f64::MAX, f64::min);
         let radius = args.label_radius_mm.unwrap_or(RADIUS_VOXELS * finest);
         let mut positions = vec![None; names.len()];
-        for answer in of_scan {
-            if let Some(slot) = positions.get_mut(usize::from(answer.agent)) {
-                *slot = Some(answer.position);
+        for prediction in of_scan {
+            if let Some(slot) = positions.get_mut(usize::from(prediction.agent)) {
+                *slot = Some(prediction.position);
             }
         }
         LabelMap::spheres(&scan.geometry, &positions, radius)
@@ -83,36 +73,30 @@ fn write_marks(
     folder: &Path,
     stem: &str,
     scan: &Scan,
-    answers: &[&ScanAnswer],
+    predictions: &[&ScanPrediction],
     names: &[String],
 ) -> anyhow::Result<()> {
     let name = |agent: usize| names.get(agent).map_or("", String::as_str);
-    let remarks: Vec<String> = answers.iter().map(|a| remark(a)).collect();
-    let found: Vec<Mark<'_>> = answers
-        .iter()
-        .zip(&remarks)
-        .map(|(answer, remark)| Mark {
-            name: name(usize::from(answer.agent)),
-            ras_mm: scan.geometry.affine.to_world(answer.position),
-            remark,
-        })
+    let remarks: Vec<String> = predictions.iter().map(|p| remark(p)).collect();
+    let mark = |agent, voxel, remark| Mark {
+        name: name(agent),
+        ras_mm: scan.geometry.affine.to_world(voxel),
+        remark,
+    };
+    let found = predictions.iter().zip(&remarks);
+    let found: Vec<Mark<'_>> = found
+        .map(|(p, remark)| mark(usize::from(p.agent), p.position, remark.as_str()))
         .collect();
     let write = |ending: &str, text: String| {
         write_atomic(&folder.join(format!("{stem}{ending}")), text.as_bytes())
     };
     let title = format!("{stem} prediction");
-    write(".mrk.json", markups_json(&title, ANSWER, &found)?)?;
+    write(".mrk.json", markups_json(&title, PREDICTION, &found)?)?;
     write(".fcsv", fcsv(&found)?)?;
     write(".csv", csv(&found)?)?;
     let known = scan.landmarks.iter().enumerate();
     let truth: Vec<Mark<'_>> = known
-        .filter_map(|(agent, voxel)| {
-            Some(Mark {
-                name: name(agent),
-                ras_mm: scan.geometry.affine.to_world((*voxel)?),
-                remark: "as given",
-            })
-        })
+        .filter_map(|(agent, voxel)| Some(mark(agent, (*voxel)?, "ground truth")))
         .collect();
     if !truth.is_empty() {
         let title = format!("{stem} truth");
@@ -121,10 +105,10 @@ fn write_marks(
     Ok(())
 }
 
-fn remark(answer: &ScanAnswer) -> String {
+fn remark(prediction: &ScanPrediction) -> String {
     format!(
-        "{} of {} walks agree, spread {:.2} mm; {NOTICE}",
-        answer.inliers, answer.walks, answer.spread_mm
+        "{} of {} trajectories agree, dispersion {:.2} mm; {NOTICE}",
+        prediction.inliers, prediction.trajectories, prediction.dispersion_mm
     )
 }
 

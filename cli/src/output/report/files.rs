@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use actor::evaluation::summary::ScanAnswer;
+use actor::evaluation::summary::ScanPrediction;
 use common::imaging::scan::Scan;
 use common::run::durable::write_atomic;
 use serde::Serialize;
 
-use super::NOTICE;
+use super::{NOTICE, landmark, name};
 
 /// One point in every coordinate system.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -37,109 +37,80 @@ pub struct Prediction {
     pub landmark: String,
     pub predicted: Place,
     /// Mean distance (mm) between the consensus and the endpoints at each scale.
-    pub spread_mm: f64,
-    pub walks: usize,
+    pub dispersion_mm: f64,
+    pub trajectories: usize,
     pub inliers: usize,
     pub truth: Option<Place>,
     pub error_mm: Option<f64>,
     pub error_voxels: Option<f64>,
-    pub constant_guess_error_mm: Option<f64>,
+    pub baseline_error_mm: Option<f64>,
 }
 
-/// The predictions in all coordinate systems.
-pub fn predictions(
-    answers: &[ScanAnswer],
-    scans: &[Arc<Scan>],
-    names: &[String],
-) -> Vec<Prediction> {
-    let prediction = |a: &ScanAnswer| {
-        let scan = &scans[a.scan];
-        let agent = usize::from(a.agent);
-        let truth = scan.landmarks.get(agent).copied().flatten();
-        Prediction {
+impl Prediction {
+    pub fn new(p: &ScanPrediction, scans: &[Arc<Scan>], names: &[String]) -> Self {
+        let scan = &scans[p.scan];
+        Self {
             scan: scan.name.clone(),
-            landmark: names
-                .get(agent)
-                .cloned()
-                .unwrap_or_else(|| agent.to_string()),
-            predicted: Place::new(scan, a.position),
-            spread_mm: a.spread_mm,
-            walks: a.walks,
-            inliers: a.inliers,
-            truth: truth.map(|t| Place::new(scan, t)),
-            error_mm: a.error_mm,
-            error_voxels: a.error_voxels,
-            constant_guess_error_mm: a.guess_error_mm,
+            landmark: name(names, p.agent),
+            predicted: Place::new(scan, p.position),
+            dispersion_mm: p.dispersion_mm,
+            trajectories: p.trajectories,
+            inliers: p.inliers,
+            truth: landmark(scan, p.agent).map(|t| Place::new(scan, t)),
+            error_mm: p.error_mm,
+            error_voxels: p.error_voxels,
+            baseline_error_mm: p.baseline_error_mm,
         }
-    };
-    answers.iter().map(prediction).collect()
+    }
 }
 
 /// Writes `predictions.csv` and `predictions.json`.
 pub fn write_predictions(folder: &Path, all: &[Prediction]) -> anyhow::Result<()> {
     write_atomic(&folder.join("predictions.csv"), csv_text(all)?.as_bytes())?;
     let json = serde_json::json!({"notice": NOTICE, "predictions": all});
-    let json = serde_json::to_string_pretty(&json)? + "\n";
-    write_atomic(&folder.join("predictions.json"), json.as_bytes())?;
-    Ok(())
+    write_json(&folder.join("predictions.json"), &json)
 }
 
-/// Writes `summary.json`.
-pub fn write_summary(folder: &Path, summary: &super::Summary) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(summary)? + "\n";
-    write_atomic(&folder.join("summary.json"), json.as_bytes())?;
-    Ok(())
+/// Writes a value as indented JSON.
+pub fn write_json(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(value)? + "\n";
+    Ok(write_atomic(file, json.as_bytes())?)
 }
 
 fn csv_text(all: &[Prediction]) -> anyhow::Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut header = vec!["scan".to_owned(), "landmark".to_owned()];
-    header.extend(place_columns("predicted"));
-    header.extend(["spread_mm", "walks", "inliers"].map(str::to_owned));
-    header.extend(place_columns("truth"));
-    header.extend(
-        [
-            "error_mm",
-            "error_voxels",
-            "constant_guess_error_mm",
-            "notice",
-        ]
-        .map(str::to_owned),
+    let (predicted, truth) = (place_columns("predicted"), place_columns("truth"));
+    let header = format!(
+        "scan,landmark,{predicted},dispersion_mm,trajectories,inliers,{truth},\
+         error_mm,error_voxels,baseline_error_mm,notice"
     );
-    writer.write_record(&header)?;
+    writer.write_record(header.split(','))?;
     for p in all {
         let mut row = vec![p.scan.clone(), p.landmark.clone()];
         row.extend(place_cells(Some(&p.predicted)));
         row.extend([
-            format!("{:.4}", p.spread_mm),
-            p.walks.to_string(),
+            format!("{:.4}", p.dispersion_mm),
+            p.trajectories.to_string(),
             p.inliers.to_string(),
         ]);
         row.extend(place_cells(p.truth.as_ref()));
-        row.extend([p.error_mm, p.error_voxels, p.constant_guess_error_mm].map(cell));
+        row.extend([p.error_mm, p.error_voxels, p.baseline_error_mm].map(cell));
         row.push(NOTICE.to_owned());
         writer.write_record(&row)?;
     }
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
-fn place_columns(what: &str) -> Vec<String> {
-    let names = ["file_voxel_i", "file_voxel_j", "file_voxel_k"].into_iter();
-    let names = names.chain([
-        "ras_x_mm", "ras_y_mm", "ras_z_mm", "lps_x_mm", "lps_y_mm", "lps_z_mm",
-    ]);
-    names.map(|n| format!("{what}_{n}")).collect()
+fn place_columns(what: &str) -> String {
+    let voxel = ["i", "j", "k"].map(|axis| format!("{what}_file_voxel_{axis}"));
+    let mm = |space: &str| ["x", "y", "z"].map(|axis| format!("{what}_{space}_{axis}_mm"));
+    [voxel, mm("ras"), mm("lps")].concat().join(",")
 }
 
 fn place_cells(place: Option<&Place>) -> Vec<String> {
-    let Some(p) = place else {
-        return vec![String::new(); 9];
-    };
-    let numbers = [p.file_voxel, p.ras_mm, p.lps_mm];
-    numbers
-        .as_flattened()
-        .iter()
-        .map(|v| cell(Some(*v)))
+    let numbers = place.map(|p| [p.file_voxel, p.ras_mm, p.lps_mm]);
+    (0..9)
+        .map(|i| cell(numbers.map(|n| n[i / 3][i % 3])))
         .collect()
 }
 
@@ -149,61 +120,50 @@ fn cell(value: Option<f64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use common::imaging::geometry::{Affine, AxisMap, Geometry};
+    use common::imaging::geometry::{Affine, Geometry};
     use common::imaging::volume::Volume;
 
     use super::*;
 
     #[test]
-    fn a_prediction_stands_in_file_voxels_ras_and_lps() {
+    fn a_prediction_has_file_voxel_ras_and_lps_coordinates() {
         // The file's x axis points left: our x counts from the opposite end.
-        let mut axis_map = AxisMap::identity([10, 10, 10]);
-        axis_map.axes[0].1 = true;
-        let affine = Affine {
-            rows: [
-                [2.0, 0.0, 0.0, -9.0],
-                [0.0, 2.0, 0.0, 1.0],
-                [0.0, 0.0, 2.0, 0.0],
-            ],
-        };
+        let mut geometry = Geometry::straight([10; 3], [2.0; 3]);
+        geometry.axis_map.axes[0].1 = true;
+        geometry.affine = Affine::diagonal([2.0; 3], [-9.0, 1.0, 0.0]);
         let scan = Arc::new(Scan {
             name: "a, b".into(),
             volume: Volume::from_u8([10; 3], vec![0; 1000]).unwrap(),
-            geometry: Geometry {
-                dims: [10; 3],
-                spacing_mm: [2.0; 3],
-                affine,
-                axis_map,
-            },
+            geometry,
             landmarks: vec![None],
             hash: [0; 32],
         });
-        let answer = ScanAnswer {
+        let prediction = ScanPrediction {
             scan: 0,
             scan_name: "a, b".into(),
             agent: 0,
             position: [1.5, 2.0, 3.0],
-            spread_mm: 0.25,
+            dispersion_mm: 0.25,
             inliers: 2,
-            walks: 3,
+            trajectories: 3,
             error_mm: None,
             error_voxels: None,
-            guess: None,
-            guess_error_mm: None,
-            guess_error_voxels: None,
+            baseline: None,
+            baseline_error_mm: None,
+            baseline_error_voxels: None,
         };
-        let all = predictions(&[answer], &[scan], &["AC".into()]);
-        let place = all[0].predicted;
+        let prediction = Prediction::new(&prediction, &[scan], &["AC".into()]);
+        let place = prediction.predicted;
         assert_eq!(place.file_voxel, [7.5, 2.0, 3.0]);
         assert_eq!(place.ras_mm, [-6.0, 5.0, 6.0]);
         assert_eq!(place.lps_mm, [6.0, -5.0, 6.0]);
-        let text = csv_text(&all).unwrap();
+        let text = csv_text(&[prediction]).unwrap();
         let mut lines = text.lines();
+        let columns = "scan,landmark,predicted_file_voxel_i,predicted_file_voxel_j,predicted_file_voxel_k,\
+            predicted_ras_x_mm,predicted_ras_y_mm,predicted_ras_z_mm,predicted_lps_x_mm,predicted_lps_y_mm,\
+            predicted_lps_z_mm,dispersion_mm,trajectories,inliers,truth_file_voxel_i,";
         let header = lines.next().unwrap();
-        assert!(
-            header.starts_with("scan,landmark,predicted_file_voxel_i,"),
-            "{header}"
-        );
+        assert!(header.starts_with(columns), "{header}");
         let row = lines.next().unwrap();
         assert!(row.starts_with("\"a, b\",AC,7.5000,2.0000,3.0000,-6.0000,5.0000,6.0000,6.0000,-5.0000,6.0000,0.2500,3,2,,"), "{row}");
         assert!(row.ends_with(NOTICE));

@@ -1,19 +1,18 @@
 //! A self-contained HTML report of an evaluation.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use actor::evaluation::summary::{Errors, LandmarkSummary, ScanAnswer};
+use actor::evaluation::summary::{Errors, LandmarkSummary, ScanPrediction};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use common::imaging::scan::Scan;
 use common::report::picture::{Grid, render_scan_picture, to_png};
 use common::run::durable::write_atomic;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::curve::{Series, cumulative_svg};
 use super::pictures::item;
-use super::{NOTICE, Summary};
+use super::{NOTICE, Results, Summary, name};
+use crate::output::table::{number, or_dash};
 
 /// Number of worst predictions that are listed, and that are shown with a picture.
 const LISTED: usize = 20;
@@ -26,33 +25,23 @@ td{white-space:nowrap}tr.all td{font-weight:600;border-top:2px solid #888}.notic
 img{max-width:100%}svg{max-width:640px}.wide{overflow-x:auto}small{color:#666}";
 
 /// Writes `report.html` and `cumulative.svg`.
-pub fn write_report(
-    folder: &Path,
-    summary: &Summary,
-    answers: &[ScanAnswer],
-    walk_errors_mm: Vec<f64>,
-    scans: &[Arc<Scan>],
-    names: &[String],
-) -> anyhow::Result<()> {
+pub fn write_report(folder: &Path, summary: &Summary, all: &Results<'_>) -> anyhow::Result<()> {
+    let (predictions, names) = (all.predictions, &all.loaded.landmarks);
+    let series = |name, colour, errors_mm| Series {
+        name,
+        colour,
+        errors_mm,
+    };
+    let consensus = predictions.iter().filter_map(|p| p.error_mm);
+    let starts = all.trajectories.iter().filter_map(|r| r.error_mm);
+    let baseline = predictions.iter().filter_map(|p| p.baseline_error_mm);
     let svg = cumulative_svg(&[
-        Series {
-            name: "consensus",
-            colour: "#0b62c4",
-            errors_mm: answers.iter().filter_map(|a| a.error_mm).collect(),
-        },
-        Series {
-            name: "single walks",
-            colour: "#6aa5e8",
-            errors_mm: walk_errors_mm,
-        },
-        Series {
-            name: "constant guess",
-            colour: "#d0552b",
-            errors_mm: answers.iter().filter_map(|a| a.guess_error_mm).collect(),
-        },
+        series("consensus", "#0b62c4", consensus.collect()),
+        series("single starts", "#6aa5e8", starts.collect()),
+        series("mean-position baseline", "#d0552b", baseline.collect()),
     ]);
     write_atomic(&folder.join("cumulative.svg"), svg.as_bytes())?;
-    let worst = worst(answers);
+    let worst = worst(predictions);
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -70,10 +59,10 @@ pub fn write_report(
                 (errors(summary))
                 (PreEscaped(svg))
                 (confidence(summary))
-                h2 { "Worst answers" }
+                h2 { "Worst predictions" }
                 (list(&worst, names))
-                @for answer in worst.iter().take(SHOWN) {
-                    (picture(answer, scans, names)?)
+                @for prediction in worst.iter().take(SHOWN) {
+                    (picture(prediction, all)?)
                 }
             }
         }
@@ -90,17 +79,13 @@ fn facts(summary: &Summary) -> Markup {
             @if let Some(updates) = weights.updates { ", " (updates) " updates" }
             " " small { "(SHA-256 " (weights.sha256) ")" } br;
             "Starts: " (summary.starts) ", seed " (summary.seed) ". "
-            "Each answer is the robust mean of a scan's walks. "
-            @match &summary.constant_guess_from {
-                Some(from) => { "Constant guess: the mean landmark positions in " (from) "." }
-                None => { "The constant guess is not known: no training scans were named." }
+            "Each prediction is the robust mean of a scan's trajectories. "
+            @match &summary.baseline_from {
+                Some(from) => { "Mean-position baseline: the mean landmark positions in " (from) "." }
+                None => { "The mean-position baseline is unknown: no training scans were given." }
             }
         }
     }
-}
-
-fn mm(value: Option<f64>) -> String {
-    value.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"))
 }
 
 fn errors(summary: &Summary) -> Markup {
@@ -112,7 +97,7 @@ fn errors(summary: &Summary) -> Markup {
                 th { "mean mm" br; small { "95 % interval" } }
                 th { "median" } th { "std" } th { "95th pct." } th { "largest" }
                 th { "% within 1 · 2 · 3 · 4 mm" } th { "% within 1 · 2 · 3 · 4 voxels" } th { "mean voxels" }
-                th { "single walks mm" } th { "constant guess mm" } th { "converged" }
+                th { "single starts mm" } th { "baseline mm" } th { "converged" }
             } }
             tbody {
                 @for landmark in &summary.landmarks { (error_row(landmark, "")) }
@@ -124,10 +109,9 @@ fn errors(summary: &Summary) -> Markup {
 
 fn error_row(landmark: &LandmarkSummary, class: &str) -> Markup {
     let ours = landmark.consensus.as_ref();
-    let of = |pick: fn(&Errors) -> f64| mm(ours.map(pick));
+    let of = |pick: fn(&Errors) -> f64| number(ours.map(pick));
     let shares = |pick: fn(&Errors) -> [f64; 4]| {
-        let shown = ours.map(|e| pick(e).map(|s| format!("{:.0}", 100.0 * s)).join(" · "));
-        shown.unwrap_or_else(|| "–".to_owned())
+        or_dash(ours.map(|e| pick(e).map(|s| format!("{:.0}", 100.0 * s)).join(" · ")))
     };
     html! {
         tr class=(class) {
@@ -142,8 +126,8 @@ fn error_row(landmark: &LandmarkSummary, class: &str) -> Markup {
             td { (of(|e| e.mm.p95)) } td { (of(|e| e.mm.max)) }
             td { (shares(|e| e.mm.within)) } td { (shares(|e| e.voxels.within)) }
             td { (of(|e| e.voxels.mean)) }
-            td { (mm(landmark.walks.as_ref().map(|e| e.mm.mean))) }
-            td { (mm(landmark.guess.as_ref().map(|e| e.mm.mean))) }
+            td { (number(landmark.starts.as_ref().map(|e| e.mm.mean))) }
+            td { (number(landmark.baseline.as_ref().map(|e| e.mm.mean))) }
             td { (format!("{:.0} %", 100.0 * landmark.converged)) }
         }
     }
@@ -153,58 +137,50 @@ fn confidence(summary: &Summary) -> Markup {
     html! {
         p { @match &summary.confidence {
             Some(c) => {
-                "Spread and error of " (c.answers) " answers: Spearman's rank correlation "
+                "Dispersion and error of " (c.predictions) " predictions: Spearman's rank correlation "
                 b { (format!("{:.2}", c.spearman)) }
                 @if let Some([low, high]) = c.interval { (format!(" (95 % interval {low:.2} to {high:.2})")) }
-                ". At 1 the spread of the walks would put all errors in order; at 0 it says nothing."
+                ". At 1 the dispersion of the trajectories ranks all errors correctly; at 0 it is uninformative."
             }
-            None => { "Whether the spread tells the error is not known: too few answers." }
+            None => { "The correlation of dispersion and error is unknown: too few predictions." }
         } }
     }
 }
 
-/// The worst predictions: by error, or by dispersion if no error is known.
-fn worst(answers: &[ScanAnswer]) -> Vec<&ScanAnswer> {
-    let mut order: Vec<&ScanAnswer> = answers.iter().filter(|a| a.error_mm.is_some()).collect();
-    order.sort_by(|a, b| {
-        b.error_mm
-            .unwrap_or(0.0)
-            .total_cmp(&a.error_mm.unwrap_or(0.0))
-    });
+/// The predictions with the largest errors.
+fn worst(predictions: &[ScanPrediction]) -> Vec<&ScanPrediction> {
+    let known = predictions.iter().filter(|p| p.error_mm.is_some());
+    let mut order: Vec<&ScanPrediction> = known.collect();
+    let error = |p: &ScanPrediction| p.error_mm.unwrap_or(0.0);
+    order.sort_by(|a, b| error(b).total_cmp(&error(a)));
     order.truncate(LISTED);
     order
 }
 
-fn name<'a>(answer: &ScanAnswer, names: &'a [String]) -> &'a str {
-    names
-        .get(usize::from(answer.agent))
-        .map_or("?", String::as_str)
-}
-
-fn list(worst: &[&ScanAnswer], names: &[String]) -> Markup {
+fn list(worst: &[&ScanPrediction], names: &[String]) -> Markup {
     html! {
         table {
             thead { tr {
                 th { "scan" } th { "landmark" } th { "error mm" } th { "voxels" }
-                th { "spread mm" } th { "walks that agree" } th { "constant guess mm" }
+                th { "dispersion mm" } th { "agreeing starts" } th { "baseline mm" }
             } }
-            tbody { @for a in worst {
+            tbody { @for p in worst {
                 tr {
-                    td { (a.scan_name) } td { (name(a, names)) }
-                    td { (mm(a.error_mm)) } td { (mm(a.error_voxels)) }
-                    td { (mm(Some(a.spread_mm))) } td { (a.inliers) " of " (a.walks) }
-                    td { (mm(a.guess_error_mm)) }
+                    td { (p.scan_name) } td { (name(names, p.agent)) }
+                    td { (number(p.error_mm)) } td { (number(p.error_voxels)) }
+                    td { (number(Some(p.dispersion_mm))) } td { (p.inliers) " of " (p.trajectories) }
+                    td { (number(p.baseline_error_mm)) }
                 }
             } }
         }
     }
 }
 
-fn picture(answer: &ScanAnswer, scans: &[Arc<Scan>], names: &[String]) -> anyhow::Result<Markup> {
-    let scan = &scans[answer.scan];
-    let shown = item(answer, scan, names);
+fn picture(prediction: &ScanPrediction, all: &Results<'_>) -> anyhow::Result<Markup> {
+    let (scan, names) = (&all.scans[prediction.scan], &all.loaded.landmarks);
+    let shown = item(prediction, scan, names);
     let drawn = render_scan_picture(&scan.volume, Grid::of(&scan.geometry), &[shown], &scan.name);
     let source = format!("data:image/png;base64,{}", STANDARD.encode(to_png(&drawn)?));
-    let text = format!("{}, {}", scan.name, name(answer, names));
+    let text = format!("{}, {}", scan.name, name(names, prediction.agent));
     Ok(html! { p { img src=(source) alt=(text); } })
 }

@@ -1,30 +1,21 @@
 //! One PNG per scan.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use actor::evaluation::summary::ScanAnswer;
+use actor::evaluation::summary::ScanPrediction;
 use common::imaging::scan::Scan;
 use common::report::picture::{Grid, PictureItem, render_scan_picture, to_png};
 use common::run::durable::write_atomic;
 
-use super::NOTICE;
-use super::stem::stem;
+use super::{NOTICE, Results, landmark, name, stem};
 
 /// Writes `<folder>/<scan>.png` for each scan with predictions.
-pub fn write_pictures(
-    folder: &Path,
-    answers: &[ScanAnswer],
-    scans: &[Arc<Scan>],
-    names: &[String],
-) -> anyhow::Result<()> {
+pub fn write_pictures(folder: &Path, all: &Results<'_>) -> anyhow::Result<()> {
+    let (scans, names) = (all.scans, &all.loaded.landmarks);
     std::fs::create_dir_all(folder)?;
     for (index, scan) in scans.iter().enumerate() {
-        let items: Vec<PictureItem> = answers
-            .iter()
-            .filter(|a| a.scan == index)
-            .map(|a| item(a, scan, names))
-            .collect();
+        let predictions = all.predictions.iter().filter(|p| p.scan == index);
+        let items: Vec<PictureItem> = predictions.map(|p| item(p, scan, names)).collect();
         if items.is_empty() {
             continue;
         }
@@ -36,16 +27,12 @@ pub fn write_pictures(
     Ok(())
 }
 
-pub(super) fn item(answer: &ScanAnswer, scan: &Scan, names: &[String]) -> PictureItem {
-    let agent = usize::from(answer.agent);
+pub(super) fn item(prediction: &ScanPrediction, scan: &Scan, names: &[String]) -> PictureItem {
     PictureItem {
-        name: names
-            .get(agent)
-            .cloned()
-            .unwrap_or_else(|| agent.to_string()),
-        truth: scan.landmarks.get(agent).copied().flatten(),
-        prediction: Some(answer.position),
-        error_mm: answer.error_mm,
-        error_voxels: answer.error_voxels,
+        name: name(names, prediction.agent),
+        truth: landmark(scan, prediction.agent),
+        prediction: Some(prediction.position),
+        error_mm: prediction.error_mm,
+        error_voxels: prediction.error_voxels,
     }
 }

@@ -2,29 +2,28 @@
 //! per agent; positions are voxels of the scan's own file, distances are mm.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use actor::evaluation::evaluate::WalkResult;
+use actor::evaluation::evaluate::StartResult;
 use common::imaging::scan::Scan;
 use common::run::durable::write_atomic;
+
+use super::{Results, landmark};
 
 /// Placeholder for an unknown landmark.
 const UNKNOWN: &str = "N/A";
 
 /// Writes the table.
-pub fn write_results(file: &Path, walks: &[WalkResult], scans: &[Arc<Scan>]) -> anyhow::Result<()> {
-    let mut order: Vec<&WalkResult> = walks.iter().collect();
-    order.sort_by_key(|w| (w.start_index, &scans[w.scan].name, w.scan, w.agent));
+pub fn write_results(file: &Path, all: &Results<'_>) -> anyhow::Result<()> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    for (number, row) in order
-        .chunk_by(|a, b| (a.start_index, a.scan) == (b.start_index, b.scan))
-        .enumerate()
-    {
+    let same =
+        |a: &&StartResult, b: &&StartResult| (a.start_index, a.scan) == (b.start_index, b.scan);
+    for (number, row) in all.ordered().chunk_by(same).enumerate() {
         if number == 0 {
             writer.write_record(header(row.len()))?;
         }
         let mut cells = vec![number.to_string()];
-        cells.extend(row.iter().flat_map(|walk| agent(walk, &scans[walk.scan])));
+        let agents = row.iter().flat_map(|r| agent(r, &all.scans[r.scan]));
+        cells.extend(agents);
         writer.write_record(&cells)?;
     }
     write_atomic(file, &writer.into_inner()?)?;
@@ -43,22 +42,13 @@ fn header(agents: usize) -> Vec<String> {
     columns
 }
 
-fn agent(walk: &WalkResult, scan: &Scan) -> Vec<String> {
-    let file = |voxel| scan.geometry.axis_map.to_file(voxel);
-    let landmark = scan
-        .landmarks
-        .get(usize::from(walk.agent))
-        .copied()
-        .flatten();
+fn agent(result: &StartResult, scan: &Scan) -> Vec<String> {
+    let file = |voxel| scan.geometry.axis_map.to_file(voxel).map(|v| v.to_string());
+    let unknown = || UNKNOWN.to_owned();
     let mut cells = vec![scan.name.clone()];
-    cells.extend(file(walk.answer).map(|v| v.to_string()));
-    cells.extend(match landmark {
-        Some(voxel) => file(voxel).map(|v| v.to_string()),
-        None => [UNKNOWN; 3].map(str::to_owned),
-    });
-    cells.push(
-        walk.error_mm
-            .map_or_else(|| UNKNOWN.to_owned(), |e| e.to_string()),
-    );
+    cells.extend(file(result.prediction));
+    let truth = landmark(scan, result.agent);
+    cells.extend(truth.map_or_else(|| [(); 3].map(|()| unknown()), file));
+    cells.push(result.error_mm.map_or_else(unknown, |e| e.to_string()));
     cells
 }

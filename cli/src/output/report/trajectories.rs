@@ -8,67 +8,55 @@
 //! +z, +y, +x, −x, −y, −z (along RAS axes, or along the file's axes under the reference rules).
 
 use std::path::Path;
-use std::sync::Arc;
 
-use actor::evaluation::evaluate::{WalkResult, WalkStep};
-use actor::rollout::group::walk_together;
+use actor::evaluation::evaluate::{StartResult, TrajectoryStep};
+use actor::rollout::group::one_group;
 use common::environment::End;
-use common::environment::starts::EvaluationStarts;
 use common::imaging::scan::Scan;
 use common::run::durable::write_atomic;
 use model::NetworkKind;
 use serde_json::{Map, Value, json};
 
-use crate::input::weights::Loaded;
+use super::{Results, landmark};
 
 /// Writes one line per episode, ordered by start and then by scan name.
-pub fn write_trajectories(
-    file: &Path,
-    walks: &[WalkResult],
-    scans: &[Arc<Scan>],
-    loaded: &Loaded,
-    starts: &EvaluationStarts,
-) -> anyhow::Result<()> {
+pub fn write_trajectories(file: &Path, all: &Results<'_>) -> anyhow::Result<()> {
+    let (scans, loaded) = (all.scans, all.loaded);
     let commnet = loaded.network.spec().kind == NetworkKind::Commnet;
-    let together = walk_together(&loaded.rules, commnet) && loaded.landmarks.len() > 1;
-    let spawns = starts.fractions();
-    let mut order: Vec<&WalkResult> = walks.iter().collect();
-    order.sort_by_key(|w| (w.start_index, &scans[w.scan].name, w.scan, w.agent));
-    let same = |a: &&WalkResult, b: &&WalkResult| {
+    let together = one_group(&loaded.rules, commnet) && loaded.landmarks.len() > 1;
+    let spawns = all.starts.fractions();
+    let same = |a: &&StartResult, b: &&StartResult| {
         together && (a.start_index, a.scan) == (b.start_index, b.scan)
     };
     let mut text = String::new();
-    for group in order.chunk_by(same) {
+    for group in all.ordered().chunk_by(same) {
         let scan = &scans[group[0].scan];
         let mut line = Map::new();
         line.insert("scan".into(), scan.name.as_str().into());
-        let spawn = spawns
-            .as_ref()
-            .and_then(|all| all.get(group[0].start_index));
-        line.insert("spawn".into(), json!(spawn));
+        let spawn = spawns.as_ref().map(|all| all.get(group[0].start_index));
+        line.insert("spawn".into(), json!(spawn.flatten()));
         if together {
-            tell_group(&mut line, group, scan);
+            fill_group(&mut line, group, scan);
         } else {
-            tell_one(&mut line, group[0], scan, &loaded.landmarks);
+            fill_one(&mut line, group[0], scan, &loaded.landmarks);
         }
-        text += &serde_json::to_string(&line)?;
-        text.push('\n');
+        text += &(serde_json::to_string(&line)? + "\n");
     }
     write_atomic(file, text.as_bytes())?;
     Ok(())
 }
 
-fn tell_one(line: &mut Map<String, Value>, walk: &WalkResult, scan: &Scan, names: &[String]) {
-    if let (Some(name), 2..) = (names.get(usize::from(walk.agent)), names.len()) {
+fn fill_one(line: &mut Map<String, Value>, result: &StartResult, scan: &Scan, names: &[String]) {
+    if let (Some(name), 2..) = (names.get(usize::from(result.agent)), names.len()) {
         line.insert("agent".into(), name.as_str().into());
     }
-    line.insert("start".into(), place(scan, walk.start.map(f64::from)));
-    line.insert("steps".into(), walk.steps.into());
-    line.insert("terminated".into(), ended(walk).into());
-    line.insert("final".into(), place(scan, walk.answer));
-    line.insert("landmark".into(), landmark(scan, walk));
-    line.insert("error_mm".into(), json!(walk.error_mm));
-    let step = |step: &WalkStep| {
+    line.insert("start".into(), place(scan, result.start.map(f64::from)));
+    line.insert("steps".into(), result.steps.into());
+    line.insert("terminated".into(), terminated(result).into());
+    line.insert("final".into(), place(scan, result.prediction));
+    line.insert("landmark".into(), truth(scan, result));
+    line.insert("error_mm".into(), json!(result.error_mm));
+    let step = |step: &TrajectoryStep| {
         json!({
             "loc": place(scan, step.position.map(f64::from)),
             "scale": step.stride,
@@ -77,32 +65,31 @@ fn tell_one(line: &mut Map<String, Value>, walk: &WalkResult, scan: &Scan, names
             "reward": step.reward,
         })
     };
-    let steps: Vec<Value> = steps(walk).iter().map(step).collect();
+    let steps: Vec<Value> = steps(result).iter().map(step).collect();
     line.insert("trajectory".into(), steps.into());
 }
 
-fn tell_group(line: &mut Map<String, Value>, walks: &[&WalkResult], scan: &Scan) {
-    let each = |tell: &dyn Fn(&WalkResult) -> Value| -> Value {
-        walks.iter().map(|w| tell(w)).collect::<Vec<_>>().into()
+fn fill_group(line: &mut Map<String, Value>, results: &[&StartResult], scan: &Scan) {
+    let each = |value: &dyn Fn(&StartResult) -> Value| -> Value {
+        results.iter().map(|r| value(r)).collect::<Vec<_>>().into()
     };
-    let longest = walks.iter().map(|w| w.steps).max().unwrap_or(0);
-    line.insert(
-        "start".into(),
-        each(&|w| place(scan, w.start.map(f64::from))),
-    );
+    let longest = results.iter().map(|r| r.steps).max().unwrap_or(0);
+    let starts = each(&|r| place(scan, r.start.map(f64::from)));
+    line.insert("start".into(), starts);
     line.insert("steps".into(), longest.into());
-    line.insert("terminated".into(), walks.iter().all(|w| ended(w)).into());
-    line.insert("finals".into(), each(&|w| place(scan, w.answer)));
-    line.insert("landmarks".into(), each(&|w| landmark(scan, w)));
-    line.insert("errors_mm".into(), each(&|w| json!(w.error_mm)));
+    let terminated = results.iter().all(|r| terminated(r));
+    line.insert("terminated".into(), terminated.into());
+    line.insert("finals".into(), each(&|r| place(scan, r.prediction)));
+    line.insert("landmarks".into(), each(&|r| truth(scan, r)));
+    line.insert("errors_mm".into(), each(&|r| json!(r.error_mm)));
     let trajectory = (0..usize::from(longest)).map(|number| {
         // An agent that has ended keeps its last step.
-        let now: Vec<&WalkStep> = walks
+        let now = results
             .iter()
-            .filter_map(|w| steps(w).get(number).or_else(|| steps(w).last()))
-            .collect();
-        let of = |tell: &dyn Fn(&WalkStep) -> Value| -> Value {
-            now.iter().map(|s| tell(s)).collect::<Vec<_>>().into()
+            .map(|r| steps(r).get(number).or(steps(r).last()));
+        let now: Vec<&TrajectoryStep> = now.flatten().collect();
+        let of = |value: &dyn Fn(&TrajectoryStep) -> Value| -> Value {
+            now.iter().map(|s| value(s)).collect::<Vec<_>>().into()
         };
         json!({
             "locations": of(&|s| place(scan, s.position.map(f64::from))),
@@ -116,12 +103,12 @@ fn tell_group(line: &mut Map<String, Value>, walks: &[&WalkResult], scan: &Scan)
     line.insert("trajectory".into(), trajectory.into());
 }
 
-fn steps(walk: &WalkResult) -> &[WalkStep] {
-    walk.trajectory.as_deref().unwrap_or_default()
+fn steps(result: &StartResult) -> &[TrajectoryStep] {
+    result.trajectory.as_deref().unwrap_or_default()
 }
 
-fn ended(walk: &WalkResult) -> bool {
-    walk.end != End::Cap
+fn terminated(result: &StartResult) -> bool {
+    result.end != End::Cap
 }
 
 /// A position in the file's own voxels; integral values become integers.
@@ -138,11 +125,6 @@ fn place(scan: &Scan, ours: [f64; 3]) -> Value {
     file.map(number).to_vec().into()
 }
 
-fn landmark(scan: &Scan, walk: &WalkResult) -> Value {
-    let known = scan
-        .landmarks
-        .get(usize::from(walk.agent))
-        .copied()
-        .flatten();
-    json!(known.map(|voxel| scan.geometry.axis_map.to_file(voxel)))
+fn truth(scan: &Scan, result: &StartResult) -> Value {
+    json!(landmark(scan, result.agent).map(|voxel| scan.geometry.axis_map.to_file(voxel)))
 }

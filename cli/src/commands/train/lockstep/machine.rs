@@ -1,6 +1,6 @@
 //! The trainer without network, threads or clocks: rollout → table → batch →
 //! update → weights → rollout. The next action depends only on the state, and a
-//! checkpoint contains the whole state.
+//! checkpoint contains all of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use learner::batch::augment::Augmenter;
 use learner::batch::collate::importance_weights;
 use learner::batch::{Batch, Collator, SampledRow};
 use learner::checkpoint::{Checkpoint, Surroundings};
-use learner::replay::limiter::{Ledger, Limits};
+use learner::replay::limiter::{Limits, RateLimiter};
 use learner::training::schedule;
 use learner::training::trainer::{StepReport, Trainer};
 use proto::messages::sample::RowKey;
@@ -89,7 +89,7 @@ impl Machine {
     pub fn new(config: &Arc<Config>, scans: &[Arc<Scan>], shape: RowShape) -> anyhow::Result<Self> {
         let replay = &config.replay;
         // Refuses settings with which sampling could never start.
-        Ledger::new(Limits::new(config, 1))?;
+        RateLimiter::new(Limits::new(config, 1))?;
         Selector::from(replay).check()?;
         let mut draws = ChaCha8Rng::seed_from_u64(config.run.seed);
         draws.set_stream(DRAWS_STREAM);
@@ -119,10 +119,10 @@ impl Machine {
     /// Restores a saved training.
     pub fn restore(&mut self, saved: &Checkpoint, manifest_json: &str) -> anyhow::Result<()> {
         let bytes = saved.extra.get(STATE).context(
-            "the run was not trained in lockstep; it goes on as it was with --set run.lockstep=false",
+            "the run was not trained in lockstep; continue it with --set run.lockstep=false",
         )?;
         let state: State = postcard::from_bytes(bytes).context(
-            "the lockstep state in the checkpoint cannot be read: another version of landmarl wrote it",
+            "cannot read the lockstep state in the checkpoint: it is from another version of landmarl",
         )?;
         saved.restore(&mut self.trainer, manifest_json)?;
         self.rollout.restore(state.rollout)?;
@@ -143,7 +143,7 @@ impl Machine {
             acting: self.acting.bytes.to_vec(),
             acting_updates: self.acting.updates,
         };
-        let bytes = postcard::to_stdvec(&state).context("write the lockstep state")?;
+        let bytes = postcard::to_stdvec(&state).context("encode the lockstep state")?;
         let around = Surroundings {
             run_id: run_id.to_owned(),
             weights_version: self.counts.weights_version,
@@ -174,10 +174,8 @@ impl Machine {
         let (replay, counts) = (&self.config.replay, &self.counts);
         let after = counts.sampled + self.config.learner.batch as u64;
         #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-        let earned = replay.samples_per_insert * counts.inserted as f64;
-        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-        let after = after as f64;
-        counts.inserted >= replay.min_rows && after <= earned
+        let (inserted, after) = (counts.inserted as f64, after as f64);
+        counts.inserted >= replay.min_rows && after <= replay.samples_per_insert * inserted
     }
 
     fn act(&mut self) -> anyhow::Result<()> {
@@ -192,7 +190,7 @@ impl Machine {
         let counts = &mut self.counts;
         counts.inserted += report.rows.len() as u64;
         counts.env_steps += report.env_steps;
-        counts.episodes += report.walks;
+        counts.episodes += report.ended;
         for end in &report.episodes {
             counts.error_sum += end.error_finest_steps;
             counts.errors += 1;
@@ -206,26 +204,21 @@ impl Machine {
         let beta = schedule::beta(&config.replay, updates, config.learner.updates);
         let sampled = self.table.sample(config.learner.batch, &mut self.draws);
         let rows = self.rows_of(&sampled, beta)?;
-        self.collator
-            .fill(&rows, &mut self.batch, &mut self.draws)?;
+        let (batch, draws) = (&mut self.batch, &mut self.draws);
+        self.collator.fill(&rows, batch, draws)?;
         let report = self.trainer.step(&self.batch)?;
         if config.replay.selector == SelectorConfig::Prioritised {
             let keys = self.batch.keys.iter().zip(&report.td_errors);
-            let updates: Vec<Update> = keys
-                .map(|(key, &td_error)| Update {
-                    slot: key.slot,
-                    generation: key.generation,
-                    td_error,
-                })
-                .collect();
-            self.table.update(&updates)?;
+            let update = |(key, &td_error): (&RowKey, &f32)| Update {
+                slot: key.slot,
+                generation: key.generation,
+                td_error,
+            };
+            self.table.update(&keys.map(update).collect::<Vec<_>>())?;
         }
         self.counts.sampled += rows.len() as u64;
-        if self
-            .trainer
-            .updates()
-            .is_multiple_of(config.learner.publish_period)
-        {
+        let updates = self.trainer.updates();
+        if updates.is_multiple_of(config.learner.publish_period) {
             self.publish()?;
         }
         Ok(report)

@@ -1,10 +1,9 @@
 //! A training that is repeated, or stopped and resumed, is bit-identical.
-//! If these tests become hard to write, a crate boundary is wrong.
 
 use std::sync::Arc;
 
 use common::config::{Config, Sources};
-use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::geometry::Geometry;
 use common::imaging::manifest::volume_hash;
 use common::imaging::scan::Scan;
 use common::phantom::{Phantom, PhantomSpec};
@@ -32,18 +31,10 @@ fn config(more: &str) -> Arc<Config> {
 fn scan(seed: u64) -> Arc<Scan> {
     let phantom = Phantom::generate(&PhantomSpec::with_dims([48, 56, 48]), seed).unwrap();
     let volume = phantom.to_volume();
-    let axis = |i: usize| std::array::from_fn(|j| if i == j { 1.0 } else { 0.0 });
     let places = phantom.landmark_voxels();
     Arc::new(Scan {
         name: format!("phantom {seed}"),
-        geometry: Geometry {
-            dims: volume.dims(),
-            spacing_mm: [1.0; 3],
-            affine: Affine {
-                rows: std::array::from_fn(axis),
-            },
-            axis_map: AxisMap::identity(volume.dims()),
-        },
+        geometry: Geometry::straight(volume.dims(), [1.0; 3]),
         landmarks: vec![Some(places[0]), Some(places[3])],
         hash: volume_hash(&volume),
         volume,
@@ -81,7 +72,7 @@ fn train(config: &Arc<Config>, scans: &[Arc<Scan>], stops: &[usize]) -> Vec<u8> 
 }
 
 #[test]
-fn equal_seeds_give_equal_bits_and_the_seed_decides() {
+fn equal_seeds_give_equal_bits_and_other_seeds_do_not() {
     tch::set_num_threads(1);
     let scans = [scan(1), scan(2)];
     let first = train(&config(""), &scans, &[]);
@@ -90,7 +81,7 @@ fn equal_seeds_give_equal_bits_and_the_seed_decides() {
 }
 
 #[test]
-fn stopped_after_any_turn_and_resumed_it_gives_the_bits_of_a_run_never_stopped() {
+fn a_resumed_run_is_bit_identical_to_an_uninterrupted_one() {
     tch::set_num_threads(1);
     let scans = [scan(1), scan(2)];
     let settings = [
@@ -100,9 +91,9 @@ fn stopped_after_any_turn_and_resumed_it_gives_the_bits_of_a_run_never_stopped()
     ];
     for more in settings {
         let config = config(more);
-        let never_stopped = train(&config, &scans, &[]);
+        let uninterrupted = train(&config, &scans, &[]);
         for stops in [vec![0], vec![3, 4, 5], vec![11], (0..60).collect()] {
-            let same = train(&config, &scans, &stops) == never_stopped;
+            let same = train(&config, &scans, &stops) == uninterrupted;
             assert!(same, "{more}: stopped after {stops:?}");
         }
     }
@@ -128,7 +119,7 @@ fn the_ratio_of_samples_to_inserts_is_kept() {
 }
 
 #[test]
-fn what_lockstep_cannot_keep_is_refused() {
+fn unsupported_settings_and_checkpoints_are_refused() {
     for (set, key) in [
         ("learner.device=\"cuda:0\"", "learner.device"),
         ("learner.devices=[\"cpu\",\"cpu\"]", "learner.devices"),

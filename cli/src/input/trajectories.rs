@@ -3,31 +3,31 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actor::evaluation::evaluate::{Evaluation, WalkResult, evaluate};
+use actor::evaluation::evaluate::{Evaluation, StartResult, evaluate};
 use actor::rollout::network_policy::{NetworkPolicy, Samples};
-use common::environment::rules::Rules;
+use common::config::Config;
 use common::environment::starts::EvaluationStarts;
 use common::imaging::preprocess::VolumeChoice;
 use common::imaging::scan::Scan;
 use model::{DeviceChoice, NetworkKind};
 
-use crate::input::weights::Loaded;
+use crate::input::weights::{Loaded, reference_rules};
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
 /// Observations per forward pass: larger batches are no faster on a CPU.
 const BATCH: usize = 64;
 
-/// Where walks start.
+/// Start positions and rules of the episodes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StartArgs {
-    /// Random starts per scan, in the central part of it
+    /// Number of random starts per scan, in its central part
     #[arg(long, value_name = "N", conflicts_with_all = ["protocol", "start"])]
     starts: Option<usize>,
-    /// A start as fractions of the scan, voxel = ⌊fraction · (size − 1)⌋; may be repeated
+    /// Start position as fractions of the scan: voxel = ⌊fraction · (size − 1)⌋; may be repeated
     #[arg(long, value_name = "X,Y,Z", value_parser = fractions, conflicts_with = "protocol")]
     start: Vec<[f64; 3]>,
-    /// Published starting points instead: 19 or 27 per scan
+    /// Use the published starts: 19 or 27 per scan
     #[arg(long, value_parser = ["19", "27"])]
     protocol: Option<String>,
     /// Seed of the random starts
@@ -36,24 +36,24 @@ pub struct StartArgs {
     /// cpu, cuda, cuda:N or auto
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
-    /// Rules to walk by: those of the weights, or rl-medical's
+    /// Environment rules to use
     #[arg(long, value_enum, default_value_t = RulesChoice::Weights)]
     rules: RulesChoice,
-    /// Steps after which a walk is cut [default: as the rules say]
+    /// Truncate episodes after N steps [default: as in the rules]
     #[arg(long, value_name = "N")]
     max_steps: Option<u16>,
-    /// Write every step of every walk, a walk per line (JSON Lines)
+    /// Write all steps of all trajectories, one trajectory per line (JSON Lines)
     #[arg(long, value_name = "FILE")]
     pub trajectories: Option<PathBuf>,
-    /// Write a table with rl-medical's columns, a row per scan and start (CSV)
+    /// Write a table with rl-medical's columns, one row per scan and start (CSV)
     #[arg(long, value_name = "FILE")]
     pub results_csv: Option<PathBuf>,
 }
 
-/// Whose rules hold.
+/// The source of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum RulesChoice {
-    /// What the weights were trained by; rl-medical's where they do not say
+    /// The rules in the weights file, else rl-medical's
     Weights,
     /// rl-medical's
     Reference,
@@ -62,22 +62,16 @@ enum RulesChoice {
 /// Parses `0.5,0.5,0.5`.
 fn fractions(text: &str) -> Result<[f64; 3], String> {
     let parts: Option<Vec<f64>> = text.split(',').map(|p| p.trim().parse().ok()).collect();
-    let parts = parts.and_then(|p| <[f64; 3]>::try_from(p).ok());
-    parts
-        .filter(|p| p.iter().all(|f| (0.0..=1.0).contains(f)))
-        .ok_or_else(|| "give three fractions from 0 to 1, such as 0.5,0.5,0.5".to_owned())
+    let parts = parts.filter(|p| p.iter().all(|f| (0.0..=1.0).contains(f)));
+    let parts = parts.and_then(|p| p.try_into().ok());
+    parts.ok_or_else(|| "give three fractions from 0 to 1, such as 0.5,0.5,0.5".to_owned())
 }
 
 impl StartArgs {
     /// Applies the requested changes to the weights' rules.
-    pub fn rule(&self, loaded: &mut Loaded) -> anyhow::Result<()> {
+    pub fn apply_rules(&self, loaded: &mut Loaded) -> anyhow::Result<()> {
         if self.rules == RulesChoice::Reference {
-            let spec = loaded.network.spec();
-            loaded.rules = Rules {
-                window_size: spec.window,
-                history: spec.history,
-                ..Rules::reference()
-            };
+            loaded.rules = reference_rules(loaded.network.spec());
         }
         if let Some(steps) = self.max_steps {
             loaded.rules.max_steps = steps;
@@ -85,9 +79,10 @@ impl StartArgs {
         Ok(loaded.rules.validate()?)
     }
 
-    /// The requested starts, or `count` random ones.
-    pub fn starts(&self, count: usize, margin: f64) -> Result<EvaluationStarts, Advice> {
-        let count = self.starts.unwrap_or(count);
+    /// The requested starts, or random ones as configured.
+    pub fn starts(&self, config: &Config) -> Result<EvaluationStarts, Advice> {
+        let count = self.starts.unwrap_or(config.evaluation.starts);
+        let margin = config.evaluation.margin;
         if !self.start.is_empty() {
             return Ok(EvaluationStarts::Fractions(self.start.clone()));
         }
@@ -95,7 +90,7 @@ impl StartArgs {
             Some("19") => Ok(EvaluationStarts::Nineteen),
             Some(_) => Ok(EvaluationStarts::TwentySeven),
             None if count == 0 => {
-                Err(Advice::new(Exit::Usage, "--starts 0 walks nowhere").hint("give at least 1"))
+                Err(Advice::new(Exit::Usage, "--starts 0 is invalid").hint("give at least 1"))
             }
             None => Ok(EvaluationStarts::Random { count, margin }),
         }
@@ -103,13 +98,13 @@ impl StartArgs {
 }
 
 /// Runs an episode of every agent from every start in every scan.
-pub fn walk(
+pub fn run(
     loaded: &Loaded,
     scans: &[Arc<Scan>],
     starts: &EvaluationStarts,
     args: &StartArgs,
     films: bool,
-) -> anyhow::Result<Vec<WalkResult>> {
+) -> anyhow::Result<Vec<StartResult>> {
     let samples = match loaded.rules.volume {
         VolumeChoice::CanonicalU8 => Samples::Bytes,
         VolumeChoice::ReferenceF32 => Samples::Exact,
@@ -124,15 +119,13 @@ pub fn walk(
         agents: &agents,
         starts,
         rules: &rules,
-        together: actor::rollout::group::walk_together(&rules, commnet),
+        together: actor::rollout::group::one_group(&rules, commnet),
         seed: args.seed,
         batch: BATCH,
         trajectories: films || args.trajectories.is_some(),
     };
-    let counter = console::counter(0, "walks");
-    let walks = evaluate(&mut policy, &evaluation, |p| {
-        counter.set(p.done, p.total);
-    });
+    let counter = console::counter(0, "trajectories");
+    let results = evaluate(&mut policy, &evaluation, |p| counter.set(p.done, p.total));
     counter.finish();
-    Ok(walks?)
+    Ok(results?)
 }
