@@ -1,7 +1,7 @@
 """Time per step of `landmarl eval` and of a PyTorch loop: what `cargo xtask bench eval` builds and starts.
 
-Both sides walk with the same weights of one agent through the same scans from the same starts,
-which are the first so many of the 19 published ones. Run it with a Python that eval_loop.py needs.
+Both sides evaluate the same weights of one agent on the same scans from the same starts, the first
+so many of the 19 published ones. Run it with a Python that eval_loop.py needs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def report(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """From the timing in summary.json and from what eval_loop.py prints."""
     if not ours.get("steps") or not theirs.get("steps"):
         raise BenchError("no step was made")
-    a = 1000 * number(ours, "walk_s") / number(ours, "steps")
+    a = 1000 * number(ours, "inference_s") / number(ours, "steps")
     b = 1000 * number(theirs, "seconds") / number(theirs, "steps")
     return [f"landmarl eval        {ours['steps']} steps  {a:.1f} ms per step",
             f"PyTorch {theirs.get('torch')} loop  {theirs['steps']} steps  {b:.1f} ms per step",

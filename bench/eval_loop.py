@@ -1,10 +1,10 @@
-"""A plain PyTorch loop that walks as rl-medical does: what `cargo xtask bench eval` compares with.
+"""A plain PyTorch loop that evaluates as rl-medical does: what `cargo xtask bench eval` compares with.
 
     python bench/eval_loop.py WEIGHTS.safetensors SCAN.nii.gz ... [--starts N] [--threads N]
 
-One agent, f32, one window stack per forward pass, all walks one after another, starts as the
-19 published ones in our order. Prints JSON: steps, seconds of walking, seconds per step, and
-where each walk ended (voxel), so that both sides can be seen to do the same work. Written for
+One agent, f32, one window stack per forward pass, all starts one after another: the
+19 published ones in our order. Prints JSON: steps, seconds of inference, seconds per step, and
+the final voxel of each start, so that both sides can be seen to do the same work. Written for
 the comparison; needs torch, numpy and nibabel.
 """
 
@@ -82,11 +82,11 @@ def oscillates(places):
     return most >= 4
 
 
-def walk(weights, volume, start):
+def trajectory(weights, volume, start):
     place, scale, steps = tuple(start), 0, 0
     frames = [np.zeros((WINDOW,) * 3, dtype=np.float32)] * HISTORY
     frames = frames[1:] + [window(volume, place, SCALES[0][0])]
-    trail = []
+    history = []
     while steps < MAX_STEPS:
         with torch.no_grad():
             q = q_values(weights, torch.from_numpy(np.stack(frames)[None]) / 255.0)[0]
@@ -94,11 +94,11 @@ def walk(weights, volume, start):
         moved = np.array(place) + MOVES[action] * SCALES[scale][1]
         blocked = (moved <= 0) & (MOVES[action] < 0) | (moved >= volume.shape) & (MOVES[action] > 0)
         place = place if blocked.any() else tuple(int(v) for v in moved)
-        trail = (trail + [(place, best)])[-20:]
+        history = (history + [(place, best)])[-20:]
         steps += 1
-        if oscillates([p for p, _ in trail]):
-            place = min(trail[-4:], key=lambda t: t[1])[0]
-            scale, trail = scale + 1, []
+        if oscillates([p for p, _ in history]):
+            place = min(history[-4:], key=lambda t: t[1])[0]
+            scale, history = scale + 1, []
             if scale == len(SCALES):
                 break
         frames = frames[1:] + [window(volume, place, SCALES[scale][0])]
@@ -121,7 +121,7 @@ def main():
         for part in parts:
             start = [int(f * (n - 1)) for f, n in zip(part, volume.shape)]
             begin = time.perf_counter()
-            place, steps = walk(weights, volume, start)
+            place, steps = trajectory(weights, volume, start)
             seconds += time.perf_counter() - begin
             total += steps
             ends.setdefault(path, []).append(place)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What landmarl does on a GPU machine that has no Rust: checks, speed against PyTorch, training.
-# `cargo xtask bench gpu` builds what it needs; started without arguments it explains itself.
+# `cargo xtask bench gpu` builds what it needs; without arguments it prints its usage.
 set -euo pipefail
 
 usage() {
@@ -77,12 +77,12 @@ export LANDMARL_LIBTORCH="$libtorch"
 : >"$out/steps.txt"
 
 # step NAME SECONDS COMMAND...: standard output to NAME.out, all other to NAME.log; never fails, but
-# says and notes how it went.
+# prints and records the result.
 step() {
     local name=$1 seconds=$2 begin=$SECONDS code=0 word
     shift 2
     printf '== %s: %s\n' "$name" "$*"
-    # -k: a process that does not heed the signal is not waited for.
+    # -k: a process that ignores the signal is killed.
     timeout -k 10 "$seconds" "$@" >"$out/$name.out" 2>"$out/$name.log" || code=$?
     case $code in
     0) word=ok ;;
@@ -220,7 +220,7 @@ for path in sorted(glob.glob(os.path.join(out, "eval-*", "summary.json"))):
         continue
     whole = found.get("all") or {}
     words = {"mean mm": found.get("mean_error_mm"), "mean voxels": found.get("mean_error_voxels"),
-             "median mm": whole.get("median_mm"), "constant guess mm": found.get("constant_guess_mm")}
+             "median mm": whole.get("median_mm"), "baseline mm": found.get("baseline_error_mm")}
     name = os.path.basename(os.path.dirname(path))
     print(f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in words.items() if v is not None))
 END

@@ -68,7 +68,7 @@ class Memory:
     def __init__(self, size, agents, volume, rng):
         self.frames = np.empty((agents, size, WINDOW, WINDOW, WINDOW), dtype=np.uint8)
         for agent in range(agents):
-            for at, frame in zip(range(size), walk(volume, rng)):
+            for at, frame in zip(range(size), random_steps(volume, rng)):
                 self.frames[agent, at] = frame
         self.action = rng.integers(0, ACTIONS, (agents, size), dtype=np.int64)
         self.reward = rng.uniform(-1, 1, (agents, size)).astype(np.float32)
@@ -95,8 +95,8 @@ class Memory:
                 self.reward[:, newest].T, self.over[:, newest].T)
 
 
-def walk(volume, rng):
-    """Frames of one endless walk of random steps, episodes at the scales in turn."""
+def random_steps(volume, rng):
+    """Frames of endless episodes of random steps, at each scale in turn."""
     margin = WINDOW // 2 * SCALES[0][0]
     padded = np.pad(volume, margin)
     step = 0
@@ -127,7 +127,7 @@ def read_scan(path):
 
 
 class Clock:
-    """Milliseconds between calls, when what was asked of the device is done."""
+    """Milliseconds between calls, once the device has finished its work."""
 
     def __init__(self, device):
         self.cuda = device.type == "cuda"
@@ -154,7 +154,7 @@ class Learner:
         return [torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in batch]
 
     def windows(self, frames):
-        """Bytes to numbers, and to the layout that the convolutions are to have."""
+        """Bytes to numbers, in the memory layout of the convolutions."""
         rows, agents = frames.shape[:2]
         flat = (frames / 255.0).flatten(0, 1).contiguous(memory_format=self.layout)
         return flat.unflatten(0, (rows, agents))
@@ -178,7 +178,7 @@ class Learner:
         return loss
 
     def gflop(self, batch):
-        """Of one update without the optimizer's few: counted, not estimated."""
+        """Of one update without the optimizer's share: counted, not estimated."""
         with FlopCounterMode(display=False) as counter:
             self.update(*batch)
         return counter.get_total_flops() / 1e9
@@ -228,14 +228,14 @@ def train(options, device):
 
 
 def act(options, device):
-    """One environment at a time, as rl-medical walks: all agents' stacks in one pass per step."""
+    """One environment at a time, as in rl-medical: all agents' stacks in one pass per step."""
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
     volume = read_scan(options.frames_from) if options.frames_from else smooth_volume(rng)
     learner, clock = Learner(options, device), Clock(device)
     count = options.warmup + options.updates + HISTORY
     # Steps of an episode, not copies of one frame; rendering them is not timed.
-    seen = [[frame.copy() for _, frame in zip(range(count), walk(volume, rng))]
+    seen = [[frame.copy() for _, frame in zip(range(count), random_steps(volume, rng))]
             for _ in range(options.agents)]
     times = []
     for step in range(options.warmup + options.updates):

@@ -36,7 +36,7 @@ def run(command: Words) -> None:
     try:
         code = subprocess.run(list(map(str, command))).returncode
     except OSError as error:
-        raise BenchError(f"`{show(command)}` does not start: {error}") from error
+        raise BenchError(f"cannot start `{show(command)}`: {error}") from error
     if code != 0:
         raise BenchError(f"`{show(command)}` failed ({ended(code)})")
 
@@ -47,7 +47,7 @@ def read(command: Words) -> str:
     try:
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     except OSError as error:
-        raise BenchError(f"`{line}` does not start: {error}") from error
+        raise BenchError(f"cannot start `{line}`: {error}") from error
     except UnicodeDecodeError as error:
         raise BenchError(f"`{line}` printed invalid UTF-8: {error}") from error
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""Training updates of both sides beside each other, and the ratios that they are measured for."""
+"""Training updates of both sides side by side, and their ratios."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Run:
 
 
 def find(printed: str) -> tuple[str, dict[str, Any]]:
-    """The one result among what a side printed, as it stands there and parsed."""
+    """The result in the output of a side, as text and parsed."""
     text, found = last_json(printed)
     if found.get("side") not in (*SIDES, "ceiling"):
         raise BenchError(f"printed {text}: side is none of {', '.join(SIDES)}, ceiling")
@@ -98,7 +98,7 @@ def rows_of(runs: list[Run]) -> list[Row]:
 
 
 def table(runs: list[Run], ceiling: Optional[dict[str, Any]]) -> list[str]:
-    """The table and, below it, how many times as fast we are."""
+    """The table and, below it, our speed relative to theirs."""
     if not runs:
         return ["nothing was measured"]
     rows = rows_of(runs)

@@ -24,7 +24,7 @@ class Process:
                 self._child = subprocess.Popen(
                     list(map(str, command)), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
             except OSError as error:
-                raise BenchError(f"`{self.line}` does not start: {error}") from error
+                raise BenchError(f"cannot start `{self.line}`: {error}") from error
 
     @property
     def pid(self) -> int:

@@ -56,7 +56,7 @@ class Cores:
     all: float
     shards: float
     clients: float
-    # A figure is spoilt by what these do.
+    # Their load distorts a figure.
     others: float
 
 

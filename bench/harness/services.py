@@ -120,7 +120,7 @@ class Services:
         return 0 if found is None else int(number(found, "updates"))
 
     def begin(self) -> None:
-        """Whatever is published from now on counts."""
+        """Versions published from now on are measured."""
         found = self.status()
         if found is None:
             raise BenchError("the learner does not respond to `learner status`")

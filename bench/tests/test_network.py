@@ -26,13 +26,13 @@ class Evaluation(unittest.TestCase):
         self.assertEqual(len(evaluation.published_starts(3)), 3)
 
     def test_time_per_step_and_ratio(self) -> None:
-        ours, theirs = {"walk_s": 2.0, "steps": 100}, {"torch": "2.11.0", "seconds": 4.0, "steps": 100}
+        ours, theirs = {"inference_s": 2.0, "steps": 100}, {"torch": "2.11.0", "seconds": 4.0, "steps": 100}
         self.assertEqual(evaluation.report(ours, theirs), [
             "landmarl eval        100 steps  20.0 ms per step",
             "PyTorch 2.11.0 loop  100 steps  40.0 ms per step",
             "ratio 0.50 (f32, two threads each, same weights, scans and starts)"])
         with self.assertRaisesRegex(BenchError, "no step"):
-            evaluation.report({"walk_s": 0.0, "steps": 0}, theirs)
+            evaluation.report({"inference_s": 0.0, "steps": 0}, theirs)
 
     def test_both_sides_get_the_same_scans_and_starts(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +42,7 @@ class Evaluation(unittest.TestCase):
                 import json, pathlib, sys
                 out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
                 steps = 10 * sys.argv.count("--start")
-                (out / "summary.json").write_text(json.dumps({"timing": {"walk_s": 1.0, "steps": steps}}))
+                (out / "summary.json").write_text(json.dumps({"timing": {"inference_s": 1.0, "steps": steps}}))
             """)
             loop = mock.Mock(return_value='{"torch": "2.11.0", "steps": 20, "seconds": 2.0}\n')
             with mock.patch.object(evaluation, "read", loop):

@@ -94,12 +94,12 @@ class WholeBench(unittest.TestCase):
 
     def test_a_missing_program_is_named(self) -> None:
         (self.folder / "actor").unlink()
-        with self.assertRaisesRegex(BenchError, "actor.*does not start"):
+        with self.assertRaisesRegex(BenchError, "cannot start.*actor"):
             printed_by(system.main, self.arguments)
 
 
 class Report(unittest.TestCase):
-    def test_figures_say_what_they_count(self) -> None:
+    def test_figures_name_their_unit_and_count(self) -> None:
         summary = Summary(61.5, 90.0, 120.4, 70, 80)
         memory = MemoryPeak(11, 3_210_000_000, 1_500_000_000)
         text = "\n".join(system.report(system.Measured(60.0, 300, memory), {"acted": summary}, 2))

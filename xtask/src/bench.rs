@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: builds our side and starts the scripts of bench/, which
-//! measure it beside its peers and print the figures.
+//! measure it and its alternatives and print the figures.
 
 mod gpu;
 mod options;
@@ -10,14 +10,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
-use crate::command;
-use crate::libtorch;
-use crate::venv;
 use crate::workspace::{Workspace, cache_folder};
+use crate::{libtorch, venv};
 use options::{Actor, Eval, Learner, Replay, System};
 use script::Script;
 
-/// Measure landmarl against what others would use, both in one run.
+/// Measure landmarl and its alternatives in one run.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
@@ -44,7 +42,7 @@ enum What {
     Actor(Actor),
     /// Training updates of the paper's network: ours and those of bench/learner_loop.py
     Learner(Learner),
-    /// Weights published to acted with, and the memory of all processes together
+    /// Time from publishing weights to acting with them, and memory of all processes
     System(System),
     /// Checks, speed and training on a GPU, here or packed for a machine without Rust
     Gpu(gpu::Options),
@@ -52,133 +50,97 @@ enum What {
 
 /// `cargo xtask bench`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let script = match &options.what {
-        What::Eval(options) => {
-            libtorch::ensure(workspace)?;
-            eval(options, &build(workspace, "-p cli")?)?
-        }
-        What::Actor(options) => {
-            libtorch::ensure(workspace)?;
-            actor(options, &build(workspace, "-p actor --example acting")?)?
-        }
-        What::Learner(options) => {
-            let program = updates(workspace, options)?;
-            let results = match &options.out {
-                Some(file) => std::path::absolute(file)?,
-                None => workspace.target_folder()?.join("bench/learner.jsonl"),
-            };
-            learner(options, &program, &results)?
-        }
-        What::System(options) => {
-            let bins = programs(workspace, options)?;
-            system(workspace, options, &bins, &workspace.target_folder()?)?
-        }
-        What::Replay(options) => {
-            let programs = "-p replay-server --bin replay-server --example load";
-            let target = build(workspace, programs)?;
-            let peers = peers(workspace, options)?;
-            replay(options, &target, peers.as_deref())?
-        }
-        What::Gpu(options) => return gpu::run(workspace, options),
+    let what = &options.what;
+    if let What::Gpu(options) = what {
+        return gpu::run(workspace, options);
+    }
+    let target = build(workspace, what)?;
+    let peers = match what {
+        What::Replay(options) if !options.no_peers => Some(peers(workspace, options)?),
+        _ => None,
     };
-    script.run(workspace)
+    script(workspace, what, &target, peers)?.run(workspace)
 }
 
-/// Builds for release, and returns cargo's build folder.
-fn build(workspace: &Workspace, what: &str) -> Result<PathBuf> {
-    command::run(&mut workspace.cargo(&format!("build --release --locked {what}")))?;
-    workspace.target_folder()
-}
-
-fn eval(options: &Eval, target: &Path) -> Result<Script> {
-    let script = Script::new("eval", &options.python).options(options)?;
-    Ok(script.path("program", &target.join("release/landmarl")))
-}
-
-fn actor(options: &Actor, target: &Path) -> Result<Script> {
-    let script = Script::new("actor", &options.python).options(options)?;
-    Ok(script
-        .path("program", &target.join("release/examples/acting"))
-        .path("results", &target.join("bench/actor.jsonl")))
-}
-
-/// The learner's example `updates`: built, unless it is there already.
-fn updates(workspace: &Workspace, options: &Learner) -> Result<PathBuf> {
-    if let Some(folder) = &options.prebuilt {
-        let program = std::path::absolute(folder)?.join("updates");
-        if !program.is_file() {
-            bail!("{} does not exist", program.display());
+/// Builds what is measured, unless it is given, and returns cargo's build folder.
+fn build(workspace: &Workspace, what: &What) -> Result<PathBuf> {
+    let programs = match what {
+        What::Eval(_) => "-p cli",
+        What::Actor(_) => "-p actor --example acting",
+        What::Learner(options) if options.prebuilt.is_none() => "-p learner --example updates",
+        What::System(options) if options.bins.is_none() => {
+            "--bins -p cli -p learner -p actor -p replay-server"
         }
-        return Ok(program);
-    }
+        What::Replay(_) => {
+            return workspace.build("-p replay-server --bin replay-server --example load");
+        }
+        _ => return workspace.target_folder(),
+    };
     libtorch::ensure(workspace)?;
-    Ok(build(workspace, "-p learner --example updates")?.join("release/examples/updates"))
+    workspace.build(programs)
 }
 
-fn learner(options: &Learner, program: &Path, results: &Path) -> Result<Script> {
-    let script = Script::new("learner", &options.python).options(options)?;
-    Ok(script.path("program", program).path("results", results))
-}
-
-/// The folder of the services: built, unless another is given.
-fn programs(workspace: &Workspace, options: &System) -> Result<PathBuf> {
-    if let Some(bins) = &options.bins {
-        return Ok(workspace.root().join(bins));
-    }
-    libtorch::ensure(workspace)?;
-    let programs = "--bins -p cli -p learner -p actor -p replay-server";
-    Ok(build(workspace, programs)?.join("release"))
-}
-
-fn system(workspace: &Workspace, options: &System, bins: &Path, target: &Path) -> Result<Script> {
-    let config = options.config.as_ref();
-    let config = config.map(|config| workspace.root().join(config));
-    let folder = target.join("bench");
-    let script = Script::new("system", Path::new("python3")).options(options)?;
-    Ok(script
-        .path("bins", bins)
-        .path("results", &folder.join("system.jsonl"))
-        .path("scratch", &folder)
-        .path_if("config", config.as_deref()))
-}
-
-/// A Python with the peers, made before anything is measured.
-fn peers(workspace: &Workspace, options: &Replay) -> Result<Option<PathBuf>> {
-    if options.no_peers {
-        return Ok(None);
-    }
-    let list = workspace.root().join("bench/replay_peers.txt");
+/// A Python with the peers, installed before anything is measured.
+fn peers(workspace: &Workspace, options: &Replay) -> Result<PathBuf> {
+    let list = workspace.root.join("bench/replay_peers.txt");
     let parent = match &options.scratch {
         Some(folder) => std::path::absolute(folder)?,
         None => cache_folder()?,
     };
     venv::python(&options.python, &list, &parent, "py-peers")
         .context("Reverb and cpprb cannot be installed; --no-peers leaves them out")
-        .map(Some)
 }
 
-fn replay(options: &Replay, target: &Path, peers: Option<&Path>) -> Result<Script> {
+/// A path of the command line, else the default.
+fn given(path: &Option<PathBuf>, default: PathBuf) -> Result<PathBuf> {
+    let given = path.as_ref().map(std::path::absolute).transpose()?;
+    Ok(given.unwrap_or(default))
+}
+
+/// The script with its flags; `target` is cargo's build folder.
+fn script(
+    workspace: &Workspace,
+    what: &What,
+    target: &Path,
+    peers: Option<PathBuf>,
+) -> Result<Script> {
     let folder = target.join("bench");
-    let results = match &options.out {
-        Some(file) => std::path::absolute(file)?,
-        None => folder.join("replay.jsonl"),
-    };
-    let scratch = match &options.scratch {
-        Some(folder) => std::path::absolute(folder)?,
-        None => folder,
-    };
-    // A bare name is looked for on PATH.
-    let python = match options.python.components().count() {
-        1 => options.python.clone(),
-        _ => std::path::absolute(&options.python)?,
-    };
-    let script = Script::new("replay", &python).options(options)?;
-    Ok(script
-        .path("server", &target.join("release/replay-server"))
-        .path("load", &target.join("release/examples/load"))
-        .path("results", &results)
-        .path("scratch", &scratch)
-        .path_if("peers-python", peers))
+    Ok(match what {
+        What::Eval(options) => Script::new("eval", &options.python, options)?
+            .path("program", target.join("release/landmarl")),
+        What::Actor(options) => Script::new("actor", &options.python, options)?
+            .path("program", target.join("release/examples/acting"))
+            .path("results", folder.join("actor.jsonl")),
+        What::Learner(options) => {
+            let built = target.join("release/examples");
+            let program = given(&options.prebuilt, built)?.join("updates");
+            if options.prebuilt.is_some() && !program.is_file() {
+                bail!("{} does not exist", program.display());
+            }
+            Script::new("learner", &options.python, options)?
+                .path("program", program)
+                .path(
+                    "results",
+                    given(&options.out, folder.join("learner.jsonl"))?,
+                )
+        }
+        What::System(options) => {
+            let inside = |path: &PathBuf| workspace.root.join(path);
+            let bins = options.bins.as_ref().map(inside);
+            Script::new("system", Path::new("python3"), options)?
+                .path("bins", bins.unwrap_or_else(|| target.join("release")))
+                .path("results", folder.join("system.jsonl"))
+                .path("scratch", folder)
+                .path("config", options.config.as_ref().map(inside))
+        }
+        What::Replay(options) => Script::new("replay", &options.python, options)?
+            .path("server", target.join("release/replay-server"))
+            .path("load", target.join("release/examples/load"))
+            .path("results", given(&options.out, folder.join("replay.jsonl"))?)
+            .path("scratch", given(&options.scratch, folder)?)
+            .path("peers-python", peers),
+        What::Gpu(_) => bail!("bench/gpu.sh is no Python script"),
+    })
 }
 
 #[cfg(test)]
@@ -194,22 +156,13 @@ mod tests {
 
     /// The script of a command line, as if all programs were built.
     fn script(line: &str) -> Script {
-        let workspace = Workspace::find().unwrap();
-        let target = Path::new("/target");
         let line = Line::parse_from(line.split_whitespace());
-        match &line.options.what {
-            What::Eval(options) => eval(options, target),
-            What::Actor(options) => actor(options, target),
-            What::Learner(options) => learner(options, target, target),
-            What::System(options) => system(&workspace, options, target, target),
-            What::Replay(options) => replay(options, target, Some(target)),
-            What::Gpu(_) => panic!("{line:?} starts bench/gpu.sh"),
-        }
-        .unwrap()
+        let (workspace, target) = (Workspace::find().unwrap(), Path::new("/target"));
+        super::script(&workspace, &line.options.what, target, Some(target.into())).unwrap()
     }
 
     #[test]
-    fn scripts_accept_what_they_are_started_with() {
+    fn scripts_accept_their_flags() {
         for line in [
             "bench eval --starts 3",
             "bench actor --precision bf16 --threads 1",

@@ -6,9 +6,9 @@ mod tidy;
 mod tree;
 mod vectors;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::workspace::Workspace;
@@ -51,11 +51,11 @@ enum Step {
     Test,
     /// Numeric tests with fewer vector instructions than this CPU has
     Vectors,
-    /// A short training on phantoms that must beat the constant guess
+    /// A short training on phantoms that must beat the mean-position baseline
     Demo,
     /// Dockerfile, compose files and Kubernetes manifests, by the tools that read them
     Manifests,
-    /// A cluster in containers, while its parts fail
+    /// A cluster in containers while its parts fail
     Cluster,
 }
 
@@ -65,31 +65,31 @@ impl Step {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    fn needs_libtorch(self) -> bool {
-        matches!(
-            self,
-            Self::Clippy | Self::Doc | Self::Test | Self::Vectors | Self::Demo | Self::Cluster
-        )
-    }
-
     fn run(self, workspace: &Workspace) -> Result<()> {
-        if self.needs_libtorch() {
+        let cargo = |line: &str| -> Result<()> {
             libtorch::ensure(workspace)?;
-        }
-        let cargo = |line: &str| command::run(&mut workspace.cargo(line));
+            let mut command = workspace.cargo(line);
+            // Only `cargo doc` reads it.
+            command::run(command.env("RUSTDOCFLAGS", "-D warnings"))
+        };
+        let short_demo = demo::Options {
+            seed: 1,
+            out: "demo/ci".into(),
+            ci: true,
+        };
         match self {
-            Self::Fmt => cargo("fmt --all --check"),
+            Self::Fmt => command::run(&mut workspace.cargo("fmt --all --check")),
             Self::Tidy => tidy::run(workspace),
             Self::Tree => tree::run(workspace),
             Self::Deny => deny::run(workspace),
             Self::Clippy => cargo("clippy --workspace --all-targets --locked -- -D warnings"),
-            Self::Doc => {
-                let mut doc = workspace.cargo("doc --workspace --no-deps --locked");
-                command::run(doc.env("RUSTDOCFLAGS", "-D warnings"))
-            }
-            Self::Test => tests_run::all(workspace),
+            Self::Doc => cargo("doc --workspace --no-deps --locked"),
+            Self::Test => match tests_run::run(workspace, &tests_run::Options::default())? {
+                0 => Ok(()),
+                code => bail!("the tests ended with exit code {code}"),
+            },
             Self::Vectors => vectors::run(workspace),
-            Self::Demo => demo::run(workspace, &demo::Options::for_ci()),
+            Self::Demo => demo::run(workspace, &short_demo),
             Self::Manifests => manifests::run(workspace),
             Self::Cluster => cluster::for_ci(workspace),
         }
@@ -98,7 +98,8 @@ impl Step {
 
 /// `cargo xtask ci`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let mut took = Vec::new();
+    let begun = Instant::now();
+    let mut parts = Vec::new();
     for step in chosen(options) {
         let name = step.name();
         println!("== {name}");
@@ -106,28 +107,23 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         step.run(workspace).with_context(|| {
             format!("step {name} failed; again alone: cargo xtask ci --only {name}")
         })?;
-        println!("== {name}: ok in {}\n", seconds(started.elapsed()));
-        took.push((name, started.elapsed()));
+        let took = seconds(started);
+        println!("== {name}: ok in {took}\n");
+        parts.push(format!("{name} {took}"));
     }
-    let total = took.iter().map(|(_, time)| *time).sum();
-    let parts: Vec<String> = took
-        .iter()
-        .map(|(name, time)| format!("{name} {}", seconds(*time)))
-        .collect();
-    println!("ci: all ok in {} ({})", seconds(total), parts.join(", "));
+    println!("ci: all ok in {} ({})", seconds(begun), parts.join(", "));
     Ok(())
 }
 
 fn chosen(options: &Options) -> Vec<Step> {
-    let wanted = |step: &Step| options.only.is_empty() || options.only.contains(step);
+    let only = |step: &Step| options.only.is_empty() || options.only.contains(step);
+    let wanted = |step: &Step| only(step) && !options.skip.contains(step);
     let all = Step::value_variants().iter().copied();
-    all.filter(wanted)
-        .filter(|step| !options.skip.contains(step))
-        .collect()
+    all.filter(wanted).collect()
 }
 
-fn seconds(time: Duration) -> String {
-    format!("{:.1} s", time.as_secs_f64())
+fn seconds(since: Instant) -> String {
+    format!("{:.1} s", since.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ mod compose;
 mod docker;
 mod prometheus;
 mod scenario;
-mod status;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::command;
-use crate::dist::{self, Profile};
+use crate::dist;
 use crate::workspace::Workspace;
 
 /// Train on a cluster while actors, shards, disks and networks fail.
@@ -44,9 +43,9 @@ enum Place {
 /// How it is run.
 #[derive(Debug, Clone, Args)]
 pub struct Run {
-    /// How the programs are built
-    #[arg(long, value_enum, default_value_t = Profile::Release)]
-    profile: Profile,
+    /// Cargo's profile: release (optimised) or dev (as tests are built)
+    #[arg(long, value_parser = ["release", "dev"], default_value = "release")]
+    profile: String,
     /// Take the programs that were built last
     #[arg(long)]
     skip_build: bool,
@@ -58,21 +57,19 @@ pub struct Run {
 /// `cargo xtask cluster`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let Place::Docker(run) = &options.place;
-    let version = ["version", "--format", "Docker {{.Server.Version}}"];
-    let engine = command::read(compose::docker().args(version)).context(
-        "no Docker engine answers: start one; `.ci/docker start` installs one (Debian, root)",
+    let mut version = compose::docker("version --format");
+    let engine = command::read(version.arg("Docker {{.Server.Version}}")).context(
+        "no Docker engine responds: start one; `.ci/docker start` installs one (Debian, root)",
     )?;
     print!("{engine}");
-    dist::run(
-        workspace,
-        &dist::Options {
-            profile: run.profile,
-            skip_build: run.skip_build,
-            no_archive: true,
-            out: PathBuf::from("dist"),
-        },
-    )?;
-    let cluster = docker::Docker::new(workspace.root())?;
+    let packaged = dist::Options {
+        profile: run.profile.clone(),
+        skip_build: run.skip_build,
+        no_archive: true,
+        out: PathBuf::from("dist"),
+    };
+    dist::run(workspace, &packaged)?;
+    let cluster = docker::Docker::new(&workspace.root)?;
     scenario::run(cluster, Duration::from_secs(run.learn_s))
 }
 
@@ -80,22 +77,21 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 const NO_ENGINE: i32 = 3;
 
 /// The same with the programs that the tests were built with, and with an engine
-/// for the time of the test where none answers.
+/// for the time of the test where none responds.
 pub fn for_ci(workspace: &Workspace) -> Result<()> {
-    let theirs = compose::succeeds(compose::docker().arg("version"));
-    let mut start = workspace.command(".ci/docker");
-    let started = start.arg("start").status();
-    let started = started.with_context(|| format!("cannot run {}", command::show(&start)))?;
-    match started.code() {
+    let theirs = compose::succeeds(&mut compose::docker("version"));
+    let started = workspace.command(".ci/docker").arg("start").status();
+    match started.context("cannot start .ci/docker")?.code() {
         Some(0) => {}
         Some(NO_ENGINE) => {
             println!("skipped: cluster in containers: this machine can have no Docker engine");
             return Ok(());
         }
-        _ => bail!("`{}` failed ({started})", command::show(&start)),
+        Some(code) => bail!("`.ci/docker start` failed with exit code {code}"),
+        None => bail!("`.ci/docker start` was killed"),
     }
     let place = Place::Docker(Run {
-        profile: Profile::Dev,
+        profile: "dev".to_owned(),
         skip_build: false,
         learn_s: 120,
     });

@@ -1,34 +1,38 @@
 //! Running other programs.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+
+/// `program` with the arguments in `line`, which are separated by spaces.
+pub fn new(program: impl AsRef<OsStr>, line: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(line.split_whitespace());
+    command
+}
 
 /// Prints the command line, runs it with our own standard output and error,
 /// and fails when it fails.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = show(command);
     println!("$ {line}");
-    let status = command
-        .status()
-        .with_context(|| format!("`{line}` does not start"))?;
-    if !status.success() {
-        bail!("`{line}` failed ({status})");
-    }
+    let status = command.status();
+    let status = status.with_context(|| format!("cannot start `{line}`"))?;
+    ensure!(status.success(), "`{line}` failed ({status})");
     Ok(())
 }
 
 /// Runs quietly and returns what was printed on standard output.
 pub fn read(command: &mut Command) -> Result<String> {
     let line = show(command);
-    let output = command
-        .output()
-        .with_context(|| format!("`{line}` does not start"))?;
+    let output = command.output();
+    let output = output.with_context(|| format!("cannot start `{line}`"))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("`{line}` failed ({}): {}", output.status, stderr.trim());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed no UTF-8"))
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed invalid UTF-8"))
 }
 
 /// A command as a person would type it.
@@ -52,24 +56,19 @@ mod tests {
 
     #[test]
     fn shown_commands_can_be_pasted() {
-        let mut command = Command::new("landmarl");
-        command.args(["train", "--set", "run.dir=a b", "it's", ""]);
-        assert_eq!(
-            show(&command),
-            r"landmarl train --set 'run.dir=a b' 'it'\''s' ''"
-        );
+        let mut command = new("landmarl", "train --set");
+        command.args(["run.dir=a b", "it's", ""]);
+        let expected = r"landmarl train --set 'run.dir=a b' 'it'\''s' ''";
+        assert_eq!(show(&command), expected);
     }
 
     #[test]
-    fn a_failure_names_the_command_and_what_it_said() {
+    fn a_failure_names_the_command_and_its_errors() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo broken >&2; exit 3"]);
-        let error = read(&mut command)
-            .expect_err("exit 3 is a failure")
-            .to_string();
-        assert!(
-            error.contains("exit 3") && error.contains("broken"),
-            "{error}"
-        );
+        let error = read(&mut command).unwrap_err().to_string();
+        for words in ["exit 3", "broken"] {
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -1,17 +1,15 @@
 //! The release: programs, the libtorch that they need, presets, licences.
 
 mod libraries;
-pub mod pack;
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::workspace::Workspace;
-use crate::{command, libtorch};
+use crate::{command, files, libtorch};
 
 /// Crates and the program that each builds.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -22,7 +20,7 @@ const PROGRAMS: [(&str, &str); 4] = [
 ];
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 
-/// Build the programs and make dist/landmarl-VERSION-TARGET/{bin,lib,configs}.
+/// Build the programs and create dist/landmarl-VERSION-TARGET/{bin,lib,configs}.
 ///
 /// The folder works in any place: the programs find libtorch in `../lib`. It
 /// needs the C library of this machine or a newer one. Beside it: a tar.gz of it
@@ -30,16 +28,16 @@ const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// How the programs are built
-    #[arg(long, value_enum, default_value_t = Profile::Release)]
-    pub profile: Profile,
+    /// Cargo's profile: release (optimised) or dev (as tests are built)
+    #[arg(long, value_parser = ["release", "dev"], default_value = "release")]
+    pub profile: String,
     /// Take the programs that were built last
     #[arg(long)]
     pub skip_build: bool,
-    /// Make the folder only
+    /// Create the folder only
     #[arg(long)]
     pub no_archive: bool,
-    /// The folder in which to make it
+    /// The folder in which to create it
     #[arg(long, value_name = "DIR", default_value = "dist")]
     pub out: PathBuf,
 }
@@ -49,95 +47,71 @@ const EXAMPLES: &str = "Examples:
   cargo xtask dist --no-archive     for images: PROGRAMS=packaged in deploy/.env
   cargo xtask dist --profile dev --skip-build";
 
-/// A profile of cargo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Profile {
-    /// Optimised
-    Release,
-    /// As tests are built
-    Dev,
-}
-
-impl Profile {
-    /// Its name, and the folder below cargo's build folder.
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Release => ("release", "release"),
-            Self::Dev => ("dev", "debug"),
-        }
-    }
-}
-
 /// `cargo xtask dist`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     libtorch::ensure(workspace)?;
     if !options.skip_build {
         let mut build = workspace.cargo("build --locked --bins --profile");
-        build.arg(options.profile.names().0);
+        build.arg(&options.profile);
         for (package, _) in PROGRAMS {
             build.args(["--package", package]);
         }
         command::run(&mut build)?;
     }
-    let out = workspace.root().join(&options.out);
+    let out = workspace.root.join(&options.out);
     let name = format!("landmarl-{}-{}", env!("CARGO_PKG_VERSION"), host()?);
     let folder = out.join(&name);
     // An older archive would be mistaken for one of this folder.
     for ending in ["tar.gz", "tar.gz.sha256"] {
         fs::remove_file(out.join(format!("{name}.{ending}"))).ok();
     }
-    fill(workspace, options.profile, &folder)?;
-    check(workspace, &folder)?;
-    println!("made {}", folder.display());
+    fill(workspace, &options.profile, &folder)?;
+    check(&folder)?;
+    println!("created {}", folder.display());
     if !options.no_archive {
-        archive(workspace, &out, &name)?;
+        archive(&out, &name)?;
     }
     Ok(())
 }
 
 /// The platform that cargo builds for, as Rust calls it.
 fn host() -> Result<String> {
-    let text = command::read(std::process::Command::new("rustc").arg("-vV"))?;
+    let text = command::read(&mut command::new("rustc", "-vV"))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
-fn fill(workspace: &Workspace, profile: Profile, folder: &Path) -> Result<()> {
-    if let Err(error) = fs::remove_dir_all(folder)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error).with_context(|| format!("{} cannot be removed", folder.display()));
-    }
+fn fill(workspace: &Workspace, profile: &str, folder: &Path) -> Result<()> {
+    files::remove_folder(folder)?;
     let bin = folder.join("bin");
-    pack::folder(&bin)?;
-    let built = workspace.target_folder()?.join(profile.names().1);
+    files::create_folder(&bin)?;
+    let built = if profile == "dev" { "debug" } else { profile };
+    let built = workspace.target_folder()?.join(built);
     for (_, name) in PROGRAMS {
-        pack::program(workspace, &built.join(name), &bin.join(name))?;
+        files::copy_program(&built.join(name), &bin.join(name))?;
     }
-    libraries::copy(
-        &libtorch::folder(workspace).join("lib"),
-        &folder.join("lib"),
-    )?;
-    pack::files(&workspace.root().join("configs"), &folder.join("configs"))?;
+    let torch = libtorch::folder(workspace).join("lib");
+    libraries::copy(&torch, &folder.join("lib"))?;
+    files::copy_files(&workspace.root.join("configs"), &folder.join("configs"))?;
     for name in LICENCES {
-        pack::file(&workspace.root().join(name), &folder.join(name))?;
+        files::copy(&workspace.root.join(name), &folder.join(name))?;
     }
     Ok(())
 }
 
-/// Starts every program, and asks the loader which libtorch it takes: one that
-/// takes the build machine's would fail on another.
-fn check(workspace: &Workspace, folder: &Path) -> Result<()> {
+/// Starts every program, and checks that the loader finds the packaged libtorch
+/// and not that of this machine.
+fn check(folder: &Path) -> Result<()> {
     let lib = folder.join("lib").canonicalize()?;
     for (_, name) in PROGRAMS {
         let program = folder.join("bin").join(name);
-        let shown = program.to_string_lossy();
-        let mut version = workspace.command(&shown);
-        let printed = command::read(version.arg("--version").env_remove("LD_LIBRARY_PATH"))?;
+        let shown = program.display();
+        let mut version = command::new(&program, "--version");
+        let printed = command::read(version.env_remove("LD_LIBRARY_PATH"))?;
         if printed.trim() != format!("{name} {}", env!("CARGO_PKG_VERSION")) {
             bail!("{shown} --version prints {:?}", printed.trim());
         }
-        let mut ldd = workspace.command("ldd");
+        let mut ldd = command::new("ldd", "");
         let loads = command::read(ldd.arg(&program).env_remove("LD_LIBRARY_PATH"))?;
         let foreign = loads
             .lines()
@@ -152,22 +126,16 @@ fn check(workspace: &Workspace, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn archive(workspace: &Workspace, out: &Path, name: &str) -> Result<()> {
+fn archive(out: &Path, name: &str) -> Result<()> {
     let archive = format!("{name}.tar.gz");
-    let mut tar = workspace.command("tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
-        .arg("-C")
-        .arg(out)
-        .arg("-czf")
-        .arg(out.join(&archive))
-        .arg(name);
-    command::run(&mut tar)?;
-    let mut sum = workspace.command("sha256sum");
-    let sum = command::read(sum.current_dir(out).arg(&archive))?;
-    let note = out.join(format!("{archive}.sha256"));
-    fs::write(&note, sum).with_context(|| format!("cannot write {}", note.display()))?;
-    let path = out.join(&archive);
-    println!("made {}; its sum is in {}", path.display(), note.display());
+    let options = "--sort=name --owner=0 --group=0 --numeric-owner -czf";
+    let mut tar = command::new("tar", options);
+    command::run(tar.current_dir(out).args([archive.as_str(), name]))?;
+    let mut sum = command::new("sha256sum", &archive);
+    let sum = command::read(sum.current_dir(out))?;
+    let (path, note) = (out.join(&archive), out.join(format!("{archive}.sha256")));
+    files::write(&note, &sum)?;
+    println!("created {} and {}", path.display(), note.display());
     Ok(())
 }
 
@@ -177,22 +145,12 @@ mod tests {
 
     #[test]
     fn every_program_is_one_of_the_workspace() {
-        let root = Workspace::find().unwrap();
+        let workspace = Workspace::find().unwrap();
         for (package, program) in PROGRAMS {
             let folder = if package == "cli" { "cli" } else { program };
-            let manifest = root.root().join(folder).join("Cargo.toml");
-            let text = fs::read_to_string(manifest).unwrap();
+            let text = files::read(&workspace.root.join(folder).join("Cargo.toml")).unwrap();
             assert!(text.contains(&format!("name = \"{package}\"")), "{package}");
         }
-    }
-
-    #[test]
-    fn a_program_that_was_not_built_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let workspace = Workspace::find().unwrap();
-        let (from, to) = (folder.path().join("release/actor"), folder.path().join("a"));
-        let error = pack::program(&workspace, &from, &to).unwrap_err();
-        assert!(error.to_string().contains("release/actor"), "{error}");
     }
 
     #[test]

@@ -1,21 +1,24 @@
-//! The libtorch that tch needs: which version, where it is, how a clone comes to
-//! use it. This file, the lists beside `src` and the `tch` line of the top
+//! The libtorch that tch needs: its version, its folder, and how a clone is linked
+//! to it. This file, the lists beside `src` and the `tch` line of the top
 //! `Cargo.toml` change together.
 
 mod wheels;
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::files;
 use crate::workspace::{Workspace, cache_folder};
 
 /// The version that tch 0.24.0 is written for.
 const VERSION: &str = "2.11.0";
+/// The name under which a clone finds its libtorch.
+const LINK: &str = ".libtorch";
 const VERSION_HEADER: &str = "include/torch/headeronly/version.h";
 
 /// Install libtorch 2.11.0 once per user and link it as .libtorch in this clone.
@@ -28,7 +31,7 @@ const VERSION_HEADER: &str = "include/torch/headeronly/version.h";
 pub struct Options {
     /// Install the full set for NVIDIA GPUs: a download of about 3 GB, for
     /// x86-64 Linux and a driver that supports CUDA 13. Checked for completeness
-    /// only: whether a GPU then works is for you to try
+    /// only, without using the GPU
     #[arg(long)]
     cuda: bool,
     /// Install again, even if a good copy is there
@@ -44,51 +47,39 @@ const EXAMPLES: &str = "Examples:
 /// Where an installation has `include/` and `lib/`. The CUDA libraries look for
 /// each other in `../../nvidia`, so theirs is one level further down.
 fn inside(install: &Path, cuda: bool) -> PathBuf {
-    if cuda {
-        install.join("torch")
-    } else {
-        install.to_path_buf()
-    }
+    install.join(if cuda { "torch" } else { "" })
 }
 
 /// `cargo xtask setup`.
 pub fn setup(workspace: &Workspace, options: &Options) -> Result<()> {
-    let (cuda, link) = (options.cuda, workspace.libtorch_link());
+    let (cuda, link) = (options.cuda, workspace.root.join(LINK));
     if let Some(path) = given(env::var_os("LIBTORCH").as_deref(), &link)? {
         let shown = path.display();
-        inspect(&path, cuda).with_context(|| {
-            format!("LIBTORCH={shown} is not usable: correct it, or unset it to have setup install libtorch {VERSION}")
-        })?;
+        let advice = "correct it, or unset it to have setup install one";
+        inspect(&path, cuda)
+            .with_context(|| format!("LIBTORCH={shown} is not usable: {advice}"))?;
         println!("libtorch {VERSION} in {shown} (from LIBTORCH): nothing to install");
         return Ok(());
     }
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        bail!(
-            "setup supports x86-64 Linux only: fetch libtorch {VERSION} from https://pytorch.org \
-             and set LIBTORCH to its folder"
-        );
+        bail!("setup supports only x86-64 Linux: set LIBTORCH to your own libtorch {VERSION}");
     }
     let cache = cache_folder()?;
-    fs::create_dir_all(&cache)
-        .with_context(|| format!("cannot create the cache folder {}", cache.display()))?;
+    files::create_folder(&cache)?;
     let flavour = if cuda { "cuda" } else { "cpu" };
     let install = cache.join(format!("libtorch-{VERSION}-{flavour}"));
-    if options.force || inspect(&inside(&install, cuda), cuda).is_err() {
-        let list = format!("xtask/libtorch-{flavour}.txt");
-        install_alone(&workspace.root().join(list), &install, options)?;
-    }
+    let list = format!("xtask/libtorch-{flavour}.txt");
+    install_once(&workspace.root.join(list), &install, options)?;
     point_link(&link, &inside(&install, cuda))?;
-    println!(
-        "libtorch {VERSION} ({flavour}) is ready in {}",
-        install.display()
-    );
+    let shown = install.display();
+    println!("libtorch {VERSION} ({flavour}) is ready in {shown}");
     Ok(())
 }
 
 /// Makes sure that a build finds a libtorch, whichever it is. A working link to
 /// the CUDA set stays as it is.
 pub fn ensure(workspace: &Workspace) -> Result<()> {
-    let link = workspace.libtorch_link();
+    let link = workspace.root.join(LINK);
     let given = given(env::var_os("LIBTORCH").as_deref(), &link)?;
     if given.is_none() && inspect(&link, false).is_ok() {
         return Ok(());
@@ -99,7 +90,7 @@ pub fn ensure(workspace: &Workspace) -> Result<()> {
 /// The libtorch that a build uses: `LIBTORCH`, else the clone's link.
 pub fn folder(workspace: &Workspace) -> PathBuf {
     let given = env::var_os("LIBTORCH").filter(|value| !value.is_empty());
-    given.map_or_else(|| workspace.libtorch_link(), PathBuf::from)
+    given.map_or_else(|| workspace.root.join(LINK), PathBuf::from)
 }
 
 /// The libtorch that the user chose with `LIBTORCH`. `.cargo/config.toml` sets the
@@ -110,38 +101,29 @@ fn given(value: Option<&OsStr>, link: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     };
     if path.is_relative() {
-        bail!(
-            "LIBTORCH={} is relative, and every crate would look for it elsewhere: \
-             give an absolute path",
-            path.display()
-        );
+        // Every crate would look for it elsewhere.
+        let shown = path.display();
+        bail!("LIBTORCH={shown} is relative: give an absolute path");
     }
     // The entry itself may be a link, or absent, so only the folders are resolved.
-    let folder = |path: &Path| path.parent().and_then(|parent| parent.canonicalize().ok());
-    let same_folder = folder(path).is_some() && folder(path) == folder(link);
-    let ours = path == link || (path.file_name() == link.file_name() && same_folder);
+    let resolved = |path: &Path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    let ours = path == link || resolved(path).is_some_and(|path| resolved(link) == Some(path));
     Ok((!ours).then(|| path.to_path_buf()))
 }
 
 /// Whether `libtorch` (the folder with `include/` and `lib/`) has the right
 /// version and the libraries that builds link.
 fn inspect(libtorch: &Path, cuda: bool) -> Result<()> {
-    let header = libtorch.join(VERSION_HEADER);
-    let text = fs::read_to_string(&header)
-        .with_context(|| format!("cannot read the version from {}", header.display()))?;
+    let text = files::read(&libtorch.join(VERSION_HEADER))?;
     // The value is on the line after the name.
     let after = text.split("#define TORCH_VERSION ").nth(1);
-    match after.and_then(|after| after.split('"').nth(1)) {
-        Some(VERSION) => {}
-        other => bail!(
-            "it is libtorch {}, and {VERSION} is needed",
-            other.unwrap_or("?")
-        ),
+    let found = after.and_then(|after| after.split('"').nth(1));
+    if found != Some(VERSION) {
+        let found = found.unwrap_or("?");
+        bail!("it is libtorch {found}, and {VERSION} is needed");
     }
-    for name in ["torch", "torch_cpu", "c10", "torch_cuda"]
-        .into_iter()
-        .take(3 + usize::from(cuda))
-    {
+    let names = ["torch", "torch_cpu", "c10", "torch_cuda"];
+    for name in &names[..3 + usize::from(cuda)] {
         let path = libtorch.join(format!("lib/lib{name}.so"));
         if fs::metadata(&path).map_or(0, |data| data.len()) == 0 {
             bail!("{} is missing or empty", path.display());
@@ -150,36 +132,46 @@ fn inspect(libtorch: &Path, cuda: bool) -> Result<()> {
     Ok(())
 }
 
-/// Installs while no other setup of this user does. One that waited finds the
-/// work done.
-fn install_alone(list: &Path, install: &Path, options: &Options) -> Result<()> {
+/// Installs unless a good copy is there, and while no other setup of this user
+/// does. One that waited finds the work done.
+fn install_once(list: &Path, install: &Path, options: &Options) -> Result<()> {
     let path = install.with_file_name("setup.lock");
-    let lock =
-        File::create(&path).with_context(|| format!("cannot open the lock {}", path.display()))?;
-    let mut force = options.force;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            println!("another setup is running: waiting for it");
-            lock.lock().context("waiting for the other setup failed")?;
-            force = false;
-        }
-        Err(TryLockError::Error(error)) => {
-            let shown = path.display();
-            return Err(error).with_context(|| format!("cannot lock {shown}"));
-        }
+    let lock = File::create(&path);
+    let alone = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
+    if alone {
+        remove_interrupted(install)?;
     }
-    let state = inspect(&inside(install, options.cuda), options.cuda);
-    if state.is_ok() && !force {
+    let usable = || inspect(&inside(install, options.cuda), options.cuda);
+    let mut state = usable();
+    if state.is_ok() && !options.force {
         return Ok(());
     }
+    let lock = lock.with_context(|| format!("cannot open the lock {}", path.display()))?;
+    if !alone {
+        println!("another setup is running: waiting for it");
+        lock.lock().context("waiting for the other setup failed")?;
+        state = usable();
+        if state.is_ok() {
+            return Ok(());
+        }
+    }
     if let (Err(reason), true) = (state, install.exists()) {
-        println!(
-            "{} is not usable ({reason:#}): installing it again",
-            install.display()
-        );
+        let shown = install.display();
+        println!("{shown} is not usable ({reason:#}): installing it again");
     }
     wheels::install(list, install, options.cuda)
+}
+
+/// Removes what interrupted setups left beside an installation. The caller holds
+/// the lock.
+fn remove_interrupted(install: &Path) -> Result<()> {
+    for entry in fs::read_dir(install.parent().unwrap_or(install))? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("installing")) {
+            files::remove_folder(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Points `link` at `target` in one step, so that a build that runs meanwhile
@@ -188,15 +180,13 @@ fn point_link(link: &Path, target: &Path) -> Result<()> {
     if fs::read_link(link).is_ok_and(|current| current == target) {
         return Ok(());
     }
+    let shown = link.display();
     if link.is_dir() && !link.is_symlink() {
-        bail!(
-            "{} is a folder that setup did not create: remove it first",
-            link.display()
-        );
+        bail!("{shown} is a folder that setup did not create: remove it first");
     }
     let fresh = link.with_file_name(format!(".libtorch.{}", std::process::id()));
-    let linked = std::os::unix::fs::symlink(target, &fresh).and_then(|()| fs::rename(&fresh, link));
-    linked.with_context(|| format!("cannot link {} to {}", link.display(), target.display()))
+    files::link(target, &fresh)?;
+    fs::rename(&fresh, link).with_context(|| format!("cannot replace {shown}"))
 }
 
 #[cfg(test)]
@@ -204,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_libtorch_other_than_the_clones_link_is_a_choice() {
+    fn the_clones_link_is_not_a_choice_of_the_user() {
         let clone = tempfile::tempdir().unwrap();
         let link = clone.path().join(".libtorch");
         let alias = clone.path().join("alias");
@@ -236,13 +226,14 @@ mod tests {
     #[test]
     fn another_version_or_a_missing_library_is_refused() {
         let folder = tempfile::tempdir().unwrap();
+        let install = folder.path().join("libtorch");
         let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
+            let path = install.join(name);
+            files::create_folder(path.parent().unwrap()).unwrap();
+            files::write(&path, text).unwrap();
         };
-        let refusal = |cuda| inspect(folder.path(), cuda).unwrap_err().to_string();
-        assert!(refusal(false).contains("cannot read the version"));
+        let refusal = |cuda| inspect(&install, cuda).unwrap_err().to_string();
+        assert!(refusal(false).contains("cannot read"));
         let header = "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION \\\n  \"2.10.0\"\n";
         write(VERSION_HEADER, header);
         assert!(refusal(false).contains("libtorch 2.10.0, and 2.11.0"));
@@ -251,7 +242,12 @@ mod tests {
             assert!(refusal(false).contains(&format!("{name} is missing or empty")));
             write(&format!("lib/{name}"), "library");
         }
-        inspect(folder.path(), false).unwrap();
+        inspect(&install, false).unwrap();
+        // A good installation stays; what an interrupted setup left does not.
+        let interrupted = folder.path().join("other.installing/wheels");
+        files::create_folder(&interrupted).unwrap();
+        install_once(Path::new("no list"), &install, &Options::default()).unwrap();
+        assert!(!interrupted.exists() && install.exists());
         assert!(refusal(true).contains("libtorch_cuda.so"));
         write("lib/libc10.so", "");
         assert!(refusal(false).contains("libc10.so is missing or empty"));

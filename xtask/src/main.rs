@@ -12,6 +12,7 @@ mod cluster;
 mod command;
 mod demo;
 mod dist;
+mod files;
 mod libtorch;
 mod study;
 mod tests_run;
@@ -37,8 +38,8 @@ const EXAMPLES: &str = "Examples:
   cargo xtask setup                 install libtorch for this user, link it in this clone
   cargo xtask test                  every test of the workspace
   cargo xtask ci --only clippy      one of the checks that CI makes
-  cargo xtask demo --seed 7         train on made-up scans and measure the result
-  cargo xtask study configs/studies/bootstrap.toml   what a setting does, over seeds
+  cargo xtask demo --seed 7         train on synthetic scans and evaluate the result
+  cargo xtask study configs/studies/bootstrap.toml   compare settings over seeds
   cargo xtask bench eval            time per step against a PyTorch loop
   cargo xtask bench replay          rows per second of the replay service, against its peers
   cargo xtask dist                  the release: programs, libtorch, presets
@@ -56,7 +57,7 @@ enum Task {
     Demo(demo::Options),
     /// Train the variants of a study with several seeds and compare their errors
     Study(study::Options),
-    /// Measure landmarl against what others would use
+    /// Measure landmarl and its alternatives
     Bench(bench::Options),
     /// Build the programs and make dist/landmarl-VERSION-TARGET/{bin,lib,configs}
     Dist(dist::Options),
@@ -67,20 +68,17 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().task) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(Cli::parse().task).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 fn run(task: Task) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match task {
         Task::Setup(options) => libtorch::setup(&workspace, &options)?,
-        Task::Test(options) => return tests_run::run(&workspace, &options),
+        Task::Test(options) => return Ok(tests_run::run(&workspace, &options)?.into()),
         Task::Ci(options) => ci::run(&workspace, &options)?,
         Task::Demo(options) => demo::run(&workspace, &options)?,
         Task::Study(options) => study::run(&workspace, &options)?,
@@ -98,18 +96,17 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        <Cli as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]
     fn test_arguments_reach_the_right_program() {
-        let line = "xtask test -p common -p proto walk -- --test-threads=1";
+        let line = "xtask test -p common -p proto episode -- --test-threads=1";
         let Task::Test(options) = Cli::parse_from(line.split(' ')).task else {
             panic!("not the test task");
         };
         assert_eq!(options.package, ["common", "proto"]);
-        assert_eq!(options.filter.as_deref(), Some("walk"));
+        assert_eq!(options.filter.as_deref(), Some("episode"));
         assert_eq!(options.harness, ["--test-threads=1"]);
     }
 }

@@ -1,7 +1,8 @@
-//! Studies: what a setting does to the error on scans that training did not see,
-//! over seeds. A study that was stopped resumes.
+//! Studies: how settings change the error on unseen scans, over several seeds. A
+//! study that was stopped resumes.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +10,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::command;
-use crate::libtorch;
 use crate::workspace::Workspace;
+use crate::{command, files, libtorch};
 
 /// `landmarl`'s exit code after Ctrl-C.
 const INTERRUPTED: i32 = 130;
@@ -23,7 +24,7 @@ const EVALUATION: &str = "evaluations/study";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// What to compare, such as configs/studies/bootstrap.toml
+    /// File of the study, such as configs/studies/bootstrap.toml
     study: PathBuf,
     /// Folder for the runs [default: studies/NAME]
     #[arg(long, value_name = "DIR")]
@@ -34,7 +35,7 @@ pub struct Options {
     /// Train the variants with these names only
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Compare what is there and train nothing
+    /// Compare existing results and train nothing
     #[arg(long)]
     show: bool,
 }
@@ -44,7 +45,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask study configs/studies/bootstrap.toml --seeds 4,5 --only 'gamma 0'
   cargo xtask study configs/studies/bootstrap.toml --show
 
-Stop it whenever you like; the same command goes on, and tries again what failed. All
+You can stop it at any time; the same command resumes it and tries again what failed. All
 variants are trained with one seed before the next, so that they can be compared at any time.";
 
 /// A study file. Paths are relative to the clone.
@@ -77,7 +78,7 @@ struct Variant {
 
 impl Variant {
     /// The name of its run with a seed.
-    fn run(&self, seed: u64) -> String {
+    fn run(&self, seed: impl Display) -> String {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
         let name = self.name.to_lowercase();
         format!("{}-s{seed}", name.replace(|c| !plain(c), "-"))
@@ -87,95 +88,77 @@ impl Variant {
 fn parse(text: &str) -> Result<Study> {
     let study: Study = toml::from_str(text)?;
     let names: BTreeSet<String> = study.variants.iter().map(|v| v.run(0)).collect();
-    ensure!(
-        names.len() == study.variants.len(),
-        "two variants have the same name, or nearly so"
-    );
-    ensure!(
-        !names.is_empty() && !study.seeds.is_empty(),
-        "a study needs a variant and a seed"
-    );
+    if names.len() < study.variants.len() {
+        bail!("two variants have the same name, or nearly so");
+    }
+    let empty = names.is_empty() || study.seeds.is_empty();
+    ensure!(!empty, "a study needs a variant and a seed");
     Ok(study)
 }
 
 /// `cargo xtask study`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let shown = options.study.display();
-    let text = fs::read_to_string(workspace.root().join(&options.study))
-        .with_context(|| format!("cannot read {shown}"))?;
-    let mut study = parse(&text).with_context(|| format!("{shown} is not a study"))?;
+    let text = files::read(&workspace.root.join(&options.study))?;
+    let study = parse(&text);
+    let mut study = study.with_context(|| format!("{} is not a study", options.study.display()))?;
     let names: Vec<String> = study.variants.iter().map(|v| v.name.clone()).collect();
     if let Some(unknown) = options.only.iter().find(|name| !names.contains(name)) {
-        bail!(
-            "there is no variant {unknown:?}; there are {}",
-            names.join(", ")
-        );
+        let names = names.join(", ");
+        bail!("there is no variant {unknown:?}; there are {names}");
     }
     let chosen = |v: &Variant| options.only.is_empty() || options.only.contains(&v.name);
     study.variants.retain(chosen);
     libtorch::ensure(workspace)?;
-    command::run(&mut workspace.cargo("build --release --locked -p cli"))?;
-    let program = workspace.target_folder()?.join("release/landmarl");
-    let program = || workspace.command(&program.to_string_lossy());
+    let program = workspace.build("-p cli")?.join("release/landmarl");
+    let program = || workspace.command(&program);
     let default = Path::new("studies").join(&study.name);
-    let out = workspace
-        .root()
-        .join(options.out.as_ref().unwrap_or(&default));
-    let runs = out.join("runs");
-    let seeds = options.seeds.as_ref().unwrap_or(&study.seeds);
-    for seed in seeds {
+    let out = options.out.as_ref().unwrap_or(&default);
+    let runs = workspace.root.join(out).join("runs");
+    let mut all = Vec::new();
+    for seed in options.seeds.as_ref().unwrap_or(&study.seeds) {
         for variant in &study.variants {
-            check(&study, variant, *seed, &runs)?;
+            let training = Training::new(&study, variant, *seed, &runs);
+            training.note()?;
+            all.push(training);
         }
     }
     let mut failed = 0;
-    for (seed, variant) in seeds
-        .iter()
-        .flat_map(|s| study.variants.iter().map(move |v| (s, v)))
-    {
-        if options.show {
-            break;
-        }
-        println!("== {}, seed {seed}", variant.name);
-        match train(program, &study, variant, *seed, &runs) {
+    for training in all.iter().filter(|_| !options.show) {
+        let shown = format!("{}, seed {}", training.variant.name, training.seed);
+        println!("== {shown}");
+        match training.train(program) {
             Ok(true) => {}
-            Ok(false) => bail!("interrupted; the same command goes on with it"),
+            Ok(false) => bail!("interrupted; the same command resumes it"),
             Err(error) => {
-                eprintln!("{}, seed {seed}: {error:#}", variant.name);
+                eprintln!("{shown}: {error:#}");
                 failed += 1;
             }
         }
     }
-    let there = |v: &Variant| {
-        seeds
-            .iter()
-            .map(|s| runs.join(v.run(*s)))
-            .collect::<Vec<_>>()
+    let runs_of = |variant: &Variant| -> Vec<PathBuf> {
+        let all = all.iter().filter(|t| t.variant.name == variant.name);
+        all.map(|t| t.run.clone()).collect()
     };
-    let mut all: Vec<PathBuf> = study.variants.iter().flat_map(there).collect();
-    all.retain(|run| run.join("run.json").is_file());
-    if all.len() > 1 {
-        command::run(program().args(["runs", "compare"]).args(all))?;
+    let mut there: Vec<PathBuf> = study.variants.iter().flat_map(runs_of).collect();
+    there.retain(|run| run.join("run.json").is_file());
+    if there.len() > 1 {
+        command::run(program().args(["runs", "compare"]).args(there))?;
     }
-    println!(
-        "{}\nmean error in voxels, over seeds (range):",
-        study.question
-    );
+    let question = &study.question;
+    println!("{question}\nmean error in voxels, over seeds (range):");
     for variant in &study.variants {
-        let errors = there(variant)
-            .into_iter()
-            .filter_map(|run| error(&run))
-            .collect();
+        let runs = runs_of(variant);
+        let errors = runs.iter().filter_map(|run| error(run)).collect();
         println!("  {}: {}", variant.name, over_seeds(errors));
     }
     ensure!(failed == 0, "{failed} trainings failed: see above");
     Ok(())
 }
 
-/// What the evaluation of a run found.
+/// The mean error that the evaluation of a run found.
 fn error(run: &Path) -> Option<f64> {
-    let text = fs::read_to_string(run.join(EVALUATION).join("summary.json")).ok()?;
-    serde_json::from_str::<serde_json::Value>(&text).ok()?["mean_error_voxels"].as_f64()
+    let summary = run.join(EVALUATION).join("summary.json");
+    files::read_json::<Value>(&summary).ok()?["mean_error_voxels"].as_f64()
 }
 
 fn over_seeds(mut errors: Vec<f64>) -> String {
@@ -183,95 +166,89 @@ fn over_seeds(mut errors: Vec<f64>) -> String {
     let (Some(least), Some(most)) = (errors.first(), errors.last()) else {
         return "none yet".to_owned();
     };
-    let mean = errors.iter().sum::<f64>() / errors.len() as f64;
-    format!(
-        "{mean:.2} ({least:.2} to {most:.2}), {} seeds",
-        errors.len()
-    )
+    let seeds = errors.len();
+    let mean = errors.iter().sum::<f64>() / seeds as f64;
+    format!("{mean:.2} ({least:.2} to {most:.2}), {seeds} seeds")
 }
 
-fn training<'a>(study: &'a Study, variant: &'a Variant, seed: &'a str) -> Vec<&'a str> {
-    let mut line = vec!["train", "--config", &study.config, "--seed", seed];
-    for setting in study.set.iter().chain(&variant.set) {
-        line.extend(["--set", setting]);
-    }
-    line
+/// A variant with a seed.
+struct Training<'a> {
+    study: &'a Study,
+    variant: &'a Variant,
+    seed: String,
+    /// The folder of its run.
+    run: PathBuf,
 }
 
-/// The file that says how a run was trained and evaluated, and its text.
-fn note(study: &Study, variant: &Variant, seed: u64, runs: &Path) -> (PathBuf, String) {
-    let path = runs.join(format!("{}.txt", variant.run(seed)));
-    let seed = seed.to_string();
-    let mut line = training(study, variant, &seed);
-    line.extend(["then", "eval", "--protocol", &study.protocol]);
-    line.extend([study.test_images.as_str(), &study.test_landmarks]);
-    (path, line.join(" "))
-}
+impl<'a> Training<'a> {
+    fn new(study: &'a Study, variant: &'a Variant, seed: u64, runs: &Path) -> Self {
+        Self {
+            study,
+            variant,
+            seed: seed.to_string(),
+            run: runs.join(variant.run(seed)),
+        }
+    }
 
-/// Refuses results of other settings, which would be shown as this variant's.
-fn check(study: &Study, variant: &Variant, seed: u64, runs: &Path) -> Result<()> {
-    let (path, text) = note(study, variant, seed, runs);
-    let before = fs::read_to_string(&path).unwrap_or_else(|_| text.clone());
-    ensure!(
-        before == text,
-        "{} was made by `{before}`: give the variant another name, or the study another --out",
-        variant.run(seed)
-    );
-    Ok(())
-}
+    fn arguments(&self) -> Vec<&str> {
+        let mut line = vec!["train", "--config", &self.study.config];
+        line.extend(["--seed", &self.seed]);
+        for setting in self.study.set.iter().chain(&self.variant.set) {
+            line.extend(["--set", setting]);
+        }
+        line
+    }
 
-/// Does what is left of a training and its evaluation; false if Ctrl-C ended it.
-fn train(
-    program: impl Fn() -> Command,
-    study: &Study,
-    variant: &Variant,
-    seed: u64,
-    runs: &Path,
-) -> Result<bool> {
-    check(study, variant, seed, runs)?;
-    let (note, text) = note(study, variant, seed, runs);
-    let (name, seed) = (variant.run(seed), seed.to_string());
-    let run = runs.join(&name);
-    let line = training(study, variant, &seed);
-    fs::create_dir_all(runs)
-        .and_then(|()| fs::write(&note, text))
-        .with_context(|| format!("cannot write {}", note.display()))?;
-    if error(&run).is_some() {
-        return Ok(true);
+    /// The file that records how the run was trained and evaluated, and its text.
+    /// Refuses results of other settings, which would be shown as this variant's.
+    fn note(&self) -> Result<(PathBuf, String)> {
+        let (study, run) = (self.study, self.run.display());
+        let mut line = self.arguments();
+        line.extend(["then", "eval", "--protocol", &study.protocol]);
+        line.extend([study.test_images.as_str(), &study.test_landmarks]);
+        let (path, text) = (PathBuf::from(format!("{run}.txt")), line.join(" "));
+        let before = fs::read_to_string(&path).unwrap_or_else(|_| text.clone());
+        ensure!(
+            before == text,
+            "{run} was trained by `{before}`: give the variant another name, or the study another --out"
+        );
+        Ok((path, text))
     }
-    let mut train = program();
-    if run.join("run.json").is_file() {
-        train.args(["train", "--resume"]).arg(&run);
-    } else {
-        train
-            .args(line)
-            .args(["--name", &name, "--run-dir"])
-            .arg(runs);
+
+    /// Does the rest of the training and its evaluation; false if Ctrl-C ended it.
+    fn train(&self, program: impl Fn() -> Command) -> Result<bool> {
+        let (run, study) = (&self.run, self.study);
+        let (note, text) = self.note()?;
+        let runs = note.parent().unwrap_or(run);
+        files::create_folder(runs)?;
+        files::write(&note, &text)?;
+        if error(run).is_some() {
+            return Ok(true);
+        }
+        let mut train = program();
+        if run.join("run.json").is_file() {
+            train.args(["train", "--resume"]).arg(run);
+        } else {
+            let name = self.variant.run(&self.seed);
+            train.args(self.arguments()).args(["--name", &name]);
+            train.arg("--run-dir").arg(runs);
+        }
+        println!("$ {}", command::show(&train));
+        let status = train.status().context("cannot start landmarl")?;
+        if status.code() == Some(INTERRUPTED) {
+            return Ok(false);
+        }
+        let logs = run.join("logs").display().to_string();
+        ensure!(status.success(), "training failed ({status}); see {logs}");
+        let mut eval = program();
+        eval.args(["eval", "--no-pictures", "--protocol", &study.protocol])
+            .args(["--images", &study.test_images])
+            .args(["--landmarks-files", &study.test_landmarks])
+            .args([Path::new("--load"), run])
+            .args([Path::new("--out"), &run.join(EVALUATION)]);
+        command::run(&mut eval)?;
+        Ok(true)
     }
-    println!("$ {}", command::show(&train));
-    let status = train.status().context("landmarl does not start")?;
-    if status.code() == Some(INTERRUPTED) {
-        return Ok(false);
-    }
-    ensure!(
-        status.success(),
-        "training failed ({status}); see {}/logs",
-        run.display()
-    );
-    let mut eval = program();
-    eval.args(["eval", "--no-pictures", "--protocol", &study.protocol])
-        .args([
-            "--images",
-            &study.test_images,
-            "--landmarks-files",
-            &study.test_landmarks,
-        ])
-        .arg("--load")
-        .arg(&run)
-        .arg("--out")
-        .arg(run.join(EVALUATION));
-    command::run(&mut eval)?;
-    Ok(true)
 }
 
 #[cfg(test)]
@@ -288,14 +265,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_trained_evaluated_and_never_taken_for_another() {
+    fn a_run_resumes_is_evaluated_and_keeps_its_settings() {
         let text = "name = 'a'\nquestion = ''\nconfig = 'c.toml'\nset = ['x=1']\nseeds = [1]\n\
             test_images = 'i'\ntest_landmarks = 'l'\nprotocol = '19'\n[[variant]]\nname = 'Gamma 0.9'\n";
         let twice = format!("{text}[[variant]]\nname = 'gamma-0.9'\n");
         assert!(parse(&twice).is_err_and(|e| e.to_string().contains("two variants")));
         let mut study = parse(text).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        // Notes its arguments and leaves the files that landmarl leaves.
+        // Logs its arguments and writes the files of landmarl.
         let script = "echo \"$@\" >> log; mkdir -p $R/evaluations/study; touch $R/run.json; test $1 = train ||
             echo '{\"mean_error_voxels\": 1.5}' > $R/evaluations/study/summary.json; exit $CODE";
         fs::write(folder.path().join("landmarl"), script).unwrap();
@@ -307,7 +284,7 @@ mod tests {
                 command.envs([("CODE", code), ("R", "runs/gamma-0.9-s1")]);
                 command
             };
-            super::train(program, study, &study.variants[0], 1, &runs)
+            Training::new(study, &study.variants[0], 1, &runs).train(program)
         };
         assert!(!train(&study, "130").unwrap());
         assert!(train(&study, "4").is_err_and(|e| e.to_string().contains("gamma-0.9-s1/logs")));

@@ -2,24 +2,23 @@
 
 use std::io::{Read as _, Seek as _};
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::Value;
 
-use crate::command;
-use crate::libtorch;
 use crate::workspace::Workspace;
+use crate::{command, libtorch};
 
 /// Test programs that run at the same time. Each has a thread per core, and most
 /// of the slow tests wait.
 const SIDE_BY_SIDE: usize = 2;
 /// cargo's exit code for failed tests.
-const FAILED: i32 = 101;
+const FAILED: u8 = 101;
 
 /// Run the tests of the workspace and list what they skipped.
 #[derive(Debug, Default, Args)]
@@ -37,31 +36,18 @@ pub struct Options {
 
 const EXAMPLES: &str = "Examples:
   cargo xtask test
-  cargo xtask test -p common walk
+  cargo xtask test -p common episode
   cargo xtask test -- --test-threads=1
 
 Test programs run side by side; what one prints appears when it ends. Tests that
 lack something (real scans, a GPU) print `skipped: NAME: WHY`; these lines are
 repeated at the end.";
 
-/// `cargo xtask test`: ends with the exit code of `cargo test`.
-pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
-    let code = execute(workspace, options)?;
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
-}
-
-/// Every test, for CI.
-pub fn all(workspace: &Workspace) -> Result<()> {
-    match execute(workspace, &Options::default())? {
-        0 => Ok(()),
-        code => bail!("the tests ended with exit code {code}"),
-    }
-}
-
 /// A test program and its name.
 type Program = (String, Command);
 
-fn execute(workspace: &Workspace, options: &Options) -> Result<i32> {
+/// `cargo xtask test`: returns the exit code of `cargo test`.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
     libtorch::ensure(workspace)?;
     let mut build = workspace.cargo("test --no-run --locked");
     build.arg("--message-format=json-render-diagnostics");
@@ -71,11 +57,12 @@ fn execute(workspace: &Workspace, options: &Options) -> Result<i32> {
     }
     println!("$ {}", command::show(&build));
     let built = build.stderr(Stdio::inherit()).output();
-    let built = built.context("cargo does not start")?;
-    let mut code = built.status.code().unwrap_or(1);
+    let built = built.context("cannot start cargo")?;
+    let code = built.status.code().unwrap_or(1);
+    let mut code = u8::try_from(code).unwrap_or(1);
     let mut transcript = Transcript::default();
     if code == 0 {
-        let artifacts = String::from_utf8(built.stdout).context("cargo printed no UTF-8")?;
+        let artifacts = String::from_utf8(built.stdout).context("cargo printed invalid UTF-8")?;
         transcript = side_by_side(programs(workspace, &artifacts, options)?);
         code = if transcript.failed > 0 { FAILED } else { 0 };
     }
@@ -94,13 +81,11 @@ fn programs(workspace: &Workspace, artifacts: &str, options: &Options) -> Result
     for line in artifacts.lines() {
         let built: Value = serde_json::from_str(line).context("cargo printed no JSON")?;
         let manifest = Path::new(built["manifest_path"].as_str().unwrap_or_default());
-        let Some(folder) = manifest.parent() else {
-            continue;
-        };
-        let (package, target) = (folder.file_name().unwrap_or_default(), &built["target"]);
         if built["profile"]["test"] != true {
             continue;
         }
+        let folder = manifest.parent().unwrap_or(manifest);
+        let (package, target) = (folder.file_name().unwrap_or_default(), &built["target"]);
         if target["doctest"] == true {
             documented = true;
             if !options.package.is_empty() {
@@ -108,9 +93,8 @@ fn programs(workspace: &Workspace, artifacts: &str, options: &Options) -> Result
             }
         }
         let mut program = Command::new(built["executable"].as_str().unwrap_or_default());
-        program
-            .current_dir(folder)
-            .env("CARGO_MANIFEST_DIR", folder);
+        program.env("CARGO_MANIFEST_DIR", folder);
+        program.current_dir(folder);
         let target = target["name"].as_str().unwrap_or_default();
         programs.push((format!("{} {target}", package.display()), program));
     }
@@ -149,26 +133,23 @@ fn side_by_side(programs: Vec<Program>) -> Transcript {
             });
         }
     });
-    transcript
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
+    let transcript = transcript.into_inner();
+    transcript.unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Both outputs in one, in their order.
+/// Standard output and error in one text, in their order.
 fn capture(program: &mut Command) -> Result<(ExitStatus, String)> {
     let mut file = tempfile::tempfile().context("cannot create a temporary file")?;
     program.stdout(file.try_clone()?).stderr(file.try_clone()?);
-    let status = program
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("{} does not start", command::show(program)))?;
+    let status = program.stdin(Stdio::null()).status();
+    let status = status.with_context(|| format!("cannot start {}", command::show(program)))?;
     let mut output = Vec::new();
     file.rewind()?;
     file.read_to_end(&mut output)?;
     Ok((status, String::from_utf8_lossy(&output).into_owned()))
 }
 
-/// What the test programs print, read line by line. `--show-output` makes them
+/// The output of the test programs, read line by line. `--show-output` makes them
 /// repeat the output of successful tests, of which only skips are shown.
 #[derive(Debug, Default)]
 struct Transcript {
@@ -176,15 +157,20 @@ struct Transcript {
     passed: u64,
     failed: u64,
     ignored: u64,
+    /// The test whose output is repeated.
+    test: String,
+    /// The test that printed the last of `skipped`, and the number of such tests.
+    last_skip: String,
+    skips: u64,
     skipped: Vec<String>,
 }
 
 impl Transcript {
-    /// Adds the output of a program and shows it; `end` is how it ended if not well.
+    /// Adds the output of a program and shows it; `end` is how it failed, if it did.
     fn program(&mut self, output: &str, end: Option<&str>) {
         let failed = self.failed;
         for line in output.lines() {
-            if self.take(line) {
+            if self.read(line) {
                 println!("{line}");
             }
         }
@@ -194,10 +180,12 @@ impl Transcript {
             self.failed = self.failed.max(failed + 1);
         }
         self.in_successes = false;
+        self.test.clear();
+        self.last_skip.clear();
     }
 
-    /// Takes in a line and returns whether to show it.
-    fn take(&mut self, line: &str) -> bool {
+    /// Reads a line and returns whether to show it.
+    fn read(&mut self, line: &str) -> bool {
         match line {
             "successes:" => self.in_successes = true,
             "failures:" => self.in_successes = false,
@@ -207,24 +195,39 @@ impl Transcript {
             }
             _ => {}
         }
+        let header = line.strip_prefix("---- ");
+        if let Some(test) = header.and_then(|test| test.strip_suffix(" stdout ----")) {
+            self.test = test.to_owned();
+        }
         if let Some(what) = line.strip_prefix("skipped: ") {
-            self.skipped.push(what.to_owned());
+            self.skip(what);
         }
         !self.in_successes
     }
 
+    /// A test may print several lines and counts once. With `--nocapture` no header
+    /// names it, but the line does.
+    fn skip(&mut self, what: &str) {
+        self.skipped.push(format!("skipped: {what}\n"));
+        let named = what.split_once(": ").map_or(what, |(name, _)| name);
+        let test: &str = Some(&*self.test)
+            .filter(|test| !test.is_empty())
+            .unwrap_or(named);
+        if self.last_skip != test {
+            self.skips += 1;
+            self.last_skip = test.to_owned();
+        }
+    }
+
     /// Adds up `test result: ok. 5 passed; 0 failed; 1 ignored; …`.
     fn count(&mut self, line: &str) {
-        let counts = line.split_once(". ").map_or("", |(_, counts)| counts);
-        for part in counts.split("; ") {
-            let Some((number, what)) = part.split_once(' ') else {
-                continue;
-            };
-            let number = number.parse().unwrap_or(0);
-            match what {
-                "passed" => self.passed += number,
-                "failed" => self.failed += number,
-                "ignored" => self.ignored += number,
+        let words: Vec<&str> = line.split(' ').collect();
+        for pair in words.windows(2) {
+            let number: u64 = pair[0].parse().unwrap_or(0);
+            match pair[1] {
+                "passed;" => self.passed += number,
+                "failed;" => self.failed += number,
+                "ignored;" => self.ignored += number,
                 _ => {}
             }
         }
@@ -232,18 +235,10 @@ impl Transcript {
 
     /// The skipped tests and the sums; a skipped test passed, as cargo sees it.
     fn summary(&self) -> String {
-        let mut text = String::new();
-        for skipped in &self.skipped {
-            text.push_str(&format!("skipped: {skipped}\n"));
-        }
-        let skips = self.skipped.len() as u64;
-        let passed = self.passed.saturating_sub(skips);
-        let skips = skips + self.ignored;
-        text.push_str(&format!(
-            "{passed} passed, {} failed, {skips} skipped",
-            self.failed
-        ));
-        text
+        let passed = self.passed.saturating_sub(self.skips);
+        let (failed, skipped) = (self.failed, self.skips + self.ignored);
+        let lines = self.skipped.concat();
+        format!("{lines}{passed} passed, {failed} failed, {skipped} skipped")
     }
 }
 
@@ -262,6 +257,7 @@ successes:
 ---- a stdout ----
 chatter
 skipped: a: ../shared/data is absent
+skipped: `data` of a: ../shared/data is absent
 
 successes:
     a
@@ -284,15 +280,15 @@ test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
     #[test]
     fn output_of_passing_tests_is_hidden_and_skips_are_kept() {
         let mut transcript = Transcript::default();
-        let shown: Vec<&str> = PRINTED
-            .lines()
-            .filter(|line| transcript.take(line))
-            .collect();
+        let lines = PRINTED.lines();
+        let shown: Vec<&str> = lines.filter(|line| transcript.read(line)).collect();
         assert!(shown.contains(&"assertion failed") && shown.contains(&"test a ... ok"));
         assert!(!shown.contains(&"chatter") && !shown.contains(&"    b"));
         assert_eq!(
             transcript.summary(),
-            "skipped: a: ../shared/data is absent\n4 passed, 1 failed, 2 skipped"
+            "skipped: a: ../shared/data is absent\n\
+             skipped: `data` of a: ../shared/data is absent\n\
+             4 passed, 1 failed, 2 skipped"
         );
     }
 
@@ -300,11 +296,8 @@ test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
     fn a_program_that_is_killed_has_failed() {
         let mut transcript = Transcript::default();
         assert_eq!(transcript.summary(), "0 passed, 0 failed, 0 skipped");
-        for (script, failed) in [
-            ("echo ok", 0),
-            ("echo out; echo err >&2; exit 3", 1),
-            ("kill -9 $$", 2),
-        ] {
+        let both = "echo out; echo err >&2; exit 3";
+        for (script, failed) in [("echo ok", 0), (both, 1), ("kill -9 $$", 2)] {
             let mut program = Command::new("sh");
             program.args(["-c", script]);
             let (status, output) = capture(&mut program).unwrap();
@@ -334,20 +327,18 @@ test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
             "{\"reason\":\"build-finished\"}".to_owned(),
         ];
         let options = Options {
-            filter: Some("walk".into()),
+            filter: Some("episode".into()),
             ..Options::default()
         };
         let found = programs(&Workspace::find().unwrap(), &lines.join("\n"), &options).unwrap();
-        let shown: Vec<String> = found
-            .iter()
-            .map(|(name, program)| format!("{name}: {}", command::show(program)))
-            .collect();
+        let show = |(name, program): &Program| format!("{name}: {}", command::show(program));
+        let shown: Vec<String> = found.iter().map(show).collect();
         assert_eq!(
             shown,
             [
-                "cli it: /t/it walk --show-output",
-                "common common: /t/common walk --show-output",
-                "documentation: cargo test --doc --locked --no-fail-fast --workspace walk -- --show-output",
+                "cli it: /t/it episode --show-output",
+                "common common: /t/common episode --show-output",
+                "documentation: cargo test --doc --locked --no-fail-fast --workspace episode -- --show-output",
             ]
         );
     }

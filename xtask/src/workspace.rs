@@ -1,17 +1,20 @@
 //! Where things are: this clone, its build folder and the user's cache folder.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::command;
 
 /// This clone of the repository.
 #[derive(Debug)]
 pub struct Workspace {
-    root: PathBuf,
+    /// Its top folder.
+    pub root: PathBuf,
 }
 
 impl Workspace {
@@ -22,28 +25,15 @@ impl Workspace {
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = package.parent().context("xtask lies in no folder")?;
         if !root.join("Cargo.toml").is_file() {
-            bail!(
-                "{} holds no Cargo.toml: start this as `cargo xtask` inside a clone of landmarl",
-                root.display()
-            );
+            let shown = root.display();
+            bail!("{shown} has no Cargo.toml: start `cargo xtask` inside a clone of landmarl");
         }
-        Ok(Self {
-            root: root.to_path_buf(),
-        })
-    }
-
-    /// The clone's top folder.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
-    /// The name under which a clone finds its libtorch.
-    pub fn libtorch_link(&self) -> PathBuf {
-        self.root.join(".libtorch")
+        let root = root.to_path_buf();
+        Ok(Self { root })
     }
 
     /// `program`, to run in the clone's top folder.
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root);
         command
@@ -52,21 +42,34 @@ impl Workspace {
     /// The cargo that runs this task, with the arguments in `line`, which are
     /// separated by spaces.
     pub fn cargo(&self, line: &str) -> Command {
-        let mut command = self.command("cargo");
-        command.args(line.split_whitespace());
+        let mut command = command::new("cargo", line);
+        command.current_dir(&self.root);
+        // Set for xtask itself. Build scripts that depend on them would run again,
+        // and with them most of the build, after each `cargo` that a user starts.
+        for (name, _) in env::vars_os() {
+            let shown = name.to_string_lossy();
+            if shown.starts_with("CARGO_MANIFEST_") || shown.starts_with("CARGO_PKG_") {
+                command.env_remove(&name);
+            }
+        }
         command
+    }
+
+    /// Builds for release, and returns the folder that cargo builds in.
+    pub fn build(&self, what: &str) -> Result<PathBuf> {
+        command::run(&mut self.cargo(&format!("build --release --locked {what}")))?;
+        self.target_folder()
     }
 
     /// The folder that cargo builds in.
     pub fn target_folder(&self) -> Result<PathBuf> {
         let line = "metadata --no-deps --format-version 1 --locked";
         let json = command::read(&mut self.cargo(line))?;
-        let metadata: serde_json::Value =
-            serde_json::from_str(&json).context("cargo metadata printed no JSON")?;
-        let folder = metadata["target_directory"]
-            .as_str()
-            .context("cargo metadata names no target_directory")?;
-        Ok(PathBuf::from(folder))
+        let metadata: Value = serde_json::from_str(&json)?;
+        let folder = metadata["target_directory"].as_str();
+        Ok(folder
+            .context("cargo metadata names no target_directory")?
+            .into())
     }
 }
 
@@ -79,13 +82,9 @@ pub fn cache_folder() -> Result<PathBuf> {
 
 fn cache_folder_from(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Result<PathBuf> {
     // The XDG specification says to ignore a value that is not absolute.
-    let base = xdg
-        .filter(|path| path.is_absolute())
-        .or_else(|| {
-            home.filter(|path| path.is_absolute())
-                .map(|home| home.join(".cache"))
-        })
-        .context("no cache folder: set HOME or XDG_CACHE_HOME to an absolute path")?;
+    let absolute = |path: Option<PathBuf>| path.filter(|path| path.is_absolute());
+    let base = absolute(xdg).or_else(|| Some(absolute(home)?.join(".cache")));
+    let base = base.context("no cache folder: set HOME or XDG_CACHE_HOME to an absolute path")?;
     Ok(base.join("landmarl"))
 }
 

@@ -71,7 +71,7 @@ class Client:
         try:
             self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         except OSError as error:
-            raise BenchError(f"`{self.line}` does not start: {error}") from error
+            raise BenchError(f"cannot start `{self.line}`: {error}") from error
         assert self._child.stdin and self._child.stdout and self._child.stderr
         self._stdin, self._stdout, self._stderr = self._child.stdin, self._child.stdout, self._child.stderr
 

@@ -46,7 +46,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a peer has to do."""
+    """What a peer is measured with."""
 
     rows: int
     batch: int
@@ -61,7 +61,7 @@ class PeerRecord:
     peer: str
     version: str
     op: str
-    # Which of the peer's ways of doing it.
+    # Which API of the peer.
     api: str
     clients: int
     batch: int

@@ -1,10 +1,10 @@
-"""Results as people read them."""
+"""Results as tables."""
 
 from __future__ import annotations
 
 from .results import PeerRecord, Record, Results
 
-# From this many cores on, the work of others has spoilt a figure.
+# A figure counts as distorted if other processes used this many cores or more.
 BUSY_CORES = 0.2
 
 
@@ -70,7 +70,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def ratios(results: Results) -> list[str]:
-    """Ours over theirs: one shard, the same batch and number of clients, each peer's fastest way."""
+    """Ours over theirs: one shard, the same batch and number of clients, each peer's fastest API."""
     lines = [""]
     for record in results.records:
         group, operation = record.case.group, record.case.operation

@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 
-use super::build;
-use crate::dist::pack;
 use crate::workspace::Workspace;
-use crate::{command, libtorch};
+use crate::{command, files, libtorch};
 
 /// What `bench/gpu.sh` starts, and where a release build leaves it.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -55,43 +53,34 @@ bench/gpu.sh without arguments lists the variables that it reads, such as MINUTE
 /// `cargo xtask bench gpu`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     libtorch::ensure(workspace)?;
-    build(workspace, "-p cli")?;
-    let target = build(
-        workspace,
-        "-p learner --example updates --example device_check",
-    )?;
+    workspace.build("-p cli")?;
+    let target = workspace.build("-p learner --example updates --example device_check")?;
     if let Some(folder) = &options.pack {
         let folder = std::path::absolute(folder)?;
-        copy_programs(workspace, &target, &folder.join("bin"))?;
-        pack::folder(&folder.join("bench"))?;
+        copy_programs(&target, &folder.join("bin"))?;
+        files::create_folder(&folder.join("bench"))?;
         for script in SCRIPTS {
-            pack::file(&workspace.root().join(script), &folder.join(script))?;
+            files::copy(&workspace.root.join(script), &folder.join(script))?;
         }
-        pack::files(&workspace.root().join("configs"), &folder.join("configs"))?;
+        files::copy_files(&workspace.root.join("configs"), &folder.join("configs"))?;
         println!("packed: {}", folder.display());
         return Ok(());
     }
     let bin = target.join("gpu/bin");
-    copy_programs(workspace, &target, &bin)?;
-    let out = options
-        .out
-        .clone()
-        .unwrap_or_else(|| target.join("gpu/out"));
+    copy_programs(&target, &bin)?;
+    let out = options.out.clone();
+    let out = out.unwrap_or_else(|| target.join("gpu/out"));
     let mut script = workspace.command("bash");
-    script
-        .env("PYTHON", &options.python)
-        .arg(workspace.root().join("bench/gpu.sh"))
-        .arg(bin)
-        .arg(&options.data)
-        .arg(out)
-        .args(&options.parts);
+    script.arg(workspace.root.join("bench/gpu.sh")).arg(bin);
+    script.arg(&options.data).arg(out);
+    script.args(&options.parts).env("PYTHON", &options.python);
     command::run(&mut script)
 }
 
-fn copy_programs(workspace: &Workspace, target: &Path, bin: &Path) -> Result<()> {
-    pack::folder(bin)?;
+fn copy_programs(target: &Path, bin: &Path) -> Result<()> {
+    files::create_folder(bin)?;
     for (name, built) in PROGRAMS {
-        pack::program(workspace, &target.join(built), &bin.join(name))?;
+        files::copy_program(&target.join(built), &bin.join(name))?;
     }
     Ok(())
 }
@@ -103,9 +92,8 @@ mod tests {
     #[test]
     fn a_program_that_was_not_built_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let workspace = Workspace::find().unwrap();
         let target = folder.path();
-        let error = copy_programs(&workspace, target, &target.join("bin")).unwrap_err();
+        let error = copy_programs(target, &target.join("bin")).unwrap_err();
         assert!(error.to_string().contains("release/landmarl"), "{error}");
     }
 }

@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 /// Agents of bench/learner_loop.py, each of which has the same number of rows.
 const AGENTS: u32 = 2;
+const WEIGHTS: &str = "../shared/reference/rl-medical-single-agent-ac.safetensors";
 
 #[derive(Debug, Args, Serialize)]
 pub struct Eval {
@@ -16,11 +17,7 @@ pub struct Eval {
     #[serde(skip)]
     pub python: PathBuf,
     /// Weights of one agent with rl-medical's names
-    #[arg(
-        long,
-        default_value = "../shared/reference/rl-medical-single-agent-ac.safetensors",
-        value_name = "FILE"
-    )]
+    #[arg(long, default_value = WEIGHTS, value_name = "FILE")]
     weights: PathBuf,
     /// Folder with images.txt and landmarks.txt
     #[arg(long, default_value = "../shared/data/brain", value_name = "DIR")]
@@ -28,14 +25,6 @@ pub struct Eval {
     /// The first so many of the 19 published starts
     #[arg(long, default_value_t = 19)]
     starts: usize,
-}
-
-/// Numbers that our side computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-enum Precision {
-    F32,
-    Bf16,
 }
 
 /// Environment steps per second, and milliseconds per window of the paper's
@@ -56,8 +45,8 @@ pub struct Actor {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
     /// Ours in this precision; theirs is f32
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[arg(long, value_parser = ["f32", "bf16"], default_value = "f32")]
+    precision: String,
     /// A Python with torch and numpy
     #[arg(long, default_value = "python3", value_name = "FILE")]
     #[serde(skip)]
@@ -67,14 +56,6 @@ pub struct Actor {
 const ACTOR_EXAMPLES: &str = "Examples:
   cargo xtask bench actor --python venv/bin/python
   cargo xtask bench actor --precision bf16 --slots 32 --python venv/bin/python";
-
-/// Where both sides of a training update compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-enum Device {
-    Cpu,
-    Cuda,
-}
 
 /// Milliseconds per training update of the paper's network, two agents, by
 /// precision, with the PyTorch loop on the same device and batch beside it.
@@ -87,8 +68,8 @@ enum Device {
 #[serde(rename_all = "kebab-case")]
 pub struct Learner {
     /// Where both sides compute
-    #[arg(long, value_enum, default_value_t = Device::Cpu)]
-    device: Device,
+    #[arg(long, value_parser = ["cpu", "cuda"], default_value = "cpu")]
+    device: String,
     /// Rows per update [default: 16 on the CPU, 128 on a GPU]
     #[arg(long, value_parser = batch)]
     batch: Option<u32>,
@@ -105,8 +86,8 @@ pub struct Learner {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
     /// This precision only
-    #[arg(long, value_enum)]
-    only_precision: Option<Precision>,
+    #[arg(long, value_parser = ["f32", "bf16"])]
+    only_precision: Option<String>,
     /// PyTorch in bf16 on a CPU too: slow unless it has AVX-512 BF16 or AMX
     #[arg(long)]
     their_bf16: bool,
@@ -169,31 +150,9 @@ const SYSTEM_EXAMPLES: &str = "Examples:
   cargo xtask bench system
   cargo xtask bench system --actors 2 --seconds 20 --bins target/debug";
 
-/// When an inserted batch counts as stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-enum Ack {
-    /// In the table
-    Memory,
-    /// On disk; the shards have journals
-    Durable,
-}
-
-/// One kind of load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-enum Operation {
-    /// Rows in
-    Insert,
-    /// Rows out, by priority
-    Sample,
-    /// New priorities
-    Update,
-    /// Samples, their updates, and as many inserts
-    Mixed,
-    /// The same at half the rate
-    MixedHalf,
-}
+const ACKS: [&str; 2] = ["memory", "durable"];
+const OPERATIONS: [&str; 5] = ["insert", "sample", "update", "mixed", "mixed-half"];
+const EVERY_OPERATION: &str = "insert,sample,update,mixed,mixed-half";
 
 /// Rows per second and latencies of the replay service, by shards, clients and
 /// acknowledgement level, with Reverb and cpprb beside it.
@@ -210,22 +169,13 @@ pub struct Replay {
     /// Numbers of clients, each a process
     #[arg(long, value_delimiter = ',', default_value = "1,4,16", value_parser = clap::value_parser!(u32).range(1..=256))]
     clients: Vec<u32>,
-    /// When an inserted batch counts as stored
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "memory,durable"
-    )]
-    acks: Vec<Ack>,
-    /// What is measured
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "insert,sample,update,mixed,mixed-half"
-    )]
-    operations: Vec<Operation>,
+    /// When an inserted batch counts as stored: in the table, or on disk, in a journal
+    #[arg(long, value_delimiter = ',', value_parser = ACKS, default_value = "memory,durable")]
+    acks: Vec<String>,
+    /// What is measured: rows in, rows out by priority, new priorities; samples, their
+    /// updates and as many inserts; the same at half that rate
+    #[arg(long, value_delimiter = ',', value_parser = OPERATIONS, default_value = EVERY_OPERATION)]
+    operations: Vec<String>,
     /// Rows that all shards hold together
     #[arg(long, default_value_t = 1_000_000)]
     rows: u64,
@@ -246,7 +196,7 @@ pub struct Replay {
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
     pub scratch: Option<PathBuf>,
-    /// The Python 3.11 that the peers' environment is made with
+    /// The Python 3.11 that creates the peers' environment
     #[arg(long, default_value = "python3", value_name = "FILE")]
     #[serde(skip)]
     pub python: PathBuf,

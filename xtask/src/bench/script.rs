@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,59 +21,52 @@ pub struct Script {
 }
 
 impl Script {
-    /// `bench/NAME.py`.
-    pub fn new(name: &'static str, python: &Path) -> Self {
-        Self {
-            name,
-            python: python.to_owned(),
-            flags: Vec::new(),
-        }
-    }
-
-    /// A flag for every field; several for a list, none for an absent or false one.
-    pub fn options(mut self, options: &impl Serialize) -> Result<Self> {
-        let value = serde_json::to_value(options).context("an option is no text")?;
-        for (name, value) in value.as_object().into_iter().flatten() {
-            match value {
-                Value::Array(values) => values.iter().for_each(|value| self.flag(name, value)),
-                value => self.flag(name, value),
+    /// `bench/NAME.py` with a flag for every field of the options; several for a
+    /// list, none for an absent or false one.
+    pub fn new(name: &'static str, python: &Path, options: &impl Serialize) -> Result<Self> {
+        // A bare name is looked for on PATH.
+        let python = match python.components().count() {
+            1 => python.to_path_buf(),
+            _ => std::path::absolute(python)?,
+        };
+        let mut flags: Vec<OsString> = Vec::new();
+        let options = serde_json::to_value(options).context("an option is not UTF-8")?;
+        for (name, value) in options.as_object().into_iter().flatten() {
+            let values: &[Value] = match value {
+                Value::Array(values) => values,
+                value => slice::from_ref(value),
+            };
+            for value in values {
+                match value {
+                    Value::Null | Value::Bool(false) => {}
+                    Value::Bool(true) => flags.push(format!("--{name}").into()),
+                    Value::String(text) => flags.push(format!("--{name}={text}").into()),
+                    value => flags.push(format!("--{name}={value}").into()),
+                }
             }
         }
-        Ok(self)
-    }
-
-    fn flag(&mut self, name: &str, value: &Value) {
-        match value {
-            Value::Null | Value::Bool(false) => {}
-            Value::Bool(true) => self.flags.push(format!("--{name}").into()),
-            Value::String(text) => self.flags.push(format!("--{name}={text}").into()),
-            value => self.flags.push(format!("--{name}={value}").into()),
-        }
-    }
-
-    /// One more flag.
-    pub fn path(mut self, name: &str, path: &Path) -> Self {
-        let mut flag = OsString::from(format!("--{name}="));
-        flag.push(path);
-        self.flags.push(flag);
-        self
+        Ok(Self {
+            name,
+            python,
+            flags,
+        })
     }
 
     /// One more flag, if there is a value for it.
-    pub fn path_if(self, name: &str, path: Option<&Path>) -> Self {
-        match path {
-            Some(path) => self.path(name, path),
-            None => self,
+    pub fn path(mut self, name: &str, path: impl Into<Option<PathBuf>>) -> Self {
+        if let Some(path) = path.into() {
+            let mut flag = OsString::from(format!("--{name}="));
+            flag.push(path);
+            self.flags.push(flag);
         }
+        self
     }
 
     fn command(&self, workspace: &Workspace) -> Command {
-        let mut command = workspace.command(&self.python.to_string_lossy());
+        let mut command = workspace.command(&self.python);
         // No __pycache__ beside the sources, and every line as soon as it is printed.
-        command.args(["-B", "-u"]);
-        command
-            .arg(format!("bench/{}.py", self.name))
-            .args(&self.flags);
+        let script = format!("bench/{}.py", self.name);
+        command.args(["-B", "-u", &script]).args(&self.flags);
         command
     }
 
@@ -80,13 +74,12 @@ impl Script {
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
         let mut command = self.command(workspace);
         println!("$ {}", command::show(&command));
-        let status = command.status().with_context(|| {
-            let python = self.python.display();
-            format!("{python} does not start: install Python 3.9 or newer")
-        })?;
-        if !status.success() {
-            bail!("bench/{}.py failed ({status}), see above", self.name);
-        }
+        let (name, python) = (self.name, self.python.display());
+        let status = command.status();
+        let status = status
+            .with_context(|| format!("cannot start {python}: install Python 3.9 or newer"))?;
+        let good = status.success();
+        ensure!(good, "bench/{name}.py failed ({status}), see above");
         Ok(())
     }
 }
@@ -110,13 +103,12 @@ mod tests {
         }
 
         pub fn accepts_its_flags(&self) {
-            let Some(python) = python("scripts_accept_what_they_are_started_with") else {
+            let Some(python) = python("scripts_accept_their_flags") else {
                 return;
             };
-            let code = format!(
-                "import sys; sys.path.insert(0, 'bench'); import {0}; {0}.parse_options(sys.argv[1:])",
-                self.name
-            );
+            let name = self.name;
+            let import = format!("import sys; sys.path.insert(0, 'bench'); import {name}");
+            let code = format!("{import}; {name}.parse_options(sys.argv[1:])");
             let mut command = Workspace::find().unwrap().command(python);
             command.args(["-B", "-c", &code]).args(&self.flags);
             command::read(&mut command).unwrap();
@@ -135,19 +127,15 @@ mod tests {
 
     #[test]
     fn a_script_that_fails_is_named() {
-        let script = Script::new("eval", Path::new("python3")).path("unknown", Path::new("x"));
-        if python("a_script_that_fails_is_named").is_some() {
+        let error = |python: &str| {
+            let script = Script::new("eval", Path::new(python), &()).unwrap();
+            let script = script.path("unknown", PathBuf::from("x"));
             let error = script.run(&Workspace::find().unwrap()).unwrap_err();
-            assert!(
-                error.to_string().contains("bench/eval.py failed"),
-                "{error}"
-            );
+            error.to_string()
+        };
+        if let Some(python) = python("a_script_that_fails_is_named") {
+            assert!(error(python).contains("bench/eval.py failed"));
         }
-        let script = Script::new("eval", Path::new("/no/python"));
-        let error = script.run(&Workspace::find().unwrap()).unwrap_err();
-        assert!(
-            error.to_string().contains("/no/python does not start"),
-            "{error}"
-        );
+        assert!(error("/no/python").contains("cannot start /no/python"));
     }
 }

@@ -6,26 +6,18 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::command;
 use crate::workspace::{Workspace, cache_folder};
+use crate::{command, files};
 
 const VERSION: &str = "0.20.2";
 /// Set to 1 to check advisories too: that clones the RustSec database, which
-/// needs more of the internet than a package registry.
+/// needs github.com.
 const ADVISORIES: &str = "LANDMARL_ADVISORIES";
 
 /// Runs the checks of `deny.toml`.
 pub fn run(workspace: &Workspace) -> Result<()> {
-    let program = program()?;
-    let mut check = workspace.command(&program.to_string_lossy());
-    check.args([
-        "--workspace",
-        "--locked",
-        "check",
-        "bans",
-        "licenses",
-        "sources",
-    ]);
+    let mut check = workspace.command(program()?);
+    check.args("--workspace --locked check bans licenses sources".split(' '));
     if env::var_os(ADVISORIES).is_some_and(|value| value == "1") {
         check.arg("advisories");
     } else {
@@ -45,23 +37,13 @@ fn program() -> Result<PathBuf> {
     let root = tools.join(format!("cargo-deny-{VERSION}"));
     let program = root.join("bin/cargo-deny");
     if !program.is_file() {
-        std::fs::create_dir_all(&tools)?;
+        files::create_folder(&tools)?;
         println!("building {wanted}, once per user (about 3 minutes)");
-        let mut install = Command::new("cargo");
-        install
-            .args([
-                "install",
-                "--locked",
-                "--quiet",
-                "cargo-deny",
-                "--version",
-                VERSION,
-                "--root",
-            ])
-            .arg(&root)
-            // Elsewhere, so that neither our settings nor our build folder take part.
-            .current_dir(&tools)
-            .env_remove("CARGO_TARGET_DIR");
+        let line = format!("install --locked --quiet cargo-deny --version {VERSION} --root");
+        let mut install = command::new("cargo", &line);
+        // Outside the clone, so that neither its settings nor its build folder apply.
+        install.arg(root).current_dir(tools);
+        install.env_remove("CARGO_TARGET_DIR");
         command::run(&mut install)?;
     }
     Ok(program)

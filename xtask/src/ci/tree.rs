@@ -1,5 +1,7 @@
 //! Which crates may depend on what, checked with `cargo tree`.
 
+use std::collections::HashSet;
+
 use anyhow::{Result, bail};
 
 use crate::command;
@@ -8,7 +10,7 @@ use crate::workspace::Workspace;
 /// Their images and builds must not need libtorch.
 const WITHOUT_LIBTORCH: [&str; 4] = ["replay-server", "proto", "common", "xtask"];
 const LIBTORCH: [&str; 2] = ["tch", "torch-sys"];
-/// Libraries of C that would have to be built or found; rustls with ring serves.
+/// C libraries that would have to be built or found; rustls with ring replaces them.
 const NOWHERE: [&str; 2] = ["openssl-sys", "aws-lc-sys"];
 
 /// Fails with every broken invariant.
@@ -33,25 +35,19 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     if !broken.is_empty() {
         bail!("broken dependency rules:\n  {}", broken.join("\n  "));
     }
-    println!(
-        "{} are free of libtorch; no {}",
-        WITHOUT_LIBTORCH.join(", "),
-        NOWHERE.join(", ")
-    );
+    let without = WITHOUT_LIBTORCH.join(", ");
+    println!("{without} are free of libtorch; no {}", NOWHERE.join(", "));
     Ok(())
 }
 
 /// Those of `names` that the tree lists.
 fn present<'a>(tree: &str, names: &[&'a str]) -> Vec<&'a str> {
-    let mut listed = tree
+    let listed = tree
         .lines()
         .filter_map(|line| line.split_whitespace().next());
-    let packages: std::collections::HashSet<&str> = listed.by_ref().collect();
-    names
-        .iter()
-        .copied()
-        .filter(|name| packages.contains(name))
-        .collect()
+    let listed: HashSet<&str> = listed.collect();
+    let names = names.iter().copied();
+    names.filter(|name| listed.contains(name)).collect()
 }
 
 #[cfg(test)]

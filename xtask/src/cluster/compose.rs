@@ -1,29 +1,19 @@
-//! Docker and Compose, in either of its versions, and the containers of a project.
+//! Docker, and the containers of the project.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::command;
 
+pub const PROJECT: &str = "landmarl-test";
 /// The base of the images.
 pub const BASE: &str = "debian:bookworm-slim";
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
-
-/// One project: its files and variables.
-#[derive(Debug)]
-pub struct Compose {
-    plugin: bool,
-    folder: PathBuf,
-    files: Vec<PathBuf>,
-    project: String,
-    variables: Vec<(String, String)>,
-}
 
 /// A container as the engine reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,98 +32,46 @@ pub struct Container {
     pub exit_code: i64,
 }
 
-/// The client.
-pub fn docker() -> Command {
-    Command::new("docker")
+/// `docker LINE`, ready to run.
+pub fn docker(line: &str) -> Command {
+    command::new("docker", line)
 }
 
 /// Whether a command succeeds; its output is discarded.
 pub fn succeeds(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    quiet.status().is_ok_and(|status| status.success())
+    command.output().is_ok_and(|output| output.status.success())
 }
 
-impl Compose {
-    pub fn new(folder: &Path, files: Vec<PathBuf>, project: &str) -> Result<Self> {
-        let plugin = succeeds(docker().args(["compose", "version"]));
-        ensure!(
-            plugin || succeeds(Command::new("docker-compose").arg("version")),
-            "neither `docker compose` nor `docker-compose` is installed"
-        );
-        Ok(Self {
-            plugin,
-            folder: folder.to_path_buf(),
-            files,
-            project: project.to_owned(),
-            variables: Vec::new(),
-        })
+/// All containers of the project, including those that ended.
+pub fn containers() -> Result<Vec<Container>> {
+    let label = format!("label=com.docker.compose.project={PROJECT}");
+    let ids = command::read(docker("ps --all --quiet --filter").arg(label))?;
+    if ids.trim().is_empty() {
+        return Ok(Vec::new());
     }
+    let all = command::read(docker("inspect").args(ids.split_whitespace()))?;
+    let all: Vec<Value> = serde_json::from_str(&all).context("docker inspect")?;
+    let mut all: Vec<Container> = all.iter().map(container).collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
 
-    /// Sets a variable of `.env`.
-    pub fn set(&mut self, name: &str, value: &str) {
-        self.variables.retain(|(known, _)| known != name);
-        self.variables.push((name.to_owned(), value.to_owned()));
-    }
+/// The first container of a service that runs.
+pub fn running(service: &str) -> Result<Container> {
+    let mut all = containers()?.into_iter();
+    all.find(|container| container.service == service && container.running)
+        .with_context(|| format!("no container of {service} runs"))
+}
 
-    /// `docker compose ARGUMENTS`, ready to run.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = if self.plugin {
-            let mut command = docker();
-            command.arg("compose");
-            command
-        } else {
-            Command::new("docker-compose")
-        };
-        command.current_dir(&self.folder);
-        for file in &self.files {
-            command.arg("-f").arg(file);
-        }
-        command
-            .envs(self.variables.iter().map(|(name, value)| (name, value)))
-            .env("COMPOSE_PROJECT_NAME", &self.project)
-            .args(arguments);
-        command
-    }
+/// The output of a program inside the first container of a service.
+pub fn exec(service: &str, line: &str) -> Result<String> {
+    let name = running(service)?.name;
+    command::read(docker("exec").arg(name).args(line.split(' ')))
+}
 
-    /// Runs it with our own output.
-    pub fn run(&self, arguments: &[&str]) -> Result<()> {
-        command::run(&mut self.command(arguments))
-    }
-
-    /// All containers of the project, including those that ended.
-    pub fn containers(&self) -> Result<Vec<Container>> {
-        let label = format!("label=com.docker.compose.project={}", self.project);
-        let ids = command::read(docker().args(["ps", "--all", "--quiet", "--filter", &label]))?;
-        if ids.trim().is_empty() {
-            return Ok(Vec::new());
-        }
-        let text = command::read(docker().arg("inspect").args(ids.split_whitespace()))?;
-        let all: Vec<Value> = serde_json::from_str(&text).context("docker inspect")?;
-        let mut all: Vec<Container> = all.iter().map(container).collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(all)
-    }
-
-    /// The first container of a service that runs.
-    pub fn running(&self, service: &str) -> Result<Container> {
-        let mut all = self.containers()?.into_iter();
-        all.find(|container| container.service == service && container.running)
-            .with_context(|| format!("no container of {service} runs"))
-    }
-
-    /// The output of a program inside the first container of a service.
-    pub fn exec(&self, service: &str, words: &[&str]) -> Result<String> {
-        let name = self.running(service)?.name;
-        command::read(docker().arg("exec").arg(name).args(words))
-    }
-
-    /// The engine's name for a volume of the project.
-    pub fn volume(&self, name: &str) -> String {
-        format!("{}_{name}", self.project)
-    }
+/// The engine's name for a volume of the project, and where it is mounted.
+pub fn rows_of(shard: usize) -> String {
+    format!("{PROJECT}_rows-{shard}:/rows")
 }
 
 fn container(inspected: &Value) -> Container {
@@ -185,15 +123,13 @@ mod tests {
             "State": {"Running": true, "Pid": 77, "StartedAt": "2026-01-01T00:00:00Z", "ExitCode": 0},
         });
         let found = container(&inspected);
-        assert_eq!(
-            (found.service.as_str(), found.pid, found.restarts),
-            ("actor", 77, 2)
-        );
-        assert_eq!(found.name, "landmarl-test_actor_1");
+        assert_eq!((found.pid, found.restarts), (77, 2));
+        let names = [found.service, found.name];
+        assert_eq!(names, ["actor", "landmarl-test_actor_1"]);
     }
 
     #[test]
-    fn a_new_listener_is_seen_with_its_reach() {
+    fn listeners_on_loopback_are_recognised() {
         let listen = |ip: &str| std::net::TcpListener::bind((ip, 0)).unwrap();
         for (ip, loopback) in [("127.0.0.1", true), ("127.3.2.1", true), ("0.0.0.0", false)] {
             let before = listening();

@@ -1,18 +1,21 @@
-//! The cluster of `deploy/compose.yaml`, and what can be done to it.
+//! The cluster of `deploy/compose.yaml`, and the faults it has to survive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::compose::{BASE, Compose, Container, docker, is_loopback, listening, succeeds};
+use super::compose::{
+    BASE, Container, PROJECT, containers, docker, exec, is_loopback, listening, rows_of, running,
+    succeeds,
+};
 use super::prometheus::{self, Prometheus};
 use super::scenario::{SHARDS, VICTIM};
 use crate::command;
 
-const PROJECT: &str = "landmarl-test";
 /// Tag of the images, so that a user's own stay as they are.
 const TAG: &str = "test";
 const RUN: &str = "cluster-test";
@@ -20,7 +23,7 @@ const RUN: &str = "cluster-test";
 const HOLDER: &str = "landmarl-test-holder";
 /// Services that end by themselves after each `up`.
 const ONCE: [&str; 2] = ["certs", "data"];
-/// What the replay image may add to its base.
+/// Limit of what the replay image adds to its base.
 const REPLAY_MAX_MB: u64 = 40;
 
 /// The shard whose disk is filled keeps its rows in a file system of 64 MB.
@@ -31,9 +34,17 @@ volumes:
     driver_opts: {type: tmpfs, device: tmpfs, o: 'size=64m,uid=10001,gid=10001'}
 ";
 
+fn parse(json: Result<String>) -> Result<Value> {
+    Ok(serde_json::from_str(&json?)?)
+}
+
 #[derive(Debug)]
 pub struct Docker {
-    compose: Compose,
+    /// Whether Compose is a plugin of Docker.
+    plugin: bool,
+    files: [PathBuf; 2],
+    /// Variables of `.env`.
+    variables: BTreeMap<&'static str, String>,
     /// Holds the override file.
     _folder: tempfile::TempDir,
     /// When each container was started, at the last check.
@@ -51,10 +62,11 @@ impl Docker {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let small = folder.path().join("small-disk.yaml");
         fs::write(&small, OVERRIDE)?;
-        let deploy = root.join("deploy");
-        let files = vec![deploy.join("compose.yaml"), small];
-        let mut compose = Compose::new(&deploy, files, PROJECT)?;
-        for (name, value) in [
+        let plugin = succeeds(&mut docker("compose version"));
+        if !plugin && !succeeds(&mut command::new("docker-compose", "version")) {
+            bail!("neither `docker compose` nor `docker-compose` is installed");
+        }
+        let variables = [
             ("TAG", TAG),
             ("RUN", RUN),
             ("PROGRAMS", "packaged"),
@@ -66,11 +78,13 @@ impl Docker {
             // Other ports than the default: a user's cluster may run beside the test.
             ("LEARNER_PORT", "17400"),
             ("HTTP_PORT", "17480"),
-        ] {
-            compose.set(name, value);
-        }
+            ("COMPOSE_PROJECT_NAME", PROJECT),
+        ];
+        let variables = variables.map(|(name, value)| (name, value.to_owned()));
         let mut docker = Self {
-            compose,
+            plugin,
+            files: [root.join("deploy/compose.yaml"), small],
+            variables: variables.into(),
             _folder: folder,
             started: BTreeMap::new(),
             killed: BTreeSet::new(),
@@ -83,33 +97,45 @@ impl Docker {
         Ok(docker)
     }
 
+    /// `docker compose LINE`, ready to run.
+    fn compose(&self, line: &str) -> Command {
+        let mut command = if self.plugin {
+            docker("compose")
+        } else {
+            Command::new("docker-compose")
+        };
+        for file in &self.files {
+            command.arg("-f").arg(file);
+        }
+        command.current_dir(self.root.join("deploy"));
+        command.envs(&self.variables).args(line.split(' '));
+        command
+    }
+
     /// Removes what an earlier test, or this one, left.
     fn clear(&self) {
-        succeeds(docker().args(["rm", "--force", HOLDER]));
+        succeeds(docker("rm --force").arg(HOLDER));
         prometheus::remove();
-        let down = ["down", "--volumes", "--remove-orphans", "--timeout", "5"];
-        succeeds(&mut self.compose.command(&down));
-        for image in ["landmarl", "landmarl-replay"] {
-            succeeds(docker().args(["rmi", &format!("{image}:{TAG}")]));
-        }
-        let stages = "label=landmarl.stage";
-        succeeds(docker().args(["image", "prune", "--force", "--filter", stages]));
+        let down = "down --volumes --remove-orphans --timeout 5";
+        succeeds(&mut self.compose(down));
+        let images = format!("rmi landmarl:{TAG} landmarl-replay:{TAG}");
+        succeeds(&mut docker(&images));
+        let stages = "image prune --force --filter label=landmarl.stage";
+        succeeds(&mut docker(stages));
     }
 
     fn holder(&self) -> Result<()> {
-        if succeeds(docker().args(["inspect", HOLDER])) {
+        if succeeds(docker("inspect").arg(HOLDER)) {
             return Ok(());
         }
-        let volume = format!("{}:/rows", self.compose.volume("rows-1"));
-        let mut run = docker();
-        run.args(["run", "--detach", "--network", "none", "--name", HOLDER])
-            .args(["--volume", &volume, BASE, "sleep", "infinity"]);
-        command::run(&mut run)
+        let mut run = docker("run --detach --network none --name");
+        run.args([HOLDER, "--volume", &rows_of(VICTIM)]);
+        command::run(run.args([BASE, "sleep", "infinity"]))
     }
 
     /// Containers of services that do not end by themselves.
     fn services(&self) -> Result<Vec<Container>> {
-        let mut all = self.compose.containers()?;
+        let mut all = containers()?;
         all.retain(|container| !ONCE.contains(&container.service.as_str()));
         Ok(all)
     }
@@ -128,32 +154,32 @@ impl Docker {
         println!("listening since `up`: {new:?}");
         ensure!(!new.is_empty(), "the learner's ports are not published");
         let open: Vec<_> = new.iter().filter(|a| !is_loopback(a)).collect();
-        ensure!(
-            open.is_empty(),
-            "other machines can reach {open:?} (address:port as in /proc/net/tcp)"
-        );
+        if !open.is_empty() {
+            bail!("other machines can reach {open:?} (address:port as in /proc/net/tcp)");
+        }
         Ok(())
     }
 
     fn images(&self) -> Result<()> {
         let size = |image: &str| -> Result<u64> {
-            let format = ["image", "inspect", "--format", "{{.Size}}", image];
-            Ok(command::read(docker().args(format))?.trim().parse()?)
+            let mut inspect = docker("image inspect --format {{.Size}}");
+            Ok(command::read(inspect.arg(image))?.trim().parse()?)
         };
-        let replay = format!("landmarl-replay:{TAG}");
-        let added = (size(&replay)?.saturating_sub(size(BASE)?)) / 1_000_000;
-        println!(
-            "images: landmarl-replay adds {added} MB to its base, landmarl {} MB",
-            (size(&format!("landmarl:{TAG}"))?.saturating_sub(size(BASE)?)) / 1_000_000
-        );
+        let base = size(BASE)?;
+        let added = |image: &str| -> Result<u64> {
+            Ok(size(&format!("{image}:{TAG}"))?.saturating_sub(base) / 1_000_000)
+        };
+        let (replay, landmarl) = (added("landmarl-replay")?, added("landmarl")?);
+        println!("images: landmarl-replay adds {replay} MB to its base, landmarl {landmarl} MB");
+        let small = replay <= REPLAY_MAX_MB;
         ensure!(
-            added <= REPLAY_MAX_MB,
-            "landmarl-replay adds {added} MB to its base, and {REPLAY_MAX_MB} MB are allowed"
+            small,
+            "landmarl-replay adds {replay} MB: allowed are {REPLAY_MAX_MB} MB"
         );
-        let find = ["run", "--rm", "--network", "none", &replay];
-        let search = ["find", "/opt", "/usr", "-name", "libtorch*"];
-        let found = command::read(docker().args(find).args(search))?;
-        ensure!(found.trim().is_empty(), "landmarl-replay holds {found}");
+        let find = format!("landmarl-replay:{TAG} find /opt /usr -name libtorch*");
+        let mut run = docker("run --rm --network none");
+        let found = command::read(run.args(find.split(' ')))?;
+        ensure!(found.trim().is_empty(), "landmarl-replay has {found}");
         Ok(())
     }
 
@@ -162,13 +188,11 @@ impl Docker {
         let format = "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} \
                       {{.HostConfig.SecurityOpt}} {{.HostConfig.PidsLimit}}";
         for container in self.services()? {
-            let inspect = ["inspect", "--format", format, &container.name];
-            let found = command::read(docker().args(inspect))?;
-            ensure!(
-                found.trim() == "10001:10001 true [ALL] [no-new-privileges:true] 512",
-                "{} runs as {found}",
-                container.name
-            );
+            let mut inspect = docker("inspect --format");
+            let found = command::read(inspect.args([format, &container.name]))?;
+            if found.trim() != "10001:10001 true [ALL] [no-new-privileges:true] 512" {
+                bail!("{} runs as {found}", container.name);
+            }
         }
         Ok(())
     }
@@ -176,8 +200,7 @@ impl Docker {
     /// Starts everything that does not run, with this many actors.
     pub fn up(&mut self, actors: usize) -> Result<()> {
         let first = self.started.is_empty();
-        self.compose.set("ACTORS", &actors.to_string());
-        self.compose.run(&["up", "--detach"])?;
+        self.scale(actors)?;
         self.holder()?;
         self.remember()?;
         if first {
@@ -192,37 +215,34 @@ impl Docker {
     /// by the option otherwise, so that both ways are tested.
     pub fn scale(&mut self, actors: usize) -> Result<()> {
         if actors > 1 {
-            self.compose.set("ACTORS", &actors.to_string());
-            return self.compose.run(&["up", "--detach"]);
+            self.variables.insert("ACTORS", actors.to_string());
+            return command::run(&mut self.compose("up --detach"));
         }
-        let scale = format!("actor={actors}");
-        self.compose.run(&["up", "--detach", "--scale", &scale])
+        let line = format!("up --detach --scale actor={actors}");
+        command::run(&mut self.compose(&line))
     }
 
     /// Sends SIGKILL to a service from outside, as the kernel does if memory runs
     /// out: the engine does not restart what it kills itself.
     pub fn kill(&mut self, service: &str) -> Result<()> {
-        let victim = self.compose.running(service)?;
+        let victim = running(service)?;
         self.killed.insert(victim.id);
         let kill = format!("kill -KILL {}", victim.pid);
-        let options = "run --rm --network none --pid host --user 0 --cap-add KILL";
-        let mut run = docker();
-        run.args(options.split(' ')).args([BASE, "sh", "-c", &kill]);
-        command::run(&mut run)
+        let mut run = docker("run --rm --network none --pid host --user 0 --cap-add KILL");
+        command::run(run.args([BASE, "sh", "-c", &kill]))
     }
 
     /// Disconnects the shard [`VICTIM`] from the network, or connects it again.
     pub fn cut(&self, cut: bool) -> Result<()> {
         let shard = format!("replay-{VICTIM}");
-        let container = self.compose.running(&shard)?;
-        let network = format!("{PROJECT}_default");
-        let mut words = if cut {
-            vec!["network", "disconnect"]
+        let container = running(&shard)?;
+        let mut network = if cut {
+            docker("network disconnect")
         } else {
-            vec!["network", "connect", "--alias", &shard]
+            docker(&format!("network connect --alias {shard}"))
         };
-        words.extend([network.as_str(), container.name.as_str()]);
-        command::run(docker().args(words))
+        let name = format!("{PROJECT}_default");
+        command::run(network.args([name, container.name]))
     }
 
     /// Fills the disk of the shard [`VICTIM`], or frees it.
@@ -232,62 +252,49 @@ impl Docker {
         } else {
             "rm /rows/ballast"
         };
-        command::run(docker().args(["exec", HOLDER, "sh", "-c", script]))
+        command::run(docker("exec").args([HOLDER, "sh", "-c", script]))
     }
 
     /// Stops everything in order and keeps the volumes.
     pub fn down(&mut self) -> Result<()> {
-        self.compose.run(&["stop"])?;
+        command::run(&mut self.compose("stop"))?;
         let all = self.services()?;
         let failed: Vec<_> = all.iter().filter(|c| c.exit_code != 0).collect();
-        ensure!(
-            failed.is_empty(),
-            "services did not stop in order within their 10 s: {failed:?}"
-        );
+        if !failed.is_empty() {
+            bail!("services did not stop in order within their 10 s: {failed:?}");
+        }
         // The network cannot be removed while a container is in it.
         prometheus::remove();
         self.prometheus = None;
-        self.compose.run(&["down"])
+        command::run(&mut self.compose("down"))
     }
 
-    /// `learner status --json`.
     pub fn learner(&self) -> Result<Value> {
-        let words = ["learner", "status", "--json"];
-        Ok(serde_json::from_str(
-            &self.compose.exec("learner", &words)?,
-        )?)
+        parse(exec("learner", "learner status --json"))
     }
 
-    /// `replay-server status --json` of one shard.
     pub fn shard(&self, number: usize) -> Result<Value> {
         let line = "replay-server status --address 127.0.0.1:7410 --json";
-        let words: Vec<&str> = line.split(' ').collect();
-        let status = self.compose.exec(&format!("replay-{number}"), &words)?;
-        Ok(serde_json::from_str(&status)?)
+        parse(exec(&format!("replay-{number}"), line))
     }
 
     /// `replay-server verify --json` of one shard that is stopped.
     pub fn verify(&self, number: usize) -> Result<Value> {
-        let volume = format!("{}:/rows", self.compose.volume(&format!("rows-{number}")));
-        let mut verify = docker();
-        verify
-            .args(["run", "--rm", "--network", "none", "--volume", &volume])
-            .arg(format!("landmarl-replay:{TAG}"))
-            .args(["replay-server", "verify", "/rows", "--json"]);
-        Ok(serde_json::from_str(&command::read(&mut verify)?)?)
+        let mut verify = docker("run --rm --network none --volume");
+        verify.args([rows_of(number), format!("landmarl-replay:{TAG}")]);
+        verify.args(["replay-server", "verify", "/rows", "--json"]);
+        parse(command::read(&mut verify))
     }
 
-    /// The lines of `validation.jsonl`.
+    /// The lines of `validation.jsonl`, if it exists.
     pub fn validations(&self) -> Result<String> {
-        let script = format!("cat /runs/{RUN}/validation.jsonl 2>/dev/null || true");
-        self.compose.exec("learner", &["sh", "-c", &script])
+        let line = format!("find /runs/{RUN} -maxdepth 1 -name validation.jsonl -exec cat {{}} +");
+        exec("learner", &line)
     }
 
-    /// The output of `landmarl logs --json` for the run so far.
     pub fn logs(&self) -> Result<String> {
-        let folder = format!("/runs/{RUN}");
-        let words = ["landmarl", "logs", &folder, "--json"];
-        self.compose.exec("learner", &words)
+        let line = format!("landmarl logs /runs/{RUN} --json");
+        exec("learner", &line)
     }
 
     /// Waits until a real Prometheus scrapes every service, so many actors among
@@ -295,39 +302,29 @@ impl Docker {
     /// number of queries; `None` where Prometheus is not installed.
     pub fn observed(&mut self, actors: usize) -> Result<Option<usize>> {
         if self.prometheus.is_none() {
-            self.prometheus = Prometheus::start(&self.root, PROJECT)?;
+            self.prometheus = Prometheus::start(&self.root)?;
         }
         let Some(prometheus) = &self.prometheus else {
             println!("skipped: Prometheus beside the containers: it is not installed");
             return Ok(None);
         };
-        prometheus.sees(&[
-            ("learner", 1),
-            ("replay", SHARDS),
-            ("actor", actors),
-            ("evaluator", 1),
-        ])?;
-        prometheus.answers(&self.root).map(Some)
+        let services = [("learner", 1), ("evaluator", 1)];
+        let scaled = [("replay", SHARDS), ("actor", actors)];
+        prometheus.wait_for_targets(&[services, scaled].concat())?;
+        prometheus.wait_for_data(&self.root).map(Some)
     }
 
     /// Fails if a service was restarted that was not killed.
     pub fn only_killed_restarted(&mut self) -> Result<()> {
-        for container in self.services()? {
-            let Container {
-                id, name, started, ..
-            } = &container;
-            if self.killed.contains(id) {
-                continue;
-            }
-            let moved = match self.started.get(id) {
-                Some(before) => before != started,
+        let mut all = self.services()?;
+        all.retain(|container| !self.killed.contains(&container.id));
+        for container in all {
+            let restarted = match self.started.get(&container.id) {
+                Some(before) => *before != container.started,
                 None => container.restarts > 0,
             };
-            ensure!(
-                !moved,
-                "{name} was restarted although it was not killed: {container:?}"
-            );
-            ensure!(container.running, "{name} ended by itself: {container:?}");
+            ensure!(!restarted, "restarted and not killed: {container:?}");
+            ensure!(container.running, "ended by itself: {container:?}");
         }
         self.remember()
     }
@@ -335,9 +332,8 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
+        if !std::thread::panicking() {
+            self.clear();
         }
-        self.clear();
     }
 }

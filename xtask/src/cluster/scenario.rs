@@ -1,15 +1,16 @@
-//! What a cluster goes through, and what must hold meanwhile.
+//! The faults of the cluster test, and what must hold meanwhile.
 
+use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::docker::Docker;
-use super::status::{all_there, count, errors, living_actors, living_shards};
 
-/// How often a status is asked for.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Interval between two polls of a status.
+const POLL_EVERY: Duration = Duration::from_secs(1);
 /// A service that was killed is back within this time, on a busy machine.
 const BACK: Duration = Duration::from_secs(90);
 /// Containers start, programs load libtorch and scans.
@@ -59,25 +60,22 @@ pub fn run(cluster: Docker, learn: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Looks until the state is as wanted; a service that does not answer is asked again.
-fn wait(
+/// Polls until the state is as wanted, also while a service does not respond.
+pub fn wait<T: Debug>(
     what: &str,
     within: Duration,
-    look: impl Fn() -> Result<Value>,
-    mut wanted: impl FnMut(&Value) -> bool,
-) -> Result<Value> {
+    look: impl Fn() -> Result<T>,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<T> {
     let begun = Instant::now();
     loop {
-        let found = look();
-        match found {
+        match look() {
             Ok(found) if wanted(&found) => return Ok(found),
-            _ if begun.elapsed() > within => {
-                bail!(
-                    "waited {:.0} s for {what}, found {found:?}",
-                    within.as_secs_f64()
-                )
+            found if begun.elapsed() > within => {
+                let seconds = within.as_secs_f64();
+                bail!("waited {seconds:.0} s for {what}, found {found:?}")
             }
-            _ => std::thread::sleep(LOOK_EVERY),
+            _ => std::thread::sleep(POLL_EVERY),
         }
     }
 }
@@ -99,17 +97,12 @@ impl Test {
     }
 
     /// Waits for a status of the learner.
-    fn until(
-        &self,
-        what: &str,
-        within: Duration,
-        wanted: impl FnMut(&Value) -> bool,
-    ) -> Result<Value> {
-        wait(what, within, || self.cluster.learner(), wanted)
+    fn until(&self, what: &str, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        wait(what, limit, || self.cluster.learner(), wanted)
     }
 
     /// Waits for a status of the shard [`VICTIM`].
-    fn shard_until(&self, what: &str, wanted: impl FnMut(&Value) -> bool) -> Result<Value> {
+    fn shard_until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         wait(what, BACK, || self.cluster.shard(VICTIM), wanted)
     }
 
@@ -126,16 +119,15 @@ impl Test {
         Ok(count(&status, "updates"))
     }
 
-    /// Checks that no durable row went, and notes how many there are now.
-    fn look_at_rows(&mut self) -> Result<()> {
+    /// Checks that no durable row is missing, and records how many there are now.
+    fn check_rows(&mut self) -> Result<()> {
         for number in 0..SHARDS {
             let status = self.cluster.shard(number)?;
             let durable = count(&status["journal"], "durable");
             let before = self.durable[number];
-            ensure!(
-                durable >= before,
-                "shard {number} has {durable} durable rows and had {before}"
-            );
+            if durable < before {
+                bail!("shard {number} has {durable} durable rows and had {before}");
+            }
             self.durable[number] = durable;
         }
         Ok(())
@@ -147,30 +139,26 @@ impl Test {
         self.note("up: two shards, a learner, an evaluator, two actors");
         let begun = Instant::now();
         let updates = self.more_updates(1, START)?;
-        while begun.elapsed() < learn {
-            std::thread::sleep(LOOK_EVERY);
-        }
+        std::thread::sleep(learn.saturating_sub(begun.elapsed()));
         let after = self.updates()?;
         ensure!(after > updates, "no update in {:.0} s", learn.as_secs_f64());
         self.note(&format!("learned: {after} updates"));
-        self.look_at_rows()
+        self.check_rows()
     }
 
     fn scale(&mut self) -> Result<()> {
         for actors in [5, 1, 2] {
             let begun = Instant::now();
             self.cluster.scale(actors)?;
-            self.until(
-                &format!("{actors} actors and no other expected"),
-                START,
-                |s| all_there(s, actors) && count(s, "actors_expected") == actors as u64,
-            )?;
+            let what = format!("{actors} actors and no other expected");
+            let expected = |s: &Value| count(s, "actors_expected") == actors as u64;
+            self.until(&what, START, |s| all_there(s, actors) && expected(s))?;
             let took = begun.elapsed().as_secs_f64();
             self.note(&format!("scaled to {actors} actors in {took:.0} s"));
             if let Some(queries) = self.cluster.observed(actors)? {
-                self.note(&format!(
-                    "Prometheus scrapes every service with {actors} actors; {queries} queries return data"
-                ));
+                let line =
+                    format!("Prometheus scrapes every service; {queries} queries return data");
+                self.note(&line);
             }
             self.cluster.only_killed_restarted()?;
         }
@@ -178,7 +166,7 @@ impl Test {
     }
 
     fn kill(&mut self, service: &str) -> Result<()> {
-        self.look_at_rows()?;
+        self.check_rows()?;
         let status = self.until("a status", BACK, |_| true)?;
         let (updates, before) = (count(&status, "updates"), living_actors(&status));
         let evaluated = self.evaluated()?;
@@ -186,25 +174,20 @@ impl Test {
         self.cluster.kill(service)?;
         match service {
             "actor" => {
-                self.until("another actor and no third expected", BACK, |s| {
-                    all_there(s, 2)
-                        && !living_actors(s).is_subset(&before)
-                        && count(s, "actors_expected") == 2
-                })?;
+                let both = |s: &Value| all_there(s, 2) && count(s, "actors_expected") == 2;
+                let another = |s: &Value| both(s) && !living_actors(s).is_subset(&before);
+                self.until("another actor and no third expected", BACK, another)?;
             }
             "evaluator" => {
-                let evaluations = || Ok(Value::from(self.evaluated()?));
-                wait("an evaluation", START, evaluations, |n| {
-                    n.as_u64() > Some(evaluated)
-                })?;
+                let evaluations = || self.evaluated();
+                wait("an evaluation", START, evaluations, |n| *n > evaluated)?;
             }
             "learner" => {
                 let status = self.until("the learner again", BACK, |s| all_there(s, 2))?;
                 let resumed = count(&status, "updates");
-                ensure!(
-                    resumed + CHECKPOINT_EVERY >= updates,
-                    "the learner resumed from update {resumed} and was killed after {updates}"
-                );
+                if resumed + CHECKPOINT_EVERY < updates {
+                    bail!("the learner resumed from update {resumed}, killed after {updates}");
+                }
             }
             _ => {
                 self.shard_until("the shard", |_| true)?;
@@ -213,62 +196,55 @@ impl Test {
         }
         let took = begun.elapsed().as_secs_f64();
         let after = self.more_updates(1, BACK)?;
-        self.look_at_rows()?;
-        self.note(&format!(
-            "{service} killed: complete again in {took:.0} s, updates {updates} before, {after} after"
-        ));
+        self.check_rows()?;
+        let line = format!("{service} killed, back in {took:.0} s, updates {updates} to {after}");
+        self.note(&line);
         self.cluster.only_killed_restarted()
     }
 
     fn cut(&mut self) -> Result<()> {
         self.cluster.cut(true)?;
         let begun = Instant::now();
-        self.until("the loss of the shard", CUT, |s| {
-            living_shards(s) == SHARDS - 1
-        })?;
+        let lost = |s: &Value| living_shards(s) == SHARDS - 1;
+        self.until("the loss of the shard", CUT, lost)?;
         let noticed = begun.elapsed().as_secs_f64();
         let before = self.updates()?;
         std::thread::sleep(CUT.saturating_sub(begun.elapsed()));
-        let after = self.updates()?;
-        ensure!(after > before, "no update while one shard was disconnected");
+        let made = self.updates()?.saturating_sub(before);
+        ensure!(made > 0, "no update while one shard was disconnected");
         self.cluster.cut(false)?;
         let begun = Instant::now();
         self.until("the shard again", BACK, |s| all_there(s, 2))?;
         let back = begun.elapsed().as_secs_f64();
         self.note(&format!(
-            "shard disconnected for 30 s: noticed in {noticed:.0} s, {} updates meanwhile, found again in {back:.0} s",
-            after - before
+            "shard disconnected for 30 s: noticed in {noticed:.0} s, {made} updates, back in {back:.0} s"
         ));
-        self.look_at_rows()?;
+        self.check_rows()?;
         self.cluster.only_killed_restarted()
     }
 
     fn full_disk(&mut self) -> Result<()> {
-        self.look_at_rows()?;
+        self.check_rows()?;
         self.cluster.fill(true)?;
-        self.shard_until("the disk to be full", |s| {
-            s["journal"]["failing"].is_string()
-        })?;
+        let full = |s: &Value| s["journal"]["failing"].is_string();
+        self.shard_until("the disk to be full", full)?;
         let before = self.updates()?;
         std::thread::sleep(Duration::from_secs(5));
         self.cluster.fill(false)?;
-        self.shard_until("the disk to take rows", |s| {
-            s["journal"]["failing"].is_null()
-        })?;
+        let free = |s: &Value| s["journal"]["failing"].is_null();
+        self.shard_until("the disk to take rows", free)?;
         let durable = self.durable[VICTIM];
-        self.shard_until("newer rows on the disk", |s| {
-            count(&s["journal"], "durable") > durable
-        })?;
+        let newer = |s: &Value| count(&s["journal"], "durable") > durable;
+        self.shard_until("newer rows on the disk", newer)?;
         let after = self.more_updates(1, BACK)?;
-        self.note(&format!(
-            "shard's disk full and free again: updates {before} before, {after} after"
-        ));
-        self.look_at_rows()?;
+        let line = format!("shard's disk full and free again: updates {before} to {after}");
+        self.note(&line);
+        self.check_rows()?;
         self.cluster.only_killed_restarted()
     }
 
     fn down_and_up(&mut self) -> Result<()> {
-        self.look_at_rows()?;
+        self.check_rows()?;
         let before = self.updates()?;
         let begun = Instant::now();
         self.cluster.down()?;
@@ -276,80 +252,129 @@ impl Test {
         self.cluster.up(2)?;
         let status = self.until("every service again", START, |s| all_there(s, 2))?;
         let resumed = count(&status, "updates");
-        ensure!(
-            resumed >= before,
-            "{before} updates before `down` and {resumed} after `up`"
-        );
+        if resumed < before {
+            bail!("{before} updates before `down` and {resumed} after `up`");
+        }
         let after = self.more_updates(20, START)?;
-        self.look_at_rows()?;
-        self.note(&format!(
-            "down in {down:.0} s, up again: updates {before} before, {after} after"
-        ));
+        self.check_rows()?;
+        let line = format!("down in {down:.0} s, up again: updates {before} to {after}");
+        self.note(&line);
         Ok(())
     }
 
     /// The number of validations so far.
-    fn evaluated(&self) -> Result<u64> {
-        Ok(errors(&self.cluster.validations()?)?.len() as u64)
+    fn evaluated(&self) -> Result<usize> {
+        Ok(errors(&self.cluster.validations()?)?.len())
     }
 
     fn learned(&mut self) -> Result<()> {
         let all = errors(&self.cluster.validations()?)?;
-        let (Some(first), Some(last)) = (all.first(), all.last()) else {
+        let (Some((before, first)), Some((after, last))) = (all.first(), all.last()) else {
             bail!("nothing was evaluated");
         };
-        let (first, last) = (*first, *last);
         let line = format!(
-            "validation error {:.2} mm after {} updates, {:.2} mm after {}",
-            first.mm, first.updates, last.mm, last.updates
+            "validation error {first:.2} mm after {before} updates, {last:.2} mm after {after}"
         );
+        let half = first / 2.0;
         // Written so that NaN fails.
-        ensure!(
-            last.mm < first.mm / 2.0,
-            "{line}: not below half of the untrained one"
-        );
+        ensure!(*last < half, "{line}: not below half of the untrained one");
         self.note(&line);
         Ok(())
     }
 
     fn faults_are_logged(&mut self) -> Result<()> {
         let logs = self.cluster.logs()?;
-        let missing: Vec<&str> = FAULTS
-            .into_iter()
-            .filter(|message| !logs.contains(message))
-            .collect();
-        ensure!(
-            missing.is_empty(),
-            "landmarl logs does not show {missing:?}"
-        );
+        for message in FAULTS {
+            let shown = logs.contains(message);
+            ensure!(shown, "landmarl logs does not show {message:?}");
+        }
         self.note("landmarl logs shows every fault");
         Ok(())
     }
 
     /// Reads the journals of the stopped shards.
     fn rows_are_there(&mut self) -> Result<()> {
-        self.look_at_rows()?;
+        self.check_rows()?;
         self.cluster.down()?;
         for number in 0..SHARDS {
             let found = self.cluster.verify(number)?;
             let durable = self.durable[number];
-            ensure!(
-                found["sound"] == true
-                    && count(&found, "lost_rows") == 0
-                    && count(&found, "next_row") >= durable,
-                "shard {number} had {durable} durable rows, and its journal has {found}"
-            );
-            self.note(&format!(
-                "shard {number}: {durable} rows acknowledged as durable, none lost"
-            ));
+            let (lost, next) = (count(&found, "lost_rows"), count(&found, "next_row"));
+            if found["sound"] != true || lost > 0 || next < durable {
+                bail!("shard {number} had {durable} durable rows, and its journal has {found}");
+            }
+            let line = format!("shard {number}: {durable} durable rows, none lost");
+            self.note(&line);
         }
         Ok(())
     }
 }
 
+/// A number; 0 where there is none.
+fn count(status: &Value, key: &str) -> u64 {
+    status[key].as_u64().unwrap_or(0)
+}
+
+fn living(list: &Value) -> impl Iterator<Item = &Value> {
+    let all = list.as_array().into_iter().flatten();
+    all.filter(|one| one["alive"] == true)
+}
+
+/// The number of shards that the learner reaches.
+fn living_shards(status: &Value) -> usize {
+    living(&status["shards"]).count()
+}
+
+/// Exactly so many actors, and every shard.
+fn all_there(status: &Value, actors: usize) -> bool {
+    living(&status["actors"]).count() == actors && living_shards(status) == SHARDS
+}
+
+/// Ids and incarnations: an actor that was killed comes back with another.
+fn living_actors(status: &Value) -> BTreeSet<(u64, u64)> {
+    let ids = |actor: &Value| (count(actor, "actor"), count(actor, "incarnation"));
+    living(&status["actors"]).map(ids).collect()
+}
+
+/// Updates and mean errors in mm of the lines of `validation.jsonl`.
+fn errors(lines: &str) -> Result<Vec<(u64, f64)>> {
+    let lines = lines.lines().filter(|line| !line.trim().is_empty());
+    let error = |line: &str| -> Result<(u64, f64)> {
+        let value: Value = serde_json::from_str(line).context(line.to_owned())?;
+        let mm = value["mean_error_mm"].as_f64();
+        Ok((count(&value, "updates"), mm.context("no mean_error_mm")?))
+    };
+    lines.map(error).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn lost_actors_and_shards_do_not_count() {
+        let status = json!({
+            "actors": [{"alive": true, "actor": 1, "incarnation": 4}, {"alive": false, "incarnation": 9}],
+            "shards": [{"alive": true}, {"alive": true}],
+        });
+        assert!(all_there(&status, 1) && !all_there(&status, 2));
+        assert_eq!(living_actors(&status), BTreeSet::from([(1, 4)]));
+        let shards = json!([{"alive": true}, {"alive": false}]);
+        let cut = json!({"actors": [{"alive": true}], "shards": shards});
+        assert!(!all_there(&cut, 1));
+        assert_eq!(living_shards(&cut), 1);
+        assert!(!all_there(&json!({}), 1));
+    }
+
+    #[test]
+    fn validations_are_read_line_by_line() {
+        let line = |updates: u64, mm: f64| json!({"updates": updates, "mean_error_mm": mm});
+        let lines = format!("{}\n{}\n", line(0, 30.5), line(200, 9.0));
+        assert_eq!(errors(&lines).unwrap(), [(0, 30.5), (200, 9.0)]);
+        assert!(errors("{\"updates\":1}").is_err());
+        assert!(errors("broken").is_err());
+    }
 
     #[test]
     fn services_log_these_messages() {

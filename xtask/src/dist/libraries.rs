@@ -3,34 +3,29 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use super::pack;
-use crate::command;
+use crate::{command, files};
 
-/// What our programs name, and what that consists of.
+/// The library that our programs link, and its CPU part.
 const FIRST: [&str; 2] = ["libtorch.so", "libtorch_cpu.so"];
 
-/// Copies them, and what they need in turn, from the folder `lib` of a libtorch.
+/// Copies them and their dependencies from the folder `lib` of a libtorch.
 pub fn copy(lib: &Path, to: &Path) -> Result<()> {
-    pack::folder(to)?;
+    files::create_folder(to)?;
     for (name, path) in needed(lib)? {
         let target = to.join(&name);
         match fs::read_link(&path) {
             // Such as libtorch.so -> libtorch_cpu.so: half a gigabyte, once is enough.
-            Ok(link) if link.components().count() == 1 => {
-                std::os::unix::fs::symlink(&link, &target)
-                    .with_context(|| format!("{} cannot be linked", target.display()))?;
-            }
-            _ => pack::file(&path, &target)?,
+            Ok(link) if link.components().count() == 1 => files::link(&link, &target)?,
+            _ => files::copy(&path, &target)?,
         }
     }
     Ok(())
 }
 
-/// Names and paths; libraries that the system brings are left out.
+/// Names and paths, without the libraries of the system.
 fn needed(lib: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let folders = folders(lib);
     let mut found = BTreeMap::new();
@@ -42,12 +37,12 @@ fn needed(lib: &Path) -> Result<BTreeMap<String, PathBuf>> {
         let path = folders.iter().map(|f| f.join(&name)).find(|p| p.is_file());
         let Some(path) = path else {
             if FIRST.contains(&name.as_str()) {
-                bail!("{} holds no {name}: is it a libtorch?", lib.display());
+                bail!("{} has no {name}: is it a libtorch?", lib.display());
             }
             continue;
         };
-        let mut objdump = Command::new("objdump");
-        open.extend(names(&command::read(objdump.arg("-p").arg(&path))?));
+        let objdump = command::read(command::new("objdump", "-p").arg(&path))?;
+        open.extend(names(&objdump));
         found.insert(name, path);
     }
     Ok(found)
@@ -85,10 +80,7 @@ mod tests {
     fn a_folder_without_libtorch_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let error = needed(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("libtorch"), "{error}");
-        assert!(
-            error.contains(&folder.path().display().to_string()),
-            "{error}"
-        );
+        let shown = folder.path().display().to_string();
+        assert!(error.contains("libtorch") && error.contains(&shown));
     }
 }
