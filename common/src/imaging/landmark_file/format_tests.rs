@@ -354,7 +354,7 @@ fn markups_errors_name_problem_and_place() {
             (&many, "a list of more than 10000"),
             (
                 &point(&format!("\"position\": {}", "[".repeat(5_000))),
-                "EOF while parsing a list",
+                "expected value",
             ),
             (&maps, "a defined point needs a position of three numbers"),
         ],

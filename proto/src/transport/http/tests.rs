@@ -153,11 +153,12 @@ async fn addresses_are_refused_with_a_reason() {
         ("0.0.0.0:0", "cluster.insecure"),
         (&taken, "the port is in use"),
     ] {
-        let error = bind(listen, &Security::none(), false)
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(words), "{listen}: {error}");
+        let error = bind(listen, &Security::none(), false).await.unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        let error = format!("{error}: {}", source.unwrap_or_default());
+        for words in [words, "http.listen"] {
+            assert!(error.contains(words), "{listen}: {error}");
+        }
     }
     drop(held);
     assert!(bind("", &Security::none(), false).await.unwrap().is_none());
