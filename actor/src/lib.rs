@@ -16,4 +16,5 @@ pub mod session;
 pub mod uplink;
 
 pub use error::ActorError;
-pub use run::{ActorSetup, ActorSummary, Ending, run};
+pub use run::{ActorSummary, Ending, run};
+pub use session::ActorSetup;

@@ -14,15 +14,14 @@ use common::imaging::scan::Scan;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
-use proto::transport::security::Security;
 use tracing::Instrument as _;
 
 use crate::error::ActorError;
-use crate::session::counters::{Counters, Reading};
+use crate::session::counters::Reading;
 use crate::session::driver::Driver;
 use crate::session::feed::{Feed, StopOnDrop};
 use crate::session::learner_client::{LearnerClient, Order};
-use crate::session::{Event, Session};
+use crate::session::{ActorSetup, Event, Session};
 use crate::uplink::Phase;
 
 /// Time limit for outstanding rows to be acknowledged after a shutdown.
@@ -35,24 +34,6 @@ const LAST_STEP: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Interval of the progress log.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
-
-/// An actor's inputs.
-#[derive(Debug, Clone)]
-pub struct ActorSetup {
-    /// The resolved configuration, the learner's but for the keys that shape
-    /// neither rows nor windows.
-    pub config: Arc<Config>,
-    /// The training scans, the same as the learner's.
-    pub dataset: Arc<Dataset>,
-    /// The learner, `host:port`.
-    pub learner: String,
-    /// The run to join; `None` for whatever the learner runs.
-    pub run_id: Option<String>,
-    /// How this actor authenticates.
-    pub security: Security,
-    /// The actor's counters; keep a clone to read them from outside.
-    pub counters: Arc<Counters>,
-}
 
 /// Why an actor ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

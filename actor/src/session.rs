@@ -13,19 +13,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::config::Config;
+use common::imaging::dataset::Dataset;
 use common::transition::row::RowShape;
 use proto::messages::hello::Hello;
 use proto::messages::join::JoinReply;
+use proto::transport::security::Security;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::error::ActorError;
-use crate::run::ActorSetup;
+use crate::session::counters::Counters;
 use crate::session::feed::{Feed, Feeding, Incarnation};
 use crate::session::learner_client::{LearnerClient, Order};
 use crate::uplink::outbox::{Batching, Outbox};
 use crate::uplink::{CHUNKS, Phase, Uplink, UplinkError, insert_open};
+
+/// An actor's inputs.
+#[derive(Debug, Clone)]
+pub struct ActorSetup {
+    /// The resolved configuration, the learner's but for the keys that shape
+    /// neither rows nor windows.
+    pub config: Arc<Config>,
+    /// The training scans, the same as the learner's.
+    pub dataset: Arc<Dataset>,
+    /// The learner, `host:port`.
+    pub learner: String,
+    /// The run to join; `None` for whatever the learner runs.
+    pub run_id: Option<String>,
+    /// How this actor authenticates.
+    pub security: Security,
+    /// The actor's counters; keep a clone to read them from outside.
+    pub counters: Arc<Counters>,
+}
 
 /// The tasks of one incarnation; dropping the session ends them.
 #[derive(Debug)]

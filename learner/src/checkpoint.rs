@@ -307,7 +307,8 @@ impl Checkpoint {
         let Some(rng) = self.record.rng.rng() else {
             return other("the state of its random numbers is unreadable".to_owned());
         };
-        Ok(trainer.restore(&self.groups, &self.record, rng)?)
+        let steps = (self.record.updates, self.record.adam_steps);
+        Ok(trainer.restore(&self.groups, steps, rng)?)
     }
 
     /// The trained network alone (its averaged weights), with the metadata of a weights file.

@@ -1,16 +1,30 @@
 //! Errors of a shard.
 
 use crate::journal::JournalError;
-use crate::service::insert_stream::BatchError;
 use crate::service::writers::ReplacedIncarnation;
 use crate::table::TableError;
 use crate::table::selector::SelectorError;
+use common::transition::row::RowError;
 use proto::error::ProtocolError;
 use proto::messages::mismatch::HelloMismatch;
 use proto::messages::sample::SAMPLE_ROWS_MAX;
 use proto::transport::serve::ServeError;
 use std::path::PathBuf;
 use tonic::Status;
+
+/// An invalid batch.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum BatchError {
+    #[error("batch {sequence}: {why}")]
+    Length { sequence: u64, why: RowError },
+    /// The row at this place in the batch is invalid.
+    #[error("batch {sequence}, row {row}: {why}")]
+    Row {
+        sequence: u64,
+        row: usize,
+        why: RowError,
+    },
+}
 
 /// Why a shard failed to start or refused a request.
 #[derive(Debug, thiserror::Error)]

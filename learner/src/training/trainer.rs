@@ -15,7 +15,6 @@ use tch::{Device, Kind};
 
 use crate::batch::Batch;
 use crate::batch::augment::Augmenter;
-use crate::checkpoint::Record;
 use crate::training::adam::{Adam, AdamError};
 use crate::training::ema::Ema;
 use crate::training::replicas::{Replicas, ReplicasError};
@@ -215,14 +214,14 @@ impl Trainer {
     pub(crate) fn restore(
         &mut self,
         [online, target, average, m, v]: &[Parameters; 5],
-        record: &Record,
+        (update, adam_steps): (u64, u64),
         rng: ChaCha8Rng,
     ) -> Result<(), TrainError> {
         let own = |p: &Parameters| -> Result<Network, ModelError> {
             Network::from_parameters(self.online.spec(), p.deep_clone(self.device)?)
         };
-        let (online, target, update) = (own(online)?, own(target)?, record.updates);
-        let restored = self.adam.restore(record.adam_steps, m, v);
+        let (online, target) = (own(online)?, own(target)?);
+        let restored = self.adam.restore(adam_steps, m, v);
         restored.map_err(|source| TrainError::Adam { update, source })?;
         self.online.copy_from(&online)?;
         self.target.copy_from(&target)?;

@@ -5,10 +5,10 @@
 //! acknowledgements batches are stored at once: only the acknowledgements wait for
 //! the disk.
 
-use crate::error::ShardError;
+use crate::error::{BatchError, ShardError};
 use crate::service::shared::{Acked, SharedShard};
 use crate::shard::CheckedBatch;
-use common::transition::row::{Row, RowError, RowShape};
+use common::transition::row::{Row, RowShape};
 use proto::messages::insert::{
     AckLevel, INSERT_WINDOW, InsertBatch, InsertOpen, InsertReply, InsertRequest,
 };
@@ -137,20 +137,6 @@ fn check(open: &InsertOpen, message: wire::InsertRequest) -> Result<CheckedBatch
         packed: batch.packed,
         td_errors: batch.priorities,
     })
-}
-
-/// An invalid batch.
-#[derive(Debug, PartialEq, thiserror::Error)]
-pub enum BatchError {
-    #[error("batch {sequence}: {why}")]
-    Length { sequence: u64, why: RowError },
-    /// The row at this place in the batch is invalid.
-    #[error("batch {sequence}, row {row}: {why}")]
-    Row {
-        sequence: u64,
-        row: usize,
-        why: RowError,
-    },
 }
 
 /// Checks the packed rows in place. Priorities were checked when the message was

@@ -1,10 +1,12 @@
 //! Docker, and the containers of the project.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::command;
@@ -12,6 +14,8 @@ use crate::command;
 pub const PROJECT: &str = "landmarl-test";
 /// The base of the images.
 pub const BASE: &str = "debian:bookworm-slim";
+/// Interval between two polls of a status.
+const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
@@ -109,6 +113,26 @@ pub fn listening() -> BTreeSet<String> {
 pub fn is_loopback(address: &str) -> bool {
     let (ip, _) = address.split_once(':').unwrap_or((address, ""));
     (ip.len() == 8 && ip.ends_with("7F")) || ip == "00000000000000000000000001000000"
+}
+
+/// Polls until the state is as wanted, also while a service does not respond.
+pub fn wait<T: Debug>(
+    what: &str,
+    within: Duration,
+    look: impl Fn() -> Result<T>,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(found) if wanted(&found) => return Ok(found),
+            found if begun.elapsed() > within => {
+                let seconds = within.as_secs_f64();
+                bail!("waited {seconds:.0} s for {what}, found {found:?}")
+            }
+            _ => std::thread::sleep(POLL_EVERY),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,12 @@ use super::compose::{
     succeeds,
 };
 use super::prometheus::{self, Prometheus};
-use super::scenario::{SHARDS, VICTIM};
 use crate::command;
 
+/// The shard that is disconnected and whose disk is filled.
+pub const VICTIM: usize = 1;
+/// Shards of the cluster.
+pub const SHARDS: usize = 2;
 /// Tag of the images, so that a user's own stay as they are.
 const TAG: &str = "test";
 const RUN: &str = "cluster-test";

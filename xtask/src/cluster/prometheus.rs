@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use serde_json::Value;
 
-use super::compose::{BASE, PROJECT, docker, succeeds};
-use super::scenario::wait;
+use super::compose::{BASE, PROJECT, docker, succeeds, wait};
 use crate::{command, files};
 
 const NAME: &str = "landmarl-test-prometheus";

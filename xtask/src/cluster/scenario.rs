@@ -1,16 +1,14 @@
 //! The faults of the cluster test, and what must hold meanwhile.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::docker::Docker;
+use super::compose::wait;
+use super::docker::{Docker, SHARDS, VICTIM};
 
-/// Interval between two polls of a status.
-const POLL_EVERY: Duration = Duration::from_secs(1);
 /// A service that was killed is back within this time, on a busy machine.
 const BACK: Duration = Duration::from_secs(90);
 /// Containers start, programs load libtorch and scans.
@@ -19,10 +17,6 @@ const START: Duration = Duration::from_secs(240);
 const CUT: Duration = Duration::from_secs(30);
 /// `checkpoint.period` of deploy/landmarl.toml: a killed learner repeats no more.
 const CHECKPOINT_EVERY: u64 = 100;
-/// The shard that is disconnected and whose disk is filled.
-pub const VICTIM: usize = 1;
-/// Shards of the cluster.
-pub const SHARDS: usize = 2;
 /// Messages that services log at each fault.
 const FAULTS: [&str; 6] = [
     "actor lost",
@@ -58,26 +52,6 @@ pub fn run(cluster: Docker, learn: Duration) -> Result<()> {
     }
     println!("in {:.0} s", test.begun.elapsed().as_secs_f64());
     Ok(())
-}
-
-/// Polls until the state is as wanted, also while a service does not respond.
-pub fn wait<T: Debug>(
-    what: &str,
-    within: Duration,
-    look: impl Fn() -> Result<T>,
-    wanted: impl Fn(&T) -> bool,
-) -> Result<T> {
-    let begun = Instant::now();
-    loop {
-        match look() {
-            Ok(found) if wanted(&found) => return Ok(found),
-            found if begun.elapsed() > within => {
-                let seconds = within.as_secs_f64();
-                bail!("waited {seconds:.0} s for {what}, found {found:?}")
-            }
-            _ => std::thread::sleep(POLL_EVERY),
-        }
-    }
 }
 
 struct Test {
