@@ -11,7 +11,7 @@ use actor::rollout::policy::{Policy, PolicyError, QValues, RandomPolicy, View};
 use clap::{Parser, ValueEnum};
 use common::config::{Config, Sources};
 use common::environment::window::{WindowRule, render};
-use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::geometry::Geometry;
 use common::imaging::scan::Scan;
 use common::phantom::{Phantom, PhantomSpec};
 use model::{DeviceChoice, Network, NetworkKind, NetworkSpec};
@@ -196,15 +196,9 @@ fn config(options: &Options, scales: &str) -> anyhow::Result<Config> {
 fn scan(seed: u64, agents: usize) -> anyhow::Result<Arc<Scan>> {
     let phantom = Phantom::generate(&PhantomSpec::with_dims([140, 160, 140]), seed)?;
     let volume = phantom.to_volume();
-    let rows = std::array::from_fn(|i| std::array::from_fn(|j| f64::from(u8::from(i == j))));
     Ok(Arc::new(Scan {
         name: format!("phantom {seed}"),
-        geometry: Geometry {
-            dims: volume.dims(),
-            spacing_mm: [1.0; 3],
-            affine: Affine { rows },
-            axis_map: AxisMap::identity(volume.dims()),
-        },
+        geometry: Geometry::straight(volume.dims(), [1.0; 3]),
         landmarks: vec![Some([70.0, 80.0, 70.0]); agents],
         hash: [0; 32],
         volume,

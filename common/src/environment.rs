@@ -98,13 +98,10 @@ struct AgentState {
     position: [i32; 3],
     scale: u8,
     frames: VecDeque<FrameRef>,
-    #[serde(alias = "trail")]
     history: PositionHistory,
     end: Option<End>,
-    #[serde(alias = "answer")]
     prediction: [f64; 3],
     /// Endpoints of all scales but the last.
-    #[serde(alias = "stops")]
     scale_endpoints: Vec<[f64; 3]>,
 }
 

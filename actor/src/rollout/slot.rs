@@ -69,7 +69,6 @@ struct Waiting {
 pub(crate) struct SlotState {
     header: RowHeader,
     rng: ChaCha8Rng,
-    #[serde(alias = "walk")]
     environment: EnvironmentState,
     returns: Vec<NStep>,
     waiting: Vec<Waiting>,

@@ -12,7 +12,6 @@ use crate::imaging::scan::Scan;
 /// The state of an environment without its rules and its scan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EnvironmentState {
-    #[serde(alias = "walkers")]
     agents: Vec<AgentState>,
     steps: u16,
     finished: bool,

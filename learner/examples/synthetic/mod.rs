@@ -1,9 +1,8 @@
 //! Synthetic scans and rows.
 
-use std::array::from_fn;
 use std::sync::Arc;
 
-use common::imaging::geometry::{Affine, AxisMap, Geometry};
+use common::imaging::geometry::Geometry;
 use common::imaging::scan::Scan;
 use common::phantom::{Phantom, PhantomSpec};
 use common::transition::row::{AgentStep, FrameRef, Row, RowHeader};
@@ -14,15 +13,9 @@ use proto::messages::sample::RowKey;
 pub fn scan(dims: [usize; 3], seed: u64) -> anyhow::Result<Arc<Scan>> {
     let phantom = Phantom::generate(&PhantomSpec::with_dims(dims), seed)?;
     let volume = phantom.to_volume();
-    let rows = from_fn(|i| from_fn(|j| f64::from(u8::from(i == j))));
     Ok(Arc::new(Scan {
         name: format!("phantom {seed}"),
-        geometry: Geometry {
-            dims: volume.dims(),
-            spacing_mm: [1.0; 3],
-            affine: Affine { rows },
-            axis_map: AxisMap::identity(volume.dims()),
-        },
+        geometry: Geometry::straight(volume.dims(), [1.0; 3]),
         landmarks: Vec::new(),
         hash: [0; 32],
         volume,
