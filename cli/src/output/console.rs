@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use common::imaging::dataset::DataWarning;
 use common::run::telemetry::Console;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -19,6 +20,22 @@ pub fn is_live() -> bool {
 /// Writes a message to standard error; hides the bars meanwhile.
 pub fn note(text: &str) {
     let _ = write_beside_bars(format!("{text}\n").as_bytes());
+}
+
+/// Most warnings of one data set that are written.
+const WARNINGS_SHOWN: usize = 20;
+
+/// Writes the warnings of a data set to standard error.
+pub fn data_warnings(warnings: &[DataWarning]) {
+    for warning in warnings.iter().take(WARNINGS_SHOWN) {
+        note(&format!("warning: {warning}"));
+    }
+    let more = warnings.len().saturating_sub(WARNINGS_SHOWN);
+    if more > 0 {
+        note(&format!(
+            "{more} more warnings; `landmarl data check` lists all"
+        ));
+    }
 }
 
 /// Writes data to standard output.

@@ -21,7 +21,7 @@ use crate::imaging::manifest::volume_hash;
 use crate::imaging::nifti_io::{self, Limits, ReadError};
 use crate::imaging::preprocess::{VolumeChoice, preprocess};
 use crate::imaging::resample::{ResampleError, resample};
-use crate::imaging::scan::VolumeHash;
+use crate::imaging::scan::{ScanWarning, VolumeHash};
 use crate::imaging::volume::Volume;
 use crate::run::durable::AtomicFile;
 
@@ -33,6 +33,8 @@ pub struct Preprocessed {
     /// Where the voxels lie.
     pub geometry: Geometry,
     pub hash: VolumeHash,
+    /// Of the scan file.
+    pub warnings: Vec<ScanWarning>,
 }
 
 /// How a scan file is made into a volume.
@@ -148,6 +150,7 @@ fn build(path: &Path, recipe: &Recipe) -> Result<Preprocessed, VolumeError> {
         volume,
         geometry,
         hash,
+        warnings: Vec::new(),
     })
 }
 
@@ -217,6 +220,7 @@ fn open(file: &Path, source: &[u8; 32]) -> Result<Option<Preprocessed>, String> 
         volume,
         geometry,
         hash,
+        warnings: Vec::new(),
     }))
 }
 

@@ -40,6 +40,8 @@ pub struct Dataset {
     pub sources: Vec<PathBuf>,
     /// What each agent looks for: the landmark's name where files have names, else its id.
     pub landmark_names: Vec<String>,
+    /// Of the scan files and their landmark files; [`Dataset::survey`] finds more.
+    pub warnings: Vec<DataWarning>,
 }
 
 impl Dataset {
@@ -82,6 +84,7 @@ impl Dataset {
         let (dataset, problems) = gather(&images, wanted, problems, &spec.options);
         let names = &dataset.landmark_names;
         let mut warnings = warnings::find(&dataset.scans, &dataset.sources, names);
+        warnings.extend(dataset.warnings.iter().cloned());
         warnings.sort_by(|a, b| a.scan.cmp(&b.scan));
         Survey {
             warnings,
@@ -142,6 +145,9 @@ fn load(
     if !problems.is_empty() {
         return Err(DatasetError::new(problems));
     }
+    for warning in &dataset.warnings {
+        tracing::warn!("{warning}");
+    }
     tracing::info!(
         scans = dataset.scans.len(),
         landmarks = dataset.landmark_names.len(),
@@ -164,10 +170,16 @@ fn gather(
         .map(|path| cache.load(path, &options.recipe))
         .collect();
     let mut loaded = Vec::with_capacity(paths.len());
+    let mut warnings = wanted.map(Wanted::warnings).unwrap_or_default();
     for (number, (result, name)) in volumes.into_iter().zip(names).enumerate() {
         match result {
             Err(error) => problems.push(error.into()),
-            Ok(volume) => {
+            Ok(mut volume) => {
+                let of_scan = volume.warnings.drain(..).map(WarningKind::Scan);
+                warnings.extend(of_scan.map(|kind| DataWarning {
+                    scan: paths[number].clone(),
+                    kind,
+                }));
                 let located = wanted.map(|w| w.locate(number, &name, &volume.geometry));
                 match located.unwrap_or_else(|| Ok(Vec::new())) {
                     Err(errors) => problems.extend(errors.into_iter().map(Problem::Landmarks)),
@@ -187,6 +199,7 @@ fn gather(
         scans,
         sources,
         landmark_names: wanted.map(|w| w.names.clone()).unwrap_or_default(),
+        warnings,
     };
     (dataset, problems)
 }

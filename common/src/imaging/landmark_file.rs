@@ -96,6 +96,8 @@ pub struct LandmarkFile {
     pub path: PathBuf,
     /// One entry per landmark, missing ones included.
     pub points: Vec<Point>,
+    /// Likely mistakes in the file: sentences without its name.
+    pub warnings: Vec<String>,
 }
 
 impl LandmarkFile {
@@ -124,6 +126,7 @@ impl LandmarkFile {
         Ok(Self {
             path: path.to_owned(),
             points: format::points(bytes, path)?,
+            warnings: Vec::new(),
         })
     }
 

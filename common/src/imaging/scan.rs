@@ -1,8 +1,12 @@
 //! A scan in the memory of actors, learner and evaluators.
 
+mod warning;
+
 use crate::environment::pose::Pose;
 use crate::imaging::geometry::Geometry;
 use crate::imaging::volume::Volume;
+
+pub use warning::ScanWarning;
 
 /// SHA-256 of a preprocessed volume: dims and voxels (see [`crate::imaging::manifest`]).
 pub type VolumeHash = [u8; 32];

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Problem;
+use super::{DataWarning, Problem, WarningKind};
 use crate::imaging::geometry::Geometry;
 use crate::imaging::landmark_file::{LandmarkError, LandmarkFile};
 
@@ -51,6 +51,18 @@ impl Wanted {
             .map(|id| wanted.name(id, &mut problems))
             .collect();
         (wanted, problems)
+    }
+
+    /// The warnings of all files.
+    pub(super) fn warnings(&self) -> Vec<DataWarning> {
+        let files = self.files.iter().flatten();
+        let warnings = files.flat_map(|file| file.warnings.iter().map(move |text| (file, text)));
+        warnings
+            .map(|(file, text)| DataWarning {
+                scan: file.path.clone(),
+                kind: WarningKind::Landmarks(text.clone()),
+            })
+            .collect()
     }
 
     /// The name of an id in the files, which must agree.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::imaging::orientation::ORDERS;
-use crate::imaging::scan::Scan;
+use crate::imaging::scan::{Scan, ScanWarning};
 use crate::imaging::volume::Volume;
 use crate::report::consensus;
 
@@ -33,6 +33,7 @@ const FAR_SHARE: f64 = 0.15;
 /// A likely mistake in the data of a scan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DataWarning {
+    /// The scan file, or its landmark file.
     pub scan: PathBuf,
     pub kind: WarningKind,
 }
@@ -40,6 +41,10 @@ pub struct DataWarning {
 /// The kind of mistake.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WarningKind {
+    /// A property of the scan file.
+    Scan(ScanWarning),
+    /// A property of its landmark file: a sentence.
+    Landmarks(String),
     /// A landmark where the scan is dark.
     Background {
         landmark: String,
@@ -69,6 +74,8 @@ impl fmt::Display for DataWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "'{}': ", self.scan.display())?;
         match &self.kind {
+            WarningKind::Scan(warning) => warning.fmt(f),
+            WarningKind::Landmarks(text) => f.write_str(text),
             WarningKind::Background { landmark, voxel } => {
                 let [x, y, z] = voxel;
                 write!(
