@@ -1,7 +1,6 @@
 //! The actor as a service: join, act, send, rejoin, drain.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use common::imaging::scan::Scan;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::join::{JoinReply, JoinRequest};
+use proto::transport::serve::Boxed;
 use tracing::Instrument as _;
 
 use crate::error::ActorError;
@@ -68,17 +68,23 @@ pub async fn run(
     setup: ActorSetup,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<ActorSummary, ActorError> {
+    boxed(setup, Box::pin(shutdown)).await
+}
+
+fn boxed(
+    setup: ActorSetup,
+    shutdown: Boxed<'static, ()>,
+) -> Boxed<'static, Result<ActorSummary, ActorError>> {
     // Several actors may log to one file. The span has the highest level, so
     // that no log filter removes it.
     let span = tracing::error_span!("acting", actor = tracing::field::Empty);
-    join_and_act(setup, shutdown).instrument(span).await
+    Box::pin(join_and_act(setup, shutdown).instrument(span))
 }
 
 async fn join_and_act(
     setup: ActorSetup,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    mut shutdown: Boxed<'static, ()>,
 ) -> Result<ActorSummary, ActorError> {
-    let mut shutdown = pin!(shutdown);
     let scans = numbered(&setup.dataset);
     let request = join_request(&setup, &scans)?;
     let client = LearnerClient::new(&setup.learner, &setup.security)?;
@@ -138,10 +144,7 @@ impl Acting {
         })
     }
 
-    async fn until_end(
-        &mut self,
-        mut shutdown: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Ending, ActorError> {
+    async fn until_end(&mut self, mut shutdown: Boxed<'_, ()>) -> Result<Ending, ActorError> {
         let mut progress = Progress::new(self.setup.counters.read());
         loop {
             let event = tokio::select! {

@@ -11,6 +11,7 @@ use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::channel::{self, Channel};
 use proto::transport::security::{Role, Security};
+use proto::transport::serve::Boxed;
 use proto::wire::replay_client::ReplayClient as ShardClient;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -82,6 +83,22 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<LearnerSummary, LearnerError> {
+    boxed(setup, listener, Box::pin(shutdown)).await
+}
+
+fn boxed(
+    setup: LearnerSetup,
+    listener: TcpListener,
+    shutdown: Boxed<'static, ()>,
+) -> Boxed<'static, Result<LearnerSummary, LearnerError>> {
+    Box::pin(learn(setup, listener, shutdown))
+}
+
+async fn learn(
+    setup: LearnerSetup,
+    listener: TcpListener,
+    mut shutdown: Boxed<'static, ()>,
+) -> Result<LearnerSummary, LearnerError> {
     let parts = Parts::start(&setup).await?;
     let address = listener.local_addr().map(|a| a.to_string()).ok();
     tracing::info!(address, run = setup.run.hello.run_id, "learner listens");
@@ -99,7 +116,6 @@ pub async fn run(
         reporter,
         tasks,
     } = parts;
-    tokio::pin!(shutdown);
     let mut stopping = false;
     let summary = tokio::select! {
         ended = &mut done => ended,

@@ -7,7 +7,7 @@ use crate::service::ReplayService;
 use crate::service::shared::{SharedShard, Taken};
 use proto::transport::channel;
 use proto::transport::metrics::Metrics;
-use proto::transport::serve;
+use proto::transport::serve::{self, Boxed};
 use proto::wire;
 use std::future::Future;
 use std::sync::Arc;
@@ -35,6 +35,24 @@ pub async fn run_observed(
     listener: TcpListener,
     metrics: &Metrics,
     shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ShardError> {
+    boxed(config, listener, metrics, Box::pin(shutdown)).await
+}
+
+fn boxed<'a>(
+    config: ShardConfig,
+    listener: TcpListener,
+    metrics: &'a Metrics,
+    shutdown: Boxed<'a, ()>,
+) -> Boxed<'a, Result<(), ShardError>> {
+    Box::pin(serve(config, listener, metrics, shutdown))
+}
+
+async fn serve(
+    config: ShardConfig,
+    listener: TcpListener,
+    metrics: &Metrics,
+    shutdown: Boxed<'_, ()>,
 ) -> Result<(), ShardError> {
     let every = config.journal.as_ref().map(|j| j.snapshot_every);
     let (settings, security) = (config.clone(), config.security.clone());

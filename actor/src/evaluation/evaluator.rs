@@ -5,7 +5,6 @@
 //! unreachable.
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use proto::messages::hello::Hello;
 use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::security::Security;
+use proto::transport::serve::Boxed;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
@@ -77,7 +77,20 @@ pub async fn run(
     setup: EvaluatorSetup,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<EvaluatorSummary, ActorError> {
-    let mut shutdown = pin!(shutdown);
+    boxed(setup, Box::pin(shutdown)).await
+}
+
+fn boxed(
+    setup: EvaluatorSetup,
+    shutdown: Boxed<'static, ()>,
+) -> Boxed<'static, Result<EvaluatorSummary, ActorError>> {
+    Box::pin(evaluate(setup, shutdown))
+}
+
+async fn evaluate(
+    setup: EvaluatorSetup,
+    mut shutdown: Boxed<'static, ()>,
+) -> Result<EvaluatorSummary, ActorError> {
     let mut reporter = Reporter::new(&setup.learner, &setup.security, identity(&setup)?)?;
     let mut validator = Validator::new(
         Arc::clone(&setup.config),

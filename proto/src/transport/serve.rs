@@ -4,6 +4,7 @@ use crate::transport::channel;
 use crate::transport::security::Security;
 use crate::wire;
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -23,6 +24,10 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
+/// A future behind a pointer. What it does is compiled in the crate that boxes it, and not
+/// again in every program and test that awaits it.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Serves `routes` on `listener` until `shutdown`, to callers that `security`
 /// admits, with gRPC health (the services named in `services` and the server as
 /// a whole) and reflection.
@@ -36,6 +41,26 @@ pub async fn run_server(
     routes: Routes,
     services: &[&str],
     shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    boxed(listener, security, routes, services, Box::pin(shutdown)).await
+}
+
+fn boxed<'a>(
+    listener: TcpListener,
+    security: Security,
+    routes: Routes,
+    services: &'a [&str],
+    shutdown: Boxed<'a, ()>,
+) -> Boxed<'a, Result<(), ServeError>> {
+    Box::pin(serve(listener, security, routes, services, shutdown))
+}
+
+async fn serve(
+    listener: TcpListener,
+    security: Security,
+    routes: Routes,
+    services: &[&str],
+    shutdown: Boxed<'_, ()>,
 ) -> Result<(), ServeError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     set_status(&reporter, services, ServingStatus::Serving).await;
