@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use common::run::run_folder::{self, RunFolder};
+use serde_json::Value;
 
 use crate::checkpoints;
 use crate::fixtures::{TEST_SCANS, check_evaluation, check_play};
@@ -57,10 +58,7 @@ fn train_eval_play_resume() {
     let last = validations.last().unwrap();
     assert_eq!(last["updates"], 30, "{validations:?}");
     assert!(validations[0]["baseline_error_mm"].as_f64().unwrap() > 0.0);
-    let log = format!("logs/landmarl-{}.jsonl", run_folder::host_name());
-    for line in json_lines(&run.join(log)) {
-        assert!(line["service"] == "landmarl" && line["run"] == "one");
-    }
+    check_services_in_log(&bench, &run);
 
     check_evaluations(&bench);
     check_play(&bench, "runs/one");
@@ -76,6 +74,31 @@ fn train_eval_play_resume() {
     );
     check_error_snapshot("folders");
 }
+/// The services of one process have log lines of their own.
+fn check_services_in_log(bench: &Bench, run: &Path) {
+    let log = format!("logs/landmarl-{}.jsonl", run_folder::host_name());
+    let lines = json_lines(&run.join(log));
+    assert!(lines.iter().all(|line| line["run"] == "one"), "{lines:?}");
+    for service in ["landmarl", "learner", "actor", "replay-server", "evaluator"] {
+        let its = lines.iter().filter(|line| line["service"] == service);
+        let shown = bench.succeed(&format!("logs runs/one --service {service} --json"));
+        let count = its.count();
+        assert!(count > 0, "{service}: {lines:?}");
+        assert_eq!(shown.out.lines().count(), count, "{service}");
+    }
+    // A line of each: what it says belongs to the service that it names.
+    for (service, message) in [
+        ("learner", "checkpoint written"),
+        ("learner", "best weights saved"),
+        ("replay-server", "replay shard stopped"),
+    ] {
+        let says = |line: &&Value| line["message"] == message;
+        let mut said = lines.iter().filter(says).peekable();
+        assert!(said.peek().is_some(), "{message}: {lines:?}");
+        assert!(said.all(|line| line["service"] == service), "{message}");
+    }
+}
+
 
 /// Trains `runs/two`; a folder names training and validation scans.
 fn check_folder_as_data(bench: &Bench) {

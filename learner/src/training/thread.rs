@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::config::{Config, SelectorConfig};
+use common::run::telemetry::in_current_span;
 use common::run::throttle::Throttle;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use model::DeviceChoice;
@@ -111,19 +112,21 @@ impl TrainSetup {
         let (collate, augmenter) = self.collate(&devices);
         std::thread::Builder::new()
             .name("collate".into())
-            .spawn(move || collate.run(sampled, &free, &ready_in))
+            .spawn(in_current_span(move || {
+                collate.run(sampled, &free, &ready_in);
+            }))
             .map_err(|_| LearnerError::Thread("collate"))?;
         let (stats_in, stats) = watch::channel(TrainStats::default());
         let (started, ready) = oneshot::channel();
         let (ended, done) = oneshot::channel();
         std::thread::Builder::new()
             .name("train".into())
-            .spawn(move || {
+            .spawn(in_current_span(move || {
                 let begun = Run::begin(self, &devices, &augmenter);
                 let result =
                     begun.and_then(|run| run.train(&batches, &free_in, &stats_in, started));
                 let _ = ended.send(result);
-            })
+            }))
             .map_err(|_| LearnerError::Thread("train"))?;
         Ok((TrainHandle { ready, stats }, done))
     }

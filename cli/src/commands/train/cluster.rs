@@ -12,7 +12,7 @@ use actor::session::counters::Counters;
 use actor::session::metrics::{ActorMetrics, EvaluatorMetrics};
 use anyhow::Context as _;
 use common::run::run_folder::RunFolder;
-use common::run::telemetry::Control;
+use common::run::telemetry::{Control, InProcess, service_span};
 use learner::actors::evaluations::BEST;
 use learner::checkpoint::files::CheckpointFiles;
 use learner::report::metrics::LearnerMetrics;
@@ -23,6 +23,7 @@ use proto::transport::metrics::Metrics;
 use proto::transport::security::Security;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument as _;
 
 use super::display::{Display, Moment};
 use super::plan::Plan;
@@ -179,10 +180,11 @@ impl Cluster {
             let (listener, address) = loopback()?;
             addresses.push(address);
             let (metrics, stop) = (metrics.clone(), stopped(shards_stop.clone()));
-            shards.spawn(async move {
+            let serving = async move {
                 replay_server::run_observed(shard, listener, &metrics, stop).await?;
                 Ok(())
-            });
+            };
+            shards.spawn(serving.instrument(service_span(InProcess::ReplayServer)));
         }
         let (listener, learner) = loopback()?;
         let (sender, progress) = watch::channel(Progress {
@@ -202,29 +204,32 @@ impl Cluster {
             metrics.add(ActorMetrics::new(Arc::clone(&counters), place));
             let setup = actor_setup(plan, &learner, &counters);
             let stop = stopped(members_stop.clone());
-            actors.spawn(async move {
+            let acting = async move {
                 actor::run(setup, stop).await?;
                 Ok(())
-            });
+            };
+            evaluators.spawn(evaluating.instrument(service_span(InProcess::Evaluator)));
         }
         let (sender, errors) = watch::channel(None);
         metrics.add(EvaluatorMetrics::new(errors.clone()));
         if !plan.validation.is_empty() {
             let setup = evaluator_setup(plan, &learner, sender);
             let stop = stopped(members_stop);
-            evaluators.spawn(async move {
+            let evaluating = async move {
                 evaluator::run(setup, stop).await.context("validate")?;
                 Ok(())
-            });
+            };
+            actors.spawn(acting.instrument(service_span(InProcess::Actor)));
         }
         Ok(Self {
-            learner: tokio::spawn(learner::run(setup, listener, stopped(learner_stops))),
+            learner: tokio::spawn(learning.instrument(service_span(InProcess::Learner))),
             shards,
             actors,
             evaluators,
             progress,
             errors,
             stop_learner,
+        let learning = learner::run(setup, listener, stopped(learner_stops));
             stop_members,
             stop_shards,
         })

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use common::config::{Config, Precision};
 use common::environment::rules::RULES_VERSION;
 use common::imaging::manifest::TrainingManifest;
+use common::run::telemetry::{InProcess, service_span};
 use learner::Progress;
 use learner::actors::evaluations::{Evaluations, warn_of_training_scans};
 use learner::actors::registry::ActorTotals;
@@ -63,6 +64,7 @@ pub fn settle(config: &mut Config) -> Result<(), Advice> {
 }
 
 /// Trains until a limit is reached or a signal arrives.
+    let _learner = service_span(InProcess::Learner).entered();
 pub fn train(plan: Plan) -> anyhow::Result<Ended> {
     let stop = stop_flag()?;
     model::device::set_threads(1);
@@ -207,7 +209,8 @@ impl Run {
         };
         let bytes = self.machine.trainer.weights_bytes(version)?;
         let weights = Published::at(0, version, updates, bytes);
-        let validation = validator.validate(&weights)?;
+        let evaluator = service_span(InProcess::Evaluator);
+        let validation = evaluator.in_scope(|| validator.validate(&weights))?;
         let line = serde_json::to_vec(&validation)?;
         let kept = (&validation).into();
         let kept = self.evaluations.keep(kept, &line, &weights.bytes);
