@@ -31,4 +31,5 @@ mod run;
 mod security;
 mod services;
 mod snapshots;
+mod signals;
 mod status;

@@ -9,12 +9,11 @@ use serde_json::Value;
 use crate::checkpoints;
 use crate::fixtures::{TEST_SCANS, check_evaluation, check_play};
 use crate::process::{
-    Bench, Done, assert_contains, check_error_snapshot, finish, json, json_lines, names_in,
-    wait_for,
+    Bench, Done, assert_contains, check_error_snapshot, json, json_lines, names_in,
 };
-use crate::services::{PATIENCE, signal};
 
-const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
+/// The phantoms of [`Bench::phantoms`].
+pub const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
     --validation-images data/validation/images.txt --validation-landmarks data/validation/landmarks.txt \
     --landmarks bridge,base_ball";
 /// Settings that shorten any training to seconds.
@@ -74,6 +73,7 @@ fn train_eval_play_resume() {
     );
     check_error_snapshot("folders");
 }
+
 /// The services of one process have log lines of their own.
 fn check_services_in_log(bench: &Bench, run: &Path) {
     let log = format!("logs/landmarl-{}.jsonl", run_folder::host_name());
@@ -98,7 +98,6 @@ fn check_services_in_log(bench: &Bench, run: &Path) {
         assert!(said.all(|line| line["service"] == service), "{message}");
     }
 }
-
 
 /// Trains `runs/two`; a folder names training and validation scans.
 fn check_folder_as_data(bench: &Bench) {
@@ -208,23 +207,4 @@ fn trainings_that_start_at_once_do_not_share_a_folder() {
         let info = json(&run.join("run.json"));
         assert!(info["run_id"].as_str().unwrap().starts_with(name), "{info}");
     }
-}
-
-#[test]
-fn ctrl_c_leaves_a_checkpoint() {
-    let bench = Bench::new();
-    bench.phantoms();
-    let line = format!("train {DATA} --name two --updates 100000 {SMALL}");
-    let mut child = bench.command(&line).stderr(Stdio::piped()).spawn().unwrap();
-    let metrics = bench.path("runs/two/metrics.jsonl");
-    wait_for("the first metrics", PATIENCE, || {
-        assert!(child.try_wait().unwrap().is_none(), "training ended early");
-        let started = std::fs::metadata(&metrics).is_ok_and(|m| m.len() > 0);
-        started.then_some(()).ok_or_else(String::new)
-    });
-    signal(&child, "INT");
-    let done = finish(child.wait_with_output().unwrap());
-    assert_eq!(done.code, Some(130), "{}", done.err);
-    assert_contains(&done.err, "landmarl train --resume runs/two");
-    assert!(!names_in(&bench.path("runs/two/checkpoints")).is_empty());
 }

@@ -162,6 +162,14 @@ async fn run(
     ))
 }
 
+/// Names the signal, which may come from a batch system or a closed terminal.
+pub(super) fn note_stopping() {
+    let signal = entry::stopped_by().unwrap_or("stopping");
+    console::note(&format!(
+        "{signal}: saving a checkpoint before exit; press Ctrl-C again to exit now"
+    ));
+}
+
 /// Resolves when the sender sends true or is dropped.
 async fn stopped(mut signal: watch::Receiver<bool>) {
     let _ = signal.wait_for(|stop| *stop).await;
@@ -208,7 +216,7 @@ impl Cluster {
                 actor::run(setup, stop).await?;
                 Ok(())
             };
-            evaluators.spawn(evaluating.instrument(service_span(InProcess::Evaluator)));
+            actors.spawn(acting.instrument(service_span(InProcess::Actor)));
         }
         let (sender, errors) = watch::channel(None);
         metrics.add(EvaluatorMetrics::new(errors.clone()));
@@ -219,8 +227,9 @@ impl Cluster {
                 evaluator::run(setup, stop).await.context("validate")?;
                 Ok(())
             };
-            actors.spawn(acting.instrument(service_span(InProcess::Actor)));
+            evaluators.spawn(evaluating.instrument(service_span(InProcess::Evaluator)));
         }
+        let learning = learner::run(setup, listener, stopped(learner_stops));
         Ok(Self {
             learner: tokio::spawn(learning.instrument(service_span(InProcess::Learner))),
             shards,
@@ -229,7 +238,6 @@ impl Cluster {
             progress,
             errors,
             stop_learner,
-        let learning = learner::run(setup, listener, stopped(learner_stops));
             stop_members,
             stop_shards,
         })
@@ -255,7 +263,7 @@ impl Cluster {
                 Some(ended) = self.evaluators.join_next() => ended.context("evaluator task")??,
                 () = &mut shutdown, if !interrupted => {
                     interrupted = true;
-                    console::note("saving a checkpoint before exit; press Ctrl-C again to exit now");
+                    note_stopping();
                     let _ = self.stop_learner.send(true);
                 }
                 _ = ticks.tick() => {

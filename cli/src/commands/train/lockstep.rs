@@ -29,10 +29,9 @@ use model::DeviceChoice;
 use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 
-use super::cluster::Ended;
+use super::cluster::{Ended, note_stopping};
 use super::display::{Display, Moment};
 use super::plan::Plan;
-use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 use machine::{Machine, Turn};
 
@@ -64,8 +63,8 @@ pub fn settle(config: &mut Config) -> Result<(), Advice> {
 }
 
 /// Trains until a limit is reached or a signal arrives.
-    let _learner = service_span(InProcess::Learner).entered();
 pub fn train(plan: Plan) -> anyhow::Result<Ended> {
+    let _learner = service_span(InProcess::Learner).entered();
     let stop = stop_flag()?;
     model::device::set_threads(1);
     let mut run = Run::begin(plan)?;
@@ -73,7 +72,7 @@ pub fn train(plan: Plan) -> anyhow::Result<Ended> {
     run.finish(interrupted)
 }
 
-/// A flag set by SIGINT and SIGTERM; a second signal ends the process.
+/// A flag set by the signals that stop a process in order; a second one ends it at once.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -82,7 +81,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
         runtime.block_on(async move {
             proto::transport::entry::shutdown_signal().await;
             stopped.store(true, Ordering::Relaxed);
-            console::note("saving a checkpoint before exit; press Ctrl-C again to exit now");
+            note_stopping();
             std::future::pending::<()>().await;
         });
     };
