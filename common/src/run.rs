@@ -4,6 +4,7 @@
 pub mod baseline;
 pub mod cpu;
 pub mod durable;
+pub mod lock;
 pub mod machine;
 pub mod run_folder;
 pub mod telemetry;

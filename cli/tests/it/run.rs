@@ -185,8 +185,11 @@ fn trainings_that_start_at_once_do_not_share_a_folder() {
     let taken = RunFolder::create(&bench.path("runs"), "one", now).unwrap();
     let lock = taken.lock().unwrap();
     let line = format!("train {DATA} --updates 5 {SMALL}");
-    let words = ["runs/one is in use by another process"];
-    bench.fail(&format!("{line} --name one"), 1, &words);
+    let holder = format!(
+        "runs/one is in use by another process ({} on",
+        std::process::id()
+    );
+    bench.fail(&format!("{line} --name one"), 1, &[&holder]);
     assert!(taken.checkpoints().is_dir(), "it is not ours to remove");
     drop(lock);
     std::fs::remove_dir_all(taken.path()).unwrap();

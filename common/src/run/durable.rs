@@ -112,6 +112,31 @@ impl AtomicFile {
             tracing::debug!(file = %self.temporary.display(), %error, "temporary file stays");
         }
     }
+/// Removes the temporary files of processes that were killed. The caller must know that no other
+/// process writes to the folder.
+pub fn remove_leftovers(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| is_temporary(name)) {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => tracing::info!(file = %path.display(), "unfinished file removed"),
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "unfinished file stays");
+            }
+        }
+    }
+}
+
+/// Whether [`open_temporary`] made this name: `.<target>.<process>-<count>.tmp`.
+fn is_temporary(name: &str) -> bool {
+    let inner = name.strip_prefix('.').and_then(|n| n.strip_suffix(".tmp"));
+    let numbers = inner.and_then(|n| n.rsplit_once('.')).map(|(_, n)| n);
+    let numbers = numbers.and_then(|n| n.split_once('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    numbers.is_some_and(|(process, count)| is_number(process) && is_number(count))
+}
+
 }
 
 impl Write for AtomicFile {

@@ -35,6 +35,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::LogConfig;
+use crate::run::lock::report_missing_locks;
 use crate::run::run_folder::host_name;
 use file::{BOUNDS, Claim, LogFile, Name};
 use json::{Json, Labels};
@@ -242,6 +243,7 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
         .with(console_layer.with_filter(console_filter))
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
+    report_missing_locks();
     // A command that shows its own progress keeps its quiet console.
     let console_handle = options.console_level.is_none().then_some(console_handle);
     let set_level = move |level: &str| {
