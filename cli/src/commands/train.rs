@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Outcome {
     let dropped = guard.dropped_lines();
     if dropped > 0 {
         console::note(&format!(
-            "the disk was too slow: {dropped} log lines were dropped"
+            "the disk was full or too slow: {dropped} log lines were dropped"
         ));
     }
     if args.json {

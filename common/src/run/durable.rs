@@ -4,9 +4,11 @@
 //! before it is renamed to the target; the folder is synced last.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::records::RecordFile;
 
 /// A file could not be written durably; its earlier content is untouched.
 #[derive(Debug, thiserror::Error)]
@@ -24,38 +26,13 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     file.commit()
 }
 
-/// Appends a line to a file of lines, which is created if it does not exist.
+/// Appends a line to a file of lines, which is created if it does not exist. A line that does not
+/// fit on the disk is removed again.
 /// Fails when the file cannot be opened or written.
 pub fn append_line(path: &Path, line: &str) -> Result<(), DurableError> {
-    let mut file = open_lines(path).map_err(failed("open", path))?;
-    file.write_all(format!("{line}\n").as_bytes())
+    let mut file = RecordFile::open_lines(path).map_err(failed("open", path))?;
+    file.append(format!("{line}\n").as_bytes())
         .map_err(failed("write", path))
-}
-
-/// Opens a file of lines for appending. A line that a full disk or a crash truncated
-/// is terminated, so that it does not damage the next one.
-/// Fails when the file cannot be opened or written.
-pub fn open_lines(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).append(true).read(true).open(path)?;
-    if !ends_a_line(&file) {
-        file.write_all(b"\n")?;
-    }
-    Ok(file)
-}
-
-/// Whether the next byte of this file begins a line; false where that is unknown,
-/// because an extra empty line does no harm.
-pub(crate) fn ends_a_line(mut file: &File) -> bool {
-    let mut last = [0];
-    let end = file.seek(SeekFrom::End(0));
-    if matches!(end, Ok(0)) {
-        return true;
-    }
-    let read = file
-        .seek(SeekFrom::End(-1))
-        .and_then(|_| file.read_exact(&mut last));
-    read.is_ok() && last == *b"\n"
 }
 
 /// A file under construction that is renamed to its target at [`AtomicFile::commit`].
@@ -112,6 +89,29 @@ impl AtomicFile {
             tracing::debug!(file = %self.temporary.display(), %error, "temporary file stays");
         }
     }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().map_or_else(
+            || Err(io::ErrorKind::NotConnected.into()),
+            |f| f.write(bytes),
+        )
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            self.remove_temporary();
+        }
+    }
+}
+
 /// Removes the temporary files of processes that were killed. The caller must know that no other
 /// process writes to the folder.
 pub fn remove_leftovers(folder: &Path) {
@@ -135,29 +135,6 @@ fn is_temporary(name: &str) -> bool {
     let numbers = numbers.and_then(|n| n.split_once('-'));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     numbers.is_some_and(|(process, count)| is_number(process) && is_number(count))
-}
-
-}
-
-impl Write for AtomicFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().map_or_else(
-            || Err(io::ErrorKind::NotConnected.into()),
-            |f| f.write(bytes),
-        )
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), Write::flush)
-    }
-}
-
-impl Drop for AtomicFile {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            self.remove_temporary();
-        }
-    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DurableError {

@@ -250,13 +250,14 @@ impl Run {
         let last = self.publish()?;
         stats.send_replace(self.stats.clone());
         let folder = self.setup.run.folder.checkpoints();
-        let checkpoint = self
-            .checkpoint()?
-            .ok_or_else(|| TrainThreadError::FinalCheckpoint(folder.clone()))?;
+        let checkpoint = self.checkpoint()?;
+        // Smaller: it may fit on a disk that has no space for the checkpoint.
+        let weights = write_final(&folder, &last.bytes);
+        let unsaved = || TrainThreadError::FinalCheckpoint(self.checkpoints.why().to_owned());
         Ok(TrainSummary {
             updates: self.trainer.updates(),
-            checkpoint,
-            weights: write_final(&folder, &last.bytes)?,
+            checkpoint: checkpoint.ok_or_else(unsaved)?,
+            weights: weights?,
             finished,
         })
     }

@@ -277,13 +277,16 @@ impl Run {
         self.recorder.record(&last);
         let folder = self.plan.run.folder.clone();
         let checkpoints = folder.checkpoints();
-        self.save()?.with_context(|| {
-            let folder = checkpoints.display();
-            format!("cannot write the final checkpoint to {folder}; see the log")
-        })?;
+        let saved = self.save()?;
         let version = self.machine.counts.weights_version;
         let bytes = self.machine.trainer.weights_bytes(version)?;
-        let weights = write_final(&checkpoints, &bytes)?;
+        // Smaller: it may fit on a disk that has no space for the checkpoint.
+        let weights = write_final(&checkpoints, &bytes);
+        saved.with_context(|| {
+            let why = self.checkpoints.why();
+            format!("the final checkpoint was not saved: {why}")
+        })?;
+        let weights = weights?;
         if !interrupted {
             self.validate()?;
         }
