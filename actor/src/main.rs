@@ -42,7 +42,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Act until Ctrl-C, SIGTERM or the end of the run.
+    /// Act until Ctrl-C, a stop signal or the end of the run.
     #[command(after_help = EXAMPLES)]
     Run(RunArgs),
     /// Evaluate the learner's newest weights on the validation scans every `validation.period` updates,

@@ -4,7 +4,9 @@
 pub mod baseline;
 pub mod cpu;
 pub mod durable;
+pub mod lock;
 pub mod machine;
+pub mod records;
 pub mod run_folder;
 pub mod telemetry;
 pub mod tensorboard;

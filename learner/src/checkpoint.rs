@@ -15,6 +15,7 @@ use std::path::Path;
 
 use common::environment::rules::Rules;
 use common::imaging::manifest::{TrainingManifest, hex};
+use common::run::durable::DurableError;
 use model::files::tensor_file::{self, Metadata, TensorFile};
 use model::files::weights::{NETWORK_KEY, Weights};
 use model::network::layout::Layout;
@@ -45,6 +46,9 @@ pub enum CheckpointError {
         path: String,
         source: std::io::Error,
     },
+    /// The disk refused it; earlier checkpoints are untouched.
+    #[error("{0}; free disk space, or check the disk of the run folder")]
+    Write(#[from] DurableError),
     /// The file's contents do not match its checksum or format.
     #[error("checkpoint {path} is corrupt: {reason}; use the one before it")]
     Corrupt { path: String, reason: String },

@@ -39,8 +39,8 @@ pub enum TrainThreadError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The final checkpoint could not be written; earlier ones still exist.
-    #[error("the final checkpoint could not be written to {0}; see the log")]
-    FinalCheckpoint(PathBuf),
+    #[error("the final checkpoint was not saved: {0}")]
+    FinalCheckpoint(String),
     /// The final weights could not be written.
     #[error(transparent)]
     FinalWeights(#[from] DurableError),

@@ -37,7 +37,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train until the last update, Ctrl-C or SIGTERM.
+    /// Train until the last update, Ctrl-C or a stop signal.
     Run(RunArgs),
     /// Exit with 0 if the learner at ADDRESS serves.
     Health(Ask),
@@ -123,6 +123,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     tracing::info!(
         updates = summary.updates,
         stopped_early = summary.stopped_early,
+        signal = entry::stopped_by(),
         checkpoint = %summary.checkpoint.display(),
         "training ended"
     );

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
+use tracing::Instrument as _;
 
 use crate::actors::broadcast::Newest;
 use crate::actors::evaluations::Evaluations;
@@ -103,12 +104,13 @@ async fn learn(
     let address = listener.local_addr().map(|a| a.to_string()).ok();
     tracing::info!(address, run = setup.run.hello.run_id, "learner listens");
     let (close, closed) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(
+    let served = serve(
         listener,
         setup.security.clone(),
         Arc::clone(&parts.shared),
         closed,
-    ));
+    );
+    let server = tokio::spawn(served.in_current_span());
     let Parts {
         shared,
         stop,
@@ -199,9 +201,10 @@ impl Parts {
         let shared = shared(setup, &replay, newest, counts);
         let sampler = Sampler::new(replay, clients, hello, config.learner.batch);
         let mut tasks = JoinSet::new();
-        tasks.spawn(sampler.run(config.learner.prefetch, config.run.seed, sampled_in));
-        tasks.spawn(priority_task);
-        tasks.spawn(watch_leases(Arc::clone(&shared)));
+        let sampling = sampler.run(config.learner.prefetch, config.run.seed, sampled_in);
+        tasks.spawn(sampling.in_current_span());
+        tasks.spawn(priority_task.in_current_span());
+        tasks.spawn(watch_leases(Arc::clone(&shared)).in_current_span());
         let progress = setup.progress.clone();
         let counts = (priority_counts, collate_counts);
         let stats = train.stats();

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use common::run::telemetry::in_current_span;
 use proto::messages::checkpoints::{CheckpointList, PullCheckpoint};
 use proto::messages::chunks::Chunk;
 use proto::messages::evaluator::{EvaluatorBeat, EvaluatorBeatReply};
@@ -17,6 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use crate::actors::broadcast::{self, Half};
 use crate::actors::evaluations::KeepError;
@@ -107,13 +109,8 @@ impl Learner for LearnerService {
         let newest = self.shared.newest.clone();
         let first = self.shared.untrained.clone();
         let first = first.filter(|_| request.untrained_first && request.newer_than == 0);
-        tokio::spawn(broadcast::stream(
-            newest,
-            first,
-            request.newer_than,
-            half,
-            out,
-        ));
+        let sent = broadcast::stream(newest, first, request.newer_than, half, out);
+        tokio::spawn(sent.in_current_span());
         let chunks = ReceiverStream::new(chunks).map(|c| Ok(c.into()));
         Ok(Response::new(Box::pin(chunks)))
     }
@@ -199,7 +196,9 @@ impl Learner for LearnerService {
             FilesError::Read { .. } => Status::data_loss(error.to_string()),
         })?;
         let (out, chunks) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        tokio::task::spawn_blocking(move || checkpoint_stream::send(opened, offset, &out));
+        spawn_blocking(in_current_span(move || {
+            checkpoint_stream::send(opened, offset, &out);
+        }));
         let chunks = ReceiverStream::new(chunks).map(|c| c.map(Into::into));
         Ok(Response::new(Box::pin(chunks)))
     }
@@ -209,7 +208,7 @@ impl Learner for LearnerService {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
-    spawn_blocking(work)
+    spawn_blocking(in_current_span(work))
         .await
         .map_err(|_| Status::internal("a task of the learner failed; see its log"))
 }

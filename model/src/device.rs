@@ -8,7 +8,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 
 use common::config::Precision;
 use serde::{Deserialize, Serialize};
@@ -75,10 +75,11 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device to use. Logs a warning and returns the CPU if a requested GPU is
-    /// not available.
+    /// The device to use. Returns the CPU if a requested GPU is not available, and logs a
+    /// warning once: in one process each service calls this.
     #[must_use]
     pub fn resolve(self) -> Device {
+        static NO_GPU: Once = Once::new();
         let (wanted, required) = match self {
             Self::Cpu => return Device::Cpu,
             Self::Cuda(n) => (n, true),
@@ -86,12 +87,12 @@ impl DeviceChoice {
         };
         match cuda() {
             Ok(count) if wanted < *count => return Device::Cuda(wanted),
-            Ok(count) if required => {
+            Ok(count) if required => NO_GPU.call_once(|| {
                 tracing::warn!(asked = %self, found = count, "no such CUDA device; computing on the CPU");
-            }
-            Err(reason) if required => {
+            }),
+            Err(reason) if required => NO_GPU.call_once(|| {
                 tracing::warn!(asked = %self, reason, "CUDA is not available; computing on the CPU");
-            }
+            }),
             Ok(_) | Err(_) => {}
         }
         Device::Cpu

@@ -35,7 +35,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve one shard until Ctrl-C or SIGTERM; a second one does not wait for the disk.
+    /// Serve one shard until Ctrl-C or a stop signal; a second one does not wait for the disk.
     Serve(ServeArgs),
     /// Exit with 0 if the shard at ADDRESS serves.
     Health(Ask),

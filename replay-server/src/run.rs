@@ -5,6 +5,7 @@ use crate::error::ShardError;
 use crate::metrics::ShardMetrics;
 use crate::service::ReplayService;
 use crate::service::shared::{SharedShard, Taken};
+use common::run::telemetry::in_current_span;
 use proto::transport::channel;
 use proto::transport::metrics::Metrics;
 use proto::transport::serve::{self, Boxed};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
+use tracing::Instrument as _;
 
 /// How long the snapshot at shutdown may take.
 const SNAPSHOT_GRACE: Duration = Duration::from_secs(5);
@@ -56,7 +58,8 @@ async fn serve(
 ) -> Result<(), ShardError> {
     let every = config.journal.as_ref().map(|j| j.snapshot_every);
     let (settings, security) = (config.clone(), config.security.clone());
-    let shard = tokio::task::spawn_blocking(move || SharedShard::new(settings)).await;
+    let shard = in_current_span(move || SharedShard::new(settings));
+    let shard = tokio::task::spawn_blocking(shard).await;
     let shard = Arc::new(shard.map_err(|_| ShardError::Poisoned)??);
     metrics.add(ShardMetrics::new(shard.clone()));
     let (stop, stopping) = watch::channel(false);
@@ -70,7 +73,7 @@ async fn serve(
         tracing::info!(shard = config.shard, "replay shard stops");
         let _ = stop.send(true);
     };
-    let saving = every.map(|every| tokio::spawn(save(shard.clone(), every)));
+    let saving = every.map(|every| tokio::spawn(save(shard.clone(), every).in_current_span()));
     let names = [wire::replay_server::SERVICE_NAME];
     let served = serve::run_server(listener, security, routes, &names, shutdown).await;
     if let Some(saving) = saving {
@@ -107,7 +110,7 @@ async fn save(shard: Arc<SharedShard>, every: Duration) {
 async fn drain(shard: &Arc<SharedShard>) -> Result<(), ShardError> {
     let last = tokio::time::timeout(SNAPSHOT_GRACE, shard.snapshot()).await;
     let stopping = shard.clone();
-    let stopped = tokio::task::spawn_blocking(move || stopping.stop()).await;
+    let stopped = tokio::task::spawn_blocking(in_current_span(move || stopping.stop())).await;
     stopped.map_err(|_| ShardError::Poisoned)??;
     if let Ok(Err(error)) = last {
         tracing::warn!(%error, "priorities could not be saved at the stop");

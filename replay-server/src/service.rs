@@ -18,6 +18,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 /// Bytes of a sampled row's key and probability in a reply.
 const KEY_BYTES: usize = 2 * size_of::<u32>() + size_of::<f64>();
@@ -102,7 +103,8 @@ impl wire::replay_server::Replay for ReplayService {
         let (replies, receiver) = mpsc::channel(INSERT_WINDOW as usize);
         let (shard, stopping) = (self.shard.clone(), self.stopping.clone());
         let requests = request.into_inner();
-        tokio::spawn(insert_stream::serve(shard, requests, replies, stopping));
+        let served = insert_stream::serve(shard, requests, replies, stopping);
+        tokio::spawn(served.in_current_span());
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 

@@ -6,7 +6,7 @@ mod wheels;
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -137,7 +137,8 @@ fn inspect(libtorch: &Path, cuda: bool) -> Result<()> {
 fn install_once(list: &Path, install: &Path, options: &Options) -> Result<()> {
     let path = install.with_file_name("setup.lock");
     let lock = File::create(&path);
-    let alone = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
+    let tried = lock.as_ref().ok().map(File::try_lock);
+    let alone = matches!(tried, Some(Ok(())));
     if alone {
         remove_interrupted(install)?;
     }
@@ -147,7 +148,13 @@ fn install_once(list: &Path, install: &Path, options: &Options) -> Result<()> {
         return Ok(());
     }
     let lock = lock.with_context(|| format!("cannot open the lock {}", path.display()))?;
-    if !alone {
+    if let Some(Err(TryLockError::Error(error))) = tried {
+        let (path, version) = (path.display(), VERSION);
+        println!(
+            "cannot lock {path} ({error}): do not start a second setup of libtorch {version} \
+             before this one ends"
+        );
+    } else if !alone {
         println!("another setup is running: waiting for it");
         lock.lock().context("waiting for the other setup failed")?;
         state = usable();

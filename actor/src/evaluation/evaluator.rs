@@ -14,6 +14,7 @@ use common::config::Config;
 use common::environment::rules::RULES_VERSION;
 use common::imaging::manifest::TrainingManifest;
 use common::imaging::scan::Scan;
+use common::run::telemetry::in_current_span;
 use proto::messages::evaluator::EvaluatorBeatReply;
 use proto::messages::hello::Hello;
 use proto::messages::status::Evaluation;
@@ -23,6 +24,7 @@ use proto::transport::serve::Boxed;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
+use tracing::Instrument as _;
 
 use crate::error::ActorError;
 use crate::evaluation::newest::{Follow, Newest};
@@ -121,7 +123,7 @@ async fn evaluate(
         newest: sender,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(weights::watch(reporter.client(), follow));
+    tasks.spawn(weights::watch(reporter.client(), follow).in_current_span());
     let mut evaluating = Evaluating {
         every: setup.config.validation.period,
         threads: setup.threads,
@@ -288,7 +290,7 @@ impl Evaluating {
         };
         self.reporter.evaluating(Some(weights.version));
         let threads = self.threads;
-        self.running = Some(tokio::task::spawn_blocking(move || {
+        let evaluate = move || {
             model::device::set_threads(threads);
             let found = validator.validate(&weights).and_then(|validation| {
                 let line_json = serde_json::to_vec(&validation)?.into();
@@ -299,7 +301,8 @@ impl Evaluating {
                 })
             });
             (validator, found)
-        }));
+        };
+        self.running = Some(tokio::task::spawn_blocking(in_current_span(evaluate)));
     }
 
     fn take(&mut self, (validator, found): Evaluated) -> Result<(), ActorError> {

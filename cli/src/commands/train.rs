@@ -16,6 +16,7 @@ use common::run::run_folder::{ClaimedFolder, RunFolder};
 use common::run::telemetry::{self, Format, Guard};
 
 pub use options::Args;
+use proto::transport::entry;
 
 use crate::Outcome;
 use crate::output::console;
@@ -49,7 +50,7 @@ pub fn run(args: &Args) -> Outcome {
     let dropped = guard.dropped_lines();
     if dropped > 0 {
         console::note(&format!(
-            "the disk was too slow: {dropped} log lines were dropped"
+            "the disk was full or too slow: {dropped} log lines were dropped"
         ));
     }
     if args.json {
@@ -85,15 +86,24 @@ fn as_json(folder: &RunFolder, ended: &Ended) -> serde_json::Value {
         "run": folder.path(),
         "updates": ended.updates,
         "interrupted": ended.interrupted,
+        "signal": stopped_by(ended),
         "weights": ended.weights,
         "best_validation_mm": ended.validation_mm.map(|(best, _)| best),
         "baseline_error_mm": ended.baseline_mm,
     })
 }
 
+/// The signal that ended the training before its last update.
+fn stopped_by(ended: &Ended) -> Option<&'static str> {
+    entry::stopped_by().filter(|_| ended.interrupted)
+}
+
 fn closing_message(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
     let (run, weights) = (folder.path().display(), ended.weights.display());
-    let mut text = format!("{} updates done; the results are in {run}\n", ended.updates);
+    let stopped = stopped_by(ended).map(|signal| format!("stopped by {signal}: "));
+    let stopped = stopped.unwrap_or_default();
+    let updates = ended.updates;
+    let mut text = format!("{stopped}{updates} updates done; the results are in {run}\n");
     if let Some((best, _)) = ended.validation_mm {
         text += &format!("best mean error on the validation scans: {best:.2} mm");
         if let Some(mm) = ended.baseline_mm {

@@ -5,6 +5,7 @@
 mod checkpoints;
 mod cluster;
 mod data;
+mod disks;
 mod errors;
 mod estimator;
 mod evaluator;
@@ -30,5 +31,6 @@ mod readme;
 mod run;
 mod security;
 mod services;
+mod signals;
 mod snapshots;
 mod status;

@@ -4,16 +4,16 @@ use std::path::Path;
 use std::process::Stdio;
 
 use common::run::run_folder::{self, RunFolder};
+use serde_json::Value;
 
 use crate::checkpoints;
 use crate::fixtures::{TEST_SCANS, check_evaluation, check_play};
 use crate::process::{
-    Bench, Done, assert_contains, check_error_snapshot, finish, json, json_lines, names_in,
-    wait_for,
+    Bench, Done, assert_contains, check_error_snapshot, json, json_lines, names_in,
 };
-use crate::services::{PATIENCE, signal};
 
-const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
+/// The phantoms of [`Bench::phantoms`].
+pub const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
     --validation-images data/validation/images.txt --validation-landmarks data/validation/landmarks.txt \
     --landmarks bridge,base_ball";
 /// Settings that shorten any training to seconds.
@@ -57,10 +57,7 @@ fn train_eval_play_resume() {
     let last = validations.last().unwrap();
     assert_eq!(last["updates"], 30, "{validations:?}");
     assert!(validations[0]["baseline_error_mm"].as_f64().unwrap() > 0.0);
-    let log = format!("logs/landmarl-{}.jsonl", run_folder::host_name());
-    for line in json_lines(&run.join(log)) {
-        assert!(line["service"] == "landmarl" && line["run"] == "one");
-    }
+    check_services_in_log(&bench, &run);
 
     check_evaluations(&bench);
     check_play(&bench, "runs/one");
@@ -75,6 +72,31 @@ fn train_eval_play_resume() {
         &["names no folds", "data.fold"],
     );
     check_error_snapshot("folders");
+}
+
+/// The services of one process have log lines of their own.
+fn check_services_in_log(bench: &Bench, run: &Path) {
+    let log = format!("logs/landmarl-{}.jsonl", run_folder::host_name());
+    let lines = json_lines(&run.join(log));
+    assert!(lines.iter().all(|line| line["run"] == "one"), "{lines:?}");
+    for service in ["landmarl", "learner", "actor", "replay-server", "evaluator"] {
+        let its = lines.iter().filter(|line| line["service"] == service);
+        let shown = bench.succeed(&format!("logs runs/one --service {service} --json"));
+        let count = its.count();
+        assert!(count > 0, "{service}: {lines:?}");
+        assert_eq!(shown.out.lines().count(), count, "{service}");
+    }
+    // A line of each: what it says belongs to the service that it names.
+    for (service, message) in [
+        ("learner", "checkpoint written"),
+        ("learner", "best weights saved"),
+        ("replay-server", "replay shard stopped"),
+    ] {
+        let says = |line: &&Value| line["message"] == message;
+        let mut said = lines.iter().filter(says).peekable();
+        assert!(said.peek().is_some(), "{message}: {lines:?}");
+        assert!(said.all(|line| line["service"] == service), "{message}");
+    }
 }
 
 /// Trains `runs/two`; a folder names training and validation scans.
@@ -163,8 +185,11 @@ fn trainings_that_start_at_once_do_not_share_a_folder() {
     let taken = RunFolder::create(&bench.path("runs"), "one", now).unwrap();
     let lock = taken.lock().unwrap();
     let line = format!("train {DATA} --updates 5 {SMALL}");
-    let words = ["runs/one is in use by another process"];
-    bench.fail(&format!("{line} --name one"), 1, &words);
+    let holder = format!(
+        "runs/one is in use by another process ({} on",
+        std::process::id()
+    );
+    bench.fail(&format!("{line} --name one"), 1, &[&holder]);
     assert!(taken.checkpoints().is_dir(), "it is not ours to remove");
     drop(lock);
     std::fs::remove_dir_all(taken.path()).unwrap();
@@ -185,23 +210,4 @@ fn trainings_that_start_at_once_do_not_share_a_folder() {
         let info = json(&run.join("run.json"));
         assert!(info["run_id"].as_str().unwrap().starts_with(name), "{info}");
     }
-}
-
-#[test]
-fn ctrl_c_leaves_a_checkpoint() {
-    let bench = Bench::new();
-    bench.phantoms();
-    let line = format!("train {DATA} --name two --updates 100000 {SMALL}");
-    let mut child = bench.command(&line).stderr(Stdio::piped()).spawn().unwrap();
-    let metrics = bench.path("runs/two/metrics.jsonl");
-    wait_for("the first metrics", PATIENCE, || {
-        assert!(child.try_wait().unwrap().is_none(), "training ended early");
-        let started = std::fs::metadata(&metrics).is_ok_and(|m| m.len() > 0);
-        started.then_some(()).ok_or_else(String::new)
-    });
-    signal(&child, "INT");
-    let done = finish(child.wait_with_output().unwrap());
-    assert_eq!(done.code, Some(130), "{}", done.err);
-    assert_contains(&done.err, "landmarl train --resume runs/two");
-    assert!(!names_in(&bench.path("runs/two/checkpoints")).is_empty());
 }

@@ -4,9 +4,11 @@
 //! before it is renamed to the target; the folder is synced last.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::records::RecordFile;
 
 /// A file could not be written durably; its earlier content is untouched.
 #[derive(Debug, thiserror::Error)]
@@ -24,38 +26,13 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DurableError> {
     file.commit()
 }
 
-/// Appends a line to a file of lines, which is created if it does not exist.
+/// Appends a line to a file of lines, which is created if it does not exist. A line that does not
+/// fit on the disk is removed again.
 /// Fails when the file cannot be opened or written.
 pub fn append_line(path: &Path, line: &str) -> Result<(), DurableError> {
-    let mut file = open_lines(path).map_err(failed("open", path))?;
-    file.write_all(format!("{line}\n").as_bytes())
+    let mut file = RecordFile::open_lines(path).map_err(failed("open", path))?;
+    file.append(format!("{line}\n").as_bytes())
         .map_err(failed("write", path))
-}
-
-/// Opens a file of lines for appending. A line that a full disk or a crash truncated
-/// is terminated, so that it does not damage the next one.
-/// Fails when the file cannot be opened or written.
-pub fn open_lines(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).append(true).read(true).open(path)?;
-    if !ends_a_line(&file) {
-        file.write_all(b"\n")?;
-    }
-    Ok(file)
-}
-
-/// Whether the next byte of this file begins a line; false where that is unknown,
-/// because an extra empty line does no harm.
-pub(crate) fn ends_a_line(mut file: &File) -> bool {
-    let mut last = [0];
-    let end = file.seek(SeekFrom::End(0));
-    if matches!(end, Ok(0)) {
-        return true;
-    }
-    let read = file
-        .seek(SeekFrom::End(-1))
-        .and_then(|_| file.read_exact(&mut last));
-    read.is_ok() && last == *b"\n"
 }
 
 /// A file under construction that is renamed to its target at [`AtomicFile::commit`].
@@ -133,6 +110,31 @@ impl Drop for AtomicFile {
             self.remove_temporary();
         }
     }
+}
+
+/// Removes the temporary files of processes that were killed. The caller must know that no other
+/// process writes to the folder.
+pub fn remove_leftovers(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| is_temporary(name)) {
+        let path = folder.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => tracing::info!(file = %path.display(), "unfinished file removed"),
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "unfinished file stays");
+            }
+        }
+    }
+}
+
+/// Whether [`open_temporary`] made this name: `.<target>.<process>-<count>.tmp`.
+fn is_temporary(name: &str) -> bool {
+    let inner = name.strip_prefix('.').and_then(|n| n.strip_suffix(".tmp"));
+    let numbers = inner.and_then(|n| n.rsplit_once('.')).map(|(_, n)| n);
+    let numbers = numbers.and_then(|n| n.split_once('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    numbers.is_some_and(|(process, count)| is_number(process) && is_number(count))
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DurableError {

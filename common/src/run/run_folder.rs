@@ -24,6 +24,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::imaging::manifest::TrainingManifest;
 use crate::run::durable::{DurableError, write_atomic};
+use crate::run::lock::Holder;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
@@ -44,10 +45,10 @@ pub enum RunFolderError {
     Exists { path: PathBuf },
     /// Another process uses it.
     #[error(
-        "run folder {} is in use by another process; wait until it ends, or choose another name",
+        "run folder {} is in use by {holder}; wait until it ends, or choose another name",
         path.display()
     )]
-    Busy { path: PathBuf },
+    Busy { path: PathBuf, holder: Holder },
     /// The name is not that of a single folder.
     #[error(
         "run name \"{name}\" must be one folder name, without / and not starting with a dot; choose another --name"
@@ -56,6 +57,9 @@ pub enum RunFolderError {
     /// It cannot be read.
     #[error("cannot read {} of a run folder: {why}; name the folder of an earlier run", path.display())]
     Read { path: PathBuf, why: String },
+    /// The folder of runs cannot be read.
+    #[error("cannot list the runs of {}: {error}; name another folder with --run-dir", dir.display())]
+    List { dir: PathBuf, error: io::Error },
     /// There is no run to continue.
     #[error("no run to continue in {}; start one without --resume", dir.display())]
     None { dir: PathBuf },
@@ -114,8 +118,14 @@ impl RunFolder {
     /// The run in `dir` that started last.
     /// Fails when there is none.
     pub fn latest(dir: &Path) -> Result<Self> {
-        let entries = fs::read_dir(dir).map_err(|_| RunFolderError::None {
-            dir: dir.to_owned(),
+        let entries = fs::read_dir(dir).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => RunFolderError::None {
+                dir: dir.to_owned(),
+            },
+            _ => RunFolderError::List {
+                dir: dir.to_owned(),
+                error,
+            },
         })?;
         let runs = entries.filter_map(|e| {
             let folder = Self {

@@ -3,7 +3,8 @@
 //!
 //! A JSON line holds `time` (RFC 3339, UTC), `level`, `target`, `service`,
 //! `instance`, `run`, `message`, the event's fields, and `span` with the fields
-//! of all enclosing spans. Repeated lines are suppressed (`repeats`), files have
+//! of all enclosing spans. Services that share a process have lines of their own by
+//! [`service_span`]. Repeated lines are suppressed (`repeats`), files have
 //! a maximum size (`file`), and the level can change while the process runs
 //! ([`Control`]).
 
@@ -11,9 +12,11 @@ mod control;
 mod file;
 mod json;
 mod repeats;
+mod service;
 
 pub use control::{Control, name_run};
 pub use file::numbered;
+pub use service::{InProcess, in_current_span, service_span};
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
@@ -32,6 +35,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::LogConfig;
+use crate::run::lock::report_missing_locks;
 use crate::run::run_folder::host_name;
 use file::{BOUNDS, Claim, LogFile, Name};
 use json::{Json, Labels};
@@ -239,6 +243,7 @@ pub fn init(options: &Options) -> Result<Guard, TelemetryError> {
         .with(console_layer.with_filter(console_filter))
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
+    report_missing_locks();
     // A command that shows its own progress keeps its quiet console.
     let console_handle = options.console_level.is_none().then_some(console_handle);
     let set_level = move |level: &str| {
@@ -339,9 +344,13 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
             return Err(refuse(format!("\"{part}\" is not a level")));
         }
     }
-    EnvFilter::builder()
+    let parsed = EnvFilter::builder()
         .with_default_directive(Level::INFO.into())
-        .parse(level)
+        .parse(level);
+    // A filter of targets alone would leave out the spans that name services.
+    let services = format!("{}=error", service::TARGET).parse();
+    parsed
+        .and_then(|filter| Ok(filter.add_directive(services?)))
         .map_err(|e| refuse(e.to_string()))
 }
 

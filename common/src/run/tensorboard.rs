@@ -5,10 +5,12 @@
 //! `tensorflow/core/util/event.proto`. Few of its fields are needed, so they are
 //! encoded by hand.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::records::RecordFile;
 
 /// The content of a file's first event.
 const FILE_VERSION: &str = "brain.Event:2";
@@ -16,7 +18,7 @@ const FILE_VERSION: &str = "brain.Event:2";
 /// An event file that is being written.
 #[derive(Debug)]
 pub struct EventFile {
-    file: File,
+    file: RecordFile,
     path: PathBuf,
 }
 
@@ -29,13 +31,17 @@ impl EventFile {
         let name = format!("events.out.tfevents.{seconds:.0}.{writer}");
         let path = folder.join(name);
         let mut file = Self {
-            file: File::options().create(true).append(true).open(&path)?,
+            file: RecordFile::open(&path)?,
             path,
         };
         let mut event = event(seconds, 0);
         text(&mut event, 3, FILE_VERSION.as_bytes());
-        file.record(&event)?;
-        Ok(file)
+        let begun = file.record(&event);
+        // On a full disk each attempt would leave an empty file.
+        if begun.is_err() && file.file.storage().metadata().is_ok_and(|m| m.len() == 0) {
+            let _ = fs::remove_file(&file.path);
+        }
+        begun.map(|()| file)
     }
 
     #[must_use]
@@ -64,14 +70,15 @@ impl EventFile {
         self.record(&event)
     }
 
-    /// A single write call, so that concurrent readers see whole records or a truncated last one.
+    /// A single write call, so that concurrent readers see whole records or a truncated last one;
+    /// one that does not fit on the disk is removed again.
     fn record(&mut self, data: &[u8]) -> io::Result<()> {
         let length = (data.len() as u64).to_le_bytes();
         let mut record = length.to_vec();
         record.extend(masked_crc(&length).to_le_bytes());
         record.extend(data);
         record.extend(masked_crc(data).to_le_bytes());
-        self.file.write_all(&record)
+        self.file.append(&record)
     }
 }
 

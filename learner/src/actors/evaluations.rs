@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use common::imaging::manifest::TrainingManifest;
 use common::run::durable::{DurableError, append_line, write_atomic};
+use common::run::records::OptionalFile;
 use common::run::tensorboard::EventFile;
 use proto::messages::evaluator::EvaluatorBeat;
 use proto::messages::status::{Evaluation, EvaluatorStatus};
@@ -68,7 +69,7 @@ pub struct Evaluations {
     run_dir: PathBuf,
     lines: PathBuf,
     best_file: PathBuf,
-    curves: Curves,
+    curves: OptionalFile<EventFile>,
     training: TrainingManifest,
     evaluators: Vec<Seen>,
     last: Option<Evaluation>,
@@ -82,7 +83,7 @@ impl Evaluations {
     pub fn new(run_dir: &Path, training: TrainingManifest) -> Self {
         let lines = run_dir.join("validation.jsonl");
         let best_file = run_dir.join("checkpoints").join(BEST);
-        let text = fs::read_to_string(&lines).unwrap_or_default();
+        let text = read_lines(&lines);
         // Skips a line truncated by a crash.
         let before: Vec<Evaluation> = text
             .lines()
@@ -100,7 +101,7 @@ impl Evaluations {
             best: best.copied().filter(|_| best_file.is_file()),
             last: before.last().copied(),
             run_dir: run_dir.to_owned(),
-            curves: Curves::None,
+            curves: OptionalFile::new("TensorBoard's curves of evaluations"),
             training,
             lines,
             best_file,
@@ -215,7 +216,9 @@ impl Evaluations {
             ..found
         };
         self.append(line, better)?;
-        self.curves.draw(&self.run_dir, &kept);
+        let now = SystemTime::now();
+        let create = || EventFile::create(&self.run_dir, "validation", now);
+        self.curves.write(create, |file| draw(file, now, &kept));
         self.last = Some(kept);
         if better {
             self.wanted = Some(kept);
@@ -257,42 +260,16 @@ impl Evaluations {
     }
 }
 
-/// The TensorBoard event file; optional for a run.
-#[derive(Debug)]
-enum Curves {
-    /// Nothing was written yet.
-    None,
-    File(EventFile),
-    /// Writing failed; no further attempts.
-    Failed,
-}
-
-impl Curves {
-    fn draw(&mut self, run_dir: &Path, e: &Evaluation) {
-        let now = SystemTime::now();
-        if matches!(self, Self::None) {
-            *self = match EventFile::create(run_dir, "validation", now) {
-                Ok(file) => Self::File(file),
-                Err(error) => Self::failed(&error),
-            };
-        }
-        let Self::File(file) = self else { return };
-        let mut points = vec![
-            ("validation/mean_error_mm", e.mean_error_mm),
-            ("validation/mean_error_voxels", e.mean_error_voxels),
-            ("validation/median_error_mm", e.median_error_mm),
-        ];
-        let baseline = e.baseline_error_mm;
-        points.extend(baseline.map(|mm| ("validation/baseline_error_mm", mm)));
-        if let Err(error) = file.scalars(e.updates, now, &points) {
-            *self = Self::failed(&error);
-        }
-    }
-
-    fn failed(error: &io::Error) -> Self {
-        tracing::warn!(%error, "cannot write TensorBoard's curves of evaluations; training continues");
-        Self::Failed
-    }
+/// Adds an evaluation to TensorBoard's event file.
+fn draw(file: &mut EventFile, now: SystemTime, e: &Evaluation) -> io::Result<()> {
+    let mut points = vec![
+        ("validation/mean_error_mm", e.mean_error_mm),
+        ("validation/mean_error_voxels", e.mean_error_voxels),
+        ("validation/median_error_mm", e.median_error_mm),
+    ];
+    let baseline = e.baseline_error_mm;
+    points.extend(baseline.map(|mm| ("validation/baseline_error_mm", mm)));
+    file.scalars(e.updates, now, &points)
 }
 
 /// Warns of validation scans that are also training scans: they bias the selection of weights.
@@ -304,6 +281,20 @@ pub fn warn_of_training_scans(training: &TrainingManifest, validation: &Training
             scan = entry.name,
             "a validation scan is also a training scan: its error does not apply to other scans"
         );
+    }
+}
+
+/// The lines of earlier evaluations. One that is not text does not hide the others.
+fn read_lines(path: &Path) -> String {
+    match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                let file = path.display();
+                tracing::warn!(%error, "cannot read {file}: the earlier evaluations do not count");
+            }
+            String::new()
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::replay::shards::{Allocation, ReplayClient};
 
@@ -78,13 +79,15 @@ impl Sampler {
         let mut tasks = JoinSet::new();
         for shard in 0..self.clients.len() {
             let (this, out) = (self.clone(), out.clone());
-            tasks.spawn(async move { this.poll_shard(shard, &out).await });
+            let polling = async move { this.poll_shard(shard, &out).await };
+            tasks.spawn(polling.in_current_span());
         }
         for stream in 0..prefetch {
             let (this, out) = (self.clone(), out.clone());
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(stream as u64 + 1);
-            tasks.spawn(async move { this.keep_sampling(rng, &out).await });
+            let sampling = async move { this.keep_sampling(rng, &out).await };
+            tasks.spawn(sampling.in_current_span());
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -127,9 +130,8 @@ impl Sampler {
         let mut calls = JoinSet::new();
         for (shard, &rows) in allocation.rows.iter().enumerate().filter(|(_, n)| **n > 0) {
             let this = self.clone();
-            calls.spawn(
-                async move { (shard, rows, this.request(shard, rows, CALL_DEADLINE).await) },
-            );
+            let call = async move { (shard, rows, this.request(shard, rows, CALL_DEADLINE).await) };
+            calls.spawn(call.in_current_span());
         }
         let mut batches = Vec::new();
         while let Some(call) = calls.join_next().await {

@@ -34,6 +34,8 @@ pub struct CheckpointFolder {
     keep: usize,
     in_a_row: u32,
     failures: u64,
+    /// Why the last write failed.
+    why: String,
 }
 
 impl CheckpointFolder {
@@ -44,12 +46,18 @@ impl CheckpointFolder {
             keep: keep.max(1),
             in_a_row: 0,
             failures: 0,
+            why: String::new(),
         }
     }
 
     /// Failed writes so far.
     pub fn failures(&self) -> u64 {
         self.failures
+    }
+
+    /// Why the last write failed; empty before the first failure.
+    pub fn why(&self) -> &str {
+        &self.why
     }
 
     /// Writes a checkpoint, updates [`LAST`] and removes old ones. On failure logs
@@ -64,11 +72,12 @@ impl CheckpointFolder {
             Err(error) => {
                 self.in_a_row += 1;
                 self.failures += 1;
+                self.why = error.to_string();
                 if self.in_a_row >= ALARM {
                     let failures = self.in_a_row;
-                    tracing::error!(%error, failures, "{failures} checkpoints in a row could not be written: a crash now loses all training since; free disk space");
+                    tracing::error!(%error, failures, "{failures} checkpoints in a row could not be written: a crash now loses all training since");
                 } else {
-                    tracing::warn!(%error, "checkpoint not written; training continues");
+                    tracing::warn!(%error, "checkpoint not written; training goes on, and the next one is tried");
                 }
                 None
             }
@@ -77,13 +86,13 @@ impl CheckpointFolder {
 
     fn write(&self, checkpoint: &Checkpoint) -> Result<PathBuf, CheckpointError> {
         let bytes = checkpoint.to_bytes()?;
-        let failed = |e: DurableError| CheckpointError::Other(e.to_string());
         let path = self.dir.join(file_name(checkpoint.record.updates));
-        let unusable = |e: io::Error| {
-            CheckpointError::Other(format!("cannot create {}: {e}", self.dir.display()))
-        };
-        fs::create_dir_all(&self.dir).map_err(unusable)?;
-        write_atomic(&path, &bytes).map_err(failed)?;
+        fs::create_dir_all(&self.dir).map_err(|error| DurableError {
+            action: "create",
+            path: self.dir.clone(),
+            error,
+        })?;
+        write_atomic(&path, &bytes)?;
         // The checkpoint is safe on disk; the alias and the cleanup may fail.
         if let Err(error) = point(&path, &self.dir.join(LAST), &bytes) {
             tracing::warn!(%error, "{LAST} still names an older checkpoint");

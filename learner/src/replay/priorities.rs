@@ -13,6 +13,7 @@ use proto::wire::replay_client::ReplayClient as ShardClient;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 /// Queued batches of priorities; further ones are dropped and counted.
 const QUEUE: usize = 64;
@@ -88,11 +89,12 @@ pub fn priorities(
             let (to_shard, mut updates) = mpsc::channel(QUEUE);
             senders.push(to_shard);
             let counts = Arc::clone(&task_counts);
-            tasks.spawn(async move {
+            let sending = async move {
                 while let Some(update) = updates.recv().await {
                     send(&client, shard, update, &counts).await;
                 }
-            });
+            };
+            tasks.spawn(sending.in_current_span());
         }
         while let Some(batch) = waiting.recv().await {
             for (shard, update) in route(&hello, &batch) {

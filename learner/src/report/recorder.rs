@@ -1,12 +1,11 @@
 //! Records a run: per report a line of `metrics.jsonl` and a point on each
 //! TensorBoard curve. Training does not depend on either.
 
-use std::fs::File;
-use std::io::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use common::run::durable::open_lines;
+use common::run::records::{OptionalFile, RecordFile};
 use common::run::run_folder::rfc3339;
 use common::run::tensorboard::EventFile;
 use serde::Serialize;
@@ -22,12 +21,12 @@ struct Line<'a> {
     progress: &'a Progress,
 }
 
-/// Writes reports into a run folder.
+/// Writes reports into a run folder. What a full disk refuses is lost and counted.
 #[derive(Debug)]
 pub struct Recorder {
-    /// `None` after a failed write.
-    metrics: Option<File>,
-    events: Option<EventFile>,
+    run_dir: PathBuf,
+    metrics: OptionalFile<RecordFile>,
+    events: OptionalFile<EventFile>,
 }
 
 impl Recorder {
@@ -36,52 +35,35 @@ impl Recorder {
     /// # Errors
     /// When `metrics.jsonl` cannot be opened.
     pub fn open(run_dir: &Path) -> Result<Self, LearnerError> {
-        let path: PathBuf = run_dir.join("metrics.jsonl");
-        let metrics = open_lines(&path).map_err(|source| LearnerError::Metrics { path, source })?;
-        // Curves are optional: a run continues without them.
-        let events = EventFile::create(run_dir, "learner", SystemTime::now());
-        if let Err(error) = &events {
-            tracing::warn!(%error, "cannot create TensorBoard's event file; training continues");
-        }
+        let path = metrics_file(run_dir);
+        let metrics = RecordFile::open_lines(&path)
+            .map_err(|source| LearnerError::Metrics { path, source })?;
         Ok(Self {
-            metrics: Some(metrics),
-            events: events.ok(),
+            run_dir: run_dir.to_owned(),
+            metrics: OptionalFile::opened("metrics.jsonl", metrics),
+            events: OptionalFile::new("TensorBoard's event file"),
         })
     }
 
-    /// Adds a report; logs the first failure of each file and stops writing it.
+    /// Adds a report to each file.
     pub fn record(&mut self, progress: &Progress) {
-        if let Some(metrics) = &mut self.metrics
-            && !write(metrics, progress)
-        {
-            self.metrics = None;
-        }
-        let Some(events) = &mut self.events else {
-            return;
-        };
-        let now = SystemTime::now();
-        if let Err(error) = events.scalars(progress.train.updates, now, &curves(progress)) {
-            tracing::warn!(%error, "cannot write TensorBoard's event file; training continues");
-            self.events = None;
-        }
+        let (run_dir, now) = (&self.run_dir, SystemTime::now());
+        let open = || RecordFile::open_lines(&metrics_file(run_dir));
+        self.metrics.write(open, |metrics| {
+            let time = rfc3339(now);
+            let line = serde_json::to_string(&Line { time, progress });
+            metrics.append((line.map_err(io::Error::other)? + "\n").as_bytes())
+        });
+        let create = || EventFile::create(run_dir, "learner", now);
+        let updates = progress.train.updates;
+        let curves = curves(progress);
+        self.events
+            .write(create, |events| events.scalars(updates, now, &curves));
     }
 }
 
-/// Returns false if the write failed.
-fn write(metrics: &mut File, progress: &Progress) -> bool {
-    let time = rfc3339(SystemTime::now());
-    let line = match serde_json::to_string(&Line { time, progress }) {
-        Ok(line) => line,
-        Err(error) => {
-            tracing::warn!(%error, "cannot write the metrics as JSON");
-            return false;
-        }
-    };
-    let written = writeln!(metrics, "{line}");
-    if let Err(error) = &written {
-        tracing::error!(%error, "cannot write metrics.jsonl; training continues");
-    }
-    written.is_ok()
+fn metrics_file(run_dir: &Path) -> PathBuf {
+    run_dir.join("metrics.jsonl")
 }
 
 /// The TensorBoard curves of a report; docs/metrics.md describes each.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
+use tracing::Instrument as _;
 
 use crate::batch::collate::CollateCounts;
 use crate::error::LearnerError;
@@ -72,7 +73,7 @@ impl Reporter {
             watchdog: StallWatchdog::new(),
         };
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(sources.report_until(stopped));
+        let task = tokio::spawn(sources.report_until(stopped).in_current_span());
         Ok(Self { stop, task })
     }
 

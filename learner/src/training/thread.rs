@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::config::{Config, SelectorConfig};
+use common::run::telemetry::in_current_span;
 use common::run::throttle::Throttle;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use model::DeviceChoice;
@@ -111,19 +112,21 @@ impl TrainSetup {
         let (collate, augmenter) = self.collate(&devices);
         std::thread::Builder::new()
             .name("collate".into())
-            .spawn(move || collate.run(sampled, &free, &ready_in))
+            .spawn(in_current_span(move || {
+                collate.run(sampled, &free, &ready_in);
+            }))
             .map_err(|_| LearnerError::Thread("collate"))?;
         let (stats_in, stats) = watch::channel(TrainStats::default());
         let (started, ready) = oneshot::channel();
         let (ended, done) = oneshot::channel();
         std::thread::Builder::new()
             .name("train".into())
-            .spawn(move || {
+            .spawn(in_current_span(move || {
                 let begun = Run::begin(self, &devices, &augmenter);
                 let result =
                     begun.and_then(|run| run.train(&batches, &free_in, &stats_in, started));
                 let _ = ended.send(result);
-            })
+            }))
             .map_err(|_| LearnerError::Thread("train"))?;
         Ok((TrainHandle { ready, stats }, done))
     }
@@ -247,13 +250,14 @@ impl Run {
         let last = self.publish()?;
         stats.send_replace(self.stats.clone());
         let folder = self.setup.run.folder.checkpoints();
-        let checkpoint = self
-            .checkpoint()?
-            .ok_or_else(|| TrainThreadError::FinalCheckpoint(folder.clone()))?;
+        let checkpoint = self.checkpoint()?;
+        // Smaller: it may fit on a disk that has no space for the checkpoint.
+        let weights = write_final(&folder, &last.bytes);
+        let unsaved = || TrainThreadError::FinalCheckpoint(self.checkpoints.why().to_owned());
         Ok(TrainSummary {
             updates: self.trainer.updates(),
-            checkpoint,
-            weights: write_final(&folder, &last.bytes)?,
+            checkpoint: checkpoint.ok_or_else(unsaved)?,
+            weights: weights?,
             finished,
         })
     }

@@ -4,6 +4,8 @@
 //! A service's own `main` reads its arguments and its configuration, and calls the service's
 //! `run(config, listener, shutdown)` with what [`Service`] and [`shutdown_signal`] provide.
 
+mod signals;
+
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -16,6 +18,8 @@ use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::DatasetError;
 use common::run::telemetry::{self, Control, Guard, TelemetryError};
 use tokio::net::TcpListener;
+
+pub use signals::{shutdown_signal, stopped_by};
 
 use crate::transport::health;
 use crate::transport::http::{self, HttpError, Serving};
@@ -69,7 +73,6 @@ impl From<Exit> for ExitCode {
 
 /// Runs a command on a multi-threaded runtime and prints its error, if any; `own` chooses the
 /// exit code for causes specific to this program.
-#[expect(clippy::print_stderr, reason = "the error that a process ends with")]
 pub fn run(
     command: impl Future<Output = anyhow::Result<()>>,
     own: impl Fn(&(dyn Error + 'static)) -> Option<Exit>,
@@ -80,7 +83,8 @@ pub fn run(
     match done {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Unlike `eprintln`, this does not panic where the terminal is gone.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             Exit::of(&error, own).into()
         }
     }
@@ -224,67 +228,6 @@ impl Service {
         metrics.add(Process::new(&self.name, Some(self.log.clone()), folders));
         let router = http::standard(metrics, self.log.clone()).merge(more.unwrap_or_default());
         http::spawn(self.http.take(), router, &self.security)
-    }
-}
-
-/// Completes on Ctrl-C or SIGTERM. A second signal ends the process at once with
-/// [`Exit::Interrupted`].
-///
-/// Signals are caught from this call on, not from the first poll, so that one that arrives
-/// while a service starts also stops it.
-pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
-    let signals = Signals::new();
-    async move {
-        let mut signals = match signals {
-            Ok(signals) => signals,
-            Err(error) => {
-                tracing::error!(%error, "cannot wait for signals; stopping");
-                return;
-            }
-        };
-        signals.next().await;
-        tokio::spawn(async move {
-            signals.next().await;
-            #[expect(clippy::exit, reason = "nothing is left to be done in order")]
-            std::process::exit(i32::from(Exit::Interrupted as u8));
-        });
-    }
-}
-
-/// Ctrl-C and SIGTERM, from [`Signals::new`] on.
-#[cfg(unix)]
-struct Signals([tokio::signal::unix::Signal; 2]);
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self([interrupt, signal(SignalKind::terminate())?]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    }
-}
-
-/// Ctrl-C.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        // Without a handler the process stops at once.
-        let _ = tokio::signal::ctrl_c().await;
     }
 }
 

@@ -77,7 +77,10 @@ async fn serve(
     }
     let incoming = security.grpc_acceptor(listener);
     let (stop, stopped) = oneshot::channel::<()>();
+    // Connections have tasks of their own, outside the span of this one.
+    let span = tracing::Span::current();
     let server = channel::server_builder()
+        .trace_fn(move |_| span.clone())
         .layer(security.guard())
         .add_routes(routes)
         .add_service(health)

@@ -9,7 +9,9 @@ use crate::journal::segment::{Head, Stored};
 use crate::journal::snapshot::Snapshot;
 use crate::journal::{JournalConfig, JournalError};
 use crate::shard::Shard;
-use std::fs::{self, File, TryLockError};
+use common::run::durable::remove_leftovers;
+use common::run::lock::{LockError, LockFile};
+use std::fs;
 use std::path::Path;
 
 /// A shard restored from its journal.
@@ -19,7 +21,7 @@ pub struct Restored {
     /// The log that continues from there.
     pub log: Log<RealDisk>,
     /// Locks the folder while it is open.
-    pub lock: File,
+    pub lock: LockFile,
 }
 
 /// Restores a shard from its journal.
@@ -58,18 +60,20 @@ pub fn restore(config: ShardConfig, journal: &JournalConfig) -> Result<Restored,
     Ok(Restored { shard, log, lock })
 }
 
-/// Locks the folder: two shards writing to it would destroy each other's rows.
-fn lock(folder: &Path) -> Result<File, JournalError> {
+/// Locks the folder: two shards writing to it would destroy each other's rows. On a file system
+/// without locks it goes on with a warning.
+fn lock(folder: &Path) -> Result<LockFile, JournalError> {
     let path = folder.join("lock");
-    let file = File::create(&path).map_err(JournalError::disk("create", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let why = "is in use by another shard".to_owned();
-            Err(JournalError::foreign(folder, why))
+    let lock = LockFile::new(&path).map_err(|error| match error {
+        LockError::Held(holder) => {
+            JournalError::foreign(folder, format!("is in use by another shard, in {holder}"))
         }
-        Err(TryLockError::Error(error)) => Err(JournalError::disk("lock", &path)(error)),
+        LockError::Open(error) => JournalError::disk("create", &path)(error),
+    })?;
+    if lock.is_exclusive {
+        remove_leftovers(folder);
     }
+    Ok(lock)
 }
 
 /// Inserts the recovered rows into a new shard.

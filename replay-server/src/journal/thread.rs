@@ -8,6 +8,7 @@ use super::disk::Disk;
 use super::log::{Entry, Log};
 use super::sweep::Sweeper;
 use super::{JournalConfig, JournalError};
+use common::run::telemetry::in_current_span;
 use common::run::throttle::Throttle;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use proto::messages::hello::Hello;
@@ -69,7 +70,9 @@ impl Journal {
         let mut sweeper = Sweeper::new(disk);
         let sweeping = std::thread::Builder::new()
             .name("journal-sweep".into())
-            .spawn(move || stale.iter().for_each(|files| sweeper.sweep(files)))
+            .spawn(in_current_span(move || {
+                stale.iter().for_each(|files| sweeper.sweep(files));
+            }))
             .map_err(refused())?;
         let (sender, receiver) = crossbeam_channel::unbounded();
         let (durable_sender, durable) = watch::channel(log.durable());
@@ -87,11 +90,11 @@ impl Journal {
         writer.sweep();
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || {
+            .spawn(in_current_span(move || {
                 let done = writer.run(&receiver);
                 sweeping.join().map_err(|_| JournalError::Gone)?;
                 done
-            })
+            }))
             .map_err(refused())?;
         Ok(Self {
             sender,

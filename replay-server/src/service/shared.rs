@@ -15,10 +15,11 @@ use crate::journal::restore::{Restored, restore};
 use crate::journal::snapshot::{self, Pieces};
 use crate::journal::thread::{Journal, Room};
 use crate::shard::{CheckedBatch, Insertion, Place, Shard};
+use common::run::lock::LockFile;
+use common::run::telemetry::in_current_span;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::status::ShardStatus;
-use std::fs::File;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -50,7 +51,7 @@ pub struct SharedShard {
     shard: Mutex<Shard>,
     journal: Option<Journal>,
     /// Locks the journal's folder.
-    _lock: Option<File>,
+    _lock: Option<LockFile>,
     /// Held while a snapshot is taken, also by the thread that writes it: a cancelled
     /// task must not overwrite a later snapshot.
     snapshot: Arc<tokio::sync::Mutex<Pieces>>,
@@ -209,12 +210,13 @@ impl SharedShard {
         // A snapshot must not cover rows that a crash could lose: their numbers would be reused.
         journal.durable(outline.end).await?;
         let shared = self.clone();
-        let written = tokio::task::spawn_blocking(move || {
+        let write = in_current_span(move || {
             // One lock per piece, so that other tasks wait for one piece at most.
             snapshot::write(&folder, &outline, &mut pieces, |rows, out| {
                 shared.with(|shard, _| shard.weights(rows, out))
             })
         });
+        let written = tokio::task::spawn_blocking(write);
         let bytes = written.await.map_err(|_| JournalError::Gone)??;
         let row = outline.end;
         Ok(Some(Taken { row, bytes }))

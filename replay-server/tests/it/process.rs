@@ -108,8 +108,14 @@ impl Server {
     }
 
     fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &id]).status();
+        let killed = Command::new("kill")
+            .args([&format!("-{signal}"), &*id])
+            .status();
         assert!(killed.unwrap().success());
     }
 }
@@ -144,6 +150,17 @@ fn serves_health_and_status_and_stops_on_sigterm() {
     assert!(error.contains(&expected), "{error}");
 }
 
+#[test]
+fn signals_of_batch_systems_and_closed_terminals_stop_the_server_in_order() {
+    for signal in ["HUP", "USR1", "USR2", "XCPU", "INT"] {
+        let mut server = Server::serve(&["--capacity", "100"]);
+        server.signal(signal);
+        assert_eq!(server.child.wait().unwrap().code(), Some(0), "{signal}");
+        server.logged(&format!("stopping|\"SIG{signal}\""));
+        server.logged("replay shard stopped");
+    }
+}
+
 /// A call that never ends keeps the first signal's stop waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_the_server_at_once() {
@@ -155,6 +172,12 @@ async fn a_second_signal_ends_the_server_at_once() {
     server.terminate();
     server.logged("replay shard stops");
     assert_eq!(server.child.try_wait().unwrap(), None);
+    // The system repeats these two by itself.
+    for signal in ["HUP", "XCPU"] {
+        server.signal(signal);
+        server.logged(&format!("already stopping|SIG{signal}"));
+        assert_eq!(server.child.try_wait().unwrap(), None, "{signal}");
+    }
     let begun = Instant::now();
     server.terminate();
     let code = server.child.wait().unwrap().code();

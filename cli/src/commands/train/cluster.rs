@@ -12,7 +12,7 @@ use actor::session::counters::Counters;
 use actor::session::metrics::{ActorMetrics, EvaluatorMetrics};
 use anyhow::Context as _;
 use common::run::run_folder::RunFolder;
-use common::run::telemetry::Control;
+use common::run::telemetry::{Control, InProcess, service_span};
 use learner::actors::evaluations::BEST;
 use learner::checkpoint::files::CheckpointFiles;
 use learner::report::metrics::LearnerMetrics;
@@ -23,6 +23,7 @@ use proto::transport::metrics::Metrics;
 use proto::transport::security::Security;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument as _;
 
 use super::display::{Display, Moment};
 use super::plan::Plan;
@@ -161,6 +162,14 @@ async fn run(
     ))
 }
 
+/// Names the signal, which may come from a batch system or a closed terminal.
+pub(super) fn note_stopping() {
+    let signal = entry::stopped_by().unwrap_or("stopping");
+    console::note(&format!(
+        "{signal}: saving a checkpoint before exit; press Ctrl-C again to exit now"
+    ));
+}
+
 /// Resolves when the sender sends true or is dropped.
 async fn stopped(mut signal: watch::Receiver<bool>) {
     let _ = signal.wait_for(|stop| *stop).await;
@@ -179,10 +188,11 @@ impl Cluster {
             let (listener, address) = loopback()?;
             addresses.push(address);
             let (metrics, stop) = (metrics.clone(), stopped(shards_stop.clone()));
-            shards.spawn(async move {
+            let serving = async move {
                 replay_server::run_observed(shard, listener, &metrics, stop).await?;
                 Ok(())
-            });
+            };
+            shards.spawn(serving.instrument(service_span(InProcess::ReplayServer)));
         }
         let (listener, learner) = loopback()?;
         let (sender, progress) = watch::channel(Progress {
@@ -202,23 +212,26 @@ impl Cluster {
             metrics.add(ActorMetrics::new(Arc::clone(&counters), place));
             let setup = actor_setup(plan, &learner, &counters);
             let stop = stopped(members_stop.clone());
-            actors.spawn(async move {
+            let acting = async move {
                 actor::run(setup, stop).await?;
                 Ok(())
-            });
+            };
+            actors.spawn(acting.instrument(service_span(InProcess::Actor)));
         }
         let (sender, errors) = watch::channel(None);
         metrics.add(EvaluatorMetrics::new(errors.clone()));
         if !plan.validation.is_empty() {
             let setup = evaluator_setup(plan, &learner, sender);
             let stop = stopped(members_stop);
-            evaluators.spawn(async move {
+            let evaluating = async move {
                 evaluator::run(setup, stop).await.context("validate")?;
                 Ok(())
-            });
+            };
+            evaluators.spawn(evaluating.instrument(service_span(InProcess::Evaluator)));
         }
+        let learning = learner::run(setup, listener, stopped(learner_stops));
         Ok(Self {
-            learner: tokio::spawn(learner::run(setup, listener, stopped(learner_stops))),
+            learner: tokio::spawn(learning.instrument(service_span(InProcess::Learner))),
             shards,
             actors,
             evaluators,
@@ -250,7 +263,7 @@ impl Cluster {
                 Some(ended) = self.evaluators.join_next() => ended.context("evaluator task")??,
                 () = &mut shutdown, if !interrupted => {
                     interrupted = true;
-                    console::note("saving a checkpoint before exit; press Ctrl-C again to exit now");
+                    note_stopping();
                     let _ = self.stop_learner.send(true);
                 }
                 _ = ticks.tick() => {

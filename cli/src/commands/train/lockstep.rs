@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use common::config::{Config, Precision};
 use common::environment::rules::RULES_VERSION;
 use common::imaging::manifest::TrainingManifest;
+use common::run::telemetry::{InProcess, service_span};
 use learner::Progress;
 use learner::actors::evaluations::{Evaluations, warn_of_training_scans};
 use learner::actors::registry::ActorTotals;
@@ -28,10 +29,9 @@ use model::DeviceChoice;
 use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 
-use super::cluster::Ended;
+use super::cluster::{Ended, note_stopping};
 use super::display::{Display, Moment};
 use super::plan::Plan;
-use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 use machine::{Machine, Turn};
 
@@ -64,6 +64,7 @@ pub fn settle(config: &mut Config) -> Result<(), Advice> {
 
 /// Trains until a limit is reached or a signal arrives.
 pub fn train(plan: Plan) -> anyhow::Result<Ended> {
+    let _learner = service_span(InProcess::Learner).entered();
     let stop = stop_flag()?;
     model::device::set_threads(1);
     let mut run = Run::begin(plan)?;
@@ -71,7 +72,7 @@ pub fn train(plan: Plan) -> anyhow::Result<Ended> {
     run.finish(interrupted)
 }
 
-/// A flag set by SIGINT and SIGTERM; a second signal ends the process.
+/// A flag set by the signals that stop a process in order; a second one ends it at once.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -80,7 +81,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
         runtime.block_on(async move {
             proto::transport::entry::shutdown_signal().await;
             stopped.store(true, Ordering::Relaxed);
-            console::note("saving a checkpoint before exit; press Ctrl-C again to exit now");
+            note_stopping();
             std::future::pending::<()>().await;
         });
     };
@@ -207,7 +208,8 @@ impl Run {
         };
         let bytes = self.machine.trainer.weights_bytes(version)?;
         let weights = Published::at(0, version, updates, bytes);
-        let validation = validator.validate(&weights)?;
+        let evaluator = service_span(InProcess::Evaluator);
+        let validation = evaluator.in_scope(|| validator.validate(&weights))?;
         let line = serde_json::to_vec(&validation)?;
         let kept = (&validation).into();
         let kept = self.evaluations.keep(kept, &line, &weights.bytes);
@@ -275,13 +277,16 @@ impl Run {
         self.recorder.record(&last);
         let folder = self.plan.run.folder.clone();
         let checkpoints = folder.checkpoints();
-        self.save()?.with_context(|| {
-            let folder = checkpoints.display();
-            format!("cannot write the final checkpoint to {folder}; see the log")
-        })?;
+        let saved = self.save()?;
         let version = self.machine.counts.weights_version;
         let bytes = self.machine.trainer.weights_bytes(version)?;
-        let weights = write_final(&checkpoints, &bytes)?;
+        // Smaller: it may fit on a disk that has no space for the checkpoint.
+        let weights = write_final(&checkpoints, &bytes);
+        saved.with_context(|| {
+            let why = self.checkpoints.why();
+            format!("the final checkpoint was not saved: {why}")
+        })?;
+        let weights = weights?;
         if !interrupted {
             self.validate()?;
         }

@@ -1,41 +1,39 @@
 //! One training at a time in a run folder.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Result, RunFolder, RunFolderError};
+use crate::run::durable::remove_leftovers;
+use crate::run::lock::{LockError, LockFile};
 
 /// Excludes other training processes from a run folder until it is dropped; the system
 /// releases the lock when the process ends.
 #[derive(Debug)]
 #[must_use]
-pub struct RunLock {
-    _file: File,
-}
+pub struct RunLock(#[expect(dead_code, reason = "held for its drop")] LockFile);
 
 impl RunFolder {
-    /// Locks the folder for this process.
+    /// Locks the folder for this process and removes what killed ones left unfinished in it.
+    /// On a file system without locks it goes on with a warning.
     /// Fails when another process uses it, or the lock file cannot be created.
     pub fn lock(&self) -> Result<RunLock> {
         let path = self.path.join("lock");
-        let write = |source| RunFolderError::Write {
-            path: path.clone(),
-            source,
-        };
-        let file = File::create(&path).map_err(write)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let path = self.path.clone();
-                return Err(RunFolderError::Busy { path });
-            }
-            // A file system without locks: users must choose distinct names.
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!(%error, path = %path.display(), "cannot lock the run folder");
+        let lock = LockFile::new(&path).map_err(|error| match error {
+            LockError::Held(holder) => RunFolderError::Busy {
+                path: self.path.clone(),
+                holder,
+            },
+            LockError::Open(source) => RunFolderError::Write { path, source },
+        })?;
+        if lock.is_exclusive {
+            // The other folders may hold unfinished files of other commands.
+            for folder in [&self.path, &self.checkpoints()] {
+                remove_leftovers(folder);
             }
         }
-        Ok(RunLock { _file: file })
+        Ok(RunLock(lock))
     }
 }
 
@@ -83,8 +81,38 @@ mod tests {
         let folder = make();
         let lock = folder.lock().unwrap();
         let error = make().lock().unwrap_err().to_string();
-        assert!(error.contains("is in use by another process"), "{error}");
+        let own = format!("is in use by another process ({} on", std::process::id());
+        assert!(error.contains(&own), "{error}");
         drop(lock);
         let _lock = folder.lock().unwrap();
+    }
+
+    #[test]
+    fn the_next_start_removes_what_killed_processes_left_unfinished() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(dir.path(), "one", SystemTime::UNIX_EPOCH).unwrap();
+        let unfinished = [
+            folder.path().join(".run.json.77-0.tmp"),
+            folder
+                .checkpoints()
+                .join(".update-00000010.safetensors.77-3.tmp"),
+        ];
+        let kept = [
+            folder.evaluations().join(".report.html.77-1.tmp"),
+            folder.checkpoints().join("mine.tmp"),
+            folder.checkpoints().join(".mine.tmp"),
+            folder.checkpoints().join("update-00000005.safetensors"),
+        ];
+        for file in unfinished.iter().chain(&kept) {
+            fs::write(file, "x").unwrap();
+        }
+        let lock = folder.lock().unwrap();
+        assert!(unfinished.iter().all(|file| !file.exists()));
+        assert!(kept.iter().all(|file| file.exists()));
+        // The files of a process that runs stay.
+        fs::write(&unfinished[1], "x").unwrap();
+        folder.lock().unwrap_err();
+        assert!(unfinished[1].exists());
+        drop(lock);
     }
 }

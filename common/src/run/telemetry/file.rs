@@ -10,7 +10,7 @@
 //! file-rotate and logroller do less: neither locks its file, counts failed
 //! writes, or detects that its file was removed.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::json::Labels;
-use crate::run::durable::ends_a_line;
+use crate::run::lock::is_locked;
+use crate::run::records::{RecordFile, ends_a_line};
 use crate::run::throttle::Throttle;
 
 /// Maximum number of processes with the same name in one folder.
@@ -61,8 +62,7 @@ impl Name {
             let path = self.path(&instance);
             let mut options = OpenOptions::new();
             let file = options.create(true).append(true).read(true).open(&path)?;
-            // On a file system without locks the configured names must be distinct.
-            if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            if is_locked(&file, &path).is_some() {
                 return Ok(Claim {
                     instance,
                     path,
@@ -94,9 +94,9 @@ pub(super) struct LogFile {
     bounds: Bounds,
     path: PathBuf,
     /// `None` while it cannot be opened.
-    file: Option<File>,
+    file: Option<RecordFile>,
     bytes: u64,
-    /// Whether the file may end in the middle of a line.
+    /// Whether a killed process left half a line at the end.
     mid_line: bool,
     checked: Instant,
     /// Lines written since then.
@@ -142,7 +142,7 @@ impl LogFile {
         self.bytes = claim.file.metadata().map_or(0, |m| m.len());
         self.mid_line = !ends_a_line(&claim.file);
         self.path = claim.path;
-        self.file = Some(claim.file);
+        self.file = Some(RecordFile::new(claim.file));
         self.unchecked = 0;
     }
 
@@ -167,13 +167,11 @@ impl LogFile {
         }
         let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
         if self.mid_line {
-            file.write_all(b"\n")?;
+            file.append(b"\n")?;
             self.bytes += 1;
+            self.mid_line = false;
         }
-        // Set until the whole line is written.
-        self.mid_line = true;
-        file.write_all(line)?;
-        self.mid_line = false;
+        file.append(line)?;
         self.bytes += line.len() as u64;
         self.unchecked += 1;
         Ok(())
@@ -182,7 +180,8 @@ impl LogFile {
     /// Reopens the file if its path refers to another one. The folder is not created
     /// again: its removal may be intended.
     fn check(&mut self) -> io::Result<()> {
-        let open = self.file.as_ref().and_then(|f| f.metadata().ok());
+        let open = self.file.as_ref();
+        let open = open.and_then(|f| f.storage().metadata().ok());
         let named = fs::metadata(&self.path).ok();
         let identity = |file: &fs::Metadata| (file.dev(), file.ino());
         if open.is_some() && open.as_ref().map(identity) == named.as_ref().map(identity) {

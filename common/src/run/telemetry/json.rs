@@ -15,6 +15,8 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
+use super::service;
+
 /// The labels of every line.
 #[derive(Debug)]
 pub(super) struct Labels {
@@ -94,6 +96,10 @@ where
         let mut around = Map::new();
         let scope = context.event_scope().into_iter();
         for span in scope.flat_map(Scope::from_root) {
+            if span.metadata().target() == service::TARGET {
+                line.insert("service".into(), span.name().into());
+                continue;
+            }
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<N>>();
             let parsed = fields.and_then(|f| serde_json::from_str::<Map<_, _>>(f).ok());
