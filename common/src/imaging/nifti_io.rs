@@ -10,12 +10,13 @@ mod decode;
 mod error;
 mod fields;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod foreign;
 #[cfg(test)]
 mod golden;
 mod header;
 mod pair;
+mod placement;
 mod read;
 mod stream;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod write;
 use std::fmt;
 
 use crate::imaging::geometry::Affine;
+use crate::imaging::scan::ScanWarning;
 use crate::imaging::volume::{VolumeSizeError, check_size};
 
 pub use error::{ReadError, WriteError};
@@ -105,6 +107,7 @@ pub struct Image {
     dims: [usize; 3],
     samples: Samples,
     affine: Affine,
+    warnings: Vec<ScanWarning>,
 }
 
 impl Image {
@@ -119,7 +122,14 @@ impl Image {
             dims,
             samples,
             affine,
+            warnings: Vec::new(),
         })
+    }
+
+    /// The same image with these warnings about its file.
+    #[must_use]
+    pub fn with_warnings(self, warnings: Vec<ScanWarning>) -> Self {
+        Self { warnings, ..self }
     }
 
     /// Voxels per axis of the file.
@@ -138,6 +148,12 @@ impl Image {
     #[must_use]
     pub fn affine(&self) -> &Affine {
         &self.affine
+    }
+
+    /// Suspicious properties of its file.
+    #[must_use]
+    pub fn warnings(&self) -> &[ScanWarning] {
+        &self.warnings
     }
 
     /// Millimetres between voxel centres along each axis of the file.

@@ -6,7 +6,7 @@ use crate::environment::pose::Pose;
 use crate::imaging::geometry::Geometry;
 use crate::imaging::volume::Volume;
 
-pub use warning::ScanWarning;
+pub use warning::{LengthUnit, ScanWarning};
 
 /// SHA-256 of a preprocessed volume: dims and voxels (see [`crate::imaging::manifest`]).
 pub type VolumeHash = [u8; 32];

@@ -1,8 +1,5 @@
-//! The voxel → RAS mm affine: its three encodings in the header, and its quaternion.
+//! The voxel → RAS mm affine: its encodings in the header, and its quaternion.
 
-use std::path::Path;
-
-use super::ReadError;
 use super::fields::Fields;
 use crate::imaging::geometry::{Affine, centre, distance_mm};
 
@@ -16,85 +13,36 @@ pub(super) fn is_regular(affine: &Affine) -> bool {
         && (affine.determinant() / volume).abs() > 1e-4
 }
 
-/// The sform, else the qform, else the pixdims (placed as nibabel does), validated.
-pub(super) fn from_header(
-    header: &Fields,
-    dims: [usize; 3],
-    path: &Path,
-) -> Result<Affine, ReadError> {
-    let (which, affine) = if header.sform_code > 0 {
-        ("sform", sform(header))
-    } else if header.qform_code > 0 {
-        ("qform", qform(header))
-    } else {
-        tracing::warn!(scan = %path.display(), "no orientation in the header; taking voxel sizes alone");
-        ("pixdim", from_pixdim(header, dims))
-    };
-    if !is_regular(&affine) {
-        return Err(ReadError::BadAffine {
-            path: path.to_owned(),
-            which,
-            detail: format!("{:?}", affine.rows),
-        });
-    }
-    warn_when_odd(header, &affine, dims, path);
-    Ok(affine)
-}
-
-fn warn_when_odd(header: &Fields, affine: &Affine, dims: [usize; 3], path: &Path) {
-    let scan = path.display();
-    if header.sform_code > 0 && header.qform_code > 0 {
-        let apart = corner_distance(affine, &qform(header), dims);
-        if apart.is_nan() || apart > 0.1 {
-            tracing::warn!(%scan, apart_mm = apart, "sform and qform disagree; taking the sform");
-        }
-    }
-    let spacing = affine.column_lengths();
-    let stored = zooms(header);
-    // Programs that only read the voxel sizes would see another scan.
-    if (0..3).any(|i| stored[i] > 0.0 && (stored[i] / spacing[i] - 1.0).abs() > 0.01) {
-        tracing::warn!(%scan, ?stored, taken = ?spacing, "pixdim and orientation disagree about the voxel size");
-    }
-    let skewed = (0..3).any(|i| {
-        let j = (i + 1) % 3;
-        let dot: f64 = affine.rows.iter().map(|row| row[i] * row[j]).sum();
-        (dot / (spacing[i] * spacing[j])).abs() > 0.01
-    });
-    if skewed {
-        tracing::warn!(%scan, "the axes are not at right angles; distances in mm are approximate");
-    }
-    if header.xyzt_units & 7 == 3 || header.xyzt_units & 7 == 1 {
-        tracing::warn!(%scan, "the header's unit is metres or micrometres; its numbers are taken as mm");
-    }
-}
-
-/// The largest distance in mm between the two affines' images of a corner.
-fn corner_distance(a: &Affine, b: &Affine, dims: [usize; 3]) -> f64 {
+/// The largest distance in mm between the images of a corner under two regular affines.
+pub(super) fn corner_distance(a: &Affine, b: &Affine, dims: [usize; 3]) -> f64 {
     let far = dims.map(|d| d as f64 - 1.0);
     let mut largest = 0.0_f64;
     for corner in 0..8_u8 {
         let voxel = [0, 1, 2].map(|i| if corner >> i & 1 == 1 { far[i] } else { 0.0 });
         let (p, q) = (a.to_world(voxel), b.to_world(voxel));
-        let apart = distance_mm(p, q, [1.0; 3]);
-        if apart.is_nan() {
-            return f64::NAN;
-        }
-        largest = largest.max(apart);
+        largest = largest.max(distance_mm(p, q, [1.0; 3]));
     }
     largest
 }
 
-fn sform(header: &Fields) -> Affine {
+/// The cosines of the angles between the axes 0 and 1, 1 and 2, 2 and 0.
+pub(super) fn cosines(affine: &Affine) -> [f64; 3] {
+    let spacing = affine.column_lengths();
+    [0, 1, 2].map(|i| {
+        let j = (i + 1) % 3;
+        let dot: f64 = affine.rows.iter().map(|row| row[i] * row[j]).sum();
+        dot / (spacing[i] * spacing[j])
+    })
+}
+
+/// The sform as it is stored.
+pub(super) fn sform(header: &Fields) -> Affine {
     Affine { rows: header.srow }
 }
 
-fn zooms(header: &Fields) -> [f64; 3] {
-    [1, 2, 3].map(|i| header.pixdim[i].abs())
-}
-
-/// Method 2 of the standard (`nifti1.h`): rotation by a unit quaternion, qfac 0 read as 1.
-fn qform(header: &Fields) -> Affine {
-    let [mut b, mut c, mut d] = header.quatern;
+/// Method 2 of the standard (`nifti1.h`): rotation by a unit quaternion, for these voxel sizes.
+pub(super) fn qform(quatern: [f64; 3], shift: [f64; 3], sizes: [f64; 3], qfac: f64) -> Affine {
+    let [mut b, mut c, mut d] = quatern;
     let square = b * b + c * c + d * d;
     let mut a = (1.0 - square).max(0.0).sqrt();
     if 1.0 - square < 1e-7 {
@@ -108,9 +56,7 @@ fn qform(header: &Fields) -> Affine {
         [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
         [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
     ];
-    let [x, y, z] = zooms(header);
-    let qfac = if header.pixdim[0] < 0.0 { -1.0 } else { 1.0 };
-    let shift = header.qoffset;
+    let [x, y, z] = sizes;
     let row = |i: usize| {
         let r = rotation[i];
         [r[0] * x, r[1] * y, r[2] * z * qfac, shift[i]]
@@ -121,14 +67,15 @@ fn qform(header: &Fields) -> Affine {
 }
 
 /// nibabel's `get_base_affine`: x runs to the left, the origin is the centre.
-fn from_pixdim(header: &Fields, dims: [usize; 3]) -> Affine {
-    let [x, y, z] = zooms(header);
+pub(super) fn about_centre(sizes: [f64; 3], dims: [usize; 3]) -> Affine {
+    let [x, y, z] = sizes;
     let [a, b, c] = centre(dims);
     Affine::diagonal([-x, y, z], [x * a, -y * b, -z * c])
 }
 
-/// Quaternion (b, c, d) and qfac of an affine, `None` when its axes are not orthogonal.
-pub(super) fn to_quaternion(affine: &Affine) -> Option<([f64; 3], f64)> {
+/// Quaternion (b, c, d) and qfac of an affine; of the nearest one with orthogonal axes where its
+/// own are not.
+pub(super) fn to_quaternion(affine: &Affine) -> ([f64; 3], f64) {
     let spacing = affine.column_lengths();
     let qfac = if affine.determinant() < 0.0 {
         -1.0
@@ -141,12 +88,8 @@ pub(super) fn to_quaternion(affine: &Affine) -> Option<([f64; 3], f64)> {
     for row in &mut r {
         row[2] *= qfac;
     }
-    for i in 0..3 {
-        let j = (i + 1) % 3;
-        let dot: f64 = r.iter().map(|row| row[i] * row[j]).sum();
-        if dot.abs() > 1e-5 {
-            return None;
-        }
+    if cosines(affine).iter().any(|cosine| cosine.abs() > 1e-5) {
+        r = nearest_rotation(r);
     }
     // Start with the largest of the four components, for accuracy.
     let squares = [
@@ -165,10 +108,28 @@ pub(super) fn to_quaternion(affine: &Affine) -> Option<([f64; 3], f64)> {
         [ac, bc, squares[2], cd],
         [ad, bd, cd, squares[3]],
     ];
-    let largest = (0..4).max_by(|&i, &j| squares[i].total_cmp(&squares[j]))?;
+    let largest = [1, 2, 3].into_iter().fold(
+        0,
+        |best, i| if squares[i] >= squares[best] { i } else { best },
+    );
     let scale = 2.0 * squares[largest].max(0.0).sqrt();
     let q = products[largest].map(|v| v / scale);
     // a is not stored: it is taken as non-negative.
     let sign = if q[0] < 0.0 { -1.0 } else { 1.0 };
-    Some(([q[1] * sign, q[2] * sign, q[3] * sign], qfac))
+    ([q[1] * sign, q[2] * sign, q[3] * sign], qfac)
+}
+
+/// The rotation nearest to a matrix of positive determinant, by Newton's iteration for the
+/// polar decomposition.
+fn nearest_rotation(mut r: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
+    for _ in 0..20 {
+        let minor = |i: usize, j: usize| {
+            let ([a, b], [c, d]) = ([i + 1, i + 2].map(|k| k % 3), [j + 1, j + 2].map(|k| k % 3));
+            r[a][c] * r[b][d] - r[a][d] * r[b][c]
+        };
+        let determinant: f64 = (0..3).map(|j| r[0][j] * minor(0, j)).sum();
+        let next = |i: usize, j: usize| 0.5 * (r[i][j] + minor(i, j) / determinant);
+        r = std::array::from_fn(|i| std::array::from_fn(|j| next(i, j)));
+    }
+    r
 }

@@ -10,8 +10,7 @@ pub(super) struct Decoder {
     big_endian: bool,
     scaling: Option<(f64, f64)>,
     samples: Samples,
-    non_finite: u64,
-    first_non_finite: usize,
+    not_finite: u64,
 }
 
 macro_rules! numbers {
@@ -48,8 +47,7 @@ impl Decoder {
             big_endian: layout.big_endian,
             scaling: layout.scaling,
             samples,
-            non_finite: 0,
-            first_non_finite: 0,
+            not_finite: 0,
         })
     }
 
@@ -63,17 +61,16 @@ impl Decoder {
             Samples::F32(values) => values,
         };
         let (slope, inter) = self.scaling.unwrap_or((1.0, 0.0));
-        let (mut count, mut first) = (self.non_finite, self.first_non_finite);
+        let mut count = self.not_finite;
         let mut keep = |value: f64| {
-            // Too large becomes infinite: an error.
+            // Too large becomes infinite.
             let value = (value * slope + inter) as f32;
-            if !value.is_finite() {
-                if count == 0 {
-                    first = values.len();
-                }
+            if value.is_finite() {
+                values.push(value);
+            } else {
                 count += 1;
+                values.push(0.0);
             }
-            values.push(value);
         };
         let big = self.big_endian;
         match self.datatype {
@@ -88,15 +85,11 @@ impl Decoder {
             Datatype::F32 => numbers!(f32, bytes, big, keep),
             Datatype::F64 => numbers!(f64, bytes, big, keep),
         }
-        (self.non_finite, self.first_non_finite) = (count, first);
+        self.not_finite = count;
     }
 
-    /// The voxels; an error holds the number of non-finite ones and the index of the first.
-    pub(super) fn finish(self) -> Result<Samples, (u64, usize)> {
-        if self.non_finite == 0 {
-            Ok(self.samples)
-        } else {
-            Err((self.non_finite, self.first_non_finite))
-        }
+    /// The voxels, and how many were not finite: they are 0, as ITK reads them.
+    pub(super) fn finish(self) -> (Samples, u64) {
+        (self.samples, self.not_finite)
     }
 }

@@ -146,17 +146,12 @@ pub enum ReadError {
     /// Not enough memory for the voxels.
     #[error("no memory for the {bytes} bytes of scan '{}'", path.display())]
     OutOfMemory { path: PathBuf, bytes: u64 },
-    /// Voxels that are not finite.
+    /// Not one voxel is finite.
     #[error(
-        "scan '{}' has {count} voxels that are NaN or infinite, the first at file index {first:?}; \
-         replace them (e.g. `fslmaths in -nan out`)", path.display()
+        "scan '{}' has no voxel that is a finite number ({voxels} are NaN or infinite); \
+         write it again with the tool that made it", path.display()
     )]
-    NonFinite {
-        path: PathBuf,
-        count: u64,
-        /// Index of the first along the file's axes.
-        first: [usize; 3],
-    },
+    NotFinite { path: PathBuf, voxels: u64 },
     /// The header's orientation is not an invertible map.
     #[error(
         "scan '{}' has a {which} that maps voxels nowhere (singular or not finite): {detail}; \

@@ -20,7 +20,10 @@ pub(crate) struct Fixture {
     pub(crate) inter: f32,
     pub(crate) pixdim: [f32; 4],
     pub(crate) quaternion: [f32; 6],
+    /// `qform_code`, `sform_code`.
     pub(crate) codes: [i16; 2],
+    /// `xyzt_units`; 0 is unknown.
+    pub(crate) units: u8,
     pub(crate) srow: [f32; 12],
     pub(crate) magic: [u8; 4],
     /// The voxels as stored in the file.
@@ -42,6 +45,7 @@ impl Fixture {
             pixdim: [1.0; 4],
             quaternion: [0.0; 6],
             codes: [0, 1],
+            units: 0,
             srow: [
                 -1.0, 0.0, 0.0, 10.0, 0.0, 1.0, 0.0, -20.0, 0.0, 0.0, 1.0, 30.0,
             ],
@@ -98,6 +102,7 @@ impl Fixture {
             header.all(16, &self.dim, |v| v.to_le_bytes().to_vec());
             header.put(12, &self.datatype.to_le_bytes());
             header.put(14, &self.bitpix.to_le_bytes());
+            header.put(500, &i32::from(self.units).to_le_bytes());
             header.put(168, &(self.vox_offset as i64).to_le_bytes());
             let double = |v: &f32| f64::from(*v).to_le_bytes().to_vec();
             header.all(104, &self.pixdim, double);
@@ -110,6 +115,7 @@ impl Fixture {
             header.bytes[344..].copy_from_slice(&self.magic);
             header.all(40, &self.dim, |v| (*v as i16).to_le_bytes().to_vec());
             header.put(70, &self.datatype.to_le_bytes());
+            header.put(123, &[self.units]);
             header.put(72, &self.bitpix.to_le_bytes());
             let single = |v: &f32| v.to_le_bytes().to_vec();
             header.all(76, &self.pixdim, single);

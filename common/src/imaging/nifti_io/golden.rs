@@ -1,5 +1,6 @@
 //! Files written by nibabel 5.4.2, with the affine and voxels that it reads
-//! back from them. All are 2×2×2. Script:
+//! back from them; the affine of the file without orientation is SimpleITK 2.5.7's.
+//! All are 2×2×2. Script:
 //!
 //! ```python
 //! import gzip, io, struct
@@ -88,9 +89,9 @@ pub(super) const FILES: [Golden; 4] = [
             3354cd20051a8e0c0c8b0e32307c707caf7acdcea074e7be77cd2cf620f1cfcfbbed3c0f08dbef53d5dc\
             0f52b3da65d19e3df90bec3c625fd883d4a39b94a76d0861c8d944554cdb720900bc8982cc68010000",
         affine: [
-            [-0.5, 0.0, 0.0, 0.25],
-            [0.0, 0.75, 0.0, -0.375],
-            [0.0, 0.0, 2.0, -1.0],
+            [-0.5, 0.0, 0.0, 0.0],
+            [0.0, -0.75, 0.0, 0.0],
+            [0.0, 0.0, 2.0, 0.0],
         ],
         voxels: [0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0, 210.0],
     },

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::fields::{Fields, Version};
 use super::foreign;
 use super::{Limits, MAX_AXIS, ReadError};
+use crate::imaging::scan::ScanWarning;
 
 /// Largest accepted voxel offset.
 const MAX_OFFSET: f64 = 4_294_967_296.0;
@@ -55,6 +56,8 @@ pub(super) struct Layout {
     pub(super) offset: u64,
     /// `value · slope + inter`, `None` where the stored value is the value.
     pub(super) scaling: Option<(f64, f64)>,
+    /// About the fields above.
+    pub(super) warnings: Vec<ScanWarning>,
 }
 
 impl Layout {
@@ -109,12 +112,14 @@ pub(super) fn layout(
         return Err(bad(path, "magic", problem));
     }
     let dims = dims(header, path, limits)?;
+    let mut warnings = Vec::new();
     Ok(Layout {
         dims,
-        datatype: datatype(header, path)?,
+        datatype: datatype(header, path, &mut warnings)?,
         big_endian: header.big_endian,
         offset: offset(header, place, path)?,
-        scaling: scaling(header, path)?,
+        scaling: scaling(header, &mut warnings),
+        warnings,
     })
 }
 
@@ -166,7 +171,12 @@ fn dims(header: &Fields, path: &Path, limits: &Limits) -> Result<[usize; 3], Rea
     Ok(dims)
 }
 
-fn datatype(header: &Fields, path: &Path) -> Result<Datatype, ReadError> {
+/// The datatype decides, whatever `bitpix` says, as in nibabel and ITK.
+fn datatype(
+    header: &Fields,
+    path: &Path,
+    warnings: &mut Vec<ScanWarning>,
+) -> Result<Datatype, ReadError> {
     let code = header.datatype;
     let known = match code {
         2 => Ok(Datatype::U8),
@@ -194,12 +204,13 @@ fn datatype(header: &Fields, path: &Path) -> Result<Datatype, ReadError> {
         code,
     })?;
     let bits = i16::try_from(datatype.bytes() * 8).unwrap_or(i16::MAX);
-    if header.bitpix == bits {
-        Ok(datatype)
-    } else {
-        let problem = format!("is {}, but datatype {code} has {bits} bits", header.bitpix);
-        Err(bad(path, "bitpix", problem))
+    if header.bitpix != bits {
+        warnings.push(ScanWarning::Bitpix {
+            bitpix: header.bitpix,
+            datatype: bits,
+        });
     }
+    Ok(datatype)
 }
 
 /// Offset of the voxels: any in a file of their own, else after the header and
@@ -223,15 +234,16 @@ fn offset(header: &Fields, place: Place, path: &Path) -> Result<u64, ReadError> 
     Err(bad(path, "vox_offset", problem))
 }
 
-/// A slope of 0, NaN or infinity means no scaling, as in nibabel.
-fn scaling(header: &Fields, path: &Path) -> Result<Option<(f64, f64)>, ReadError> {
-    let (slope, inter) = (header.slope, header.inter);
+/// A slope of 0, NaN or infinity means no scaling, as in nibabel. An intercept that is not
+/// finite is 0, as in ITK.
+fn scaling(header: &Fields, warnings: &mut Vec<ScanWarning>) -> Option<(f64, f64)> {
+    let (slope, mut inter) = (header.slope, header.inter);
     if slope == 0.0 || !slope.is_finite() {
-        return Ok(None);
+        return None;
     }
     if !inter.is_finite() {
-        let problem = format!("is {inter} beside a slope of {slope}");
-        return Err(bad(path, "scl_inter", problem));
+        warnings.push(ScanWarning::Intercept);
+        inter = 0.0;
     }
-    Ok((slope != 1.0 || inter != 0.0).then_some((slope, inter)))
+    (slope != 1.0 || inter != 0.0).then_some((slope, inter))
 }

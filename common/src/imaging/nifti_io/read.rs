@@ -7,16 +7,18 @@ use super::decode::Decoder;
 use super::fields::{Fields, NIFTI1_LEN, Version};
 use super::header::{self, Layout, Place};
 use super::pair::files_of;
+use super::placement::{Placed, place};
 use super::stream::{CHUNK, Source, Stream};
-use super::{Image, Limits, ReadError, Samples, affine, foreign};
-use crate::imaging::geometry::Affine;
+use super::{Image, Limits, ReadError, Samples, foreign};
+use crate::imaging::scan::ScanWarning;
 
 /// Reads a NIfTI-1 or NIfTI-2 scan: one file, or a `.hdr`/`.img` pair by either
 /// name (see [`files_of`]), each compressed with gzip or not. The content, not
 /// the name, determines version, byte order and compression.
 ///
-/// Voxels keep the file's order, scaled by its slope and intercept. The affine is
-/// the sform, else the qform, else derived from the voxel sizes.
+/// Voxels keep the file's order, scaled by its slope and intercept; those that are not finite
+/// are 0. The affine is the one of ITK, and so of 3D Slicer; for most files it is the sform,
+/// else the qform. [`Image::warnings`] says what is suspicious.
 pub fn read(path: &Path, limits: &Limits) -> Result<Image, ReadError> {
     match files_of(path)?.as_slice() {
         [header, voxels] => pair(Stream::open(header)?, Stream::open(voxels)?, limits),
@@ -40,15 +42,15 @@ pub fn read_pair_from<H: BufRead, V: BufRead>(
 
 fn single(mut stream: Stream<'_>, limits: &Limits) -> Result<Image, ReadError> {
     let (fields, layout) = header(&mut stream, Place::Same, limits)?;
-    let affine = affine::from_header(&fields, layout.dims, stream.path)?;
-    voxels(&mut stream, &layout, affine, limits)
+    let placed = place(&fields, layout.dims, stream.path)?;
+    voxels(&mut stream, &layout, placed, limits)
 }
 
 fn pair(mut start: Stream<'_>, mut rest: Stream<'_>, limits: &Limits) -> Result<Image, ReadError> {
-    let (fields, layout) = header(&mut start, Place::Beside, limits)?;
-    start.check_tail()?;
-    let affine = affine::from_header(&fields, layout.dims, start.path)?;
-    voxels(&mut rest, &layout, affine, limits)
+    let (fields, mut layout) = header(&mut start, Place::Beside, limits)?;
+    layout.warnings.extend(start.check_tail()?);
+    let placed = place(&fields, layout.dims, start.path)?;
+    voxels(&mut rest, &layout, placed, limits)
 }
 
 /// The header of a stream, whose voxels must be at `expected`.
@@ -95,27 +97,39 @@ fn misplaced(path: &Path, version: Version, place: Place) -> ReadError {
 fn voxels(
     stream: &mut Stream<'_>,
     layout: &Layout,
-    affine: Affine,
+    placed: Placed,
     limits: &Limits,
 ) -> Result<Image, ReadError> {
     let (claim, needed) = (layout.claim(), layout.offset + layout.bytes());
     stream.check_length(&claim, needed, limits)?;
     stream.skip_to(layout.offset, &claim, needed)?;
-    let samples = samples(stream, layout, &claim, needed)?;
-    stream.check_tail()?;
-    Image::new(layout.dims, samples, affine).map_err(|error| ReadError::Io {
+    let (samples, not_finite) = samples(stream, layout, &claim, needed)?;
+    let mut warnings = placed.warnings;
+    warnings.extend(layout.warnings.iter().cloned());
+    if not_finite > 0 {
+        warnings.push(ScanWarning::NotFinite { count: not_finite });
+    }
+    for warning in stream.check_tail()? {
+        // Both files of a pair may have the same.
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+    let image = Image::new(layout.dims, samples, placed.affine).map_err(|error| ReadError::Io {
         path: stream.path.to_owned(),
         at: needed,
         error: io::Error::other(error),
-    })
+    })?;
+    Ok(image.with_warnings(warnings))
 }
 
+/// The voxels, and how many were not finite.
 fn samples(
     stream: &mut Stream<'_>,
     layout: &Layout,
     claim: &str,
     needed: u64,
-) -> Result<Samples, ReadError> {
+) -> Result<(Samples, u64), ReadError> {
     let mut decoder = Decoder::new(layout).map_err(|bytes| ReadError::OutOfMemory {
         path: stream.path.to_owned(),
         bytes,
@@ -130,13 +144,12 @@ fn samples(
         decoder.push(&buffer[..part]);
         left -= part;
     }
-    decoder.finish().map_err(|(count, index)| {
-        let [nx, ny, _] = layout.dims;
-        let first = [index % nx, index / nx % ny, index / (nx * ny)];
-        ReadError::NonFinite {
+    let (samples, not_finite) = decoder.finish();
+    if not_finite == samples.len() as u64 {
+        return Err(ReadError::NotFinite {
             path: stream.path.to_owned(),
-            count,
-            first,
-        }
-    })
+            voxels: not_finite,
+        });
+    }
+    Ok((samples, not_finite))
 }

@@ -9,14 +9,16 @@ use flate2::bufread::GzDecoder;
 use super::fields::{NIFTI1_LEN, NIFTI2_LEN, Version};
 use super::foreign;
 use super::{Limits, ReadError};
+use crate::imaging::scan::ScanWarning;
 
 /// Deflate cannot exceed this ratio, so a header that claims more is wrong.
 const MAX_GZIP_RATIO: u64 = 1032;
 /// Bytes read at once; a multiple of every voxel size.
 pub(super) const CHUNK: usize = 1 << 18;
-/// Bytes allowed after the voxels of a compressed file, read only to reach its checksum.
+/// Bytes after the voxels that are ignored without a warning. Those of a compressed file are
+/// read to reach its checksum, and no more of them.
 const MAX_TAIL: u64 = 1 << 24;
-/// Zeros allowed after the last gzip member: tapes and archives pad their blocks with them.
+/// Zeros that are skipped after a gzip member: tapes and archives pad their blocks with them.
 const MAX_PADDING: usize = 1 << 24;
 
 /// A source of a scan's bytes, or of one file of a pair.
@@ -31,8 +33,7 @@ pub struct Source<'a, R> {
 
 /// The uncompressed content, and its position for messages.
 pub(super) struct Stream<'a> {
-    inner: Box<dyn Read + 'a>,
-    gzip: bool,
+    content: Content<'a>,
     at: u64,
     /// Bytes of the file on disk.
     len: u64,
@@ -72,14 +73,13 @@ impl<'a> Stream<'a> {
             error,
         })?;
         let gzip = start.starts_with(&[0x1f, 0x8b]);
-        let inner: Box<dyn Read + 'a> = if gzip {
-            Box::new(Members::new(Box::new(source.reader)))
+        let content = if gzip {
+            Content::Gzip(Box::new(Members::new(Box::new(source.reader))))
         } else {
-            Box::new(source.reader)
+            Content::Plain(Box::new(source.reader))
         };
         Ok(Self {
-            inner,
-            gzip,
+            content,
             at: 0,
             len,
             path,
@@ -104,7 +104,8 @@ impl<'a> Stream<'a> {
         needed: u64,
         limits: &Limits,
     ) -> Result<(), ReadError> {
-        let possible = if self.gzip {
+        let gzip = self.is_gzip();
+        let possible = if gzip {
             self.len.saturating_mul(MAX_GZIP_RATIO)
         } else {
             self.len
@@ -113,7 +114,7 @@ impl<'a> Stream<'a> {
             return Err(self.too_short(claim, needed));
         }
         let allowed = Limits::FREE_EXPANSION.max(self.len.saturating_mul(limits.max_expansion));
-        if self.gzip && needed > allowed {
+        if gzip && needed > allowed {
             return Err(ReadError::Expansion {
                 path: self.path.to_owned(),
                 claim: claim.to_owned(),
@@ -129,7 +130,7 @@ impl<'a> Stream<'a> {
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, ReadError> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.inner.read(&mut buffer[filled..]) {
+            match self.content.read(&mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(n) => {
                     filled += n;
@@ -155,28 +156,39 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Reads to the end of a gzip stream to verify its checksum: otherwise damage goes unnoticed.
-    pub(super) fn check_tail(&mut self) -> Result<(), ReadError> {
+    /// Reads to the end of a gzip stream to verify its checksum: otherwise damage goes
+    /// unnoticed. Gives warnings of what follows the voxels.
+    pub(super) fn check_tail(&mut self) -> Result<Vec<ScanWarning>, ReadError> {
         let mut buffer = [0; 4096];
         let mut tail = 0;
-        while self.gzip && tail <= MAX_TAIL {
+        while self.is_gzip() && tail <= MAX_TAIL {
             let got = self.fill(&mut buffer)?;
             tail += got as u64;
             if got < buffer.len() {
-                return Ok(());
+                break;
             }
         }
-        if self.gzip {
-            tracing::warn!(scan = %self.path.display(), "much data after the voxels; ignored");
+        let mut warnings = Vec::new();
+        match &self.content {
+            Content::Plain(_) => tail = self.len.saturating_sub(self.at),
+            Content::Gzip(members) if members.trailing => warnings.push(ScanWarning::AfterGzip),
+            Content::Gzip(_) => {}
         }
-        Ok(())
+        if tail > MAX_TAIL {
+            warnings.push(ScanWarning::AfterVoxels);
+        }
+        Ok(warnings)
+    }
+
+    fn is_gzip(&self) -> bool {
+        matches!(self.content, Content::Gzip(_))
     }
 
     fn io(&self, error: io::Error) -> ReadError {
         let (path, at) = (self.path.to_owned(), self.at);
         match error.kind() {
-            io::ErrorKind::UnexpectedEof if self.gzip => ReadError::TruncatedGzip { path, at },
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput if self.gzip => {
+            io::ErrorKind::UnexpectedEof if self.is_gzip() => ReadError::TruncatedGzip { path, at },
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput if self.is_gzip() => {
                 ReadError::CorruptGzip { path, at, error }
             }
             _ => ReadError::Io { path, at, error },
@@ -184,13 +196,17 @@ impl<'a> Stream<'a> {
     }
 
     pub(super) fn too_short(&self, claim: &str, needed: u64) -> ReadError {
-        let found = if self.gzip {
-            format!(
-                "{} compressed ({} uncompressed were read)",
-                self.len, self.at
-            )
-        } else {
-            self.len.to_string()
+        let found = match &self.content {
+            Content::Plain(_) => self.len.to_string(),
+            Content::Gzip(members) => {
+                let after = if members.trailing {
+                    ", then come bytes that are no gzip"
+                } else {
+                    ""
+                };
+                let (len, at) = (self.len, self.at);
+                format!("{len} compressed ({at} uncompressed were read{after})")
+            }
         };
         ReadError::TooShort {
             path: self.path.to_owned(),
@@ -201,37 +217,59 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Consecutive gzip members. Padding zeros are skipped, as in gzip(1);
-/// anything else after a member must be another one.
+/// The bytes of a file, and whether they are compressed.
+enum Content<'a> {
+    Plain(Box<dyn Read + 'a>),
+    Gzip(Box<Members<'a>>),
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(reader) => reader.read(buffer),
+            Self::Gzip(members) => members.read(buffer),
+        }
+    }
+}
+
+/// Consecutive gzip members, with zeros between or after them, as in Python's gzip. What is
+/// no member ends the content, as in gzip(1) and zlib.
 struct Members<'a> {
     member: GzDecoder<Box<dyn BufRead + 'a>>,
-    /// Zeros after the last member so far.
+    /// Whether a member was read to its end.
+    past_first: bool,
+    /// Zeros after members so far.
     padding: usize,
+    /// Whether bytes that are no member follow the last one.
+    trailing: bool,
 }
 
 impl<'a> Members<'a> {
     fn new(reader: Box<dyn BufRead + 'a>) -> Self {
         Self {
             member: GzDecoder::new(reader),
+            past_first: false,
             padding: 0,
+            trailing: false,
         }
     }
 
-    /// Whether the last member is followed by nothing.
-    fn at_end(&mut self) -> io::Result<bool> {
+    /// Whether another member seems to begin after the last one.
+    fn another(&mut self) -> io::Result<bool> {
         loop {
             let rest = self.member.get_mut().fill_buf()?;
-            let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
-            if rest.is_empty() {
-                return Ok(true);
-            }
-            if zeros == 0 && self.padding == 0 {
+            let Some(&first) = rest.first() else {
                 return Ok(false);
+            };
+            let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
+            if zeros == 0 {
+                self.trailing = first != 0x1f;
+                return Ok(!self.trailing);
             }
             self.padding = self.padding.saturating_add(zeros);
-            if zeros == 0 || self.padding > MAX_PADDING {
-                let problem = "a member is followed by zeros and more";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+            if self.padding > MAX_PADDING {
+                self.trailing = true;
+                return Ok(false);
             }
             self.member.get_mut().consume(zeros);
         }
@@ -240,14 +278,26 @@ impl<'a> Members<'a> {
 
 impl Read for Members<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let got = self.member.read(buffer)?;
-            if got > 0 || buffer.is_empty() || self.at_end()? {
-                return Ok(got);
+        while !self.trailing {
+            match self.member.read(buffer) {
+                Ok(0) if !buffer.is_empty() && self.another()? => {
+                    self.past_first = true;
+                    // The decoder keeps its reader unless it is replaced; a new one makes it
+                    // start again.
+                    let rest = self.member.reset(Box::new(io::empty()));
+                    self.member.reset(rest);
+                }
+                // No header: these bytes were no member.
+                Err(error)
+                    if self.past_first
+                        && self.member.header().is_none()
+                        && error.kind() == io::ErrorKind::InvalidInput =>
+                {
+                    self.trailing = true;
+                }
+                other => return other,
             }
-            // The decoder keeps its reader unless it is replaced; a new one makes it start again.
-            let rest = self.member.reset(Box::new(io::empty()));
-            self.member.reset(rest);
         }
+        Ok(0)
     }
 }

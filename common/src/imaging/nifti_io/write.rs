@@ -5,7 +5,7 @@ use std::path::Path;
 
 use flate2::{Compression, GzBuilder};
 
-use super::{WriteError, affine};
+use super::{WriteError, affine, placement};
 use crate::imaging::geometry::{Affine, Geometry};
 use crate::imaging::volume::{Volume, Voxels, check_size};
 use crate::run::durable::{AtomicFile, DurableError};
@@ -27,8 +27,9 @@ pub struct ImageRef<'a> {
     pub affine: &'a Affine,
 }
 
-/// Writes `.nii` or `.nii.gz`, depending on the name. The affine is stored as sform
-/// and, when its axes are orthogonal, also as qform.
+/// Writes `.nii` or `.nii.gz`, depending on the name. The affine, in mm, is stored as sform,
+/// and as qform unless its axes are so skewed that the two would be apart: then ITK and 3D
+/// Slicer refuse it, as they refuse a scan with such axes.
 pub fn write(path: &Path, image: &ImageRef<'_>) -> Result<(), WriteError> {
     let (found, bits) = match image.samples {
         SamplesRef::U8(values) => (values.len(), 8),
@@ -102,7 +103,7 @@ fn write_with(
         let (path, rows) = (path_of(), Box::new(affine.rows));
         return Err(WriteError::Affine { path, rows });
     }
-    let header = header(short, bits, affine);
+    let header = header(dims, short, bits, affine);
     let mut file = AtomicFile::create(path)?;
     let written = if gzip {
         // The gzip header has no name and no time: equal images give equal files.
@@ -132,20 +133,24 @@ fn short_dims(dims: [usize; 3]) -> Option<[i16; 3]> {
 }
 
 /// 348 bytes of header and four that declare no extension, little-endian.
-fn header(dims: [i16; 3], bits: i16, affine: &Affine) -> [u8; 352] {
+fn header(dims: [usize; 3], short: [i16; 3], bits: i16, affine: &Affine) -> [u8; 352] {
     let mut bytes = [0; 352];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     put(0, &348_i32.to_le_bytes());
     put(38, b"r");
-    let dim = [3, dims[0], dims[1], dims[2], 1, 1, 1, 1];
+    let dim = [3, short[0], short[1], short[2], 1, 1, 1, 1];
     for (i, dim) in dim.into_iter().enumerate() {
         put(40 + 2 * i, &dim.to_le_bytes());
     }
     put(70, &(if bits == 8 { 2_i16 } else { 16 }).to_le_bytes());
     put(72, &bits.to_le_bytes());
-    let quaternion = affine::to_quaternion(affine);
-    let qfac = quaternion.map_or(1.0, |(_, qfac)| qfac);
-    let [sx, sy, sz] = affine.column_lengths();
+    let (quaternion, qfac) = affine::to_quaternion(affine);
+    let sizes = affine.column_lengths();
+    let shift = affine.rows.map(|row| row[3]);
+    let qform = affine::qform(quaternion, shift, sizes, qfac);
+    let has_qform = placement::far(&qform, affine, dims).is_none();
+    let qfac = if has_qform { qfac } else { 1.0 };
+    let [sx, sy, sz] = sizes;
     let pixdim = [qfac, sx, sy, sz, 1.0, 1.0, 1.0, 1.0];
     for (i, value) in pixdim.into_iter().enumerate() {
         put(76 + 4 * i, &(value as f32).to_le_bytes());
@@ -154,11 +159,10 @@ fn header(dims: [i16; 3], bits: i16, affine: &Affine) -> [u8; 352] {
     put(112, &1_f32.to_le_bytes());
     put(123, &[2]); // millimetres
     // Code 1: scanner coordinates, the caller's best knowledge.
-    put(252, &i16::from(quaternion.is_some()).to_le_bytes());
+    put(252, &i16::from(has_qform).to_le_bytes());
     put(254, &1_i16.to_le_bytes());
-    if let Some((q, _)) = quaternion {
-        let shift = affine.rows.map(|row| row[3]);
-        for (i, value) in q.into_iter().chain(shift).enumerate() {
+    if has_qform {
+        for (i, value) in quaternion.into_iter().chain(shift).enumerate() {
             put(256 + 4 * i, &(value as f32).to_le_bytes());
         }
     }
