@@ -19,6 +19,7 @@ mod error;
 mod fcsv;
 mod format;
 mod markups;
+mod merge;
 mod numbers;
 mod points;
 mod select;

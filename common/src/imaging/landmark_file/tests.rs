@@ -2,6 +2,7 @@
 
 mod damage;
 mod formats;
+mod merging;
 mod names;
 mod spellings;
 mod writing;
