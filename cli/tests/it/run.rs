@@ -13,7 +13,8 @@ use crate::process::{
 };
 use crate::services::{PATIENCE, signal};
 
-const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
+/// Lists of the phantoms, and two of their landmarks.
+pub const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
     --validation-images data/validation/images.txt --validation-landmarks data/validation/landmarks.txt \
     --landmarks bridge,base_ball";
 /// Settings that shorten any training to seconds.
