@@ -111,6 +111,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     metrics.add(LearnerMetrics::new(seen));
     let checkpoints = Arc::new(CheckpointFiles::new(&run.folder.checkpoints()));
     let downloads = checkpoint_http::router(Arc::clone(&checkpoints));
+    let http = service.http_address();
     let _web = service.serve_http(metrics, Some(("run", &run_dir)), Some(downloads));
     let setup = LearnerSetup {
         shards: run.config.cluster.shards.clone(),
@@ -118,6 +119,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         checkpoints,
         security: service.security().clone(),
         progress,
+        http,
     };
     let summary = learner::run(setup, listener, entry::shutdown_signal()).await?;
     tracing::info!(

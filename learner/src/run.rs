@@ -1,5 +1,6 @@
 //! The learner as a service: everything wired together.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::config::Config;
+use common::run::run_folder::{Announced, Endpoints, reachable};
 use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::channel::{self, Channel};
@@ -61,6 +63,8 @@ pub struct LearnerSetup {
     pub security: Security,
     /// Where progress is published.
     pub progress: watch::Sender<Progress>,
+    /// `host:port` of this process's metrics, where they are served.
+    pub http: Option<String>,
 }
 
 /// How a run ended.
@@ -101,7 +105,9 @@ async fn learn(
     mut shutdown: Boxed<'static, ()>,
 ) -> Result<LearnerSummary, LearnerError> {
     let parts = Parts::start(&setup).await?;
-    let address = listener.local_addr().map(|a| a.to_string()).ok();
+    let address = listener.local_addr().ok();
+    let _announced = announce(&setup, address);
+    let address = address.map(|a| a.to_string());
     tracing::info!(address, run = setup.run.hello.run_id, "learner listens");
     let (close, closed) = oneshot::channel::<()>();
     let served = serve(
@@ -159,6 +165,23 @@ async fn learn(
         best_evaluation,
         progress,
     })
+}
+
+/// Writes `endpoints.json` into the run folder, for `landmarl status`. Training does not depend
+/// on it.
+fn announce(setup: &LearnerSetup, address: Option<SocketAddr>) -> Option<Announced> {
+    let endpoints = Endpoints {
+        grpc: address.map(reachable),
+        tls: setup.security.has_tls(),
+        http: setup.http.clone(),
+        ..Endpoints::of_this_process(SystemTime::now())
+    };
+    let announced = setup.run.folder.announce(endpoints);
+    announced
+        .inspect_err(|error| {
+            tracing::warn!(%error, "`landmarl status` will not find this run; training continues");
+        })
+        .ok()
 }
 
 /// Everything that runs alongside the server.

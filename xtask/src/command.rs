@@ -2,8 +2,11 @@
 
 use std::ffi::OsStr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// `program` with the arguments in `line`, which are separated by spaces.
 pub fn new(program: impl AsRef<OsStr>, line: &str) -> Command {
@@ -19,6 +22,28 @@ pub fn run(command: &mut Command) -> Result<()> {
     println!("$ {line}");
     let status = command.status();
     let status = status.with_context(|| format!("cannot start `{line}`"))?;
+    ensure!(status.success(), "`{line}` failed ({status})");
+    Ok(())
+}
+
+/// As [`run`], and prints `note` if the command takes longer than `usually`.
+pub fn run_noting(command: &mut Command, usually: Duration, note: &str) -> Result<()> {
+    let line = show(command);
+    println!("$ {line}");
+    let failed = || format!("cannot start `{line}`");
+    let mut child = command.spawn().with_context(failed)?;
+    let began = Instant::now();
+    let mut noted = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().with_context(failed)? {
+            break status;
+        }
+        if !noted && began.elapsed() >= usually {
+            noted = true;
+            println!("{note}");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
     ensure!(status.success(), "`{line}` failed ({status})");
     Ok(())
 }

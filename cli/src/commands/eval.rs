@@ -141,8 +141,8 @@ pub fn prepare(
 
 /// The configuration of the run that contains the weights, else the defaults.
 fn config_of(weights: &Path, args: &ConfigArgs) -> anyhow::Result<Config> {
-    let run = RunFolder::around(weights).map(|r| r.config_file());
-    let base = run.filter(|f| f.is_file()).into_iter().collect();
+    let run = RunFolder::around(weights).map(|r| r.saved_config());
+    let base = run.filter(|r| r.file.is_file()).into_iter().collect();
     Ok(args.load_over(base, Vec::new())?)
 }
 

@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use regex::Regex;
 
 use crate::Outcome;
+use crate::input::run::run_folder;
 use crate::input::settings::ConfigArgs;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
@@ -45,8 +46,8 @@ const LOKI: &str = "Loki";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Run folder, folder of log files, or - for standard input [default: log.folder of the configuration, else the newest run in run.dir]
-    #[arg(value_name = "RUN_DIR", conflicts_with = "loki")]
+    /// Run by its folder or name, folder of log files, or - for standard input [default: log.folder of the configuration, else the newest run in run.dir]
+    #[arg(value_name = "RUN", conflicts_with = "loki")]
     run: Option<PathBuf>,
     /// Show new lines until Ctrl-C
     #[arg(long, short)]
@@ -96,7 +97,7 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  landmarl logs runs/first
+  landmarl logs first
   landmarl logs -f --service actor --instance 3 --level warn
   landmarl logs --grep nan --since 10m --json
   kubectl logs -f deployment/actor | landmarl logs - --level warn
@@ -242,17 +243,22 @@ impl Args {
 
     /// The folder of log files of the arguments or the configuration.
     fn folder(&self) -> anyhow::Result<PathBuf> {
+        let config = self.config.load(Vec::new())?;
         if let Some(run) = &self.run {
+            let found = run_folder(run, Path::new(&config.run.dir));
+            let run = found.map_err(|error| {
+                let message = error.to_string();
+                error.context(Advice::new(Exit::Data, message))
+            })?;
             let logs = run.join("logs");
-            let folder = if logs.is_dir() { logs } else { run.clone() };
+            let folder = if logs.is_dir() { logs } else { run };
             if !folder.is_dir() {
-                let message = format!("{} is not a folder", run.display());
-                let hint = "give a run folder, as in landmarl logs runs/first";
+                let message = format!("{} is not a folder", folder.display());
+                let hint = "give a run, as in landmarl logs first";
                 return Err(Advice::new(Exit::Data, message).hint(hint).into());
             }
             return Ok(folder);
         }
-        let config = self.config.load(Vec::new())?;
         let (folder, runs) = (Path::new(&config.log.folder), Path::new(&config.run.dir));
         if config.log.folder.is_empty() {
             return newest(runs).ok_or_else(|| no_logs(runs).into());

@@ -10,6 +10,7 @@ use common::phantom::{
 use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
+use crate::output::quote::shell_quoted;
 
 /// Generate head-like scans with exactly known landmarks.
 ///
@@ -81,9 +82,12 @@ pub fn run(args: &Args) -> Outcome {
 
 fn next_commands(args: &Args) -> String {
     let lists = |images: &str, set: PhantomSet, landmarks: &str| {
-        let folder = set_folder(&args.out, set);
-        let folder = folder.display();
-        format!(" {images} {folder}/images.txt {landmarks} {folder}/landmarks.txt")
+        let list = |name: &str| {
+            let list = set_folder(&args.out, set).join(name);
+            shell_quoted(&list.to_string_lossy()).into_owned()
+        };
+        let (scans, files) = (list("images.txt"), list("landmarks.txt"));
+        format!(" {images} {scans} {landmarks} {files}")
     };
     let mut text = String::from("next:");
     if args.train > 0 {
@@ -96,7 +100,7 @@ fn next_commands(args: &Args) -> String {
         text += &format!(" --landmarks {}", LANDMARK_NAMES.join(","));
     }
     if args.test > 0 {
-        text += "\n  landmarl eval --load runs/NAME/checkpoints/best.safetensors";
+        text += "\n  landmarl eval --load runs";
         text += &lists("--images", PhantomSet::Test, "--landmarks-files");
     }
     text

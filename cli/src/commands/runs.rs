@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table as Toml, Value};
 
 use crate::Outcome;
+use crate::input::run::run_folder;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 use crate::output::table::{Table, number, or_dash};
@@ -35,9 +36,12 @@ enum Command {
     },
     /// Compare the results of runs, and the settings that differ
     Compare {
-        /// Run folders
+        /// Runs, by folder or name
         #[arg(required = true, num_args = 2.., value_name = "RUN")]
         runs: Vec<PathBuf>,
+        /// Parent folder of the runs that are given by name
+        #[arg(long, default_value = "runs", value_name = "DIR")]
+        dir: PathBuf,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -48,7 +52,7 @@ const EXAMPLES: &str = "\
 Examples:
   landmarl runs list
   landmarl runs list --dir demo/run --json
-  landmarl runs compare runs/first runs/second";
+  landmarl runs compare first second";
 
 /// One run, as described by its files.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,7 +95,7 @@ struct Evaluated {
 pub fn run(args: &Args) -> Outcome {
     match &args.command {
         Command::List { dir, json } => list(dir, *json),
-        Command::Compare { runs, json } => compare(runs, *json),
+        Command::Compare { runs, dir, json } => compare(runs, dir, *json),
     }
 }
 
@@ -212,8 +216,8 @@ struct Comparison {
     differing_settings: BTreeMap<String, Vec<Option<Value>>>,
 }
 
-fn compare(paths: &[PathBuf], json: bool) -> Outcome {
-    let runs = paths.iter().map(|path| read(path));
+fn compare(given: &[PathBuf], dir: &Path, json: bool) -> Outcome {
+    let runs = given.iter().map(|run| read(&run_folder(run, dir)?));
     let runs: Vec<Run> = runs.collect::<anyhow::Result<_>>()?;
     let settings: Vec<BTreeMap<String, Value>> = runs.iter().map(|r| settings(&r.folder)).collect();
     let comparison = Comparison {

@@ -1,5 +1,6 @@
 //! `landmarl train`: a whole cluster in one process.
 
+mod closing;
 mod cluster;
 mod display;
 mod lockstep;
@@ -56,7 +57,7 @@ pub fn run(args: &Args) -> Outcome {
     if args.json {
         console::json(&as_json(&folder, &ended))?;
     } else {
-        console::note(&closing_message(&folder, &config, &ended));
+        console::note(&closing::message(&folder, &config, &ended));
     }
     Ok(if ended.interrupted {
         Exit::Interrupted
@@ -96,28 +97,4 @@ fn as_json(folder: &RunFolder, ended: &Ended) -> serde_json::Value {
 /// The signal that ended the training before its last update.
 fn stopped_by(ended: &Ended) -> Option<&'static str> {
     entry::stopped_by().filter(|_| ended.interrupted)
-}
-
-fn closing_message(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
-    let (run, weights) = (folder.path().display(), ended.weights.display());
-    let stopped = stopped_by(ended).map(|signal| format!("stopped by {signal}: "));
-    let stopped = stopped.unwrap_or_default();
-    let updates = ended.updates;
-    let mut text = format!("{stopped}{updates} updates done; the results are in {run}\n");
-    if let Some((best, _)) = ended.validation_mm {
-        text += &format!("best mean error on the validation scans: {best:.2} mm");
-        if let Some(mm) = ended.baseline_mm {
-            text += &format!(" (mean-position baseline {mm:.2} mm)");
-        }
-        text.push('\n');
-    }
-    let updates = config.learner.updates;
-    let more = (ended.updates >= updates).then(|| format!(" --updates {}", updates * 2));
-    let more = more.unwrap_or_default();
-    text + &format!(
-        "next:
-  landmarl eval --load {weights} --images TEST/images.txt --landmarks-files TEST/landmarks.txt
-  landmarl train --resume {run}{more}
-{NOTICE}"
-    )
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use common::config::{Config, ConfigError, Sources};
+use common::config::{Config, ConfigError, Saved, Sources};
 
 /// Where settings come from.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -23,7 +23,7 @@ impl ConfigArgs {
     }
 
     /// The layers: saved configurations of runs below these options, `more` settings on top.
-    pub fn sources(&self, saved: Vec<PathBuf>, more: Vec<String>) -> Sources {
+    pub fn sources(&self, saved: Vec<Saved>, more: Vec<String>) -> Sources {
         let set = self.set.iter().cloned().chain(more).collect();
         Sources {
             saved,
@@ -32,7 +32,7 @@ impl ConfigArgs {
     }
 
     /// Loads the configuration on top of the saved configurations of runs.
-    pub fn load_over(&self, saved: Vec<PathBuf>, more: Vec<String>) -> Result<Config, ConfigError> {
+    pub fn load_over(&self, saved: Vec<Saved>, more: Vec<String>) -> Result<Config, ConfigError> {
         Config::load(&self.sources(saved, more))
     }
 }

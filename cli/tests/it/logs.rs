@@ -160,7 +160,7 @@ fn what_cannot_be_shown_is_an_error() {
     bench.failures(
         "2 logs --since yesterday => --since \"yesterday\" | 10m
          2 logs --grep ( => --grep | unclosed group
-         4 logs nowhere => nowhere is not a folder
+         4 logs nowhere => no run nowhere in runs
          4 logs empty => there are no logs in empty
          4 logs --set run.dir=none => there are no logs in none
          2 logs --loki 127.0.0.1:3100 => is not a URL

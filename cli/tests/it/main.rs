@@ -34,3 +34,4 @@ mod services;
 mod signals;
 mod snapshots;
 mod status;
+mod training;

@@ -134,6 +134,7 @@ impl Training {
             "landmarl_evaluator_error_millimetres ",
             "landmarl_actor_weights_age_seconds{actor=\"1\"}",
             "landmarl_learner_episode_error_finest_steps ",
+            "landmarl_learner_left_seconds ",
         ];
         let text = wait_for("all metrics", PATIENCE, || {
             let text = get(&address, "/metrics").unwrap_or_default();

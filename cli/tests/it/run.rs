@@ -12,7 +12,7 @@ use crate::process::{
     Bench, Done, assert_contains, check_error_snapshot, json, json_lines, names_in,
 };
 
-/// The phantoms of [`Bench::phantoms`].
+/// Lists of the phantoms, and two of their landmarks.
 pub const DATA: &str = "--train-images data/train/images.txt --train-landmarks data/train/landmarks.txt \
     --validation-images data/validation/images.txt --validation-landmarks data/validation/landmarks.txt \
     --landmarks bridge,base_ball";

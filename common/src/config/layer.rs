@@ -107,9 +107,12 @@ fn landmarks_as_text(whole: &mut Value) {
 pub(super) fn layers(sources: &Sources) -> Result<Vec<Layer>, ConfigError> {
     let defaults = parse(DEFAULTS, "the built-in defaults")?;
     let mut layers = Vec::new();
-    for path in &sources.saved {
-        let (name, mut table) = read(path)?;
+    for saved in &sources.saved {
+        let (name, mut table) = read(&saved.file)?;
         renamed::upgrade(&mut table);
+        if let Some(folder) = &saved.folder {
+            place(&mut table, folder);
+        }
         layers.push(layer(&defaults, name, table)?);
     }
     for path in &sources.files {
@@ -133,6 +136,42 @@ pub(super) fn layers(sources: &Sources) -> Result<Vec<Layer>, ConfigError> {
         layers.push(setting(&defaults, key.trim(), value.trim(), layer)?);
     }
     Ok(layers)
+}
+
+/// Keys whose values are paths.
+const PATHS: [&str; 11] = [
+    "run.dir",
+    "data.train_images",
+    "data.train_landmarks",
+    "data.validation_images",
+    "data.validation_landmarks",
+    "data.cache",
+    "cluster.ca",
+    "cluster.cert",
+    "cluster.key",
+    "cluster.token_file",
+    "log.folder",
+];
+
+/// Makes relative paths absolute, from `folder`, as far as they exist there: a run that was
+/// moved with its data still finds them from the current folder.
+fn place(table: &mut Table, folder: &Path) {
+    for key in PATHS {
+        let Some((section, name)) = key.split_once('.') else {
+            continue;
+        };
+        let section = table.get_mut(section).and_then(Value::as_table_mut);
+        let Some(Value::String(path)) = section.and_then(|section| section.get_mut(name)) else {
+            continue;
+        };
+        let placed = folder.join(path.as_str());
+        if !path.is_empty()
+            && placed.exists()
+            && let Some(placed) = placed.to_str()
+        {
+            placed.clone_into(path);
+        }
+    }
 }
 
 fn source(text: &str) -> config::File<config::FileSourceString, config::FileFormat> {
@@ -271,8 +310,9 @@ fn unknown(defaults: &Table, key: &str, layer: &str) -> ConfigError {
     }
 }
 
-/// Levenshtein distance.
-pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
+/// Levenshtein distance between two texts, in characters.
+#[must_use]
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, ca) in a.chars().enumerate() {

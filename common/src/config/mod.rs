@@ -14,7 +14,7 @@ mod sections;
 
 pub use explain::{Setting, schema, settings};
 pub use layer::ConfigError;
-pub(crate) use layer::edit_distance;
+pub use layer::edit_distance;
 pub use sections::{
     AckConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig,
     EvaluationConfig, GoalsConfig, HttpConfig, LearnerConfig, LogConfig, NetworkConfig,
@@ -66,14 +66,22 @@ pub struct Config {
 /// Where the layers above the defaults come from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// `config.toml` of run folders, below `files`; keys may have their old names.
-    pub saved: Vec<PathBuf>,
+    /// Configurations of run folders, below `files`.
+    pub saved: Vec<Saved>,
     /// TOML files, later ones win.
     pub files: Vec<PathBuf>,
     /// Environment variables (name, value); only `LANDMARL__…` are read.
     pub env: Vec<(String, String)>,
     /// `section.key=value` settings, later ones win.
     pub set: Vec<String>,
+}
+
+/// The `config.toml` of a run folder; keys may have their old names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    pub file: PathBuf,
+    /// The folder from which its relative paths count, if not the current one.
+    pub folder: Option<PathBuf>,
 }
 
 impl Sources {

@@ -1,5 +1,7 @@
 //! Layers, errors and digests of the configuration.
 
+use std::path::Path;
+
 use super::*;
 
 fn load(set: &[&str], env: &[(&str, &str)]) -> Result<Config, String> {
@@ -278,4 +280,38 @@ fn the_digest_covers_rows_and_windows_only() {
     ] {
         assert_ne!(load(&[set], &[]).unwrap().digest(), base, "{set}");
     }
+}
+
+#[test]
+fn relative_paths_of_a_saved_configuration_count_from_the_folder_of_the_run() {
+    let began = tempfile::tempdir().unwrap();
+    let at = |name: &str| began.path().join(name);
+    std::fs::write(at("images.txt"), "").unwrap();
+    std::fs::write(
+        at("config.toml"),
+        "[data]\ntrain_images = \"images.txt\"\ntrain_landmarks = \"gone.txt\"\n\
+         validation_images = \"/v.txt\"\n[run]\nname = \"images.txt\"\n",
+    )
+    .unwrap();
+    let data = |folder: Option<PathBuf>, set: &[&str]| {
+        let sources = Sources {
+            saved: vec![Saved {
+                file: at("config.toml"),
+                folder,
+            }],
+            set: set.iter().map(ToString::to_string).collect(),
+            ..Sources::default()
+        };
+        Config::load(&sources).unwrap()
+    };
+    let placed = data(Some(began.path().to_owned()), &[]);
+    assert_eq!(Path::new(&placed.data.train_images), at("images.txt"));
+    // A run that was moved with its data finds them from the current folder.
+    assert_eq!(placed.data.train_landmarks, "gone.txt");
+    assert_eq!(placed.data.validation_images, "/v.txt");
+    assert_eq!(placed.run.name, "images.txt", "a name is no path");
+    assert_eq!(data(None, &[]).data.train_images, "images.txt");
+    let given = ["data.train_images=images.txt"];
+    let given = data(Some(began.path().to_owned()), &given);
+    assert_eq!(given.data.train_images, "images.txt", "given now and here");
 }

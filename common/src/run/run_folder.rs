@@ -2,10 +2,12 @@
 //!
 //! `<run.dir>/<name>/` holds `config.toml` (resolved), `run.json` ([`RunInfo`]),
 //! `training_manifest.json`, `mean_landmarks.json`, `metrics.jsonl`, `validation.jsonl`, `logs/`,
-//! `checkpoints/` and `evaluations/`; `lock` is held while a process trains.
+//! `checkpoints/` and `evaluations/`; while a process trains, it holds `lock` and describes itself in
+//! `endpoints.json` ([`Endpoints`]).
 
 mod claim;
 mod dates;
+mod endpoints;
 mod info;
 mod lock;
 
@@ -16,12 +18,13 @@ use std::time::SystemTime;
 
 pub use claim::ClaimedFolder;
 pub use dates::{folder_time, rfc3339, unix_nanos};
+pub use endpoints::{Announced, Endpoints, reachable};
 pub use info::{RunInfo, run_name};
 pub use lock::RunLock;
 
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Config, Saved};
 use crate::imaging::manifest::TrainingManifest;
 use crate::run::durable::{DurableError, write_atomic};
 use crate::run::lock::Holder;
@@ -213,6 +216,18 @@ impl RunFolder {
         self.path.join("config.toml")
     }
 
+    /// The configuration of its run. Its relative paths count from the folder in which the run
+    /// was started, where that is not the current one.
+    #[must_use]
+    pub fn saved_config(&self) -> Saved {
+        let began = self.info().ok().and_then(|info| info.cwd);
+        let here = std::env::current_dir().ok();
+        Saved {
+            file: self.config_file(),
+            folder: began.filter(|began| Some(began) != here.as_ref()),
+        }
+    }
+
     #[must_use]
     pub fn info_file(&self) -> PathBuf {
         self.path.join("run.json")
@@ -312,6 +327,8 @@ impl RunFolder {
             ));
         }
         before.resumed.push(now.started.clone());
+        // The paths of the configuration that is stored now count from here.
+        before.cwd.clone_from(&now.cwd);
         Ok(before)
     }
 }

@@ -42,6 +42,14 @@ pub const METRICS: &[Metric<Progress>] = &[
         |p| p.updates_total.into(),
     ),
     gauge(
+        "landmarl_learner_left",
+        Unit::Seconds,
+        "Time to the end: to the last update at the current rate, or to `learner.max_minutes` or \
+         `learner.max_episodes` if that is sooner; absent while unknown",
+        "falls",
+        |p| p.left_s.into(),
+    ),
+    gauge(
         "landmarl_learner_loss",
         Unit::Number,
         "Loss of the last update",

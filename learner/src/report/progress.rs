@@ -14,7 +14,7 @@ use crate::replay::priorities::PriorityTotals;
 use crate::replay::shards::ShardTotals;
 use crate::report::rates::Rates;
 use crate::training::stats::TrainStats;
-use crate::training::stop::StopRules;
+use crate::training::stop::{Reached, StopRules};
 
 /// The progress at one moment. Docs and formulas: docs/metrics.md.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -27,8 +27,7 @@ pub struct Progress {
     /// Resident memory of this process in bytes; 0 where unknown.
     pub resident_bytes: u64,
     pub over: bool,
-    /// Seconds to the end at the current rate, if known.
-    #[serde(skip)]
+    /// Seconds to the end at the current rates or by the time limit, if known.
     pub left_s: Option<f64>,
     /// Training has ended; actors and evaluators may still be running.
     #[serde(skip)]
@@ -70,8 +69,11 @@ impl Progress {
     /// Completes a report whose totals are those at `now`: rates, and the time left.
     pub fn complete(&mut self, now: Instant, rates: &mut Rates, rules: &StopRules) {
         rates.fill(now, self);
-        let pace = self.pace.updates_per_s;
-        self.left_s = rules.left_s(self.train.updates, pace, self.training_s);
+        self.left_s = rules.left_s(Reached {
+            updates: (self.train.updates, self.pace.updates_per_s),
+            episodes: (self.actors.episodes, self.pace.episodes_per_s),
+            trained_s: self.training_s,
+        });
     }
 }
 
@@ -82,6 +84,9 @@ pub struct Pace {
     pub updates_per_s: f64,
     /// Environment steps per second, all actors.
     pub env_steps_per_s: f64,
+    /// Finished episodes per second, all actors.
+    #[serde(skip)]
+    pub episodes_per_s: f64,
     /// Share of the time, 0 to 1, that the train thread waited for batches.
     pub train_wait_share: f64,
     /// Share of the time that the limiter blocked requests for batches.

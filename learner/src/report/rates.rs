@@ -14,6 +14,7 @@ struct Mark {
     at: Instant,
     updates: u64,
     env_steps: u64,
+    episodes: u64,
     train_wait_s: f64,
     limited_s: f64,
     collate_busy_s: f64,
@@ -25,6 +26,7 @@ impl Mark {
             at,
             updates: p.train.updates,
             env_steps: p.actors.env_steps,
+            episodes: p.actors.episodes,
             train_wait_s: p.train.train_wait_s,
             limited_s: p.train.limited_s,
             collate_busy_s: p.collate.collate_busy_s,
@@ -63,6 +65,7 @@ impl Rates {
             let pace = &mut progress.pace;
             pace.updates_per_s = rate(now.updates, then.updates);
             pace.env_steps_per_s = rate(now.env_steps, then.env_steps);
+            pace.episodes_per_s = rate(now.episodes, then.episodes);
             let share = |new: f64, old: f64| ((new - old) / seconds).clamp(0.0, 1.0);
             pace.train_wait_share = share(now.train_wait_s, then.train_wait_s);
             pace.collate_share = share(now.collate_busy_s, then.collate_busy_s);

@@ -132,7 +132,8 @@ impl Sources {
     fn warn(&mut self, progress: &Progress) {
         let rows = &progress.rows;
         let elapsed = self.began.elapsed();
-        if let Some(stalled) = self.watchdog.see(rows.inserted, rows.sampled, elapsed) {
+        let stalled = self.watchdog.see(rows.inserted, rows.sampled, elapsed);
+        if let Some(stalled) = stalled.filter(|_| may_be_stuck(progress)) {
             tracing::warn!(
                 seconds = stalled.as_secs(),
                 inserted = rows.inserted,
@@ -145,5 +146,33 @@ impl Sources {
                  the shards (`replay-server status`) if inserting waits"
             );
         }
+    }
+}
+
+/// Whether rows that do not move mean trouble. Where they could be sampled from all shards, the
+/// learner computes an update that takes long, and actors wait for it; and nothing moves while
+/// the last weights are evaluated.
+fn may_be_stuck(p: &Progress) -> bool {
+    let (sampling_blocked, _) = p.rows.blocked;
+    !p.trained && (sampling_blocked || p.shards.shards_alive < p.shards.shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_updates_and_the_last_evaluation_are_no_stall() {
+        let mut p = Progress::default();
+        (p.shards.shards, p.shards.shards_alive) = (2, 2);
+        p.rows.blocked = (false, true);
+        assert!(!may_be_stuck(&p), "actors wait for a slow update");
+        p.rows.blocked = (true, false);
+        assert!(may_be_stuck(&p), "no actor inserts");
+        p.trained = true;
+        assert!(!may_be_stuck(&p), "the run is over");
+        (p.trained, p.rows.blocked) = (false, (false, false));
+        p.shards.shards_alive = 1;
+        assert!(may_be_stuck(&p), "a shard is lost");
     }
 }

@@ -110,8 +110,8 @@ fn head(s: &LearnerStatus) -> Vec<String> {
             by_age.join(", ")
         ),
         format!(
-            "{:.0} environment steps/s, {:.2} samples per insert, limiter {}",
-            s.env_steps_per_s, s.samples_per_insert, s.limiter
+            "{:.0} environment steps/s, {:.2} samples per insert",
+            s.env_steps_per_s, s.samples_per_insert
         ),
     ]
 }

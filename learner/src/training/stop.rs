@@ -60,15 +60,31 @@ impl StopRules {
         }
     }
 
-    /// Seconds to the last update at this rate, or to the time limit if that is sooner; `None`
-    /// if neither is known. `trained_s` counts from the first update of this process.
-    pub fn left_s(&self, updates: u64, updates_per_s: f64, trained_s: Option<f64>) -> Option<f64> {
-        let missing = self.updates.saturating_sub(updates) as f64;
-        let by_updates = (updates_per_s > 1e-3).then(|| missing / updates_per_s);
-        let by_time = self.time.zip(trained_s);
-        let by_time = by_time.map(|(limit, trained)| (limit.as_secs_f64() - trained).max(0.0));
-        by_updates.into_iter().chain(by_time).reduce(f64::min)
+    /// Seconds to the limit that is reached first: the last update and the last episode at
+    /// these rates, or the time limit; `None` if none is known. The time limit counts from the
+    /// first update, so that before it the whole limit is left.
+    pub fn left_s(&self, at: Reached) -> Option<f64> {
+        let by_rate = |limit: u64, (done, per_s): (u64, f64)| {
+            (per_s > 1e-3).then(|| limit.saturating_sub(done) as f64 / per_s)
+        };
+        let by_updates = by_rate(self.updates, at.updates);
+        let by_episodes = self.episodes.and_then(|limit| by_rate(limit, at.episodes));
+        let by_time = self.time.map(|limit| {
+            let trained = at.trained_s.unwrap_or(0.0);
+            (limit.as_secs_f64() - trained).max(0.0)
+        });
+        let all = [by_updates, by_episodes, by_time];
+        all.into_iter().flatten().reduce(f64::min)
     }
+}
+
+/// How far a training is: totals with their rates per second, and seconds since the first
+/// update of this process.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached {
+    pub updates: (u64, f64),
+    pub episodes: (u64, f64),
+    pub trained_s: Option<f64>,
 }
 
 #[cfg(test)]
@@ -102,11 +118,20 @@ mod tests {
 
     #[test]
     fn the_time_left_is_that_of_the_nearer_limit() {
-        let left = |minutes, per_s, trained| rules(100, minutes, 0).left_s(60, per_s, trained);
+        let at = |per_s, trained_s| Reached {
+            updates: (60, per_s),
+            episodes: (30, 2.0),
+            trained_s,
+        };
+        let left = |minutes, per_s, trained| rules(100, minutes, 0).left_s(at(per_s, trained));
         assert_eq!(left(0.0, 0.0, Some(5.0)), None);
         assert_eq!(left(0.0, 4.0, None), Some(10.0));
         assert_eq!(left(0.25, 4.0, Some(8.0)), Some(7.0));
         assert_eq!(left(0.25, 0.0, Some(20.0)), Some(0.0));
         assert_eq!(left(9.0, 4.0, Some(8.0)), Some(10.0));
+        // The limit of `--minutes` is known before the first update.
+        assert_eq!(left(0.25, 0.0, None), Some(15.0));
+        let by_episodes = rules(100, 9.0, 40).left_s(at(4.0, Some(8.0)));
+        assert_eq!(by_episodes, Some(5.0));
     }
 }

@@ -129,6 +129,7 @@ impl Run {
             shards: addresses.clone(),
             security: Security::none(),
             progress: sender,
+            http: None,
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(learner::run(setup, listener, async {

@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use axum::Router;
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::DatasetError;
+use common::run::run_folder::reachable;
 use common::run::telemetry::{self, Control, Guard, TelemetryError};
 use tokio::net::TcpListener;
 
@@ -213,6 +214,14 @@ impl Service {
         listen::bind(address, self.insecure || self.security.has_tls()).await
     }
 
+    /// `host:port` at which this machine reaches `/metrics`, if an HTTP port is configured;
+    /// `None` once it is served.
+    #[must_use]
+    pub fn http_address(&self) -> Option<String> {
+        let listener = self.http.as_ref()?;
+        listener.local_addr().ok().map(reachable)
+    }
+
     /// If an HTTP port is configured, serves `/metrics`, `/health`, `/log-level` and `more` until
     /// the result is dropped. `folder` is the purpose and path of the folder that the process
     /// writes to: the metrics include its free space.
@@ -278,10 +287,12 @@ mod tests {
         let mut config = Config::defaults().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut off = Service::with_log("test", log(), &config).await.unwrap();
+        assert_eq!(off.http_address(), None);
         assert!(off.serve_http(Metrics::default(), None, None).is_none());
         config.http.listen = "127.0.0.1:0".into();
         let mut service = Service::with_log("test", log(), &config).await.unwrap();
         let address = service.http.as_ref().unwrap().local_addr().unwrap();
+        assert_eq!(service.http_address(), Some(address.to_string()));
         let written = Some(("run", folder.path()));
         let _serving = service.serve_http(Metrics::default(), written, None);
         let (_, health) = ask(address, "GET /health", "", "").await;

@@ -20,6 +20,7 @@ use common::run::telemetry::in_current_span;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
 use proto::messages::status::ShardStatus;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -64,6 +65,8 @@ pub struct SharedShard {
     first: tokio::sync::Mutex<()>,
     /// Wakes the first waiting writer when credit is granted.
     granted: Notify,
+    /// Milliseconds from the start to the learner's last call.
+    called_ms: AtomicU64,
 }
 
 impl SharedShard {
@@ -87,6 +90,7 @@ impl SharedShard {
             unacknowledged: Arc::default(),
             first: tokio::sync::Mutex::new(()),
             granted: Notify::new(),
+            called_ms: AtomicU64::new(0),
         })
     }
 
@@ -97,8 +101,11 @@ impl SharedShard {
         Ok(act(&mut shard, now))
     }
 
-    /// Applies a grant of insert credit and wakes the first waiting writer.
+    /// Applies a grant of insert credit, which each call of the learner brings, and wakes the
+    /// first waiting writer.
     pub fn grant(&self, incarnation: u64, insert_limit: u64) -> Result<(), ShardError> {
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.called_ms.store(now_ms, Ordering::Relaxed);
         if self.with(|shard, _| shard.grant(incarnation, insert_limit))? {
             self.granted.notify_one();
         }
@@ -252,16 +259,37 @@ impl SharedShard {
         Ok(status)
     }
 
+    /// Time since the learner's last call.
+    fn silence(&self) -> Duration {
+        let called = Duration::from_millis(self.called_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(called)
+    }
+
+    /// Logs a long wait for credit. A learner that calls and grants nothing trains on the rows
+    /// that it has: actors that are faster wait for it. Without its calls something is wrong.
     fn log_wait(&self, batch: &CheckedBatch) -> Result<(), ShardError> {
         let (credit, summary) = self.with(|shard, now| (shard.credit(), shard.summary(now)))?;
-        tracing::warn!(
-            rows = batch.td_errors.len(),
-            inserted = credit.inserted(),
-            insert_limit = credit.limit(),
-            writers_waiting = summary.writers_waiting,
-            "inserts wait: the learner has allowed no more rows for {} s",
-            LONG_WAIT.as_secs()
-        );
+        let (rows, inserted) = (batch.td_errors.len(), credit.inserted());
+        let (insert_limit, writers_waiting) = (credit.limit(), summary.writers_waiting);
+        let silent_s = self.silence().as_secs();
+        if silent_s < LONG_WAIT.as_secs() {
+            tracing::info!(
+                rows,
+                inserted,
+                insert_limit,
+                writers_waiting,
+                "inserts wait until the learner has trained on more of the rows"
+            );
+        } else {
+            tracing::warn!(
+                rows,
+                inserted,
+                insert_limit,
+                writers_waiting,
+                silent_s,
+                "inserts wait: the learner does not call this shard; see its log"
+            );
+        }
         Ok(())
     }
 }
@@ -287,5 +315,19 @@ impl Drop for Wait<'_> {
     fn drop(&mut self) {
         // A poisoned shard serves no more requests; its counters do not matter.
         let _ = self.0.with(Shard::leave_wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_learner_that_grants_nothing_is_not_silent() {
+        let shared = SharedShard::new(ShardConfig::default()).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(shared.silence() >= Duration::from_millis(30));
+        shared.grant(1, 0).unwrap();
+        assert!(shared.silence() < Duration::from_millis(30));
     }
 }

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument as _;
 
-use super::display::{Display, Moment};
+use super::display::{Display, Moment, waiting};
 use super::plan::Plan;
 use super::shards::{configs, loopback};
 use crate::output::console;
@@ -81,8 +81,9 @@ pub fn train(plan: Plan, log: &Control) -> anyhow::Result<Ended> {
         // is reachable from outside.
         let mut service = Service::with_log("landmarl", log.clone(), &plan.run.config).await?;
         let folder = plan.run.folder.path();
+        let http = service.http_address();
         let _web = service.serve_http(metrics.clone(), Some(("run", folder)), None);
-        run(plan, &metrics, shutdown).await
+        run(plan, (&metrics, http), shutdown).await
     }))
 }
 
@@ -94,6 +95,8 @@ struct Cluster {
     evaluators: JoinSet<anyhow::Result<()>>,
     progress: watch::Receiver<Progress>,
     errors: watch::Receiver<Errors>,
+    /// Rows that the first update needs.
+    min_rows: u64,
     stop_learner: watch::Sender<bool>,
     /// Stops actors and evaluator.
     stop_members: watch::Sender<bool>,
@@ -130,10 +133,10 @@ fn evaluator_setup(plan: &Plan, learner: &str, errors: watch::Sender<Errors>) ->
 
 async fn run(
     plan: Plan,
-    metrics: &Metrics,
+    (metrics, http): (&Metrics, Option<String>),
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<Ended> {
-    let mut cluster = Cluster::start(&plan, metrics)?;
+    let mut cluster = Cluster::start(&plan, metrics, http)?;
     let mut display = Display::new(plan.run.config.learner.updates);
     let ended = cluster.watch(&mut display, shutdown).await;
     display.finish();
@@ -176,7 +179,7 @@ async fn stopped(mut signal: watch::Receiver<bool>) {
 }
 
 impl Cluster {
-    fn start(plan: &Plan, metrics: &Metrics) -> anyhow::Result<Self> {
+    fn start(plan: &Plan, metrics: &Metrics, http: Option<String>) -> anyhow::Result<Self> {
         let (stop_learner, learner_stops) = watch::channel(false);
         let (stop_members, members_stop) = watch::channel(false);
         let (stop_shards, shards_stop) = watch::channel(false);
@@ -206,6 +209,7 @@ impl Cluster {
             shards: addresses,
             security: Security::none(),
             progress: sender,
+            http,
         };
         for place in 0..config.actor.count {
             let counters = Arc::default();
@@ -237,6 +241,7 @@ impl Cluster {
             evaluators,
             progress,
             errors,
+            min_rows: config.replay.min_rows,
             stop_learner,
             stop_members,
             stop_shards,
@@ -278,10 +283,7 @@ impl Cluster {
         let waiting = if progress.trained && !interrupted && !self.evaluators.is_empty() {
             Some("waiting for the evaluation of the final weights".to_owned())
         } else {
-            (progress.train.updates == 0).then(|| match progress.rows.limiter.as_str() {
-                "" | "open" => "starting".to_owned(),
-                why => why.to_owned(),
-            })
+            waiting(&progress, self.min_rows)
         };
         Moment {
             progress,

@@ -10,6 +10,9 @@ use crate::output::console;
 /// Interval between lines without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Rates are means over this many seconds (`learner::report::rates`).
+const RATE_WINDOW_S: f64 = 15.0;
+
 /// The state of the training at one point in time.
 #[derive(Debug, Clone, Default)]
 pub struct Moment {
@@ -58,11 +61,30 @@ impl Display {
     }
 }
 
+/// Why no update is made, in a user's words: before the first one, and where none was made for
+/// as long as rates count. A limiter that holds either side back for a moment is at work, not in
+/// trouble.
+pub fn waiting(p: &Progress, min_rows: u64) -> Option<String> {
+    let rows = p.rows.rows;
+    match p.training_s {
+        None if rows < min_rows => Some(format!("collecting rows: {rows} of {min_rows}")),
+        None => Some("starting".to_owned()),
+        Some(began) => {
+            let (sampling_blocked, _) = p.rows.blocked;
+            let stuck = began >= RATE_WINDOW_S && p.pace.updates_per_s <= 0.0 && !p.trained;
+            let text = "training waits for rows of the actors";
+            (stuck && sampling_blocked).then(|| text.to_owned())
+        }
+    }
+}
+
 fn describe(m: &Moment) -> String {
     let p = &m.progress;
     let steps = rate(p.pace.env_steps_per_s, "steps/s");
+    let left = p.left_s.filter(|_| !p.trained).map(left);
     if let Some(waiting) = &m.waiting {
-        return format!("{waiting}  {steps}");
+        let parts = [waiting.clone(), steps].into_iter().chain(left);
+        return parts.collect::<Vec<_>>().join("  ");
     }
     let mut parts = vec![
         rate(p.pace.updates_per_s, "updates/s"),
@@ -72,7 +94,7 @@ fn describe(m: &Moment) -> String {
     parts.extend((p.train.updates > 0).then(|| format!("loss {:.4}", p.train.loss)));
     let validation = |(best, last): (f64, f64)| format!("validation {last:.2} mm (best {best:.2})");
     parts.extend(m.validation_mm.map(validation));
-    parts.extend(p.left_s.map(left));
+    parts.extend(left);
     parts.join("  ")
 }
 
@@ -117,8 +139,36 @@ mod tests {
         );
         moment.waiting = Some("filling the table".into());
         moment.progress.pace.env_steps_per_s = 1234.5;
+        assert_eq!(
+            describe(&moment),
+            "filling the table  1234 steps/s  2 min left"
+        );
+        moment.progress.trained = true;
         assert_eq!(describe(&moment), "filling the table  1234 steps/s");
         let times = [59.0, 60.0 * 89.0, 3600.0 * 2.5].map(left);
         assert_eq!(times, ["59 s left", "89 min left", "2.5 h left"]);
+    }
+
+    #[test]
+    fn a_limiter_at_work_is_not_shown_and_a_training_without_updates_says_why() {
+        let mut p = Progress::default();
+        p.rows.limiter = "sampling waits for inserts: 5 × 100 − 900 < −400".into();
+        p.rows.blocked = (true, false);
+        p.rows.rows = 120;
+        assert_eq!(waiting(&p, 3000).unwrap(), "collecting rows: 120 of 3000");
+        p.rows.rows = 3000;
+        assert_eq!(waiting(&p, 3000).unwrap(), "starting");
+        (p.training_s, p.pace.updates_per_s) = (Some(90.0), 4.0);
+        assert_eq!(waiting(&p, 3000), None, "it blocks for a moment");
+        p.pace.updates_per_s = 0.0;
+        let text = "training waits for rows of the actors";
+        assert_eq!(waiting(&p, 3000).unwrap(), text);
+        p.rows.blocked = (false, false);
+        assert_eq!(waiting(&p, 3000), None, "an update may take that long");
+        p.rows.blocked = (true, false);
+        p.training_s = Some(2.0);
+        assert_eq!(waiting(&p, 3000), None, "rates are not known yet");
+        (p.training_s, p.trained) = (Some(90.0), true);
+        assert_eq!(waiting(&p, 3000), None, "nothing is left to train");
     }
 }

@@ -8,7 +8,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use actor::evaluation::validate::Validator;
 use anyhow::Context as _;
@@ -16,6 +16,7 @@ use common::config::{Config, Precision};
 use common::environment::rules::RULES_VERSION;
 use common::imaging::manifest::TrainingManifest;
 use common::run::telemetry::{InProcess, service_span};
+use common::run::run_folder::Endpoints;
 use learner::Progress;
 use learner::actors::evaluations::{Evaluations, warn_of_training_scans};
 use learner::actors::registry::ActorTotals;
@@ -30,7 +31,7 @@ use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 
 use super::cluster::{Ended, note_stopping};
-use super::display::{Display, Moment};
+use super::display::{Display, Moment, waiting};
 use super::plan::Plan;
 use crate::output::failure::{Advice, Exit};
 use machine::{Machine, Turn};
@@ -67,6 +68,11 @@ pub fn train(plan: Plan) -> anyhow::Result<Ended> {
     let _learner = service_span(InProcess::Learner).entered();
     let stop = stop_flag()?;
     model::device::set_threads(1);
+    let endpoints = Endpoints::of_this_process(SystemTime::now());
+    let announced = plan.run.folder.announce(endpoints);
+    let _announced = announced.inspect_err(|error| {
+        tracing::warn!(%error, "`landmarl status` will not find this run; training continues");
+    });
     let mut run = Run::begin(plan)?;
     let interrupted = run.until(&stop)?;
     run.finish(interrupted)
@@ -225,8 +231,7 @@ impl Run {
             self.shown = now;
             let progress = self.progress(now);
             let min = self.plan.run.config.replay.min_rows;
-            let waiting = (progress.train.updates == 0)
-                .then(|| format!("{} of {min} rows", progress.rows.inserted));
+            let waiting = waiting(&progress, min);
             let moment = Moment {
                 progress,
                 validation_mm: errors_mm(&self.evaluations),

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use common::config::Config;
-use common::run::run_folder::{RunFolder, RunFolderError};
+use common::run::run_folder::RunFolder;
 use model::DeviceChoice;
 
+use crate::input::run::run_folder;
 use crate::input::settings::{ConfigArgs, number_setting, setting};
 
 /// Help headings.
@@ -95,18 +96,12 @@ impl Args {
         let Some(asked) = &self.resume else {
             return Ok((self.config.load(self.settings())?, None));
         };
+        let runs = self.config.load(self.settings())?.run.dir;
         let folder = match asked {
-            Some(run) if run.join("run.json").is_file() => RunFolder::open(run)?,
-            // A name, or the newest run, is looked up in the folder of runs.
-            other => {
-                let dir = self.config.load(self.settings())?.run.dir;
-                match other {
-                    Some(name) => open_named(Path::new(&dir), name)?,
-                    None => RunFolder::latest(Path::new(&dir))?,
-                }
-            }
+            Some(run) => RunFolder::open(&run_folder(run, Path::new(&runs))?)?,
+            None => RunFolder::latest(Path::new(&runs))?,
         };
-        let saved = vec![folder.config_file()];
+        let saved = vec![folder.saved_config()];
         let config = self.config.load_over(saved, self.settings())?;
         Ok((config, Some(folder)))
     }
@@ -150,12 +145,6 @@ impl Args {
     }
 }
 
-fn open_named(dir: &Path, name: &Path) -> Result<RunFolder, RunFolderError> {
-    let path = dir.join(name);
-    // An error message should quote what the user wrote.
-    RunFolder::open(if path.is_dir() { path.as_path() } else { name })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
@@ -195,10 +184,7 @@ mod tests {
     fn a_run_is_found_by_folder_name_or_as_the_newest() {
         let dir = tempfile::tempdir().unwrap();
         let run_dir = dir.path().display().to_string();
-        for (name, message) in [
-            ("", "no run to continue"),
-            (" gone", "cannot read gone/run.json"),
-        ] {
+        for (name, message) in [("", "no run to continue"), (" gone", "no run gone in")] {
             let resumed = args(&format!("--run-dir {run_dir} --resume{name}")).settle();
             let error = resumed.unwrap_err().to_string();
             assert!(error.contains(message), "{error}");

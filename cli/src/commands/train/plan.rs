@@ -74,8 +74,15 @@ impl Plan {
             let (actors, shards) = (config.actor.count, config.replay.shards);
             format!("{actors} actors, {shards} shards")
         };
+        // Scans that were given and are not used are named as such.
+        let unused = config.validation.period == 0 && !config.data.validation_images.is_empty();
+        let unused = if unused {
+            " (validation.period is 0)"
+        } else {
+            ""
+        };
         format!(
-            "{} {}: {} training scans, {} validation scans, landmarks {}, {services}, {} updates",
+            "{} {}: {} training scans, {} validation scans{unused}, landmarks {}, {services}, {} updates",
             if run.resume { "continuing" } else { "starting" },
             run.folder.path().display(),
             run.dataset.scans.len(),

@@ -1,5 +1,6 @@
 //! `run.json`: the identity of a run.
 
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,10 @@ pub struct RunInfo {
     pub resumed: Vec<String>,
     /// The machine that it started on.
     pub host: String,
+    /// The folder in which it was started or resumed last, from which the relative paths of its
+    /// configuration count; `None` in runs of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<PathBuf>,
 }
 
 impl RunInfo {
@@ -54,6 +59,7 @@ impl RunInfo {
             started: rfc3339(now),
             resumed: Vec::new(),
             host: host_name(),
+            cwd: std::env::current_dir().ok(),
         }
     }
 }
