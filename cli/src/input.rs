@@ -1,5 +1,6 @@
 //! Input of the commands: settings, scans and weights.
 
+pub mod run;
 pub mod scans;
 pub mod settings;
 pub mod trajectories;

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 pub use remote::runtime;
 
 use crate::Outcome;
+use crate::input::run::{self, run_folder};
+use crate::input::settings::ConfigArgs;
 use crate::output::console;
 use crate::output::failure::Exit;
 use crate::output::table::{Table, megabytes, or_dash};
@@ -27,9 +29,9 @@ pub struct Args {
 enum Command {
     /// List checkpoints and weights files, newest first
     List {
-        /// Run folder, or a folder of checkpoints
-        #[arg(default_value = "runs", value_name = "RUN")]
-        run: PathBuf,
+        /// Run, by its folder or name, or a folder of checkpoints [default: the newest run in run.dir]
+        #[arg(value_name = "RUN")]
+        run: Option<PathBuf>,
         /// List the files of the running learner at host:port instead
         #[arg(long, value_name = "ADDRESS", conflicts_with = "run")]
         from: Option<String>,
@@ -43,7 +45,7 @@ enum Command {
     Pull(pull::Args),
     /// Verify the SHA-256 in checkpoints, and that weights files have finite weights; exit code 4 if a file is damaged
     Verify {
-        /// Run folders, folders of checkpoints, or files
+        /// Runs, by their folders or names, folders of checkpoints, or files
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
         /// Print JSON
@@ -56,7 +58,7 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
-  landmarl checkpoint list runs/first
+  landmarl checkpoint list first
   landmarl checkpoint list --from learner:7400
   landmarl checkpoint pull --from learner:7400 best
   landmarl checkpoint verify runs/first --json
@@ -77,16 +79,23 @@ pub fn run(args: &Args) -> Outcome {
             Ok(Exit::Done)
         }
         Command::List { run, json, .. } => {
-            show(&files::of_folder(run)?, *json)?;
+            let runs = run::runs(&ConfigArgs::default())?;
+            let folder = match run {
+                Some(run) => run_folder(run, &runs)?,
+                None => runs,
+            };
+            show(&files::of_folder(&folder)?, *json)?;
             Ok(Exit::Done)
         }
         Command::Verify { paths, json } => {
+            let runs = run::runs(&ConfigArgs::default())?;
             let mut found = Vec::new();
             for path in paths {
+                let path = run_folder(path, &runs)?;
                 if path.is_dir() {
-                    found.extend(files::of_folder(path)?);
+                    found.extend(files::of_folder(&path)?);
                 } else {
-                    found.push(files::read(path));
+                    found.push(files::read(&path));
                 }
             }
             show(&found, *json)?;

@@ -28,6 +28,9 @@ fn check_list(bench: &Bench) {
     let updates: Vec<u64> = all.iter().filter_map(|f| f["updates"].as_u64()).collect();
     assert!(updates.is_sorted_by(|a, b| a >= b) && updates.len() == all.len());
     assert_eq!(bench.json("checkpoint verify runs/one --json"), listed);
+    // By the run's name.
+    assert_eq!(bench.json("checkpoint list one --json"), listed);
+    assert_eq!(bench.json("checkpoint verify one --json"), listed);
 
     let newest = bench.path("runs/one/checkpoints/last.safetensors");
     let mut bytes = std::fs::read(newest).unwrap();
@@ -40,7 +43,7 @@ fn check_list(bench: &Bench) {
     assert!(line.contains("corrupt"), "{line}");
     assert_eq!(done.out.matches("intact").count(), checkpoints);
     assert_eq!(done.out.matches("no digest inside").count(), weights);
-    let words = ["nowhere", "landmarl runs list"];
+    let words = ["no run nowhere in runs", "runs in runs: one, two"];
     bench.fail("checkpoint list nowhere", 1, &words);
 }
 

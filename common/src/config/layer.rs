@@ -271,8 +271,9 @@ fn unknown(defaults: &Table, key: &str, layer: &str) -> ConfigError {
     }
 }
 
-/// Levenshtein distance.
-pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
+/// Levenshtein distance between two texts, in characters.
+#[must_use]
+pub fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, ca) in a.chars().enumerate() {

@@ -14,7 +14,7 @@ mod sections;
 
 pub use explain::{Setting, schema, settings};
 pub use layer::ConfigError;
-pub(crate) use layer::edit_distance;
+pub use layer::edit_distance;
 pub use sections::{
     AckConfig, ActorConfig, AugmentConfig, CheckpointConfig, ClusterConfig, DataConfig,
     EvaluationConfig, GoalsConfig, HttpConfig, LearnerConfig, LogConfig, NetworkConfig,
