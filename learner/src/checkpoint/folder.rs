@@ -5,9 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use common::run::durable::{DurableError, write_atomic};
+use common::imaging::manifest::TrainingManifest;
+use common::run::durable::write_atomic;
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, training_scans};
 
 /// Alias of the newest checkpoint.
 pub const LAST: &str = "last.safetensors";
@@ -77,13 +78,13 @@ impl CheckpointFolder {
 
     fn write(&self, checkpoint: &Checkpoint) -> Result<PathBuf, CheckpointError> {
         let bytes = checkpoint.to_bytes()?;
-        let failed = |e: DurableError| CheckpointError::Other(e.to_string());
         let path = self.dir.join(file_name(checkpoint.record.updates));
-        let unusable = |e: io::Error| {
-            CheckpointError::Other(format!("cannot create {}: {e}", self.dir.display()))
+        let unusable = |source: io::Error| CheckpointError::Folder {
+            path: self.dir.display().to_string(),
+            source,
         };
         fs::create_dir_all(&self.dir).map_err(unusable)?;
-        write_atomic(&path, &bytes).map_err(failed)?;
+        write_atomic(&path, &bytes)?;
         // The checkpoint is safe on disk; the alias and the cleanup may fail.
         if let Err(error) = point(&path, &self.dir.join(LAST), &bytes) {
             tracing::warn!(%error, "{LAST} still names an older checkpoint");
@@ -106,25 +107,27 @@ impl CheckpointFolder {
     }
 }
 
-/// Writes the final weights of a training run; returns the path.
+/// Writes the final weights of a training run with its training scans; returns the path.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_final(dir: &Path, weights: &[u8]) -> Result<PathBuf, DurableError> {
+pub fn write_final(
+    dir: &Path,
+    weights: &[u8],
+    training: &TrainingManifest,
+) -> Result<PathBuf, CheckpointError> {
     let path = dir.join(FINAL);
-    write_atomic(&path, weights)?;
+    write_atomic(&path, &training_scans::record(weights, training)?)?;
     Ok(path)
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    fs::read(path).map_err(|source| CheckpointError::Read {
-        path: path.display().to_string(),
-        source,
-    })
-}
-
 fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    Checkpoint::from_bytes(&read(path)?, &path.display().to_string())
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(|source| CheckpointError::Read {
+        path: name.clone(),
+        source,
+    })?;
+    Checkpoint::from_bytes(&bytes, &name)
 }
 
 /// The newest valid checkpoint; `None` if there are no checkpoints. Logs each file

@@ -253,7 +253,7 @@ impl Run {
         Ok(TrainSummary {
             updates: self.trainer.updates(),
             checkpoint,
-            weights: write_final(&folder, &last.bytes)?,
+            weights: write_final(&folder, &last.bytes, &self.setup.run.manifest)?,
             finished,
         })
     }

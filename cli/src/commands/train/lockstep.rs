@@ -281,7 +281,7 @@ impl Run {
         })?;
         let version = self.machine.counts.weights_version;
         let bytes = self.machine.trainer.weights_bytes(version)?;
-        let weights = write_final(&checkpoints, &bytes)?;
+        let weights = write_final(&checkpoints, &bytes, &self.plan.run.manifest)?;
         if !interrupted {
             self.validate()?;
         }
