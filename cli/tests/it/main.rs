@@ -32,3 +32,4 @@ mod security;
 mod services;
 mod snapshots;
 mod status;
+mod weights_files;
