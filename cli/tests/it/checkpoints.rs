@@ -56,7 +56,7 @@ fn export(bench: &Bench) -> CModule {
     bench.succeed(&format!("eval --load runs/one {by} --starts 1"));
     bench.succeed("checkpoint export one --out agents");
     let words = ["agents is not empty", "--out"];
-    bench.fail("checkpoint export runs/one --out agents", 1, &words);
+    bench.fail("checkpoint export one --out agents", 1, &words);
     let card = bench.text("agents/README.md");
     let words = "bridge, base_ball | Not a medical device | float32 `[2, 1, 12, 12, 12]`";
     assert_contains(&card, words);
