@@ -3,5 +3,6 @@
 pub mod run;
 pub mod scans;
 pub mod settings;
+pub mod training_scans;
 pub mod trajectories;
 pub mod weights;

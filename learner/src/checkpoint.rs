@@ -9,14 +9,15 @@ pub mod files;
 pub mod folder;
 pub mod http;
 pub mod stream;
+pub mod training_scans;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use common::environment::rules::Rules;
 use common::imaging::manifest::{TrainingManifest, hex};
 use common::run::durable::DurableError;
 use model::files::tensor_file::{self, Metadata, TensorFile};
+use model::files::torch_file;
 use model::files::weights::{NETWORK_KEY, Weights};
 use model::network::layout::Layout;
 use model::{ModelError, Network, NetworkSpec, Parameters};
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
+use crate::checkpoint::training_scans::TrainingScans;
 use crate::replay::limiter::LimiterState;
 use crate::training::trainer::{LANDMARKS_KEY, RULES_KEY, TrainError, Trainer};
 
@@ -49,9 +51,21 @@ pub enum CheckpointError {
     /// The disk refused it; earlier checkpoints are untouched.
     #[error("{0}; free disk space, or check the disk of the run folder")]
     Write(#[from] DurableError),
-    /// The file's contents do not match its checksum or format.
+    /// The contents of a checkpoint do not match its checksum or format.
     #[error("checkpoint {path} is corrupt: {reason}; use the one before it")]
     Corrupt { path: String, reason: String },
+    /// The file is readable, but it is something else.
+    #[error("{path} is no checkpoint: metadata {key} is missing")]
+    NoCheckpoint { path: String, key: &'static str },
+    #[error(
+        "checkpoint {path} has file format {found}, this build reads {FORMAT}; use the version of landmarl that wrote it"
+    )]
+    Format { path: String, found: u32 },
+    /// The file holds no network that can be used.
+    #[error(transparent)]
+    Weights(ModelError),
+    #[error("cannot encode the checkpoint: {0}")]
+    Encode(String),
     /// The file is valid but belongs to another run.
     #[error("this checkpoint does not continue this run: {0}")]
     Other(String),
@@ -64,6 +78,14 @@ pub enum CheckpointError {
     /// The tensors could not be written or loaded.
     #[error(transparent)]
     Train(#[from] TrainError),
+}
+
+impl CheckpointError {
+    /// Whether a file could not be written.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::Folder { .. })
+    }
 }
 
 impl From<ModelError> for CheckpointError {
@@ -186,7 +208,7 @@ impl Checkpoint {
                 limiter: around.limiter,
                 episodes: around.episodes,
             },
-            config_toml: config_toml.map_err(|e| CheckpointError::Other(e.to_string()))?,
+            config_toml: config_toml.map_err(|e| CheckpointError::Encode(e.to_string()))?,
             manifest_json: around.manifest_json,
             extra: around.extra,
             metadata: trainer.metadata(around.weights_version),
@@ -229,7 +251,7 @@ impl Checkpoint {
         let place = found
             .map(|f| f + at..f + at + blank.len())
             .and_then(|r| bytes.get_mut(r));
-        let missing = || CheckpointError::Other("its header has no place for the hash".into());
+        let missing = || CheckpointError::Encode("its header has no place for the hash".into());
         place.ok_or_else(missing)?.copy_from_slice(sum.as_bytes());
         Ok(bytes)
     }
@@ -242,9 +264,10 @@ impl Checkpoint {
         };
         let file = TensorFile::open(bytes).map_err(|e| corrupt(e.to_string()))?;
         let metadata = file.metadata();
-        let text = |key: &str| {
+        let text = |key: &'static str| {
+            let path = name.to_owned();
             let text = metadata.get(key);
-            text.ok_or_else(|| corrupt(format!("metadata {key} is missing")))
+            text.ok_or(CheckpointError::NoCheckpoint { path, key })
         };
         let (_, data) = split(bytes).ok_or_else(|| corrupt("the header is truncated".into()))?;
         let (recorded, found) = (text(SHA_KEY)?, digest(&file, data));
@@ -256,10 +279,10 @@ impl Checkpoint {
         let record: Record =
             serde_json::from_str(text(RECORD_KEY)?).map_err(|e| unreadable(RECORD_KEY, e))?;
         if record.format != FORMAT {
-            let format = record.format;
-            return Err(CheckpointError::Other(format!(
-                "{name} has file format {format}, this build reads {FORMAT}"
-            )));
+            return Err(CheckpointError::Format {
+                path: name.to_owned(),
+                found: record.format,
+            });
         }
         let spec: NetworkSpec =
             serde_json::from_str(text(NETWORK_KEY)?).map_err(|e| unreadable(NETWORK_KEY, e))?;
@@ -321,32 +344,40 @@ impl Checkpoint {
     /// When the tensors do not form a network.
     pub fn into_weights(self) -> Result<Weights, CheckpointError> {
         let [_, _, average, ..] = self.groups;
+        let mut metadata = self.metadata;
+        // Of another version, it cannot be read; the network can.
+        if let Ok(manifest) = serde_json::from_str(&self.manifest_json)
+            && let Some(scans) = TrainingScans::of(&manifest)
+        {
+            metadata.extend(scans.metadata());
+        }
         Ok(Weights {
             network: Network::from_parameters(&self.spec, average)?,
-            metadata: self.metadata,
+            metadata,
         })
     }
 }
 
-/// Reads the network from a checkpoint or a weights file.
+/// Whether these are the bytes of a checkpoint, intact or not, and not of a weights file.
+pub fn is_checkpoint(bytes: &[u8]) -> bool {
+    TensorFile::open(bytes).is_ok_and(|file| file.metadata().contains_key(RECORD_KEY))
+}
+
+/// Reads the network from the bytes of a checkpoint, a weights file, or a file of PyTorch;
+/// `name` is that of the file, for errors.
 ///
 /// # Errors
-/// Names the file and the problem.
-pub fn inference_weights(path: &Path) -> Result<Weights, CheckpointError> {
-    let name = path.display().to_string();
-    let bytes = folder::read(path)?;
-    let corrupt = |e: ModelError| CheckpointError::Corrupt {
-        path: name.clone(),
-        reason: e.to_string(),
-    };
-    let is_checkpoint = TensorFile::open(&bytes)
-        .map_err(corrupt)?
-        .metadata()
-        .contains_key(RECORD_KEY);
-    if is_checkpoint {
-        return Checkpoint::from_bytes(&bytes, &name)?.into_weights();
+/// Describes the problem.
+pub fn inference_weights(bytes: &[u8], name: &str) -> Result<Weights, CheckpointError> {
+    if is_checkpoint(bytes) {
+        return Checkpoint::from_bytes(bytes, name)?.into_weights();
     }
-    model::files::weights::from_bytes(&bytes).map_err(corrupt)
+    let read = if torch_file::is_torch(bytes) {
+        torch_file::weights(bytes, &Metadata::new())
+    } else {
+        model::files::weights::from_bytes(bytes)
+    };
+    read.map_err(CheckpointError::Weights)
 }
 
 fn same_data(here: &str, there: &str) -> Result<(), String> {
@@ -423,7 +454,7 @@ fn read_extra(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, ModelError> {
 }
 
 fn json(what: &impl Serialize) -> Result<String, CheckpointError> {
-    serde_json::to_string(what).map_err(|e| CheckpointError::Other(e.to_string()))
+    serde_json::to_string(what).map_err(|e| CheckpointError::Encode(e.to_string()))
 }
 
 #[cfg(test)]

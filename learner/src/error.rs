@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use common::run::durable::DurableError;
-
 use crate::checkpoint::CheckpointError;
 use crate::replay::limiter::RateLimiterError;
 use crate::training::trainer::TrainError;
@@ -41,9 +39,6 @@ pub enum TrainThreadError {
     /// The final checkpoint could not be written; earlier ones still exist.
     #[error("the final checkpoint was not saved: {0}")]
     FinalCheckpoint(String),
-    /// The final weights could not be written.
-    #[error(transparent)]
-    FinalWeights(#[from] DurableError),
     #[error("cannot write the manifest as JSON: {0}")]
     Manifest(#[from] serde_json::Error),
     #[error("config key \"learner.{0}\": {1}")]

@@ -16,6 +16,7 @@ use common::run::run_folder::{RunFolder, folder_time};
 use crate::Outcome;
 use crate::input::scans::{self, ListArgs};
 use crate::input::settings::ConfigArgs;
+use crate::input::training_scans;
 use crate::input::trajectories::{self, StartArgs};
 use crate::input::weights::{self, Loaded};
 use crate::output::console;
@@ -78,6 +79,8 @@ pub fn run(args: &Args) -> Outcome {
     let landmarks = lists.landmarks_files.as_deref();
     let which = (lists.split, "--landmarks-files");
     let scans = scans::labelled(&lists.images, landmarks, which, &loaded, &config)?;
+    training_scans::warn(&loaded, &scans);
+    training_scans::warn_of_trained(&loaded, &scans);
     let baseline = baseline(args, &loaded, &config)?;
     let begin = Instant::now();
     let films = args.outputs.films.render.is_some();
@@ -132,7 +135,7 @@ pub fn prepare(
     starts: &StartArgs,
     config: &ConfigArgs,
 ) -> anyhow::Result<(Loaded, Config, EvaluationStarts)> {
-    let mut loaded = weights::load(load, names)?;
+    let mut loaded = weights::load(load, names, config)?;
     starts.apply_rules(&mut loaded)?;
     let config = config_of(&loaded.origin.file, config)?;
     let starts = starts.starts(&config)?;

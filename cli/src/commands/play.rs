@@ -8,6 +8,7 @@ use crate::Outcome;
 use crate::commands::eval::{out_folder, prepare};
 use crate::input::scans;
 use crate::input::settings::ConfigArgs;
+use crate::input::training_scans;
 use crate::input::trajectories::{self, StartArgs};
 use crate::output::console;
 use crate::output::failure::Exit;
@@ -54,6 +55,7 @@ pub fn run(args: &Args) -> Outcome {
     let (loaded, config, starts) =
         prepare(&args.load, &args.landmarks, &args.starts, &args.config)?;
     let scans = scans::bare(&args.scans, &loaded, &config)?;
+    training_scans::warn(&loaded, &scans);
     let films = args.outputs.films.render.is_some();
     let results = trajectories::run(&loaded, &scans, &starts, &args.starts, films)?;
     let summed = summarise(&results, &scans, &loaded.landmarks, &[]);

@@ -35,7 +35,7 @@ pub fn run_folder(given: &Path, runs: &Path) -> anyhow::Result<PathBuf> {
     let message = format!("there is no file or folder {text}, and no run {text} in {folder}");
     let names = similar(&text, run_names(runs));
     let hint = if names.is_empty() {
-        format!("{folder} contains no run; run.dir is the folder of runs")
+        format!("give the folder or the name of a run; {folder} contains no run")
     } else {
         format!("runs in {folder}: {}", names.join(", "))
     };

@@ -30,13 +30,13 @@ pub fn split(word: &str) -> Result<Split, String> {
     Split::of(word).ok_or_else(|| "give train, validation or test".to_owned())
 }
 
-/// How scans are loaded for given weights: volume and spacing are those of their
-/// training, not those of the configuration.
+/// How scans are loaded for given weights: volume and spacing are those of their training.
+/// `data.resample_mm` of the configuration applies if the training scans kept their spacing.
 fn options(loaded: &Loaded, config: &Config) -> LoadOptions {
     let mut options = LoadOptions::from_config(config);
     options.recipe.choice = loaded.rules.volume;
-    if let Some(mm) = loaded.resample_mm {
-        options.recipe.resample_mm = (mm != 0.0).then_some(mm);
+    if let Some(mm) = loaded.resample_mm.filter(|mm| *mm != 0.0) {
+        options.recipe.resample_mm = Some(mm);
     }
     options
 }

@@ -7,15 +7,17 @@ use common::environment::rules::Rules;
 use common::imaging::manifest::hex;
 use common::run::run_folder::RunFolder;
 use learner::checkpoint::inference_weights;
+use learner::checkpoint::training_scans::TrainingScans;
 use learner::training::trainer::{
     LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY,
 };
-use model::files::tensor_file::Metadata;
 use model::files::weights::Weights;
 use model::{Network, NetworkSpec};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::input::run::{self, run_folder};
+use crate::input::settings::ConfigArgs;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
@@ -27,6 +29,8 @@ pub struct Loaded {
     /// Spacing in mm to which the scans were resampled, 0 for their own; `None` if
     /// the file does not record it.
     pub resample_mm: Option<f64>,
+    /// Spacing and hashes of the training scans, if the file records them.
+    pub training: Option<TrainingScans>,
     /// One name per agent.
     pub landmarks: Vec<String>,
     pub origin: Origin,
@@ -36,36 +40,52 @@ pub struct Loaded {
 #[derive(Debug, Clone, Serialize)]
 pub struct Origin {
     pub file: PathBuf,
+    /// Name of the run whose folder contains the file.
+    pub run: Option<String>,
     pub sha256: String,
     pub weights_version: Option<u64>,
     pub updates: Option<u64>,
 }
 
-/// Reads a weights file or checkpoint, the best (else the final) weights of a run
-/// folder, or those of the newest run in a folder of runs.
+/// Reads a weights file or checkpoint, the best (else the final) weights of a run, named by
+/// its folder or its name, or those of the newest run in a folder of runs.
 ///
-/// `names` are used if the file (rl-medical's) has no landmark names.
-pub fn load(path: &Path, names: &[String]) -> anyhow::Result<Loaded> {
-    let file = weights_file(path)?;
-    let bytes = std::fs::read(&file).map_err(|e| {
-        let message = format!("cannot read weights {}: {e}", file.display());
-        let hint = "training writes them to <run>/checkpoints/best.safetensors";
-        Advice::new(Exit::Data, message).hint(hint)
-    })?;
-    let what = || Advice::new(Exit::Data, format!("load weights {}", file.display()));
-    let read = if is_torch(&bytes) {
-        model::files::torch_file::weights(&bytes, &Metadata::new()).with_context(what)?
-    } else {
-        inference_weights(&file)?
-    };
+/// `names` are used if the file (rl-medical's) has no landmark names; `config` names the
+/// folder of runs.
+pub fn load(path: &Path, names: &[String], config: &ConfigArgs) -> anyhow::Result<Loaded> {
+    let file = weights_file(&located(path, config)?)?;
+    let bytes = read(&file)?;
+    let shown = file.display().to_string();
+    let what = || Advice::new(Exit::Data, format!("cannot load weights {shown}"));
+    let read = inference_weights(&bytes, &shown).with_context(what)?;
     interpret(&file, &bytes, read, names).with_context(what)
 }
 
-/// Whether PyTorch wrote this: a zip file or a pickle.
-fn is_torch(bytes: &[u8]) -> bool {
-    // The first eight bytes of a safetensors file are a length and can have any value.
-    let safetensors = bytes.get(8) == Some(&b'{');
-    !safetensors && (bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 2]))
+/// The bytes of a weights file.
+fn read(file: &Path) -> Result<Vec<u8>, Advice> {
+    std::fs::read(file).map_err(|e| {
+        let message = format!("cannot read weights {}: {e}", file.display());
+        let hint = "training writes them to <run>/checkpoints/best.safetensors";
+        Advice::new(Exit::Data, message).hint(hint)
+    })
+}
+
+/// A file, a run's folder, or a folder of runs.
+fn located(path: &Path, config: &ConfigArgs) -> anyhow::Result<PathBuf> {
+    if path.is_file() || path.join("run.json").is_file() {
+        return Ok(path.to_owned());
+    }
+    let found = run::runs(config).and_then(|runs| run_folder(path, &runs));
+    match found {
+        // Settings that are valid on top of a run's may not be valid alone.
+        Err(_) if path.exists() => Ok(path.to_owned()),
+        found => found.with_context(|| {
+            Advice::new(
+                Exit::Data,
+                format!("cannot read weights {}", path.display()),
+            )
+        }),
+    }
 }
 
 fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
@@ -78,9 +98,17 @@ fn weights_file(path: &Path) -> Result<PathBuf, Advice> {
         files.into_iter().find(|file| file.is_file())
     };
     // A folder of runs means the newest of them.
-    let newest = || in_run(RunFolder::latest(path).ok()?.path());
-    in_run(path).or_else(newest).ok_or_else(|| {
-        let message = format!("no checkpoints/best.safetensors in {}", path.display());
+    let newest = RunFolder::newest(path).ok();
+    let in_newest = || in_run(newest.as_ref()?.path());
+    in_run(path).or_else(in_newest).ok_or_else(|| {
+        let message = match &newest {
+            Some(run) => format!(
+                "{}, the newest run in {}, has no weights yet: no checkpoints/best.safetensors",
+                run.path().display(),
+                path.display()
+            ),
+            None => format!("no checkpoints/best.safetensors in {}", path.display()),
+        };
         Advice::new(Exit::Data, message).hint("give a weights file, or the folder of a trained run")
     })
 }
@@ -109,6 +137,16 @@ pub fn reference_rules(spec: &NetworkSpec) -> Rules {
     }
 }
 
+/// Refuses weights that are NaN or infinite: every action would be chosen for no reason.
+pub fn check_finite(network: &Network) -> anyhow::Result<()> {
+    for (name, tensor) in network.parameters().iter() {
+        if tensor.isfinite().all().int64_value(&[]) == 0 {
+            anyhow::bail!("{name} has values that are NaN or infinite");
+        }
+    }
+    Ok(())
+}
+
 fn interpret(file: &Path, bytes: &[u8], read: Weights, names: &[String]) -> anyhow::Result<Loaded> {
     let text = |key: &str| read.metadata.get(key).map(String::as_str);
     let spec = read.network.spec();
@@ -132,16 +170,18 @@ fn interpret(file: &Path, bytes: &[u8], read: Weights, names: &[String]) -> anyh
         let hint = "give --landmarks with one name or number per agent, in agent order";
         return Err(Advice::new(Exit::Data, message).hint(hint).into());
     }
-    let number = |key: &str| text(key).and_then(|t| t.parse().ok());
+    let count = |key: &str| text(key).and_then(|t| t.parse().ok());
     let origin = Origin {
         file: file.to_owned(),
+        run: RunFolder::around(file).map(|run| run.name()),
         sha256: hex(&Sha256::digest(bytes)),
-        weights_version: number(WEIGHTS_VERSION_KEY),
-        updates: number(UPDATES_KEY),
+        weights_version: count(WEIGHTS_VERSION_KEY),
+        updates: count(UPDATES_KEY),
     };
-    let resample_mm = text(RESAMPLE_KEY).and_then(|t| t.parse().ok());
+    check_finite(&read.network)?;
     Ok(Loaded {
-        resample_mm,
+        resample_mm: text(RESAMPLE_KEY).and_then(|t| t.parse().ok()),
+        training: TrainingScans::read(&read.metadata)?,
         network: read.network,
         rules,
         landmarks,

@@ -55,12 +55,12 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
             Some(_) => return Some(Exit::Failed),
             None => {}
         }
+        let checkpoint = match cause.downcast_ref() {
+            Some(LearnerError::Train(TrainThreadError::Checkpoint(error))) => Some(error),
+            _ => cause.downcast_ref::<CheckpointError>(),
+        };
         let data = cause.is::<model::ModelError>()
-            || cause.is::<CheckpointError>()
-            || matches!(
-                cause.downcast_ref(),
-                Some(LearnerError::Train(TrainThreadError::Checkpoint(_)))
-            )
+            || checkpoint.is_some_and(|error| !error.is_write())
             || cause.is::<common::phantom::DatasetError>();
         let unfit = matches!(cause.downcast_ref(), Some(PolicyError::Unfit { .. }));
         (data || unfit)

@@ -54,9 +54,9 @@ fn export(bench: &Bench) -> CModule {
     assert_contains(&card, "no evaluation of these weights");
     let by = format!("{TEST_SCANS} --device cpu --no-pictures");
     bench.succeed(&format!("eval --load runs/one {by} --starts 1"));
-    bench.succeed("checkpoint export runs/one --out agents");
+    bench.succeed("checkpoint export one --out agents");
     let words = ["agents is not empty", "--out"];
-    bench.fail("checkpoint export runs/one --out agents", 1, &words);
+    bench.fail("checkpoint export one --out agents", 1, &words);
     let card = bench.text("agents/README.md");
     let words = "bridge, base_ball | Not a medical device | float32 `[2, 1, 12, 12, 12]`";
     assert_contains(&card, words);
@@ -70,7 +70,18 @@ fn export(bench: &Bench) -> CModule {
     };
     assert_eq!(
         eval("agents/model.safetensors", "eval-exported"),
-        eval("runs/one", "eval-original")
+        eval("one", "eval-original")
     );
+    let origin = &json(&bench.path("eval-original/summary.json"))["weights"];
+    assert_eq!(origin["run"], "one");
+    assert_eq!(origin["file"], "runs/one/checkpoints/best.safetensors");
+    // Phantoms all have the same spacing; those of the test split were not trained on.
+    let training = "--images data/train/images.txt --landmarks-files data/train/landmarks.txt";
+    let starts = "--device cpu --no-pictures --starts 1 --out eval-training";
+    let warned = bench
+        .succeed(&format!("eval --load runs/one {training} {starts}"))
+        .err;
+    assert_contains(&warned, "the agents were trained on 2 of these 2 scans");
+    assert!(!warned.contains("voxels of"), "{warned}");
     CModule::load(bench.path("agents/model.ts")).unwrap()
 }

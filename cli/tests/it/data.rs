@@ -85,7 +85,9 @@ fn check_splits(bench: &Bench) {
     let text = bench.succeed(split).err;
     assert_contains(&text, "10 train, 4 validation, 2 test");
     let first = bench.text("data/split.csv");
-    bench.succeed(split);
+    let words = ["split.csv exists already", "--force"];
+    bench.fail(split, 1, &words);
+    bench.succeed(&format!("{split} --force"));
     assert_eq!(bench.text("data/split.csv"), first);
     let check = "data check data/split.csv --landmarks bridge,base_ball --json --split";
     for (name, count) in [("train", 10), ("validation", 4), ("test", 2)] {

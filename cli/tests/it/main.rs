@@ -35,3 +35,4 @@ mod signals;
 mod snapshots;
 mod status;
 mod training;
+mod weights_files;

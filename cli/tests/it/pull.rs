@@ -255,7 +255,10 @@ fn a_partial_file_is_checked_and_a_new_file_starts_over() {
     let kept = served.bench.path("kept/best.safetensors");
     std::fs::rename(served.bench.path("next"), kept).unwrap();
     served.set(None, false);
-    let done = served.bench.succeed(&served.line(""));
+    let words = ["best.safetensors exists already", "--force"];
+    served.bench.fail(&served.line(""), 1, &words);
+    assert!(std::fs::read(&pulled).unwrap() == bytes(7), "kept");
+    let done = served.bench.succeed(&served.line("--force"));
     assert_contains(&done.err, "another file");
     assert!(std::fs::read(&pulled).unwrap() == bytes(11));
     let left = files(&served.bench);

@@ -139,6 +139,9 @@ pub enum DatasetError {
     /// An image could not be written.
     #[error(transparent)]
     Image(#[from] WriteError),
+    /// Files are in its place that are not of a dataset of phantoms.
+    #[error("'{}' has files that are no phantoms; choose another folder", path.display())]
+    Taken { path: PathBuf },
     /// The folder holds a dataset with other settings.
     #[error(
         "'{}' describes another dataset: its {what} differs; choose an empty folder, or delete this one",

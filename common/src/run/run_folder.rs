@@ -118,9 +118,15 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// The run in `dir` that started last.
-    /// Fails when there is none.
+    /// The run in `dir` that started last, opened for writing.
+    /// Fails when there is none, or it cannot be written to.
     pub fn latest(dir: &Path) -> Result<Self> {
+        Self::open(Self::newest(dir)?.path())
+    }
+
+    /// The run in `dir` that started last; changes no file.
+    /// Fails when there is none.
+    pub fn newest(dir: &Path) -> Result<Self> {
         let entries = fs::read_dir(dir).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => RunFolderError::None {
                 dir: dir.to_owned(),
@@ -140,7 +146,7 @@ impl RunFolder {
         let (_, path) = runs.max().ok_or_else(|| RunFolderError::None {
             dir: dir.to_owned(),
         })?;
-        Self::open(&path)
+        Ok(Self { path })
     }
 
     /// The run folder that contains a file such as a checkpoint, if any.

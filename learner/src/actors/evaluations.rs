@@ -13,11 +13,13 @@ use common::imaging::manifest::TrainingManifest;
 use common::run::durable::{DurableError, append_line, write_atomic};
 use common::run::records::OptionalFile;
 use common::run::tensorboard::EventFile;
+use model::ModelError;
 use proto::messages::evaluator::EvaluatorBeat;
 use proto::messages::status::{Evaluation, EvaluatorStatus};
 use proto::messages::weights::Published;
 use serde_json::{Map, Value};
 
+use crate::checkpoint::training_scans;
 use crate::training::trainer::UPDATES_KEY;
 
 /// File name of the best weights in the checkpoint folder.
@@ -57,6 +59,8 @@ pub enum KeepError {
     /// The line or the best weights could not be written.
     #[error(transparent)]
     Disk(#[from] DurableError),
+    #[error("the best weights are unreadable: {0}")]
+    Weights(#[from] ModelError),
     /// These weights were not requested.
     #[error("weights of version {0} were not requested")]
     NotWanted(u64),
@@ -253,7 +257,10 @@ impl Evaluations {
                 source,
             })?;
         }
-        write_atomic(&self.best_file, bytes)?;
+        write_atomic(
+            &self.best_file,
+            &training_scans::record(bytes, &self.training)?,
+        )?;
         (self.best, self.wanted) = (Some(best), None);
         tracing::info!(file = %self.best_file.display(), version, "best weights saved");
         Ok(())

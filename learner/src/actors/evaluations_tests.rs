@@ -106,6 +106,24 @@ fn the_best_weights_are_requested_once_and_restored() {
 }
 
 #[test]
+fn the_best_weights_record_the_training_scans() {
+    let dir = tempfile::tempdir().unwrap();
+    let scans = crate::testing::scans(2);
+    let manifest = TrainingManifest::new(scans.iter().map(AsRef::as_ref), RULES_VERSION);
+    let mut e = Evaluations::new(dir.path(), manifest);
+    found_at(&mut e, 0, found(1, 8.0), false);
+    let junk = e.keep_best(1, b"weights 1");
+    assert!(matches!(junk, Err(KeepError::Weights(_))));
+    let trainer = trainer(&config(NetworkKind::Collab, 2));
+    e.keep_best(1, &trainer.weights_bytes(1).unwrap()).unwrap();
+    let best = fs::read(dir.path().join("checkpoints").join(BEST)).unwrap();
+    let (_, metadata) = model::files::weights::inspect(&best).unwrap();
+    let recorded = training_scans::TrainingScans::read(&metadata);
+    let recorded = recorded.unwrap().unwrap();
+    assert!(scans.iter().all(|scan| recorded.contains(&scan.hash)));
+}
+
+#[test]
 fn weights_that_never_arrived_are_not_the_best_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut e = evaluations(dir.path());

@@ -5,9 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use common::run::durable::{DurableError, write_atomic};
+use common::imaging::manifest::TrainingManifest;
+use common::run::durable::write_atomic;
 
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::{Checkpoint, CheckpointError, training_scans};
 
 /// Alias of the newest checkpoint.
 pub const LAST: &str = "last.safetensors";
@@ -115,25 +116,27 @@ impl CheckpointFolder {
     }
 }
 
-/// Writes the final weights of a training run; returns the path.
+/// Writes the final weights of a training run with its training scans; returns the path.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_final(dir: &Path, weights: &[u8]) -> Result<PathBuf, DurableError> {
+pub fn write_final(
+    dir: &Path,
+    weights: &[u8],
+    training: &TrainingManifest,
+) -> Result<PathBuf, CheckpointError> {
     let path = dir.join(FINAL);
-    write_atomic(&path, weights)?;
+    write_atomic(&path, &training_scans::record(weights, training)?)?;
     Ok(path)
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
-    fs::read(path).map_err(|source| CheckpointError::Read {
-        path: path.display().to_string(),
-        source,
-    })
-}
-
 fn load(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    Checkpoint::from_bytes(&read(path)?, &path.display().to_string())
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(|source| CheckpointError::Read {
+        path: name.clone(),
+        source,
+    })?;
+    Checkpoint::from_bytes(&bytes, &name)
 }
 
 /// The newest valid checkpoint; `None` if there are no checkpoints. Logs each file

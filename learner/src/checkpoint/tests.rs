@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::checkpoint::folder::{CheckpointFolder, LAST, load_newest};
+use crate::checkpoint::folder::{CheckpointFolder, LAST, load_newest, write_final};
 use crate::testing::{batch, config, trainer};
 use common::config::NetworkKind;
 use proptest::prelude::*;
@@ -226,21 +226,85 @@ fn inference_reads_checkpoints_and_weights_files() {
     fs::write(&a, bytes_of(&t)).unwrap();
     fs::write(&b, t.weights_bytes(4).unwrap()).unwrap();
     for path in [&a, &b] {
-        let read = inference_weights(path).unwrap();
+        let read = inference_weights(&fs::read(path).unwrap(), "x").unwrap();
         let pairs = read.network.parameters().iter().zip(t.average().iter());
         assert!(pairs.into_iter().all(|((_, x), (_, y))| x.equal(y)));
         assert_eq!(read.metadata[crate::training::trainer::UPDATES_KEY], "2");
         assert!(read.metadata.contains_key(RULES_KEY));
     }
-    fs::write(&a, b"junk").unwrap();
-    assert!(
-        inference_weights(&a)
-            .unwrap_err()
-            .to_string()
-            .contains("c.safetensors is corrupt")
-    );
-    assert!(matches!(
-        inference_weights(&dir.path().join("none")),
-        Err(CheckpointError::Read { .. })
-    ));
+}
+
+#[test]
+fn readable_files_of_another_kind_are_not_called_corrupt() {
+    let error = |bytes: &[u8]| inference_weights(bytes, "x.safetensors").unwrap_err();
+    let other = [("a.bias".to_owned(), Tensor::from_slice(&[0.5_f32]))];
+    let other = tensor_file::write(&other, &Metadata::new()).unwrap();
+    for (bytes, words) in [
+        (&b"a text of some length"[..], "it has another format"),
+        (b"", "it is empty"),
+        (
+            &other,
+            "there is no conv0.weight among its 1 tensors: a.bias",
+        ),
+        (b"PK\x03\x04 and no more", "not a PyTorch state dict"),
+    ] {
+        let text = error(bytes).to_string();
+        assert!(text.contains(words) && !text.contains("corrupt"), "{text}");
+    }
+    // As a checkpoint, it is another kind of file too.
+    let text = Checkpoint::from_bytes(&other, "x").unwrap_err().to_string();
+    assert!(text.starts_with("x is no checkpoint"), "{text}");
+    // A damaged checkpoint is corrupt.
+    let mut damaged = bytes_of(&trained(0));
+    let end = damaged.len() - 9;
+    damaged[end] ^= 1;
+    let text = error(&damaged).to_string();
+    assert!(text.contains("is corrupt: its SHA-256 is"), "{text}");
+}
+
+#[test]
+fn errors_of_the_disk_are_called_that() {
+    let dir = tempfile::tempdir().unwrap();
+    // A folder in place of a checkpoint, whose reading fails.
+    fs::create_dir(dir.path().join("update-00000009.safetensors")).unwrap();
+    let text = load_newest(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("cannot read checkpoint"), "{text}");
+    assert!(!text.contains("corrupt"), "{text}");
+    let manifest = TrainingManifest::new([], 1);
+    let gone = dir.path().join("gone");
+    let text = write_final(&gone, b"weights", &manifest).unwrap_err();
+    let text = text.to_string();
+    assert!(text.starts_with("cannot create '"), "{text}");
+}
+
+#[test]
+fn weights_of_checkpoints_and_final_weights_record_the_training_scans() {
+    let dir = tempfile::tempdir().unwrap();
+    let scans = crate::testing::scans(3);
+    let manifest = TrainingManifest::new(scans.iter().map(AsRef::as_ref), 1);
+    let trainer = trained(1);
+    let plain = trainer.weights_bytes(4).unwrap();
+    let path = write_final(dir.path(), &plain, &manifest).unwrap();
+    let surroundings = Surroundings {
+        manifest_json: serde_json::to_string(&manifest).unwrap(),
+        ..around()
+    };
+    let checkpoint = Checkpoint::new(&trainer, surroundings).unwrap();
+    let expected = TrainingScans::of(&manifest).unwrap();
+    for bytes in [fs::read(path).unwrap(), checkpoint.to_bytes().unwrap()] {
+        let read = inference_weights(&bytes, "x").unwrap();
+        let found = TrainingScans::read(&read.metadata).unwrap().unwrap();
+        assert_eq!(found, expected);
+        assert_eq!(found.spacing_mm, [scans[0].geometry.spacing_mm; 2]);
+        assert!(scans.iter().all(|scan| found.contains(&scan.hash)));
+        // The network is that of the broadcast weights, which record nothing.
+        let sent = inference_weights(&plain, "x").unwrap();
+        assert_eq!(TrainingScans::read(&sent.metadata).unwrap(), None);
+        let pairs = read
+            .network
+            .parameters()
+            .iter()
+            .zip(sent.network.parameters().iter());
+        assert!(pairs.into_iter().all(|((_, x), (_, y))| x.equal(y)));
+    }
 }

@@ -252,7 +252,7 @@ impl Run {
         let folder = self.setup.run.folder.checkpoints();
         let checkpoint = self.checkpoint()?;
         // Smaller: it may fit on a disk that has no space for the checkpoint.
-        let weights = write_final(&folder, &last.bytes);
+        let weights = write_final(&folder, &last.bytes, &self.setup.run.manifest);
         let unsaved = || TrainThreadError::FinalCheckpoint(self.checkpoints.why().to_owned());
         Ok(TrainSummary {
             updates: self.trainer.updates(),

@@ -11,6 +11,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
+use crate::files::foreign;
 use crate::network::layer::as_i64;
 
 /// Text stored along with tensors.
@@ -18,7 +19,7 @@ pub type Metadata = BTreeMap<String, String>;
 
 const METADATA: &str = "__metadata__";
 
-/// Writes tensors (f32, bf16, f64, i64 or u8, from any device) and metadata.
+/// Writes tensors (f32, bf16, f16, f64, i64 or u8, from any device) and metadata.
 ///
 /// # Errors
 /// [`ModelError::TensorType`] for another kind; libtorch's error when a tensor
@@ -49,12 +50,7 @@ pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8
         };
         header.insert((*name).clone(), json(&info)?);
     }
-    let mut text = json(&header)?.to_string().into_bytes();
-    text.resize(text.len().next_multiple_of(8), b' ');
-
-    let mut bytes = Vec::with_capacity(8 + text.len() + end);
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text);
+    let mut bytes = header_bytes(&header, end)?;
     for (_, tensor, dtype) in &ordered {
         let start = bytes.len();
         let count = tensor.numel();
@@ -65,12 +61,50 @@ pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8
     Ok(bytes)
 }
 
-/// The types in [`DTYPES`].
-const ALL_TYPES: &str = "F32, BF16, F64, I64 or U8";
+/// The length of the header and the header, with room for `data` bytes behind it.
+fn header_bytes(
+    header: &serde_json::Map<String, serde_json::Value>,
+    data: usize,
+) -> Result<Vec<u8>> {
+    let mut text = json(header)?.to_string().into_bytes();
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let mut bytes = Vec::with_capacity(8 + text.len() + data);
+    bytes.extend((text.len() as u64).to_le_bytes());
+    bytes.extend(text);
+    Ok(bytes)
+}
 
-const DTYPES: [(Dtype, Kind); 5] = [
+/// The same file with more metadata; the bytes of the tensors stay as they are.
+///
+/// # Errors
+/// As [`TensorFile::open`].
+pub fn with_metadata(bytes: &[u8], more: &Metadata) -> Result<Vec<u8>> {
+    let mut metadata = TensorFile::open(bytes)?.metadata;
+    metadata.extend(more.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let refuse = |reason: String| ModelError::NotSafetensors {
+        size: bytes.len(),
+        reason,
+    };
+    let parts = bytes.split_first_chunk::<8>().and_then(|(length, rest)| {
+        rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+    });
+    let (header, data) = parts.ok_or_else(|| refuse("it is cut off".to_owned()))?;
+    let header = serde_json::from_slice(header);
+    let mut header: serde_json::Map<String, serde_json::Value> =
+        header.map_err(|e| refuse(e.to_string()))?;
+    header.insert(METADATA.to_owned(), json(&metadata)?);
+    let mut written = header_bytes(&header, data.len())?;
+    written.extend(data);
+    Ok(written)
+}
+
+/// The types in [`DTYPES`].
+const ALL_TYPES: &str = "F32, BF16, F16, F64, I64 or U8";
+
+const DTYPES: [(Dtype, Kind); 6] = [
     (Dtype::F32, Kind::Float),
     (Dtype::BF16, Kind::BFloat16),
+    (Dtype::F16, Kind::Half),
     (Dtype::F64, Kind::Double),
     (Dtype::I64, Kind::Int64),
     (Dtype::U8, Kind::Uint8),
@@ -118,6 +152,8 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<(String, Tensor)>, Metadata)> {
 #[derive(Debug)]
 pub struct TensorFile<'a> {
     tensors: SafeTensors<'a>,
+    /// Names in the file, by the names that are used here.
+    stored: BTreeMap<String, String>,
     shapes: BTreeMap<String, Vec<usize>>,
     metadata: Metadata,
 }
@@ -130,16 +166,18 @@ impl<'a> TensorFile<'a> {
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
         let refuse = |e: safetensors::SafeTensorError| ModelError::NotSafetensors {
             size: bytes.len(),
-            reason: e.to_string(),
+            reason: foreign::reason(bytes, &e),
         };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(refuse)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(refuse)?;
         let shapes = tensors
             .iter()
             .map(|(name, view)| (name.to_owned(), view.shape().to_vec()));
+        let shapes: BTreeMap<_, _> = shapes.collect();
         let metadata = header.metadata().iter().flatten();
         Ok(Self {
-            shapes: shapes.collect(),
+            stored: shapes.keys().map(|n| (n.clone(), n.clone())).collect(),
+            shapes,
             metadata: metadata.map(|(k, v)| (k.clone(), v.clone())).collect(),
             tensors,
         })
@@ -156,14 +194,31 @@ impl<'a> TensorFile<'a> {
         &self.metadata
     }
 
-    /// A tensor of the given shape as f32 on the CPU; stored as f32 or bf16.
+    /// Gives tensors other names, as pairs of the new name and the one before; forgets the others.
+    pub(super) fn rename(&mut self, names: Vec<(String, String)>) {
+        let mut shapes = BTreeMap::new();
+        let mut stored = BTreeMap::new();
+        for (name, before) in names {
+            if let (Some(shape), Some(place)) = (self.shapes.get(&before), self.stored.get(&before))
+            {
+                shapes.insert(name.clone(), shape.clone());
+                stored.insert(name, place.clone());
+            }
+        }
+        (self.shapes, self.stored) = (shapes, stored);
+    }
+
+    /// A tensor of the given shape as f32 on the CPU; stored as f32, f64, bf16 or f16.
     ///
     /// # Errors
     /// Names the tensor and the expected and found shape or type.
     pub fn float(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let view = self.view(name, shape)?;
-        if !matches!(view.dtype(), Dtype::F32 | Dtype::BF16) {
-            return Err(wrong_type(name, "F32 or BF16", view.dtype()));
+        if !matches!(
+            view.dtype(),
+            Dtype::F32 | Dtype::F64 | Dtype::BF16 | Dtype::F16
+        ) {
+            return Err(wrong_type(name, "F32, F64, BF16 or F16", view.dtype()));
         }
         Ok(self.raw(name, shape)?.f_to_kind(Kind::Float)?)
     }
@@ -178,11 +233,13 @@ impl<'a> TensorFile<'a> {
     }
 
     fn view(&self, name: &str, shape: &[usize]) -> Result<safetensors::tensor::TensorView<'a>> {
-        let missing = |_| ModelError::MissingTensor {
+        let missing = || ModelError::MissingTensor {
             name: name.to_owned(),
             expected: shape.to_vec(),
         };
-        let view = self.tensors.tensor(name).map_err(missing)?;
+        let stored = self.stored.get(name);
+        let view = stored.and_then(|stored| self.tensors.tensor(stored).ok());
+        let view = view.ok_or_else(missing)?;
         if view.shape() == shape {
             return Ok(view);
         }
@@ -216,6 +273,10 @@ mod tests {
             ("a".to_owned(), Tensor::from_slice(&[7_u8, 8, 9])),
             ("c".to_owned(), Tensor::from_slice(&[i64::MIN, 3])),
             ("d".to_owned(), half),
+            (
+                "f".to_owned(),
+                Tensor::from_slice(&[0.5_f32]).to_kind(Kind::Half),
+            ),
             ("e".to_owned(), scalar),
         ]
     }
@@ -241,10 +302,47 @@ mod tests {
     }
 
     #[test]
+    fn metadata_is_added_and_the_bytes_of_the_tensors_stay() {
+        let bytes = write(&sample(), &notes()).unwrap();
+        let more = Metadata::from([
+            ("key 3".to_owned(), "other".to_owned()),
+            ("long".to_owned(), "ab".repeat(5000)),
+        ]);
+        let changed = with_metadata(&bytes, &more).unwrap();
+        let mut all = notes();
+        all.extend(more);
+        // Equal to what is written with all of it at once.
+        assert_eq!(changed, write(&sample(), &all).unwrap());
+        assert!(with_metadata(&bytes[..bytes.len() - 1], &all).is_err());
+    }
+
+    #[test]
+    fn files_of_other_formats_are_named() {
+        let whole = write(&sample(), &notes()).unwrap();
+        for (bytes, words) in [
+            (&b""[..], "it is empty"),
+            (&whole[..40], "it is cut off or damaged"),
+            (
+                b"<!DOCTYPE html>",
+                "it is a web page; download the file again",
+            ),
+            (
+                b"version https://git-lfs.github.com/spec/v1",
+                "`git lfs pull`",
+            ),
+            (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+            (b"any text, such as this", "it has another format"),
+        ] {
+            let error = read(bytes).unwrap_err().to_string();
+            assert!(error.contains(words), "{words} is not in: {error}");
+        }
+    }
+
+    #[test]
     fn the_crate_reads_what_we_write() {
         let bytes = write(&sample(), &notes()).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        assert_eq!(file.len(), 5);
+        assert_eq!(file.len(), 6);
         assert_eq!(file.tensor("a").unwrap().data(), [7, 8, 9]);
         assert_eq!(file.tensor("b").unwrap().data()[..4], 1.5_f32.to_le_bytes());
     }

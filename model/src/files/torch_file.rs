@@ -1,17 +1,19 @@
 //! Reads weights that PyTorch saved (`torch.save` of a state dict), without Python.
 //!
 //! Both formats are supported: zip files, and the older one of the published
-//! rl-medical weights. A pickle is a program for Python; here it is only parsed as
+//! rl-medical weights. The state dict may be one of a training script's entries,
+//! as in rl-medical's `latest_checkpoint.pt` (see `state_dict.rs`). A pickle is a program for Python; here it is only parsed as
 //! a description (see `pickle.rs`), and nothing in the file is executed.
 
 mod pickle;
 mod storage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tch::Tensor;
 
 use crate::error::{ModelError, Result};
+use crate::files::state_dict::{self, Found, Named, list};
 use crate::files::tensor_file::Metadata;
 use crate::files::weights::Weights;
 use crate::network::layer::as_i64;
@@ -20,26 +22,41 @@ use storage::{Container, Element};
 
 type Parsed<T> = std::result::Result<T, String>;
 
-/// Keys that training scripts use for the weights in a larger dictionary.
-const NESTED: [&str; 4] = ["model_state_dict", "state_dict", "model", "weights"];
+/// Metadata key of the entry of a larger file that the weights were taken from.
+pub const ENTRY_KEY: &str = "landmarl.imported_entry";
+
+/// Deepest nesting of dictionaries that is searched.
+const MAX_DEPTH: usize = 8;
+
+/// Whether PyTorch wrote these bytes: a zip file or a pickle.
+#[must_use]
+pub fn is_torch(bytes: &[u8]) -> bool {
+    // The first eight bytes of a safetensors file are a length and can have any value.
+    let safetensors = bytes.get(8) == Some(&b'{');
+    let pickle = matches!(bytes, [0x80, 2..=5, ..]);
+    !safetensors && (pickle || bytes.starts_with(b"PK\x03\x04"))
+}
 
 /// Named tensors, f32 on the CPU, sorted by name.
 ///
-/// The state dict may be the whole file or the value of `model_state_dict`,
-/// `state_dict`, `model` or `weights`.
+/// The state dict may be the whole file or an entry of a larger dictionary.
 ///
 /// # Errors
 /// [`ModelError::NotTorchFile`] with the reason.
 pub fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
+    Ok(read_entry(bytes)?.tensors)
+}
+
+fn read_entry(bytes: &[u8]) -> Result<Found<Tensor>> {
     let refuse = |reason: String| ModelError::NotTorchFile {
         size: bytes.len(),
         reason,
     };
     let (pickle, mut container) = Container::open(bytes).map_err(refuse)?;
-    let described = describe(&pickle).map_err(refuse)?;
-    // Parsing the older format requires the sizes of all storages.
-    let all = all_storages(&pickle).map_err(refuse)?;
+    let (entry, described) = describe(&pickle).map_err(refuse)?;
+    let all = all_storages(&pickle, &container).map_err(refuse)?;
     let keys: Vec<_> = match container {
+        // Parsing the older format requires the sizes of all storages.
         Container::Legacy { .. } => all.into_iter().collect(),
         Container::Zip { .. } => {
             let used = |key: &String| described.iter().any(|t| t.key == *key);
@@ -58,15 +75,22 @@ pub fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
         tensors.push((tensor.name, shaped));
     }
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(tensors)
+    Ok(Found { entry, tensors })
 }
 
-/// The network of a state dict with rl-medical's names, with the caller's metadata.
+/// The network of a state dict with rl-medical's names, with the caller's metadata and,
+/// if it is an entry of a larger file, [`ENTRY_KEY`].
 ///
 /// # Errors
 /// As [`read`] and [`crate::files::weights::from_bytes`].
 pub fn weights(bytes: &[u8], metadata: &Metadata) -> Result<Weights> {
-    crate::files::weights::from_bytes(&crate::files::tensor_file::write(&read(bytes)?, metadata)?)
+    let found = read_entry(bytes)?;
+    let mut metadata = metadata.clone();
+    if !found.entry.is_empty() {
+        metadata.insert(ENTRY_KEY.to_owned(), found.entry);
+    }
+    let bytes = crate::files::tensor_file::write(&found.tensors, &metadata)?;
+    crate::files::weights::from_bytes(&bytes)
 }
 
 /// A tensor as the pickle describes it.
@@ -139,44 +163,89 @@ fn half(bits: u16) -> f32 {
     }
 }
 
-/// The tensors of the state dict.
-fn describe(pickle: &Pickle) -> Parsed<Vec<Described>> {
-    let entries = |id| pickle.entries(id).unwrap_or_default();
-    let tensors = |id: Id| -> Parsed<Vec<Described>> {
-        let found = entries(id).into_iter();
-        let found = found.filter_map(|(name, value)| tensor(pickle, name, value).transpose());
-        found.collect()
-    };
-    let direct = tensors(pickle.root())?;
-    if !direct.is_empty() {
-        return Ok(direct);
+/// The entry that holds the network, and its tensors.
+fn describe(pickle: &Pickle) -> Parsed<(String, Vec<Described>)> {
+    let dicts = dicts(pickle);
+    if dicts.is_empty() {
+        return Err(nothing(pickle));
     }
-    for (key, value) in entries(pickle.root()) {
-        if NESTED.contains(&key) {
-            let nested = tensors(value)?;
-            if !nested.is_empty() {
-                return Ok(nested);
-            }
-        }
-    }
-    Err("it holds no state dict: save model.state_dict()".into())
+    let found = state_dict::choose(dicts)?;
+    let tensors = found.tensors.into_iter().map(|(name, id)| {
+        let described = tensor(pickle, &name, id)?;
+        described.ok_or_else(|| format!("tensor {name} is not described as PyTorch does"))
+    });
+    Ok((found.entry, tensors.collect::<Parsed<_>>()?))
 }
 
-/// Parses `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, …)`, or a
-/// parameter made of one; `None` for anything else.
-fn tensor(pickle: &Pickle, name: &str, id: Id) -> Parsed<Option<Described>> {
+/// Every dictionary with tensors, with the keys that lead to it, outer ones first.
+fn dicts(pickle: &Pickle) -> Vec<(String, Named<Id>)> {
+    let mut open = VecDeque::from([(String::new(), pickle.root(), 0)]);
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    while let Some((path, id, depth)) = open.pop_front() {
+        if !seen.insert(id) || depth > MAX_DEPTH {
+            continue;
+        }
+        let mut tensors = Named::new();
+        for (key, value) in pickle.entries(id).unwrap_or_default() {
+            if matches!(pickle.get(value), Value::Dict(_)) {
+                open.push_back((state_dict::joined(&path, key), value, depth + 1));
+            } else if rebuilt(pickle, value).is_some() {
+                tensors.push((key.to_owned(), value));
+            }
+        }
+        if !tensors.is_empty() {
+            found.push((path, tensors));
+        }
+    }
+    found
+}
+
+/// What a file without a state dict holds.
+fn nothing(pickle: &Pickle) -> String {
+    let root = pickle.root();
+    let save = "save model.state_dict()";
+    match pickle.get(root) {
+        Value::Call { name, .. } if name.starts_with("__torch__") => {
+            "it holds no state dict, but a TorchScript program, as torch.jit.save writes".to_owned()
+        }
+        Value::Call { name, .. } if rebuilt(pickle, root).is_none() => {
+            let class = name.replace(' ', ".");
+            format!("it holds no state dict, but a whole object of class {class}: {save}")
+        }
+        Value::Dict(entries) if !entries.is_empty() => {
+            let keys: Vec<&str> = pickle
+                .entries(root)
+                .unwrap_or_default()
+                .iter()
+                .map(|e| e.0)
+                .collect();
+            let keys = list(&keys);
+            format!("it holds no state dict; its keys are {keys}: {save}")
+        }
+        _ => format!("it holds no state dict: {save}"),
+    }
+}
+
+/// The arguments of `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, …)`, or
+/// those of a parameter made of one; `None` for anything else.
+fn rebuilt(pickle: &Pickle, id: Id) -> Option<&[Id]> {
     let call = |id: Id| match pickle.get(id) {
         Value::Call { name, arguments } => {
             Some((name.as_str(), pickle.tuple(*arguments).unwrap_or_default()))
         }
         _ => None,
     };
-    let rebuilt = match call(id) {
-        Some(("torch._utils _rebuild_parameter", [inner, ..])) => call(*inner),
+    let inner = match call(id)? {
+        ("torch._utils _rebuild_parameter", [inner, ..]) => call(*inner)?,
         other => other,
     };
-    let Some(("torch._utils _rebuild_tensor_v2", [storage, offset, size, stride, ..])) = rebuilt
-    else {
+    (inner.0 == "torch._utils _rebuild_tensor_v2").then_some(inner.1)
+}
+
+/// A tensor as it is described; `None` for anything else.
+fn tensor(pickle: &Pickle, name: &str, id: Id) -> Parsed<Option<Described>> {
+    let Some([storage, offset, size, stride, ..]) = rebuilt(pickle, id) else {
         return Ok(None);
     };
     let whole = || {
@@ -216,17 +285,22 @@ fn storage_of(pickle: &Pickle, id: Id) -> Option<(String, Element, usize)> {
 
 type Storages = BTreeMap<String, (Element, usize)>;
 
-/// Every storage that the pickle refers to.
-fn all_storages(pickle: &Pickle) -> Parsed<Storages> {
+/// Every storage that the pickle refers to; of a zip file, those of known types.
+fn all_storages(pickle: &Pickle, container: &Container<'_>) -> Parsed<Storages> {
     let mut all = Storages::new();
     for id in 0..pickle.len() {
-        if let Value::Persistent(_) = pickle.get(id) {
-            let (key, element, count) =
-                storage_of(pickle, id).ok_or("a storage that is not described as PyTorch does")?;
-            let before = all.insert(key.clone(), (element, count));
-            if before.is_some_and(|b| b != (element, count)) {
-                return Err(format!("storage {key} is described in two ways"));
+        if !matches!(pickle.get(id), Value::Persistent(_)) {
+            continue;
+        }
+        let Some((key, element, count)) = storage_of(pickle, id) else {
+            if matches!(container, Container::Zip { .. }) {
+                continue;
             }
+            return Err("a storage that is not described as PyTorch does".into());
+        };
+        let before = all.insert(key.clone(), (element, count));
+        if before.is_some_and(|b| b != (element, count)) {
+            return Err(format!("storage {key} is described in two ways"));
         }
     }
     Ok(all)

@@ -2,7 +2,7 @@
 //!
 //! In a file every agent has its own tensors under rl-medical's names
 //! (`conv0.weight`, `fc1.2.bias`, `prelu4.2.weight`, …), f32; on the wire they may
-//! be bf16. Metadata [`NETWORK_KEY`] holds the network's spec as JSON; a file
+//! be bf16, and other programs' files may be f16, bf16 or f64. Metadata [`NETWORK_KEY`] holds the network's spec as JSON; a file
 //! without it is assumed to be one of rl-medical's.
 
 use std::collections::BTreeSet;
@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
 use crate::error::{ModelError, Result};
+use crate::files::state_dict;
 use crate::files::tensor_file::{self, Metadata, TensorFile};
 use crate::network::Network;
 use crate::network::layer::as_i64;
@@ -95,8 +96,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Weights> {
 /// # Errors
 /// As [`from_bytes`].
 pub fn parameters_from_bytes(bytes: &[u8]) -> Result<(NetworkSpec, Parameters, Metadata)> {
-    let file = TensorFile::open(bytes)?;
-    let spec = spec_of(&file)?;
+    let (file, spec) = open(bytes)?;
     let parameters = read_parameters(&file, &spec)?;
     Ok((spec, parameters, file.metadata().clone()))
 }
@@ -106,17 +106,24 @@ pub fn parameters_from_bytes(bytes: &[u8]) -> Result<(NetworkSpec, Parameters, M
 /// # Errors
 /// As [`from_bytes`], except for errors in the values.
 pub fn inspect(bytes: &[u8]) -> Result<(NetworkSpec, Metadata)> {
-    let file = TensorFile::open(bytes)?;
-    Ok((spec_of(&file)?, file.metadata().clone()))
+    let (file, spec) = open(bytes)?;
+    Ok((spec, file.metadata().clone()))
 }
 
-fn spec_of(file: &TensorFile<'_>) -> Result<NetworkSpec> {
+/// Opens a file and reads its spec, or recognises its network. The tensors of a file
+/// without metadata may have prefixes.
+fn open(bytes: &[u8]) -> Result<(TensorFile<'_>, NetworkSpec)> {
+    let mut file = TensorFile::open(bytes)?;
     let Some(json) = file.metadata().get(NETWORK_KEY) else {
-        return NetworkSpec::infer(file.shapes());
+        let names = file.shapes().keys().map(|n| (n.clone(), n.clone()));
+        let found = state_dict::choose(vec![(String::new(), names.collect())]);
+        file.rename(found.map_err(ModelError::Unrecognised)?.tensors);
+        let spec = NetworkSpec::infer(file.shapes())?;
+        return Ok((file, spec));
     };
     let spec: NetworkSpec = serde_json::from_str(json).map_err(|e| bad_spec(&e))?;
     spec.validate()?;
-    Ok(spec)
+    Ok((file, spec))
 }
 
 fn bad_spec(error: &serde_json::Error) -> ModelError {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{ModelError, Result};
+use crate::files::list;
 use crate::network::spec::{NetworkKind, NetworkSpec};
 
 impl NetworkSpec {
@@ -18,7 +19,7 @@ impl NetworkSpec {
         let refuse = |reason: String| ModelError::Unrecognised(reason);
         let shape = |name: &str| {
             let found = shapes.get(name).map(Vec::as_slice);
-            found.ok_or_else(|| refuse(format!("there is no {name}")))
+            found.ok_or_else(|| refuse(missing(shapes, name)))
         };
         let agents = (0..)
             .take_while(|a| shapes.contains_key(&format!("fc1.{a}.weight")))
@@ -41,7 +42,7 @@ impl NetworkSpec {
             }
         }
         if agents == 0 {
-            return Err(refuse("there is no fc1.0.weight".to_owned()));
+            return Err(refuse(missing(shapes, "fc1.0.weight")));
         }
         let mut widths = Vec::new();
         while let Some(width) = shapes.get(&format!("fc{}.0.weight", widths.len() + 1)) {
@@ -68,6 +69,12 @@ impl NetworkSpec {
         spec.validate()?;
         Ok(spec)
     }
+}
+
+fn missing(shapes: &BTreeMap<String, Vec<usize>>, name: &str) -> String {
+    let names: Vec<&String> = shapes.keys().collect();
+    let (count, names) = (names.len(), list(&names));
+    format!("there is no {name} among its {count} tensors: {names}")
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! State dicts that PyTorch wrote (`reference/make_torch_files.py`).
 
+use std::collections::BTreeMap;
+
 use model::NetworkKind;
-use model::files::torch_file;
+use model::files::torch_file::{self, ENTRY_KEY};
+use model::files::weights;
 use tch::Tensor;
 
 const FILES: [(&str, &[u8]); 2] = [
@@ -66,5 +69,66 @@ fn the_network_is_recognised() {
         assert_eq!(found, (NetworkKind::Collab, 1), "{format}");
         assert_eq!(spec.hidden, [3, 3]);
         assert!(spec.conv.iter().all(|c| c.channels == 2));
+    }
+}
+
+/// The names and values of a network's tensors.
+fn values(network: &model::Network) -> Vec<(String, Vec<f32>)> {
+    let pair = |(name, tensor): (&str, &Tensor)| {
+        let flat = tensor.detach().flatten(0, -1);
+        (name.to_owned(), Vec::try_from(flat).unwrap())
+    };
+    network.parameters().iter().map(pair).collect()
+}
+
+#[test]
+fn the_trained_network_is_found_in_files_of_training_scripts() {
+    let plain = torch_file::weights(FILES[0].1, &BTreeMap::new()).unwrap();
+    assert!(!plain.metadata.contains_key(ENTRY_KEY));
+    let files: [(&[u8], &str); 2] = [
+        (
+            include_bytes!("../reference/torch_latest.pt"),
+            "q_network_state_dict",
+        ),
+        (
+            include_bytes!("../reference/torch_wrapped.pt"),
+            "state_dict",
+        ),
+    ];
+    for (bytes, entry) in files {
+        let read = torch_file::weights(bytes, &BTreeMap::new()).unwrap();
+        assert_eq!(read.metadata[ENTRY_KEY], entry);
+        assert_eq!(values(&read.network), values(&plain.network), "{entry}");
+    }
+}
+
+#[test]
+fn half_precision_safetensors_of_wrapped_networks_are_read() {
+    let plain = torch_file::weights(FILES[0].1, &BTreeMap::new()).unwrap();
+    let bytes = include_bytes!("../reference/torch_half.safetensors");
+    let halves = weights::from_bytes(bytes).unwrap().network;
+    for ((name, exact), (_, half)) in values(&plain.network).iter().zip(values(&halves)) {
+        for (a, b) in exact.iter().zip(half) {
+            // Eleven significant bits.
+            assert!((a - b).abs() <= a.abs() / 2048.0, "{name}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn files_without_a_state_dict_are_refused_with_what_they_hold() {
+    let files: [(&[u8], &str); 2] = [
+        (
+            include_bytes!("../reference/torch_module.pt"),
+            "a whole object of class __main__.Network3D: save model.state_dict()",
+        ),
+        (
+            include_bytes!("../reference/torch_script.pt"),
+            "a TorchScript program",
+        ),
+    ];
+    for (bytes, words) in files {
+        let error = torch_file::read(bytes).unwrap_err().to_string();
+        assert!(error.contains(words), "{words} is not in: {error}");
     }
 }

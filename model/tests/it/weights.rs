@@ -124,6 +124,42 @@ fn one_shared_prelu_is_read_for_every_agent() {
     assert_eq!(Vec::<f32>::try_from(slopes).unwrap(), [0.125; 3]);
 }
 
+#[test]
+fn other_precisions_and_wrapped_names_give_the_same_network() {
+    let spec = NetworkSpec::reference_torch(NetworkKind::Collab, 2);
+    for (kind, prefix) in [
+        (Kind::Half, ""),
+        (Kind::BFloat16, "module."),
+        (Kind::Double, "_orig_mod.module."),
+        (Kind::Float, "state_dict.model."),
+    ] {
+        // Rounded to the precision first, so that the values must be equal.
+        let rounded = |tensor: &Tensor| tensor.to_kind(kind);
+        let wrapped = file_tensors(&spec).into_iter();
+        let wrapped: Vec<_> = wrapped
+            .map(|(name, tensor)| (format!("{prefix}{name}"), rounded(&tensor)))
+            .collect();
+        let bytes = tensor_file::write(&wrapped, &BTreeMap::new()).unwrap();
+        let read = from_bytes(&bytes).unwrap().network;
+        assert_eq!(*read.spec(), spec, "{prefix}");
+        let expected = network(&spec);
+        for (a, b) in expected.trainable().iter().zip(read.trainable()) {
+            assert_eq!(b.kind(), Kind::Float);
+            assert!(rounded(a).to_kind(Kind::Float).equal(&b), "{prefix}");
+        }
+    }
+}
+
+#[test]
+fn the_error_for_an_unknown_network_lists_what_was_found() {
+    let names = ["encoder.weight", "head.bias"];
+    let tensors = names.map(|n| (n.to_owned(), Tensor::from_slice(&[0.5_f32])));
+    let bytes = tensor_file::write(&tensors, &BTreeMap::new()).unwrap();
+    let error = from_bytes(&bytes).unwrap_err().to_string();
+    let words = "there is no conv0.weight among its 2 tensors: encoder.weight, head.bias";
+    assert!(error.contains(words), "{error}");
+}
+
 /// The error of reading a file with changed tensors or metadata.
 fn broken(change: impl Fn(&mut Vec<(String, Tensor)>, &mut BTreeMap<String, String>)) -> String {
     let spec = NetworkSpec::small(2, 1, None);
@@ -158,8 +194,8 @@ fn errors_name_what_is_wrong_with_a_file() {
         "weights file: tensor fc3.1.weight: expected shape [6, 128], found [128, 6]"
     );
     assert_eq!(
-        replaced("conv0.bias", &[16], Kind::Double),
-        "weights file: tensor conv0.bias: expected F32 or BF16, found F64"
+        replaced("conv0.bias", &[16], Kind::Int64),
+        "weights file: tensor conv0.bias: expected F32, F64, BF16 or F16, found I64"
     );
     let unknown = broken(|_, m| m.clear());
     let start = "weights file without metadata: conv1.weight has a kernel";

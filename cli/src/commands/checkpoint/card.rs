@@ -2,24 +2,20 @@
 //! trained, how wrong it is, and what it is not for.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use common::run::run_folder::RunFolder;
 use serde_json::Value;
 
 use crate::commands::runs::summaries;
+use crate::input::training_scans::range;
 use crate::input::weights::Loaded;
 use crate::output::report::NOTICE;
 use crate::output::table::number;
 
-/// The card as Markdown. `from`: what was exported; evaluations and training data
-/// are included if it is in a run's folder.
-pub fn card(loaded: &Loaded, from: &Path) -> anyhow::Result<String> {
-    let run = if from.is_dir() {
-        RunFolder::around(&loaded.origin.file)
-    } else {
-        RunFolder::around(from)
-    };
+/// The card as Markdown; evaluations and the run are included if the weights are in a
+/// run's folder.
+pub fn card(loaded: &Loaded) -> anyhow::Result<String> {
+    let run = RunFolder::around(&loaded.origin.file);
     Ok([
         format!("# Landmark agents: {}\n\n", loaded.landmarks.join(", ")),
         format!(
@@ -113,6 +109,19 @@ fn training(loaded: &Loaded, run: Option<&RunFolder>) -> anyhow::Result<String> 
     let mut text = format!("## Training\n\n- weights: SHA-256 {sha256} of {file}\n");
     if let Some(updates) = origin.updates {
         writeln!(text, "- {updates} updates")?;
+    }
+    if let Some(training) = &loaded.training {
+        let spacing = range(training);
+        writeln!(
+            text,
+            "- scans with voxels of {spacing} mm (x, y, z in RAS orientation)"
+        )?;
+        if let Some(count) = training.count() {
+            writeln!(
+                text,
+                "- {count} scans, whose hashes are in the metadata of model.safetensors"
+            )?;
+        }
     }
     match run.and_then(|run| run.info().ok()) {
         Some(info) => writeln!(text, "- run {}, seed {}\n", info.started, info.seed)?,

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::run::durable::write_atomic;
+use learner::checkpoint::training_scans::TrainingScans;
 use learner::training::trainer::{
     LANDMARKS_KEY, RESAMPLE_KEY, RULES_KEY, UPDATES_KEY, WEIGHTS_VERSION_KEY,
 };
@@ -11,28 +12,36 @@ use model::files::tensor_file::Metadata;
 
 use super::card;
 use crate::Outcome;
+use crate::input::settings::ConfigArgs;
 use crate::input::weights::{self, Loaded};
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Run folder (its best weights), checkpoint or weights file
+    /// Run, by its folder or name (its best weights), checkpoint or weights file
     #[arg(value_name = "RUN|FILE")]
     from: PathBuf,
     /// Output folder; must be new or empty
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Leave out the hashes of the training scans, which reveal to owners of a scan whether
+    /// it was used; eval can then not warn of training scans
+    #[arg(long)]
+    no_scan_hashes: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let loaded = weights::load(&args.from, &[])?;
+    let mut loaded = weights::load(&args.from, &[], &ConfigArgs::default())?;
+    if args.no_scan_hashes {
+        loaded.training = loaded.training.map(TrainingScans::without_hashes);
+    }
     empty(&args.out)?;
     let files = ["model.safetensors", "model.ts", "README.md"].map(|name| args.out.join(name));
-    if let Err(error) = write(&loaded, &args.from, &files) {
+    if let Err(error) = write(&loaded, &files) {
         // A partial export would block the next attempt.
         for file in &files {
             let _ = fs::remove_file(file);
@@ -52,12 +61,12 @@ pub fn run(args: &Args) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn write(loaded: &Loaded, from: &Path, files: &[PathBuf; 3]) -> anyhow::Result<()> {
+fn write(loaded: &Loaded, files: &[PathBuf; 3]) -> anyhow::Result<()> {
     let [safetensors, script, readme] = files;
     let bytes = model::files::weights::to_bytes(&loaded.network, &metadata_of(loaded)?)?;
     write_atomic(safetensors, &bytes)?;
     model::network::script::save(&loaded.network, script)?;
-    write_atomic(readme, card::card(loaded, from)?.as_bytes())?;
+    write_atomic(readme, card::card(loaded)?.as_bytes())?;
     Ok(())
 }
 
@@ -80,7 +89,8 @@ fn metadata_of(loaded: &Loaded) -> anyhow::Result<Metadata> {
     let known = all
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    Ok(known.collect())
+    let training = loaded.training.as_ref().map(TrainingScans::metadata);
+    Ok(known.chain(training.into_iter().flatten()).collect())
 }
 
 fn empty(folder: &Path) -> anyhow::Result<()> {

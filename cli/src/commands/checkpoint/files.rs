@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use common::imaging::manifest::hex;
 use common::run::run_folder::RunFolder;
-use learner::checkpoint::Checkpoint;
+use learner::checkpoint::{Checkpoint, is_checkpoint};
 use learner::training::trainer::{UPDATES_KEY, WEIGHTS_VERSION_KEY};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::input::weights::check_finite;
 use crate::output::failure::{Advice, Exit};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -67,7 +68,7 @@ fn folder_of(path: &Path) -> PathBuf {
     if inside.is_dir() {
         return inside;
     }
-    RunFolder::latest(path).map_or_else(|_| path.to_owned(), |run| run.checkpoints())
+    RunFolder::newest(path).map_or_else(|_| path.to_owned(), |run| run.checkpoints())
 }
 
 /// Reads one file and reports any defect in `damage`.
@@ -91,22 +92,26 @@ pub fn read(path: &Path) -> File {
     };
     file.bytes = bytes.len() as u64;
     file.sha256 = hex(&Sha256::digest(&bytes));
-    // Weights files contain neither a record nor a digest.
-    if let Ok(weights) = model::files::weights::from_bytes(&bytes) {
-        let number = |key: &str| weights.metadata.get(key).and_then(|v| v.parse().ok());
-        file.kind = Kind::Weights;
-        (file.updates, file.weights_version) = (number(UPDATES_KEY), number(WEIGHTS_VERSION_KEY));
-        let mut numbers = weights.network.parameters().iter();
-        if let Some((name, _)) = numbers.find(|(_, t)| t.isfinite().all().int64_value(&[]) == 0) {
-            file.damage = Some(format!("{name} has values that are NaN or infinite"));
+    if is_checkpoint(&bytes) {
+        match Checkpoint::from_bytes(&bytes, &path.display().to_string()) {
+            Ok(checkpoint) => {
+                (file.kind, file.checked) = (Kind::Checkpoint, true);
+                file.updates = Some(checkpoint.record.updates);
+                file.weights_version = Some(checkpoint.record.weights_version);
+            }
+            Err(error) => file.damage = Some(error.to_string()),
         }
         return file;
     }
-    match Checkpoint::from_bytes(&bytes, &path.display().to_string()) {
-        Ok(checkpoint) => {
-            (file.kind, file.checked) = (Kind::Checkpoint, true);
-            file.updates = Some(checkpoint.record.updates);
-            file.weights_version = Some(checkpoint.record.weights_version);
+    // Weights files contain neither a record nor a digest.
+    match model::files::weights::from_bytes(&bytes) {
+        Ok(weights) => {
+            let number = |key: &str| weights.metadata.get(key).and_then(|v| v.parse().ok());
+            file.kind = Kind::Weights;
+            file.updates = number(UPDATES_KEY);
+            file.weights_version = number(WEIGHTS_VERSION_KEY);
+            let finite = check_finite(&weights.network);
+            file.damage = finite.err().map(|error| error.to_string());
         }
         Err(error) => file.damage = Some(error.to_string()),
     }

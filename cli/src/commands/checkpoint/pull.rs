@@ -25,6 +25,7 @@ use super::remote::{call_failed, runtime, security};
 use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
+use crate::output::new_file::Replace;
 use crate::output::table::megabytes;
 
 /// Attempts without a new byte before giving up.
@@ -46,11 +47,14 @@ pub struct Args {
     /// Output file [default: the file's name, in the current folder]
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    replace: Replace,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   landmarl checkpoint pull --from learner:7400
+  landmarl checkpoint pull --from learner:7400 --force        newer weights, in place of earlier ones
   landmarl checkpoint pull --from learner:7400 last -o kept/last.safetensors
 
 An interrupted pull leaves FILE.part; the same command resumes it. The SHA-256 of
@@ -61,6 +65,7 @@ Exit codes: 0 done, 1 failed, 4 no such file or damaged, 5 no response from the 
 pub fn run(args: &Args) -> Outcome {
     let name = default_name(&args.name)?;
     let target = args.out.clone().unwrap_or_else(|| PathBuf::from(name));
+    args.replace.check(&target)?;
     let begin = Instant::now();
     let mut pull = Pull::new(args, &target)?;
     let pulled = runtime()?.block_on(pull.download());

@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
+use crate::output::new_file::Replace;
 
 const DEFAULT_SHARE: f64 = 0.15;
 
@@ -30,6 +31,8 @@ pub struct Args {
     /// Manifest to write (CSV); paths below its folder are relative to it
     #[arg(long, short = 'o', value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    replace: Replace,
     /// Fraction of the scans for selecting the best checkpoint
     #[arg(long, default_value_t = DEFAULT_SHARE, value_name = "SHARE", alias = "selection")]
     validation: f64,
@@ -69,6 +72,7 @@ pub fn run(args: &Args) -> Outcome {
     if args.folds.is_some_and(|k| k < 2) {
         return Err(Advice::new(Exit::Usage, "--folds needs at least 2").into());
     }
+    args.replace.check(&args.out)?;
     let pairs = pairs(args)?;
     let divided = divide(&pairs, args);
     let folder = args.out.parent().unwrap_or(Path::new(""));

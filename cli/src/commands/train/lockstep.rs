@@ -286,7 +286,7 @@ impl Run {
         let version = self.machine.counts.weights_version;
         let bytes = self.machine.trainer.weights_bytes(version)?;
         // Smaller: it may fit on a disk that has no space for the checkpoint.
-        let weights = write_final(&checkpoints, &bytes);
+        let weights = write_final(&checkpoints, &bytes, &self.plan.run.manifest);
         saved.with_context(|| {
             let why = self.checkpoints.why();
             format!("the final checkpoint was not saved: {why}")

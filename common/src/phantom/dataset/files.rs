@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{DatasetError, Description};
+use super::{DatasetError, Description, PhantomSet, set_folder};
 use crate::imaging::nifti_io::{ImageRef, Limits, SamplesRef, WriteError, read, write};
 use crate::phantom::Phantom;
 use crate::run::durable::{DurableError, write_atomic};
@@ -25,7 +25,7 @@ pub(super) fn describe(dir: &Path, wanted: &Description) -> Result<(), DatasetEr
     let path = dir.join("dataset.json");
     match fs::read(&path) {
         Ok(bytes) => compare(&path, &bytes, wanted)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => check_free(dir)?,
         Err(error) => {
             return Err(DatasetError::Io {
                 action: "read",
@@ -42,6 +42,18 @@ pub(super) fn describe(dir: &Path, wanted: &Description) -> Result<(), DatasetEr
     let mut text = serde_json::to_string_pretty(wanted).map_err(failed)?;
     text.push('\n');
     Ok(write_atomic(&path, text.as_bytes())?)
+}
+
+/// Refuses a folder in which phantoms would lie among other scans, or replace their lists.
+fn check_free(dir: &Path) -> Result<(), DatasetError> {
+    for set in PhantomSet::ALL {
+        let path = set_folder(dir, set);
+        let used = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some());
+        if used {
+            return Err(DatasetError::Taken { path });
+        }
+    }
+    Ok(())
 }
 
 fn compare(path: &Path, bytes: &[u8], wanted: &Description) -> Result<(), DatasetError> {

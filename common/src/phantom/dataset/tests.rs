@@ -139,14 +139,32 @@ fn names_below(dir: &Path) -> Vec<String> {
     names
 }
 
+const NONE: PhantomCounts = PhantomCounts {
+    train: 0,
+    validation: 0,
+    test: 0,
+};
+
+#[test]
+fn lists_and_scans_of_others_are_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("train/images.txt");
+    fs::create_dir_all(list.parent().unwrap()).unwrap();
+    fs::write(&list, "precious.nii.gz\n").unwrap();
+    let error = write(dir.path(), COUNTS, &small(), 3).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("train' has files that are no phantoms"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&list).unwrap(), b"precious.nii.gz\n");
+    assert_eq!(names_below(dir.path()), ["train", "images.txt"]);
+}
+
 #[test]
 fn another_dataset_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
-    let none = PhantomCounts {
-        train: 0,
-        validation: 0,
-        test: 0,
-    };
+    let none = NONE;
     write(dir.path(), none, &small(), 3).unwrap();
     let quiet = PhantomSpec {
         noise: 0.0,
@@ -175,6 +193,7 @@ fn errors_name_the_path() {
     assert!(error.contains(&folder.display().to_string()), "{error}");
 
     let open = dir.path().join("open");
+    write(&open, NONE, &small(), 3).unwrap();
     fs::create_dir_all(open.join("train/images/phantom_0001.nii.gz")).unwrap();
     let error = write(&open, COUNTS, &small(), 3).unwrap_err().to_string();
     assert!(error.starts_with("cannot write "), "{error}");

@@ -152,7 +152,7 @@ impl Machine<'_> {
             0x88 => self.push(Value::Bool(true)),
             0x89 => self.push(Value::Bool(false)),
             b'J' | b'K' | b'M' | 0x8a | b'G' => self.number(code),
-            b'X' | 0x8c | b'U' | b'T' => self.characters(code),
+            b'X' | 0x8c | b'U' | b'T' | b'C' | b'B' => self.characters(code),
             b'}' => self.push(Value::Dict(Vec::new())),
             b']' => self.push(Value::List(Vec::new())),
             b')' => self.push(Value::Tuple(Vec::new())),
@@ -168,7 +168,7 @@ impl Machine<'_> {
             }
             b'q' | b'r' | 0x94 | b'h' | b'j' => self.remember(code),
             b'a' | b'e' | b's' | b'u' => self.fill(code),
-            b'c' | 0x93 | b'R' | b'b' | b'Q' => self.described(code),
+            b'c' | 0x93 | b'R' | b'b' | b'Q' | 0x81 | 0x92 => self.described(code),
             other => Err(format!("instruction {other:#04x} describes no tensor")),
         }
     }
@@ -189,7 +189,7 @@ impl Machine<'_> {
 
     fn characters(&mut self, code: u8) -> Result<(), String> {
         let length = match code {
-            0x8c | b'U' => usize::from(self.take(1)?[0]),
+            0x8c | b'U' | b'C' => usize::from(self.take(1)?[0]),
             _ => u32::from_le_bytes(self.array()?) as usize,
         };
         if length > MAX_TEXT {
@@ -275,8 +275,32 @@ impl Machine<'_> {
                 };
                 self.push(value)
             }
+            // A new object of a class, whose state follows.
+            0x81 | 0x92 => {
+                if code == 0x92 {
+                    self.pop()?;
+                }
+                let (arguments, class) = (self.pop()?, self.pop()?);
+                let name = self.class(class).ok_or("an object without a class")?;
+                self.push(Value::Call { name, arguments })
+            }
             // The state of an object: `_metadata` of a state dict. Not needed.
             _ => self.pop().map(|_| ()),
+        }
+    }
+
+    /// The name of a class; the older format stores that of a model beside its source text.
+    fn class(&self, id: Id) -> Option<String> {
+        let stored = match &self.values[id] {
+            Value::Persistent(inner) => match &self.values[*inner] {
+                Value::Tuple(items) => *items.get(1)?,
+                _ => return None,
+            },
+            _ => id,
+        };
+        match &self.values[stored] {
+            Value::Name(name) => Some(name.clone()),
+            _ => None,
         }
     }
 

@@ -202,10 +202,26 @@ fn other_files_are_refused_with_the_reason() {
     refused(&whole[..whole.len() - 1], "it is cut off");
     let empty = Pen::new().raw(b"}").end();
     refused(&legacy(&empty, &[]), "it holds no state dict");
+    let others = Pen::new().raw(b"}(").text("epoch").int(3).text("lr").int(1);
+    let others = others.raw(b"u").end();
+    refused(&zipped(&others, &[]), "its keys are epoch, lr");
     // A name that Python would execute remains a name.
     let call = Pen::new().raw(b"cos\nsystem\n(").text("touch /tmp/x");
     let call = call.raw(b"tR").end();
     refused(&zipped(&call, &[]), "it holds no state dict");
+    // The older format stores the source text of a model's class.
+    let class = Pen::new()
+        .raw(b"(")
+        .text("module")
+        .raw(b"cnet\nNetwork3D\n");
+    let model = class
+        .text("net.py")
+        .text("class Network3D")
+        .raw(b"tQ)\x81}b");
+    refused(
+        &legacy(&model.end(), &[]),
+        "a whole object of class net.Network3D",
+    );
     let build = Pen::new().raw(b"(i__main__\nThing\n").end();
     refused(&zipped(&build, &[]), "instruction 0x69");
     let with = |change: fn(&mut Laid)| {
