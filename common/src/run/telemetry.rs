@@ -11,6 +11,7 @@ mod control;
 mod file;
 mod json;
 mod repeats;
+mod text;
 
 pub use control::{Control, name_run};
 pub use file::numbered;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex};
 
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::JsonFields;
@@ -32,6 +34,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::LogConfig;
+use crate::report::text::one_line;
 use crate::run::run_folder::host_name;
 use file::{BOUNDS, Claim, LogFile, Name};
 use json::{Json, Labels};
@@ -293,7 +296,7 @@ fn warnings(options: &Options, labels: &Arc<Labels>) -> Box<dyn Fn(&str) + Send>
     let console = options.console.clone();
     Box::new(move |message| {
         let line = match text {
-            true => format!("WARN {message}\n"),
+            true => format!("WARN {}\n", one_line(message)),
             false => labels.warning(message),
         };
         // If standard error fails too, the line is lost.
@@ -320,7 +323,9 @@ where
 {
     let format = tracing_subscriber::fmt::format().with_target(false);
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let fields = tracing_subscriber::fmt::format::debug_fn(text::write_field).delimited(" ");
     tracing_subscriber::fmt::layer()
+        .fmt_fields(fields)
         .with_ansi(io::stderr().is_terminal() && !no_color)
         .event_format(Suppressed(format, repeats.clone()))
         .log_internal_errors(false)

@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use axum::Router;
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::DatasetError;
+use common::report::text::printable;
 use common::run::telemetry::{self, Control, Guard, TelemetryError};
 use tokio::net::TcpListener;
 
@@ -80,7 +81,7 @@ pub fn run(
     match done {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", printable(&format!("{error:#}")));
             Exit::of(&error, own).into()
         }
     }
