@@ -4,5 +4,6 @@ pub mod console;
 pub mod failure;
 pub mod film;
 pub mod outputs;
+pub mod quote;
 pub mod report;
 pub mod table;

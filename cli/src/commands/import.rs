@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
+use crate::output::quote::shell_quoted;
 
 /// Metadata key for the name and digest of the imported file.
 const SOURCE_KEY: &str = "landmarl.imported_from";
@@ -81,9 +82,10 @@ pub fn run(args: &Args) -> Outcome {
             "weights": out, "kind": kind, "agents": agents, "parameters": numbers,
         }))?;
     } else {
-        let out = out.display();
+        let out = out.display().to_string();
+        let load = shell_quoted(&out);
         console::note(&format!(
-            "{out}: {kind}, {agents} agents, {numbers} parameters\nnext:\n  landmarl eval --load {out} --images IMAGES --landmarks-files LANDMARKS"
+            "{out}: {kind}, {agents} agents, {numbers} parameters\nnext:\n  landmarl eval --load {load} --images IMAGES --landmarks-files LANDMARKS"
         ));
     }
     Ok(Exit::Done)
