@@ -3,6 +3,7 @@
 pub mod console;
 pub mod failure;
 pub mod film;
+pub mod names;
 pub mod outputs;
 pub mod quote;
 pub mod report;
