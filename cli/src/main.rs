@@ -10,10 +10,12 @@ mod input;
 mod original;
 mod output;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use common::report::text::printable;
 
 use commands::{
     certs, checkpoint, completions, config, data, doctor, eval, import, logs, phantom, play, runs,
@@ -21,6 +23,7 @@ use commands::{
 };
 use output::console;
 use output::failure::{self, Exit};
+use output::quote::shell_quoted;
 
 /// Finds anatomical landmarks in 3D scans with reinforcement learning agents.
 ///
@@ -62,12 +65,26 @@ enum Command {
 
 fn main() -> ExitCode {
     model::memory::keep_freed();
-    let ended = command_line().and_then(|words| run(&Cli::parse_from(words).command));
+    let ended = command_line().and_then(|words| match Cli::try_parse_from(words) {
+        Ok(cli) => run(&cli.command),
+        Err(error) => Ok(explain(&error)),
+    });
     let exit = ended.unwrap_or_else(|error| {
         console::note(failure::describe(&error).trim_end());
         failure::exit_of(&error)
     });
     exit.into()
+}
+
+/// Prints help, or what is wrong with the arguments; these may be names of files, whose control
+/// characters are escaped.
+fn explain(error: &clap::Error) -> Exit {
+    let text = error.render().to_string();
+    match printable(&text) {
+        Cow::Borrowed(_) => error.exit(),
+        Cow::Owned(safe) => console::note(safe.trim_end()),
+    }
+    Exit::Usage
 }
 
 fn run(command: &Command) -> Outcome {
@@ -103,7 +120,8 @@ fn command_line() -> anyhow::Result<Vec<OsString>> {
         console::note(&format!("note: {note}"));
     }
     let arguments = translated.arguments;
-    console::note(&format!("running: landmarl {}", arguments.join(" ")));
+    let quoted: Vec<_> = arguments.iter().map(|a| shell_quoted(a)).collect();
+    console::note(&format!("running: landmarl {}", quoted.join(" ")));
     let arguments = arguments.into_iter().map(OsString::from);
     Ok(words.into_iter().take(1).chain(arguments).collect())
 }

@@ -3,6 +3,7 @@
 pub mod console;
 pub mod failure;
 pub mod film;
+pub mod names;
 pub mod new_file;
 pub mod outputs;
 pub mod quote;

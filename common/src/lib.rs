@@ -5,7 +5,7 @@
 //! - [`transition`]: rows, which refer to scans instead of holding voxels.
 //! - [`config`]: every setting, in layers.
 //! - [`run`]: the run folder, logs and curves.
-//! - [`report`]: statistics, consensus of several starts, images.
+//! - [`report`]: statistics, consensus of several starts, images, text for people.
 //! - [`phantom`]: generated heads with exact landmarks.
 
 pub mod config;

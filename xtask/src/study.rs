@@ -245,7 +245,9 @@ impl<'a> Training<'a> {
             .args(["--images", &study.test_images])
             .args(["--landmarks-files", &study.test_landmarks])
             .args([Path::new("--load"), run])
-            .args([Path::new("--out"), &run.join(EVALUATION)]);
+            .args([Path::new("--out"), &run.join(EVALUATION)])
+            // An interrupted evaluation has left files.
+            .arg("--force");
         command::run(&mut eval)?;
         Ok(true)
     }
@@ -294,7 +296,7 @@ mod tests {
         let (run, resumed) = ("R/gamma-0.9-s1", "train --resume R/gamma-0.9-s1\n");
         let expected = format!(
             "train --config c.toml --seed 1 --set x=1 --name gamma-0.9-s1 --run-dir R\n{resumed}{resumed}\
-             eval --no-pictures --protocol 19 --images i --landmarks-files l --load {run} --out {run}/evaluations/study\n"
+             eval --no-pictures --protocol 19 --images i --landmarks-files l --load {run} --out {run}/evaluations/study --force\n"
         );
         assert_eq!(log.replace(&runs.display().to_string(), "R"), expected);
         study.set.push("y=2".to_owned());

@@ -7,7 +7,7 @@ use common::environment::End;
 use common::imaging::scan::Scan;
 use common::report::consensus::{consensus, median};
 use common::report::statistics::{
-    mean_interval, percentile, share_within, spearman, spearman_interval,
+    CORRELATION_MIN, mean_interval, percentile, share_within, spearman, spearman_interval,
 };
 use serde::{Deserialize, Serialize};
 
@@ -105,13 +105,17 @@ pub struct Confidence {
 }
 
 impl Confidence {
-    /// `None` with too few predictions, or where dispersions or errors are all alike.
+    /// `None` with fewer than [`CORRELATION_MIN`] predictions, or where dispersions or errors
+    /// are all alike.
     fn of(predictions: &[ScanPrediction]) -> Option<Self> {
         let known = predictions.iter().filter(|a| a.trajectories > 1);
         let known: Vec<(usize, (f64, f64))> = known
             .filter_map(|a| Some((a.scan, (a.dispersion_mm, a.error_mm?))))
             .collect();
         let pairs: Vec<(f64, f64)> = known.iter().map(|k| k.1).collect();
+        if pairs.len() < CORRELATION_MIN {
+            return None;
+        }
         Some(Self {
             spearman: spearman(&pairs)?,
             interval: spearman_interval(&by_scan(known.into_iter())),
@@ -132,9 +136,10 @@ pub struct ScanPrediction {
     pub position: [f64; 3],
     /// Mean distance (mm) between it and the trajectories' endpoints at all scales.
     pub dispersion_mm: f64,
-    /// Trajectories that it was averaged from …
+    /// Trajectories that it was averaged from. This is not agreement: where all end far from
+    /// one another, all count.
     pub inliers: usize,
-    /// … of so many.
+    /// All trajectories.
     pub trajectories: usize,
     /// Its distance to the landmark in mm, where that is known.
     pub error_mm: Option<f64>,
@@ -162,7 +167,8 @@ pub struct LandmarkSummary {
     /// Of the mean-position baseline.
     #[serde(alias = "guess")]
     pub baseline: Option<Errors>,
-    /// Share of the trajectories that ended by oscillation, not at the step limit.
+    /// Share of the trajectories that ended by oscillation, not at the step limit; it says
+    /// nothing about where they ended.
     pub converged: f64,
     /// Mean steps per trajectory.
     pub steps: f64,
@@ -308,6 +314,30 @@ mod tests {
         assert!((s.std - (50.0_f64 / 3.0).sqrt()).abs() < 1e-12);
         assert_eq!(ErrorStats::of(&[2.0]).unwrap().std, 0.0);
         assert!(ErrorStats::of(&[]).is_none());
+    }
+
+    /// Four predictions without any relation give a correlation of 1 or −1 in two of 24 orders.
+    #[test]
+    fn no_correlation_is_reported_for_fewer_than_twenty_predictions() {
+        let prediction = |number: u32| ScanPrediction {
+            scan: number as usize,
+            scan_name: number.to_string(),
+            agent: 0,
+            position: [0.0; 3],
+            dispersion_mm: f64::from(number),
+            inliers: 2,
+            trajectories: 2,
+            error_mm: Some(f64::from(number)),
+            error_voxels: None,
+            baseline: None,
+            baseline_error_mm: None,
+            baseline_error_voxels: None,
+        };
+        for (count, expected) in [(4, None), (19, None), (20, Some(1.0))] {
+            let predictions: Vec<_> = (0..count).map(prediction).collect();
+            let found = Confidence::of(&predictions);
+            assert_eq!(found.map(|c| c.spearman), expected, "{count} predictions");
+        }
     }
 
     #[test]

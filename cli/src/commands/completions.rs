@@ -41,7 +41,7 @@ Examples:
 pub fn run(args: &Args, mut command: Command) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "landmarl", &mut script);
-    console::data(&String::from_utf8_lossy(&script))?;
+    console::raw(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use actor::evaluation::summary::{Errors, ScanPrediction, summarise};
 use anyhow::Context as _;
@@ -11,7 +11,7 @@ use common::environment::starts::EvaluationStarts;
 use common::imaging::dataset::Split;
 use common::imaging::scan::Scan;
 use common::run::baseline::MeanPositionBaseline;
-use common::run::run_folder::{RunFolder, folder_time};
+use common::run::run_folder::RunFolder;
 
 use crate::Outcome;
 use crate::input::scans::{self, ListArgs};
@@ -20,12 +20,16 @@ use crate::input::training_scans;
 use crate::input::trajectories::{self, StartArgs};
 use crate::input::weights::{self, Loaded};
 use crate::output::console;
-use crate::output::failure::{Advice, Exit};
+use crate::output::failure::Exit;
 use crate::output::outputs::OutputArgs;
-use crate::output::report::{self, Failure, NOTICE, Results, Timing};
+use crate::output::report::{self, AGREEMENT, Failure, NOTICE, Results, Timing};
+use crate::output::table::decimal;
 
 /// Default error in voxels above which a prediction is listed as a failure.
 const FAILURE_VOXELS: f64 = 10.0;
+
+/// What `play` does not write.
+const FILES: [&str; 3] = ["summary.json", "report.html", "cumulative.svg"];
 
 /// Evaluate trained weights on scans with known landmarks and report the errors.
 ///
@@ -54,9 +58,6 @@ pub struct Args {
     /// List predictions with a larger error as failures [default: 10 voxels]
     #[arg(long, value_name = "MM")]
     failure_mm: Option<f64>,
-    /// Output folder [default: RUN/evaluations/TIME]
-    #[arg(long, short = 'o', value_name = "DIR")]
-    out: Option<PathBuf>,
     /// Print summary.json instead of tables
     #[arg(long)]
     json: bool,
@@ -81,6 +82,7 @@ pub fn run(args: &Args) -> Outcome {
     let scans = scans::labelled(&lists.images, landmarks, which, &loaded, &config)?;
     training_scans::warn(&loaded, &scans);
     training_scans::warn_of_trained(&loaded, &scans);
+    let files = args.outputs.plan(&args.starts, &scans, names, &FILES)?;
     let baseline = baseline(args, &loaded, &config)?;
     let begin = Instant::now();
     let films = args.outputs.films.render.is_some();
@@ -90,13 +92,14 @@ pub fn run(args: &Args) -> Outcome {
         steps: results.iter().map(|r| u64::from(r.steps)).sum(),
     };
     let summed = summarise(&results, &scans, names, &baseline.ras_mm);
-    let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
+    let out = args.outputs.create(&loaded.origin.file)?;
     let all = Results {
         trajectories: &results,
         predictions: &summed.predictions,
         scans: &scans,
         loaded: &loaded,
         starts: &starts,
+        files: &files,
     };
     args.outputs.write(&out, &args.starts, &all)?;
     let limit = args
@@ -105,6 +108,7 @@ pub fn run(args: &Args) -> Outcome {
     let mean = |errors: &Option<Errors>| errors.as_ref().map(|e| e.mm.mean);
     let summary = report::Summary {
         notice: NOTICE,
+        agreement: AGREEMENT,
         landmarl: env!("CARGO_PKG_VERSION"),
         weights: loaded.origin.clone(),
         scans: scans.iter().map(|s| s.name.clone()).collect(),
@@ -147,21 +151,6 @@ fn config_of(weights: &Path, args: &ConfigArgs) -> anyhow::Result<Config> {
     let run = RunFolder::around(weights).map(|r| r.saved_config());
     let base = run.filter(|r| r.file.is_file()).into_iter().collect();
     Ok(args.load_over(base, Vec::new())?)
-}
-
-/// Creates the folder for the results.
-pub fn out_folder(asked: Option<&Path>, weights: &Path) -> anyhow::Result<PathBuf> {
-    let default = || {
-        let all = RunFolder::around(weights).map(|run| run.evaluations());
-        let all = all.unwrap_or_else(|| "evaluations".into());
-        all.join(folder_time(SystemTime::now()))
-    };
-    let folder = asked.map_or_else(default, Path::to_owned);
-    std::fs::create_dir_all(&folder).map_err(|e| {
-        let message = format!("cannot write results to {}: {e}", folder.display());
-        Advice::new(Exit::Failed, message).hint("choose another folder with --out")
-    })?;
-    Ok(folder)
 }
 
 /// The baseline that errors are compared with.
@@ -227,13 +216,12 @@ fn print(args: &Args, summary: &report::Summary, out: &Path) -> anyhow::Result<(
         console::data(&report::error_table(&summary.landmarks, &summary.all))?;
         console::data(&failures)?;
     }
-    let updates = summary.weights.updates.map(|n| n.to_string());
+    console::note(&report::weights_line(&summary.weights));
     console::note(&format!(
-        "{} scans, starts: {}, seed {}, weights after {} updates",
+        "{} scans, starts: {}, seed {}",
         summary.scans.len(),
         summary.starts,
         summary.seed,
-        updates.as_deref().unwrap_or("unknown"),
     ));
     console::note(&match &summary.baseline_from {
         Some(from) => format!("mean-position baseline: mean landmark positions in {from}"),
@@ -243,16 +231,21 @@ fn print(args: &Args, summary: &report::Summary, out: &Path) -> anyhow::Result<(
     });
     if let Some(confidence) = &summary.confidence {
         let interval = confidence.interval.map_or_else(String::new, |[low, high]| {
-            format!(" (95 % interval {low:.2} to {high:.2})")
+            let (low, high) = (decimal(low, 2), decimal(high, 2));
+            format!(" (95 % interval {low} to {high})")
         });
-        let (correlation, count) = (confidence.spearman, confidence.predictions);
+        let (correlation, count) = (decimal(confidence.spearman, 2), confidence.predictions);
         console::note(&format!(
-            "dispersion and error: rank correlation {correlation:.2}{interval} over {count} predictions"
+            "dispersion and error: rank correlation {correlation}{interval} over {count} predictions"
         ));
     }
+    console::note(AGREEMENT);
     let out = out.display();
     console::note(&format!(
         "results are in {out}, overview in report.html; {NOTICE}"
     ));
+    if let Some(worse) = report::baseline_verdict(summary) {
+        console::note(&worse);
+    }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::input::weights::check_finite;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 use crate::output::new_file::Replace;
+use crate::output::quote::shell_quoted;
 
 /// Metadata key for the name and digest of the imported file.
 const SOURCE_KEY: &str = "landmarl.imported_from";
@@ -91,10 +92,11 @@ pub fn run(args: &Args) -> Outcome {
             "weights": out, "kind": kind, "agents": agents, "parameters": numbers, "entry": entry,
         }))?;
     } else {
-        let out = out.display();
+        let out = out.display().to_string();
+        let load = shell_quoted(&out);
         let entry = entry.map_or_else(String::new, |entry| format!(" (from {entry})"));
         console::note(&format!(
-            "{out}: {kind}, {agents} agents, {numbers} parameters{entry}\nnext:\n  landmarl eval --load {out} --images IMAGES --landmarks-files LANDMARKS"
+            "{out}: {kind}, {agents} agents, {numbers} parameters{entry}\nnext:\n  landmarl eval --load {load} --images IMAGES --landmarks-files LANDMARKS"
         ));
     }
     Ok(Exit::Done)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use actor::evaluation::summary::summarise;
 
 use crate::Outcome;
-use crate::commands::eval::{out_folder, prepare};
+use crate::commands::eval::prepare;
 use crate::input::scans;
 use crate::input::settings::ConfigArgs;
 use crate::input::training_scans;
@@ -13,7 +13,7 @@ use crate::input::trajectories::{self, StartArgs};
 use crate::output::console;
 use crate::output::failure::Exit;
 use crate::output::outputs::OutputArgs;
-use crate::output::report::{self, NOTICE, Results};
+use crate::output::report::{self, AGREEMENT, NOTICE, Results};
 
 /// Predict landmarks in scans without known landmarks.
 ///
@@ -26,7 +26,7 @@ pub struct Args {
     /// Weights file, or run folder (its best checkpoint)
     #[arg(long, value_name = "FILE")]
     load: PathBuf,
-    /// Scans (.nii or .nii.gz)
+    /// Scans (.nii or .nii.gz), or folders of scans
     #[arg(required = true, value_name = "SCAN")]
     scans: Vec<PathBuf>,
     #[command(flatten)]
@@ -34,9 +34,6 @@ pub struct Args {
     /// Landmark names, if the weights file has none
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     landmarks: Vec<String>,
-    /// Output folder [default: RUN/evaluations/TIME]
-    #[arg(long, short = 'o', value_name = "DIR")]
-    out: Option<PathBuf>,
     /// Print predictions.json instead of a table
     #[arg(long)]
     json: bool,
@@ -56,23 +53,29 @@ pub fn run(args: &Args) -> Outcome {
         prepare(&args.load, &args.landmarks, &args.starts, &args.config)?;
     let scans = scans::bare(&args.scans, &loaded, &config)?;
     training_scans::warn(&loaded, &scans);
-    let films = args.outputs.films.render.is_some();
+    let outputs = &args.outputs;
+    let files = outputs.plan(&args.starts, &scans, &loaded.landmarks, &[])?;
+    let films = outputs.films.render.is_some();
     let results = trajectories::run(&loaded, &scans, &starts, &args.starts, films)?;
     let summed = summarise(&results, &scans, &loaded.landmarks, &[]);
-    let out = out_folder(args.out.as_deref(), &loaded.origin.file)?;
+    let out = outputs.create(&loaded.origin.file)?;
     let all = Results {
         trajectories: &results,
         predictions: &summed.predictions,
         scans: &scans,
         loaded: &loaded,
         starts: &starts,
+        files: &files,
     };
-    let predictions = args.outputs.write(&out, &args.starts, &all)?;
+    let predictions = outputs.write(&out, &args.starts, &all)?;
     if args.json {
-        console::json(&serde_json::json!({"notice": NOTICE, "predictions": predictions}))?;
+        console::json(&report::predictions_json(&predictions, &loaded.origin))?;
     } else {
         console::data(&report::prediction_table(&predictions))?;
     }
+    console::note(&report::weights_line(&loaded.origin));
+    console::note(&report::validation_line(&loaded.origin));
+    console::note(AGREEMENT);
     console::note(&format!("results are in {}; {NOTICE}", out.display()));
     Ok(Exit::Done)
 }

@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Outcome {
             };
             let live = args.watch && !args.json && console::is_live();
             let clear = if live { CLEAR } else { "" };
-            console::data(&format!("{clear}{text}\n"))?;
+            console::raw(&format!("{clear}{text}\n"))?;
             if !args.watch || status.over {
                 return Ok(Exit::Done);
             }

@@ -1,14 +1,17 @@
 //! Data sets named on the command line.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use common::config::Config;
-use common::imaging::dataset::{Dataset, DatasetSpec, LoadOptions, Split, is_list};
+use common::imaging::dataset::{Dataset, DatasetSpec, LoadOptions, Source, Split, is_list};
+use common::imaging::nifti_io::bare_name;
 use common::imaging::scan::Scan;
 
 use crate::input::weights::Loaded;
+use crate::output::console;
 use crate::output::failure::{Advice, Exit};
 
 /// Scans with known landmarks.
@@ -46,8 +49,8 @@ pub fn load(spec: &DatasetSpec) -> anyhow::Result<Dataset> {
     Dataset::load(spec).with_context(|| format!("load scans of {}", spec.images.display()))
 }
 
-/// Scans with the landmarks of the given weights; `option` is the name of the
-/// option that provides the landmark files of a list of scans.
+/// Scans with the landmarks of the given weights, in the order of their source; `option` is the
+/// name of the option that provides the landmark files of a list of scans. Warnings are printed.
 pub fn labelled(
     images: &Path,
     landmarks: Option<&Path>,
@@ -71,12 +74,153 @@ pub fn labelled(
         ids: loaded.landmarks.clone(),
         options: options(loaded, config),
     };
-    Ok(load(&spec)?.scans)
+    let dataset = load(&spec)?;
+    console::data_warnings(&dataset.warnings);
+    Ok(in_order(dataset, &order(&spec)))
 }
 
-/// Scans without known landmarks.
+/// The scan files of a source in its order.
+fn order(spec: &DatasetSpec) -> Vec<PathBuf> {
+    let source = Source::read(&spec.images, spec.landmarks.as_deref());
+    let pairs = source.and_then(|source| source.pairs(spec.split, spec.fold));
+    // The data set was loaded from the same source, so there are no problems.
+    let pairs = pairs.unwrap_or_default().into_iter();
+    pairs.map(|pair| pair.image).collect()
+}
+
+/// The scans in the order in which they were given; a data set has the order of their content.
+fn in_order(dataset: Dataset, given: &[PathBuf]) -> Vec<Arc<Scan>> {
+    let places: HashMap<&PathBuf, usize> = given.iter().zip(0..).collect();
+    let mut scans: Vec<(PathBuf, Arc<Scan>)> =
+        dataset.sources.into_iter().zip(dataset.scans).collect();
+    scans.sort_by_key(|(source, _)| places.get(source).copied().unwrap_or(usize::MAX));
+    scans.into_iter().map(|(_, scan)| scan).collect()
+}
+
+/// Scans without known landmarks, in the given order; a folder stands for the scans in it.
+/// Warnings are printed.
 pub fn bare(paths: &[PathBuf], loaded: &Loaded, config: &Config) -> anyhow::Result<Vec<Arc<Scan>>> {
     let options = options(loaded, config);
-    let dataset = Dataset::from_images(paths, &options).context("load scans")?;
-    Ok(dataset.scans)
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let found = in_folder(path)?;
+            let (count, folder) = (found.len(), path.display());
+            console::note(&format!("{count} scans in {folder}"));
+            files.extend(found);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    let dataset = Dataset::from_images(&files, &options).context("load scans")?;
+    console::data_warnings(&dataset.warnings);
+    Ok(in_order(dataset, &files))
+}
+
+/// The scans that lie in a folder itself, sorted. Of nnU-Net's channels only the first counts,
+/// and a `.hdr` stands for its `.img`.
+fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, Advice> {
+    let shown = folder.display();
+    let failed = |e| Advice::new(Exit::Data, format!("cannot read the folder {shown}: {e}"));
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && entry.path().is_file() {
+            names.push((name, entry.path()));
+        }
+    }
+    names.sort();
+    let firsts: Vec<&str> = names
+        .iter()
+        .filter_map(|(name, _)| bare_name(name))
+        .collect();
+    let is_scan = |name: &str| {
+        bare_name(name).is_some_and(|bare| {
+            let voxels = name[bare.len()..].to_ascii_lowercase().starts_with(".img");
+            let first = first_channel(bare);
+            !voxels && first.is_none_or(|first| !firsts.contains(&first.as_str()))
+        })
+    };
+    let scans = names.iter().filter(|(name, _)| is_scan(name));
+    let scans: Vec<PathBuf> = scans.map(|(_, path)| path.clone()).collect();
+    if scans.is_empty() {
+        let message = format!("no scan (.nii, .nii.gz, .hdr) in the folder {shown} itself");
+        let hint = "give the folder that holds the scans, or the scan files";
+        return Err(Advice::new(Exit::Data, message).hint(hint));
+    }
+    Ok(scans)
+}
+
+/// `CASE_0000` for `CASE_0001` and further channels.
+fn first_channel(bare: &str) -> Option<String> {
+    let (case, channel) = bare.rsplit_once('_')?;
+    let digits = channel.len() == 4 && channel.bytes().all(|b| b.is_ascii_digit());
+    (digits && channel != "0000").then(|| format!("{case}_0000"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_stands_for_the_scans_that_lie_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        std::fs::create_dir(path.join("below")).unwrap();
+        let none = in_folder(path).unwrap_err().to_string();
+        assert!(none.contains("no scan"), "{none}");
+        for name in [
+            "b.nii.gz",
+            "A.NII",
+            "c_0000.nii.gz",
+            "c_0001.nii.gz",
+            "pair.hdr",
+            "pair.img",
+            "year_2024.nii",
+            "b.csv",
+            ".hidden.nii",
+            "below/d.nii",
+        ] {
+            std::fs::write(path.join(name), "").unwrap();
+        }
+        let found = in_folder(path).unwrap();
+        let names = found.iter().map(|f| f.strip_prefix(path).unwrap());
+        let names: Vec<_> = names.map(|n| n.to_string_lossy()).collect();
+        let expected = [
+            "A.NII",
+            "b.nii.gz",
+            "c_0000.nii.gz",
+            "pair.hdr",
+            "year_2024.nii",
+        ];
+        assert_eq!(names, expected);
+        assert!(in_folder(&path.join("gone")).is_err());
+    }
+
+    #[test]
+    fn scans_have_the_order_in_which_they_were_given() {
+        use common::imaging::geometry::Geometry;
+        use common::imaging::volume::Volume;
+
+        let scan = |name: &str, content: u8| Scan {
+            name: name.to_owned(),
+            volume: Volume::from_u8([1; 3], vec![content]).unwrap(),
+            geometry: Geometry::straight([1; 3], [1.0; 3]),
+            landmarks: Vec::new(),
+            hash: [content; 32],
+        };
+        let dataset = Dataset {
+            scans: vec![scan("c", 1), scan("a", 2), scan("b", 3)]
+                .into_iter()
+                .map(Arc::new)
+                .collect(),
+            sources: ["c.nii", "a.nii", "b.nii"].map(PathBuf::from).to_vec(),
+            ..Dataset::default()
+        };
+        let given = ["b.nii", "c.nii", "a.nii"].map(PathBuf::from);
+        let names = in_order(dataset, &given);
+        let names: Vec<&str> = names.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["b", "c", "a"]);
+    }
 }

@@ -97,6 +97,21 @@ impl StartArgs {
     }
 }
 
+/// The device to use; says so where it is not the one that was asked for.
+fn device(choice: DeviceChoice) -> tch::Device {
+    let device = choice.resolve();
+    if matches!(choice, DeviceChoice::Cuda(_)) && device == tch::Device::Cpu {
+        let why = match model::device::cuda() {
+            Ok(count) => format!("this machine has {count} usable GPUs"),
+            Err(reason) => reason.clone(),
+        };
+        console::note(&format!(
+            "warning: --device {choice} is not available: {why}; computing on the CPU"
+        ));
+    }
+    device
+}
+
 /// Runs an episode of every agent from every start in every scan.
 pub fn run(
     loaded: &Loaded,
@@ -109,7 +124,7 @@ pub fn run(
         VolumeChoice::CanonicalU8 => Samples::Bytes,
         VolumeChoice::ReferenceF32 => Samples::Exact,
     };
-    let mut policy = NetworkPolicy::new(&loaded.rules, samples, args.device.resolve());
+    let mut policy = NetworkPolicy::new(&loaded.rules, samples, device(args.device));
     policy.set_network(&loaded.network, loaded.origin.weights_version.unwrap_or(1))?;
     let agents: Vec<u16> = (0..).take(loaded.landmarks.len()).collect();
     let rules = Arc::new(loaded.rules.clone());

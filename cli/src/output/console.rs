@@ -5,6 +5,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::imaging::dataset::DataWarning;
+use common::report::text::printable;
 use common::run::telemetry::Console;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -17,9 +18,10 @@ pub fn is_live() -> bool {
     io::stderr().is_terminal() && std::env::var_os("CI").is_none()
 }
 
-/// Writes a message to standard error; hides the bars meanwhile.
+/// Writes a message to standard error; hides the bars meanwhile. Control characters are
+/// escaped: names in a message may hold any.
 pub fn note(text: &str) {
-    let _ = write_beside_bars(format!("{text}\n").as_bytes());
+    let _ = write_beside_bars(format!("{}\n", printable(text)).as_bytes());
 }
 
 /// Most warnings of one data set that are written.
@@ -38,8 +40,13 @@ pub fn data_warnings(warnings: &[DataWarning]) {
     }
 }
 
-/// Writes data to standard output.
+/// Writes text to standard output; control characters are escaped, as in [`note`].
 pub fn data(text: &str) -> io::Result<()> {
+    raw(&printable(text))
+}
+
+/// Writes text to standard output as it is: JSON, or a script.
+pub fn raw(text: &str) -> io::Result<()> {
     let written = BARS.suspend(|| {
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush())
@@ -53,7 +60,7 @@ pub fn data(text: &str) -> io::Result<()> {
 
 /// Writes a value as indented JSON to standard output.
 pub fn json(value: &(impl Serialize + ?Sized)) -> anyhow::Result<()> {
-    Ok(data(&(serde_json::to_string_pretty(value)? + "\n"))?)
+    Ok(raw(&(serde_json::to_string_pretty(value)? + "\n"))?)
 }
 
 /// The console of the log: standard error, without disturbing the bars.

@@ -15,7 +15,7 @@ use common::report::picture::film::{FilmedTrajectory, Moment};
 use common::run::durable::write_atomic;
 
 use crate::output::console;
-use crate::output::report::{NOTICE, Results, landmark, name, stem};
+use crate::output::report::{NOTICE, Results, landmark, name};
 
 /// Duration of a step, and of the final frame.
 const STEP_MS: u32 = 100;
@@ -40,6 +40,17 @@ pub enum Which {
     Worst(usize),
 }
 
+impl FilmArgs {
+    /// The formats of the films, if there are to be any.
+    pub fn kinds(&self) -> &[Kind] {
+        if self.render.is_some() {
+            &self.film
+        } else {
+            &[]
+        }
+    }
+}
+
 impl FromStr for Which {
     type Err = String;
 
@@ -58,6 +69,24 @@ impl FromStr for Which {
 pub enum Kind {
     Gif,
     Mp4,
+}
+
+/// The endings of all kinds.
+pub const ENDINGS: [&str; 2] = [".gif", ".mp4"];
+
+impl Kind {
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Gif => ENDINGS[0],
+            Self::Mp4 => ENDINGS[1],
+        }
+    }
+}
+
+/// The name of a film after the name of its scan's files; others may have the same.
+pub fn wanted_name(stem: &str, landmark: &str) -> String {
+    let safe = landmark.replace(|c: char| !c.is_alphanumeric(), "_");
+    format!("{stem}_{safe}")
 }
 
 /// Writes `<folder>/<scan>_<landmark>.gif` and `.mp4`; returns their paths.
@@ -91,14 +120,15 @@ pub fn write_films(
             title: &title,
             notice: NOTICE,
         };
-        let safe = name.replace(|c: char| !c.is_alphanumeric(), "_");
-        let stem = stem(result.scan, scans);
+        let Some(stem) = all.files.film(result.scan, result.agent) else {
+            continue;
+        };
         for kind in &args.film {
-            let (bytes, ending) = match kind {
-                Kind::Gif => (gif::encode(&filmed)?, "gif"),
-                Kind::Mp4 => (mp4::encode(&filmed)?, "mp4"),
+            let bytes = match kind {
+                Kind::Gif => gif::encode(&filmed)?,
+                Kind::Mp4 => mp4::encode(&filmed)?,
             };
-            let file = folder.join(format!("{stem}_{safe}.{ending}"));
+            let file = folder.join(format!("{stem}{}", kind.ending()));
             write_atomic(&file, &bytes)?;
             files.push(file);
         }

@@ -9,14 +9,16 @@ mod pictures;
 mod results;
 mod tables;
 mod trajectories;
+pub mod verdict;
 
-pub use exports::{ExportArgs, write_exports};
-pub use files::{Prediction, write_json, write_predictions};
+pub use exports::{ExportArgs, LEGEND, export_endings, write_exports};
+pub use files::{PREDICTIONS, Prediction, predictions_json, write_json, write_predictions};
 pub use html::write_report;
 pub use pictures::write_pictures;
 pub use results::write_results;
 pub use tables::{error_table, failure_lines, prediction_table};
 pub use trajectories::write_trajectories;
+pub use verdict::{baseline_verdict, validation_line, weights_line};
 
 use std::sync::Arc;
 
@@ -27,9 +29,14 @@ use common::imaging::scan::Scan;
 use serde::Serialize;
 
 use crate::input::weights::{Loaded, Origin};
+use crate::output::outputs::FilePlan;
 
 /// Printed in every output.
 pub const NOTICE: &str = "not a medical device: for research only";
+
+/// Printed wherever the agreement of starts is.
+pub const AGREEMENT: &str = "agreement of starts is not accuracy: the dispersion is how far they \
+    lie apart, and all of them can end at one wrong position";
 
 /// The results of an evaluation.
 #[derive(Debug, Clone, Copy)]
@@ -39,26 +46,15 @@ pub struct Results<'a> {
     pub scans: &'a [Arc<Scan>],
     pub loaded: &'a Loaded,
     pub starts: &'a EvaluationStarts,
+    pub files: &'a FilePlan,
 }
 
 impl<'a> Results<'a> {
-    /// The trajectories, ordered by start, scan name and agent.
+    /// The trajectories, ordered by start, scan as given, and agent.
     pub fn ordered(&self) -> Vec<&'a StartResult> {
-        let scans = self.scans;
         let mut order: Vec<&StartResult> = self.trajectories.iter().collect();
-        order.sort_by_key(|r| (r.start_index, &scans[r.scan].name, r.scan, r.agent));
+        order.sort_by_key(|r| (r.start_index, r.scan, r.agent));
         order
-    }
-}
-
-/// A file name without extension: the scan's name, with its number appended if two
-/// scans share the name.
-pub fn stem(index: usize, scans: &[Arc<Scan>]) -> String {
-    let name = &scans[index].name;
-    if scans.iter().filter(|s| s.name == *name).count() > 1 {
-        format!("{name}-{index}")
-    } else {
-        name.clone()
     }
 }
 
@@ -77,6 +73,8 @@ pub fn name(names: &[String], agent: u16) -> String {
 #[derive(Debug, Serialize)]
 pub struct Summary {
     pub notice: &'static str,
+    /// What dispersions mean.
+    pub agreement: &'static str,
     pub landmarl: &'static str,
     pub weights: Origin,
     pub scans: Vec<String>,
@@ -94,7 +92,8 @@ pub struct Summary {
     pub baseline_from: Option<String>,
     pub landmarks: Vec<LandmarkSummary>,
     pub all: LandmarkSummary,
-    /// How well the dispersion of the trajectories predicts the error.
+    /// How well the dispersion of the trajectories predicts the error; `None` with too few
+    /// predictions.
     pub confidence: Option<Confidence>,
     /// Threshold for `failures`.
     pub failure_mm: f64,

@@ -1,6 +1,9 @@
 //! Plain text tables with aligned columns.
 
+pub use common::report::text::decimal;
+
 use comfy_table::{CellAlignment, ContentLineStyle, LineStyle, TableStyle};
+use common::report::text::one_line;
 
 const STYLE: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::none().junction(' '))
@@ -20,7 +23,11 @@ impl Table {
     pub fn with_columns(columns: &[&str]) -> Self {
         let mut table = comfy_table::Table::new();
         table.load_style(STYLE);
-        table.set_header(columns.iter().map(|c| c.strip_suffix('>').unwrap_or(c)));
+        table.set_header(
+            columns
+                .iter()
+                .map(|c| one_line(c.strip_suffix('>').unwrap_or(c)).into_owned()),
+        );
         for (i, (column, name)) in table.column_iter_mut().zip(columns).enumerate() {
             let right = u16::from(i + 1 < columns.len());
             column.set_padding((0, right));
@@ -31,7 +38,9 @@ impl Table {
         Self(table)
     }
 
+    /// Adds a row; control characters in cells, which may be names of files, are escaped.
     pub fn row(&mut self, cells: Vec<String>) {
+        let cells = cells.iter().map(|cell| one_line(cell).into_owned());
         self.0.add_row(cells);
     }
 
@@ -49,7 +58,7 @@ pub fn or_dash<T: ToString>(value: Option<T>) -> String {
 /// Formats as `1.23`, or as a dash for `None`.
 pub fn number(value: Option<f64>) -> String {
     let finite = value.filter(|v| v.is_finite());
-    or_dash(finite.map(|v| format!("{v:.2}")))
+    or_dash(finite.map(|v| decimal(v, 2)))
 }
 
 /// A size in megabytes, as `1.2`.
@@ -76,5 +85,14 @@ mod tests {
             "前連合     1.00\n",
         ];
         assert_eq!(table.render(), expected.join("\n"));
+    }
+
+    #[test]
+    fn cells_hold_no_control_characters_and_no_negative_zeros() {
+        let mut table = Table::with_columns(&["a\tb", "mm>"]);
+        table.row(vec!["x\ry\nz\u{1b}[2J".into(), number(Some(-0.001))]);
+        let text = table.render();
+        assert!(text.starts_with("a\\tb "), "{text}");
+        assert!(text.ends_with("\nx\\ry\\nz\\u{1b}[2J  0.00\n"), "{text}");
     }
 }

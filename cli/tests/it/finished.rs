@@ -32,8 +32,16 @@ fn an_evaluation_leaves_tables_pictures_and_films() {
         assert!((found - expected).abs() < 1e-3, "{found} {expected}");
     }
 
-    // The same episodes again give the same predictions.
-    bench.succeed(&format!("{EVAL} {training} --out again --no-pictures"));
+    assert_contains(
+        &page,
+        "agreement of starts is not accuracy | at least 20 predictions",
+    );
+    assert_eq!(summary["confidence"], serde_json::Value::Null);
+    // The same episodes again give the same predictions. Random weights are worse than any guess.
+    let again = bench.succeed(&format!("{EVAL} {training} --out again --no-pictures"));
+    let last = again.err.lines().last().unwrap_or_default();
+    assert_contains(last, "than the mean-position baseline | train longer");
+    assert!(!again.err.contains("warning"), "{}", again.err);
     let csv = bench.text("eval/predictions.csv");
     assert_eq!(bench.text("again/predictions.csv"), csv);
     assert!(!bench.path("again/pictures").exists());
@@ -44,8 +52,12 @@ fn an_evaluation_leaves_tables_pictures_and_films() {
 fn check_table_without_baseline(bench: &Bench) {
     let line = EVAL.replace("--starts 2", "--protocol 19");
     let done = bench.succeed(&format!("{line} --failure-mm 0.01"));
-    let words = "baseline mm | bridge | farther off than 0.01 mm (2)";
+    let words = "baseline mm | within step limit | bridge | farther off than 0.01 mm (2)";
     assert_contains(&done.out, words);
+    let words = "weights: weights.safetensors (updates: 80) | agreement of starts is not accuracy";
+    assert_contains(&done.err, words);
+    // Two predictions, of which any correlation would be chance.
+    assert!(!done.err.contains("correlation"), "{}", done.err);
     assert_contains(&done.err, "baseline: unknown; give --train-images");
     assert_contains(&done.err, "starts: nineteen | not a medical device");
     assert_eq!(names_in(&bench.path("evaluations")).len(), 1);
@@ -54,9 +66,14 @@ fn check_table_without_baseline(bench: &Bench) {
 fn check_films(bench: &Bench) {
     bench.succeed(&format!("{EVAL} --out films --no-pictures"));
     assert!(names_in(&bench.path("films/films")).is_empty());
-    let rendered = bench.succeed(&format!(
-        "{EVAL} --out films --no-pictures --render worst:1"
-    ));
+    let line = format!("{EVAL} --out films --no-pictures --render worst:1");
+    let refused = bench.run(&line);
+    assert_eq!(refused.code, Some(1), "{}", refused.err);
+    assert_contains(
+        &refused.err,
+        "films/predictions.csv and | other files exist already | --force",
+    );
+    let rendered = bench.succeed(&format!("{line} --force"));
     let films = rendered.err.matches("film: films/films/phantom_0001_");
     assert_eq!(films.count(), 2, "{}", rendered.err);
     let line = format!("{EVAL} --out all --no-pictures --render all --film gif");

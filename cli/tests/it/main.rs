@@ -28,6 +28,7 @@ mod pull;
 #[path = "../../../common/tests/python_env/mod.rs"]
 mod python_env;
 mod readme;
+mod results;
 mod run;
 mod security;
 mod services;

@@ -11,6 +11,7 @@ mod source;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod warnings;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use landmarks::Wanted;
 pub use error::{DatasetError, Problem};
 pub use source::{Pair, Source, SourceError, Split, is_list};
 pub use spec::{DatasetSpec, LoadOptions};
+pub use unknown::UnknownLandmarks;
 pub use warnings::{DataWarning, Turn, WarningKind};
 
 /// Relative difference in spacing between scans beyond which loading fails.

@@ -7,6 +7,10 @@ use rand_chacha::ChaCha8Rng;
 /// its width between seeds.
 const ROUNDS: usize = 2000;
 
+/// Fewest pairs whose rank correlation is reported. With fewer, chance alone often gives a
+/// high one: of 4 pairs without any relation every twelfth has 1 or −1.
+pub const CORRELATION_MIN: usize = 20;
+
 /// The `p` quantile (0 to 1) of `values`, interpolated between neighbours
 /// (Hyndman and Fan's type 7, numpy's default). NaN for an empty
 /// slice.

@@ -13,6 +13,7 @@ mod file;
 mod json;
 mod repeats;
 mod service;
+mod text;
 
 pub use control::{Control, name_run};
 pub use file::numbered;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex};
 
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::JsonFields;
@@ -36,6 +38,7 @@ use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::LogConfig;
 use crate::run::lock::report_missing_locks;
+use crate::report::text::one_line;
 use crate::run::run_folder::host_name;
 use file::{BOUNDS, Claim, LogFile, Name};
 use json::{Json, Labels};
@@ -298,7 +301,7 @@ fn warnings(options: &Options, labels: &Arc<Labels>) -> Box<dyn Fn(&str) + Send>
     let console = options.console.clone();
     Box::new(move |message| {
         let line = match text {
-            true => format!("WARN {message}\n"),
+            true => format!("WARN {}\n", one_line(message)),
             false => labels.warning(message),
         };
         // If standard error fails too, the line is lost.
@@ -325,7 +328,9 @@ where
 {
     let format = tracing_subscriber::fmt::format().with_target(false);
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let fields = tracing_subscriber::fmt::format::debug_fn(text::write_field).delimited(" ");
     tracing_subscriber::fmt::layer()
+        .fmt_fields(fields)
         .with_ansi(io::stderr().is_terminal() && !no_color)
         .event_format(Suppressed(format, repeats.clone()))
         .log_internal_errors(false)

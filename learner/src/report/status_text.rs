@@ -1,5 +1,6 @@
 //! Formats a run's status as text and as JSON, for `landmarl status` and `learner status`.
 
+use common::report::text::{one_line, printable};
 use common::run::run_folder::run_name;
 use proto::messages::status::{LearnerStatus, ShardSummary};
 use proto::transport::channel;
@@ -71,7 +72,8 @@ pub fn as_json(s: &LearnerStatus) -> serde_json::Result<Value> {
     })
 }
 
-/// Several lines, without a trailing newline.
+/// Several lines, without a trailing newline. Control characters, which hosts may send, are
+/// escaped.
 pub fn as_text(s: &LearnerStatus) -> String {
     let mut lines = head(s);
     let limit = bottleneck(s);
@@ -84,7 +86,8 @@ pub fn as_text(s: &LearnerStatus) -> String {
     lines.push(format!("shards: {up} of {shards} respond"));
     lines.extend(shard_table(s));
     lines.extend(evaluator_lines(s));
-    lines.join("\n")
+    let lines = lines.iter().map(|line| printable(line));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn head(s: &LearnerStatus) -> Vec<String> {
@@ -198,7 +201,10 @@ fn table<const N: usize>(
     rows: impl Iterator<Item = Vec<String>>,
 ) -> Vec<String> {
     let mut all = vec![head.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()];
-    all.extend(rows);
+    let escaped = |row: Vec<String>| -> Vec<String> {
+        row.iter().map(|cell| one_line(cell).into_owned()).collect()
+    };
+    all.extend(rows.map(escaped));
     let width = |i: usize| all.iter().map(|r| r[i].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..N).map(width).collect();
     if all.len() == 1 {

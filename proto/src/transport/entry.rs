@@ -17,6 +17,7 @@ use axum::Router;
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::DatasetError;
 use common::run::run_folder::reachable;
+use common::report::text::printable;
 use common::run::telemetry::{self, Control, Guard, TelemetryError};
 use tokio::net::TcpListener;
 
@@ -85,7 +86,7 @@ pub fn run(
         Ok(()) => Exit::Done.into(),
         Err(error) => {
             // Unlike `eprintln`, this does not panic where the terminal is gone.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", printable(&format!("{error:#}")));
             Exit::of(&error, own).into()
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum as _;
+use common::report::text::one_line;
 use serde::Deserialize;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
@@ -319,7 +320,8 @@ fn line(entry: &Entry, labels: &HashMap<String, String>) -> Line {
         run: label("run"),
         message: entry.text.clone(),
         fields: Vec::new(),
-        raw: entry.text.clone(),
+        // Not JSON, whose strings cannot hold them: escapes control characters.
+        raw: one_line(&entry.text).into_owned(),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use common::report::text::one_line;
+
 use super::line::{Level, Line, shown};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +68,13 @@ fn text(line: &Line, colour: bool) -> String {
     let mut text = format!(
         "{} {level} {} {}",
         paint("2", &clock(&line.time)),
-        paint("36", &escaped(&source)),
-        escaped(&line.message)
+        paint("36", &one_line(&source)),
+        one_line(&line.message)
     );
     for (key, value) in &line.fields {
-        let key = paint("2", &format!("{}=", escaped(key)));
+        let key = paint("2", &format!("{}=", one_line(key)));
         // Writing to a String cannot fail.
-        let _ = write!(text, " {key}{}", escaped(&shown(value)));
+        let _ = write!(text, " {key}{}", one_line(&shown(value)));
     }
     text.push('\n');
     text
@@ -83,20 +85,7 @@ fn clock(time: &str) -> String {
     let (whole, fraction) = time.split_once('.').unwrap_or((time, "000"));
     let fraction: String = fraction.chars().take_while(char::is_ascii_digit).collect();
     let whole = whole.trim_end_matches(['Z', 'z']).replacen('T', " ", 1);
-    format!("{}.{:0<3.3}", escaped(&whole), fraction)
-}
-
-/// Escapes control characters: logged text must not move the cursor or start a new line.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            safe.extend(c.escape_default());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
+    format!("{}.{:0<3.3}", one_line(&whole), fraction)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use common::report::text::one_line;
 use indicatif::ProgressBar;
 use learner::Progress;
 
@@ -44,7 +45,7 @@ impl Display {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
-            bar.set_message(describe(moment));
+            bar.set_message(one_line(&describe(moment)).into_owned());
             return;
         }
         let due = |at| now.duration_since(at) >= LINE_INTERVAL;

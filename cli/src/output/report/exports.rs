@@ -10,7 +10,9 @@ use common::imaging::landmark_file::write::{Mark, csv, fcsv, markups_json};
 use common::imaging::scan::Scan;
 use common::run::durable::write_atomic;
 
-use super::{NOTICE, Results, stem};
+use super::{NOTICE, Results};
+use crate::output::console;
+use crate::output::table::decimal;
 
 /// As in the pictures: predictions are cyan, ground truth is red.
 const PREDICTION: [f64; 3] = [0.0, 1.0, 1.0];
@@ -33,17 +35,34 @@ fn radius(text: &str) -> Result<f64, String> {
     value.ok_or_else(|| "give a number of millimetres, 0 or more".to_owned())
 }
 
+/// Names the labels.
+pub const LEGEND: &str = "labels.csv";
+
+const MARKUPS: &str = ".mrk.json";
+const FIDUCIALS: &str = ".fcsv";
+const TABLE: &str = ".csv";
+const LABEL_MAP: &str = "_label.nii.gz";
+/// Of the known landmarks.
+const KNOWN: &str = "_truth.mrk.json";
+
+/// The endings of a scan's exports.
+pub fn export_endings(labelled: bool) -> &'static [&'static str] {
+    const ALL: [&str; 5] = [MARKUPS, FIDUCIALS, TABLE, LABEL_MAP, KNOWN];
+    if labelled { &ALL } else { &ALL[..4] }
+}
+
 /// Writes, for each scan with predictions, `<scan>.mrk.json`, `.fcsv`, `.csv` and
 /// `_label.nii.gz`, `<scan>_truth.mrk.json` if landmarks are known, and
-/// `labels.csv`, which names the labels.
+/// `labels.csv`, which names the labels. Scans whose files would have the name of another
+/// file are numbered ([`crate::output::outputs::FilePlan`]).
 pub fn write_exports(folder: &Path, all: &Results<'_>, args: &ExportArgs) -> anyhow::Result<()> {
     let (scans, names) = (all.scans, &all.loaded.landmarks);
     std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     if names.len() > MAX_LABELS {
-        tracing::warn!(
-            landmarks = names.len(),
-            "label maps hold at most {MAX_LABELS} landmarks; the others are omitted"
-        );
+        console::note(&format!(
+            "warning: label maps hold at most {MAX_LABELS} landmarks; {} are left out of them",
+            names.len() - MAX_LABELS
+        ));
     }
     for (index, scan) in scans.iter().enumerate() {
         let of_scan = all.predictions.iter().filter(|p| p.scan == index);
@@ -51,8 +70,8 @@ pub fn write_exports(folder: &Path, all: &Results<'_>, args: &ExportArgs) -> any
         if of_scan.is_empty() {
             continue;
         }
-        let stem = stem(index, scans);
-        write_marks(folder, &stem, scan, &of_scan, names)?;
+        let stem = all.files.stem(index);
+        write_marks(folder, stem, scan, &of_scan, names)?;
         let spacing = scan.geometry.spacing_mm.into_iter();
         let finest = spacing.fold(f64::MAX, f64::min);
         let radius = args.label_radius_mm.unwrap_or(RADIUS_VOXELS * finest);
@@ -63,9 +82,9 @@ pub fn write_exports(folder: &Path, all: &Results<'_>, args: &ExportArgs) -> any
             }
         }
         LabelMap::spheres(&scan.geometry, &positions, radius)
-            .write(&folder.join(format!("{stem}_label.nii.gz")))?;
+            .write(&folder.join(format!("{stem}{LABEL_MAP}")))?;
     }
-    write_atomic(&folder.join("labels.csv"), legend(names)?.as_bytes())?;
+    write_atomic(&folder.join(LEGEND), legend(names)?.as_bytes())?;
     Ok(())
 }
 
@@ -91,24 +110,26 @@ fn write_marks(
         write_atomic(&folder.join(format!("{stem}{ending}")), text.as_bytes())
     };
     let title = format!("{stem} prediction");
-    write(".mrk.json", markups_json(&title, PREDICTION, &found)?)?;
-    write(".fcsv", fcsv(&found)?)?;
-    write(".csv", csv(&found)?)?;
+    write(MARKUPS, markups_json(&title, PREDICTION, &found)?)?;
+    write(FIDUCIALS, fcsv(&found)?)?;
+    write(TABLE, csv(&found)?)?;
     let known = scan.landmarks.iter().enumerate();
     let truth: Vec<Mark<'_>> = known
         .filter_map(|(agent, voxel)| Some(mark(agent, (*voxel)?, "ground truth")))
         .collect();
     if !truth.is_empty() {
         let title = format!("{stem} truth");
-        write("_truth.mrk.json", markups_json(&title, TRUTH, &truth)?)?;
+        write(KNOWN, markups_json(&title, TRUTH, &truth)?)?;
     }
     Ok(())
 }
 
+/// Agreement of starts is not accuracy, so the comment names no more than what was averaged.
 fn remark(prediction: &ScanPrediction) -> String {
+    let (averaged, all) = (prediction.inliers, prediction.trajectories);
+    let apart = decimal(prediction.dispersion_mm, 2);
     format!(
-        "{} of {} trajectories agree, dispersion {:.2} mm; {NOTICE}",
-        prediction.inliers, prediction.trajectories, prediction.dispersion_mm
+        "mean of {averaged} of {all} starts; dispersion {apart} mm, which is how far the starts          lie apart, not how far the landmark is; {NOTICE}"
     )
 }
 

@@ -1,14 +1,18 @@
 //! predictions.csv, predictions.json, summary.json.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use actor::evaluation::summary::ScanPrediction;
 use common::imaging::scan::Scan;
+use common::report::text::{decimal, unsigned_zeros};
 use common::run::durable::write_atomic;
 use serde::Serialize;
 
-use super::{NOTICE, landmark, name};
+use super::{AGREEMENT, NOTICE, Results, landmark, name};
+use crate::input::weights::Origin;
+
+/// The tables of predictions.
+pub const PREDICTIONS: [&str; 2] = ["predictions.csv", "predictions.json"];
 
 /// One point in every coordinate system.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -21,11 +25,11 @@ pub struct Place {
 
 impl Place {
     fn new(scan: &Scan, voxel: [f64; 3]) -> Self {
-        let ras_mm = scan.geometry.affine.to_world(voxel);
+        let ras_mm = unsigned_zeros(scan.geometry.affine.to_world(voxel));
         Self {
-            file_voxel: scan.geometry.axis_map.to_file(voxel),
+            file_voxel: unsigned_zeros(scan.geometry.axis_map.to_file(voxel)),
             ras_mm,
-            lps_mm: [-ras_mm[0], -ras_mm[1], ras_mm[2]],
+            lps_mm: unsigned_zeros([-ras_mm[0], -ras_mm[1], ras_mm[2]]),
         }
     }
 }
@@ -35,10 +39,13 @@ impl Place {
 pub struct Prediction {
     pub scan: String,
     pub landmark: String,
+    /// The name of the scan's files in `exports/` and `pictures/`, without ending.
+    pub exports: String,
     pub predicted: Place,
     /// Mean distance (mm) between the consensus and the endpoints at each scale.
     pub dispersion_mm: f64,
     pub trajectories: usize,
+    /// Trajectories that the position is the mean of.
     pub inliers: usize,
     pub truth: Option<Place>,
     pub error_mm: Option<f64>,
@@ -47,11 +54,20 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    pub fn new(p: &ScanPrediction, scans: &[Arc<Scan>], names: &[String]) -> Self {
-        let scan = &scans[p.scan];
+    pub fn new(p: &ScanPrediction, all: &Results<'_>) -> Self {
+        Self::of(
+            p,
+            &all.scans[p.scan],
+            &all.loaded.landmarks,
+            all.files.stem(p.scan),
+        )
+    }
+
+    fn of(p: &ScanPrediction, scan: &Scan, names: &[String], exports: &str) -> Self {
         Self {
             scan: scan.name.clone(),
             landmark: name(names, p.agent),
+            exports: exports.to_owned(),
             predicted: Place::new(scan, p.position),
             dispersion_mm: p.dispersion_mm,
             trajectories: p.trajectories,
@@ -65,10 +81,24 @@ impl Prediction {
 }
 
 /// Writes `predictions.csv` and `predictions.json`.
-pub fn write_predictions(folder: &Path, all: &[Prediction]) -> anyhow::Result<()> {
-    write_atomic(&folder.join("predictions.csv"), csv_text(all)?.as_bytes())?;
-    let json = serde_json::json!({"notice": NOTICE, "predictions": all});
-    write_json(&folder.join("predictions.json"), &json)
+pub fn write_predictions(
+    folder: &Path,
+    all: &[Prediction],
+    weights: &Origin,
+) -> anyhow::Result<()> {
+    let [table, json] = PREDICTIONS.map(|name| folder.join(name));
+    write_atomic(&table, csv_text(all)?.as_bytes())?;
+    write_json(&json, &predictions_json(all, weights))
+}
+
+/// The content of `predictions.json`.
+pub fn predictions_json(all: &[Prediction], weights: &Origin) -> serde_json::Value {
+    serde_json::json!({
+        "notice": NOTICE,
+        "agreement": AGREEMENT,
+        "weights": weights,
+        "predictions": all,
+    })
 }
 
 /// Writes a value as indented JSON.
@@ -82,20 +112,20 @@ fn csv_text(all: &[Prediction]) -> anyhow::Result<String> {
     let (predicted, truth) = (place_columns("predicted"), place_columns("truth"));
     let header = format!(
         "scan,landmark,{predicted},dispersion_mm,trajectories,inliers,{truth},\
-         error_mm,error_voxels,baseline_error_mm,notice"
+         error_mm,error_voxels,baseline_error_mm,exports,notice"
     );
     writer.write_record(header.split(','))?;
     for p in all {
         let mut row = vec![p.scan.clone(), p.landmark.clone()];
         row.extend(place_cells(Some(&p.predicted)));
         row.extend([
-            format!("{:.4}", p.dispersion_mm),
+            decimal(p.dispersion_mm, 4),
             p.trajectories.to_string(),
             p.inliers.to_string(),
         ]);
         row.extend(place_cells(p.truth.as_ref()));
         row.extend([p.error_mm, p.error_voxels, p.baseline_error_mm].map(cell));
-        row.push(NOTICE.to_owned());
+        row.extend([p.exports.clone(), NOTICE.to_owned()]);
         writer.write_record(&row)?;
     }
     Ok(String::from_utf8(writer.into_inner()?)?)
@@ -115,7 +145,7 @@ fn place_cells(place: Option<&Place>) -> Vec<String> {
 }
 
 fn cell(value: Option<f64>) -> String {
-    value.map(|v| format!("{v:.4}")).unwrap_or_default()
+    value.map(|v| decimal(v, 4)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -131,13 +161,13 @@ mod tests {
         let mut geometry = Geometry::straight([10; 3], [2.0; 3]);
         geometry.axis_map.axes[0].1 = true;
         geometry.affine = Affine::diagonal([2.0; 3], [-9.0, 1.0, 0.0]);
-        let scan = Arc::new(Scan {
+        let scan = Scan {
             name: "a, b".into(),
             volume: Volume::from_u8([10; 3], vec![0; 1000]).unwrap(),
             geometry,
             landmarks: vec![None],
             hash: [0; 32],
-        });
+        };
         let prediction = ScanPrediction {
             scan: 0,
             scan_name: "a, b".into(),
@@ -152,7 +182,7 @@ mod tests {
             baseline_error_mm: None,
             baseline_error_voxels: None,
         };
-        let prediction = Prediction::new(&prediction, &[scan], &["AC".into()]);
+        let prediction = Prediction::of(&prediction, &scan, &["AC".into()], "a, b-2");
         let place = prediction.predicted;
         assert_eq!(place.file_voxel, [7.5, 2.0, 3.0]);
         assert_eq!(place.ras_mm, [-6.0, 5.0, 6.0]);
@@ -166,6 +196,27 @@ mod tests {
         assert!(header.starts_with(columns), "{header}");
         let row = lines.next().unwrap();
         assert!(row.starts_with("\"a, b\",AC,7.5000,2.0000,3.0000,-6.0000,5.0000,6.0000,6.0000,-5.0000,6.0000,0.2500,3,2,,"), "{row}");
-        assert!(row.ends_with(NOTICE));
+        assert!(row.ends_with(&format!(",\"a, b-2\",{NOTICE}")), "{row}");
+    }
+
+    #[test]
+    fn zeros_in_tables_and_json_have_no_sign() {
+        let mut geometry = Geometry::straight([10; 3], [2.0; 3]);
+        geometry.affine = Affine::diagonal([2.0; 3], [-2.0, -4.0, 0.0]);
+        let scan = Scan {
+            name: "a".into(),
+            volume: Volume::from_u8([10; 3], vec![0; 1000]).unwrap(),
+            geometry,
+            landmarks: Vec::new(),
+            hash: [0; 32],
+        };
+        // RAS (0, 0, 0): the signs of LPS are turned.
+        let place = Place::new(&scan, [1.0, 2.0, -0.0]);
+        let json = serde_json::to_string(&place).unwrap();
+        assert!(!json.contains("-0"), "{json}");
+        assert_eq!(place_cells(Some(&place))[3..], ["0.0000"; 6]);
+        // Rounded to zero.
+        let near = Place::new(&scan, [1.000_001, 1.999_999, -0.000_001]);
+        assert_eq!(place_cells(Some(&near))[2..], ["0.0000"; 7]);
     }
 }

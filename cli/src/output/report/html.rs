@@ -6,13 +6,14 @@ use actor::evaluation::summary::{Errors, LandmarkSummary, ScanPrediction};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::report::picture::{Grid, render_scan_picture, to_png};
+use common::report::statistics::CORRELATION_MIN;
 use common::run::durable::write_atomic;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::curve::{Series, cumulative_svg};
 use super::pictures::item;
-use super::{NOTICE, Results, Summary, name};
-use crate::output::table::{number, or_dash};
+use super::{AGREEMENT, NOTICE, Results, Summary, baseline_verdict, name, weights_line};
+use crate::output::table::{decimal, number, or_dash};
 
 /// Number of worst predictions that are listed, and that are shown with a picture.
 const LISTED: usize = 20;
@@ -55,6 +56,7 @@ pub fn write_report(folder: &Path, summary: &Summary, all: &Results<'_>) -> anyh
                 h1 { "Landmarks in " (summary.scans.len()) " scans" }
                 p.notice { (NOTICE) }
                 (facts(summary))
+                @if let Some(worse) = baseline_verdict(summary) { p.notice { (worse) } }
                 h2 { "Errors" }
                 (errors(summary))
                 (PreEscaped(svg))
@@ -75,9 +77,7 @@ fn facts(summary: &Summary) -> Markup {
     let weights = &summary.weights;
     html! {
         p {
-            "Weights " code { (weights.file.display()) }
-            @if let Some(updates) = weights.updates { ", " (updates) " updates" }
-            " " small { "(SHA-256 " (weights.sha256) ")" } br;
+            (weights_line(weights)) " " small { "(SHA-256 " (weights.sha256) ")" } br;
             "Starts: " (summary.starts) ", seed " (summary.seed) ". "
             "Each prediction is the robust mean of a scan's trajectories. "
             @match &summary.baseline_from {
@@ -97,12 +97,17 @@ fn errors(summary: &Summary) -> Markup {
                 th { "mean mm" br; small { "95 % interval" } }
                 th { "median" } th { "std" } th { "95th pct." } th { "largest" }
                 th { "% within 1 · 2 · 3 · 4 mm" } th { "% within 1 · 2 · 3 · 4 voxels" } th { "mean voxels" }
-                th { "single starts mm" } th { "baseline mm" } th { "converged" }
+                th { "single starts mm" } th { "baseline mm" }
+                th { "within step limit" }
             } }
             tbody {
                 @for landmark in &summary.landmarks { (error_row(landmark, "")) }
                 @if let Some(all) = all { (error_row(all, "all")) }
             }
+        } }
+        p { small {
+            "Within step limit: the share of the episodes that ended before the limit of steps; "
+            "it says nothing about where they ended."
         } }
     }
 }
@@ -119,7 +124,7 @@ fn error_row(landmark: &LandmarkSummary, class: &str) -> Markup {
             td { (ours.map_or(0, |e| e.mm.count)) }
             td { (of(|e| e.mm.mean)) br; small {
                 @if let Some([low, high]) = ours.and_then(|e| e.mean_interval_mm) {
-                    (format!("{low:.2} to {high:.2}"))
+                    (interval(low, high))
                 }
             } }
             td { (of(|e| e.mm.median)) } td { (of(|e| e.mm.std)) }
@@ -138,13 +143,20 @@ fn confidence(summary: &Summary) -> Markup {
         p { @match &summary.confidence {
             Some(c) => {
                 "Dispersion and error of " (c.predictions) " predictions: Spearman's rank correlation "
-                b { (format!("{:.2}", c.spearman)) }
-                @if let Some([low, high]) = c.interval { (format!(" (95 % interval {low:.2} to {high:.2})")) }
+                b { (decimal(c.spearman, 2)) }
+                @if let Some([low, high]) = c.interval { " (95 % interval " (interval(low, high)) ")" }
                 ". At 1 the dispersion of the trajectories ranks all errors correctly; at 0 it is uninformative."
             }
-            None => { "The correlation of dispersion and error is unknown: too few predictions." }
+            None => {
+                "The correlation of dispersion and error is not shown: it takes at least "
+                (CORRELATION_MIN) " predictions whose dispersions and errors differ."
+            }
         } }
     }
+}
+
+fn interval(low: f64, high: f64) -> String {
+    format!("{} to {}", decimal(low, 2), decimal(high, 2))
 }
 
 /// The predictions with the largest errors.
@@ -159,10 +171,11 @@ fn worst(predictions: &[ScanPrediction]) -> Vec<&ScanPrediction> {
 
 fn list(worst: &[&ScanPrediction], names: &[String]) -> Markup {
     html! {
+        p { small { (AGREEMENT) "." } }
         table {
             thead { tr {
                 th { "scan" } th { "landmark" } th { "error mm" } th { "voxels" }
-                th { "dispersion mm" } th { "agreeing starts" } th { "baseline mm" }
+                th { "dispersion mm" } th { "starts averaged" } th { "baseline mm" }
             } }
             tbody { @for p in worst {
                 tr {

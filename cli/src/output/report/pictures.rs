@@ -7,7 +7,7 @@ use common::imaging::scan::Scan;
 use common::report::picture::{Grid, PictureItem, render_scan_picture, to_png};
 use common::run::durable::write_atomic;
 
-use super::{NOTICE, Results, landmark, name, stem};
+use super::{NOTICE, Results, landmark, name};
 
 /// Writes `<folder>/<scan>.png` for each scan with predictions.
 pub fn write_pictures(folder: &Path, all: &Results<'_>) -> anyhow::Result<()> {
@@ -21,7 +21,7 @@ pub fn write_pictures(folder: &Path, all: &Results<'_>) -> anyhow::Result<()> {
         }
         let title = format!("{} - {NOTICE}", scan.name);
         let picture = render_scan_picture(&scan.volume, Grid::of(&scan.geometry), &items, &title);
-        let file = folder.join(format!("{}.png", stem(index, scans)));
+        let file = folder.join(format!("{}.png", all.files.stem(index)));
         write_atomic(&file, &to_png(&picture)?)?;
     }
     Ok(())

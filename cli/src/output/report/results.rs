@@ -5,6 +5,7 @@ use std::path::Path;
 
 use actor::evaluation::evaluate::StartResult;
 use common::imaging::scan::Scan;
+use common::report::text::unsigned_zeros;
 use common::run::durable::write_atomic;
 
 use super::{Results, landmark};
@@ -43,7 +44,10 @@ fn header(agents: usize) -> Vec<String> {
 }
 
 fn agent(result: &StartResult, scan: &Scan) -> Vec<String> {
-    let file = |voxel| scan.geometry.axis_map.to_file(voxel).map(|v| v.to_string());
+    let file = |voxel| {
+        let voxel = unsigned_zeros(scan.geometry.axis_map.to_file(voxel));
+        voxel.map(|v| v.to_string())
+    };
     let unknown = || UNKNOWN.to_owned();
     let mut cells = vec![scan.name.clone()];
     cells.extend(file(result.prediction));

@@ -3,13 +3,14 @@
 use actor::evaluation::summary::{Errors, LandmarkSummary};
 
 use super::{Failure, Prediction};
-use crate::output::table::{Table, number, or_dash};
+use crate::output::table::{Table, decimal, number, or_dash};
 
-/// Errors per landmark, with the mean-position baseline.
+/// Errors per landmark, with the mean-position baseline. The last column says nothing about
+/// errors: it is the share of the episodes that ended before the limit of steps.
 pub fn error_table(landmarks: &[LandmarkSummary], all: &LandmarkSummary) -> String {
     let mut table = Table::new(
         "landmark|scans>|mean mm>|95 % interval>|median mm>|95th pct. mm>|max mm>|within 2 mm>|\
-         single starts mm>|mean voxels>|baseline mm>|converged>",
+         single starts mm>|mean voxels>|baseline mm>|within step limit>",
     );
     let together = (landmarks.len() > 1).then_some(all);
     for l in landmarks.iter().chain(together) {
@@ -27,7 +28,7 @@ fn error_row(l: &LandmarkSummary) -> Vec<String> {
         l.name.clone(),
         consensus.map_or(0, |c| c.mm.count).to_string(),
         of(&l.consensus, |e| e.mm.mean),
-        or_dash(interval.map(|[low, high]| format!("{low:.2} to {high:.2}"))),
+        or_dash(interval.map(|[low, high]| format!("{} to {}", decimal(low, 2), decimal(high, 2)))),
         of(&l.consensus, |e| e.mm.median),
         of(&l.consensus, |e| e.mm.p95),
         of(&l.consensus, |e| e.mm.max),
@@ -56,9 +57,9 @@ pub fn failure_lines(failures: &[Failure], limit_mm: f64) -> String {
 /// Predicted positions, for `play`.
 pub fn prediction_table(predictions: &[Prediction]) -> String {
     let mut table = Table::new(
-        "scan|landmark|file voxel (i, j, k)>|RAS mm>|LPS mm>|dispersion mm>|trajectories>",
+        "scan|landmark|file voxel (i, j, k)>|RAS mm>|LPS mm>|dispersion mm>|starts averaged>",
     );
-    let point = |p: [f64; 3]| format!("{:.1}, {:.1}, {:.1}", p[0], p[1], p[2]);
+    let point = |p: [f64; 3]| p.map(|v| decimal(v, 1)).join(", ");
     for p in predictions {
         table.row(vec![
             p.scan.clone(),
@@ -67,7 +68,7 @@ pub fn prediction_table(predictions: &[Prediction]) -> String {
             point(p.predicted.ras_mm),
             point(p.predicted.lps_mm),
             number(Some(p.dispersion_mm)),
-            format!("{}/{}", p.inliers, p.trajectories),
+            format!("{} of {}", p.inliers, p.trajectories),
         ]);
     }
     table.render()

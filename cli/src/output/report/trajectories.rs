@@ -13,13 +13,14 @@ use actor::evaluation::evaluate::{StartResult, TrajectoryStep};
 use actor::rollout::group::one_group;
 use common::environment::End;
 use common::imaging::scan::Scan;
+use common::report::text::unsigned_zeros;
 use common::run::durable::write_atomic;
 use model::NetworkKind;
 use serde_json::{Map, Value, json};
 
 use super::{Results, landmark};
 
-/// Writes one line per episode, ordered by start and then by scan name.
+/// Writes one line per episode, ordered by start and then by scan as given.
 pub fn write_trajectories(file: &Path, all: &Results<'_>) -> anyhow::Result<()> {
     let (scans, loaded) = (all.scans, all.loaded);
     let commnet = loaded.network.spec().kind == NetworkKind::Commnet;
@@ -61,8 +62,8 @@ fn fill_one(line: &mut Map<String, Value>, result: &StartResult, scan: &Scan, na
             "loc": place(scan, step.position.map(f64::from)),
             "scale": step.stride,
             "action": step.action,
-            "q": step.q,
-            "reward": step.reward,
+            "q": step.q.map(|q| q + 0.0),
+            "reward": step.reward + 0.0,
         })
     };
     let steps: Vec<Value> = steps(result).iter().map(step).collect();
@@ -95,8 +96,8 @@ fn fill_group(line: &mut Map<String, Value>, results: &[&StartResult], scan: &Sc
             "locations": of(&|s| place(scan, s.position.map(f64::from))),
             "scale": now.first().map(|s| s.stride),
             "actions": of(&|s| s.action.into()),
-            "q": of(&|s| json!(s.q)),
-            "rewards": of(&|s| json!(s.reward)),
+            "q": of(&|s| json!(s.q.map(|q| q + 0.0))),
+            "rewards": of(&|s| json!(s.reward + 0.0)),
         })
     });
     let trajectory: Vec<Value> = trajectory.collect();
@@ -111,7 +112,7 @@ fn terminated(result: &StartResult) -> bool {
     result.end != End::Cap
 }
 
-/// A position in the file's own voxels; integral values become integers.
+/// A position in the file's own voxels; integral values become integers, −0 too.
 #[expect(clippy::cast_possible_truncation, reason = "a voxel index")]
 fn place(scan: &Scan, ours: [f64; 3]) -> Value {
     let file = scan.geometry.axis_map.to_file(ours);
@@ -126,5 +127,6 @@ fn place(scan: &Scan, ours: [f64; 3]) -> Value {
 }
 
 fn truth(scan: &Scan, result: &StartResult) -> Value {
-    json!(landmark(scan, result.agent).map(|voxel| scan.geometry.axis_map.to_file(voxel)))
+    let file = |voxel| unsigned_zeros(scan.geometry.axis_map.to_file(voxel));
+    json!(landmark(scan, result.agent).map(file))
 }

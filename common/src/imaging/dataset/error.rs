@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::unknown::UnknownLandmarks;
 use super::{SourceError, shown};
 use crate::imaging::cache::VolumeError;
 use crate::imaging::landmark_file::LandmarkError;
@@ -19,6 +20,9 @@ pub enum Problem {
     /// A problem of a landmark file, or of a landmark in its scan.
     #[error(transparent)]
     Landmarks(#[from] LandmarkError),
+    /// Landmarks that files do not have.
+    #[error(transparent)]
+    UnknownLandmarks(Box<UnknownLandmarks>),
     /// One id refers to different landmarks in different files.
     #[error(
         "landmark '{id}' is '{first_name}' in '{}' but '{second_name}' in '{}'; \

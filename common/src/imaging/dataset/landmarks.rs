@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{DataWarning, Problem, WarningKind};
+use super::{DataWarning, Problem, WarningKind, unknown};
 use crate::imaging::geometry::Geometry;
 use crate::imaging::landmark_file::{LandmarkError, LandmarkFile};
 
@@ -32,14 +32,16 @@ impl Wanted {
                 .unwrap_or_default()
         };
         let ids = if ids.is_empty() { all() } else { ids.to_vec() };
+        let mut all_unknown = Vec::new();
         for slot in &mut files {
             let Some(file) = slot else { continue };
             let unknown: Vec<_> = ids.iter().filter_map(|id| file.find(id).err()).collect();
             if !unknown.is_empty() {
-                problems.extend(unknown.into_iter().map(Problem::Landmarks));
+                all_unknown.extend(unknown);
                 *slot = None;
             }
         }
+        problems.extend(unknown::grouped(all_unknown, paths.len()));
         let mut wanted = Self {
             files,
             ids,
