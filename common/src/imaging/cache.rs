@@ -9,6 +9,7 @@ mod entry;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -133,24 +134,26 @@ fn voxels(found: &Preprocessed) -> u64 {
 
 fn build(path: &Path, recipe: &Recipe) -> Result<Preprocessed, VolumeError> {
     let image = nifti_io::read(path, &recipe.limits)?;
-    let (volume, geometry) = match recipe.resample_mm {
+    let mut warnings = image.warnings().to_vec();
+    let prepared = match recipe.resample_mm {
         None => preprocess(&image, recipe.choice),
         Some(spacing_mm) => {
             let file_dims = image.dims();
             let made = resample(image, spacing_mm, &recipe.limits, path)?;
-            let (volume, mut geometry) = preprocess(&made.image, recipe.choice);
-            let map = &mut geometry.axis_map;
+            let mut prepared = preprocess(&made.image, recipe.choice);
+            let map = &mut prepared.geometry.axis_map;
             map.pitch = map.axes.map(|(axis, _)| made.pitch[axis]);
             map.file_dims = file_dims;
-            (volume, geometry)
+            prepared
         }
     };
-    let hash = volume_hash(&volume);
+    warnings.extend(prepared.warning);
+    let hash = volume_hash(&prepared.volume);
     Ok(Preprocessed {
-        volume,
-        geometry,
+        volume: prepared.volume,
+        geometry: prepared.geometry,
         hash,
-        warnings: Vec::new(),
+        warnings,
     })
 }
 
@@ -196,11 +199,15 @@ fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
 }
 
 /// The voxels of a cached file.
-struct Mapped(Mmap);
+struct Mapped {
+    file: Mmap,
+    /// Where they lie in it.
+    voxels: Range<usize>,
+}
 
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
-        &self.0[entry::HEADER_LEN..]
+        &self.file[self.voxels.clone()]
     }
 }
 
@@ -210,17 +217,19 @@ fn open(file: &Path, source: &[u8; 32]) -> Result<Option<Preprocessed>, String> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|error| error.to_string())?,
     };
-    let map = map(&opened).map_err(|error| error.to_string())?;
-    let (geometry, hash) = entry::decode(&map, source)?;
-    let volume = Volume::from_u8(geometry.dims, Mapped(map)).map_err(|error| error.to_string())?;
-    if volume_hash(&volume) != hash {
+    let file = map(&opened).map_err(|error| error.to_string())?;
+    let entry = entry::decode(&file, source)?;
+    let (geometry, voxels) = (entry.geometry, entry.voxels);
+    let volume = Volume::from_u8(geometry.dims, Mapped { file, voxels });
+    let volume = volume.map_err(|error| error.to_string())?;
+    if volume_hash(&volume) != entry.hash {
         return Err("its voxels are damaged".to_owned());
     }
     Ok(Some(Preprocessed {
         volume,
         geometry,
-        hash,
-        warnings: Vec::new(),
+        hash: entry.hash,
+        warnings: entry.warnings,
     }))
 }
 
@@ -238,9 +247,10 @@ fn store(file: &Path, source: &[u8; 32], built: &Preprocessed) -> Result<(), Str
     let voxels = built.volume.as_u8().ok_or("floats are not cached")?;
     create_folder(file.parent().unwrap_or(Path::new("."))).map_err(|error| error.to_string())?;
     let mut out = AtomicFile::create_private(file).map_err(|error| error.to_string())?;
-    let header = entry::encode(&built.geometry, &built.hash, source);
+    let [header, trailer] = entry::encode(built, source).map_err(|error| error.to_string())?;
     out.write_all(&header)
         .and_then(|()| out.write_all(voxels))
+        .and_then(|()| out.write_all(&trailer))
         .map_err(|error| error.to_string())?;
     out.commit().map_err(|error| error.to_string())
 }

@@ -1,17 +1,21 @@
 //! Intensity normalisation for the networks: clipped at the 10th and 99th
 //! percentile of the whole volume and stretched to 0..=255, after rl-medical's
-//! `dataReader.py`.
+//! `dataReader.py`. Where both percentiles are the same value, because most of the scan is
+//! empty, the window spans the other voxels instead, so that they stay visible.
+
+use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
 use crate::imaging::geometry::{AxisMap, Geometry};
 use crate::imaging::nifti_io::{Image, Samples};
 use crate::imaging::orientation::{mapped_affine, mapped_dims, nearest_ras, reorder};
+use crate::imaging::scan::ScanWarning;
 use crate::imaging::volume::Volume;
 
 /// Incremented whenever this module or [`crate::imaging::orientation`] produces other voxels
 /// from the same file, so that caches do not return outdated ones.
-pub const PREPROCESS_VERSION: u32 = 1;
+pub const PREPROCESS_VERSION: u32 = 2;
 
 /// The kind of volume that a run trains on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -24,12 +28,21 @@ pub enum VolumeChoice {
     ReferenceF32,
 }
 
+/// A volume made of an image.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    pub volume: Volume,
+    /// Where its voxels lie.
+    pub geometry: Geometry,
+    /// About the intensities; [`Image::warnings`] are the file's.
+    pub warning: Option<ScanWarning>,
+}
+
 /// Clips and stretches an image and puts it into our voxel order.
 ///
-/// A constant image, or one that is constant between its percentiles, becomes
-/// all zeros with a warning.
+/// A constant image becomes all zeros, with a warning.
 #[must_use]
-pub fn preprocess(image: &Image, choice: VolumeChoice) -> (Volume, Geometry) {
+pub fn preprocess(image: &Image, choice: VolumeChoice) -> Prepared {
     let axis_map = match choice {
         VolumeChoice::CanonicalU8 => nearest_ras(image.affine(), image.dims()),
         VolumeChoice::ReferenceF32 => AxisMap::identity(image.dims()),
@@ -42,7 +55,7 @@ pub fn preprocess(image: &Image, choice: VolumeChoice) -> (Volume, Geometry) {
         affine: mapped_affine(image.affine(), &axis_map),
         axis_map,
     };
-    let stretch = Stretch::new(image.samples());
+    let (stretch, warning) = Stretch::new(image.samples());
     let volume = match choice {
         VolumeChoice::CanonicalU8 => {
             let voxels = convert(image.samples(), &axis_map, |v| stretch.of(v).round() as u8);
@@ -53,8 +66,11 @@ pub fn preprocess(image: &Image, choice: VolumeChoice) -> (Volume, Geometry) {
             Volume::from_f32(dims, voxels)
         }
     };
-    let volume = volume.expect("reordering keeps the number of voxels");
-    (volume, geometry)
+    Prepared {
+        volume: volume.expect("reordering keeps the number of voxels"),
+        geometry,
+        warning,
+    }
 }
 
 fn convert<U: Copy + Default + Send + Sync>(
@@ -80,25 +96,58 @@ struct Stretch {
 }
 
 impl Stretch {
-    fn new(samples: &Samples) -> Self {
+    fn new(samples: &Samples) -> (Self, Option<ScanWarning>) {
         // Clipping makes the percentiles the new minimum and maximum.
-        let [low, high] = percentiles(samples, [10.0, 99.0]);
-        let mut scale = 255.0 / (high - low);
+        let [mut low, mut high] = percentiles(samples, [10.0, 99.0]);
+        let mut warning = None;
         if high <= low {
-            scale = 0.0;
-            tracing::warn!(
-                low,
-                high,
-                "the scan is constant between its percentiles; all zeros"
-            );
+            let (window, others) = window_beside(samples, low);
+            warning = Some(match others {
+                0 => ScanWarning::Constant { value: low },
+                others => ScanWarning::Sparse {
+                    background: low,
+                    others,
+                    window,
+                },
+            });
+            [low, high] = window;
         }
-        Self { low, high, scale }
+        let scale = if high > low {
+            255.0 / (high - low)
+        } else {
+            0.0
+        };
+        (Self { low, high, scale }, warning)
     }
 
     /// A value in 0..=255.
     fn of(&self, value: f64) -> f64 {
         (value.clamp(self.low, self.high) - self.low) * self.scale
     }
+}
+
+/// A window for voxels of which most have one value, and the number of the others: from the 1st
+/// percentile of those below it to the 99th of those above.
+fn window_beside(samples: &Samples, background: f64) -> ([f64; 2], u64) {
+    let [below, above] = [Ordering::Less, Ordering::Greater].map(|side| {
+        let on_side = |v: f64| v.partial_cmp(&background) == Some(side);
+        match samples {
+            Samples::U8(values) => {
+                let values = values.iter().copied();
+                Samples::U8(values.filter(|&v| on_side(v.into())).collect())
+            }
+            Samples::F32(values) => {
+                let values = values.iter().copied();
+                Samples::F32(values.filter(|&v| on_side(v.into())).collect())
+            }
+        }
+    });
+    let edge = |values: &Samples, percent: f64| match values.is_empty() {
+        true => background,
+        false => percentiles(values, [percent])[0],
+    };
+    let window = [edge(&below, 1.0), edge(&above, 99.0)];
+    (window, (below.len() + above.len()) as u64)
 }
 
 /// `numpy.percentile(values, percents)` with linear interpolation, in f64.
@@ -243,11 +292,12 @@ mod tests {
     #[test]
     fn volumes_equal_numpys() {
         let image = Image::new([3, 4, 5], Samples::F32(ramp(60)), EYE).unwrap();
-        let (volume, geometry) = preprocess(&image, VolumeChoice::CanonicalU8);
-        assert_eq!(volume.as_u8().unwrap(), STRETCHED);
-        assert_eq!(geometry.axis_map, AxisMap::identity([3, 4, 5]));
-        let (volume, _) = preprocess(&image, VolumeChoice::ReferenceF32);
-        let first = [0, 1, 2, 3].map(|z| volume.at([0, 0, z]));
+        let ours = preprocess(&image, VolumeChoice::CanonicalU8);
+        assert_eq!(ours.volume.as_u8().unwrap(), STRETCHED);
+        assert_eq!(ours.geometry.axis_map, AxisMap::identity([3, 4, 5]));
+        assert_eq!(ours.warning, None);
+        let floats = preprocess(&image, VolumeChoice::ReferenceF32);
+        let first = [0, 1, 2, 3].map(|z| floats.volume.at([0, 0, z]));
         assert_eq!(first, FLOATS);
     }
 
@@ -268,8 +318,11 @@ mod tests {
             ],
         };
         let image = Image::new([3, 4, 5], Samples::F32(ramp(60)), affine).unwrap();
-        let (raw, raw_geometry) = preprocess(&image, VolumeChoice::ReferenceF32);
-        let (ours, geometry) = preprocess(&image, VolumeChoice::CanonicalU8);
+        let [(raw, raw_geometry), (ours, geometry)] =
+            [VolumeChoice::ReferenceF32, VolumeChoice::CanonicalU8].map(|choice| {
+                let made = preprocess(&image, choice);
+                (made.volume, made.geometry)
+            });
         assert_eq!((raw_geometry.dims, geometry.dims), ([3, 4, 5], [5, 3, 4]));
         assert_eq!(raw_geometry.spacing_mm, [1.0, 3.0, 2.0]);
         assert_eq!(geometry.spacing_mm, [2.0, 1.0, 3.0]);
@@ -282,13 +335,89 @@ mod tests {
     }
 
     #[test]
-    fn constant_scans_become_zeros() {
-        for samples in [Samples::U8(vec![7; 8]), Samples::F32(vec![-3.5; 8])] {
+    fn constant_scans_become_zeros_with_a_warning() {
+        let cases = [
+            (Samples::U8(vec![7; 8]), 7.0),
+            (Samples::F32(vec![-3.5; 8]), -3.5),
+        ];
+        for (samples, value) in cases {
             let image = Image::new([2, 2, 2], samples, EYE).unwrap();
-            let (bytes, _) = preprocess(&image, VolumeChoice::CanonicalU8);
-            assert_eq!(bytes.as_u8().unwrap(), [0; 8]);
-            let (floats, _) = preprocess(&image, VolumeChoice::ReferenceF32);
-            assert_eq!(floats.at([1, 1, 1]), 0.0);
+            let bytes = preprocess(&image, VolumeChoice::CanonicalU8);
+            assert_eq!(bytes.volume.as_u8().unwrap(), [0; 8]);
+            let floats = preprocess(&image, VolumeChoice::ReferenceF32);
+            assert_eq!(floats.volume.at([1, 1, 1]), 0.0);
+            for warning in [bytes.warning, floats.warning] {
+                assert_eq!(warning, Some(ScanWarning::Constant { value }));
+            }
+        }
+    }
+
+    /// A scan of 20³ voxels whose last ones have these values, as bytes and as floats, with its
+    /// volume's last values and its warning.
+    fn sparse(background: u8, last: &[u8]) -> [(Vec<f32>, Option<ScanWarning>); 2] {
+        let mut values = vec![background; 8000 - last.len()];
+        values.extend_from_slice(last);
+        let floats = values.iter().map(|&v| f32::from(v)).collect();
+        [Samples::U8(values), Samples::F32(floats)].map(|samples| {
+            let image = Image::new([20; 3], samples, EYE).unwrap();
+            let made = preprocess(&image, VolumeChoice::CanonicalU8);
+            let floats = preprocess(&image, VolumeChoice::ReferenceF32);
+            let shown = (8000 - last.len() - 1)..8000;
+            let shown = shown.map(|i| [i % 20, i / 20 % 20, i / 400].map(|v| v as i32));
+            let shown: Vec<f32> = shown.map(|p| made.volume.at(p)).collect();
+            assert!((floats.volume.at([19; 3]) - shown[last.len()]).abs() <= 0.5);
+            assert_eq!(made.warning, floats.warning);
+            (shown, made.warning)
+        })
+    }
+
+    // import numpy as np
+    // for v in ([200], [40, 80, 120, 160, 200], [10, 20, 150]):
+    //     v = np.array(v, float); low = np.percentile(v[v < 30], 1) if (v < 30).any() else 30
+    //     high = np.percentile(v[v > 30], 99) if (v > 30).any() else 30
+    //     print(low, high, np.floor((np.clip([30, *v], low, high) - low) * (255 / (high - low)) + 0.5))
+    #[test]
+    fn a_sparse_scan_keeps_its_object() {
+        let cases: [(&[u8], [f64; 2], &[f32]); 3] = [
+            (&[200], [30.0, 200.0], &[0.0, 255.0]),
+            (
+                &[40, 80, 120, 160, 200],
+                [30.0, 198.4],
+                &[0.0, 15.0, 76.0, 136.0, 197.0, 255.0],
+            ),
+            (&[10, 20, 150], [10.1, 150.0], &[36.0, 0.0, 18.0, 255.0]),
+        ];
+        for (last, [low, high], expected) in cases {
+            for (shown, warning) in sparse(30, last) {
+                assert_eq!(shown, expected);
+                let Some(ScanWarning::Sparse {
+                    background,
+                    others,
+                    window,
+                }) = warning
+                else {
+                    panic!("{warning:?}");
+                };
+                assert_eq!((background, others), (30.0, last.len() as u64));
+                assert!((window[0] - low).abs() < 1e-9, "{window:?}");
+                assert!((window[1] - high).abs() < 1e-9, "{window:?}");
+            }
+        }
+        // Dark in bright, and one voxel that is far brighter than all others.
+        let [(shown, _), _] = sparse(200, &[0, 100]);
+        assert_eq!((shown[0], shown[1]), (255.0, 0.0));
+        let mut last = vec![60; 78];
+        last.extend([255, 50]);
+        let [(shown, _), _] = sparse(0, &last);
+        assert!(shown[1] > 70.0 && shown[80] > 60.0, "{shown:?}");
+    }
+
+    #[test]
+    fn the_usual_window_stays_where_it_holds_more_than_one_value() {
+        // 100 of 8000 voxels: the 99th percentile is one of them.
+        for (shown, warning) in sparse(30, &[200; 100]) {
+            assert_eq!((shown[0], shown[1]), (0.0, 255.0));
+            assert_eq!(warning, None);
         }
     }
 

@@ -7,6 +7,7 @@ writes the scans into FOLDER and, beside them, scans.json: a list of
     file        name of the file to open (for pairs: either of the two)
     nibabel     shape, affine (4x4, voxel -> RAS mm), sum of all voxels, values ([i, j, k, value])
     simpleitk   the same read by SimpleITK, its LPS turned to RAS; null where it refuses the file
+    disputed    whether the two place the scan differently
     world       [voxel, RAS mm] pairs, by nibabel's affine
 """
 
@@ -96,13 +97,22 @@ class Maker:
         header["vox_offset"] = 352 if version == 1 else 544
         return header.binaryblock + b"\0" * 4, raw
 
-    def single(self, name, *args, members=None, **options):
+    def disputed(self, name, data, matrix, **fields):
+        """A scan whose header has these fields, as nibabel calls them."""
+        header, raw = self.image(1, data, matrix)
+        header = nib.Nifti1Header(header[:348], check=False)
+        for field, value in fields.items():
+            header[field] = value
+        (self.folder / name).write_bytes(header.binaryblock + b"\0" * 4 + raw)
+        self.add(name, disputed=True)
+
+    def single(self, name, *args, members=None, disputed=False, **options):
         whole = b"".join(self.image(*args, **options))
         if name.endswith(".gz"):
             cuts = [0, *(members or []), len(whole)]
             whole = b"".join(gzip.compress(whole[a:b]) for a, b in zip(cuts, cuts[1:]))
         (self.folder / name).write_bytes(whole)
-        self.add(name)
+        self.add(name, disputed)
 
     def pair(self, name, *args, zipped=False, **options):
         end = ".gz" if zipped else ""
@@ -122,7 +132,7 @@ class Maker:
         sitk.WriteImage(image, str(self.folder / name))
         self.add(name)
 
-    def add(self, name):
+    def add(self, name, disputed=False):
         path = self.folder / name
         image = nib.load(path)
         data = np.asarray(image.dataobj, dtype=np.float64)
@@ -134,6 +144,7 @@ class Maker:
                 "file": name,
                 "nibabel": described(data, image.affine, places),
                 "simpleitk": by_simpleitk(path, places),
+                "disputed": disputed,
                 "world": world,
             }
         )
@@ -165,6 +176,37 @@ def by_simpleitk(path, places):
     return described(data, matrix, places)
 
 
+def disputed(make, las, oblique):
+    other = oblique.copy()
+    other[:3, 3] += [3, -4, 5]
+    srows = {"srow_x": other[0], "srow_y": other[1], "srow_z": other[2]}
+    zeros = {name: [0] * 4 for name in srows}
+    sheared = dict(srows, srow_x=other[0] + [0, 0.3, 0, 0])
+    cases = {
+        "metres": {"xyzt_units": 1},
+        "micrometres": {"xyzt_units": 3},
+        "micrometres_qform": {"xyzt_units": 3 + 8, "sform_code": 0},
+        "micrometres_none": {"xyzt_units": 3, "sform_code": 0, "qform_code": 0},
+        "apart_1_1": srows,
+        "apart_1_2": dict(srows, sform_code=2),
+        "apart_1_4": dict(srows, sform_code=4),
+        "apart_2_2": dict(srows, sform_code=2, qform_code=2),
+        "apart_unknown": dict(srows, sform_code=9, qform_code=0),
+        "zero_sform": zeros,
+        "zero_sform_2": dict(zeros, sform_code=2),
+        "sheared_beside_qform": sheared,
+        "other_sizes": {"pixdim": [1] * 8},
+        "other_sizes_sform": {"pixdim": [1] * 8, "qform_code": 0},
+        "zero_sizes": {"pixdim": [1, 0.8, 0, 0, 1, 1, 1, 1], "qform_code": 0},
+        "negative_sizes": {"pixdim": [1, 0.8, -1.25, 2, 1, 1, 1, 1], "sform_code": 0},
+        "negative_sizes_sform": {"pixdim": [1, -0.8, 1.25, 2, 1, 1, 1, 1]},
+        "qfac": {"pixdim": [-3, 0.8, 1.25, 2, 1, 1, 1, 1], "sform_code": 0},
+    }
+    for name, fields in cases.items():
+        make.disputed(f"disputed_{name}.nii", voxels("i2"), oblique, **fields)
+        make.disputed(f"disputed_{name}_left.nii", voxels("i2"), las, **fields)
+
+
 def main():
     make = Maker(pathlib.Path(sys.argv[1]))
     ras, las, oblique = (affine(ORIENTATIONS[n]) for n in ("ras", "las", "oblique"))
@@ -179,7 +221,7 @@ def main():
             for form, codes in {"both": (1, 1), "sform": (0, 2), "qform": (1, 0)}.items():
                 name = f"n{version}_{label}_{form}.nii.gz"
                 make.single(name, version, voxels("i2"), affine(directions), codes=codes)
-        make.single(f"n{version}_none.nii", version, voxels("i2"), ras, codes=(0, 0))
+        make.single(f"n{version}_none.nii", version, voxels("i2"), ras, codes=(0, 0), disputed=True)
         for more in ((1,), (1, 1), (1, 1, 1, 1)):
             name = f"n{version}_trailing_{3 + len(more)}.nii.gz"
             make.single(name, version, voxels("u2").reshape(SHAPE + more), oblique)
@@ -189,6 +231,7 @@ def main():
             for zipped in (False, True):
                 name = f"n{version}_pair_{letter}_{'gz' if zipped else 'plain'}"
                 make.pair(name, version, voxels("f4"), oblique, endian=endian, zipped=zipped)
+    disputed(make, las, oblique)
     sheared = oblique.copy()
     sheared[0, 1] += 0.3
     make.single("n1_sheared_sform.nii", 1, voxels("i2"), sheared, codes=(0, 1))

@@ -1,5 +1,5 @@
-//! The name and the header of a cached volume. Little-endian, 384 bytes, so that the voxels
-//! after it are aligned to 64:
+//! The name, the header and the trailer of a cached volume. Little-endian; the header has 384
+//! bytes, so that the voxels after it are aligned to 64:
 //!
 //! | at | bytes | |
 //! |---|---|---|
@@ -14,21 +14,27 @@
 //! | 208 | 48 | (first, step) among the file's voxels per axis |
 //! | 256 | 32 | SHA-256 of the scan file, or of its files' |
 //! | 288 | 32 | hash of the volume |
-//! | 320 | 32 | SHA-256 of the bytes before |
-//! | 352 | 32 | zeros |
+//! | 320 | 8 | bytes of the trailer |
+//! | 328 | 32 | SHA-256 of the bytes before and of the trailer |
+//! | 360 | 24 | zeros |
+//!
+//! The trailer, after the voxels, holds the scan file's warnings as JSON.
+
+use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
+use super::Preprocessed;
 use crate::imaging::geometry::{Affine, AxisMap, Geometry, Pitch};
 use crate::imaging::manifest::hex;
 use crate::imaging::orientation::mapped_dims;
 use crate::imaging::preprocess::PREPROCESS_VERSION;
-use crate::imaging::scan::VolumeHash;
+use crate::imaging::scan::{ScanWarning, VolumeHash};
 
 pub(super) const HEADER_LEN: usize = 384;
 const MAGIC: [u8; 8] = *b"lmrl-vol";
-const FORMAT_VERSION: u32 = 2;
-const CHECKED: usize = 320;
+const FORMAT_VERSION: u32 = 3;
+const CHECKED: usize = 328;
 
 /// The name holds everything that the voxels depend on, so that other versions' files coexist.
 pub(super) fn file_name(source: &[u8; 32], resample_mm: Option<f64>) -> String {
@@ -37,7 +43,23 @@ pub(super) fn file_name(source: &[u8; 32], resample_mm: Option<f64>) -> String {
     format!("{source}-f{format}-v{version}-u8{spacing}.volume")
 }
 
-pub(super) fn encode(geometry: &Geometry, hash: &VolumeHash, source: &[u8; 32]) -> Vec<u8> {
+/// A cache file without its voxels.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) geometry: Geometry,
+    pub(super) hash: VolumeHash,
+    pub(super) warnings: Vec<ScanWarning>,
+    /// Where the voxels lie in the file.
+    pub(super) voxels: Range<usize>,
+}
+
+/// The bytes before and after the voxels of a cache file.
+pub(super) fn encode(
+    volume: &Preprocessed,
+    source: &[u8; 32],
+) -> Result<[Vec<u8>; 2], serde_json::Error> {
+    let trailer = serde_json::to_vec(&volume.warnings)?;
+    let geometry = &volume.geometry;
     let mut bytes = Vec::with_capacity(HEADER_LEN);
     bytes.extend(MAGIC);
     bytes.extend(FORMAT_VERSION.to_le_bytes());
@@ -59,11 +81,19 @@ pub(super) fn encode(geometry: &Geometry, hash: &VolumeHash, source: &[u8; 32]) 
         bytes.extend(step.to_le_bytes());
     }
     bytes.extend(source);
-    bytes.extend(hash);
-    let checksum = Sha256::digest(&bytes);
+    bytes.extend(volume.hash);
+    bytes.extend((trailer.len() as u64).to_le_bytes());
+    let checksum = checksum(&bytes, &trailer);
     bytes.extend(checksum);
     bytes.resize(HEADER_LEN, 0);
-    bytes
+    Ok([bytes, trailer])
+}
+
+fn checksum(header: &[u8], trailer: &[u8]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(header);
+    hasher.update(trailer);
+    hasher.finalize().into()
 }
 
 /// Takes `N` bytes from the front; the caller has checked the length.
@@ -90,13 +120,18 @@ fn take_numbers<const N: usize>(bytes: &mut &[u8]) -> Result<[f64; N], String> {
 }
 
 /// Checks and reads a cache file; fails with the reason when it is not the volume of `source`.
-pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, VolumeHash), String> {
+pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<Entry, String> {
     if file.len() < HEADER_LEN || file[..8] != MAGIC {
         return Err("it is no cached volume".to_owned());
     }
-    if file[CHECKED..CHECKED + 32] != Sha256::digest(&file[..CHECKED])[..] {
-        return Err("its header is damaged".to_owned());
-    }
+    let trailer = take(&mut &file[CHECKED - 8..])?;
+    let trailer = usize::try_from(u64::from_le_bytes(trailer)).unwrap_or(usize::MAX);
+    let end = file.len().checked_sub(trailer);
+    let end = end.filter(|&end| end >= HEADER_LEN);
+    let sum = |end: usize| checksum(&file[..CHECKED], &file[end..]);
+    let Some(end) = end.filter(|&end| file[CHECKED..CHECKED + 32] == sum(end)) else {
+        return Err("its header or trailer is damaged".to_owned());
+    };
     let bytes = &mut &file[8..];
     let versions = [take(bytes)?, take(bytes)?].map(u32::from_le_bytes);
     if versions != [FORMAT_VERSION, PREPROCESS_VERSION] {
@@ -131,7 +166,7 @@ pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, Volume
     let voxels = dims.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
     let mut order = axes.map(|(axis, _)| axis);
     order.sort_unstable();
-    if voxels != Some(file.len() - HEADER_LEN)
+    if voxels != Some(end - HEADER_LEN)
         || order != [0, 1, 2]
         || pitch == [Pitch::SAME; 3] && mapped_dims(&axis_map) != dims
     {
@@ -143,5 +178,10 @@ pub(super) fn decode(file: &[u8], source: &[u8; 32]) -> Result<(Geometry, Volume
         affine: Affine { rows },
         axis_map,
     };
-    Ok((geometry, hash))
+    Ok(Entry {
+        geometry,
+        hash,
+        warnings: serde_json::from_slice(&file[end..]).map_err(|error| error.to_string())?,
+        voxels: HEADER_LEN..end,
+    })
 }

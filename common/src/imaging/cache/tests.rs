@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::imaging::geometry::Affine;
+use crate::imaging::nifti_io::fixture::Fixture;
 use crate::imaging::nifti_io::{Image, ImageRef, Samples, SamplesRef};
 
 fn recipe() -> Recipe {
@@ -43,6 +44,7 @@ fn load(folder: &Path, scan: &Path) -> Preprocessed {
 
 fn same(a: &Preprocessed, b: &Preprocessed) {
     assert_eq!((a.hash, &a.geometry), (b.hash, &b.geometry));
+    assert_eq!(a.warnings, b.warnings);
     assert_eq!(a.volume.as_u8(), b.volume.as_u8());
 }
 
@@ -113,25 +115,29 @@ fn a_damaged_cache_file_is_replaced() {
     same(&load(&folder, &scan), &made);
     let cached = only_file(&folder);
     let good = fs::read(&cached).unwrap();
-    assert_eq!(good.len(), 384 + 210);
+    assert_eq!(good.len(), 384 + 210 + "[]".len());
     let flipped = |at: usize| {
         let mut bytes = good.clone();
         bytes[at] ^= 0x40;
         bytes
     };
-    let places = [0, 9, 13, 16, 60, 160, 200, 210, 260, 330, 384, 593];
+    let places = [
+        0, 9, 13, 16, 60, 160, 200, 210, 260, 320, 327, 330, 384, 593, 595,
+    ];
     let mut broken: Vec<Vec<u8>> = places.map(flipped).to_vec();
     broken.extend([
         vec![],
         good[..383].to_vec(),
         good[..593].to_vec(),
+        good[..595].to_vec(),
         [&good[..], &[0]].concat(),
     ]);
     // A valid header that claims the wrong size.
-    let mut lie = made.geometry.clone();
-    (lie.dims[0], lie.axis_map.file_dims[0]) = (1 << 40, 1 << 40);
+    let mut lie = made.clone();
+    lie.geometry.dims[0] = 1 << 40;
+    lie.geometry.axis_map.file_dims[0] = 1 << 40;
     let key = hash_file(&scan).unwrap();
-    broken.push(entry::encode(&lie, &made.hash, &key));
+    broken.push(entry::encode(&lie, &key).unwrap().concat());
     for bytes in broken {
         fs::write(&cached, &bytes).unwrap();
         assert!(open(&cached, &key).is_err());
@@ -199,8 +205,43 @@ fn cached_and_direct_preprocessing_agree() {
     let image = nifti_io::read(&scan_file(dir.path()), &Limits::default()).unwrap();
     let samples = Samples::U8((0..210).collect());
     let same_image = Image::new([5, 6, 7], samples, *image.affine()).unwrap();
-    let (volume, geometry) = preprocess(&same_image, VolumeChoice::CanonicalU8);
+    let made = preprocess(&same_image, VolumeChoice::CanonicalU8);
     let loaded = load(&dir.path().join("cache"), &dir.path().join("scan.nii.gz"));
-    assert_eq!(loaded.hash, volume_hash(&volume));
-    assert_eq!(loaded.geometry, geometry);
+    assert_eq!(loaded.hash, volume_hash(&made.volume));
+    assert_eq!(loaded.geometry, made.geometry);
+}
+
+#[test]
+fn a_warm_cache_gives_the_warnings_of_a_cold_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (scan, folder) = (dir.path().join("a.nii"), dir.path().join("cache"));
+    // sform and qform 1 mm apart, a wrong bitpix, one voxel NaN and all others 0.
+    let mut fixture = Fixture::counting();
+    (fixture.datatype, fixture.bitpix) = (16, 8);
+    fixture.codes = [1, 1];
+    fixture.pixdim = [-1.0, 1.0, 1.0, 1.0];
+    fixture.quaternion = [0.0, 1.0, 0.0, 10.0, -20.0, 31.0];
+    let mut values = [0.0_f32; 24];
+    values[5] = f32::NAN;
+    fixture.voxels = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    fs::write(&scan, fixture.bytes()).unwrap();
+    let mut resampled = recipe();
+    resampled.resample_mm = Some(0.5);
+    let mut floats = recipe();
+    floats.choice = VolumeChoice::ReferenceF32;
+    for recipe in [recipe(), resampled, floats] {
+        let cache = VolumeCache::new(Some(&folder));
+        let cold = cache.load(&scan, &recipe).unwrap();
+        let kinds = cold
+            .warnings
+            .iter()
+            .map(|w| serde_json::to_value(w).unwrap());
+        let kinds: Vec<_> = kinds.map(|w| w["kind"].clone()).collect();
+        assert_eq!(
+            kinds,
+            ["forms_disagree", "bitpix", "not_finite", "constant"]
+        );
+        let warm = cache.load(&scan, &recipe).unwrap();
+        assert_eq!(warm.warnings, cold.warnings);
+    }
 }
