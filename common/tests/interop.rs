@@ -94,7 +94,8 @@ fn label_maps_lie_where_simpleitk_places_the_scans(
     entries: &[Entry],
 ) {
     let text = python_env::run(python, &here.join("places.py"), &[folder.as_os_str()]);
-    let places: HashMap<String, [[f64; 4]; 4]> = serde_json::from_str(&text).unwrap();
+    let places: HashMap<String, [[f64; 4]; 4]> =
+        serde_json::from_str(&text).expect("places.py prints JSON");
     for entry in entries {
         if let Some(reading) = &entry.simpleitk {
             for (found, expected) in places[&entry.file].iter().zip(&reading.affine) {

@@ -1,9 +1,7 @@
 //! Intensity normalisation for the networks: clipped at the 10th and 99th
 //! percentile of the whole volume and stretched to 0..=255, after rl-medical's
-//! `dataReader.py`. Where both percentiles are the same value, because most of the scan is
-//! empty, the window spans the other voxels instead, so that they stay visible.
-
-use std::cmp::Ordering;
+//! `dataReader.py`. Where both percentiles are in the background, because most of the scan is
+//! empty, the window spans the other voxels, too, so that they stay visible.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +14,10 @@ use crate::imaging::volume::Volume;
 /// Incremented whenever this module or [`crate::imaging::orientation`] produces other voxels
 /// from the same file, so that caches do not return outdated ones.
 pub const PREPROCESS_VERSION: u32 = 2;
+
+/// The usual window is background where the 99.9th percentile lies beyond this many of its
+/// widths. In scans whose objects fill more than a hundredth, it lies within a few.
+const BEYOND: f64 = 20.0;
 
 /// The kind of volume that a run trains on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -98,14 +100,15 @@ struct Stretch {
 impl Stretch {
     fn new(samples: &Samples) -> (Self, Option<ScanWarning>) {
         // Clipping makes the percentiles the new minimum and maximum.
-        let [mut low, mut high] = percentiles(samples, [10.0, 99.0]);
+        let [mut low, mut high, top] = percentiles(samples, [10.0, 99.0, 99.9]);
         let mut warning = None;
-        if high <= low {
-            let (window, others) = window_beside(samples, low);
+        if high <= low || top - low > BEYOND * (high - low) {
+            let background = [low, high];
+            let (window, others) = window_beside(samples, background);
             warning = Some(match others {
                 0 => ScanWarning::Constant { value: low },
                 others => ScanWarning::Sparse {
-                    background: low,
+                    background,
                     others,
                     window,
                 },
@@ -126,28 +129,32 @@ impl Stretch {
     }
 }
 
-/// A window for voxels of which most have one value, and the number of the others: from the 1st
-/// percentile of those below it to the 99th of those above.
-fn window_beside(samples: &Samples, background: f64) -> ([f64; 2], u64) {
-    let [below, above] = [Ordering::Less, Ordering::Greater].map(|side| {
-        let on_side = |v: f64| v.partial_cmp(&background) == Some(side);
-        match samples {
-            Samples::U8(values) => {
-                let values = values.iter().copied();
-                Samples::U8(values.filter(|&v| on_side(v.into())).collect())
-            }
-            Samples::F32(values) => {
-                let values = values.iter().copied();
-                Samples::F32(values.filter(|&v| on_side(v.into())).collect())
-            }
-        }
-    });
-    let edge = |values: &Samples, percent: f64| match values.is_empty() {
-        true => background,
+/// A window for voxels of which most are background, and the number of the others: up to the
+/// 99th percentile of those above the background. Where that is one value, those below it count,
+/// too, from their 1st percentile; else the window begins with it, as usual.
+fn window_beside(samples: &Samples, [low, high]: [f64; 2]) -> ([f64; 2], u64) {
+    let above = only(samples, |v| v > high);
+    let below = only(samples, |v| v < low && low == high);
+    let edge = |values: &Samples, percent: f64, else_: f64| match values.is_empty() {
+        true => else_,
         false => percentiles(values, [percent])[0],
     };
-    let window = [edge(&below, 1.0), edge(&above, 99.0)];
+    let window = [edge(&below, 1.0, low), edge(&above, 99.0, high)];
     (window, (below.len() + above.len()) as u64)
+}
+
+/// The voxels with such values.
+fn only(samples: &Samples, keep: impl Fn(f64) -> bool) -> Samples {
+    match samples {
+        Samples::U8(values) => {
+            let values = values.iter().copied();
+            Samples::U8(values.filter(|&v| keep(v.into())).collect())
+        }
+        Samples::F32(values) => {
+            let values = values.iter().copied();
+            Samples::F32(values.filter(|&v| keep(v.into())).collect())
+        }
+    }
 }
 
 /// `numpy.percentile(values, percents)` with linear interpolation, in f64.
@@ -398,7 +405,7 @@ mod tests {
                 else {
                     panic!("{warning:?}");
                 };
-                assert_eq!((background, others), (30.0, last.len() as u64));
+                assert_eq!((background, others), ([30.0; 2], last.len() as u64));
                 assert!((window[0] - low).abs() < 1e-9, "{window:?}");
                 assert!((window[1] - high).abs() < 1e-9, "{window:?}");
             }
@@ -410,6 +417,37 @@ mod tests {
         last.extend([255, 50]);
         let [(shown, _), _] = sparse(0, &last);
         assert!(shown[1] > 70.0 && shown[80] > 60.0, "{shown:?}");
+    }
+
+    /// Noise in the background must not take the window from the object.
+    // import numpy as np
+    // i = np.arange(8000); v = (i * 7919 % 5).astype(float); v[:40] = 1000 + 10 * i[:40]
+    // low, high = np.percentile(v, 10), np.percentile(v[v > np.percentile(v, 99)], 99)
+    // print(low, high, np.floor((np.clip(v[[0, 39, 40, 41]], low, high) - low) * 255 / (high - low) + 0.5))
+    #[test]
+    fn a_sparse_scan_with_noise_keeps_its_object() {
+        let values = (0..8000_u16).map(|i| match i {
+            0..40 => f32::from(1000 + 10 * i),
+            _ => f32::from(u8::try_from(u32::from(i) * 7919 % 5).unwrap()),
+        });
+        let image = Image::new([20; 3], Samples::F32(values.collect()), EYE).unwrap();
+        let made = preprocess(&image, VolumeChoice::CanonicalU8);
+        let found = [[0, 0, 0], [19, 1, 0], [0, 2, 0], [1, 2, 0]].map(|p| made.volume.at(p));
+        assert_eq!(found, [184.0, 255.0, 0.0, 1.0]);
+        let window = [0.0, 1386.1];
+        let Some(ScanWarning::Sparse {
+            background,
+            others: 40,
+            window: used,
+        }) = made.warning
+        else {
+            panic!("{:?}", made.warning);
+        };
+        assert_eq!(background, [0.0, 4.0]);
+        assert!(
+            (0..2).all(|i| (used[i] - window[i]).abs() < 1e-9),
+            "{used:?}"
+        );
     }
 
     #[test]

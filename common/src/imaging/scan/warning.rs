@@ -76,10 +76,10 @@ pub enum ScanWarning {
     AfterGzip,
     /// Much data follows the voxels.
     AfterVoxels,
-    /// Most voxels have one value, so that the usual window holds nothing else.
+    /// Most voxels have one value, or nearly, so that the usual window shows nothing else.
     Sparse {
-        /// That value.
-        background: f64,
+        /// Their lowest and highest value.
+        background: [f64; 2],
         /// Number of other voxels.
         others: u64,
         /// The window that is used instead.
@@ -238,14 +238,14 @@ impl ScanWarning {
                 "much data follows the voxels; it is ignored: check the header's dimensions",
             ),
             Self::Sparse {
-                background,
+                background: [from, to],
                 others,
                 window: [low, high],
             } => write!(
                 f,
-                "all voxels but {others} have the value {background}, so that the usual window of \
-                 intensities (10th to 99th percentile) is empty; {low} to {high} is used: check \
-                 that this is the scan, and crop it if most of it is empty"
+                "only {others} voxels are not background ({from} to {to}), which is all that the \
+                 usual window of intensities (10th to 99th percentile) would show; {low} to {high} \
+                 is used: check that this is the scan, and crop it if most of it is empty"
             ),
             Self::Constant { value } => write!(
                 f,
@@ -283,7 +283,7 @@ mod tests {
                 apart_mm: Some(58214.3),
             },
             ScanWarning::Sparse {
-                background: -0.1,
+                background: [-0.1, 0.3],
                 others: u64::MAX,
                 window: [f64::from(f32::MIN), f64::from(f32::MAX)],
             },
