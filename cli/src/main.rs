@@ -10,12 +10,10 @@ mod input;
 mod original;
 mod output;
 
-use std::borrow::Cow;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
-use common::report::text::printable;
 
 use commands::{
     certs, checkpoint, completions, config, data, doctor, eval, import, logs, phantom, play, runs,
@@ -76,14 +74,14 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-/// Prints help, or what is wrong with the arguments; these may be names of files, whose control
-/// characters are escaped.
+/// Prints help, or what is wrong with the arguments. These may be names of files: clap removes
+/// their escape sequences only where it writes no colours, and no other control characters.
 fn explain(error: &clap::Error) -> Exit {
-    let text = error.render().to_string();
-    match printable(&text) {
-        Cow::Borrowed(_) => error.exit(),
-        Cow::Owned(safe) => console::note(safe.trim_end()),
+    let mut words = std::env::args_os();
+    if !words.any(|word| word.to_string_lossy().contains(char::is_control)) {
+        error.exit();
     }
+    console::note(error.render().to_string().trim_end());
     Exit::Usage
 }
 
