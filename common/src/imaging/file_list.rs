@@ -1,10 +1,12 @@
 //! List files: one path per line, relative to the list's own folder.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::imaging::delimited::content_lines;
+use crate::imaging::delimited::encoding;
+
+/// Enough for a hundred thousand paths.
+const MAX_MIB: u64 = 8;
 
 /// Paths read from a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +21,8 @@ pub struct ListFile {
 #[non_exhaustive]
 pub enum ListError {
     /// The list cannot be read.
-    #[error("cannot read list '{}': {error}", path.display())]
-    Read { path: PathBuf, error: io::Error },
+    #[error("list '{}' {problem}", path.display())]
+    Read { path: PathBuf, problem: String },
     /// The list names no files.
     #[error("list '{}' names no files; write one path per line", path.display())]
     Empty { path: PathBuf },
@@ -61,7 +63,7 @@ impl ListFile {
         for (line, entry) in lines {
             match found_beside(path, Path::new(&entry)) {
                 Some(found) => entries.push(found),
-                None => missing.push(format!("line {line}: {entry}")),
+                None => missing.push(format!("line {line}: {entry}{}", likely_cause(&entry))),
             }
         }
         let path = path.to_owned();
@@ -77,8 +79,34 @@ impl ListFile {
 pub(crate) fn found_beside(list: &Path, entry: &Path) -> Option<PathBuf> {
     let folder = list.parent().unwrap_or(Path::new(""));
     // Joining an absolute path gives that path.
-    let candidates = [folder.join(entry), entry.to_owned()];
-    candidates.into_iter().find(|c| c.exists())
+    let beside = |entry: &Path| {
+        let candidates = [folder.join(entry), entry.to_owned()];
+        candidates.into_iter().find(|c| c.exists())
+    };
+    beside(entry).or_else(|| respelled(entry)?.iter().find_map(|entry| beside(entry)))
+}
+
+/// Other spellings of a path that is not there: without quotes, with the separators
+/// of this system, and in the other forms of Unicode, which look the same.
+fn respelled(entry: &Path) -> Option<[PathBuf; 3]> {
+    let entry = entry.to_str()?;
+    let quoted = entry.strip_prefix('"').and_then(|e| e.strip_suffix('"'));
+    let plain = quoted.unwrap_or(entry).replace('\\', "/");
+    let composed = encoding::composed(&plain).into_owned();
+    let decomposed = encoding::decomposed(&plain);
+    Some([plain, composed, decomposed].map(PathBuf::from))
+}
+
+/// Why a path may not be there, for its error.
+fn likely_cause(entry: &str) -> &'static str {
+    let mut letters = entry.trim_start_matches('"').chars();
+    let is_drive = letters.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && letters.next() == Some(':')
+        && matches!(letters.next(), Some('\\' | '/'));
+    match is_drive {
+        true => " (a path of Windows)",
+        false => "",
+    }
 }
 
 /// Reads the list of scans and the list of their landmark files. Errors list all problems of both.
@@ -118,12 +146,11 @@ pub(crate) fn salvage_pair(images: &Path, landmarks: &Path) -> Vec<(PathBuf, Pat
 
 /// Entries with their line numbers, from 1; at least one.
 fn read_lines(path: &Path) -> Result<Vec<(u64, String)>, ListError> {
-    let text = fs::read_to_string(path).map_err(|error| ListError::Read {
+    let text = encoding::read(path, MAX_MIB).map_err(|error| ListError::Read {
         path: path.to_owned(),
-        error,
+        problem: error.to_string(),
     })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let lines: Vec<(u64, String)> = content_lines(text)
+    let lines: Vec<(u64, String)> = content_lines(&text)
         .map(|(line, entry)| (line, entry.to_owned()))
         .collect();
     let path = path.to_owned();
@@ -135,6 +162,8 @@ fn read_lines(path: &Path) -> Result<Vec<(u64, String)>, ListError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -181,7 +210,7 @@ mod tests {
         for (list, parts) in [
             ("list.txt", ["2 file(s)", "line 2: not1, line 4: not2"]),
             ("none.txt", ["names no files", "none.txt"]),
-            ("gone.txt", ["cannot read list", "gone.txt"]),
+            ("gone.txt", ["cannot be read", "gone.txt"]),
         ] {
             let error = ListFile::read(&dir.path().join(list)).unwrap_err();
             let text = error.to_string();
@@ -211,5 +240,53 @@ mod tests {
         assert_eq!(errors.len(), 2);
         let (images, landmarks) = read_pair(&at("images.txt"), &at("equal.txt")).unwrap();
         assert_eq!((images.entries.len(), landmarks.entries.len()), (3, 3));
+    }
+
+    /// A list as other systems write it, and the files that it names.
+    #[test]
+    fn lists_of_other_systems_find_their_files() {
+        // 'é' and 'ü' in one character each, and as a letter and an accent.
+        let (composed, decomposed) = ("sc\u{e9}n/\u{fc}.nii", "sce\u{301}n/u\u{308}.nii");
+        let dir = folder_with(&[(composed, ""), ("mac/o\u{308}.nii", ""), ("a b.nii", "")]);
+        let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let lists: [(&str, Vec<u8>, &str); 7] = [
+            ("windows", b"mac\\../a b.nii\r\n".to_vec(), "mac/../a b.nii"),
+            ("quoted", b"\"a b.nii\"\n".to_vec(), "a b.nii"),
+            ("old mac", b"# scans\ra b.nii\r".to_vec(), "a b.nii"),
+            ("powershell", utf16("\u{feff}a b.nii\r\n"), "a b.nii"),
+            ("unmarked", utf16("a b.nii\r\n"), "a b.nii"),
+            ("decomposed", decomposed.into(), composed),
+            ("composed", "mac/\u{f6}.nii".into(), "mac/o\u{308}.nii"),
+        ];
+        for (name, bytes, expected) in lists {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            let found = ListFile::read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(found.entries, [dir.path().join(expected)], "{name}");
+        }
+    }
+
+    #[test]
+    fn lists_that_cannot_be_read_name_the_cause() {
+        let dir = folder_with(&[]);
+        let cases: [(&[u8], &str); 4] = [
+            (
+                b"a.nii\nsch\xe4del.nii\n",
+                "line 2 has the byte 0xE4 at column 4 ('ä' in",
+            ),
+            (b"\x1f\x8b\x08\x00", "is not text: is it a scan?"),
+            (
+                b"D:\\data\\a.nii\n",
+                "line 1: D:\\data\\a.nii (a path of Windows)",
+            ),
+            (b"a.nii\rb.nii\r", "2 file(s) that are not there"),
+        ];
+        for (bytes, expected) in cases {
+            let path = dir.path().join("list.txt");
+            fs::write(&path, bytes).unwrap();
+            let text = ListFile::read(&path).unwrap_err().to_string();
+            assert!(text.contains(expected), "no {expected:?} in: {text}");
+            assert!(!text.contains('\r'), "{text:?}");
+        }
     }
 }

@@ -3,19 +3,23 @@
 //! The content of a file decides its format; [`mod@write`] writes the formats
 //! of other programs.
 //!
-//! - A table (CSV, TSV or `;`) whose header names the space:
-//!   `name,x_ras_mm,y_ras_mm,z_ras_mm`, or `_lps_mm`, or `_voxel`, or 3D
-//!   Slicer's `label,r,a,s` and `label,l,p,s`.
+//! - A table (CSV, TSV, `;` with decimal points or commas, or spaces) whose header
+//!   names the space: `name,x_ras_mm,y_ras_mm,z_ras_mm`, or `_lps_mm`, or `_voxel`,
+//!   or 3D Slicer's `label,r,a,s` and `label,l,p,s`.
 //! - rl-medical's text: one `x,y,z` (brain) or `x y z` (fetal) voxel index of
 //!   the file's own grid per line, `0 0 0` or NaN where a landmark is missing.
+//! - elastix's points: `point` (LPS mm) or `index` (voxel), their count, the points.
 //! - Legacy ASCII VTK polygonal data (cardiac): its `POINTS`, RAS mm, or LPS
 //!   if the title contains 3D Slicer's `SPACE=LPS`.
 //! - 3D Slicer's `.mrk.json` and `.fcsv`: LPS or RAS mm, as declared in the file.
+//!
+//! Text is UTF-8 or UTF-16. Names are compared in one form of Unicode.
 
 mod error;
 mod fcsv;
 mod format;
 mod markups;
+mod numbers;
 mod points;
 mod select;
 mod table;
@@ -24,27 +28,20 @@ mod vtk;
 pub mod write;
 
 #[cfg(test)]
-mod damage_tests;
-#[cfg(test)]
-mod format_tests;
-#[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod write_tests;
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::imaging::delimited::encoding::{NotText, read_bytes};
 use crate::imaging::geometry::Geometry;
 use crate::imaging::orientation::mapped_dims;
 
 pub use error::LandmarkError;
-pub use select::Selected;
+pub use select::{MatchedBy, Selected};
 
 /// Far more than any landmark file needs: 3D Slicer takes 700 bytes per point.
-const MAX_BYTES: u64 = 4 << 20;
+const MAX_MIB: u64 = 4;
 
 /// The space of a point's coordinates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +78,10 @@ impl fmt::Display for Place {
 /// One landmark of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
-    /// Its name, in formats with names.
+    /// Its name, in formats with names; composed (NFC) and trimmed.
     pub name: Option<String>,
+    /// Its description, in the same form: AFIDs number their points and name them here.
+    pub description: Option<String>,
     /// Its position; `None` where the file marks it as missing.
     pub position: Option<[f64; 3]>,
     pub space: Space,
@@ -103,31 +102,22 @@ pub struct LandmarkFile {
 impl LandmarkFile {
     /// Reads a file in any of the formats.
     pub fn read(path: &Path) -> Result<Self, LandmarkError> {
-        let failed = |error| LandmarkError::Read {
-            path: path.to_owned(),
-            error,
-        };
-        let mut bytes = Vec::new();
-        let file = File::open(path).map_err(failed)?;
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(LandmarkError::NotLandmarks {
+        let bytes = read_bytes(path, MAX_MIB).map_err(|problem| match problem {
+            NotText::Long(_) => LandmarkError::NotLandmarks {
                 path: path.to_owned(),
                 found: "a file of more than 4 MiB",
-            });
-        }
+            },
+            problem => LandmarkError::Read {
+                path: path.to_owned(),
+                problem: problem.to_string(),
+            },
+        })?;
         Self::parse(&bytes, path)
     }
 
     /// Parses bytes; errors refer to them as `path`.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, LandmarkError> {
-        Ok(Self {
-            path: path.to_owned(),
-            points: format::points(bytes, path)?,
-            warnings: Vec::new(),
-        })
+        format::parse(bytes, path)
     }
 
     /// The point's voxel position in our volume, `None` where it is missing.

@@ -68,7 +68,7 @@ impl Wanted {
     /// The name of an id in the files, which must agree.
     fn name(&self, id: &str, problems: &mut Vec<Problem>) -> String {
         let named = self.files.iter().flatten().filter_map(|file| {
-            let name = file.find(id).ok()?.point.name.clone()?;
+            let name = file.find(id).ok()?.name()?.to_owned();
             Some((file.path.clone(), name))
         });
         let mut first: Option<(PathBuf, String)> = None;

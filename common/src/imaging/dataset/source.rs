@@ -9,16 +9,15 @@ mod tests;
 mod tree;
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::imaging::delimited::encoding::{self, NotText};
 use crate::imaging::file_list::{ListFile, found_beside, read_pair, salvage_pair};
 
 pub use error::SourceError;
 
 /// Enough for tens of thousands of scans.
-const MAX_BYTES: u64 = 8 << 20;
+const MAX_MIB: u64 = 8;
 
 /// The purpose of scans.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -357,23 +356,11 @@ pub fn is_list(path: &Path) -> bool {
 }
 
 fn read_text(path: &Path) -> Result<String, SourceError> {
-    let failed = |error: std::io::Error| {
-        let problem =
-            format!("cannot be read: {error}; give a list of scans, a folder or a manifest");
-        SourceError::whole(path, problem)
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(MAX_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(SourceError::whole(
-            path,
-            "has more than 8 MiB: is it a scan?",
-        ));
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| SourceError::whole(path, "is not text (UTF-8): is it a scan?"))?;
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())
+    encoding::read(path, MAX_MIB).map_err(|error| {
+        let advice = match error {
+            NotText::Unreadable(_) => "; give a list of scans, a folder or a manifest",
+            _ => "",
+        };
+        SourceError::whole(path, format!("{error}{advice}"))
+    })
 }

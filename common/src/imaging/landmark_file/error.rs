@@ -1,6 +1,5 @@
 //! Errors in landmark files.
 
-use std::io;
 use std::path::PathBuf;
 
 use super::{Place, Space};
@@ -9,14 +8,14 @@ use super::{Place, Space};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LandmarkError {
-    /// The file cannot be read.
-    #[error("cannot read landmark file '{}': {error}", path.display())]
-    Read { path: PathBuf, error: io::Error },
+    /// The file cannot be read, or is no text.
+    #[error("landmark file '{}' {problem}", path.display())]
+    Read { path: PathBuf, problem: String },
     /// An unsupported format.
     #[error(
         "landmark file '{}' is {found}; give a CSV with the header name,x_ras_mm,y_ras_mm,z_ras_mm \
-         (or _lps_mm, or _voxel), lines of x,y,z voxel indices, 3D Slicer's .mrk.json or .fcsv, or \
-         an ASCII VTK PolyData file", path.display()
+         (or _lps_mm, or _voxel), lines of x,y,z voxel indices, elastix's points, 3D Slicer's \
+         .mrk.json or .fcsv, or an ASCII VTK PolyData file", path.display()
     )]
     NotLandmarks {
         path: PathBuf,
@@ -25,7 +24,7 @@ pub enum LandmarkError {
     },
     /// A header that does not name a space.
     #[error(
-        "{}:{line}: the header '{header}' does not name the space of the positions; accepted are \
+        "{}:{line}: {problem}; accepted are \
          name,x_ras_mm,y_ras_mm,z_ras_mm and name,x_lps_mm,y_lps_mm,z_lps_mm and \
          name,x_voxel,y_voxel,z_voxel (or label,r,a,s or label,l,p,s)", path.display()
     )]
@@ -33,7 +32,7 @@ pub enum LandmarkError {
         path: PathBuf,
         /// Its line, from 1.
         line: u64,
-        header: String,
+        problem: String,
     },
     /// A line or point that cannot be parsed.
     #[error("{}{place}: {problem}", path.display())]

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::points::{Points, number, shortened};
-use super::{LandmarkError, Place, Point, Space};
+use super::numbers::Numbers;
+use super::points::{Labels, Points, shortened};
+use super::{LandmarkError, Place, Space};
 use crate::imaging::delimited;
 
 /// Column names of each space; the first match wins, because our own tables
@@ -18,6 +19,7 @@ const SPACES: [([&str; 3], Space); 5] = [
 
 struct Columns {
     name: Option<usize>,
+    description: Option<usize>,
     position: [usize; 3],
     /// 3D Slicer's: 0 for a point that was never placed.
     defined: Option<usize>,
@@ -33,6 +35,7 @@ impl Columns {
             .find_map(|([x, y, z], space)| Some(([column(x)?, column(y)?, column(z)?], space)))?;
         Some(Self {
             name: ["name", "label", "landmark"].into_iter().find_map(column),
+            description: ["description", "desc"].into_iter().find_map(column),
             position,
             defined: column("defined"),
             space,
@@ -40,50 +43,81 @@ impl Columns {
         })
     }
 
-    fn position(&self, record: &csv::StringRecord) -> Result<[f64; 3], String> {
+    fn position(
+        &self,
+        record: &csv::StringRecord,
+        numbers: &mut Numbers,
+    ) -> Result<[f64; 3], String> {
         let field = |column: usize| record.get(column).unwrap_or_default();
         if self.defined.is_some_and(|c| field(c) == "0") {
             return Ok([f64::NAN; 3]);
         }
-        let [x, y, z] = self.position.map(|column| number(field(column)));
+        let [x, y, z] = self.position.map(|column| numbers.read(field(column)));
         Ok([x?, y?, z?])
     }
 }
 
+/// What is wrong with a first line that is no header of [`SPACES`].
+fn no_header(record: &csv::StringRecord) -> String {
+    let header = shortened(&record.iter().collect::<Vec<_>>().join(","));
+    let values = record.iter().filter(|field| field.parse::<f64>().is_ok());
+    if values.count() >= 3 {
+        format!(
+            "the first line '{header}' is no header; one has to name the space of the positions"
+        )
+    } else {
+        format!("the header '{header}' does not name the space of the positions")
+    }
+}
+
 /// The points of a table.
-pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
+pub(super) fn points<'a>(text: &str, path: &'a Path) -> Result<Points<'a>, LandmarkError> {
     let mut points = Points::new(path);
     let mut columns: Option<Columns> = None;
-    for record in delimited::reader(text).records() {
-        let record = record.map_err(|error| {
-            let line = error.position().map_or(0, csv::Position::line);
-            points.bad(Place::Line(line), error.to_string())
-        })?;
-        if record.iter().all(str::is_empty) {
-            continue;
-        }
-        let line = delimited::record_line(text, &record);
+    let delimiter = delimited::delimiter(text);
+    let mut numbers = Numbers::between(delimiter.unwrap_or(b' '));
+    for row in delimited::rows(text) {
+        let row = row.map_err(|(line, problem)| points.bad(Place::Line(line), problem))?;
+        let (line, record) = (row.line, row.fields);
         let place = Place::Line(line);
         let Some(columns) = &columns else {
-            let header = record.iter().collect::<Vec<_>>().join(",");
             let found = Columns::of(&record).ok_or_else(|| LandmarkError::Header {
                 path: path.to_owned(),
                 line,
-                header: shortened(&header),
+                problem: no_header(&record),
             })?;
             columns = Some(found);
             continue;
         };
-        if record.len() != columns.width {
+        // Delimiters at the end of a row make empty fields.
+        let has_more = || {
+            record
+                .iter()
+                .skip(columns.width)
+                .any(|field| !field.is_empty())
+        };
+        if record.len() < columns.width || has_more() {
             let (width, found) = (columns.width, record.len());
-            let problem = format!("expected {width} columns as in the header, found {found}");
+            // Three positions with a decimal comma each.
+            let cause = match delimiter {
+                Some(b',') if found == width + 3 => {
+                    "; if a comma is the decimal sign, separate the columns by ';'"
+                }
+                _ => "",
+            };
+            let problem =
+                format!("expected {width} columns as in the header, found {found}{cause}");
             return Err(points.bad(place, problem));
         }
         let position = columns
-            .position(&record)
+            .position(&record, &mut numbers)
             .map_err(|problem| points.bad(place, problem))?;
-        let name = columns.name.and_then(|c| record.get(c));
-        points.push(name, position, columns.space, place)?;
+        let field = |column: Option<usize>| record.get(column?);
+        let labels = Labels {
+            name: field(columns.name),
+            description: field(columns.description),
+        };
+        points.push(labels, position, columns.space, place)?;
     }
-    Ok(points.into_vec())
+    Ok(points)
 }

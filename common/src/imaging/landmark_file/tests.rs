@@ -1,5 +1,11 @@
 //! Tests of `landmark_file`.
 
+mod damage;
+mod formats;
+mod names;
+mod spellings;
+mod writing;
+
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -119,12 +125,13 @@ fn errors_name_file_and_line() {
         let found = parse(&text).unwrap_err().to_string();
         assert!(found.contains(expected), "no {expected:?} in: {found}");
     }
-    let binary = LandmarkFile::parse(&[0xff, 0xfe, 0], Path::new("b"));
+    let binary = LandmarkFile::parse(&[0x1f, 0x8b, 8, 0], Path::new("b"));
     let binary = binary.unwrap_err().to_string();
-    assert!(binary.contains("not text"), "{binary}");
+    let expected = "landmark file 'b' is not text: is it a scan?";
+    assert!(binary.contains(expected), "{binary}");
     let gone = LandmarkFile::read(Path::new("no/such.csv"));
     let gone = gone.unwrap_err().to_string();
-    let expected = "cannot read landmark file 'no/such.csv'";
+    let expected = "landmark file 'no/such.csv' cannot be read: ";
     assert!(gone.contains(expected), "{gone}");
 }
 

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use super::points::{Points, not_landmarks, shortened};
-use super::{LandmarkError, Place, Point, Space};
+use super::points::{Labels, Points, not_landmarks, shortened};
+use super::{LandmarkError, Place, Space};
 
 /// VTK's number types.
 const TYPES: [&str; 11] = [
@@ -25,7 +25,7 @@ const TYPES: [&str; 11] = [
 ];
 
 /// The points of the file's `POINTS` section, in any distribution over lines.
-pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkError> {
+pub(super) fn points<'a>(text: &str, path: &'a Path) -> Result<Points<'a>, LandmarkError> {
     let mut lines = (1..).zip(text.lines());
     let (_version, title) = (lines.next(), lines.next());
     let space = match title {
@@ -69,9 +69,9 @@ pub(super) fn points(text: &str, path: &Path) -> Result<Vec<Point>, LandmarkErro
                 points.bad(line, problem)
             })?;
         }
-        points.push(None, position, space, at)?;
+        points.push(Labels::default(), position, space, at)?;
     }
-    Ok(points.into_vec())
+    Ok(points)
 }
 
 /// Finds `POINTS n type`: its location and n.

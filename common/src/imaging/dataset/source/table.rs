@@ -58,15 +58,9 @@ pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceE
     let mut columns = None;
     let mut former_name = false;
     let (mut entries, mut problems) = (Vec::new(), Vec::new());
-    for record in delimited::reader(text).records() {
-        let record = record.map_err(|error| {
-            let line = error.position().map(csv::Position::line);
-            vec![bad(line, error.to_string())]
-        })?;
-        if record.iter().all(str::is_empty) {
-            continue;
-        }
-        let line = delimited::record_line(text, &record);
+    for row in delimited::rows(text) {
+        let row = row.map_err(|(line, problem)| vec![bad(Some(line), problem)])?;
+        let (line, record) = (row.line, row.fields);
         let Some(columns) = &columns else {
             let problem = "the header lacks a column 'landmarks'; accepted are image, landmarks, \
                            split (train, validation or test) and fold";

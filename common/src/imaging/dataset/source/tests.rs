@@ -369,9 +369,50 @@ fn lists_are_recognised_as_lists() {
     );
     tree.file("scan.nii", "\u{1}")
         .file("large.txt", &"x".repeat(9 << 20));
-    fs::write(tree.at("binary"), [0xff, 0xfe]).unwrap();
-    tree.train_problems("binary", &["is not text (UTF-8): is it a scan?"]);
+    fs::write(tree.at("binary"), [0x1f, 0x8b, 8, 0]).unwrap();
+    tree.train_problems("binary", &["is not text: is it a scan?"]);
     tree.train_problems("large.txt", &["has more than 8 MiB"]);
+}
+
+#[test]
+fn manifests_are_read_in_any_encoding_with_any_line_ends() {
+    let tree = Tree::new(&["a.nii", "a.csv", "b.nii", "b.csv"]);
+    let table = "image,landmarks,split\na.nii,a.csv,train\nb.nii,b.csv,test\n";
+    let json = r#"{"training": [{"image": "a.nii", "landmarks": "a.csv"}],
+        "testing": [{"image": "b.nii", "landmarks": "b.csv"}]}"#;
+    let utf16 = |text: &str, bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+        text.encode_utf16().flat_map(bytes).collect()
+    };
+    for text in [table, json] {
+        let marked = format!("\u{feff}{text}");
+        for (name, bytes) in [
+            ("UTF-16 LE with a mark", utf16(&marked, u16::to_le_bytes)),
+            ("UTF-16 BE with a mark", utf16(&marked, u16::to_be_bytes)),
+            ("UTF-16 without a mark", utf16(text, u16::to_le_bytes)),
+            ("UTF-8 with a mark", marked.clone().into_bytes()),
+            ("old Mac's lines", text.replace('\n', "\r").into_bytes()),
+            ("tabs", text.replace(',', "\t").into_bytes()),
+            (
+                "Excel's sep=",
+                format!("sep=;\n{}", text.replace(',', ";")).into_bytes(),
+            ),
+        ] {
+            if text == json && ["tabs", "Excel's sep="].contains(&name) {
+                continue;
+            }
+            fs::write(tree.at("m"), bytes).unwrap();
+            let found = tree.pairs("m", Split::Train, None);
+            assert_eq!(
+                found.unwrap_or_else(|e| panic!("{name}: {e:?}")),
+                ["a.nii a.csv"]
+            );
+        }
+    }
+    fs::write(tree.at("latin"), b"image,landmarks\nsch\xe4del.nii,a.csv\n").unwrap();
+    tree.train_problems(
+        "latin",
+        &["line 2 has the byte 0xE4 at column 4 ('ä' in Windows-1252"],
+    );
 }
 
 #[test]

@@ -159,12 +159,12 @@ fn tables_are_separated_by_commas_tabs_or_semicolons() {
         "t.csv",
         &[
             (
-                "name;x_ras_mm;y_ras_mm;z_ras_mm\nA;1,5;2;3\n",
-                "t.csv:2: '1,5' is not a number; write a decimal point, not a comma",
-            ),
-            (
                 "name;x;y;z\nA;1;2;3\n",
                 "the header 'name,x,y,z' does not name",
+            ),
+            (
+                "AC,1,2,3\n",
+                "t.csv:1: the first line 'AC,1,2,3' is no header; one has to name the space",
             ),
         ],
     );
@@ -225,11 +225,19 @@ fn fcsv_columns_may_be_others_and_points_undefined() {
     let expected = [
         (Some("A"), Some([1.0, 2.0, 3.0])),
         (Some("B"), None),
-        (Some("C"), None),
+        (Some("C"), Some([7.0, 8.0, 9.0])),
         (Some("D"), None),
         (Some("E"), Some([4.0, 5.0, 6.0])),
     ];
-    assert_eq!(rows(&read("x", text).unwrap()), expected);
+    let file = read("x", text).unwrap();
+    assert_eq!(rows(&file), expected);
+    let [warning] = file.warnings.as_slice() else {
+        panic!("{:?}", file.warnings);
+    };
+    assert!(
+        warning.starts_with("the status of 'C' is 'preview', but there is a position"),
+        "{warning}"
+    );
     let head = "# Markups fiducial file version = 4.6\n";
     let ras = format!("{head}# CoordinateSystem = RAS\n");
     let with = |tail: &str| format!("{ras}{tail}");
@@ -246,6 +254,10 @@ fn fcsv_columns_may_be_others_and_points_undefined() {
             ),
             (&with("1,1,2\n"), "e.fcsv:3: expected column 4, found 3"),
             (&with("1,1,2,c\n"), "e.fcsv:3: 'c' is not a number"),
+            (
+                &with("1,1,2,3,0,0,0,1,1,1,0,A,,,7,0\n"),
+                "e.fcsv:3: the status '7' is none of 0 (undefined), 1 (preview)",
+            ),
             (&with(""), "without a single point"),
             (
                 &with("1,1,2,3,0,0,0,1,1,1,0,A,,\n2,1,2,3,0,0,0,1,1,1,0,A,,\n"),
@@ -275,7 +287,7 @@ fn markups_take_all_control_points_of_all_markups() {
         (Some("PC"), None),
         (None, Some([0.0; 3])),
         (Some("RE"), Some([7.0, 8.0, 9.0])),
-        (Some("LE"), None),
+        (Some("LE"), Some([7.0, 8.0, 9.0])),
         (Some("N"), None),
         (Some("O"), None),
         (Some("M"), None),
@@ -298,6 +310,15 @@ fn markups_errors_name_problem_and_place() {
     let many = one(&format!(r#""controlPoints": [{many}]"#));
     let maps = "{\"\": 0},".repeat(1_000);
     let maps = point(&format!(r#""position": [{maps}0]"#));
+    for inside in [
+        r#""position": [1, 2, 3, 4]"#,
+        r#""position": {"x": 1}"#,
+        r#""position": [1, 2, 1e999]"#,
+        r#""description": "x""#,
+    ] {
+        let expected = "needs a position of three numbers";
+        errors("e.mrk.json", &[(&point(inside), expected)]);
+    }
     errors(
         "e.mrk.json",
         &[
@@ -313,7 +334,7 @@ fn markups_errors_name_problem_and_place() {
             ("{\"markups\": []}", "without a single point"),
             (
                 &one(r#""coordinateSystem": "HFS""#),
-                "e.mrk.json: markup 1, control point 1: coordinate system 'HFS' is neither LPS nor RAS",
+                "e.mrk.json: markup 1, control point 1: coordinate system 'HFS' is neither LPS (or 1) nor RAS",
             ),
             (
                 &one(r#""coordinateUnits": "um""#),
@@ -324,24 +345,16 @@ fn markups_errors_name_problem_and_place() {
                 "control point 1: a defined point needs a position of three numbers",
             ),
             (
-                &point(r#""position": [1, 2, 3, 4]"#),
-                "needs a position of three numbers",
+                &point(r#""position": [1, 2, "3,5"]"#),
+                "control point 1: '3,5' is not a number; write a decimal point",
             ),
             (
-                &point(r#""position": [1, 2, "3"]"#),
-                "needs a position of three numbers",
+                &point(r#""position": [1, 2, Infinity]"#),
+                "a position cannot be infinite",
             ),
             (
-                &point(r#""position": {"x": 1}"#),
-                "needs a position of three numbers",
-            ),
-            (
-                &point(r#""description": "x""#),
-                "needs a position of three numbers",
-            ),
-            (
-                &point(r#""position": [1, 2, 1e999]"#),
-                "needs a position of three numbers",
+                &one(r#""controlPoints": [{"label": ["A"]}]"#),
+                "expected text or a number",
             ),
             (
                 &point(r#""positionStatus": "lost""#),

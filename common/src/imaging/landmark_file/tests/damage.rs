@@ -13,7 +13,7 @@ use super::*;
 const VARIANTS: usize = 10_000;
 
 /// What is pushed into files: what breaks readers of numbers, quotes and nesting.
-const PIECES: [&str; 22] = [
+const PIECES: [&str; 26] = [
     "1e999",
     "-1e308",
     "NaN",
@@ -36,6 +36,10 @@ const PIECES: [&str; 22] = [
     "é",
     "POINTS 4294967295 float\n",
     "# CoordinateSystem = 9\n",
+    "sep=;\n",
+    "\r",
+    "1.234,5",
+    "\u{feff}",
 ];
 
 fn originals() -> Vec<(&'static str, String)> {
@@ -52,6 +56,7 @@ fn originals() -> Vec<(&'static str, String)> {
         ("a.tsv", table.replace(',', "\t")),
         ("b.csv", table.replace(',', ";")),
         ("c.csv", table),
+        ("p.txt", "point\n3\n1 2 3\n0 0 0\n10 20 30.25\n".to_owned()),
         ("a.fcsv", fcsv(&marks).unwrap()),
         ("a.mrk.json", markups_json("n", [1.0; 3], &marks).unwrap()),
     ]
@@ -114,7 +119,7 @@ fn damaged_files_never_panic() {
 
 #[test]
 fn large_repetitive_files_are_refused_soon() {
-    let limit = usize::try_from(MAX_BYTES).unwrap();
+    let limit = usize::try_from(MAX_MIB << 20).unwrap();
     let filled = |head: &str, piece: &str| {
         let mut text = head.to_owned();
         while text.len() + piece.len() < limit {
