@@ -17,6 +17,7 @@
 
 mod error;
 mod fcsv;
+mod file_name;
 mod format;
 mod markups;
 mod numbers;

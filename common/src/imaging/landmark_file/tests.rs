@@ -1,6 +1,7 @@
 //! Tests of `landmark_file`.
 
 mod damage;
+mod file_names;
 mod formats;
 mod names;
 mod spellings;
