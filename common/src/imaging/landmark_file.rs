@@ -17,9 +17,9 @@
 
 mod error;
 mod fcsv;
+mod file_name;
 mod format;
 mod markups;
-mod merge;
 mod numbers;
 mod points;
 mod select;
@@ -87,8 +87,6 @@ pub struct Point {
     pub position: Option<[f64; 3]>,
     pub space: Space,
     pub place: Place,
-    /// Its own file, where several make up the landmarks of a scan.
-    pub file: Option<PathBuf>,
 }
 
 /// The landmarks of one scan, in file order.
@@ -152,7 +150,7 @@ impl LandmarkFile {
             .map(|voxel| Some(brought_inside(voxel, geometry.dims)))
             .ok_or_else(|| {
                 LandmarkError::Outside(Box::new(error::Outside {
-                    path: point.file.as_ref().unwrap_or(&self.path).clone(),
+                    path: self.path.clone(),
                     place: point.place,
                     scan: scan.to_owned(),
                     label: label.to_owned(),

@@ -126,7 +126,6 @@ impl<'a> Points<'a> {
             position: Some(position).filter(|_| missing == 0),
             space,
             place,
-            file: None,
         });
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Tests of `landmark_file`.
 
 mod damage;
+mod file_names;
 mod formats;
-mod merging;
 mod names;
 mod spellings;
 mod writing;
