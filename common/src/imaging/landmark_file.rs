@@ -41,7 +41,7 @@ use crate::imaging::geometry::Geometry;
 use crate::imaging::orientation::mapped_dims;
 
 pub use error::LandmarkError;
-pub use select::Selected;
+pub use select::{MatchedBy, Selected};
 
 /// Far more than any landmark file needs: 3D Slicer takes 700 bytes per point.
 const MAX_BYTES: u64 = 4 << 20;

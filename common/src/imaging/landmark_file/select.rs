@@ -3,12 +3,29 @@
 use super::{LandmarkError, LandmarkFile, Point};
 use crate::config::edit_distance;
 
+/// What of a point an id is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatchedBy {
+    Name,
+    /// Its number in the file, from 0.
+    Index,
+}
+
 /// A selected landmark.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Selected<'a> {
     /// Its number in the file, from 0.
     pub index: usize,
     pub point: &'a Point,
+    pub by: MatchedBy,
+}
+
+impl<'a> Selected<'a> {
+    /// The landmark's name; `None` in formats without names.
+    #[must_use]
+    pub fn name(&self) -> Option<&'a str> {
+        self.point.name.as_deref()
+    }
 }
 
 impl LandmarkFile {
@@ -47,6 +64,10 @@ impl LandmarkFile {
         Ok(Selected {
             index,
             point: &self.points[index],
+            by: match named {
+                Some(_) => MatchedBy::Name,
+                None => MatchedBy::Index,
+            },
         })
     }
 
