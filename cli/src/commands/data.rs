@@ -6,6 +6,7 @@ mod stats;
 
 use std::path::PathBuf;
 
+use common::config::Config;
 use common::imaging::dataset::{DatasetSpec, Split};
 
 use crate::Outcome;
@@ -54,17 +55,43 @@ struct DataArgs {
     /// Landmark names or numbers [default: all in the first file]
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     landmarks: Vec<String>,
-    /// Split to use, if the scans have splits: train, validation or test
-    #[arg(long, default_value = "train", value_parser = crate::input::scans::split)]
-    split: Split,
+    /// Split to use, if the scans have splits: train, validation or test [default: all to
+    /// check, train for statistics]
+    #[arg(long, value_parser = crate::input::scans::split)]
+    split: Option<Split>,
     #[command(flatten)]
     config: ConfigArgs,
 }
 
 impl DataArgs {
+    /// The scans of one split: of `--split`, else those for training.
     fn spec(&self) -> anyhow::Result<DatasetSpec> {
         let config = self.config.load(Vec::new())?;
-        let mut spec = DatasetSpec::training(&config);
+        let mut spec = self.training(&config)?;
+        spec.split = self.split.unwrap_or_default();
+        Ok(spec)
+    }
+
+    /// All scans, or those of `--split`: of the path, else of the settings for training and
+    /// validation.
+    fn specs(&self) -> anyhow::Result<Vec<(DatasetSpec, Option<Split>)>> {
+        let config = self.config.load(Vec::new())?;
+        let training = self.training(&config)?;
+        let own = !config.data.validation_images.is_empty() && self.path.is_none();
+        let validation = own.then(|| DatasetSpec::validation(&config)).flatten();
+        let validation = validation.map(|spec| (spec, Some(Split::Validation)));
+        Ok(match (self.split, validation) {
+            (None, Some(validation)) => vec![(training, None), validation],
+            (Some(Split::Validation), Some((spec, split))) => {
+                let ids = training.ids;
+                vec![(DatasetSpec { ids, ..spec }, split)]
+            }
+            (split, _) => vec![(training, split)],
+        })
+    }
+
+    fn training(&self, config: &Config) -> anyhow::Result<DatasetSpec> {
+        let mut spec = DatasetSpec::training(config);
         if let Some(path) = &self.path {
             spec.images.clone_from(path);
             spec.landmarks.clone_from(&self.landmarks_files);
@@ -72,7 +99,6 @@ impl DataArgs {
             let hint = "give a list, folder or manifest, or --config with data.train_images";
             return Err(Advice::new(Exit::Usage, "no scans given").hint(hint).into());
         }
-        spec.split = self.split;
         if !self.landmarks.is_empty() {
             spec.ids.clone_from(&self.landmarks);
         }

@@ -108,6 +108,126 @@ fn check_splits(bench: &Bench) {
     check_error_snapshot("split");
 }
 
+#[test]
+fn check_covers_all_splits_and_names_what_is_not_used() {
+    let bench = Bench::new();
+    bench.phantoms();
+    let check = "data check data --landmarks bridge,base_ball";
+    let report = bench.json(&format!("{check} --json"));
+    assert_eq!(
+        report["splits"],
+        json!({"train": 2, "validation": 1, "test": 1})
+    );
+    assert_eq!(report["unused"], json!([]));
+    let done = bench.succeed(check);
+    assert_contains(
+        &done.out,
+        "4 scans read (2 train, 1 validation, 1 test), 2 landmarks each",
+    );
+
+    // A scan without landmarks is no problem, a landmark file without a scan is one.
+    let scan = fs::read(bench.path("data/test/images/phantom_0001.nii.gz")).unwrap();
+    bench.write("data/more/bare.nii.gz", &scan);
+    let done = bench.succeed(check);
+    let line = "not used:\n  'data/more/bare.nii.gz' has no landmark file\n | , 1 file not used";
+    assert_contains(&done.out, line);
+    let table = bench.text("data/test/landmarks/phantom_0001.csv");
+    bench.write("data/more/stray.csv", table);
+    bench.write(
+        "data/test/images/phantom_0001.nii.gz",
+        &scan[..scan.len() / 2],
+    );
+    let done = bench.run(&format!("{check} --json"));
+    assert_eq!(done.code, Some(4), "{}", done.err);
+    let report = parse(&done.out);
+    let problems = report["problems"].to_string();
+    assert_contains(
+        &problems,
+        "stray.csv' belongs to no scan | phantom_0001.nii.gz' is cut off",
+    );
+    let unused: Vec<&str> = report["unused"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(unused, ["data/more/bare.nii.gz", "data/more/stray.csv"]);
+    // Neither prevents training, and statistics name both.
+    let done = bench.succeed("data stats data --landmarks bridge");
+    let words = "not used: 'data/more/bare.nii.gz' | not used: 'data/more/stray.csv'";
+    assert_contains(&done.err, words);
+}
+
+#[test]
+fn scans_of_one_subject_stay_together() {
+    let bench = Bench::new();
+    for subject in 1..=6 {
+        for session in 1..=2 {
+            let name = format!("sub-0{subject}_ses-0{session}_T1w");
+            let folder = format!("bids/sub-0{subject}/ses-0{session}/anat");
+            bench.write(&format!("{folder}/{name}.nii.gz"), "");
+            bench.write(&format!("{folder}/{name}.csv"), "");
+        }
+    }
+    let split = "data split bids -o s.csv --validation 0.2 --test 0.2";
+    for options in ["", "--seed 2", "--seed 3", "--folds 3"] {
+        let line = match options {
+            "--folds 3" => "data split bids -o s.csv --test 0.2 --folds 3".to_owned(),
+            _ => format!("{split} {options}"),
+        };
+        assert_contains(&bench.succeed(&line).err, "12 scans of 6 subjects");
+        let text = bench.text("s.csv");
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .skip(1)
+            .map(|row| row.split(',').collect())
+            .collect();
+        for pair in rows.chunks(2) {
+            assert_eq!(pair[0][0][..11], pair[1][0][..11], "{text}");
+            assert_eq!(pair[0][2..], pair[1][2..], "{options}: {text}");
+        }
+    }
+    assert_contains(
+        &bench.succeed(&format!("{split} --group none")).err,
+        "12 scans of 12 groups",
+    );
+    assert_contains(
+        &bench.succeed(&format!("{split} --group _")).err,
+        "12 scans of 6 groups",
+    );
+    bench.fail(
+        &format!("{split} --group two"),
+        2,
+        &["give one character, or none"],
+    );
+    let too_few = "data split bids/sub-01 -o s.csv";
+    let said = bench.succeed(&format!("{too_few} --group s")).err;
+    assert_contains(&said, "no scans for | --group none");
+}
+
+#[test]
+fn a_subject_in_two_splits_is_warned_of() {
+    let bench = Bench::new();
+    bench.phantoms();
+    let mut manifest = "image,landmarks,split\n".to_owned();
+    for (number, split) in [(1, "train"), (2, "test")] {
+        let scan = fs::read(bench.path(&format!("data/train/images/phantom_000{number}.nii.gz")));
+        bench.write(&format!("sub-1_ses-{number}.nii.gz"), scan.unwrap());
+        let points = format!("data/train/landmarks/phantom_000{number}.csv");
+        manifest += &format!("sub-1_ses-{number}.nii.gz,{points},{split}\n");
+    }
+    bench.write("m.csv", manifest);
+    let words = "subject 'sub-1' is in split test, and with 'sub-1_ses-1.nii.gz' in split train";
+    // Whether the volumes are in the cache does not matter.
+    for _ in 0..2 {
+        let done = bench.run("data check m.csv --landmarks bridge");
+        assert_eq!(done.code, Some(4), "{}", done.err);
+        assert_contains(&done.out, words);
+    }
+    let done = bench.succeed("data stats m.csv --landmarks bridge");
+    assert_contains(&done.err, &format!("warning: | {words}"));
+}
+
 /// Multiplies the spacing of a scan by 1.5.
 fn coarser(path: &Path) {
     let image = nifti_io::read(path, &nifti_io::Limits::default()).unwrap();

@@ -9,6 +9,9 @@ mod landmarks;
 mod names;
 mod source;
 mod spec;
+mod survey;
+#[cfg(test)]
+mod survey_tests;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -25,8 +28,9 @@ use crate::imaging::scan::Scan;
 use landmarks::Wanted;
 
 pub use error::{DatasetError, Problem};
-pub use source::{Pair, Source, SourceError, Split, is_list};
+pub use source::{Pair, Source, SourceError, Split, Subject, Unused, is_list};
 pub use spec::{DatasetSpec, LoadOptions};
+pub use survey::Survey;
 pub use unknown::UnknownLandmarks;
 pub use warnings::{DataWarning, Turn, WarningKind};
 
@@ -42,9 +46,16 @@ pub struct Dataset {
     pub sources: Vec<PathBuf>,
     /// What each agent looks for: the landmark's name where files have names, else its id.
     pub landmark_names: Vec<String>,
-    /// Of the scan files and their landmark files; [`Dataset::survey`] finds more.
+    /// The number of each scan, in the order in which the scans were given.
+    pub given: Vec<usize>,
+    /// Of the scan files, their landmark files and splits; [`Dataset::survey`] finds more.
     pub warnings: Vec<DataWarning>,
+    /// Files of a folder that are not used, with the reason.
+    pub unused: Vec<Unused>,
 }
+
+/// Most files that [`Dataset::unused_note`] names.
+const NAMED: usize = 3;
 
 impl Dataset {
     /// Loads the scans of the spec. An error lists all problems of all files.
@@ -52,52 +63,58 @@ impl Dataset {
         let failed = |errors: Vec<SourceError>| {
             DatasetError::new(errors.into_iter().map(Problem::Source).collect())
         };
-        let pairs = Source::read(&spec.images, spec.landmarks.as_deref())
-            .and_then(|source| source.pairs(spec.split, spec.fold))
-            .map_err(failed)?;
+        let source = Source::read(&spec.images, spec.landmarks.as_deref()).map_err(failed)?;
+        let pairs = source.pairs(spec.split, spec.fold).map_err(failed)?;
+        // Validation scans come with training scans, whose loading warns already.
+        let shared = match spec.split {
+            Split::Validation => Vec::new(),
+            _ => source.shared_subjects(spec.fold),
+        };
+        let shared: Vec<DataWarning> = shared.into_iter().map(DataWarning::from).collect();
         let pairs = pairs.into_iter().map(|pair| (pair.image, pair.landmarks));
         let (images, landmarks): (Vec<_>, Vec<_>) = pairs.unzip();
         // Either all pairs have landmarks or none, as in a list of scans alone.
-        let landmarks: Vec<PathBuf> = landmarks.into_iter().flatten().collect();
-        if landmarks.is_empty() {
-            let mut dataset = Self::from_images(&images, &spec.options)?;
-            dataset.landmark_names.clone_from(&spec.ids);
-            return Ok(dataset);
-        }
-        let (wanted, problems) = Wanted::read(&landmarks, &spec.ids);
-        load(&images, Some(&wanted), problems, &spec.options)
-    }
-
-    /// Collects all problems and warnings of the spec's data.
-    #[must_use]
-    pub fn survey(spec: &DatasetSpec) -> Survey {
-        let (images, landmarks) = (&spec.images, spec.landmarks.as_deref());
-        let (pairs, errors) = match Source::read(images, landmarks) {
-            Ok(source) => source.survey(spec.split, spec.fold),
-            Err(errors) => (Source::salvage(images, landmarks), errors),
+        let (wanted, problems) = match landmarks.iter().all(Vec::is_empty) {
+            true => (None, Vec::new()),
+            false => {
+                let (wanted, problems) = Wanted::read(&images, &landmarks, &spec.ids);
+                (Some(wanted), problems)
+            }
         };
-        let mut problems: Vec<Problem> = errors.into_iter().map(Problem::Source).collect();
-        let labelled = pairs.iter().filter(|pair| pair.landmarks.is_some());
-        let images: Vec<PathBuf> = pairs.iter().map(|pair| pair.image.clone()).collect();
-        let landmarks: Vec<PathBuf> = labelled.filter_map(|pair| pair.landmarks.clone()).collect();
-        let (wanted, found) = Wanted::read(&landmarks, &spec.ids);
-        problems.extend(found);
-        let wanted = (!landmarks.is_empty()).then_some(&wanted);
-        let (dataset, problems) = gather(&images, wanted, problems, &spec.options);
-        let names = &dataset.landmark_names;
-        let mut warnings = warnings::find(&dataset.scans, &dataset.sources, names);
-        warnings.extend(dataset.warnings.iter().cloned());
-        warnings.sort_by(|a, b| a.scan.cmp(&b.scan));
-        Survey {
-            warnings,
-            dataset,
-            problems,
+        let (mut dataset, problems) = gather(&images, wanted.as_ref(), problems, &spec.options);
+        if wanted.is_none() {
+            dataset.landmark_names.clone_from(&spec.ids);
         }
+        dataset.warnings.splice(0..0, shared);
+        dataset.unused = source.unused;
+        checked(dataset, problems)
     }
 
     /// Loads scans without landmarks.
     pub fn from_images(paths: &[PathBuf], options: &LoadOptions) -> Result<Self, DatasetError> {
-        load(paths, None, Vec::new(), options)
+        let (dataset, problems) = gather(paths, None, Vec::new(), options);
+        checked(dataset, problems)
+    }
+
+    /// A sentence about the files that are not used, if there are any.
+    #[must_use]
+    pub fn unused_note(&self) -> Option<String> {
+        let mistakes = self.unused.iter().filter(|unused| unused.mistake);
+        let others = self.unused.iter().filter(|unused| !unused.mistake);
+        let all: Vec<&Unused> = mistakes.chain(others).collect();
+        let names = all
+            .iter()
+            .take(NAMED)
+            .map(|unused| format!("'{}'", shown(&unused.path)));
+        let mut names = names.collect::<Vec<_>>().join(", ");
+        if all.len() > NAMED {
+            names += ", …";
+        }
+        let (count, s) = (all.len(), if all.len() == 1 { "" } else { "s" });
+        let note = format!(
+            "{count} file{s} beside the scans not used: {names}; `landmarl data check` says why"
+        );
+        (count > 0).then_some(note)
     }
 
     /// Identifies the dataset, for comparison with another machine's.
@@ -105,17 +122,6 @@ impl Dataset {
     pub fn manifest(&self, rules_version: u32) -> TrainingManifest {
         TrainingManifest::new(self.scans.iter().map(AsRef::as_ref), rules_version)
     }
-}
-
-/// What [`Dataset::survey`] finds.
-#[derive(Debug)]
-pub struct Survey {
-    /// The scans without problems.
-    pub dataset: Dataset,
-    /// Problems that prevent use of the data.
-    pub problems: Vec<Problem>,
-    /// Likely mistakes that do not prevent it.
-    pub warnings: Vec<DataWarning>,
 }
 
 /// Mean position (RAS mm) of each agent's landmark over the scans that have
@@ -137,18 +143,19 @@ pub fn mean_landmarks(scans: &[Arc<Scan>]) -> Vec<Option<[f64; 3]>> {
     (0..agents.unwrap_or(0)).map(mean).collect()
 }
 
-fn load(
-    paths: &[PathBuf],
-    wanted: Option<&Wanted>,
-    problems: Vec<Problem>,
-    options: &LoadOptions,
-) -> Result<Dataset, DatasetError> {
-    let (dataset, problems) = gather(paths, wanted, problems, options);
+/// The data set, if it has no problems. Logs its warnings.
+fn checked(dataset: Dataset, problems: Vec<Problem>) -> Result<Dataset, DatasetError> {
     if !problems.is_empty() {
         return Err(DatasetError::new(problems));
     }
     for warning in &dataset.warnings {
         tracing::warn!("{warning}");
+    }
+    if let Some(note) = dataset.unused_note() {
+        match dataset.unused.iter().any(|unused| unused.mistake) {
+            true => tracing::warn!("{note}"),
+            false => tracing::info!("{note}"),
+        }
     }
     tracing::info!(
         scans = dataset.scans.len(),
@@ -185,12 +192,18 @@ fn gather(
                 let located = wanted.map(|w| w.locate(number, &name, &volume.geometry));
                 match located.unwrap_or_else(|| Ok(Vec::new())) {
                     Err(errors) => problems.extend(errors.into_iter().map(Problem::Landmarks)),
-                    Ok(landmarks) => loaded.push((scan(name, volume, landmarks), &paths[number])),
+                    Ok(landmarks) => loaded.push((number, scan(name, volume, landmarks))),
                 }
             }
         }
     }
-    loaded.sort_by(|(a, path_a), (b, path_b)| (a.hash, path_a).cmp(&(b.hash, path_b)));
+    loaded.sort_by(|(a, scan_a), (b, scan_b)| {
+        (scan_a.hash, &paths[*a]).cmp(&(scan_b.hash, &paths[*b]))
+    });
+    let mut given: Vec<usize> = (0..loaded.len()).collect();
+    given.sort_by_key(|&scan| loaded[scan].0);
+    let loaded = loaded.into_iter().map(|(n, scan)| (scan, &paths[n]));
+    let loaded: Vec<(Arc<Scan>, &PathBuf)> = loaded.collect();
     problems.extend(duplicates(&loaded));
     if !options.allow_mixed_spacing {
         problems.extend(mixed_spacing(&loaded));
@@ -201,7 +214,9 @@ fn gather(
         scans,
         sources,
         landmark_names: wanted.map(|w| w.names.clone()).unwrap_or_default(),
+        given,
         warnings,
+        unused: Vec::new(),
     };
     (dataset, problems)
 }

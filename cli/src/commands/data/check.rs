@@ -1,9 +1,10 @@
 //! `landmarl data check`: reports every problem and every warning in one run.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use common::imaging::dataset::{Dataset, Survey};
+use common::imaging::dataset::{Dataset, Split, Survey, Unused};
 use common::report::picture::{Grid, SHEET_SCANS, SheetItem, render_contact_sheet, to_png};
 use common::run::durable::write_atomic;
 use serde::Serialize;
@@ -13,13 +14,15 @@ use crate::Outcome;
 use crate::output::console;
 use crate::output::failure::Exit;
 
-/// Find all problems and suspicious values of a data set in one run.
+/// Find all problems and suspicious values of a data set in one run, in all its splits.
 ///
 /// Problems prevent use of the data: missing or damaged files, lists of different
 /// length, unknown landmarks, landmarks outside their scan, duplicate scans, mixed
-/// spacings. Warnings mark usable but probably wrong data: landmarks in the
-/// background, flipped sides, swapped axes, a landmark far from its position in
-/// the other scans. Exit code 4 if there are any.
+/// spacings, landmark files that belong to no scan. Warnings mark usable but probably
+/// wrong data: odd headers, landmarks in the background, flipped sides, swapped axes, a
+/// landmark far from its position in the other scans, a subject in two splits. Exit
+/// code 4 if there are any. Other files of a folder that are not used are listed with
+/// the reason.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -43,38 +46,54 @@ Examples:
 #[derive(Debug, Serialize)]
 struct Report {
     scans: usize,
+    /// Scans of each split; empty without splits.
+    splits: BTreeMap<String, usize>,
     landmarks: Vec<String>,
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// Files of the folder that are not used; mistakes are problems too.
+    unused: Vec<Unused>,
     sheets: Vec<PathBuf>,
 }
 
 pub fn run(args: &Args) -> Outcome {
-    let survey = Dataset::survey(&args.data.spec()?);
+    let survey = Dataset::survey(&args.data.specs()?);
     let sheets = match &args.sheet {
         Some(folder) => draw(&survey, folder)?,
         None => Vec::new(),
     };
     let report = Report {
         scans: survey.dataset.scans.len(),
+        splits: survey
+            .splits
+            .iter()
+            .map(|(split, n)| (split.to_string(), *n))
+            .collect(),
         landmarks: survey.dataset.landmark_names.clone(),
         problems: survey.problems.iter().map(ToString::to_string).collect(),
         warnings: survey.warnings.iter().map(ToString::to_string).collect(),
+        unused: survey.unused,
         sheets,
     };
     if args.json {
         console::json(&report)?;
     } else {
-        console::data(&as_text(&report))?;
+        console::data(&as_text(&report, &survey.splits))?;
     }
     let fine = report.problems.is_empty() && report.warnings.is_empty();
     Ok(if fine { Exit::Done } else { Exit::Data })
 }
 
-fn as_text(report: &Report) -> String {
+fn as_text(report: &Report, splits: &[(Split, usize)]) -> String {
     let mut text = String::new();
     let (problems, warnings) = (&report.problems, &report.warnings);
-    for (title, lines) in [("problems", problems), ("warnings", warnings)] {
+    let others = report.unused.iter().filter(|unused| !unused.mistake);
+    let others: Vec<String> = others.map(ToString::to_string).collect();
+    for (title, lines) in [
+        ("problems", problems),
+        ("warnings", warnings),
+        ("not used", &others),
+    ] {
         if !lines.is_empty() {
             text += &format!("{title}:\n");
             text.extend(lines.iter().map(|line| format!("  {line}\n")));
@@ -82,9 +101,24 @@ fn as_text(report: &Report) -> String {
     }
     let (scans, landmarks) = (report.scans, report.landmarks.len());
     let (problems, warnings) = (problems.len(), warnings.len());
+    let counts = splits
+        .iter()
+        .map(|(split, count)| format!("{count} {split}"));
+    let counts: Vec<String> = counts.collect();
+    let counts = match counts.as_slice() {
+        [] => String::new(),
+        counts => format!(" ({})", counts.join(", ")),
+    };
     text += &format!(
-        "{scans} scans read, {landmarks} landmarks each: {problems} problems, {warnings} warnings\n"
+        "{scans} scans read{counts}, {landmarks} landmarks each: {problems} problems, \
+         {warnings} warnings"
     );
+    match report.unused.len() {
+        0 => {}
+        1 => text += ", 1 file not used",
+        unused => text += &format!(", {unused} files not used"),
+    }
+    text += "\n";
     let sheets = report.sheets.iter();
     text.extend(sheets.map(|sheet| format!("contact sheet: {}\n", sheet.display())));
     text

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::imaging::dataset::{Pair, Source, Split};
+use common::imaging::dataset::{Pair, Source, Split, Subject};
 use common::run::durable::write_atomic;
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
@@ -18,7 +18,10 @@ const DEFAULT_SHARE: f64 = 0.15;
 
 /// Split scans into training, validation and test, and write a manifest.
 ///
-/// The same seed, options and file names give the same split, whatever the folders.
+/// Scans of one subject stay together, where names show the subject: `sub-01` in a folder
+/// or name, a folder such as `patient7`, or what comes before words such as `_ses-1`,
+/// `_T1w`, `_run2`. The same seed, options and file names give the same split, whatever the
+/// folders.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
@@ -42,16 +45,33 @@ pub struct Args {
     /// Number of folds for cross-validation, instead of a validation fraction
     #[arg(long, value_name = "K", conflicts_with = "validation")]
     folds: Option<usize>,
-    /// Keep scans together whose names are equal up to this character (`_` for
-    /// sub-01_ses-1 and sub-01_ses-2)
-    #[arg(long, value_name = "CHAR")]
-    group: Option<char>,
+    /// Scans to keep together, instead of those of one subject: those whose names are equal
+    /// up to this character (`_` for a_1 and a_2), or none
+    #[arg(long, value_name = "CHAR|none", value_parser = grouping)]
+    group: Option<Grouping>,
     /// Random seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Which scans stay together.
+#[derive(Debug, Clone, Copy)]
+enum Grouping {
+    None,
+    /// Those whose names are equal up to the character.
+    UpTo(char),
+}
+
+fn grouping(word: &str) -> Result<Grouping, String> {
+    let mut letters = word.chars();
+    match (letters.next(), letters.next()) {
+        (Some(letter), None) => Ok(Grouping::UpTo(letter)),
+        _ if word.eq_ignore_ascii_case("none") => Ok(Grouping::None),
+        _ => Err("give one character, or none".to_owned()),
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -74,7 +94,9 @@ pub fn run(args: &Args) -> Outcome {
     }
     args.replace.check(&args.out)?;
     let pairs = pairs(args)?;
-    let divided = divide(&pairs, args);
+    let groups = groups(&pairs, args.group);
+    let subjects = groups.len();
+    let divided = divide(groups, pairs.len(), args);
     let folder = args.out.parent().unwrap_or(Path::new(""));
     let text = manifest(&pairs, &divided, folder, args.folds.is_some())?;
     write_atomic(&args.out, text.as_bytes())?;
@@ -83,13 +105,23 @@ pub fn run(args: &Args) -> Outcome {
     if args.json {
         console::json(&serde_json::json!({
             "manifest": args.out, "train": train, "validation": validation, "test": test,
+            "subjects": subjects,
         }))?;
     } else {
-        let (out, counts) = (
-            args.out.display(),
-            format!("{train} train, {validation} validation"),
-        );
-        console::note(&format!("{out}: {counts}, {test} test"));
+        let (out, scans) = (args.out.display(), pairs.len());
+        let what = if args.group.is_none() {
+            "subject"
+        } else {
+            "group"
+        };
+        let s = if subjects == 1 { "" } else { "s" };
+        console::note(&format!(
+            "{out}: {train} train, {validation} validation, {test} test; {scans} scans of \
+             {subjects} {what}{s}"
+        ));
+        if let Some(empty) = empty(train, validation, test, args) {
+            console::note(&empty);
+        }
     }
     Ok(Exit::Done)
 }
@@ -100,8 +132,10 @@ fn pairs(args: &Args) -> anyhow::Result<Vec<Pair>> {
         Advice::new(Exit::Data, lines.join("\n  ")).hint("run `landmarl data check` for details")
     };
     let source = Source::read(&args.path, args.landmarks_files.as_deref()).map_err(failed)?;
-    let named = [Split::Train, Split::Validation, Split::Test];
-    if named.into_iter().any(|split| source.has(split, None)) {
+    for unused in &source.unused {
+        console::note(&format!("not used: {unused}"));
+    }
+    if Split::ALL.into_iter().any(|split| source.has(split, None)) {
         let message = format!("{} already has splits", args.path.display());
         let hint = "train and evaluate with it as it is";
         return Err(Advice::new(Exit::Usage, message).hint(hint).into());
@@ -109,16 +143,45 @@ fn pairs(args: &Args) -> anyhow::Result<Vec<Pair>> {
     Ok(source.pairs(Split::Train, None).map_err(failed)?)
 }
 
-/// Split and fold of each pair. Whole groups are assigned in shuffled order, to
-/// test, then validation, until each has its share.
-fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
-    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (number, pair) in pairs.iter().enumerate() {
-        let group = group(&pair.image, args.group);
-        groups.entry(group).or_default().push(number);
+/// A warning where whole subjects leave a split without scans.
+fn empty(train: usize, validation: usize, test: usize, args: &Args) -> Option<String> {
+    let selects = args.validation > 0.0 && args.folds.is_none();
+    let wanted = [
+        (train == 0, "train"),
+        (selects && validation == 0, "validation"),
+        (args.test > 0.0 && test == 0, "test"),
+    ];
+    let empty = wanted.into_iter().filter(|(empty, _)| *empty);
+    let empty: Vec<&str> = empty.map(|(_, name)| name).collect();
+    let names = empty.join(" and ");
+    (!empty.is_empty()).then(|| {
+        format!(
+            "warning: no scans for {names}: scans of one subject stay together, and there are too \
+             few subjects; where names only look like one subject's, give --group none"
+        )
+    })
+}
+
+/// The numbers of the scans that stay together, in an order that depends on names alone.
+fn groups(pairs: &[Pair], by: Option<Grouping>) -> Vec<Vec<usize>> {
+    let images: Vec<&Path> = pairs.iter().map(|pair| pair.image.as_path()).collect();
+    let subjects = match by {
+        None => Subject::of_all(&images),
+        Some(_) => vec![None; pairs.len()],
+    };
+    let mut groups: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
+    for (number, (image, subject)) in images.into_iter().zip(subjects).enumerate() {
+        groups
+            .entry(key(image, subject, by))
+            .or_default()
+            .push(number);
     }
-    // By name, not by path: the result is the same wherever the files are.
-    let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
+    groups.into_values().collect()
+}
+
+/// Split and fold of each scan. Whole groups are assigned in shuffled order, to
+/// test, then validation, until each has its share.
+fn divide(mut groups: Vec<Vec<usize>>, scans: usize, args: &Args) -> Vec<(Split, Option<usize>)> {
     groups.shuffle(&mut ChaCha8Rng::seed_from_u64(args.seed));
     #[expect(
         clippy::cast_precision_loss,
@@ -126,9 +189,9 @@ fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
         clippy::cast_sign_loss,
         reason = "a share of a few scans"
     )]
-    let wanted = |share: f64| (share * pairs.len() as f64).round() as usize;
+    let wanted = |share: f64| (share * scans as f64).round() as usize;
     let (test, validation) = (wanted(args.test), wanted(args.validation));
-    let mut divided = vec![(Split::Train, None); pairs.len()];
+    let mut divided = vec![(Split::Train, None); scans];
     let (mut tested, mut selecting) = (0, 0);
     for (number, members) in groups.iter().enumerate() {
         let split = if tested < test {
@@ -147,15 +210,22 @@ fn divide(pairs: &[Pair], args: &Args) -> Vec<(Split, Option<usize>)> {
     divided
 }
 
-fn group(image: &Path, until: Option<char>) -> String {
+/// Sorts by name, not by path: the result is the same wherever the files are.
+type Key = (String, Option<Subject>);
+
+fn key(image: &Path, subject: Option<Subject>, by: Option<Grouping>) -> Key {
     let name = image.file_name().unwrap_or_default().to_string_lossy();
-    let whole = || image.display().to_string();
-    let Some(until) = until else {
-        // Names may repeat in other folders; the last two path components rarely do.
-        let folder = image.parent().and_then(Path::file_name).unwrap_or_default();
-        return format!("{name}\n{}\n{}", folder.to_string_lossy(), whole());
-    };
-    name.split(until).next().map_or_else(whole, str::to_owned)
+    if let Some(subject) = subject {
+        return (subject.to_string(), Some(subject));
+    }
+    if let Some(Grouping::UpTo(letter)) = by {
+        let start = name.split(letter).next().unwrap_or_default();
+        return (start.to_owned(), None);
+    }
+    // Names may repeat in other folders; the last two path components rarely do.
+    let folder = image.parent().and_then(Path::file_name).unwrap_or_default();
+    let (folder, whole) = (folder.to_string_lossy(), image.display());
+    (format!("{name}\n{folder}\n{whole}"), None)
 }
 
 fn manifest(
@@ -169,10 +239,11 @@ fn manifest(
     header.extend(folds.then_some("fold"));
     writer.write_record(&header)?;
     for (pair, (split, fold)) in pairs.iter().zip(divided) {
-        let landmarks = pair.landmarks.as_deref().map(|p| shown(p, folder));
+        let landmarks = pair.landmarks.iter().map(|path| shown(path, folder));
+        let landmarks: Vec<String> = landmarks.collect::<anyhow::Result<_>>()?;
         let mut row = vec![
             shown(&pair.image, folder)?,
-            landmarks.transpose()?.unwrap_or_default(),
+            landmarks.join("|"),
             split.to_string(),
         ];
         row.extend(folds.then(|| fold.map_or_else(String::new, |f| f.to_string())));

@@ -56,6 +56,10 @@ struct LandmarkStats {
 
 pub fn run(args: &Args) -> Outcome {
     let dataset = Dataset::load(&args.data.spec()?)?;
+    console::data_warnings(&dataset.warnings);
+    for unused in &dataset.unused {
+        console::note(&format!("not used: {unused}"));
+    }
     let stats = Stats::of(&dataset);
     if args.json {
         console::json(&stats)?;

@@ -179,7 +179,7 @@ fn first_scan(config: &Config) -> Result<String, String> {
         })?;
     let first = pairs.first().ok_or("no scans in data.train_images")?;
     let image = nifti_io::read(&first.image, &config.data.limits()).map_err(|e| e.to_string())?;
-    if let Some(landmarks) = &first.landmarks {
+    for landmarks in &first.landmarks {
         LandmarkFile::read(landmarks).map_err(|e| e.to_string())?;
     }
     let (count, shown, dims) = (pairs.len(), first.image.display(), image.dims());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::unknown::UnknownLandmarks;
-use super::{SourceError, shown};
+use super::{SourceError, Unused, shown};
 use crate::imaging::cache::VolumeError;
 use crate::imaging::landmark_file::LandmarkError;
 
@@ -37,6 +37,32 @@ pub enum Problem {
         second: PathBuf,
         second_name: String,
     },
+    /// One id is a name in one file and a number in another.
+    #[error(
+        "landmark '{id}' is a name in '{}' but the point number {id} (from 0) in '{}', where no \
+         point has that name; give both files names, or the data sets one by one",
+        shown(named),
+        shown(numbered)
+    )]
+    NameAndNumber {
+        id: String,
+        named: PathBuf,
+        numbered: PathBuf,
+    },
+    /// One landmark in two files of the same scan.
+    #[error(
+        "landmark '{name}' is in '{}' and in '{}', which belong to the same scan; keep one",
+        shown(first),
+        shown(second)
+    )]
+    NamedTwice {
+        name: String,
+        first: PathBuf,
+        second: PathBuf,
+    },
+    /// A file that probably was meant to be used.
+    #[error("{0}")]
+    Unused(Unused),
     /// A scan that is listed twice.
     #[error(
         "'{}' and '{}' hold the same scan; list it once",

@@ -2,19 +2,30 @@
 //! manifest with splits and folds. Each gives ordered pairs per split.
 
 mod datalist;
+mod entry;
 mod error;
+mod subject;
+#[cfg(test)]
+mod subject_tests;
 mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
+#[cfg(test)]
+mod tree_tests;
+mod unused;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::imaging::delimited::encoding::{self, NotText};
 use crate::imaging::file_list::{ListFile, found_beside, read_pair, salvage_pair};
 
+use entry::Entry;
 pub use error::SourceError;
+pub use subject::Subject;
+pub use unused::Unused;
 
 /// Enough for tens of thousands of scans.
 const MAX_MIB: u64 = 8;
@@ -31,15 +42,16 @@ pub enum Split {
 }
 
 impl Split {
-    const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+    /// All splits.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
 
     /// Parses a split as users write it.
     #[must_use]
     pub fn of(word: &str) -> Option<Self> {
         match word.to_lowercase().as_str() {
             "train" | "training" => Some(Self::Train),
-            "validation" | "val" | "selection" => Some(Self::Validation),
-            "test" | "testing" => Some(Self::Test),
+            "validation" | "val" | "valid" | "dev" | "selection" => Some(Self::Validation),
+            "test" | "testing" | "holdout" => Some(Self::Test),
             _ => None,
         }
     }
@@ -55,38 +67,24 @@ impl fmt::Display for Split {
     }
 }
 
-/// A scan and its landmark file.
+/// A scan and its landmark files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
     pub image: PathBuf,
-    /// Its landmark file; `None` only where lists name scans alone.
-    pub landmarks: Option<PathBuf>,
+    /// Usually one; several hold different landmarks. None only where lists name scans alone.
+    pub landmarks: Vec<PathBuf>,
+    /// Its split, where the source names splits or folds.
+    pub split: Option<Split>,
 }
 
-/// One scan of a source.
-#[derive(Debug, Clone)]
-struct Entry {
-    image: PathBuf,
-    /// Exactly one, unless there is a problem or no landmark is known.
-    landmarks: Vec<PathBuf>,
-    split: Option<Split>,
-    fold: Option<u32>,
-    /// Its location, appended to the source's path: `:3`.
-    place: String,
-    /// Advice for a scan without a landmark file.
-    expected: String,
-}
-
-impl Entry {
-    /// The scan's split when `fold` is held out from training.
-    fn split(&self, fold: Option<u32>) -> Option<Split> {
-        let Some(fold) = fold else { return self.split };
-        match (self.split, self.fold) {
-            (Some(Split::Test | Split::Validation), _) => self.split,
-            (_, Some(own)) if own == fold => Some(Split::Validation),
-            _ => Some(Split::Train),
-        }
-    }
+/// A subject with scans in two splits or folds, which must not share any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedSubject {
+    pub subject: Subject,
+    /// One scan, and what it is for: `split train`.
+    pub first: (PathBuf, String),
+    /// A scan of the same subject for something else.
+    pub second: (PathBuf, String),
 }
 
 /// The scans of a source.
@@ -100,6 +98,8 @@ pub struct Source {
     relative: bool,
     /// Landmark files without a scan: split of their folder, file, problem.
     stray: Vec<(Option<Split>, PathBuf, String)>,
+    /// Files of a folder that are not used, with the reason.
+    pub unused: Vec<Unused>,
 }
 
 impl Source {
@@ -130,7 +130,8 @@ impl Source {
         let pairs = salvage_pair(images, landmarks).into_iter();
         let pairs = pairs.map(|(image, landmarks)| Pair {
             image,
-            landmarks: Some(landmarks),
+            landmarks: vec![landmarks],
+            split: None,
         });
         pairs.collect()
     }
@@ -143,12 +144,14 @@ impl Source {
             labelled: true,
             relative: false,
             stray: Vec::new(),
+            unused: Vec::new(),
         }
     }
 
     fn of_tree(path: &Path, found: tree::Found) -> Self {
         Self {
             stray: found.stray,
+            unused: found.unused,
             ..Self::new(path.to_owned(), found.entries)
         }
     }
@@ -168,9 +171,9 @@ impl Source {
 
     fn file(path: &Path) -> Result<Self, Vec<SourceError>> {
         let text = read_text(path).map_err(|error| vec![error])?;
-        let entries = match Kind::of(&text) {
+        let (entries, unused) = match Kind::of(&text) {
             Kind::Json => datalist::entries(&text, path)?,
-            Kind::Table => table::entries(&text, path)?,
+            Kind::Table => (table::entries(&text, path)?, Vec::new()),
             Kind::List => {
                 let list = ListFile::read(path).map_err(|e| vec![SourceError::List(e)])?;
                 let images = list.entries.into_iter();
@@ -183,6 +186,7 @@ impl Source {
         };
         Ok(Self {
             relative: true,
+            unused,
             ..Self::new(path.to_owned(), entries)
         })
     }
@@ -199,7 +203,7 @@ impl Source {
     /// An error lists every problem: a missing fold or split, missing files, scans
     /// without a landmark file or with several.
     pub fn pairs(&self, split: Split, fold: Option<u32>) -> Result<Vec<Pair>, Vec<SourceError>> {
-        let (pairs, problems) = self.survey(split, fold);
+        let (pairs, problems) = self.survey(Some(split), fold);
         if problems.is_empty() {
             Ok(pairs)
         } else {
@@ -207,9 +211,9 @@ impl Source {
         }
     }
 
-    /// The usable pairs of a split, and its problems.
+    /// The usable pairs of a split, or of all splits, and their problems.
     #[must_use]
-    pub fn survey(&self, split: Split, fold: Option<u32>) -> (Vec<Pair>, Vec<SourceError>) {
+    pub fn survey(&self, split: Option<Split>, fold: Option<u32>) -> (Vec<Pair>, Vec<SourceError>) {
         let fold = match self.known_fold(split, fold) {
             Ok(fold) => fold,
             Err(error) => return (Vec::new(), vec![error]),
@@ -222,28 +226,63 @@ impl Source {
             if named && of.is_none() {
                 let problem = "names no split, as others do: train, validation or test";
                 problems.push(self.bad(entry, problem.to_owned()));
-            } else if !named || *of == Some(split) {
+            } else if !named || split.is_none() || *of == split {
                 match self.pair(entry) {
-                    Ok(pair) => pairs.push(pair),
+                    Ok(pair) => pairs.push(Pair { split: *of, ..pair }),
                     Err(found) => problems.extend(found),
                 }
             }
         }
         let strays = self.stray.iter();
-        let strays = strays.filter(|(of, ..)| of.is_none_or(|of| of == split));
+        let strays = strays.filter(|(of, ..)| split.is_none() || of.is_none() || *of == split);
         problems.extend(strays.map(|(_, path, why)| SourceError::whole(path, why)));
         if pairs.is_empty() && problems.is_empty() {
             let count = |split| splits.iter().filter(|s| **s == Some(split)).count();
             let has = Split::ALL.map(|s| format!("{} {s}", count(s))).join(", ");
-            let problem = format!("names no {split} scans; it has {has}");
+            let problem = match split {
+                Some(split) => format!("names no {split} scans; it has {has}"),
+                None => "names no scans".to_owned(),
+            };
             problems.push(SourceError::whole(&self.path, problem));
         }
         (pairs, problems)
     }
 
+    /// Subjects, where names show them, whose scans are in several splits or folds.
+    #[must_use]
+    pub fn shared_subjects(&self, fold: Option<u32>) -> Vec<SharedSubject> {
+        let mut seen: HashMap<Subject, Option<(&Path, String)>> = HashMap::new();
+        let mut shared = Vec::new();
+        let images: Vec<&Path> = self.entries.iter().map(|e| e.image.as_path()).collect();
+        for (entry, subject) in self.entries.iter().zip(Subject::of_all(&images)) {
+            let (Some(subject), Some(purpose)) = (subject, entry.purpose(fold)) else {
+                continue;
+            };
+            let here = (entry.image.as_path(), purpose);
+            match seen.get_mut(&subject) {
+                None => drop(seen.insert(subject, Some(here))),
+                // Each subject is reported once.
+                Some(first) => {
+                    if let Some((path, purpose)) = first.take_if(|(_, of)| *of != here.1) {
+                        shared.push(SharedSubject {
+                            subject,
+                            first: (path.to_owned(), purpose),
+                            second: (here.0.to_owned(), here.1),
+                        });
+                    }
+                }
+            }
+        }
+        shared
+    }
+
     /// The fold, if the source has it. Test scans belong to no fold, so for them a
     /// source without folds is accepted.
-    fn known_fold(&self, split: Split, fold: Option<u32>) -> Result<Option<u32>, SourceError> {
+    fn known_fold(
+        &self,
+        split: Option<Split>,
+        fold: Option<u32>,
+    ) -> Result<Option<u32>, SourceError> {
         let Some(wanted) = fold else { return Ok(None) };
         let mut folds: Vec<u32> = self.entries.iter().filter_map(|e| e.fold).collect();
         folds.sort_unstable();
@@ -251,7 +290,7 @@ impl Source {
         if folds.contains(&wanted) {
             return Ok(fold);
         }
-        if folds.is_empty() && split == Split::Test {
+        if folds.is_empty() && split == Some(Split::Test) {
             return Ok(None);
         }
         let has = if folds.is_empty() {
@@ -264,7 +303,7 @@ impl Source {
         Err(SourceError::whole(&self.path, problem))
     }
 
-    /// A scan with its landmark file, if both exist.
+    /// A scan with its landmark files, if all exist.
     fn pair(&self, entry: &Entry) -> Result<Pair, Vec<SourceError>> {
         let mut problems = Vec::new();
         let mut find = |path: &Path| {
@@ -282,14 +321,11 @@ impl Source {
             found
         };
         let image = find(&entry.image);
-        let landmarks = match entry.landmarks.as_slice() {
-            [one] => find(one),
-            [] if self.labelled => {
-                problems.push(self.bad(entry, entry.expected.clone()));
-                None
-            }
-            [] => None,
-            several => {
+        let mut landmarks = Vec::new();
+        match entry.landmarks.as_slice() {
+            [] if self.labelled => problems.push(self.bad(entry, entry.expected.clone())),
+            [_, _, ..] if !entry.merge => {
+                let several = &entry.landmarks;
                 let names: Vec<String> = several.iter().map(|p| p.display().to_string()).collect();
                 let problem = format!(
                     "scan '{}' has several landmark files: {}; keep one, or use a manifest",
@@ -297,11 +333,15 @@ impl Source {
                     names.join(", ")
                 );
                 problems.push(self.bad(entry, problem));
-                None
             }
-        };
+            files => landmarks.extend(files.iter().filter_map(|file| find(file))),
+        }
         match image {
-            Some(image) if problems.is_empty() => Ok(Pair { image, landmarks }),
+            Some(image) if problems.is_empty() => Ok(Pair {
+                image,
+                landmarks,
+                split: entry.split,
+            }),
             _ => Err(problems),
         }
     }
@@ -311,19 +351,6 @@ impl Source {
             path: self.path.clone(),
             place: entry.place.clone(),
             problem,
-        }
-    }
-}
-
-impl Entry {
-    fn found(image: PathBuf, landmarks: Vec<PathBuf>, split: Option<Split>) -> Self {
-        Self {
-            image,
-            landmarks,
-            split,
-            fold: None,
-            place: String::new(),
-            expected: String::new(),
         }
     }
 }

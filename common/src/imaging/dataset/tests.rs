@@ -8,24 +8,24 @@ use crate::imaging::nifti_io::{ImageRef, SamplesRef, write};
 use crate::imaging::preprocess::VolumeChoice;
 
 /// A folder of small scans and lists.
-struct Folder(tempfile::TempDir);
+pub(super) struct Folder(pub(super) tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn text(&self, name: &str, content: &str) -> &Self {
+    pub(super) fn text(&self, name: &str, content: &str) -> &Self {
         fs::write(self.at(name), content).unwrap();
         self
     }
 
     /// 4×5×6 voxels with content that depends on the seed; x runs to the left.
-    fn scan(&self, name: &str, seed: u8, spacing: f64) -> &Self {
+    pub(super) fn scan(&self, name: &str, seed: u8, spacing: f64) -> &Self {
         let voxels: Vec<u8> = (0..120_u8)
             .map(|i| i.wrapping_mul(seed).wrapping_add(7))
             .collect();
@@ -39,11 +39,11 @@ impl Folder {
         self
     }
 
-    fn spec(&self, ids: &[&str]) -> DatasetSpec {
+    pub(super) fn spec(&self, ids: &[&str]) -> DatasetSpec {
         spec(self.0.path(), ids, self.at("cache"))
     }
 
-    fn problems(&self, ids: &[&str]) -> String {
+    pub(super) fn problems(&self, ids: &[&str]) -> String {
         Dataset::load(&self.spec(ids)).unwrap_err().to_string()
     }
 }
@@ -62,9 +62,9 @@ fn spec(folder: &Path, ids: &[&str], cache: PathBuf) -> DatasetSpec {
     }
 }
 
-const HEADER: &str = "name,x_ras_mm,y_ras_mm,z_ras_mm\n";
+pub(super) const HEADER: &str = "name,x_ras_mm,y_ras_mm,z_ras_mm\n";
 
-fn two() -> Folder {
+pub(super) fn two() -> Folder {
     let folder = Folder::new();
     folder.scan("a.nii.gz", 3, 1.0).scan("b.nii.gz", 5, 1.0);
     folder.text("a.csv", &format!("{HEADER}AC,1,2,3\nPC,0,0,0\n"));
@@ -243,6 +243,62 @@ fn a_number_must_mean_the_same_landmark_everywhere() {
         text.contains("landmark '2' is not in") && text.contains("numbers 0 to 1"),
         "{text}"
     );
+}
+
+#[test]
+fn a_name_in_one_file_is_no_number_in_another() {
+    let folder = two();
+    // "1" is the first landmark of a table with names, and the second line of a text.
+    folder.text("a.csv", &format!("{HEADER}1,1,2,3\n2,0,0,0\n"));
+    folder.text("b.csv", "3 4 5\n1 1 1\n2 2 2\n");
+    let text = folder.problems(&["1"]);
+    assert!(text.contains("landmark '1' is a name in"), "{text}");
+    for part in [
+        "a.csv' but the point number 1 (from 0) in '",
+        "b.csv', where no point",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    // Each alone is fine, and numbers are where no file has names.
+    folder.text("a.csv", "1 2 3\n0 0 1\n");
+    assert_eq!(
+        Dataset::load(&folder.spec(&["1"])).unwrap().landmark_names,
+        ["1"]
+    );
+}
+
+#[test]
+fn landmark_files_of_one_scan_complete_each_other() {
+    let folder = Folder::new();
+    folder.scan("a.nii.gz", 3, 1.0).scan("b.nii.gz", 5, 1.0);
+    folder.text("ac.csv", &format!("{HEADER}AC,1,2,3\n"));
+    folder.text("pc.csv", &format!("{HEADER}PC,0,0,1\n"));
+    folder.text("b.csv", &format!("{HEADER}PC,,,\nAC,3,4,5\n"));
+    let manifest = "image,landmarks\na.nii.gz,ac.csv|pc.csv\nb.nii.gz,b.csv\n";
+    folder.text("m.csv", manifest);
+    let spec = DatasetSpec {
+        images: folder.at("m.csv"),
+        landmarks: None,
+        ..folder.spec(&[])
+    };
+    let dataset = Dataset::load(&spec).unwrap();
+    assert_eq!(dataset.landmark_names, ["AC", "PC"]);
+    let a = dataset.scans.iter().find(|s| s.name == "a").unwrap();
+    assert_eq!(a.landmarks, [Some([1.0, 2.0, 3.0]), Some([0.0, 0.0, 1.0])]);
+    folder.text("pc.csv", &format!("{HEADER}AC,0,0,1\n"));
+    let text = Dataset::load(&spec).unwrap_err().to_string();
+    assert!(text.contains("landmark 'AC' is in '"), "{text}");
+    assert!(
+        text.contains("which belong to the same scan; keep one"),
+        "{text}"
+    );
+    let unknown = DatasetSpec {
+        ids: vec!["0".to_owned()],
+        ..spec
+    };
+    folder.text("pc.csv", &format!("{HEADER}PC,0,0,1\n"));
+    let text = Dataset::load(&unknown).unwrap_err().to_string();
+    assert!(text.contains("'0' is not in"), "{text}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::source::SharedSubject;
 use crate::imaging::orientation::ORDERS;
 use crate::imaging::scan::{Scan, ScanWarning};
 use crate::imaging::volume::Volume;
@@ -45,6 +46,14 @@ pub enum WarningKind {
     Scan(ScanWarning),
     /// A property of its landmark file: a sentence.
     Landmarks(String),
+    /// Its subject has scans in another split or fold too.
+    SharedSubject {
+        subject: String,
+        /// What this scan is for: `split test`.
+        purpose: String,
+        other: PathBuf,
+        other_purpose: String,
+    },
     /// A landmark where the scan is dark.
     Background {
         landmark: String,
@@ -76,6 +85,18 @@ impl fmt::Display for DataWarning {
         match &self.kind {
             WarningKind::Scan(warning) => warning.fmt(f),
             WarningKind::Landmarks(text) => f.write_str(text),
+            WarningKind::SharedSubject {
+                subject,
+                purpose,
+                other,
+                other_purpose,
+            } => write!(
+                f,
+                "subject '{subject}' is in {purpose}, and with '{}' in {other_purpose}: errors come \
+                 out too small where a subject was trained on; divide by subject, as `landmarl \
+                 data split` does",
+                other.display()
+            ),
             WarningKind::Background { landmark, voxel } => {
                 let [x, y, z] = voxel;
                 write!(
@@ -103,6 +124,22 @@ impl fmt::Display for DataWarning {
                 "landmark '{landmark}' is {distance_mm:.1} mm from where the other scans have it \
                  ({usual_mm:.1} mm is usual); check its position, or whether names are swapped"
             ),
+        }
+    }
+}
+
+impl From<SharedSubject> for DataWarning {
+    fn from(shared: SharedSubject) -> Self {
+        let (other, other_purpose) = shared.first;
+        let (scan, purpose) = shared.second;
+        Self {
+            scan,
+            kind: WarningKind::SharedSubject {
+                subject: shared.subject.to_string(),
+                purpose,
+                other,
+                other_purpose,
+            },
         }
     }
 }

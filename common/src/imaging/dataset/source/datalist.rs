@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::table::{FORMER_NAME, split, warn_former_name};
-use super::{Entry, SourceError, Split};
+use super::table::{FORMER_NAME, fold, split, warn_former_name};
+use super::{Entry, SourceError, Split, Unused};
+use crate::imaging::nifti_io::bare_name;
 
 /// What to do about an item without a landmark file.
 const EXPECTED: &str = "names no landmark file; give it a key 'landmarks'";
 
+/// The items of all lists, and the files in them that are not used.
+type Items = (Vec<Entry>, Vec<Unused>);
+
 /// The items of all lists; an error lists all problems.
-pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceError>> {
+pub(super) fn entries(text: &str, path: &Path) -> Result<Items, Vec<SourceError>> {
     let bad = |place: String, problem: String| SourceError::Entry {
         path: path.to_owned(),
         place,
@@ -46,7 +50,7 @@ pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceE
     if lists.iter().any(|(_, key, _)| is_former(key)) || own.any(is_former) {
         warn_former_name(path);
     }
-    let (mut entries, mut problems) = (Vec::new(), Vec::new());
+    let (mut entries, mut problems, mut unused) = (Vec::new(), Vec::new(), Vec::new());
     for (of, key, list) in lists {
         let Value::Array(items) = list else {
             problems.push(bad(String::new(), format!("'{key}' is not a list")));
@@ -59,45 +63,74 @@ pub(super) fn entries(text: &str, path: &Path) -> Result<Vec<Entry>, Vec<SourceE
             } else {
                 format!(": {key} item {number}")
             };
-            match entry(item, of) {
+            match entry(item, of, &mut unused) {
                 Ok(entry) => entries.push(Entry { place, ..entry }),
                 Err(problem) => problems.push(bad(place, problem)),
             }
         }
     }
     if problems.is_empty() {
-        Ok(entries)
+        Ok((entries, unused))
     } else {
         Err(problems)
     }
 }
 
-fn entry(item: &Value, of: Option<Split>) -> Result<Entry, String> {
+fn entry(item: &Value, of: Option<Split>, unused: &mut Vec<Unused>) -> Result<Entry, String> {
     // MONAI's lists of test scans may hold plain paths.
     let field = |key: &str| match item {
         Value::String(_) if key == "image" => Some(item),
         item => item.get(key).filter(|value| !value.is_null()),
     };
-    let word = |key: &str| match field(key) {
-        None => Ok(None),
-        Some(Value::String(word)) => Ok(Some(word.as_str())),
-        Some(_) => Err(format!("'{key}' is not text; give one path or word")),
+    let words = |key: &str| match field(key) {
+        None => Ok(Vec::new()),
+        Some(value) => texts(value).ok_or_else(|| {
+            format!("'{key}' is not text; give one path or word, or a list of paths")
+        }),
     };
-    let image = word("image")?.ok_or("has no key 'image'")?;
+    let images = words("image")?;
+    let (image, channels) = images.split_first().ok_or("has no key 'image'")?;
+    unused.extend(channels.iter().map(|channel| Unused {
+        path: channel.into(),
+        reason: format!("is not used: of several images of one scan, the first is: '{image}'"),
+        mistake: false,
+    }));
+    let mut landmarks = words("landmarks")?;
+    let mut expected = EXPECTED.to_owned();
+    if landmarks.is_empty() {
+        // MONAI's key, which usually names a label map.
+        landmarks = words("label")?;
+        if landmarks.iter().any(|label| bare_name(label).is_some()) {
+            expected += "; 'label' is a label map";
+            landmarks.clear();
+        }
+    }
     let fold = match field("fold") {
         None => None,
-        Some(fold) => {
-            let number = fold.as_u64().and_then(|fold| u32::try_from(fold).ok());
-            Some(number.ok_or_else(|| format!("fold {fold} is not a whole number from 0"))?)
+        Some(Value::String(word)) => Some(fold(word.trim())?),
+        Some(number) => {
+            let wrong = |_| format!("fold {number} is not a whole number from 0");
+            Some(fold(&number.to_string()).map_err(wrong)?)
         }
     };
-    let own = word("split")?.map(split).transpose()?;
+    let own = match field("split") {
+        None => None,
+        Some(word) => Some(split(word.as_str().ok_or("'split' is not text")?)?),
+    };
+    let landmarks = landmarks.into_iter().map(PathBuf::from).collect();
     Ok(Entry {
-        image: image.into(),
-        landmarks: word("landmarks")?.into_iter().map(PathBuf::from).collect(),
-        split: own.or(of),
+        merge: true,
         fold,
-        place: String::new(),
-        expected: EXPECTED.to_owned(),
+        expected,
+        ..Entry::found(image.into(), landmarks, own.or(of))
     })
+}
+
+/// A text or a list of texts.
+fn texts(value: &Value) -> Option<Vec<&str>> {
+    match value {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(items) => items.iter().map(Value::as_str).collect(),
+        _ => None,
+    }
 }

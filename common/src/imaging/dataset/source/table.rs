@@ -18,6 +18,9 @@ pub(super) fn is_table(text: &str) -> bool {
     })
 }
 
+/// Between the landmark files of one scan that complete each other.
+const SEVERAL: char = '|';
+
 struct Columns {
     image: usize,
     landmarks: usize,
@@ -98,18 +101,25 @@ fn entry(record: &csv::StringRecord, columns: &Columns) -> Result<Entry, String>
         return Err("names no scan in the column 'image'".to_owned());
     }
     let landmarks = Some(field(columns.landmarks)).filter(|f| !f.is_empty());
-    let fold = optional(columns.fold).map(|fold| {
-        let wrong = |_| format!("fold '{fold}' is not a whole number from 0");
-        fold.parse().map_err(wrong)
-    });
+    let landmarks = landmarks.into_iter().flat_map(|cell| cell.split(SEVERAL));
+    let landmarks: Vec<PathBuf> = landmarks.map(|file| file.trim().into()).collect();
     Ok(Entry {
-        image: image.into(),
-        landmarks: landmarks.into_iter().map(PathBuf::from).collect(),
-        split: optional(columns.split).map(split).transpose()?,
-        fold: fold.transpose()?,
-        place: String::new(),
+        merge: true,
+        fold: optional(columns.fold).map(fold).transpose()?,
         expected: EXPECTED.to_owned(),
+        ..Entry::found(
+            image.into(),
+            landmarks,
+            optional(columns.split).map(split).transpose()?,
+        )
     })
+}
+
+/// Parses a fold; tables with empty cells are often written with `1.0`.
+pub(super) fn fold(word: &str) -> Result<u32, String> {
+    let number = word.strip_suffix(".0").unwrap_or(word);
+    let wrong = |_| format!("fold '{word}' is not a whole number from 0");
+    number.parse().map_err(wrong)
 }
 
 /// Parses a split in a cell or key.

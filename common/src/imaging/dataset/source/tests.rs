@@ -5,10 +5,10 @@ use std::fs;
 use super::*;
 
 /// A folder with files of these names; those that end in a text have it.
-struct Tree(tempfile::TempDir);
+pub(super) struct Tree(tempfile::TempDir);
 
 impl Tree {
-    fn new(files: &[&str]) -> Self {
+    pub(super) fn new(files: &[&str]) -> Self {
         let tree = Self(tempfile::tempdir().unwrap());
         for file in files {
             tree.file(file, "");
@@ -16,11 +16,11 @@ impl Tree {
         tree
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn file(&self, name: &str, text: &str) -> &Self {
+    pub(super) fn file(&self, name: &str, text: &str) -> &Self {
         let path = self.at(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -28,25 +28,36 @@ impl Tree {
     }
 
     /// `image landmarks` below the folder, of what a path names for a split.
-    fn pairs(&self, path: &str, split: Split, fold: Option<u32>) -> Result<Vec<String>, String> {
+    pub(super) fn pairs(
+        &self,
+        path: &str,
+        split: Split,
+        fold: Option<u32>,
+    ) -> Result<Vec<String>, String> {
         let source = Source::read(&self.at(path), None).map_err(|e| joined(&e))?;
         let pairs = source.pairs(split, fold).map_err(|e| joined(&e))?;
-        let short = |path: &Path| {
-            let path = path.strip_prefix(self.0.path()).unwrap_or(path);
-            path.display().to_string().replace('\\', "/")
-        };
         let shown = pairs.iter().map(|pair| {
-            let landmarks = pair.landmarks.as_deref().map_or("-".to_owned(), short);
-            format!("{} {landmarks}", short(&pair.image))
+            let landmarks: Vec<String> = pair.landmarks.iter().map(|p| self.short(p)).collect();
+            let landmarks = match landmarks.as_slice() {
+                [] => "-".to_owned(),
+                files => files.join(" + "),
+            };
+            format!("{} {landmarks}", self.short(&pair.image))
         });
         Ok(shown.collect())
+    }
+
+    /// A path below the folder.
+    pub(super) fn short(&self, path: &Path) -> String {
+        let path = path.strip_prefix(self.0.path()).unwrap_or(path);
+        path.display().to_string()
     }
 
     fn train_problems(&self, path: &str, expected: &[&str]) {
         self.problems(path, Split::Train, None, expected);
     }
 
-    fn problems(&self, path: &str, split: Split, fold: Option<u32>, expected: &[&str]) {
+    pub(super) fn problems(&self, path: &str, split: Split, fold: Option<u32>, expected: &[&str]) {
         let text = self.pairs(path, split, fold).unwrap_err();
         assert_eq!(text.lines().count(), expected.len(), "{text}");
         for part in expected {
@@ -55,7 +66,7 @@ impl Tree {
     }
 }
 
-fn joined(errors: &[SourceError]) -> String {
+pub(super) fn joined(errors: &[SourceError]) -> String {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }
@@ -96,7 +107,7 @@ fn images_and_landmarks_are_matched_by_stem() {
         &[
             "scan '",
             "b.nii.gz' has several landmark files: ",
-            "y.txt' belongs to no scan: none in '",
+            "y.txt' belongs to no scan: none has its name",
         ],
     );
     let text = tree.pairs("d", Split::Train, None).unwrap_err();
@@ -288,6 +299,42 @@ fn datalists_name_splits_and_folds() {
 }
 
 #[test]
+fn datalists_as_monai_writes_them_are_read() {
+    let files = [
+        "a_0000.nii",
+        "a_0001.nii",
+        "b.nii",
+        "c.nii",
+        "a.csv",
+        "b.csv",
+        "c.csv",
+    ];
+    let tree = Tree::new(&files);
+    tree.file(
+        "m.json",
+        r#"{"numTraining": 2, "training": [
+            {"image": ["a_0000.nii", "a_0001.nii"], "landmarks": "a.csv", "fold": "1"},
+            {"image": "b.nii", "label": "b.csv", "fold": 0.0}],
+            "test": [{"image": "c.nii", "label": "c_seg.nii.gz", "landmarks": ["c.csv"]}]}"#,
+    );
+    let at = |split, fold| tree.pairs("m.json", split, fold).unwrap();
+    assert_eq!(at(Split::Train, Some(0)), ["a_0000.nii a.csv"]);
+    assert_eq!(at(Split::Validation, Some(0)), ["b.nii b.csv"]);
+    assert_eq!(at(Split::Test, None), ["c.nii c.csv"]);
+    let source = Source::read(&tree.at("m.json"), None).unwrap();
+    assert_eq!(source.unused.len(), 1);
+    let said = source.unused[0].to_string();
+    assert!(
+        said.contains("a_0001.nii' is not used: of several images of one scan"),
+        "{said}"
+    );
+    let text = r#"{"training": [{"image": "b.nii", "label": "b_seg.nii.gz"}]}"#;
+    tree.file("m.json", text);
+    let text = ["names no landmark file; give it a key 'landmarks'; 'label' is a label map"];
+    tree.train_problems("m.json", &text);
+}
+
+#[test]
 fn all_problems_of_a_manifest_are_reported_at_once() {
     let tree = Tree::new(&["a.nii", "a.csv"]);
     tree.file(
@@ -322,14 +369,14 @@ fn all_problems_of_a_manifest_are_reported_at_once() {
     tree.train_problems("m.csv", &none);
     tree.file(
         "m.json",
-        r#"{"training": [{"landmarks": "a.csv"}, {"image": ["a.nii", "b.nii"]}, 3, {"image": "a.nii", "fold": 0.5}], "testing": {}}"#,
+        r#"{"training": [{"landmarks": "a.csv"}, {"image": ["a.nii", 3]}, 3, {"image": "a.nii", "fold": 0.5}], "testing": {}}"#,
     );
     tree.train_problems(
         "m.json",
         &[
             "m.json: 'testing' is not a list",
             "m.json: training item 1: has no key 'image'",
-            "m.json: training item 2: 'image' is not text; give one path or word",
+            "m.json: training item 2: 'image' is not text; give one path or word, or a list",
             "m.json: training item 3: has no key 'image'",
             "m.json: training item 4: fold 0.5 is not a whole number from 0",
         ],
@@ -356,7 +403,7 @@ fn lists_are_recognised_as_lists() {
     let source = lists("images.txt", "landmarks.txt").unwrap();
     let pairs = source.pairs(Split::Validation, None).unwrap();
     assert_eq!(pairs[0].image, tree.at("b.nii"));
-    assert_eq!(pairs[1].landmarks, Some(tree.at("a.csv")));
+    assert_eq!(pairs[1].landmarks, [tree.at("a.csv")]);
     assert_eq!(
         tree.pairs("images.txt", Split::Test, None).unwrap(),
         ["b.nii -", "a.nii -"]
