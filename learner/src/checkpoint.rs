@@ -84,7 +84,7 @@ impl CheckpointError {
     /// Whether a file could not be written.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Folder { .. })
+        matches!(self, Self::Write(_))
     }
 }
 

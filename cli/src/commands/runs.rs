@@ -234,7 +234,7 @@ fn compare(given: &[PathBuf], dir: &Path, json: bool) -> Outcome {
     let mut differing = Table::with_columns(&columns);
     for (key, values) in &comparison.differing_settings {
         let values = values.iter().map(|value| or_dash(value.as_ref()));
-        differing.row(std::iter::once(key.clone()).chain(values).collect());
+        differing.row(std::iter::once(key.clone()).chain(values));
     }
     let runs = table(&comparison.runs);
     console::data(&format!("{}\n{}", runs.render(), differing.render()))?;

@@ -1,12 +1,11 @@
 //! Data sets named on the command line.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use common::config::Config;
-use common::imaging::dataset::{Dataset, DatasetSpec, LoadOptions, Source, Split, is_list};
+use common::imaging::dataset::{Dataset, DatasetSpec, LoadOptions, Split, is_list};
 use common::imaging::nifti_io::bare_name;
 use common::imaging::scan::Scan;
 
@@ -76,25 +75,18 @@ pub fn labelled(
     };
     let dataset = load(&spec)?;
     console::data_warnings(&dataset.warnings);
-    Ok(in_order(dataset, &order(&spec)))
-}
-
-/// The scan files of a source in its order.
-fn order(spec: &DatasetSpec) -> Vec<PathBuf> {
-    let source = Source::read(&spec.images, spec.landmarks.as_deref());
-    let pairs = source.and_then(|source| source.pairs(spec.split, spec.fold));
-    // The data set was loaded from the same source, so there are no problems.
-    let pairs = pairs.unwrap_or_default().into_iter();
-    pairs.map(|pair| pair.image).collect()
+    if let Some(note) = dataset.unused_note() {
+        console::note(&note);
+    }
+    Ok(in_order(&dataset))
 }
 
 /// The scans in the order in which they were given; a data set has the order of their content.
-fn in_order(dataset: Dataset, given: &[PathBuf]) -> Vec<Arc<Scan>> {
-    let places: HashMap<&PathBuf, usize> = given.iter().zip(0..).collect();
-    let mut scans: Vec<(PathBuf, Arc<Scan>)> =
-        dataset.sources.into_iter().zip(dataset.scans).collect();
-    scans.sort_by_key(|(source, _)| places.get(source).copied().unwrap_or(usize::MAX));
-    scans.into_iter().map(|(_, scan)| scan).collect()
+fn in_order(dataset: &Dataset) -> Vec<Arc<Scan>> {
+    let given = dataset.given.iter();
+    given
+        .map(|&scan| Arc::clone(&dataset.scans[scan]))
+        .collect()
 }
 
 /// Scans without known landmarks, in the given order; a folder stands for the scans in it.
@@ -114,7 +106,7 @@ pub fn bare(paths: &[PathBuf], loaded: &Loaded, config: &Config) -> anyhow::Resu
     }
     let dataset = Dataset::from_images(&files, &options).context("load scans")?;
     console::data_warnings(&dataset.warnings);
-    Ok(in_order(dataset, &files))
+    Ok(in_order(&dataset))
 }
 
 /// The scans that lie in a folder itself, sorted. Of nnU-Net's channels only the first counts,
@@ -196,31 +188,5 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert!(in_folder(&path.join("gone")).is_err());
-    }
-
-    #[test]
-    fn scans_have_the_order_in_which_they_were_given() {
-        use common::imaging::geometry::Geometry;
-        use common::imaging::volume::Volume;
-
-        let scan = |name: &str, content: u8| Scan {
-            name: name.to_owned(),
-            volume: Volume::from_u8([1; 3], vec![content]).unwrap(),
-            geometry: Geometry::straight([1; 3], [1.0; 3]),
-            landmarks: Vec::new(),
-            hash: [content; 32],
-        };
-        let dataset = Dataset {
-            scans: vec![scan("c", 1), scan("a", 2), scan("b", 3)]
-                .into_iter()
-                .map(Arc::new)
-                .collect(),
-            sources: ["c.nii", "a.nii", "b.nii"].map(PathBuf::from).to_vec(),
-            ..Dataset::default()
-        };
-        let given = ["b.nii", "c.nii", "a.nii"].map(PathBuf::from);
-        let names = in_order(dataset, &given);
-        let names: Vec<&str> = names.iter().map(|s| s.name.as_str()).collect();
-        assert_eq!(names, ["b", "c", "a"]);
     }
 }

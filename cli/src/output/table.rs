@@ -39,8 +39,9 @@ impl Table {
     }
 
     /// Adds a row; control characters in cells, which may be names of files, are escaped.
-    pub fn row(&mut self, cells: Vec<String>) {
-        let cells = cells.iter().map(|cell| one_line(cell).into_owned());
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells = cells.into_iter();
+        let cells = cells.map(|cell| one_line(&cell).into_owned());
         self.0.add_row(cells);
     }
 

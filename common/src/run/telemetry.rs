@@ -37,8 +37,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::config::LogConfig;
-use crate::run::lock::report_missing_locks;
 use crate::report::text::one_line;
+use crate::run::lock::report_missing_locks;
 use crate::run::run_folder::host_name;
 use file::{BOUNDS, Claim, LogFile, Name};
 use json::{Json, Labels};

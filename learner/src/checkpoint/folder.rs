@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use common::imaging::manifest::TrainingManifest;
-use common::run::durable::write_atomic;
+use common::run::durable::{DurableError, write_atomic};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, training_scans};
 

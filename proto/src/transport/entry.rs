@@ -16,8 +16,8 @@ use anyhow::Context as _;
 use axum::Router;
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::DatasetError;
-use common::run::run_folder::reachable;
 use common::report::text::printable;
+use common::run::run_folder::reachable;
 use common::run::telemetry::{self, Control, Guard, TelemetryError};
 use tokio::net::TcpListener;
 

@@ -10,6 +10,7 @@ use super::cluster::Ended;
 use super::stopped_by;
 use crate::output::quote::shell_quoted;
 use crate::output::report::NOTICE;
+use crate::output::report::verdict::worse_than_baseline;
 
 /// The result, what it is worth, and the commands to run next, as they are.
 pub fn message(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
@@ -35,21 +36,14 @@ pub fn message(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
     let evaluate = evaluate(config, &ended.weights);
     let evaluate = evaluate.map(|words| format!("  {words}\n"));
     let evaluate = evaluate.unwrap_or_default();
-    if is_worse(ended) {
-        text += &format!(
-            "worse than the mean-position baseline: train longer\nnext:\n{longer}{evaluate}"
-        );
+    let errors = ended.validation_mm.map(|(best, _)| best);
+    let worse = errors.and_then(|best| worse_than_baseline(best, ended.baseline_mm));
+    if let Some(worse) = worse {
+        text += &format!("{worse}\nnext:\n{longer}{evaluate}");
     } else {
         text += &format!("next:\n{evaluate}{longer}");
     }
     text + NOTICE
-}
-
-/// Whether the agents have learned nothing that the mean of the training landmarks does not
-/// know.
-fn is_worse(ended: &Ended) -> bool {
-    let errors = ended.validation_mm.zip(ended.baseline_mm);
-    errors.is_some_and(|((best, _), baseline)| best.is_nan() || best >= baseline)
 }
 
 /// The command that evaluates the weights on the run's own test scans, else on its validation
@@ -123,12 +117,12 @@ mod tests {
     #[test]
     fn an_error_that_is_not_below_the_baseline_ends_with_the_advice_to_train_longer() {
         let config = config(Path::new("gone"), "v.txt");
-        let advice = "worse than the mean-position baseline: train longer\n\
-                      next:\n  landmarl train --resume 'runs/a run' --updates 60\n";
+        let advice = "than the mean-position baseline: train longer (error";
+        let longer = "\nnext:\n  landmarl train --resume 'runs/a run' --updates 60\n";
         for (best, worse) in [(2.0, false), (3.0, true), (4.0, true), (f64::NAN, true)] {
             let text = text(&config, &ended(30, best, 3.0));
             assert_eq!(text.contains(advice), worse, "{text}");
-            assert_eq!(text.contains("train longer"), worse, "{text}");
+            assert_eq!(text.contains(longer), worse, "{text}");
         }
         let stopped = text(&config, &ended(10, 4.0, 3.0));
         assert!(stopped.contains("--resume 'runs/a run'\n"), "{stopped}");

@@ -53,7 +53,7 @@ fn validation(origin: &Origin) -> Option<Evaluation> {
 
 /// A sentence where a mean error is not below that of the mean-position baseline.
 pub fn worse_than_baseline(mean_mm: f64, baseline_mm: Option<f64>) -> Option<String> {
-    let baseline_mm = baseline_mm.filter(|mm| mean_mm >= *mm)?;
+    let baseline_mm = baseline_mm.filter(|mm| mean_mm.is_nan() || mean_mm >= *mm)?;
     let word = if mean_mm > baseline_mm {
         "worse"
     } else {
@@ -119,6 +119,7 @@ mod tests {
     fn origin(file: &Path, updates: Option<u64>) -> Origin {
         Origin {
             file: file.to_owned(),
+            run: None,
             sha256: String::new(),
             weights_version: updates.map(|n| n / 10),
             updates,

@@ -35,11 +35,8 @@ pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
         let signal = STOPPED_BY.get_or_init(|| signal);
         tracing::info!(signal, "stopping");
         tokio::spawn(async move {
-            loop {
-                match signals.next().await {
-                    (signal, true) => tracing::info!(signal, "already stopping"),
-                    (_, false) => break,
-                }
+            while let (signal, true) = signals.next().await {
+                tracing::info!(signal, "already stopping");
             }
             #[expect(clippy::exit, reason = "nothing is left to be done in order")]
             std::process::exit(i32::from(Exit::Interrupted as u8));
