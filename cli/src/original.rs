@@ -6,7 +6,7 @@
 mod flags;
 mod tensorflow;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::config::Config;
 use common::imaging::file_list::ListFile;
@@ -297,11 +297,20 @@ fn starts_and_outputs(flags: &Flags, out: &mut Translated) -> anyhow::Result<()>
         out.add(&["--render", "all", "--film", &kinds.join(",")]);
     }
     let folder = flags.log_dir.as_deref().unwrap_or(Path::new("runs"));
-    let folder = folder.join(flags.run_name().unwrap_or_else(|| flags.task_name()));
+    let folder = free(&folder.join(flags.run_name().unwrap_or_else(|| flags.task_name())));
     let csv = folder.join("results.csv").display().to_string();
     out.add(&["--out", &folder.display().to_string()]);
     out.add(&["--results-csv", &csv]);
     Ok(())
+}
+
+/// The folder, or the first numbered one without results: those of an earlier evaluation stay.
+fn free(folder: &Path) -> PathBuf {
+    let shown = folder.display();
+    let numbered = (2..).map(|number| PathBuf::from(format!("{shown}-{number}")));
+    let mut folders = std::iter::once(folder.to_owned()).chain(numbered.take(10_000));
+    let found = folders.find(|folder| !folder.join("predictions.csv").exists());
+    found.unwrap_or_else(|| folder.to_owned())
 }
 
 fn model(flags: &Flags) -> anyhow::Result<String> {

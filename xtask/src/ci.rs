@@ -74,7 +74,7 @@ impl Step {
         };
         let short_demo = demo::Options {
             seed: 1,
-            out: "demo/ci".into(),
+            out: "demo-ci".into(),
             ci: true,
         };
         match self {

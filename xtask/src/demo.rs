@@ -73,7 +73,11 @@ impl Commands<'_> {
     }
 
     fn resume(&self, run: &str) -> Vec<String> {
-        words(&format!("train|--resume|{}/run/{run}", self.out.display()))
+        // Earlier versions saved a time limit with the run.
+        let out = self.out.display();
+        words(&format!(
+            "train|--resume|{out}/run/{run}|--set|learner.max_minutes=0"
+        ))
     }
 
     /// The baseline is the mean of the training landmarks.
@@ -133,7 +137,10 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     libtorch::ensure(workspace)?;
     if options.ci {
         // What the last run of CI left.
-        fs::remove_dir_all(workspace.root.join(&options.out)).ok();
+        let left = workspace.root.join(&options.out);
+        if fits(&left, options.seed) {
+            fs::remove_dir_all(left).ok();
+        }
     }
     let out = place(&workspace.root, &options.out, options.seed)?;
     if out != options.out {
@@ -155,7 +162,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let newest = || newest(&workspace.root.join(&out), &mut landmarl(runs(&out)));
     command::run(&mut landmarl(commands.phantom()))?;
     let train = |arguments| {
-        println!("training counts updates: about 3 minutes on two idle cores, else longer");
+        println!(
+            "training ends after its updates, not after a time: at most 3 minutes on two idle cores"
+        );
         command::run_noting(&mut landmarl(arguments), USUALLY, SLOW)
     };
     match Next::after(newest()?) {
@@ -177,9 +186,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 /// The folder for a demo of this seed: `asked`, or the first of `asked-2`, `asked-3`, … that
 /// is empty or holds a demo of this seed.
 fn place(root: &Path, asked: &Path, seed: u64) -> Result<PathBuf> {
+    // Without a trailing slash.
+    let asked: PathBuf = asked.components().collect();
     let shown = asked.display();
     let numbered = (2..).map(|number| PathBuf::from(format!("{shown}-{number}")));
-    let mut candidates = std::iter::once(asked.to_owned()).chain(numbered).take(1000);
+    let mut candidates = std::iter::once(asked.clone()).chain(numbered).take(1000);
     let fits = |out: &PathBuf| fits(&root.join(out), seed);
     let found = candidates.find(fits);
     found.with_context(|| format!("{shown} and all numbered ones are taken; give another --out"))

@@ -88,10 +88,13 @@ pub fn run(args: &Args) -> Outcome {
             Ok(Exit::Done)
         }
         Command::Verify { paths, json } => {
-            let runs = run::runs(&ConfigArgs::default())?;
+            let runs = run::runs(&ConfigArgs::default());
             let mut found = Vec::new();
-            for path in paths {
-                let path = run_folder(path, &runs)?;
+            for given in paths {
+                let runs = runs.as_ref().ok();
+                let path = runs.and_then(|runs| run_folder(given, runs).ok());
+                // One that cannot be read is listed as such.
+                let path = path.unwrap_or_else(|| given.clone());
                 if path.is_dir() {
                     found.extend(files::of_folder(&path)?);
                 } else {

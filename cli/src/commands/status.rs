@@ -114,9 +114,9 @@ impl Target {
             return Ok(at(&cluster.learner));
         }
         match newest(runs) {
-            Some((run, endpoints)) if !endpoints.is_stale() => Self::of(&run, cluster),
-            ended => Ok(Self {
-                ended,
+            Some((run, endpoints)) if is_callable(&run, &endpoints) => Self::of(&run, cluster),
+            newest => Ok(Self {
+                ended: newest.filter(|(run, endpoints)| is_gone(run, endpoints)),
                 ..at(&default)
             }),
         }
@@ -134,7 +134,7 @@ impl Target {
             let message = format!("run {name} is not training now: no endpoints.json in {path}");
             return unreachable(message, hint);
         };
-        if endpoints.is_stale() {
+        if is_gone(run, &endpoints) {
             return Err(stale(run, &endpoints).into());
         }
         let Some(address) = endpoints.grpc else {
@@ -144,7 +144,7 @@ impl Target {
         let host = &endpoints.host;
         if *host != host_name() && is_loopback(&address) {
             let message =
-                format!("run {name} trains on {host}, at an address of that machine alone");
+                format!("run {name} trains on {host}, and only that machine can reach it");
             return unreachable(message, "ask on that machine");
         }
         let mut cluster = cluster.clone();
@@ -168,12 +168,25 @@ fn run_in(folder: &Path) -> Option<RunFolder> {
     RunFolder::around(&inside).filter(|_| inside.is_file())
 }
 
+/// Whether the process is gone, and no other one uses the run. A process in another container
+/// has no number here, but holds the lock.
+fn is_gone(run: &RunFolder, endpoints: &Endpoints) -> bool {
+    endpoints.is_stale() && !run.is_in_use()
+}
+
+/// Whether a process may answer: it is on this machine, or listens for others.
+fn is_callable(run: &RunFolder, endpoints: &Endpoints) -> bool {
+    let local = endpoints.host == host_name();
+    let open = |address: &String| !is_loopback(address);
+    !is_gone(run, endpoints) && (local || endpoints.grpc.as_ref().is_some_and(open))
+}
+
 fn is_loopback(address: &str) -> bool {
     let address = address.parse::<std::net::SocketAddr>();
     address.is_ok_and(|address| address.ip().is_loopback())
 }
 
-/// The run in `runs` whose process started last, one that still exists before all others.
+/// The run in `runs` whose process started last, one that may answer before all others.
 fn newest(runs: &Path) -> Option<(RunFolder, Endpoints)> {
     let entries = std::fs::read_dir(runs).into_iter().flatten().flatten();
     let found = entries.filter_map(|entry| {
@@ -181,7 +194,7 @@ fn newest(runs: &Path) -> Option<(RunFolder, Endpoints)> {
         let endpoints = run.endpoints()?;
         Some((run, endpoints))
     });
-    found.max_by_key(|(_, endpoints)| (!endpoints.is_stale(), endpoints.started.clone()))
+    found.max_by_key(|(run, endpoints)| (is_callable(run, endpoints), endpoints.started.clone()))
 }
 
 /// A process that left its file behind.

@@ -76,7 +76,7 @@ pub fn labelled(
     let dataset = load(&spec)?;
     console::data_warnings(&dataset.warnings);
     if let Some(note) = dataset.unused_note() {
-        console::note(&note);
+        console::note_once(&note);
     }
     Ok(in_order(&dataset))
 }

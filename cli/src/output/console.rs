@@ -1,5 +1,6 @@
 //! Data goes to standard output, everything else to standard error.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,17 +25,27 @@ pub fn note(text: &str) {
     let _ = write_beside_bars(format!("{}\n", printable(text)).as_bytes());
 }
 
+/// Writes a message to standard error, unless this process has written it before: a data set
+/// may be loaded twice.
+pub fn note_once(text: &str) {
+    static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if shown.insert(text.to_owned()) {
+        note(text);
+    }
+}
+
 /// Most warnings of one data set that are written.
 const WARNINGS_SHOWN: usize = 20;
 
 /// Writes the warnings of a data set to standard error.
 pub fn data_warnings(warnings: &[DataWarning]) {
     for warning in warnings.iter().take(WARNINGS_SHOWN) {
-        note(&format!("warning: {warning}"));
+        note_once(&format!("warning: {warning}"));
     }
     let more = warnings.len().saturating_sub(WARNINGS_SHOWN);
     if more > 0 {
-        note(&format!(
+        note_once(&format!(
             "{more} more warnings; `landmarl data check` lists all"
         ));
     }

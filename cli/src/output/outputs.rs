@@ -139,15 +139,14 @@ impl OutputArgs {
 
     /// Creates the output folder: the given one, or a new one that is named after the time.
     pub fn create(&self, weights: &Path) -> Result<PathBuf, Advice> {
+        let all = RunFolder::around(weights).map(|run| run.evaluations());
+        let all = all.unwrap_or_else(|| "evaluations".into());
         let made = match &self.out {
             Some(folder) => std::fs::create_dir_all(folder).map(|()| folder.clone()),
-            None => {
-                let all = RunFolder::around(weights).map(|run| run.evaluations());
-                new_folder(&all.unwrap_or_else(|| "evaluations".into()))
-            }
+            None => new_folder(&all),
         };
         made.map_err(|error| {
-            let folder = self.out.as_deref().unwrap_or(Path::new("evaluations"));
+            let folder = self.out.as_ref().unwrap_or(&all);
             let message = format!("cannot write results to {}: {error}", folder.display());
             Advice::new(Exit::Failed, message).hint("choose another folder with --out")
         })
@@ -182,7 +181,7 @@ impl OutputArgs {
             if stem != scan.name {
                 let name = &scan.name;
                 console::note(&format!(
-                    "the exports of scan '{name}' are named '{stem}': '{name}' is taken, or no file name"
+                    "the exports of scan '{name}' are named '{stem}': '{name}' is the name of another file, or cannot be a file name"
                 ));
             }
         }

@@ -35,8 +35,8 @@ use crate::output::outputs::FilePlan;
 pub const NOTICE: &str = "not a medical device: for research only";
 
 /// Printed wherever the agreement of starts is.
-pub const AGREEMENT: &str = "agreement of starts is not accuracy: the dispersion is how far they \
-    lie apart, and all of them can end at one wrong position";
+pub const AGREEMENT: &str = "agreement of starts is not accuracy: the dispersion is how far their \
+    end positions lie from the prediction, and all of them can end at one wrong position";
 
 /// The results of an evaluation.
 #[derive(Debug, Clone, Copy)]

@@ -169,10 +169,10 @@ fn scans_of_one_subject_stay_together() {
             bench.write(&format!("{folder}/{name}.csv"), "");
         }
     }
-    let split = "data split bids -o s.csv --validation 0.2 --test 0.2";
+    let split = "data split bids -o s.csv --force --validation 0.2 --test 0.2";
     for options in ["", "--seed 2", "--seed 3", "--folds 3"] {
         let line = match options {
-            "--folds 3" => "data split bids -o s.csv --test 0.2 --folds 3".to_owned(),
+            "--folds 3" => "data split bids -o s.csv --force --test 0.2 --folds 3".to_owned(),
             _ => format!("{split} {options}"),
         };
         assert_contains(&bench.succeed(&line).err, "12 scans of 6 subjects");
@@ -200,7 +200,7 @@ fn scans_of_one_subject_stay_together() {
         2,
         &["give one character, or none"],
     );
-    let too_few = "data split bids/sub-01 -o s.csv";
+    let too_few = "data split bids/sub-01 -o s.csv --force";
     let said = bench.succeed(&format!("{too_few} --group s")).err;
     assert_contains(&said, "no scans for | --group none");
 }

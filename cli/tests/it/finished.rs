@@ -179,8 +179,8 @@ fn weights_that_do_not_fit() {
     let bytes = random_weights(&bench, &rules(16));
     bench.fail(EVAL, 4, &["window is 12 in the network and 16"]);
     bench.write("weights.safetensors", &bytes[..bytes.len() - 10]);
-    let corrupt = "weights.safetensors is corrupt";
-    bench.fail(EVAL, 4, &[corrupt, "not a complete safetensors file"]);
+    let cut = "cut off or damaged";
+    bench.fail(EVAL, 4, &[cut, "not a complete safetensors file"]);
     random_weights(&bench, "{");
     bench.fail(EVAL, 4, &["metadata landmarl.rules"]);
     random_weights(&bench, &rules(12));

@@ -13,7 +13,7 @@ use crate::services::{CONFIG, Service, ask, free_address};
 
 /// What CI itself runs (`.ci/run` is `cargo xtask ci`): of the demo, the short one.
 const BY_CI: [&str; 5] = [
-    "cargo xtask demo --seed 1 --out demo/s1",
+    "cargo xtask demo --seed 1 --out demo-s1",
     "cargo xtask demo",
     "cargo xtask demo --ci",
     "cargo xtask test",

@@ -10,6 +10,10 @@ use crate::process::{Bench, Done, assert_contains, finish, json_lines, wait_for}
 use crate::run::{DATA, SMALL};
 use crate::services::{PATIENCE, signal};
 
+/// Runs the arguments with all signals at their defaults: the tests may run where some are
+/// ignored, as below `nohup`.
+const DEFAULT_SIGNALS: &str = "exec env --default-signal \"$@\"";
+
 /// A training that would not end and saves no checkpoint before a signal.
 fn endless(bench: &Bench, name: &str, more: &str) -> Command {
     let never = "--set checkpoint.period=1000000000";
@@ -62,7 +66,8 @@ fn every_signal_that_announces_an_end_leaves_a_checkpoint_and_is_named() {
         ("USR1", "--lockstep", false),
         ("XCPU", "--lockstep", true),
     ] {
-        let mut child = endless(&bench, name, more).spawn().unwrap();
+        let command = endless(&bench, name, more);
+        let mut child = by_shell(DEFAULT_SIGNALS, &command).spawn().unwrap();
         trains(&bench, name, &mut child);
         signal(&child, name);
         if twice {
@@ -118,7 +123,7 @@ fn a_training_whose_terminal_is_closed_saves_a_checkpoint() {
     let mut command = endless(&bench, "lost", "");
     // With progress bars.
     command.env_remove("CI");
-    let script = r#"exec script -qec "exec $*" /dev/null"#;
+    let script = r#"exec env --default-signal script -qec "exec $*" /dev/null"#;
     let mut terminal = by_shell(script, &command);
     let mut terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
     let terminal = terminal.as_mut().unwrap();

@@ -96,11 +96,11 @@ fn scans_unlike_the_training_scans_and_training_scans_are_warned_of() {
     let play = |more: &str| {
         let scan = "play data/test/images/phantom_0001.nii.gz --device cpu --no-pictures";
         bench
-            .succeed(&format!("{scan} --starts 1 -o found {more}"))
+            .succeed(&format!("{scan} --starts 1 -o found --force {more}"))
             .err
     };
     let eval = |file: &str| {
-        let line = "--device cpu --no-pictures --starts 1 --out eval";
+        let line = "--device cpu --no-pictures --starts 1 --out eval --force";
         bench
             .succeed(&format!("eval {TEST_SCANS} {line} --load {file}"))
             .err

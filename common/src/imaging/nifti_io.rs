@@ -126,12 +126,6 @@ impl Image {
         })
     }
 
-    /// The same image with these warnings about its file.
-    #[must_use]
-    pub fn with_warnings(self, warnings: Vec<ScanWarning>) -> Self {
-        Self { warnings, ..self }
-    }
-
     /// Voxels per axis of the file.
     #[must_use]
     pub fn dims(&self) -> [usize; 3] {

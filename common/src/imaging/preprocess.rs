@@ -11,9 +11,10 @@ use crate::imaging::orientation::{mapped_affine, mapped_dims, nearest_ras, reord
 use crate::imaging::scan::ScanWarning;
 use crate::imaging::volume::Volume;
 
-/// Incremented whenever this module or [`crate::imaging::orientation`] produces other voxels
-/// from the same file, so that caches do not return outdated ones.
-pub const PREPROCESS_VERSION: u32 = 2;
+/// Incremented whenever this module, [`crate::imaging::orientation`] or
+/// [`crate::imaging::nifti_io`] make other voxels, another place in the world or other warnings
+/// of the same file, so that caches do not return outdated ones.
+pub const PREPROCESS_VERSION: u32 = 3;
 
 /// The usual window is background where the 99.9th percentile lies beyond this many of its
 /// widths. In scans whose objects fill more than a hundredth, it lies within a few.

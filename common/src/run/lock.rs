@@ -51,7 +51,8 @@ impl LockFile {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).map_err(LockError::Open)?;
-        let Some(is_exclusive) = is_locked(&file, path) else {
+        let locked = is_locked(&file, path).map_err(LockError::Open)?;
+        let Some(is_exclusive) = locked else {
             return Err(LockError::Held(holder(&mut file)));
         };
         // Without the name, only the message to the next process says less.
@@ -67,11 +68,12 @@ impl LockFile {
 
 /// Locks an open file; `path` is used in the warning. Returns `None` if another process holds the
 /// lock, and `Some(false)` on a file system without locks, of which one warning of this process
-/// says what is not protected then.
-pub(super) fn is_locked(file: &File, path: &Path) -> Option<bool> {
+/// says what is not protected then. Fails for other reasons, when another process may hold it.
+pub(super) fn is_locked(file: &File, path: &Path) -> io::Result<Option<bool>> {
     match file.try_lock() {
-        Ok(()) => Some(true),
-        Err(TryLockError::WouldBlock) => None,
+        Ok(()) => Ok(Some(true)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) if !lacks_locks(&error) => Err(error),
         Err(TryLockError::Error(error)) => {
             WITHOUT_LOCKS.get_or_init(|| {
                 let folder = path.parent().unwrap_or(path).display();
@@ -82,9 +84,23 @@ pub(super) fn is_locked(file: &File, path: &Path) -> Option<bool> {
                 )
             });
             report_missing_locks();
-            Some(false)
+            Ok(Some(false))
         }
     }
+}
+
+/// Whether an error of locking means that the file system has no locks.
+fn lacks_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let without = [
+        Errno::NOLCK,
+        Errno::NOTSUP,
+        Errno::OPNOTSUPP,
+        Errno::NOSYS,
+        Errno::INVAL,
+    ];
+    error.kind() == io::ErrorKind::Unsupported
+        || Errno::from_io_error(error).is_some_and(|errno| without.contains(&errno))
 }
 
 /// The warning of a process on a file system without locks.

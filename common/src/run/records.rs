@@ -35,8 +35,8 @@ impl Storage for File {
 #[derive(Debug)]
 pub struct RecordFile<S = File> {
     storage: S,
-    /// The length without the begun record that could not be removed yet.
-    whole: Option<u64>,
+    /// The lengths without and with the begun record that could not be removed yet.
+    begun: Option<(u64, u64)>,
 }
 
 impl RecordFile {
@@ -63,7 +63,7 @@ impl<S: Storage> RecordFile<S> {
     pub fn new(storage: S) -> Self {
         Self {
             storage,
-            whole: None,
+            begun: None,
         }
     }
 
@@ -75,17 +75,22 @@ impl<S: Storage> RecordFile<S> {
     /// Adds a whole record, or nothing.
     /// Fails when it cannot be written; later records may succeed.
     pub fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        if let Some(whole) = self.whole {
-            self.storage.cut(whole)?;
-            self.whole = None;
+        let mut before = self.storage.length()?;
+        if let Some((whole, with_rest)) = self.begun {
+            // Another length means that another process has changed the file.
+            if before == with_rest {
+                self.storage.cut(whole)?;
+                before = whole;
+            }
+            self.begun = None;
         }
-        let before = self.storage.length()?;
         let written = self.storage.write_all(record);
         if written.is_err()
-            && self.storage.length().ok() != Some(before)
+            && let Ok(after) = self.storage.length()
+            && after != before
             && self.storage.cut(before).is_err()
         {
-            self.whole = Some(before);
+            self.begun = Some((before, after));
         }
         written
     }

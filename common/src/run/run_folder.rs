@@ -227,10 +227,13 @@ impl RunFolder {
     #[must_use]
     pub fn saved_config(&self) -> Saved {
         let began = self.info().ok().and_then(|info| info.cwd);
-        let here = std::env::current_dir().ok();
+        let here = std::env::current_dir().unwrap_or_default();
+        // A copy of a run lies with copies of its data.
+        let path = self.path.canonicalize().unwrap_or_default();
+        let is_copy = |began: &PathBuf| path.starts_with(&here) && !path.starts_with(began);
         Saved {
             file: self.config_file(),
-            folder: began.filter(|began| Some(began) != here.as_ref()),
+            folder: began.filter(|began| *began != here && !is_copy(began)),
         }
     }
 

@@ -133,7 +133,7 @@ impl Sources {
         let rows = &progress.rows;
         let elapsed = self.began.elapsed();
         let stalled = self.watchdog.see(rows.inserted, rows.sampled, elapsed);
-        if let Some(stalled) = stalled.filter(|_| may_be_stuck(progress)) {
+        if let Some(stalled) = stalled.filter(|&stalled| may_be_stuck(progress, stalled)) {
             tracing::warn!(
                 seconds = stalled.as_secs(),
                 inserted = rows.inserted,
@@ -143,18 +143,23 @@ impl Sources {
                 shards_alive = progress.shards.shards_alive,
                 limiter = rows.limiter,
                 "no row was inserted or sampled: check the actors if sampling waits, \
-                 the shards (`replay-server status`) if inserting waits"
+                 the shards (`replay-server status`) if inserting waits; if neither waits, \
+                 the learner's own threads or its device hang"
             );
         }
     }
 }
 
+/// Longest time that one update is expected to take.
+const SLOW_UPDATE: Duration = Duration::from_secs(600);
+
 /// Whether rows that do not move mean trouble. Where they could be sampled from all shards, the
-/// learner computes an update that takes long, and actors wait for it; and nothing moves while
-/// the last weights are evaluated.
-fn may_be_stuck(p: &Progress) -> bool {
+/// learner probably computes an update that takes long, and actors wait for it; and nothing
+/// moves while the last weights are evaluated.
+fn may_be_stuck(p: &Progress, stalled: Duration) -> bool {
     let (sampling_blocked, _) = p.rows.blocked;
-    !p.trained && (sampling_blocked || p.shards.shards_alive < p.shards.shards)
+    let shard_lost = p.shards.shards_alive < p.shards.shards;
+    !p.trained && (sampling_blocked || shard_lost || stalled >= SLOW_UPDATE)
 }
 
 #[cfg(test)]
@@ -166,13 +171,15 @@ mod tests {
         let mut p = Progress::default();
         (p.shards.shards, p.shards.shards_alive) = (2, 2);
         p.rows.blocked = (false, true);
-        assert!(!may_be_stuck(&p), "actors wait for a slow update");
+        let minute = Duration::from_secs(60);
+        assert!(!may_be_stuck(&p, minute), "actors wait for a slow update");
+        assert!(may_be_stuck(&p, 10 * minute), "a thread hangs");
         p.rows.blocked = (true, false);
-        assert!(may_be_stuck(&p), "no actor inserts");
+        assert!(may_be_stuck(&p, minute), "no actor inserts");
         p.trained = true;
-        assert!(!may_be_stuck(&p), "the run is over");
+        assert!(!may_be_stuck(&p, 10 * minute), "the run is over");
         (p.trained, p.rows.blocked) = (false, (false, false));
         p.shards.shards_alive = 1;
-        assert!(may_be_stuck(&p), "a shard is lost");
+        assert!(may_be_stuck(&p, minute), "a shard is lost");
     }
 }

@@ -253,7 +253,13 @@ impl Run {
         let checkpoint = self.checkpoint()?;
         // Smaller: it may fit on a disk that has no space for the checkpoint.
         let weights = write_final(&folder, &last.bytes, &self.setup.run.manifest);
-        let unsaved = || TrainThreadError::FinalCheckpoint(self.checkpoints.why().to_owned());
+        let unsaved = || {
+            let saved = weights.as_ref().ok().map(|file| file.display());
+            let saved = saved.map_or_else(String::new, |file| {
+                format!("; the final weights are in {file}")
+            });
+            TrainThreadError::FinalCheckpoint(self.checkpoints.why().to_owned() + &saved)
+        };
         Ok(TrainSummary {
             updates: self.trainer.updates(),
             checkpoint: checkpoint.ok_or_else(unsaved)?,

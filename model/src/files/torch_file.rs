@@ -27,6 +27,8 @@ pub const ENTRY_KEY: &str = "landmarl.imported_entry";
 
 /// Deepest nesting of dictionaries that is searched.
 const MAX_DEPTH: usize = 8;
+/// Longest path of keys to a dictionary.
+const MAX_PATH: usize = 1 << 10;
 
 /// Whether PyTorch wrote these bytes: a zip file or a pickle.
 #[must_use]
@@ -189,7 +191,11 @@ fn dicts(pickle: &Pickle) -> Vec<(String, Named<Id>)> {
         let mut tensors = Named::new();
         for (key, value) in pickle.entries(id).unwrap_or_default() {
             if matches!(pickle.get(value), Value::Dict(_)) {
-                open.push_back((state_dict::joined(&path, key), value, depth + 1));
+                // Longer paths lead to no network, and many of them would fill the memory.
+                let inner = state_dict::joined(&path, key);
+                if inner.len() <= MAX_PATH {
+                    open.push_back((inner, value, depth + 1));
+                }
             } else if rebuilt(pickle, value).is_some() {
                 tensors.push((key.to_owned(), value));
             }

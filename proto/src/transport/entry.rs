@@ -43,7 +43,7 @@ pub enum Exit {
     Data = 4,
     /// A service cannot be reached.
     Unreachable = 5,
-    /// A second signal ended the process, or the first one a command.
+    /// A second Ctrl-C ended the process, or a signal a command.
     Interrupted = 130,
 }
 

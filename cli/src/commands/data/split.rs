@@ -119,9 +119,9 @@ pub fn run(args: &Args) -> Outcome {
             "{out}: {train} train, {validation} validation, {test} test; {scans} scans of \
              {subjects} {what}{s}"
         ));
-        if let Some(empty) = empty(train, validation, test, args) {
-            console::note(&empty);
-        }
+    }
+    if let Some(empty) = empty(train, validation, test, args) {
+        console::note(&empty);
     }
     Ok(Exit::Done)
 }

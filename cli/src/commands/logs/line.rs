@@ -56,16 +56,12 @@ impl Line {
         };
         let time = text("time");
         let level = Level::parse(&text("level"))?;
-        let [mut service, instance, run, message] =
+        let [service, instance, run, message] =
             ["service", "instance", "run", "message"].map(&mut text);
         let span = all.remove("span");
         all.retain(|key, _| !KNOWN.contains(&key.as_str()));
         let outer = match span {
             Some(Value::Object(mut span)) => {
-                // A service of `landmarl train`, which runs several in one process.
-                if let Some(Value::String(own)) = span.remove("service") {
-                    service = own;
-                }
                 span.retain(|key, _| !all.contains_key(key));
                 span
             }
@@ -126,21 +122,6 @@ mod tests {
         assert_eq!(numbers, [Some(1), Some(3)]);
         let words = line.words();
         assert_eq!(words, "lost shard reason=gone shard=1 actor=3", "{words}");
-    }
-
-    #[test]
-    fn a_service_within_landmarl_train_is_the_service_of_the_line() {
-        for raw in [
-            r#"{"time":"2026-11-26T08:00:00Z","level":"info","service":"landmarl","message":"m","span":{"service":"actor","actor":3}}"#,
-            r#"{"time":"2026-11-26T08:00:00Z","level":"info","service":"actor","message":"m","span":{"actor":3}}"#,
-        ] {
-            let line = Line::parse(raw).unwrap();
-            assert_eq!(
-                (line.service.as_str(), line.number("actor")),
-                ("actor", Some(3))
-            );
-            assert_eq!(line.words(), "m actor=3", "the service is no field");
-        }
     }
 
     #[test]

@@ -169,7 +169,7 @@ async fn run(
 pub(super) fn note_stopping() {
     let signal = entry::stopped_by().unwrap_or("stopping");
     console::note(&format!(
-        "{signal}: saving a checkpoint before exit; press Ctrl-C again to exit now"
+        "{signal}: saving a checkpoint before exit; press Ctrl-C to exit now"
     ));
 }
 

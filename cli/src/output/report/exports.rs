@@ -129,7 +129,8 @@ fn remark(prediction: &ScanPrediction) -> String {
     let (averaged, all) = (prediction.inliers, prediction.trajectories);
     let apart = decimal(prediction.dispersion_mm, 2);
     format!(
-        "mean of {averaged} of {all} starts; dispersion {apart} mm, which is how far the starts          lie apart, not how far the landmark is; {NOTICE}"
+        "mean of {averaged} of {all} starts; dispersion {apart} mm: how far their end positions \
+         lie from it, not how far the landmark is; {NOTICE}"
     )
 }
 

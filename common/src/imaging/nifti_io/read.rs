@@ -120,7 +120,7 @@ fn voxels(
         at: needed,
         error: io::Error::other(error),
     })?;
-    Ok(image.with_warnings(warnings))
+    Ok(Image { warnings, ..image })
 }
 
 /// The voxels, and how many were not finite.

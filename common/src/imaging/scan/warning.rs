@@ -113,8 +113,8 @@ struct Nibabel(Option<f64>);
 impl fmt::Display for Nibabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(apart) => write!(f, "is {} apart", Mm(apart)),
-            None => f.write_str("has no place for it"),
+            Some(apart) => write!(f, "places it {} away", Mm(apart)),
+            None => f.write_str("cannot place it"),
         }
     }
 }
@@ -186,8 +186,8 @@ impl ScanWarning {
                 apart_mm,
             } => write!(
                 f,
-                "the voxel sizes are {pixdim} mm in pixdim and {sform} mm in the sform, up to {} \
-                 apart; pixdim is used, as in 3D Slicer and ITK, while nibabel uses the sform: \
+                "the voxel sizes are {pixdim} mm in pixdim and {sform} mm in the sform, so that a \
+                 corner moves by up to {}; pixdim is used, as in 3D Slicer and ITK, while nibabel uses the sform: \
                  check which is right, and set both to it",
                 Mm(*apart_mm)
             ),
@@ -243,9 +243,10 @@ impl ScanWarning {
                 window: [low, high],
             } => write!(
                 f,
-                "only {others} voxels are not background ({from} to {to}), which is all that the \
-                 usual window of intensities (10th to 99th percentile) would show; {low} to {high} \
-                 is used: check that this is the scan, and crop it if most of it is empty"
+                "most of the scan is background ({from} to {to}): the usual window of intensities \
+                 (10th to 99th percentile) would show nothing else, so {low} to {high} is used; \
+                 {others} voxels are not background: check that this is the scan, and crop it if \
+                 most of it is empty"
             ),
             Self::Constant { value } => write!(
                 f,

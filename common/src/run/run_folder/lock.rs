@@ -1,6 +1,6 @@
 //! One training at a time in a run folder.
 
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,13 @@ impl RunFolder {
             }
         }
         Ok(RunLock(lock))
+    }
+
+    /// Whether a process holds the lock of the folder.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        let file = fs::File::open(self.path.join("lock"));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 }
 

@@ -62,7 +62,7 @@ impl Name {
             let path = self.path(&instance);
             let mut options = OpenOptions::new();
             let file = options.create(true).append(true).read(true).open(&path)?;
-            if is_locked(&file, &path).is_some() {
+            if is_locked(&file, &path)?.is_some() {
                 return Ok(Claim {
                     instance,
                     path,

@@ -49,6 +49,8 @@ pub(super) struct Pickle {
 const MAX_VALUES: usize = 1_000_000;
 /// Maximum length of any text.
 const MAX_TEXT: usize = 1 << 20;
+/// Names of classes are copied into each object.
+const MAX_CLASS: usize = 1 << 10;
 
 impl Pickle {
     /// Reads the pickle at the start of `bytes`.
@@ -245,13 +247,13 @@ impl Machine<'_> {
         match code {
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Value::Name(format!("{module} {name}")))
+                self.push(class_name(&module, &name)?)
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (&self.values[module], &self.values[name]) {
                     (Value::Text(module), Value::Text(name)) => {
-                        let name = Value::Name(format!("{module} {name}"));
+                        let name = class_name(module, name)?;
                         self.push(name)
                     }
                     _ => Err("a name that is not text".into()),
@@ -357,4 +359,11 @@ fn long(bytes: &[u8]) -> Value {
     let mut whole = [if negative { 0xff } else { 0 }; 8];
     whole[..bytes.len()].copy_from_slice(bytes);
     Value::Int(i64::from_le_bytes(whole))
+}
+
+fn class_name(module: &str, name: &str) -> Result<Value, String> {
+    match module.len() + name.len() {
+        length if length > MAX_CLASS => Err(format!("a class name of {length} bytes")),
+        _ => Ok(Value::Name(format!("{module} {name}"))),
+    }
 }

@@ -15,8 +15,8 @@ pub fn stopped_by() -> Option<&'static str> {
 
 /// Completes on Ctrl-C, SIGTERM, and what announces an end otherwise: SIGHUP (the terminal is
 /// closed), SIGUSR1 and SIGUSR2 (a batch system will end the job soon), SIGXCPU (the limit of
-/// processor time). A second signal ends the process at once with [`Exit::Interrupted`], except
-/// for SIGHUP and SIGXCPU: the system itself repeats them.
+/// processor time). A second Ctrl-C ends the process at once with [`Exit::Interrupted`]; other
+/// signals do not, because batch systems and shells send several by themselves.
 ///
 /// Signals are caught from this call on, not from the first poll, so that one that arrives
 /// while a service starts also stops it. What the parent process had ignored, as `nohup` does
@@ -31,12 +31,15 @@ pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
                 return;
             }
         };
-        let (signal, _) = signals.next().await;
+        let signal = signals.next().await;
         let signal = STOPPED_BY.get_or_init(|| signal);
         tracing::info!(signal, "stopping");
         tokio::spawn(async move {
-            while let (signal, true) = signals.next().await {
-                tracing::info!(signal, "already stopping");
+            loop {
+                match signals.next().await {
+                    caught::CTRL_C => break,
+                    signal => tracing::info!(signal, "already stopping"),
+                }
             }
             #[expect(clippy::exit, reason = "nothing is left to be done in order")]
             std::process::exit(i32::from(Exit::Interrupted as u8));
@@ -53,22 +56,19 @@ mod caught {
     use rustix::process::Signal as Number;
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    /// Name, number, and whether the system sends it more than once by itself.
-    type Watched = (&'static str, Number, bool);
+    type Watched = (&'static str, Number);
+
+    /// The signal of Ctrl-C.
+    pub(super) const CTRL_C: &str = "SIGINT";
 
     /// Handled even if the parent process ignored them: a shell does so with SIGINT for a job in
     /// the background.
-    const ALWAYS: [Watched; 2] = [
-        ("SIGINT", Number::INT, false),
-        ("SIGTERM", Number::TERM, false),
-    ];
+    const ALWAYS: [Watched; 2] = [(CTRL_C, Number::INT), ("SIGTERM", Number::TERM)];
     const UNLESS_IGNORED: [Watched; 4] = [
-        // From the terminal and again from the shell.
-        ("SIGHUP", Number::HUP, true),
-        ("SIGUSR1", Number::USR1, false),
-        ("SIGUSR2", Number::USR2, false),
-        // Every second beyond the limit.
-        ("SIGXCPU", Number::XCPU, true),
+        ("SIGHUP", Number::HUP),
+        ("SIGUSR1", Number::USR1),
+        ("SIGUSR2", Number::USR2),
+        ("SIGXCPU", Number::XCPU),
     ];
 
     pub(super) struct Signals {
@@ -86,7 +86,7 @@ mod caught {
         pub(super) fn new() -> io::Result<Self> {
             let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
             let others = UNLESS_IGNORED.into_iter();
-            let others = others.filter(|(_, number, _)| !is_ignored(&status, *number));
+            let others = others.filter(|(_, number)| !is_ignored(&status, *number));
             let watched = ALWAYS.into_iter().chain(others);
             let watched = watched.map(|watched| Ok((watched, handler(watched.1)?)));
             Ok(Self {
@@ -95,12 +95,12 @@ mod caught {
             })
         }
 
-        /// The next signal's name, and whether the system repeats it by itself.
-        pub(super) async fn next(&mut self) -> (&'static str, bool) {
+        /// The next signal's name.
+        pub(super) async fn next(&mut self) -> &'static str {
             poll_fn(|context| {
-                for ((name, _, repeated), signal) in &mut self.watched {
+                for ((name, _), signal) in &mut self.watched {
                     if signal.poll_recv(context).is_ready() {
-                        return Poll::Ready((*name, *repeated));
+                        return Poll::Ready(*name);
                     }
                 }
                 Poll::Pending
@@ -142,6 +142,8 @@ mod caught {
 mod caught {
     use std::io;
 
+    pub(super) const CTRL_C: &str = "Ctrl-C";
+
     pub(super) struct Signals;
 
     impl Signals {
@@ -149,10 +151,10 @@ mod caught {
             Ok(Self)
         }
 
-        pub(super) async fn next(&mut self) -> (&'static str, bool) {
+        pub(super) async fn next(&mut self) -> &'static str {
             // Without a handler the process stops at once.
             let _ = tokio::signal::ctrl_c().await;
-            ("Ctrl-C", false)
+            CTRL_C
         }
     }
 }
