@@ -113,8 +113,8 @@ fn as_text(report: &Report, splits: &[(Split, usize)]) -> String {
         "{scans} scans read{counts}, {landmarks} landmarks each: {problems} problems, \
          {warnings} warnings"
     );
-    match report.unused.len() {
-        0 => {}
+    match report.unused.iter().map(|unused| unused.count).sum() {
+        0_usize => {}
         1 => text += ", 1 file not used",
         unused => text += &format!(", {unused} files not used"),
     }

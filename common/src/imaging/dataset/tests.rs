@@ -240,7 +240,7 @@ fn a_number_must_mean_the_same_landmark_everywhere() {
     assert_eq!(b.landmarks, [Some([0.0, 4.0, 5.0]), None]);
     let text = folder.problems(&["2", "1"]);
     assert!(
-        text.contains("landmark '2' is not in") && text.contains("numbers 0 to 1"),
+        text.contains("landmark '2' is in none of the 2") && text.contains("numbers 0 to 1"),
         "{text}"
     );
 }
