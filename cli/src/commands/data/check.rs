@@ -113,8 +113,9 @@ fn as_text(report: &Report, splits: &[(Split, usize)]) -> String {
         "{scans} scans read{counts}, {landmarks} landmarks each: {problems} problems, \
          {warnings} warnings"
     );
-    match report.unused.iter().map(|unused| unused.count).sum() {
-        0_usize => {}
+    let unused: usize = report.unused.iter().map(|unused| unused.count).sum();
+    match unused {
+        0 => {}
         1 => text += ", 1 file not used",
         unused => text += &format!(", {unused} files not used"),
     }

@@ -163,7 +163,10 @@ impl Matcher {
         let fits = |&number: &usize| {
             let scan = &self.scans[number];
             let splits = file.split().zip(scan.split());
+            // A derived scan may have another space than the scan it is derived from.
+            let may_derive = !scan.derived || file.derived || file.role == Some(Role::Landmarks);
             splits.is_none_or(|(a, b)| a == b)
+                && may_derive
                 && (scan.role != Some(Role::Landmarks) || scan.is_beside(file))
         };
         let mut fitting: Vec<usize> = scans.iter().copied().filter(fits).collect();

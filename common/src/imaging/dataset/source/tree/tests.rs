@@ -57,7 +57,7 @@ fn beside_ok(files: &[&str]) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn files_of_other_people_are_never_taken() {
-    let rows: [&[&str]; 17] = [
+    let rows: [&[&str]; 18] = [
         // BIDS subjects of two studies, and of another session.
         &["a/sub-01/sub-01_T1w.nii", "b/sub-01/sub-01_afids.csv"],
         &[
@@ -81,6 +81,10 @@ fn files_of_other_people_are_never_taken() {
         &[
             "derivatives/p/sub-01/anat/sub-01_desc-preproc_T1w.nii",
             "sub-01/anat/sub-01_afids.csv",
+        ],
+        &[
+            "derivatives/p/sub-01/anat/sub-01_T1w.nii",
+            "sub-01/anat/sub-01_T1w.csv",
         ],
         // One landmark per file.
         &["s1.nii", "s2_AC.mrk.json", "s2_PC.mrk.json"],
