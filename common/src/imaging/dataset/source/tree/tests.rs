@@ -182,23 +182,17 @@ fn files_of_one_landmark_are_merged_beside_files_of_other_kinds() {
 fn tables_of_other_kinds_do_not_stop_a_data_set() {
     let clinical = |name: &str| format!("{name}={CLINICAL}");
     let pair: [&str; 2] = ["images/a.nii", "images/a.csv"];
-    for (file, scan) in [
-        ("labels/labels.csv=label,name\n0,AC\n1,PC\n", pair[0]),
-        ("labels/classes.txt=skull\nbrain\n", pair[0]),
-        ("annotations/descriptions.tsv=id\ttext\n1\tclear\n", pair[0]),
-        (
-            "points/participants.tsv=participant_id\tage\ns1\t3\n",
-            pair[0],
-        ),
-        (
-            "x/landmarks/deep/participants.tsv=id\tage\ns1\t3\n",
-            pair[0],
-        ),
-        (&clinical("derivatives/qc/a.csv"), pair[0]),
-        (&clinical("derivatives/qc/images/a.tsv"), pair[0]),
+    for file in [
+        "labels/labels.csv=label,name\n0,AC\n1,PC\n",
+        "labels/classes.txt=skull\nbrain\n",
+        "annotations/descriptions.tsv=id\ttext\n1\tclear\n",
+        "points/participants.tsv=participant_id\tage\ns1\t3\n",
+        "x/landmarks/deep/participants.tsv=id\tage\ns1\t3\n",
+        &clinical("derivatives/qc/a.csv"),
+        &clinical("derivatives/qc/images/a.tsv"),
     ] {
         let (pairs, unused) = beside_ok(&[pair[0], pair[1], "images/bare.nii", file]);
-        assert_eq!(pairs, [pair.join(" ")], "{file} {scan}");
+        assert_eq!(pairs, [pair.join(" ")], "{file}");
         assert_eq!(unused, ["images/bare.nii: has no landmark file"], "{file}");
     }
     // Where the folder's other files are landmarks, too.
@@ -317,4 +311,29 @@ fn a_plain_split_folder_says_more_than_one_with_another_word() {
         let pairs = tree.pairs("d", split, None);
         assert_eq!(pairs, Ok(vec![format!("d/{scan} d/{table}")]));
     }
+}
+
+#[test]
+fn only_the_beginning_of_a_file_says_what_it_is() {
+    use super::content::Content;
+    let tree = Tree::new(&[]);
+    let rows = "A,1,2,3\n".repeat(9000);
+    let many = rows.lines().zip(0..);
+    let many: String = many.map(|(row, n)| format!("{n}{row}\n")).collect();
+    let header = "name,x_ras_mm,y_ras_mm,z_ras_mm\n";
+    let binary = "\0\u{1}".repeat(50);
+    for (text, is_landmarks) in [
+        (format!("{header}{many}"), true),
+        (format!("{header}{many}{binary}"), true),
+        (format!("age,sex\n{many}"), false),
+        (binary, false),
+        (String::new(), false),
+    ] {
+        tree.file("t.csv", &text);
+        let content = Content::of(&tree.at("t.csv"));
+        assert_eq!(content.is_landmarks(), is_landmarks, "{}", content.problem);
+        assert!(content.points.is_none_or(|count| count < 9000));
+    }
+    assert!(!Content::of(&tree.at("gone")).is_landmarks());
+    assert!(!Content::of(&tree.at("")).is_landmarks());
 }
