@@ -110,9 +110,12 @@ impl Dataset {
         if all.len() > NAMED {
             names += ", …";
         }
-        let (count, s) = (all.len(), if all.len() == 1 { "" } else { "s" });
+        let count: usize = all.iter().map(|unused| unused.count).sum();
+        let files = if count == 1 { "file" } else { "files" };
+        let are = if count == 1 { "is" } else { "are" };
         let note = format!(
-            "{count} file{s} beside the scans not used: {names}; `landmarl data check` says why"
+            "{count} {files} beside the scans {are} not used: {names}; `landmarl data check` says \
+             why"
         );
         (count > 0).then_some(note)
     }

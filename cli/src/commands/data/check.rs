@@ -113,7 +113,8 @@ fn as_text(report: &Report, splits: &[(Split, usize)]) -> String {
         "{scans} scans read{counts}, {landmarks} landmarks each: {problems} problems, \
          {warnings} warnings"
     );
-    match report.unused.len() {
+    let unused: usize = report.unused.iter().map(|unused| unused.count).sum();
+    match unused {
         0 => {}
         1 => text += ", 1 file not used",
         unused => text += &format!(", {unused} files not used"),

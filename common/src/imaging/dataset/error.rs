@@ -40,7 +40,7 @@ pub enum Problem {
     /// One id is a name in one file and a number in another.
     #[error(
         "landmark '{id}' is a name in '{}' but the point number {id} (from 0) in '{}', where no \
-         point has that name; give both files names, or the data sets one by one",
+         point has that name; name the points in both files, or use the two data sets separately",
         shown(named),
         shown(numbered)
     )]

@@ -19,8 +19,8 @@ pub(super) struct Wanted {
 struct Files(Vec<LandmarkFile>);
 
 impl Files {
-    /// Reads all files of a scan, which must hold different landmarks. Of several files,
-    /// one with a single unnamed landmark names it.
+    /// Reads all files of a scan, which must hold different landmarks. A file with a single
+    /// unnamed landmark names it, where the scan has several or its name has one word more.
     fn read(image: &Path, paths: &[PathBuf], problems: &mut Vec<Problem>) -> Option<Self> {
         let name = image.file_name().unwrap_or_default().to_string_lossy();
         let scan = bare_name(&name).unwrap_or(&name);
@@ -28,7 +28,9 @@ impl Files {
         let before = problems.len();
         for path in paths {
             match LandmarkFile::read(path) {
-                Ok(file) if paths.len() > 1 => files.push(file.named_by_file(scan)),
+                Ok(file) if paths.len() > 1 || adds_to_name(path, scan) => {
+                    files.push(file.named_by_file(scan))
+                }
                 Ok(file) => files.push(file),
                 Err(error) => problems.push(error.into()),
             }
@@ -70,12 +72,19 @@ impl Files {
             path: self.0[0].path.clone(),
             id: id.to_owned(),
             valid: format!(
-                "with the scan's other files the names {}",
+                "the landmarks {} together with the scan's other files",
                 self.ids().join(", ")
             ),
             suggestion: String::new(),
         })
     }
+}
+
+/// Whether a file's name is the scan's with a word more: `s1_AC.mrk.json` of `s1`.
+fn adds_to_name(path: &Path, scan: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let rest = name.strip_prefix(scan);
+    rest.is_some_and(|rest| rest.starts_with(['_', '-', ' ']))
 }
 
 impl Wanted {
@@ -107,7 +116,10 @@ impl Wanted {
                 *slot = None;
             }
         }
-        problems.extend(unknown::grouped(all_unknown, scans.len()));
+        let (single, groups) = unknown::grouped(all_unknown, scans.len());
+        problems.extend(single.into_iter().map(Problem::Landmarks));
+        let groups = groups.into_iter().map(Box::new);
+        problems.extend(groups.map(Problem::UnknownLandmarks));
         let mut wanted = Self {
             scans,
             ids,

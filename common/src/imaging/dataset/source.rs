@@ -186,7 +186,7 @@ impl Source {
         };
         Ok(Self {
             relative: true,
-            unused,
+            unused: Unused::folded(unused),
             ..Self::new(path.to_owned(), entries)
         })
     }

@@ -86,7 +86,7 @@ fn a_survey_covers_all_splits_and_unused_files() {
     );
     let note = Dataset::load(&whole).unwrap().unused_note().unwrap();
     assert!(
-        note.starts_with("3 files beside the scans not used: '"),
+        note.starts_with("3 files beside the scans are not used: '"),
         "{note}"
     );
 }

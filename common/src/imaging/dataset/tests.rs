@@ -274,7 +274,7 @@ fn landmark_files_of_one_scan_complete_each_other() {
     folder.text("ac.csv", &format!("{HEADER}AC,1,2,3\n"));
     folder.text("pc.csv", &format!("{HEADER}PC,0,0,1\n"));
     folder.text("b.csv", &format!("{HEADER}PC,,,\nAC,3,4,5\n"));
-    let manifest = "image,landmarks\na.nii.gz,ac.csv|pc.csv\nb.nii.gz,b.csv\n";
+    let manifest = "image,landmarks\na.nii.gz,ac.csv|pc.csv\nb.nii.gz,b.csv|\n";
     folder.text("m.csv", manifest);
     let spec = DatasetSpec {
         images: folder.at("m.csv"),
@@ -298,7 +298,11 @@ fn landmark_files_of_one_scan_complete_each_other() {
     };
     folder.text("pc.csv", &format!("{HEADER}PC,0,0,1\n"));
     let text = Dataset::load(&unknown).unwrap_err().to_string();
-    assert!(text.contains("'0' is not in"), "{text}");
+    let has = "ac.csv', which has the landmarks AC, PC together with the scan's other files";
+    assert!(
+        text.contains("'0' is not in") && text.contains(has),
+        "{text}"
+    );
 }
 
 #[test]

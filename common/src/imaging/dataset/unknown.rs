@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::Problem;
 use crate::imaging::landmark_file::LandmarkError;
 
 /// Landmarks that some landmark files, or all of them, do not have.
@@ -26,14 +25,17 @@ struct OfFile {
     errors: Vec<LandmarkError>,
 }
 
-/// The problems of a number of files, from the errors of each of their unknown landmarks in
-/// their order.
-pub(super) fn grouped(errors: Vec<LandmarkError>, files: usize) -> Vec<Problem> {
-    let mut problems = Vec::new();
+/// Groups the errors of a number of files, of each of their unknown landmarks in their order:
+/// those that stand alone, and landmarks that several files lack, or that are several.
+pub(super) fn grouped(
+    errors: Vec<LandmarkError>,
+    files: usize,
+) -> (Vec<LandmarkError>, Vec<UnknownLandmarks>) {
+    let (mut single, mut groups) = (Vec::new(), Vec::new());
     let mut by_file: Vec<OfFile> = Vec::new();
     for error in errors {
         let LandmarkError::UnknownId { path, id, .. } = &error else {
-            problems.push(Problem::Landmarks(error));
+            single.push(error);
             continue;
         };
         match by_file.last_mut().filter(|last| last.path == *path) {
@@ -52,18 +54,20 @@ pub(super) fn grouped(errors: Vec<LandmarkError>, files: usize) -> Vec<Problem> 
         let ids = by_file[0].ids.clone();
         let (alike, others): (Vec<OfFile>, _) = by_file.into_iter().partition(|f| f.ids == ids);
         by_file = others;
-        problems.extend(problem(alike, files));
+        match alike.as_slice() {
+            [one] if one.errors.len() == 1 => {
+                single.extend(alike.into_iter().flat_map(|file| file.errors));
+            }
+            _ => groups.extend(group(alike, files)),
+        }
     }
-    problems
+    (single, groups)
 }
 
-/// The problem of files that lack the same landmarks.
-fn problem(alike: Vec<OfFile>, files: usize) -> Option<Problem> {
+/// Files that lack the same landmarks.
+fn group(alike: Vec<OfFile>, files: usize) -> Option<UnknownLandmarks> {
     let lacking = alike.len();
-    let mut first = alike.into_iter().next()?;
-    if lacking == 1 && first.errors.len() == 1 {
-        return first.errors.pop().map(Problem::Landmarks);
-    }
+    let first = alike.into_iter().next()?;
     let mut found = UnknownLandmarks {
         ids: first.ids,
         lacking,
@@ -84,7 +88,7 @@ fn problem(alike: Vec<OfFile>, files: usize) -> Option<Problem> {
             }
         }
     }
-    Some(Problem::UnknownLandmarks(Box::new(found)))
+    Some(found)
 }
 
 impl fmt::Display for UnknownLandmarks {
@@ -134,8 +138,11 @@ mod tests {
 
     fn texts(errors: &[(&str, &str)], files: usize) -> Vec<String> {
         let errors = errors.iter().map(|(path, id)| error(path, id)).collect();
-        let problems = grouped(errors, files).into_iter();
-        problems.map(|problem| problem.to_string()).collect()
+        let (single, groups) = grouped(errors, files);
+        let single = single.iter().map(ToString::to_string);
+        single
+            .chain(groups.iter().map(ToString::to_string))
+            .collect()
     }
 
     #[test]

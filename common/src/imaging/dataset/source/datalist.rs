@@ -90,11 +90,9 @@ fn entry(item: &Value, of: Option<Split>, unused: &mut Vec<Unused>) -> Result<En
     };
     let images = words("image")?;
     let (image, channels) = images.split_first().ok_or("has no key 'image'")?;
-    unused.extend(channels.iter().map(|channel| Unused {
-        path: channel.into(),
-        reason: format!("is not used: of several images of one scan, the first is: '{image}'"),
-        mistake: false,
-    }));
+    let reason = format!("is not used: of several images of one scan, the first is: '{image}'");
+    let channels = channels.iter();
+    unused.extend(channels.map(|channel| Unused::new(channel.into(), reason.as_str(), false)));
     let mut landmarks = words("landmarks")?;
     let mut expected = EXPECTED.to_owned();
     if landmarks.is_empty() {

@@ -36,11 +36,17 @@ const REPETITIONS: [&str; 16] = [
     "ses", "session", "visit", "run", "acq", "task", "rec", "dir", "echo", "desc", "space", "tp",
     "time", "day", "week", "fu",
 ];
+/// Words that say what was scanned, not who.
+const GENERIC: [&str; 12] = [
+    "volume", "vol", "head", "brain", "skull", "data", "study", "series", "exam", "export", "file",
+    "nifti",
+];
 /// Words that tell two scans of one subject apart.
 const TIMES: [&str; 9] = [
     "baseline", "bl", "followup", "fu", "pre", "post", "preop", "postop", "retest",
 ];
-const JOINTS: [char; 4] = ['_', '-', ' ', '.'];
+/// Signs between the words of a name.
+pub(super) const JOINTS: [char; 4] = ['_', '-', ' ', '.'];
 
 impl Subject {
     /// The subject of each scan of one source, where its name shows it: `sub-01` in a folder
@@ -141,15 +147,36 @@ fn before_repetition(stem: &str) -> Option<&str> {
         let Some((head, _)) = numbered else { break };
         rest = head;
     }
-    (rest != stem && !rest.is_empty()).then_some(rest)
+    let lower = rest.to_lowercase();
+    let is_general = PEOPLE.contains(&lower.as_str())
+        || GENERIC.contains(&lower.as_str())
+        || modality_or_channel(rest);
+    (rest != stem && !rest.is_empty() && !is_general).then_some(rest)
 }
 
 /// `ses1`, `run02`, `baseline`, `20240131`.
 fn repetition(word: &str) -> bool {
     let word = word.to_lowercase();
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let is_date =
-        is_number(&word) && word.len() == 8 && (word.starts_with("19") || word.starts_with("20"));
+    let is_date = is_number(&word) && is_date(&word);
     let mut numbered = REPETITIONS.iter().filter_map(|w| word.strip_prefix(w));
     is_date || TIMES.contains(&word.as_str()) || numbered.any(is_number)
+}
+
+/// Whether eight digits are a year, a month and a day.
+fn is_date(digits: &str) -> bool {
+    let part = |range: std::ops::Range<usize>| -> Option<u32> {
+        digits.get(range).and_then(|part| part.parse().ok())
+    };
+    let parts = [part(0..4), part(4..6), part(6..8)];
+    let [Some(year), Some(month), Some(day)] = parts else {
+        return false;
+    };
+    let is_year = (1900..2100).contains(&year);
+    digits.len() == 8 && is_year && (1..=12).contains(&month) && (1..=31).contains(&day)
+}
+
+/// Whether a word only tells scans of one subject apart, or begins such a pair of words.
+pub(super) fn repeats(word: &str) -> bool {
+    REPETITIONS.contains(&word.to_lowercase().as_str()) || repetition(word)
 }

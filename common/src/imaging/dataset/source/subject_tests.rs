@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn the_subject_of_a_scan_is_what_its_names_share() {
-    let groups: [&[&[&str]]; 11] = [
+    let groups: [&[&[&str]]; 14] = [
         &[
             &[
                 "sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz",
@@ -42,6 +42,15 @@ fn the_subject_of_a_scan_is_what_its_names_share() {
         ],
         &[&["a/sub-01/x.nii"], &["b/sub-01/x.nii"]],
         &[&["case_0001.nii"], &["case_0002.nii"]],
+        // A kind or a general word and a date name nobody; other eight digits are no date.
+        &[&["CT_20240131.nii"], &["CT_20240205.nii"]],
+        &[&["case_20001234.nii"], &["case_20005678.nii"]],
+        &[
+            &["brain_20240131.nii"],
+            &["brain_T1_20240205.nii"],
+            &["patient_20240131.nii"],
+            &["patient_20240205.nii"],
+        ],
     ];
     for groups in groups {
         for root in ["", "/data/sub-9/patient3/run1/"] {

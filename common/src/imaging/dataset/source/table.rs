@@ -102,7 +102,8 @@ fn entry(record: &csv::StringRecord, columns: &Columns) -> Result<Entry, String>
     }
     let landmarks = Some(field(columns.landmarks)).filter(|f| !f.is_empty());
     let landmarks = landmarks.into_iter().flat_map(|cell| cell.split(SEVERAL));
-    let landmarks: Vec<PathBuf> = landmarks.map(|file| file.trim().into()).collect();
+    let landmarks = landmarks.map(str::trim).filter(|file| !file.is_empty());
+    let landmarks: Vec<PathBuf> = landmarks.map(PathBuf::from).collect();
     Ok(Entry {
         merge: true,
         fold: optional(columns.fold).map(fold).transpose()?,

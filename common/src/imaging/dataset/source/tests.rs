@@ -100,7 +100,7 @@ fn images_and_landmarks_are_matched_by_stem() {
     assert!(!two.has(Split::Train, None) && !two.has(Split::Validation, None));
 
     tree.file("d/images/x.nii", "")
-        .file("d/landmarks/y.txt", "");
+        .file("d/landmarks/y.txt", "1 2 3\n");
     tree.file("d/landmarks/b.csv", "");
     tree.train_problems(
         "d",
@@ -133,6 +133,7 @@ fn split_folders_hold_any_layout() {
         "d/test/landmarks/stray.txt",
         "d/dataset.json",
     ]);
+    tree.file("d/test/landmarks/stray.txt", "1 2 3\n");
     let of = |split| tree.pairs("d", split, None);
     let train = ["d/train/images/a.nii.gz d/train/landmarks/a.csv"];
     assert_eq!(of(Split::Train).unwrap(), train);

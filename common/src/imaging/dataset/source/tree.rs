@@ -6,8 +6,11 @@
 //! be equal, as with `images/train/a.nii` and `landmarks/train/a.csv`, or be the
 //! same case: `CASE_0000` or `CASE_T1w` with `CASE`, and BIDS names of one scan.
 
+mod content;
 mod matching;
 mod names;
+#[cfg(test)]
+mod tests;
 mod unmatched;
 
 use std::collections::HashSet;
@@ -58,7 +61,7 @@ fn found(root: &Path, matcher: &Matcher) -> Result<Found, Vec<SourceError>> {
     unmatched::explain(matcher, &matched.owned, &matched.loose, &mut found);
     found.entries.sort_by(|a, b| a.image.cmp(&b.image));
     keep_splits(&mut found);
-    found.unused.sort_by(|a, b| a.path.cmp(&b.path));
+    found.unused = Unused::folded(std::mem::take(&mut found.unused));
     if !found.entries.is_empty() || !found.stray.is_empty() {
         return Ok(found);
     }
@@ -89,11 +92,10 @@ fn keep_splits(found: &mut Found) {
         .into_iter()
         .partition(|entry: &Entry| entry.split.is_some());
     found.entries = kept;
-    found.unused.extend(outside.into_iter().map(|entry| Unused {
-        path: entry.image,
-        reason: "lies in no folder of a split, as others do (train, validation or test)".to_owned(),
-        mistake: true,
-    }));
+    let reason = "lies in no folder of a split, as others do (train, validation or test)";
+    let outside = outside.into_iter();
+    let outside = outside.map(|entry| Unused::new(entry.image, reason, true));
+    found.unused.extend(outside);
 }
 
 /// All files below a folder, sorted, without hidden ones.

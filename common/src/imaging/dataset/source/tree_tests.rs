@@ -153,7 +153,7 @@ fn every_file_that_is_not_used_has_a_reason() {
     contain(
         &unused(&tree, "d"),
         &[
-            "d/dicom: holds 9 files .dcm; only NIfTI is read | dcm2niix",
+            "d/dicom: holds 9 files such as '0.dcm', which is not used: only NIfTI is read | dcm2niix",
             "!d/orphan.fcsv: belongs to no scan: none has its name",
             "!d/s1.nii.gz: has no landmark file; | s1_lm.csv' has nearly the same name",
             "!d/s1_lm.csv: belongs to no scan: none has its name; | s1.nii.gz' has nearly",

@@ -1,11 +1,15 @@
 //! Matches landmark files with scans, and says why the others are not used.
 
+use std::cell::OnceCell;
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
+use super::super::subject::{JOINTS, repeats};
 use super::super::{Entry, Unused};
 use super::Found;
-use super::names::{Kind, Named, Role, bids_subject, related};
-use crate::imaging::landmark_file::LandmarkFile;
+use super::content::Content;
+use super::names::{Kind, Named, Role, bids_subject, modality_or_channel, related};
 
 /// How well names fit: exactly, by the case, by BIDS parts, or in any folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +27,10 @@ pub(super) struct Matcher {
     pub(super) landmarks: Vec<Named>,
     /// Scans that are not read, and voxel files of pairs.
     pub(super) others: Vec<Named>,
+    /// Scans that are not read, as another in their folder has their name.
+    doubles: Vec<Unused>,
+    /// What the landmark files hold, once it was asked for.
+    contents: Vec<OnceCell<Content>>,
     /// By folder and name.
     names: HashMap<(String, String), Vec<usize>>,
     cases: HashMap<(String, String), Vec<usize>>,
@@ -64,10 +72,14 @@ impl Owned {
         self.files.is_empty()
     }
 
+    pub(super) fn files<'a>(&'a self, matcher: &'a Matcher) -> impl Iterator<Item = &'a Named> {
+        self.files.iter().map(|&number| &matcher.landmarks[number])
+    }
+
     /// Whether its landmark file is called as the case, not as the scan: `CASE` of `CASE_0000`.
     pub(super) fn by_case(&self, matcher: &Matcher) -> bool {
-        let mut files = self.files.iter().map(|&n| &matcher.landmarks[n].stem);
-        files.any(|stem| !stem.ends_with("_0000"))
+        let mut files = self.files(matcher);
+        files.any(|file| !file.stem.ends_with("_0000"))
     }
 }
 
@@ -76,10 +88,13 @@ impl Matcher {
         let (landmarks, files): (Vec<_>, Vec<_>) = files.into_iter().partition(Named::is_landmarks);
         let (scans, others): (Vec<_>, Vec<_>) =
             files.into_iter().partition(|file| file.kind == Kind::Scan);
+        let (scans, doubles) = without_doubles(scans);
         let mut matcher = Self {
             scans,
+            contents: landmarks.iter().map(|_| OnceCell::new()).collect(),
             landmarks,
             others,
+            doubles,
             names: HashMap::new(),
             cases: HashMap::new(),
             stems: HashMap::new(),
@@ -125,7 +140,7 @@ impl Matcher {
             .into_iter()
             .flatten()
             .copied()
-            .filter(|&scan| related(&file.stem, &self.scans[scan].stem))
+            .filter(|&scan| related(file, &self.scans[scan]))
             .collect();
         // A flat folder of landmark files: the name says all.
         let flat = file.role == Some(Role::Landmarks) && file.folder.is_empty();
@@ -148,7 +163,10 @@ impl Matcher {
         let fits = |&number: &usize| {
             let scan = &self.scans[number];
             let splits = file.split().zip(scan.split());
+            // A derived scan may have another space than the scan it is derived from.
+            let may_derive = !scan.derived || file.derived || file.role == Some(Role::Landmarks);
             splits.is_none_or(|(a, b)| a == b)
+                && may_derive
                 && (scan.role != Some(Role::Landmarks) || scan.is_beside(file))
         };
         let mut fitting: Vec<usize> = scans.iter().copied().filter(fits).collect();
@@ -168,21 +186,37 @@ impl Matcher {
         fitting
     }
 
+    /// What a landmark file holds.
+    pub(super) fn content(&self, number: usize) -> &Content {
+        self.contents[number].get_or_init(|| Content::of(&self.landmarks[number].path))
+    }
+
+    /// Whether a file that fits a scan's name is its landmark file: by its ending, its
+    /// folder or its content.
+    fn is_certain(&self, number: usize) -> bool {
+        let file = &self.landmarks[number];
+        file.kind == Kind::Landmarks
+            || file.role == Some(Role::Landmarks)
+            || self.content(number).is_landmarks()
+    }
+
     /// Each scan with its landmark files.
     pub(super) fn matched(&self) -> Matched {
         let mut owned = vec![Owned::default(); self.scans.len()];
         let mut fits = vec![Fit::Anywhere; self.scans.len()];
-        let mut loose = Vec::new();
-        let mut found = Found::default();
+        let (mut loose, mut uncertain) = (Vec::new(), Vec::new());
+        let mut found = Found {
+            unused: self.doubles.clone(),
+            ..Found::default()
+        };
         for (number, file) in self.landmarks.iter().enumerate() {
             let (fit, owners) = self.owners(file);
             let [owner] = owners[..] else {
                 loose.push(Loose { number, owners });
                 continue;
             };
-            // Beside scans, BIDS keeps other JSON files.
-            let may_be_sidecar = file.kind == Kind::Sidecar && file.role != Some(Role::Landmarks);
-            if may_be_sidecar && LandmarkFile::read(&file.path).is_err() {
+            if !self.is_certain(number) {
+                uncertain.push((number, owner));
                 continue;
             }
             let before = &mut owned[owner].files;
@@ -199,6 +233,18 @@ impl Matcher {
             }
         }
         self.merge_single(&mut owned, &mut loose);
+        for (number, owner) in uncertain {
+            let (file, scan) = (&self.landmarks[number], &self.scans[owner]);
+            if file.kind != Kind::Perhaps || !file.is_twin(scan) {
+                let owners = vec![owner];
+                loose.push(Loose { number, owners });
+            } else if owned[owner].is_empty() {
+                // Reading it says what is wrong with it.
+                owned[owner].files.push(number);
+            } else {
+                found.unused.push(self.surplus(number, owner));
+            }
+        }
         for (scan, owned) in self.scans.iter().zip(&owned) {
             if !owned.is_empty() {
                 self.use_scan(scan, owned, &mut found);
@@ -213,15 +259,12 @@ impl Matcher {
 
     fn surplus(&self, file: usize, owner: usize) -> Unused {
         let scan = self.scans[owner].path.display();
-        Unused {
-            path: self.landmarks[file].path.clone(),
-            reason: format!("is not used: another landmark file fits the name of '{scan}' better"),
-            mistake: false,
-        }
+        let reason = format!("is not used: another landmark file fits the scan '{scan}' better");
+        Unused::new(self.landmarks[file].path.clone(), reason, false)
     }
 
     fn use_scan(&self, scan: &Named, owned: &Owned, found: &mut Found) {
-        let files: Vec<&Named> = owned.files.iter().map(|&n| &self.landmarks[n]).collect();
+        let files: Vec<&Named> = owned.files(self).collect();
         let mut splits = scan.splits.clone();
         for split in files.iter().flat_map(|file| &file.splits) {
             if !splits.contains(split) {
@@ -243,45 +286,46 @@ impl Matcher {
     }
 
     /// Gives scans the files that hold one landmark each, as 3D Slicer writes them:
-    /// `a_AC.mrk.json` and `a_PC.mrk.json` of `a.nii`, or both in a folder `a`.
+    /// `a_AC.mrk.json` and `a_PC.mrk.json` of `a.nii`, or both in a folder `a`. One file
+    /// alone must begin with the scan's name.
     fn merge_single(&self, owned: &mut [Owned], loose: &mut Vec<Loose>) {
-        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut groups: BTreeMap<usize, (Vec<usize>, bool)> = BTreeMap::new();
         for file in loose.iter().filter(|file| file.owners.is_empty()) {
-            if let Some(host) = self.host(&self.landmarks[file.number])
+            let landmarks = &self.landmarks[file.number];
+            let content = self.content(file.number);
+            let may_hold_one = landmarks.kind == Kind::Landmarks || content.is_landmarks();
+            if may_hold_one
+                && content.points != Some(0)
+                && let Some((host, by_name)) = self.host(landmarks)
                 && owned[host].is_empty()
             {
-                groups.entry(host).or_default().push(file.number);
+                let (files, all_by_name) = groups.entry(host).or_insert((Vec::new(), true));
+                files.push(file.number);
+                *all_by_name &= by_name;
             }
         }
-        let one_point = |number: &usize| {
-            let file = LandmarkFile::read(&self.landmarks[*number].path);
-            file.is_ok_and(|file| file.points.len() == 1)
-        };
-        if groups.values().all(|files| files.len() < 2) {
-            return;
-        }
-        for (host, files) in groups {
-            if files.iter().all(one_point) {
+        // A file that has an error takes part, so that reading it shows the error.
+        let has_one = |&number: &usize| self.content(number).points.is_none_or(|n| n == 1);
+        for (host, (files, by_name)) in groups {
+            if (files.len() > 1 || by_name) && files.iter().all(has_one) {
                 loose.retain(|file| !files.contains(&file.number));
                 owned[host] = Owned { files, merge: true };
             }
         }
     }
 
-    /// The scan whose name begins the file's, or is its folder's, or that is alone there.
-    fn host(&self, file: &Named) -> Option<usize> {
+    /// The scan whose name begins the file's, with `true`; or whose name the file's folder
+    /// has, or that is alone in a folder of its own with the file.
+    fn host(&self, file: &Named) -> Option<(usize, bool)> {
         let folder = file.folder.join("/");
-        let begins = |name: &str| {
-            let rest = file.stem.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['_', '-', '.', ' ']))
-        };
         let here = self.folders.get(&folder).map_or(&[][..], Vec::as_slice);
         let length = |&number: &usize| {
             let scan = &self.scans[number];
             let names = [Some(scan.stem.as_str()), scan.case()]
                 .into_iter()
                 .flatten();
-            names.filter(|name| begins(name)).map(str::len).max()
+            let names = names.filter(|name| continues(&file.stem, name));
+            names.map(str::len).max()
         };
         let longest = here.iter().filter_map(length).max();
         let by_name = |number: &usize| longest.is_some() && length(number) == longest;
@@ -291,9 +335,71 @@ impl Matcher {
             self.names.get(&key).or_else(|| self.cases.get(&key))
         });
         let own_folder = own_folder.map_or(&[][..], Vec::as_slice);
-        let choices = [by_name.as_slice(), own_folder, here];
-        let fitting = choices.into_iter().map(|scans| self.fitting(file, scans));
-        let mut one = fitting.filter(|scans| scans.len() == 1);
-        one.next().map(|scans| scans[0])
+        let beside = |number: &usize| self.scans[*number].is_beside(file);
+        let beside: Vec<usize> = here.iter().copied().filter(beside).collect();
+        let alone = match beside[..] {
+            [one] if is_of_folder(file, &self.scans[one]) => &beside[..],
+            _ => &[],
+        };
+        let choices = [(&by_name[..], true), (own_folder, false), (alone, false)];
+        let fitting = choices.map(|(scans, by_name)| (self.fitting(file, scans), by_name));
+        let first = fitting.into_iter().find(|(scans, _)| !scans.is_empty())?;
+        match first.0[..] {
+            [one] => Some((one, first.1)),
+            _ => None,
+        }
     }
+}
+
+/// Whether a name is another with a landmark's: `s1_AC` of `s1`, but neither `s1_2_AC`
+/// nor `s1_T2_AC`, which are of other scans.
+fn continues(name: &str, scan: &str) -> bool {
+    let rest = name.strip_prefix(scan);
+    let word = rest.and_then(|rest| rest.strip_prefix(JOINTS)?.split(JOINTS).next());
+    word.is_some_and(|word| {
+        let is_number = word.starts_with(|c: char| c.is_ascii_digit());
+        !word.is_empty() && !is_number && !modality_or_channel(word) && !repeats(word)
+    })
+}
+
+/// Whether the folder of both is this patient's own, and the file's name that of a landmark
+/// alone: `p1/AC` beside `p1/scan` or `p1/p1_T1`. Two words may be a name and a landmark.
+fn is_of_folder(file: &Named, scan: &Named) -> bool {
+    let Some(folder) = file.folder.last() else {
+        return false;
+    };
+    let rest = file.stem.strip_prefix(folder.as_str());
+    let landmark = rest.and_then(|rest| rest.strip_prefix(JOINTS));
+    let is_landmark = !landmark.unwrap_or(&file.stem).contains(JOINTS);
+    let is_own = modality_or_channel(&scan.stem)
+        || scan.stem == *folder
+        || scan
+            .stem
+            .strip_prefix(folder.as_str())
+            .is_some_and(|rest| rest.starts_with(JOINTS));
+    is_landmark && is_own
+}
+
+/// Scans without those that have the name of another in their folder, as `a.nii.gz` beside
+/// `a.nii`.
+fn without_doubles(scans: Vec<Named>) -> (Vec<Named>, Vec<Unused>) {
+    let mut seen = HashMap::new();
+    let (mut kept, mut doubles) = (Vec::with_capacity(scans.len()), Vec::new());
+    for scan in scans {
+        let key = (scan.path.parent().map(Path::to_owned), scan.stem.clone());
+        match seen.entry(key) {
+            Slot::Occupied(first) => {
+                let first: &PathBuf = first.get();
+                let first = first.display();
+                let reason =
+                    format!("is not used: it has the same name as '{first}'; remove or rename one");
+                doubles.push(Unused::new(scan.path, reason, true));
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(scan.path.clone());
+                kept.push(scan);
+            }
+        }
+    }
+    (kept, doubles)
 }

@@ -1,5 +1,6 @@
 //! What the names of folders and files say: purpose, split, case.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use unicode_normalization::UnicodeNormalization as _;
@@ -72,15 +73,22 @@ const ROLES: [(&str, Role); 13] = [
     ("label", Role::Landmarks),
 ];
 
+/// What a folder is for.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::imaging::dataset::source) struct Marker {
+    role: Option<Role>,
+    split: Option<Split>,
+    /// Whether its name has another word, as `test_data`: a folder `train` below says more.
+    is_weak: bool,
+}
+
 /// Words of folder names that say nothing by themselves.
 const FILLERS: [&str; 7] = [
     "set", "data", "dataset", "split", "cases", "subset", "folder",
 ];
 
 /// What a folder's name says: `imagesTr`, `landmarks`, `val`, `test_images`, `01_train_set`.
-pub(in crate::imaging::dataset::source) fn marker(
-    folder: &str,
-) -> Option<(Option<Role>, Option<Split>)> {
+pub(in crate::imaging::dataset::source) fn marker(folder: &str) -> Option<Marker> {
     let lower = folder.to_lowercase();
     let words = lower.split(|c: char| !c.is_alphanumeric());
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
@@ -99,7 +107,11 @@ pub(in crate::imaging::dataset::source) fn marker(
         split = split.or(in_word);
     }
     let says_something = role.is_some() || (split.is_some() && !is_short);
-    says_something.then_some((role, split))
+    says_something.then_some(Marker {
+        role,
+        split,
+        is_weak: words.iter().any(|word| FILLERS.contains(word)),
+    })
 }
 
 /// Splits beside `images` and `landmarks`, as nnU-Net writes them.
@@ -150,8 +162,8 @@ pub(super) enum Kind {
     Perhaps,
     /// JSON, which beside a scan usually describes it.
     Sidecar,
-    /// A scan in a format that is not read: its ending.
-    OtherScan(&'static str),
+    /// A scan in a format that is not read.
+    OtherScan,
 }
 
 /// A file of a folder tree, with what its path says.
@@ -190,7 +202,7 @@ impl Named {
         };
         let folders = inside.parent().into_iter().flat_map(Path::components);
         let mut at = root.to_owned();
-        let mut after_derivatives = false;
+        let (mut after_derivatives, mut splits) = (false, Vec::new());
         for part in folders {
             at.push(part);
             let part = normal(&part.as_os_str().to_string_lossy());
@@ -198,22 +210,26 @@ impl Named {
             after_derivatives = part.eq_ignore_ascii_case("derivatives");
             named.derived |= after_derivatives;
             match marker(&part) {
-                Some((role, split)) => named.mark(role, split, &at),
+                Some(marker) => {
+                    if let Some(split) = marker.split {
+                        splits.push((split, marker.is_weak));
+                    }
+                    if let (None, Some(role)) = (named.role, marker.role) {
+                        named.role = Some(role);
+                        at.clone_into(&mut named.role_root);
+                    }
+                }
                 None if skipped || after_derivatives || part == "rawdata" => {}
                 None => named.folder.push(part),
             }
         }
+        for (at, (split, is_weak)) in splits.iter().enumerate() {
+            let yields = *is_weak && splits[at + 1..].iter().any(|(_, is_weak)| !is_weak);
+            if !yields && !named.splits.contains(split) {
+                named.splits.push(*split);
+            }
+        }
         Some(named)
-    }
-
-    fn mark(&mut self, role: Option<Role>, split: Option<Split>, at: &Path) {
-        if let (None, Some(role)) = (self.role, role) {
-            self.role = Some(role);
-            at.clone_into(&mut self.role_root);
-        }
-        if let Some(split) = split.filter(|split| !self.splits.contains(split)) {
-            self.splits.push(split);
-        }
     }
 
     /// The split of its folders, if they name one.
@@ -226,6 +242,27 @@ impl Named {
 
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         self.path.parent() == other.path.parent()
+    }
+
+    /// Its folders above those of a BIDS subject.
+    fn study(&self) -> &[String] {
+        let subject = self.folder.iter().position(|part| part.starts_with("sub-"));
+        &self.folder[..subject.unwrap_or(self.folder.len())]
+    }
+
+    /// What its folders and its name say of the BIDS subject and session: more than two
+    /// words where they contradict each other.
+    fn subject_and_session(&self) -> BTreeSet<&str> {
+        let folders = self.folder.iter().map(String::as_str);
+        let words = folders.chain(self.stem.split('_'));
+        words
+            .filter(|word| word.starts_with("sub-") || word.starts_with("ses-"))
+            .collect()
+    }
+
+    /// Whether both have one name in one folder.
+    pub(super) fn is_twin(&self, other: &Self) -> bool {
+        self.stem == other.stem && self.is_beside(other)
     }
 
     pub(super) fn is_landmarks(&self) -> bool {
@@ -266,7 +303,7 @@ fn kind(name: &str) -> Option<(&str, Kind)> {
         Some((cut(ending)?, kind))
     });
     let mut others = OTHER_SCANS.into_iter();
-    landmarks.or_else(|| others.find_map(|ending| Some((cut(ending)?, Kind::OtherScan(ending)))))
+    landmarks.or_else(|| others.find_map(|ending| Some((cut(ending)?, Kind::OtherScan))))
 }
 
 /// The parts of a BIDS name: `sub-01_ses-2_T1w` has two, and the suffix `T1w`.
@@ -294,8 +331,19 @@ pub(super) fn bids_subject(stem: &str) -> Option<&str> {
 }
 
 /// Whether a landmark file belongs to a scan by their BIDS names, which differ:
-/// `sub-01_desc-groundtruth_afids` and `sub-01_T1w`.
-pub(super) fn related(landmarks: &str, scan: &str) -> bool {
+/// `sub-01_desc-groundtruth_afids` and `sub-01_T1w`. Both must be of one study, subject
+/// and session, and in one folder, unless landmark files have folders of their own.
+pub(super) fn related(landmarks: &Named, scan: &Named) -> bool {
+    let own_folder = landmarks.derived || landmarks.role == Some(Role::Landmarks);
+    let may_lie_there = landmarks.is_beside(scan)
+        || (!scan.derived && (own_folder || landmarks.folder == scan.folder));
+    may_lie_there
+        && landmarks.study() == scan.study()
+        && landmarks.subject_and_session() == scan.subject_and_session()
+        && names_related(&landmarks.stem, &scan.stem)
+}
+
+fn names_related(landmarks: &str, scan: &str) -> bool {
     let (Some(points), Some(scan)) = (Bids::of(landmarks), Bids::of(scan)) else {
         return false;
     };
@@ -310,23 +358,38 @@ pub(super) fn related(landmarks: &str, scan: &str) -> bool {
 
 /// Whether two names differ only in ways that people overlook: capital letters,
 /// signs, leading zeros, a word at one end, a typing error.
-pub(super) fn near(a: &str, b: &str) -> bool {
-    let (a, b) = (plain(a), plain(b));
+pub(super) fn near(a: &Plain, b: &Plain) -> bool {
+    let same_digits = a.digits == b.digits;
+    let (a, b) = (&a.text, &b.text);
     if a.is_empty() || b.is_empty() {
         return false;
     }
-    let digits = |text: &str| -> Vec<String> {
-        let runs = text.split(|c: char| !c.is_ascii_digit());
-        runs.filter(|run| !run.is_empty())
-            .map(str::to_owned)
-            .collect()
-    };
-    let one_begins = a.starts_with(&b) || b.starts_with(&a);
+    let one_begins = a.starts_with(b) || b.starts_with(a);
     let typed = || {
         let short = a.chars().count().min(b.chars().count());
-        short > 3 && crate::config::edit_distance(&a, &b) <= 2
+        short > 3 && crate::config::edit_distance(a, b) <= 2
     };
-    a == b || (digits(&a) == digits(&b) && (one_begins || typed()))
+    a == b || (same_digits && (one_begins || typed()))
+}
+
+/// A name in the form in which [`near`] compares it.
+#[derive(Debug)]
+pub(super) struct Plain {
+    text: String,
+    /// The runs of digits.
+    digits: Vec<String>,
+}
+
+impl Plain {
+    pub(super) fn of(name: &str) -> Self {
+        let text = plain(name);
+        let runs = text.split(|c: char| !c.is_ascii_digit());
+        let runs = runs.filter(|run| !run.is_empty()).map(str::to_owned);
+        Self {
+            digits: runs.collect(),
+            text,
+        }
+    }
 }
 
 /// Small letters and digits, without leading zeros; `.` between runs of digits.

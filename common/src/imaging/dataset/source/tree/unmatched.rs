@@ -1,16 +1,13 @@
 //! Why files of a tree are not used.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::super::{Entry, Unused};
 use super::Found;
 use super::matching::{Loose, Matcher, Owned};
-use super::names::{Kind, LANDMARK_ENDINGS, Named, Role, near};
-use crate::imaging::landmark_file::LandmarkFile;
+use super::names::{Kind, LANDMARK_ENDINGS, Named, Plain, Role, near};
 
-/// Files of one format in one folder that are named one by one.
-const LISTED: usize = 3;
 /// Most pairs of names that are compared for typing errors.
 const COMPARED: usize = 1 << 20;
 
@@ -19,187 +16,195 @@ const ONLY_NIFTI: &str = "only NIfTI is read (.nii, .nii.gz, or .hdr with .img):
 
 /// Adds a reason for each file that is not used.
 pub(super) fn explain(matcher: &Matcher, owned: &[Owned], loose: &[Loose], found: &mut Found) {
+    let used = owned.iter().flat_map(|owned| owned.files(matcher));
+    let used = used.filter(|file| file.role == Some(Role::Landmarks));
+    let used: Vec<&Named> = used.collect();
+    let roots: HashSet<&Path> = used.iter().map(|file| &*file.role_root).collect();
+    let explainer = Explainer {
+        matcher,
+        owned,
+        used,
+    };
     let numbered = matcher.scans.iter().enumerate();
     let bare = numbered.filter(|(number, _)| owned[*number].is_empty());
-    let bare: Vec<&Named> = bare.map(|(_, scan)| scan).collect();
-    let mut mistaken: Vec<&Named> = Vec::new();
+    let bare: Vec<Bare<'_>> = bare.map(|(number, scan)| Bare::of(number, scan)).collect();
+    let mut mistaken: Vec<(&Named, Plain)> = Vec::new();
     for file in loose {
         let landmarks = &matcher.landmarks[file.number];
+        let plain = Plain::of(&landmarks.stem);
         let few = bare.len() * loose.len() <= COMPARED;
-        let close = bare
-            .iter()
-            .copied()
-            .find(|scan| few && near(&scan.stem, &landmarks.stem));
-        let Some(reason) = reason(matcher, file, close) else {
+        let mut close = bare.iter();
+        let close = close.find(|b| file.owners == [b.number] || (few && near(&b.plain, &plain)));
+        let Some(reason) = explainer.reason(file, close.map(|bare| bare.scan)) else {
             continue;
         };
-        mistaken.push(landmarks);
+        mistaken.push((landmarks, plain));
         let path = landmarks.path.clone();
-        if landmarks.role == Some(Role::Landmarks) {
+        if landmarks.role == Some(Role::Landmarks) && roots.contains(&*landmarks.role_root) {
             found.stray.push((landmarks.split(), path, reason));
         } else {
-            found.unused.push(Unused {
-                path,
-                reason,
-                mistake: true,
-            });
+            found.unused.push(Unused::new(path, reason, true));
         }
     }
-    for scan in &bare {
-        explain_scan(matcher, owned, scan, &mistaken, found);
+    for bare in &bare {
+        explainer.explain_scan(bare, &mistaken, found);
     }
     explain_others(matcher, found);
 }
 
-/// What is wrong with a loose landmark file; `None` for a file of another kind.
-fn reason(matcher: &Matcher, file: &Loose, close: Option<&Named>) -> Option<String> {
-    let landmarks = &matcher.landmarks[file.number];
-    let name = landmarks.path.file_name().unwrap_or_default();
-    let is_note = ["readme", "license", "licence", "changes"]
-        .iter()
-        .any(|word| name.to_string_lossy().to_lowercase().starts_with(word));
-    let certain = match landmarks.kind {
-        Kind::Landmarks => true,
-        Kind::Perhaps => landmarks.role == Some(Role::Landmarks) && !is_note,
-        _ => false,
-    };
-    let read = (!certain).then(|| LandmarkFile::read(&landmarks.path));
-    match read {
-        Some(Err(error)) if landmarks.kind != Kind::Sidecar && close.is_some() && !is_note => {
+/// A scan without landmark files.
+struct Bare<'a> {
+    number: usize,
+    scan: &'a Named,
+    plain: Plain,
+}
+
+impl<'a> Bare<'a> {
+    fn of(number: usize, scan: &'a Named) -> Self {
+        Self {
+            number,
+            scan,
+            plain: Plain::of(&scan.stem),
+        }
+    }
+}
+
+struct Explainer<'a> {
+    matcher: &'a Matcher,
+    owned: &'a [Owned],
+    /// The files that are used of folders of landmark files.
+    used: Vec<&'a Named>,
+}
+
+impl Explainer<'_> {
+    /// What is wrong with a loose landmark file; `None` for a file of another kind.
+    fn reason(&self, file: &Loose, close: Option<&Named>) -> Option<String> {
+        let landmarks = &self.matcher.landmarks[file.number];
+        if landmarks.kind != Kind::Landmarks {
+            let content = self.matcher.content(file.number);
+            if content.points == Some(0) {
+                return None;
+            }
+            if !content.is_landmarks() {
+                let is_other =
+                    landmarks.kind == Kind::Sidecar || landmarks.derived || is_note(landmarks);
+                close.filter(|_| !is_other)?;
+                let problem = &content.problem;
+                return Some(format!(
+                    "is not used, and cannot be read as landmarks: {problem}"
+                ));
+            }
+        }
+        if !file.owners.is_empty() {
+            let owners = file.owners.iter();
+            let owners = owners.map(|&n| shown(&self.matcher.scans[n].path));
+            let owners: Vec<String> = owners.collect();
+            let owners = owners.join(" or ");
             return Some(format!(
-                "is not used, and cannot be read as landmarks: {error}"
+                "may belong to {owners}; name its scan in a manifest"
             ));
         }
-        Some(Err(_)) => return None,
-        Some(Ok(file)) if file.points.is_empty() => return None,
-        _ => {}
+        let mut reason = "belongs to no scan: none has its name".to_owned();
+        let mut others = self.matcher.others.iter();
+        if let Some(other) = others.find(|other| other.stem == landmarks.stem) {
+            reason += &format!("; {} has it, but {ONLY_NIFTI}", shown(&other.path));
+        } else if let Some(scan) = close {
+            reason += &format!(
+                "; {} has nearly the same name: rename one of them, or write a manifest",
+                shown(&scan.path)
+            );
+        }
+        Some(reason)
     }
-    if !file.owners.is_empty() {
-        let owners = file.owners.iter().map(|&n| shown(&matcher.scans[n].path));
-        let owners: Vec<String> = owners.collect();
-        let owners = owners.join(" or ");
-        return Some(format!(
-            "may belong to {owners}; name its scan in a manifest"
-        ));
+
+    fn explain_scan(&self, bare: &Bare<'_>, mistaken: &[(&Named, Plain)], found: &mut Found) {
+        let scan = bare.scan;
+        let unused = |reason: String, mistake| Unused::new(scan.path.clone(), reason, mistake);
+        let first_channel_is_used = scan.channel().filter(|(case, _)| {
+            // A landmark file called CASE_0000 means that the digits number the cases.
+            let first = format!("{case}_0000");
+            let mut scans = self.matcher.scans.iter().zip(self.owned);
+            scans.any(|(other, owned)| {
+                other.stem == first && other.is_beside(scan) && owned.by_case(self.matcher)
+            })
+        });
+        if let Some((case, channel)) = first_channel_is_used {
+            let reason = format!(
+                "is channel {channel} of case '{case}', of which only the first, 0000, is used"
+            );
+            found.unused.push(unused(reason, false));
+        } else if scan.role == Some(Role::Landmarks) {
+            let reason = "is not used: it lies among landmark files, as a label map does";
+            found.unused.push(unused(reason.to_owned(), false));
+        } else if let Some(expected) = self.expected(scan) {
+            found.entries.push(Entry {
+                expected,
+                ..Entry::found(scan.path.clone(), Vec::new(), scan.split())
+            });
+        } else {
+            let few = mistaken.len() <= COMPARED / self.matcher.scans.len();
+            let close = mistaken
+                .iter()
+                .find(|(_, plain)| few && near(&bare.plain, plain));
+            let reason = close.map_or_else(
+                || "has no landmark file".to_owned(),
+                |(file, _)| {
+                    let file = shown(&file.path);
+                    format!("has no landmark file; {file} has nearly the same name")
+                },
+            );
+            found.unused.push(unused(reason, close.is_some()));
+        }
     }
-    let mut reason = "belongs to no scan: none has its name".to_owned();
-    let stem = |other: &&Named| other.stem == landmarks.stem;
-    if let Some(other) = matcher.others.iter().find(stem) {
-        reason += &format!("; {} has it, but {ONLY_NIFTI}", shown(&other.path));
-    } else if let Some(scan) = close {
-        reason += &format!(
-            "; {} has nearly the same name: rename one of them, or write a manifest",
-            shown(&scan.path)
-        );
+
+    /// Advice for a scan in a folder of images that stands beside one of landmark files.
+    fn expected(&self, scan: &Named) -> Option<String> {
+        if scan.role != Some(Role::Images) {
+            return None;
+        }
+        let fits = |file: &&&Named| {
+            let splits = file.split().zip(scan.split());
+            splits.is_none_or(|(a, b)| a == b)
+        };
+        let beside = |file: &&&Named| file.role_root.parent() == scan.role_root.parent();
+        let fitting = || self.used.iter().filter(fits);
+        let folder = fitting().find(beside).or_else(|| fitting().next());
+        let folder = &folder?.role_root;
+        let inside = scan.path.strip_prefix(&scan.role_root).ok()?;
+        let stem = match scan.channel() {
+            Some((case, "0000")) => case,
+            _ => &scan.stem,
+        };
+        Some(format!(
+            "scan {} has no landmark file; expected {} and one of {}",
+            shown(&scan.path),
+            folder.join(inside.with_file_name(stem)).display(),
+            LANDMARK_ENDINGS.join(", ")
+        ))
     }
-    Some(reason)
 }
 
-fn explain_scan(
-    matcher: &Matcher,
-    owned: &[Owned],
-    scan: &Named,
-    mistaken: &[&Named],
-    found: &mut Found,
-) {
-    let unused = |reason: String, mistake: bool| Unused {
-        path: scan.path.clone(),
-        reason,
-        mistake,
-    };
-    let first_channel_is_used = scan.channel().filter(|(case, _)| {
-        // A landmark file called CASE_0000 means that the digits number the cases.
-        let first = format!("{case}_0000");
-        let mut scans = matcher.scans.iter().zip(owned);
-        scans.any(|(other, owned)| {
-            other.stem == first && other.is_beside(scan) && owned.by_case(matcher)
-        })
-    });
-    if let Some((case, channel)) = first_channel_is_used {
-        let reason = format!(
-            "is channel {channel} of case '{case}', of which only the first, 0000, is used"
-        );
-        found.unused.push(unused(reason, false));
-    } else if scan.role == Some(Role::Landmarks) {
-        let reason = "is not used: it lies among landmark files, as a label map does";
-        found.unused.push(unused(reason.to_owned(), false));
-    } else if let Some(expected) = expected(matcher, scan) {
-        found.entries.push(Entry {
-            expected,
-            ..Entry::found(scan.path.clone(), Vec::new(), scan.split())
-        });
-    } else {
-        let close = mistaken.iter().find(|file| {
-            mistaken.len() <= COMPARED / matcher.scans.len() && near(&scan.stem, &file.stem)
-        });
-        let reason = close.map_or_else(
-            || "has no landmark file".to_owned(),
-            |file| {
-                let file = shown(&file.path);
-                format!("has no landmark file; {file} has nearly the same name")
-            },
-        );
-        found.unused.push(unused(reason, close.is_some()));
-    }
-}
-
-/// Advice for a scan in a folder of images that stands beside one of landmark files.
-fn expected(matcher: &Matcher, scan: &Named) -> Option<String> {
-    if scan.role != Some(Role::Images) {
-        return None;
-    }
-    let fits = |file: &&Named| {
-        let splits = file.split().zip(scan.split());
-        file.role == Some(Role::Landmarks) && splits.is_none_or(|(a, b)| a == b)
-    };
-    let folders = || matcher.landmarks.iter().filter(fits);
-    let mut beside = folders().filter(|file| file.role_root.parent() == scan.role_root.parent());
-    let folder = &beside.next().or_else(|| folders().next())?.role_root;
-    let inside = scan.path.strip_prefix(&scan.role_root).ok()?;
-    let stem = match scan.channel() {
-        Some((case, "0000")) => case,
-        _ => &scan.stem,
-    };
-    Some(format!(
-        "scan {} has no landmark file; expected {} and one of {}",
-        shown(&scan.path),
-        folder.join(inside.with_file_name(stem)).display(),
-        LANDMARK_ENDINGS.join(", ")
-    ))
+/// Whether a file is a note about the data: `README.txt`.
+fn is_note(file: &Named) -> bool {
+    let stem = file.stem.to_lowercase();
+    let notes = ["readme", "license", "licence", "changes"];
+    notes.iter().any(|word| stem.starts_with(word))
 }
 
 /// Scans in other formats, and voxel files without a header.
 fn explain_others(matcher: &Matcher, found: &mut Found) {
-    let mut formats: BTreeMap<(&Path, &str), Vec<&Named>> = BTreeMap::new();
     for file in &matcher.others {
-        if let Kind::OtherScan(ending) = file.kind {
-            let folder = file.path.parent().unwrap_or(Path::new(""));
-            formats.entry((folder, ending)).or_default().push(file);
-            continue;
+        if file.kind == Kind::OtherScan {
+            let reason = format!("is not used: {ONLY_NIFTI}");
+            found
+                .unused
+                .push(Unused::new(file.path.clone(), reason, false));
+        } else if !matcher.scans.iter().any(|scan| scan.is_twin(file)) {
+            let reason = "is not used: there is no header (.hdr) of its name";
+            found
+                .unused
+                .push(Unused::new(file.path.clone(), reason, true));
         }
-        let mut scans = matcher.scans.iter();
-        if !scans.any(|scan| scan.stem == file.stem && scan.is_beside(file)) {
-            found.unused.push(Unused {
-                path: file.path.clone(),
-                reason: "is not used: there is no header (.hdr) of its name".to_owned(),
-                mistake: true,
-            });
-        }
-    }
-    for ((folder, ending), files) in formats {
-        if files.len() > LISTED {
-            found.unused.push(Unused {
-                path: folder.to_owned(),
-                reason: format!("holds {} files {ending}; {ONLY_NIFTI}", files.len()),
-                mistake: false,
-            });
-            continue;
-        }
-        found.unused.extend(files.into_iter().map(|file| Unused {
-            path: file.path.clone(),
-            reason: format!("is not used: {ONLY_NIFTI}"),
-            mistake: false,
-        }));
     }
 }
 
