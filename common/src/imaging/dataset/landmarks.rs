@@ -29,7 +29,7 @@ impl Files {
         for path in paths {
             match LandmarkFile::read(path) {
                 Ok(file) if paths.len() > 1 || adds_to_name(path, scan) => {
-                    files.push(file.named_by_file(scan))
+                    files.push(file.named_by_file(scan));
                 }
                 Ok(file) => files.push(file),
                 Err(error) => problems.push(error.into()),
