@@ -45,7 +45,7 @@ impl fmt::Display for Holder {
 
 impl LockFile {
     /// Locks the file `path`, which is created if missing and then names this process.
-    /// On a file system without locks it succeeds and [`warns`](is_locked) once.
+    /// On a file system without locks it succeeds, and the process warns once.
     pub fn new(path: &Path) -> Result<Self, LockError> {
         // Not truncated: until it is locked, it names its holder.
         let mut options = OpenOptions::new();
