@@ -330,3 +330,20 @@ fn default_landmarks(kind: FileType) -> &'static [&'static str] {
         FileType::Fetal => &["10", "11", "12"],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_an_earlier_evaluation_are_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("eval");
+        for name in ["eval", "eval-2"] {
+            assert_eq!(free(&folder), dir.path().join(name));
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("predictions.csv"), "").unwrap();
+        }
+        assert_eq!(free(&folder), dir.path().join("eval-3"));
+    }
+}

@@ -240,6 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn what_another_process_wrote_after_a_begun_record_stays() {
+        let mut file = RecordFile::new(Disk {
+            room: 4,
+            ..Disk::default()
+        });
+        file.append(b"too long").unwrap_err();
+        assert_eq!(file.storage.bytes, b"too ");
+        (file.storage.room, file.storage.cuts) = (100, true);
+        file.storage.bytes.extend(b"other\n");
+        file.append(b"next\n").unwrap();
+        assert_eq!(file.storage.bytes, b"too other\nnext\n");
+    }
+
+    #[test]
     fn a_full_disk_leaves_whole_records_and_later_ones_follow() {
         for cuts in [true, false] {
             let mut file = RecordFile::new(Disk {

@@ -51,10 +51,11 @@ pub fn message(folder: &RunFolder, config: &Config, ended: &Ended) -> String {
 fn evaluate(config: &Config, weights: &Path) -> Option<String> {
     let data = &config.data;
     let training = (&data.train_images, &data.train_landmarks);
+    let landmarks = Some(Path::new(training.1)).filter(|_| !training.1.is_empty());
+    let source = Source::read(Path::new(training.0), landmarks).ok();
     let has = |split| {
-        let landmarks = Some(Path::new(training.1)).filter(|_| !training.1.is_empty());
-        let source = Source::read(Path::new(training.0), landmarks);
-        source.is_ok_and(|source| source.has(split, data.fold()))
+        let source = source.as_ref();
+        source.is_some_and(|source| source.has(split, data.fold()))
     };
     let ((images, landmarks), split) = if has(Split::Test) {
         (training, Some(Split::Test))

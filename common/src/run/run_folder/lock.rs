@@ -86,11 +86,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let make = || RunFolder::create(dir.path(), "one", SystemTime::UNIX_EPOCH).unwrap();
         let folder = make();
+        assert!(!folder.is_in_use(), "there is no lock file");
         let lock = folder.lock().unwrap();
+        assert!(folder.is_in_use());
         let error = make().lock().unwrap_err().to_string();
         let own = format!("is in use by another process ({} on", std::process::id());
         assert!(error.contains(&own), "{error}");
         drop(lock);
+        assert!(!folder.is_in_use());
         let _lock = folder.lock().unwrap();
     }
 
