@@ -267,7 +267,7 @@ fn join_request(setup: &ActorSetup, scans: &[Arc<Scan>]) -> Result<JoinRequest, 
 /// Host and process. The process is identified by its log instance, which a
 /// restart keeps, or else by its process id.
 pub(crate) fn host(instance: &str) -> String {
-    let host = common::run::run_folder::host_name();
+    let host = common::run::machine::host_name();
     if instance.is_empty() {
         format!("{host}/{}", std::process::id())
     } else {

@@ -1,6 +1,6 @@
 //! Health of this host's actor or evaluator, as the learner sees it.
 
-use common::run::run_folder::host_name;
+use common::run::machine::host_name;
 use proto::messages::status::{ActorStatus, EvaluatorStatus};
 use proto::transport::channel::learner_client;
 use proto::transport::endpoint::AddressError;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::config::{ClusterConfig, Config, Sources};
-use common::run::run_folder::{Endpoints, RunFolder, host_name};
+use common::run::machine::host_name;
+use common::run::run_folder::{Endpoints, RunFolder};
 use learner::report::status_text::{as_json, as_text, ask};
 use proto::transport::security::Security;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use common::run::run_folder::{self, RunFolder};
+use common::run::run_folder::RunFolder;
 use serde_json::Value;
 
 use crate::checkpoints;
@@ -76,7 +76,7 @@ fn train_eval_play_resume() {
 
 /// The services of one process have log lines of their own.
 fn check_services_in_log(bench: &Bench, run: &Path) {
-    let log = format!("logs/landmarl-{}.jsonl", run_folder::host_name());
+    let log = format!("logs/landmarl-{}.jsonl", common::run::machine::host_name());
     let lines = json_lines(&run.join(log));
     assert!(lines.iter().all(|line| line["run"] == "one"), "{lines:?}");
     for service in ["landmarl", "learner", "actor", "replay-server", "evaluator"] {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::Dispatch;
 use tracing::subscriber::NoSubscriber;
 
-use super::run_folder::host_name;
+use super::machine::host_name;
 
 /// Excludes other processes until it is dropped; the system releases it when the process ends.
 #[derive(Debug)]

@@ -67,6 +67,18 @@ pub fn disk_room(folder: &Path) -> io::Result<Room> {
     })
 }
 
+/// This machine's host name.
+#[must_use]
+pub fn host_name() -> String {
+    let file = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = file.trim();
+    if name.is_empty() {
+        "unknown".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -351,18 +351,6 @@ fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
-/// This machine's host name.
-#[must_use]
-pub fn host_name() -> String {
-    let file = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = file.trim();
-    if name.is_empty() {
-        "unknown".to_owned()
-    } else {
-        name.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};

@@ -39,7 +39,7 @@ use tracing_subscriber::{EnvFilter, Layer, reload};
 use crate::config::LogConfig;
 use crate::report::text::one_line;
 use crate::run::lock::report_missing_locks;
-use crate::run::run_folder::host_name;
+use crate::run::machine::host_name;
 use file::{BOUNDS, Claim, LogFile, Name};
 use json::{Json, Labels};
 use repeats::{Repeats, Suppressed};

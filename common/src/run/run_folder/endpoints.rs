@@ -8,8 +8,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Result, RunFolder, host_name, rfc3339};
+use super::{Result, RunFolder, rfc3339};
 use crate::run::durable::AtomicFile;
+use crate::run::machine::host_name;
 
 /// A process and the addresses at which it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,9 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{host_name, rfc3339};
+use super::rfc3339;
 use crate::config::Config;
 use crate::imaging::manifest::hex;
+use crate::run::machine::host_name;
 
 /// Hexadecimal digits after the name in a run id: nanoseconds since 1970, from 2006 to 2554.
 const SUFFIX_DIGITS: usize = 16;
