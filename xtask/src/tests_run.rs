@@ -49,7 +49,7 @@ type Program = (String, Command);
 /// `cargo xtask test`: returns the exit code of `cargo test`.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<u8> {
     libtorch::ensure(workspace)?;
-    let mut build = workspace.cargo("test --no-run --locked");
+    let mut build = workspace.cargo("test --no-run --locked --tests");
     build.arg("--message-format=json-render-diagnostics");
     build.args(options.package.is_empty().then_some("--workspace"));
     for package in &options.package {
