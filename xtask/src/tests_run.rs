@@ -14,9 +14,11 @@ use serde_json::Value;
 use crate::workspace::Workspace;
 use crate::{command, libtorch};
 
-/// Test programs that run at the same time. Each has a thread per core, and most
-/// of the slow tests wait.
+/// Test programs that run at the same time. Each has a thread per core.
 const SIDE_BY_SIDE: usize = 2;
+/// The test program that takes longest, and its threads per core: most of its tests
+/// start processes and wait for them.
+const LONGEST: (&str, usize) = ("cli it", 2);
 /// cargo's exit code for failed tests.
 const FAILED: u8 = 101;
 
@@ -98,12 +100,16 @@ fn programs(workspace: &Workspace, artifacts: &str, options: &Options) -> Result
         let target = target["name"].as_str().unwrap_or_default();
         programs.push((format!("{} {target}", package.display()), program));
     }
-    // Integration tests take longest, those of the cli above all.
-    programs.sort_by_key(|(name, _)| (name != "cli it", !name.ends_with(" it")));
+    // Integration tests take longest.
+    programs.sort_by_key(|(name, _)| (name != LONGEST.0, !name.ends_with(" it")));
     programs.extend(documented.then(|| ("documentation".to_owned(), examples)));
     for (name, program) in &mut programs {
         program.args(&options.filter);
         program.args((name == "documentation").then_some("--"));
+        if name == LONGEST.0 && std::env::var_os("RUST_TEST_THREADS").is_none() {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            program.env("RUST_TEST_THREADS", (LONGEST.1 * cores).to_string());
+        }
         program.arg("--show-output").args(&options.harness);
     }
     Ok(programs)

@@ -67,6 +67,7 @@ fn bf16_chooses_as_f32_does() {
         fold: None,
         ids: config.data.landmarks.clone(),
         options: LoadOptions::from_config(&config),
+        training: None,
     });
     let network = model::files::weights::from_bytes(&bytes).unwrap().network;
     let policy = |bf16| {

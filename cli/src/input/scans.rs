@@ -72,6 +72,7 @@ pub fn labelled(
         fold: config.data.fold(),
         ids: loaded.landmarks.clone(),
         options: options(loaded, config),
+        training: None,
     };
     let dataset = load(&spec)?;
     console::data_warnings(&dataset.warnings);

@@ -28,11 +28,16 @@ pub fn note(text: &str) {
 /// Writes a message to standard error, unless this process has written it before: a data set
 /// may be loaded twice.
 pub fn note_once(text: &str) {
-    static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if shown.insert(text.to_owned()) {
+    if is_new(text) {
         note(text);
     }
+}
+
+/// Whether this process asks about this text for the first time.
+fn is_new(text: &str) -> bool {
+    static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    shown.insert(text.to_owned())
 }
 
 /// Most warnings of one data set that are written.
@@ -157,5 +162,11 @@ mod tests {
     fn lines_show_rate_and_time_left() {
         let text = line(30, 120, "trajectories", Duration::from_secs(20));
         assert_eq!(text, "30/120 trajectories, 1.5/s, 60 s left");
+    }
+
+    #[test]
+    fn a_note_is_new_once() {
+        let times = |text: &str| (0..3).filter(|_| is_new(text)).count();
+        assert_eq!([times("one scan"), times("another scan")], [1, 1]);
     }
 }

@@ -7,6 +7,7 @@ use common::imaging::nifti_io::{self, ImageRef, Samples, SamplesRef};
 use serde_json::{Value, json};
 
 use crate::process::{Bench, assert_contains, check_error_snapshot, check_snapshot, parse};
+use crate::run::SMALL;
 
 const LANDMARKS: &str = "bridge,left_horn,right_horn,base_ball,stem_pole";
 
@@ -216,7 +217,7 @@ fn a_subject_in_two_splits_is_warned_of() {
         let points = format!("data/train/landmarks/phantom_000{number}.csv");
         manifest += &format!("sub-1_ses-{number}.nii.gz,{points},{split}\n");
     }
-    bench.write("m.csv", manifest);
+    bench.write("m.csv", &manifest);
     let words = "subject 'sub-1' is in split test, and with 'sub-1_ses-1.nii.gz' in split train";
     // Whether the volumes are in the cache does not matter.
     for _ in 0..2 {
@@ -226,6 +227,24 @@ fn a_subject_in_two_splits_is_warned_of() {
     }
     let done = bench.succeed("data stats m.csv --landmarks bridge");
     assert_contains(&done.err, &format!("warning: | {words}"));
+
+    // Validation scans with a source of their own.
+    let (header, rows) = manifest.split_once('\n').unwrap();
+    for (name, row) in ["t.csv", "v.csv"].iter().zip(rows.lines()) {
+        bench.write(
+            name,
+            format!("{header}\n{row}\n").replace(",test", ",validation"),
+        );
+    }
+    let words = "subject 'sub-1' is in data.validation_images, and with 'sub-1_ses-1.nii.gz' in \
+                 data.train_images";
+    let data = "--landmarks bridge --set data.train_images=t.csv \
+                --set data.validation_images=v.csv";
+    let done = bench.run(&format!("data check {data}"));
+    assert_eq!(done.code, Some(4), "{}", done.err);
+    assert_contains(&done.out, words);
+    let done = bench.succeed(&format!("train {data} --updates 4 {SMALL}"));
+    assert_contains(&done.err, words);
 }
 
 /// Multiplies the spacing of a scan by 1.5.

@@ -119,6 +119,23 @@ fn a_running_training_is_found_without_its_address_and_a_killed_one_says_so() {
     }
 }
 
+/// Copies the folder of the run and resumes there, while the first data is away.
+fn a_copy_of_the_run_uses_the_copy_of_its_data(bench: &Bench) {
+    let copy = bench.path("copy");
+    fs::create_dir(&copy).unwrap();
+    for folder in ["data", "runs"] {
+        let from = bench.path(folder);
+        let copied = Command::new("cp").arg("-r").arg(from).arg(&copy).status();
+        assert!(copied.unwrap().success());
+    }
+    let (data, away) = (bench.path("data"), bench.path("away"));
+    fs::rename(&data, &away).unwrap();
+    let mut command = bench.command("train --resume one --updates 12");
+    let done = finish(command.current_dir(&copy).output().unwrap());
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    fs::rename(&away, &data).unwrap();
+}
+
 #[test]
 fn a_run_is_resumed_by_name_or_folder_from_another_working_directory() {
     let bench = Bench::new();
@@ -127,6 +144,7 @@ fn a_run_is_resumed_by_name_or_folder_from_another_working_directory() {
     let here = bench.dir.path().canonicalize().unwrap();
     let info = |bench: &Bench| json(&bench.path("runs/one/run.json"));
     assert_eq!(info(&bench)["cwd"], here.to_str().unwrap());
+    a_copy_of_the_run_uses_the_copy_of_its_data(&bench);
     let elsewhere = bench.path("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
     for (folder, line) in [

@@ -65,12 +65,9 @@ impl Dataset {
         };
         let source = Source::read(&spec.images, spec.landmarks.as_deref()).map_err(failed)?;
         let pairs = source.pairs(spec.split, spec.fold).map_err(failed)?;
-        // Validation scans come with training scans, whose loading warns already.
-        let shared = match spec.split {
-            Split::Validation => Vec::new(),
-            _ => source.shared_subjects(spec.fold),
-        };
-        let shared: Vec<DataWarning> = shared.into_iter().map(DataWarning::from).collect();
+        // Loading the training scans of the same source warns already.
+        let warns = spec.split != Split::Validation || spec.training.is_some();
+        let shared = warns.then(|| spec.shared_subjects(&source));
         let pairs = pairs.into_iter().map(|pair| (pair.image, pair.landmarks));
         let (images, landmarks): (Vec<_>, Vec<_>) = pairs.unzip();
         // Either all pairs have landmarks or none, as in a list of scans alone.
@@ -85,7 +82,7 @@ impl Dataset {
         if wanted.is_none() {
             dataset.landmark_names.clone_from(&spec.ids);
         }
-        dataset.warnings.splice(0..0, shared);
+        dataset.warnings.splice(0..0, shared.into_iter().flatten());
         dataset.unused = source.unused;
         checked(dataset, problems)
     }

@@ -77,7 +77,7 @@ pub struct Pair {
     pub split: Option<Split>,
 }
 
-/// A subject with scans in two splits or folds, which must not share any.
+/// A subject with scans for two purposes, such as two splits, which must not share any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedSubject {
     pub subject: Subject,
@@ -251,29 +251,24 @@ impl Source {
     /// Subjects, where names show them, whose scans are in several splits or folds.
     #[must_use]
     pub fn shared_subjects(&self, fold: Option<u32>) -> Vec<SharedSubject> {
-        let mut seen: HashMap<Subject, Option<(&Path, String)>> = HashMap::new();
-        let mut shared = Vec::new();
-        let images: Vec<&Path> = self.entries.iter().map(|e| e.image.as_path()).collect();
-        for (entry, subject) in self.entries.iter().zip(Subject::of_all(&images)) {
-            let (Some(subject), Some(purpose)) = (subject, entry.purpose(fold)) else {
-                continue;
-            };
-            let here = (entry.image.as_path(), purpose);
-            match seen.get_mut(&subject) {
-                None => drop(seen.insert(subject, Some(here))),
-                // Each subject is reported once.
-                Some(first) => {
-                    if let Some((path, purpose)) = first.take_if(|(_, of)| *of != here.1) {
-                        shared.push(SharedSubject {
-                            subject,
-                            first: (path.to_owned(), purpose),
-                            second: (here.0.to_owned(), here.1),
-                        });
-                    }
-                }
-            }
-        }
-        shared
+        let entries = self.entries.iter();
+        shared(entries.map(|e| (e.image.as_path(), e.purpose(fold))))
+    }
+
+    /// Subjects, where names show them, with training scans in `training` and validation
+    /// scans in this source.
+    #[must_use]
+    pub fn subjects_shared_with(&self, training: &Self, fold: Option<u32>) -> Vec<SharedSubject> {
+        let pairs = |source: &Self, split| source.pairs(split, fold).unwrap_or_default();
+        let trained = pairs(training, Split::Train);
+        let validated = pairs(self, Split::Validation);
+        let scans = |pairs: &[Pair], key: &str| -> Vec<(PathBuf, Option<String>)> {
+            let images = pairs.iter().map(|pair| pair.image.clone());
+            images.map(|image| (image, Some(key.to_owned()))).collect()
+        };
+        let mut all = scans(&trained, "data.train_images");
+        all.extend(scans(&validated, "data.validation_images"));
+        shared(all.iter().map(|(image, key)| (&**image, key.clone())))
     }
 
     /// The fold, if the source has it. Test scans belong to no fold, so for them a
@@ -380,6 +375,32 @@ impl Kind {
 #[must_use]
 pub fn is_list(path: &Path) -> bool {
     path.is_file() && read_text(path).is_ok_and(|text| Kind::of(&text) == Kind::List)
+}
+
+/// Subjects, where names show them, with scans for several purposes; each once.
+fn shared<'a>(scans: impl Iterator<Item = (&'a Path, Option<String>)>) -> Vec<SharedSubject> {
+    let scans: Vec<(&Path, Option<String>)> = scans.collect();
+    let images: Vec<&Path> = scans.iter().map(|scan| scan.0).collect();
+    let mut seen: HashMap<Subject, Option<(&Path, String)>> = HashMap::new();
+    let mut shared = Vec::new();
+    for ((image, purpose), subject) in scans.into_iter().zip(Subject::of_all(&images)) {
+        let (Some(subject), Some(purpose)) = (subject, purpose) else {
+            continue;
+        };
+        match seen.get_mut(&subject) {
+            None => drop(seen.insert(subject, Some((image, purpose)))),
+            Some(first) => {
+                if let Some((path, of)) = first.take_if(|(_, of)| *of != purpose) {
+                    shared.push(SharedSubject {
+                        subject,
+                        first: (path.to_owned(), of),
+                        second: (image.to_owned(), purpose),
+                    });
+                }
+            }
+        }
+    }
+    shared
 }
 
 fn read_text(path: &Path) -> Result<String, SourceError> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::DataWarning;
 use super::source::{Source, Split};
 use crate::config::Config;
 use crate::imaging::cache::Recipe;
@@ -32,6 +33,9 @@ pub struct DatasetSpec {
     pub ids: Vec<String>,
     /// How scans are loaded.
     pub options: LoadOptions,
+    /// Of validation scans with a source of their own, the training scans and the list of
+    /// their landmark files.
+    pub training: Option<(PathBuf, Option<PathBuf>)>,
 }
 
 impl LoadOptions {
@@ -62,6 +66,7 @@ impl DatasetSpec {
             fold: config.data.fold(),
             ids: config.data.landmarks.clone(),
             options: LoadOptions::from_config(config),
+            training: None,
         }
     }
 
@@ -77,7 +82,10 @@ impl DatasetSpec {
                 images,
                 landmarks: given(&data.validation_landmarks),
                 split: Split::Validation,
-                ..training
+                training: Some((training.images, training.landmarks)),
+                ids: training.ids,
+                fold: training.fold,
+                options: training.options,
             });
         }
         // Loading the training scans reports what cannot be read here.
@@ -88,6 +96,18 @@ impl DatasetSpec {
                 split: Split::Validation,
                 ..training
             })
+    }
+
+    /// Warns of subjects in `source`, which is that of this spec, that were trained on.
+    pub(super) fn shared_subjects(&self, source: &Source) -> Vec<DataWarning> {
+        let shared = match &self.training {
+            None => source.shared_subjects(self.fold),
+            // Loading the training scans reports what cannot be read here.
+            Some((images, landmarks)) => Source::read(images, landmarks.as_deref())
+                .map(|training| source.subjects_shared_with(&training, self.fold))
+                .unwrap_or_default(),
+        };
+        shared.into_iter().map(DataWarning::from).collect()
     }
 }
 

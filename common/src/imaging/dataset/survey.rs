@@ -82,8 +82,7 @@ impl Named {
             let (images, landmarks) = (&spec.images, spec.landmarks.as_deref());
             let (mut found, errors) = match Source::read(images, landmarks) {
                 Ok(source) => {
-                    let shared = source.shared_subjects(spec.fold).into_iter();
-                    named.warnings.extend(shared.map(DataWarning::from));
+                    named.warnings.extend(spec.shared_subjects(&source));
                     let found = source.survey(*split, spec.fold);
                     named.unused.extend(source.unused);
                     found

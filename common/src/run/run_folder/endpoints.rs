@@ -209,6 +209,20 @@ mod tests {
         }
     }
 
+    /// A user's token goes to the address in the file.
+    #[test]
+    fn the_file_of_another_user_is_not_trusted() {
+        use std::os::unix::fs::chown;
+        let dir = tempfile::tempdir().unwrap();
+        let run = folder(&dir);
+        let _announced = run.announce(Endpoints::of_this_process(NOW)).unwrap();
+        if let Err(error) = chown(run.endpoints_file(), Some(54321), None) {
+            println!("skipped: the_file_of_another_user_is_not_trusted: {error}");
+            return;
+        }
+        assert_eq!(run.endpoints(), None);
+    }
+
     #[test]
     fn a_damaged_file_is_no_endpoint() {
         let dir = tempfile::tempdir().unwrap();

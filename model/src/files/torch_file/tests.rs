@@ -260,6 +260,30 @@ fn deep_and_circular_pickles_end() {
     assert!(message.contains("more than 1000000 values"), "{message}");
 }
 
+/// Many nested dictionaries, whose paths have all keys before them, and a file may name a
+/// class once for each of its values.
+#[test]
+fn long_names_do_not_multiply() {
+    let long = "k".repeat(600);
+    let tensors = two();
+    let nested = |levels: usize| {
+        let open = (0..levels).fold(Pen::new(), |pen, _| pen.raw(b"}(").text(&long));
+        let inner = state_dict(open, &tensors).raw(&b"u".repeat(levels)).end();
+        read(&zipped(&inner, &tensors)).map_err(|error| error.to_string())
+    };
+    assert_eq!(nested(1).unwrap().len(), 2);
+    let deep = nested(2).unwrap_err();
+    assert!(deep.contains("it holds no state dict"), "{deep}");
+    let class = |length: usize| {
+        let name = "C".repeat(length);
+        let named = Pen::new().raw(b"}").text("c").raw(b"cm\n");
+        let named = named.raw(name.as_bytes()).raw(b"\ns").end();
+        read(&zipped(&named, &[])).unwrap_err().to_string()
+    };
+    assert!(class(1023).contains("its keys are c"), "{}", class(1023));
+    assert!(class(1024).contains("a class name of 1025 bytes"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

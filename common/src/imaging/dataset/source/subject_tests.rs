@@ -95,3 +95,26 @@ fn a_subject_in_two_splits_is_reported_once() {
         [""; 0]
     );
 }
+
+#[test]
+fn a_subject_of_two_sources_is_reported_where_their_folders_are_not_of_two_sites() {
+    let tree = Tree::new(&[]);
+    let shared = |training: &str, validation: &str| {
+        let read = |name: &str, image: &str| {
+            tree.file(name, &format!("image,landmarks\n{image},a\n"));
+            Source::read(&tree.at(name), None).unwrap()
+        };
+        let (training, validation) = (read("t.csv", training), read("v.csv", validation));
+        let shared = validation.subjects_shared_with(&training, None);
+        let shared = shared.into_iter();
+        shared
+            .map(|s| format!("{} {} {}", s.subject, s.first.1, s.second.1))
+            .collect::<Vec<_>>()
+    };
+    let both = ["sub-1 data.train_images data.validation_images"];
+    assert_eq!(shared("sub-1_ses-1.nii", "sub-1_ses-2.nii"), both);
+    assert_eq!(shared("train/sub-1/T1w.nii", "val/sub-1/T2w.nii"), both);
+    assert_eq!(shared("rome/sub-1/T1w.nii", "oslo/sub-1/T1w.nii"), [""; 0]);
+    assert_eq!(shared("sub-1_ses-1.nii", "sub-2_ses-1.nii"), [""; 0]);
+    assert_eq!(shared("a.nii", "b.nii"), [""; 0]);
+}
