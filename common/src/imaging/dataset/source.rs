@@ -258,17 +258,18 @@ impl Source {
     /// Subjects, where names show them, with training scans in `training` and validation
     /// scans in this source.
     #[must_use]
-    pub fn subjects_shared_with(&self, training: &Self, fold: Option<u32>) -> Vec<SharedSubject> {
-        let pairs = |source: &Self, split| source.pairs(split, fold).unwrap_or_default();
-        let trained = pairs(training, Split::Train);
-        let validated = pairs(self, Split::Validation);
-        let scans = |pairs: &[Pair], key: &str| -> Vec<(PathBuf, Option<String>)> {
-            let images = pairs.iter().map(|pair| pair.image.clone());
-            images.map(|image| (image, Some(key.to_owned()))).collect()
+    pub fn subjects_shared_with<'a>(
+        &'a self,
+        training: &'a Self,
+        fold: Option<u32>,
+    ) -> Vec<SharedSubject> {
+        let scans = |source: &'a Self, of: Split, key: &'static str| {
+            let entries = source.entries.iter();
+            let used = entries.filter(move |e| e.split(fold).is_none_or(|split| split == of));
+            used.map(move |e| (e.image.as_path(), Some(key.to_owned())))
         };
-        let mut all = scans(&trained, "data.train_images");
-        all.extend(scans(&validated, "data.validation_images"));
-        shared(all.iter().map(|(image, key)| (&**image, key.clone())))
+        let trained = scans(training, Split::Train, "data.train_images");
+        shared(trained.chain(scans(self, Split::Validation, "data.validation_images")))
     }
 
     /// The fold, if the source has it. Test scans belong to no fold, so for them a
