@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use common::environment::rules::Rules;
 use common::imaging::manifest::{TrainingManifest, hex};
+use common::imaging::nifti_io::Limits;
 use common::run::durable::DurableError;
 use model::files::tensor_file::{self, Metadata, TensorFile};
 use model::files::torch_file;
@@ -364,16 +365,20 @@ pub fn is_checkpoint(bytes: &[u8]) -> bool {
 }
 
 /// Reads the network from the bytes of a checkpoint, a weights file, or a file of PyTorch;
-/// `name` is that of the file, for errors.
+/// `name` is that of the file, for errors; `limits` bounds what PyTorch's files may expand to.
 ///
 /// # Errors
 /// Describes the problem.
-pub fn inference_weights(bytes: &[u8], name: &str) -> Result<Weights, CheckpointError> {
+pub fn inference_weights(
+    bytes: &[u8],
+    name: &str,
+    limits: &Limits,
+) -> Result<Weights, CheckpointError> {
     if is_checkpoint(bytes) {
         return Checkpoint::from_bytes(bytes, name)?.into_weights();
     }
     let read = if torch_file::is_torch(bytes) {
-        torch_file::weights(bytes, &Metadata::new())
+        torch_file::weights(bytes, &Metadata::new(), limits)
     } else {
         model::files::weights::from_bytes(bytes)
     };

@@ -226,7 +226,7 @@ fn inference_reads_checkpoints_and_weights_files() {
     fs::write(&a, bytes_of(&t)).unwrap();
     fs::write(&b, t.weights_bytes(4).unwrap()).unwrap();
     for path in [&a, &b] {
-        let read = inference_weights(&fs::read(path).unwrap(), "x").unwrap();
+        let read = inference_weights(&fs::read(path).unwrap(), "x", &Limits::default()).unwrap();
         let pairs = read.network.parameters().iter().zip(t.average().iter());
         assert!(pairs.into_iter().all(|((_, x), (_, y))| x.equal(y)));
         assert_eq!(read.metadata[crate::training::trainer::UPDATES_KEY], "2");
@@ -236,7 +236,8 @@ fn inference_reads_checkpoints_and_weights_files() {
 
 #[test]
 fn readable_files_of_another_kind_are_not_called_corrupt() {
-    let error = |bytes: &[u8]| inference_weights(bytes, "x.safetensors").unwrap_err();
+    let error =
+        |bytes: &[u8]| inference_weights(bytes, "x.safetensors", &Limits::default()).unwrap_err();
     let other = [("a.bias".to_owned(), Tensor::from_slice(&[0.5_f32]))];
     let other = tensor_file::write(&other, &Metadata::new()).unwrap();
     for (bytes, words) in [
@@ -292,13 +293,13 @@ fn weights_of_checkpoints_and_final_weights_record_the_training_scans() {
     let checkpoint = Checkpoint::new(&trainer, surroundings).unwrap();
     let expected = TrainingScans::of(&manifest).unwrap();
     for bytes in [fs::read(path).unwrap(), checkpoint.to_bytes().unwrap()] {
-        let read = inference_weights(&bytes, "x").unwrap();
+        let read = inference_weights(&bytes, "x", &Limits::default()).unwrap();
         let found = TrainingScans::read(&read.metadata).unwrap().unwrap();
         assert_eq!(found, expected);
         assert_eq!(found.spacing_mm, [scans[0].geometry.spacing_mm; 2]);
         assert!(scans.iter().all(|scan| found.contains(&scan.hash)));
         // The network is that of the broadcast weights, which record nothing.
-        let sent = inference_weights(&plain, "x").unwrap();
+        let sent = inference_weights(&plain, "x", &Limits::default()).unwrap();
         assert_eq!(TrainingScans::read(&sent.metadata).unwrap(), None);
         let pairs = read
             .network
