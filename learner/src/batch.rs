@@ -13,6 +13,7 @@ use common::config::Config;
 use common::environment::pose::Poses;
 use common::environment::window::{WindowRule, render};
 use common::imaging::scan::Scan;
+use common::imaging::volume::VolumeChanged;
 use common::transition::row::{AgentStep, Row};
 use model::FrameAt;
 use proto::messages::sample::RowKey;
@@ -88,6 +89,16 @@ pub struct BatchError {
 /// Renders rows from the scans that the learner holds.
 #[derive(Debug)]
 pub struct Collator {
+/// Why a batch cannot be filled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FillError {
+    #[error(transparent)]
+    Row(#[from] BatchError),
+    /// Its windows show other voxels than the scan's.
+    #[error(transparent)]
+    Volume(#[from] VolumeChanged),
+}
+
     scans: Vec<Arc<Scan>>,
     window: WindowRule,
     size: usize,
@@ -182,7 +193,7 @@ impl Collator {
         rows: &[SampledRow],
         batch: &mut Batch,
         rng: &mut impl Rng,
-    ) -> Result<(), BatchError> {
+    ) -> Result<(), FillError> {
         batch.clear(rows.len(), self.group);
         for sampled in rows {
             self.check(sampled)?;
@@ -226,6 +237,12 @@ impl Collator {
             let parts = state
                 .chunks_mut(share * per_row)
                 .zip(next.chunks_mut(share * per_row));
+            let mut used: Vec<u16> = rows.iter().map(|r| r.row.header.scan).collect();
+            used.sort_unstable();
+            used.dedup();
+            for scan in used {
+                self.scans[usize::from(scan)].volume.check()?;
+            }
             for (i, (state, next)) in parts.enumerate() {
                 let range = i * share..((i + 1) * share).min(list.rows());
                 scope.spawn(move || self.render_rows(range, list, state, next, per_row));

@@ -76,6 +76,27 @@ fn windows_equal_the_renderers_and_absent_frames_are_zero() {
 }
 
 #[test]
+fn a_cached_volume_that_changes_gives_no_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("cache");
+    let cache = common::imaging::cache::VolumeCache::new(Some(&folder));
+    let mut collator = collator(false, 1, 1);
+    for scan in &mut collator.scans {
+        let path = dir.path().join("scan.nii");
+        common::imaging::nifti_io::write_volume(&path, &scan.volume, &scan.geometry).unwrap();
+        let loaded = cache.load(&path, &Default::default()).unwrap();
+        Arc::make_mut(scan).volume = loaded.volume;
+    }
+    let rows = sampled(5, 1);
+    filled(&mut collator, &rows);
+    let cached = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap();
+    std::fs::File::create(cached.path()).unwrap();
+    let mut batch = Batch::default();
+    let filled = collator.fill(&rows, &mut batch, &mut ChaCha8Rng::seed_from_u64(1));
+    assert!(matches!(filled, Err(FillError::Volume(_))), "{filled:?}");
+}
+
+#[test]
 fn augmentation_draws_a_look_per_row_and_leaves_absent_frames_alone() {
     let mut rows = sampled(4, 1);
     for r in &mut rows {

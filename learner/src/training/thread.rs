@@ -21,7 +21,7 @@ use crate::actors::broadcast::Publisher;
 use crate::batch::augment::Augmenter;
 use crate::batch::collate::{self, Collate, CollateCounts, READY, Ready};
 use crate::batch::sampler::SampledRows;
-use crate::batch::{Batch, Collator};
+use crate::batch::{Batch, Collator, FillError};
 use crate::checkpoint::folder::{CheckpointFolder, load_newest, write_final};
 use crate::checkpoint::{Checkpoint, Surroundings};
 use crate::error::{LearnerError, TrainThreadError};
@@ -205,7 +205,10 @@ impl Run {
         let landmarks = setup.run.dataset.landmark_names.clone();
         let mut trainer = Trainer::on(Arc::clone(&config), landmarks, devices)?;
         if devices.iter().any(|d| d.is_cuda()) {
-            trainer.hold_scans(&setup.run.dataset.scans, augmenter)?;
+            let scans = &setup.run.dataset.scans;
+            trainer.hold_scans(scans, augmenter)?;
+            let checked = scans.iter().try_for_each(|scan| scan.volume.check());
+            checked.map_err(FillError::from)?;
         }
         let precision = config.learner.precision;
         tracing::info!(?devices, ?precision, "devices selected");
@@ -237,7 +240,7 @@ impl Run {
 
     fn train(
         mut self,
-        batches: &Receiver<Ready>,
+        batches: &Receiver<Result<Ready, FillError>>,
         free: &Sender<Batch>,
         stats: &watch::Sender<TrainStats>,
         started: oneshot::Sender<()>,
@@ -271,7 +274,7 @@ impl Run {
     /// Trains until the end (true) or until the stop flag is set (false).
     fn updates(
         &mut self,
-        batches: &Receiver<Ready>,
+        batches: &Receiver<Result<Ready, FillError>>,
         free: &Sender<Batch>,
         stats: &watch::Sender<TrainStats>,
     ) -> Result<bool, TrainThreadError> {
@@ -292,7 +295,7 @@ impl Run {
             match ready {
                 Ok(ready) => {
                     self.stats.first_update.get_or_insert_with(Instant::now);
-                    let batch = self.update(ready)?;
+                    let batch = self.update(ready?)?;
                     let _ = free.send(batch);
                     stats.send_replace(self.stats.clone());
                 }
