@@ -30,6 +30,11 @@ pub enum ModelError {
     /// The bytes are not a complete PyTorch state dict.
     #[error("not a PyTorch state dict ({size} bytes): {reason}")]
     NotTorchFile { size: usize, reason: String },
+    /// The content of a file is not what was written.
+    #[error(
+        "the file is damaged: its SHA-256 is {found}, recorded is {recorded}; use another copy of it"
+    )]
+    Damaged { found: String, recorded: String },
     /// An invalid metadata entry of a weights file.
     #[error("weights file: metadata {key}: {reason}")]
     Metadata { key: String, reason: String },

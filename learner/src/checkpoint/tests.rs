@@ -273,7 +273,8 @@ fn errors_of_the_disk_are_called_that() {
     assert!(!text.contains("corrupt"), "{text}");
     let manifest = TrainingManifest::new([], 1);
     let gone = dir.path().join("gone");
-    let text = write_final(&gone, b"weights", &manifest).unwrap_err();
+    let weights = trained(0).weights_bytes(1).unwrap();
+    let text = write_final(&gone, &weights, &manifest).unwrap_err();
     let text = text.to_string();
     assert!(text.starts_with("cannot create '"), "{text}");
 }
