@@ -21,6 +21,7 @@ use model::files::tensor_file::{self, DIGEST_KEY, Metadata, TensorFile};
 use model::files::torch_file;
 use model::files::weights::{NETWORK_KEY, Weights};
 use model::network::layout::Layout;
+use model::network::parameters::WEIGHT_MAX;
 use model::{ModelError, Network, NetworkSpec, Parameters};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -53,6 +54,9 @@ pub enum CheckpointError {
     /// The contents of a checkpoint do not match its checksum or format.
     #[error("checkpoint {path} is corrupt: {reason}; use the one before it")]
     Corrupt { path: String, reason: String },
+    /// An earlier version saved the state of a training that had diverged.
+    #[error("checkpoint {path} cannot be used: {reason}; use the one before it")]
+    Diverged { path: String, reason: String },
     /// The file is readable, but it is something else.
     #[error("{path} is no checkpoint: metadata {key} is missing")]
     NoCheckpoint { path: String, key: &'static str },
@@ -179,11 +183,20 @@ pub struct Checkpoint {
 
 const GROUPS: [&str; 5] = ["online.", "target.", "average.", "adam.m.", "adam.v."];
 
+/// What their values reach at most, unless training has diverged: moments are only finite.
+const LIMITS: [f64; 5] = [
+    WEIGHT_MAX,
+    WEIGHT_MAX,
+    WEIGHT_MAX,
+    f32::MAX as f64,
+    f32::MAX as f64,
+];
+
 impl Checkpoint {
     /// Copies a trainer's state to the CPU, so that another thread can write it.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// When training has diverged, or there is no memory.
     pub fn new(trainer: &Trainer, around: Surroundings) -> Result<Self, CheckpointError> {
         let (m, v) = trainer.adam.moments();
         let copy = |p: &Parameters| p.deep_clone(Device::Cpu);
@@ -194,6 +207,8 @@ impl Checkpoint {
             copy(m)?,
             copy(v)?,
         ];
+        let all: Vec<_> = groups.iter().zip(LIMITS).collect();
+        trainer.check_sound(&all)?;
         let config_toml = trainer.config.to_toml();
         Ok(Self {
             spec: trainer.online().spec().clone(),
@@ -269,6 +284,12 @@ impl Checkpoint {
         let spec: NetworkSpec =
             serde_json::from_str(text(NETWORK_KEY)?).map_err(|e| unreadable(NETWORK_KEY, e))?;
         let groups = read_groups(&file, &spec).map_err(|e| corrupt(e.to_string()))?;
+        let mut all = groups.iter().zip(LIMITS);
+        let sound = all.try_for_each(|(group, limit)| group.check_within(limit));
+        sound.map_err(|error| CheckpointError::Diverged {
+            path: name.to_owned(),
+            reason: error.to_string(),
+        })?;
         let keys = [
             RECORD_KEY,
             CONFIG_KEY,

@@ -35,6 +35,16 @@ pub enum ModelError {
         "the file is damaged: its SHA-256 is {found}, recorded is {recorded}; use another copy of it"
     )]
     Damaged { found: String, recorded: String },
+    /// Training diverged.
+    #[error(
+        "the values of {name} reach {most:e}, where at most {limit:e} make sense: training has diverged"
+    )]
+    Unsound {
+        name: String,
+        /// NaN if one of them is.
+        most: f64,
+        limit: f64,
+    },
     /// An invalid metadata entry of a weights file.
     #[error("weights file: metadata {key}: {reason}")]
     Metadata { key: String, reason: String },

@@ -199,6 +199,59 @@ fn the_folder_keeps_the_newest_and_skips_corrupt_files() {
     assert!(text.contains("none of the 2 checkpoints"), "{text}");
 }
 
+/// Sets a part of a tensor.
+fn spoil(tensor: &Tensor, value: f64) {
+    let _ = tensor.detach().narrow(0, 0, 1).fill_(value);
+}
+
+#[test]
+fn the_state_of_a_training_that_diverged_is_neither_published_nor_saved() {
+    type Part = fn(&Trainer) -> &Parameters;
+    let parts: [(Part, bool, f64); 5] = [
+        (|t| t.online().parameters(), false, 1e30),
+        (|t| t.target.parameters(), false, 1e30),
+        (|t| t.average(), true, 1e30),
+        (|t| t.adam.moments().0, false, f64::INFINITY),
+        (|t| t.adam.moments().1, false, f64::INFINITY),
+    ];
+    for (place, (part, published, absurd)) in parts.into_iter().enumerate() {
+        for value in [f64::NAN, f64::NEG_INFINITY, absurd, -absurd] {
+            let t = trained(0);
+            spoil(part(&t).at(1), value);
+            let what = format!("{} {value}", GROUPS[place]);
+            let saved = Checkpoint::new(&t, around()).unwrap_err().to_string();
+            assert!(saved.contains("update 0: the values of"), "{what}: {saved}");
+            assert!(saved.contains("--resume"), "{what}: {saved}");
+            assert_eq!(t.weights_bytes(1).is_err(), published, "{what}");
+        }
+        // As large as any sound weight.
+        let t = trained(0);
+        spoil(part(&t).at(1), 1e3);
+        assert!(Checkpoint::new(&t, around()).is_ok());
+    }
+}
+
+#[test]
+fn checkpoints_of_a_training_that_diverged_are_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = CheckpointFolder::new(dir.path(), 9);
+    // As an earlier version saved them.
+    for (updates, value) in [(1, None), (2, Some(f64::NAN)), (3, Some(1e20))] {
+        let checkpoint = Checkpoint::new(&trained(updates), around()).unwrap();
+        if let Some(value) = value {
+            spoil(checkpoint.groups[0].at(0), value);
+        }
+        assert!(folder.save(&checkpoint).is_some());
+    }
+    let found = load_newest(dir.path()).unwrap().unwrap();
+    assert_eq!(found.checkpoint.record.updates, 1);
+    assert_eq!(found.refused.len(), 2);
+    let file = dir.path().join("update-00000002.safetensors");
+    let bytes = fs::read(file).unwrap();
+    let error = inference_weights(&bytes, "x", &Limits::default()).unwrap_err();
+    assert!(matches!(error, CheckpointError::Diverged { .. }), "{error}");
+}
+
 #[test]
 fn a_failed_write_is_counted_and_training_continues() {
     let dir = tempfile::tempdir().unwrap();
