@@ -17,7 +17,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use tch::Device;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::actors::broadcast::Publisher;
+use crate::actors::broadcast::{Digests, Publisher};
 use crate::batch::augment::Augmenter;
 use crate::batch::collate::{self, Collate, CollateCounts, READY, Ready};
 use crate::batch::sampler::SampledRows;
@@ -62,6 +62,8 @@ pub struct TrainSetup {
     pub episodes: Arc<AtomicU64>,
     pub collate_counts: Arc<CollateCounts>,
     pub publisher: Publisher,
+    /// What was published, so that others' copies can be compared.
+    pub published: Arc<Digests>,
     pub sink: PrioritySink,
 }
 
@@ -339,6 +341,7 @@ impl Run {
         let version = self.stats.weights_version;
         let bytes = self.trainer.weights_bytes(version)?;
         let published = Arc::new(Published::new(version, self.trainer.updates(), bytes));
+        self.setup.published.add(&published);
         let newest = Some(Arc::clone(&published));
         self.setup.publisher.send_replace(newest);
         Ok(published)
