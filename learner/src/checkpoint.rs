@@ -54,6 +54,12 @@ pub enum CheckpointError {
     /// The contents of a checkpoint do not match its checksum or format.
     #[error("checkpoint {path} is corrupt: {reason}; use the one before it")]
     Corrupt { path: String, reason: String },
+    #[error("there is no checkpoint {name:?} in {folder}; there are: {available}")]
+    NotFound {
+        name: String,
+        folder: String,
+        available: String,
+    },
     /// An earlier version saved the state of a training that had diverged.
     #[error("checkpoint {path} cannot be used: {reason}; use the one before it")]
     Diverged { path: String, reason: String },

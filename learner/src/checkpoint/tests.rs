@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::checkpoint::folder::{CheckpointFolder, LAST, load_newest, write_final};
+use crate::checkpoint::folder::{CheckpointFolder, LAST, Resume, load_newest, write_final};
 use crate::testing::{batch, config, trainer};
 use common::config::NetworkKind;
 use proptest::prelude::*;
@@ -250,6 +250,47 @@ fn checkpoints_of_a_training_that_diverged_are_skipped() {
     let bytes = fs::read(file).unwrap();
     let error = inference_weights(&bytes, "x", &Limits::default()).unwrap_err();
     assert!(matches!(error, CheckpointError::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn a_checkpoint_is_resumed_by_its_name_and_newer_ones_are_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = CheckpointFolder::new(dir.path(), 9);
+    let resume = |name: &str| Resume::Named(name.to_owned()).find(dir.path());
+    let text = resume("last").unwrap_err().to_string();
+    assert!(text.ends_with("there are: none"), "{text}");
+    for updates in [1, 2, 3] {
+        let checkpoint = Checkpoint::new(&trained(updates), around()).unwrap();
+        folder.save(&checkpoint).unwrap();
+    }
+    fs::write(dir.path().join("notes.txt"), "text").unwrap();
+    for (name, updates) in [
+        ("update-00000001", 1),
+        ("update-00000002.safetensors", 2),
+        ("last", 3),
+    ] {
+        let found = resume(name).unwrap().unwrap();
+        assert_eq!(found.checkpoint.record.updates, updates, "{name}");
+    }
+    for name in ["update-00000004", "../x", "", "/etc/passwd"] {
+        let text = resume(name).unwrap_err().to_string();
+        let words = "update-00000003.safetensors, update-00000002.safetensors";
+        assert!(
+            text.contains("there is no checkpoint") && text.contains(words),
+            "{text}"
+        );
+    }
+    let text = resume("notes.txt").unwrap_err().to_string();
+    assert!(text.contains("is corrupt"), "{text}");
+    folder.go_on_from(1);
+    let newest = load_newest(dir.path()).unwrap().unwrap();
+    assert_eq!(newest.checkpoint.record.updates, 1);
+    // Under its new name it can still be chosen.
+    let aside = resume("update-00000003.safetensors.aside")
+        .unwrap()
+        .unwrap();
+    assert_eq!(aside.checkpoint.record.updates, 3);
+    assert!(Resume::No.find(dir.path()).unwrap().is_none());
 }
 
 #[test]

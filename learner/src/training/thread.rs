@@ -22,7 +22,7 @@ use crate::batch::augment::Augmenter;
 use crate::batch::collate::{self, Collate, CollateCounts, READY, Ready};
 use crate::batch::sampler::SampledRows;
 use crate::batch::{Batch, Collator, FillError};
-use crate::checkpoint::folder::{CheckpointFolder, load_newest, write_final};
+use crate::checkpoint::folder::{CheckpointFolder, Resume, write_final};
 use crate::checkpoint::{Checkpoint, Surroundings};
 use crate::error::{LearnerError, TrainThreadError};
 use crate::prepare::PreparedRun;
@@ -218,9 +218,7 @@ impl Run {
         let folder = setup.run.folder.checkpoints();
         let checkpoints = CheckpointFolder::new(&folder, config.checkpoint.keep);
         let mut stats = TrainStats::default();
-        if setup.run.resume
-            && let Some(found) = load_newest(&folder)?
-        {
+        if let Some(found) = setup.run.resume.find(&folder)? {
             found.checkpoint.restore(&mut trainer, &manifest_json)?;
             let record = &found.checkpoint.record;
             setup.replay.with_limiter(|l| l.restore(&record.limiter));
@@ -228,6 +226,9 @@ impl Run {
             stats.weights_version = record.weights_version;
             let updates = trainer.updates();
             tracing::info!(updates, file = %found.path.display(), "resumed");
+            if matches!(setup.run.resume, Resume::Named(_)) {
+                checkpoints.go_on_from(updates);
+            }
         }
         stats.updates = trainer.updates();
         setup.updates.store(trainer.updates(), Ordering::Relaxed);
