@@ -23,6 +23,9 @@ use crate::batch::augment::Augmenter;
 use crate::batch::frames::{ABSENT, FrameList};
 use crate::training::targets::{RewardTargetBuilder, RewardTargets};
 
+/// Relative error that sums of rewards and powers of γ may have.
+const ROUNDING: f64 = 1e-4;
+
 /// A row on its way from a shard into a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampledRow {
@@ -86,9 +89,6 @@ pub struct BatchError {
     pub what: String,
 }
 
-/// Renders rows from the scans that the learner holds.
-#[derive(Debug)]
-pub struct Collator {
 /// Why a batch cannot be filled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FillError {
@@ -99,6 +99,9 @@ pub enum FillError {
     Volume(#[from] VolumeChanged),
 }
 
+/// Renders rows from the scans that the learner holds.
+#[derive(Debug)]
+pub struct Collator {
     scans: Vec<Arc<Scan>>,
     window: WindowRule,
     size: usize,
@@ -106,6 +109,8 @@ pub enum FillError {
     scales: usize,
     agents: usize,
     group: usize,
+    /// Largest absolute reward, and largest discount, of a row whose agent moved.
+    earned: [f32; 2],
     poses: Poses,
     augmenter: Augmenter,
     target_builder: Option<RewardTargetBuilder>,
@@ -132,6 +137,10 @@ impl Collator {
             scales: rules.scales.len(),
             agents: config.data.landmarks.len(),
             group,
+            earned: [config.row_reward_max(), config.learner.gamma].map(|most| {
+                // Sums and powers in f32 are rounded.
+                (most * (1.0 + ROUNDING)) as f32
+            }),
             poses: Poses::new(&config.pose, config.run.seed),
             augmenter,
             target_builder: RewardTargetBuilder::new(config),
@@ -147,7 +156,7 @@ impl Collator {
         self
     }
 
-    /// Refuses a row with invalid indices or sizes.
+    /// Refuses a row with invalid indices or sizes, or with more reward than its steps can earn.
     pub fn check(&self, sampled: &SampledRow) -> Result<(), BatchError> {
         let header = &sampled.row.header;
         let fail = |what: String| {
@@ -177,6 +186,15 @@ impl Collator {
             let scale = a.scale.max(a.next_scale);
             if usize::from(scale) >= self.scales {
                 return fail(format!("scale {scale} of {}", self.scales));
+            }
+            let [reward, discount] = self.earned;
+            if a.active && a.reward.abs() > reward {
+                let found = a.reward;
+                return fail(format!("reward {found}, steps earn {reward} at most"));
+            }
+            if a.active && a.discount > discount {
+                let found = a.discount;
+                return fail(format!("discount {found}, steps leave {discount} at most"));
             }
             if a.state.len() != self.history || a.next.len() != self.history {
                 let frames = a.state.len().min(a.next.len());
@@ -219,6 +237,12 @@ impl Collator {
             batch.state.resize(rows.len() * per_row, 0.0);
             batch.next.resize(rows.len() * per_row, 0.0);
             self.render_all(&batch.frames, &mut batch.state, &mut batch.next, per_row);
+            let mut used: Vec<u16> = rows.iter().map(|r| r.row.header.scan).collect();
+            used.sort_unstable();
+            used.dedup();
+            for scan in used {
+                self.scans[usize::from(scan)].volume.check()?;
+            }
         } else {
             batch.state.clear();
             batch.next.clear();
@@ -237,12 +261,6 @@ impl Collator {
             let parts = state
                 .chunks_mut(share * per_row)
                 .zip(next.chunks_mut(share * per_row));
-            let mut used: Vec<u16> = rows.iter().map(|r| r.row.header.scan).collect();
-            used.sort_unstable();
-            used.dedup();
-            for scan in used {
-                self.scans[usize::from(scan)].volume.check()?;
-            }
             for (i, (state, next)) in parts.enumerate() {
                 let range = i * share..((i + 1) * share).min(list.rows());
                 scope.spawn(move || self.render_rows(range, list, state, next, per_row));

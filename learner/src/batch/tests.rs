@@ -192,6 +192,20 @@ fn invalid_rows_are_refused_with_the_reason() {
             .unwrap_err()
             .to_string()
     };
+    for reward in [1.01, -1.01, 1e30, f32::INFINITY, f32::NEG_INFINITY] {
+        let words = format!("reward {reward}, steps earn 1.0001 at most");
+        let mut rows = sampled(3, 2);
+        rows[1].row.agents[0].reward = reward;
+        let found = collator(false, 2, 1).check(&rows[1]).unwrap_err();
+        assert!(found.to_string().contains(&words), "{found}");
+    }
+    let text = error(|r| r.agents[1].discount = 1.0);
+    assert!(text.contains("discount 1, steps leave 0.9"), "{text}");
+    // One that did not move has neither.
+    let mut still = sampled(3, 2);
+    let agent = &mut still[1].row.agents[1];
+    (agent.active, agent.reward, agent.discount) = (false, 0.0, 1.0);
+    assert_eq!(collator(false, 2, 1).check(&still[1]), Ok(()));
     let expected = "row 1 of shard 0 (actor 0, episode 0, step 1): scan 3 of 3";
     assert_eq!(error(|r| r.header.scan = 3), expected);
     assert!(error(|r| r.header.pose = 7).contains("pose 7"));
