@@ -13,6 +13,7 @@ use common::config::Config;
 use common::environment::pose::Poses;
 use common::environment::window::{WindowRule, render};
 use common::imaging::scan::Scan;
+use common::imaging::volume::VolumeChanged;
 use common::transition::row::{AgentStep, Row};
 use model::FrameAt;
 use proto::messages::sample::RowKey;
@@ -21,6 +22,9 @@ use rand::Rng;
 use crate::batch::augment::Augmenter;
 use crate::batch::frames::{ABSENT, FrameList};
 use crate::training::targets::{RewardTargetBuilder, RewardTargets};
+
+/// Relative error that sums of rewards and powers of γ may have.
+const ROUNDING: f64 = 1e-4;
 
 /// A row on its way from a shard into a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +89,16 @@ pub struct BatchError {
     pub what: String,
 }
 
+/// Why a batch cannot be filled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FillError {
+    #[error(transparent)]
+    Row(#[from] BatchError),
+    /// Its windows show other voxels than the scan's.
+    #[error(transparent)]
+    Volume(#[from] VolumeChanged),
+}
+
 /// Renders rows from the scans that the learner holds.
 #[derive(Debug)]
 pub struct Collator {
@@ -95,6 +109,8 @@ pub struct Collator {
     scales: usize,
     agents: usize,
     group: usize,
+    /// Largest absolute reward, and largest discount, of a row whose agent moved.
+    earned: [f32; 2],
     poses: Poses,
     augmenter: Augmenter,
     target_builder: Option<RewardTargetBuilder>,
@@ -121,6 +137,10 @@ impl Collator {
             scales: rules.scales.len(),
             agents: config.data.landmarks.len(),
             group,
+            earned: [config.row_reward_max(), config.learner.gamma].map(|most| {
+                // Sums and powers in f32 are rounded.
+                (most * (1.0 + ROUNDING)) as f32
+            }),
             poses: Poses::new(&config.pose, config.run.seed),
             augmenter,
             target_builder: RewardTargetBuilder::new(config),
@@ -136,7 +156,7 @@ impl Collator {
         self
     }
 
-    /// Refuses a row with invalid indices or sizes.
+    /// Refuses a row with invalid indices or sizes, or with more reward than its steps can earn.
     pub fn check(&self, sampled: &SampledRow) -> Result<(), BatchError> {
         let header = &sampled.row.header;
         let fail = |what: String| {
@@ -167,6 +187,15 @@ impl Collator {
             if usize::from(scale) >= self.scales {
                 return fail(format!("scale {scale} of {}", self.scales));
             }
+            let [reward, discount] = self.earned;
+            if a.active && a.reward.abs() > reward {
+                let found = a.reward;
+                return fail(format!("reward {found}, steps earn {reward} at most"));
+            }
+            if a.active && a.discount > discount {
+                let found = a.discount;
+                return fail(format!("discount {found}, steps leave {discount} at most"));
+            }
             if a.state.len() != self.history || a.next.len() != self.history {
                 let frames = a.state.len().min(a.next.len());
                 return fail(format!("{frames} frames, {} expected", self.history));
@@ -182,7 +211,7 @@ impl Collator {
         rows: &[SampledRow],
         batch: &mut Batch,
         rng: &mut impl Rng,
-    ) -> Result<(), BatchError> {
+    ) -> Result<(), FillError> {
         batch.clear(rows.len(), self.group);
         for sampled in rows {
             self.check(sampled)?;
@@ -208,6 +237,12 @@ impl Collator {
             batch.state.resize(rows.len() * per_row, 0.0);
             batch.next.resize(rows.len() * per_row, 0.0);
             self.render_all(&batch.frames, &mut batch.state, &mut batch.next, per_row);
+            let mut used: Vec<u16> = rows.iter().map(|r| r.row.header.scan).collect();
+            used.sort_unstable();
+            used.dedup();
+            for scan in used {
+                self.scans[usize::from(scan)].volume.check()?;
+            }
         } else {
             batch.state.clear();
             batch.next.clear();

@@ -14,17 +14,18 @@ pub mod training_scans;
 use std::collections::BTreeMap;
 
 use common::environment::rules::Rules;
-use common::imaging::manifest::{TrainingManifest, hex};
+use common::imaging::manifest::TrainingManifest;
+use common::imaging::nifti_io::Limits;
 use common::run::durable::DurableError;
-use model::files::tensor_file::{self, Metadata, TensorFile};
+use model::files::tensor_file::{self, DIGEST_KEY, Metadata, TensorFile};
 use model::files::torch_file;
 use model::files::weights::{NETWORK_KEY, Weights};
 use model::network::layout::Layout;
+use model::network::parameters::WEIGHT_MAX;
 use model::{ModelError, Network, NetworkSpec, Parameters};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
 use crate::checkpoint::training_scans::TrainingScans;
@@ -37,7 +38,6 @@ pub const FORMAT: u32 = 2;
 const RECORD_KEY: &str = "landmarl.checkpoint";
 const CONFIG_KEY: &str = "landmarl.config";
 const MANIFEST_KEY: &str = "landmarl.manifest";
-const SHA_KEY: &str = "landmarl.sha256";
 const EXTRA: &str = "extra.";
 
 /// Why a checkpoint is refused.
@@ -54,6 +54,15 @@ pub enum CheckpointError {
     /// The contents of a checkpoint do not match its checksum or format.
     #[error("checkpoint {path} is corrupt: {reason}; use the one before it")]
     Corrupt { path: String, reason: String },
+    #[error("there is no checkpoint {name:?} in {folder}; there are: {available}")]
+    NotFound {
+        name: String,
+        folder: String,
+        available: String,
+    },
+    /// An earlier version saved the state of a training that had diverged.
+    #[error("checkpoint {path} cannot be used: {reason}; use the one before it")]
+    Diverged { path: String, reason: String },
     /// The file is readable, but it is something else.
     #[error("{path} is no checkpoint: metadata {key} is missing")]
     NoCheckpoint { path: String, key: &'static str },
@@ -180,11 +189,20 @@ pub struct Checkpoint {
 
 const GROUPS: [&str; 5] = ["online.", "target.", "average.", "adam.m.", "adam.v."];
 
+/// What their values reach at most, unless training has diverged: moments are only finite.
+const LIMITS: [f64; 5] = [
+    WEIGHT_MAX,
+    WEIGHT_MAX,
+    WEIGHT_MAX,
+    f32::MAX as f64,
+    f32::MAX as f64,
+];
+
 impl Checkpoint {
     /// Copies a trainer's state to the CPU, so that another thread can write it.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// When training has diverged, or there is no memory.
     pub fn new(trainer: &Trainer, around: Surroundings) -> Result<Self, CheckpointError> {
         let (m, v) = trainer.adam.moments();
         let copy = |p: &Parameters| p.deep_clone(Device::Cpu);
@@ -195,6 +213,8 @@ impl Checkpoint {
             copy(m)?,
             copy(v)?,
         ];
+        let all: Vec<_> = groups.iter().zip(LIMITS).collect();
+        trainer.check_sound(&all)?;
         let config_toml = trainer.config.to_toml();
         Ok(Self {
             spec: trainer.online().spec().clone(),
@@ -237,23 +257,7 @@ impl Checkpoint {
         metadata.insert(RECORD_KEY.to_owned(), json(&self.record)?);
         metadata.insert(CONFIG_KEY.to_owned(), self.config_toml.clone());
         metadata.insert(MANIFEST_KEY.to_owned(), self.manifest_json.clone());
-        // The header precedes the data that the hash covers, so the hash is filled in afterwards.
-        let blank = "0".repeat(64);
-        metadata.insert(SHA_KEY.to_owned(), blank.clone());
-        let mut bytes = tensor_file::write(&tensors, &metadata)?;
-        let (header, data) = split(&bytes).unwrap_or((&[], &[]));
-        let sum = digest(&TensorFile::open(&bytes)?, data);
-        let mark = format!("\"{SHA_KEY}\":\"{blank}\"");
-        let found = header
-            .windows(mark.len())
-            .position(|w| w == mark.as_bytes());
-        let at = 8 + mark.len() - blank.len() - 1;
-        let place = found
-            .map(|f| f + at..f + at + blank.len())
-            .and_then(|r| bytes.get_mut(r));
-        let missing = || CheckpointError::Encode("its header has no place for the hash".into());
-        place.ok_or_else(missing)?.copy_from_slice(sum.as_bytes());
-        Ok(bytes)
+        Ok(tensor_file::write_sealed(&tensors, &metadata)?)
     }
 
     /// Parses a file's bytes; `name` is used in errors.
@@ -269,8 +273,7 @@ impl Checkpoint {
             let text = metadata.get(key);
             text.ok_or(CheckpointError::NoCheckpoint { path, key })
         };
-        let (_, data) = split(bytes).ok_or_else(|| corrupt("the header is truncated".into()))?;
-        let (recorded, found) = (text(SHA_KEY)?, digest(&file, data));
+        let (recorded, found) = (text(DIGEST_KEY)?, file.digest());
         if *recorded != found {
             let reason = format!("its SHA-256 is {found}, recorded is {recorded}");
             return Err(corrupt(reason));
@@ -287,7 +290,19 @@ impl Checkpoint {
         let spec: NetworkSpec =
             serde_json::from_str(text(NETWORK_KEY)?).map_err(|e| unreadable(NETWORK_KEY, e))?;
         let groups = read_groups(&file, &spec).map_err(|e| corrupt(e.to_string()))?;
-        let keys = [RECORD_KEY, CONFIG_KEY, MANIFEST_KEY, SHA_KEY, NETWORK_KEY];
+        let mut all = groups.iter().zip(LIMITS);
+        let sound = all.try_for_each(|(group, limit)| group.check_within(limit));
+        sound.map_err(|error| CheckpointError::Diverged {
+            path: name.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let keys = [
+            RECORD_KEY,
+            CONFIG_KEY,
+            MANIFEST_KEY,
+            DIGEST_KEY,
+            NETWORK_KEY,
+        ];
         let kept = metadata.iter().filter(|(k, _)| !keys.contains(&k.as_str()));
         Ok(Self {
             spec,
@@ -364,16 +379,20 @@ pub fn is_checkpoint(bytes: &[u8]) -> bool {
 }
 
 /// Reads the network from the bytes of a checkpoint, a weights file, or a file of PyTorch;
-/// `name` is that of the file, for errors.
+/// `name` is that of the file, for errors; `limits` bounds what PyTorch's files may expand to.
 ///
 /// # Errors
 /// Describes the problem.
-pub fn inference_weights(bytes: &[u8], name: &str) -> Result<Weights, CheckpointError> {
+pub fn inference_weights(
+    bytes: &[u8],
+    name: &str,
+    limits: &Limits,
+) -> Result<Weights, CheckpointError> {
     if is_checkpoint(bytes) {
         return Checkpoint::from_bytes(bytes, name)?.into_weights();
     }
     let read = if torch_file::is_torch(bytes) {
-        torch_file::weights(bytes, &Metadata::new())
+        torch_file::weights(bytes, &Metadata::new(), limits)
     } else {
         model::files::weights::from_bytes(bytes)
     };
@@ -393,36 +412,10 @@ fn same_data(here: &str, there: &str) -> Result<(), String> {
     }
 }
 
-/// Header text and tensor bytes.
-fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<8>()?;
-    rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
-}
-
 /// Whether both are the same rules, even if a key was renamed in between.
 fn same_rules(here: &str, there: Option<&String>) -> bool {
     let read = |text: &str| serde_json::from_str::<Rules>(text).ok();
     there.is_some_and(|there| read(here).is_some() && read(here) == read(there))
-}
-
-/// Hex SHA-256 of all metadata except the hash itself, and of the tensors with
-/// their names and shapes.
-fn digest(file: &TensorFile<'_>, data: &[u8]) -> String {
-    let mut hasher = Sha256::new();
-    let mut text = |text: &str| {
-        hasher.update((text.len() as u64).to_le_bytes());
-        hasher.update(text.as_bytes());
-    };
-    for (key, value) in file.metadata().iter().filter(|(key, _)| *key != SHA_KEY) {
-        text(key);
-        text(value);
-    }
-    for (name, shape) in file.shapes() {
-        text(name);
-        text(&format!("{shape:?}"));
-    }
-    hasher.update(data);
-    hex(&hasher.finalize())
 }
 
 fn read_groups(file: &TensorFile<'_>, spec: &NetworkSpec) -> Result<[Parameters; 5], ModelError> {

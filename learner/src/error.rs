@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::batch::FillError;
 use crate::checkpoint::CheckpointError;
 use crate::replay::limiter::RateLimiterError;
 use crate::training::trainer::TrainError;
@@ -43,6 +44,9 @@ pub enum TrainThreadError {
     Manifest(#[from] serde_json::Error),
     #[error("config key \"learner.{0}\": {1}")]
     Device(&'static str, String),
+    /// A batch could not be made.
+    #[error(transparent)]
+    Batch(#[from] FillError),
     /// The collate thread panicked.
     #[error("the collate thread failed; see the log")]
     Collate,

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::{Dataset, DatasetSpec};
 use common::run::run_folder::ClaimedFolder;
 use learner::checkpoint::files::CheckpointFiles;
+use learner::checkpoint::folder::Resume;
 use learner::checkpoint::http as checkpoint_http;
 use learner::report::metrics::LearnerMetrics;
 use learner::report::status_text;
@@ -68,9 +68,9 @@ struct RunArgs {
     /// Where to listen, instead of cluster.listen and cluster.learner
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
-    /// Go on from the newest good checkpoint of the run folder, if there is one
-    #[arg(long, value_name = "auto", num_args = 0..=1, default_missing_value = "auto",
-          value_parser = [PossibleValue::new("auto").help("The newest good one")])]
+    /// Go on from a checkpoint of the run folder: the one of this name, or the newest good one
+    /// if there is one (auto)
+    #[arg(long, value_name = "auto|NAME", num_args = 0..=1, default_missing_value = "auto")]
     resume: Option<String>,
 }
 
@@ -93,13 +93,17 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let mut service = Service::start("learner", &name, LogFormat::Auto, &config).await?;
     let address = listening(args.listen.as_deref(), &config)?;
     let listener = service.listen(address).await?;
-    let resume = args.resume.is_some();
+    let resume = match args.resume.as_deref() {
+        None => Resume::No,
+        Some("auto") => Resume::Newest,
+        Some(name) => Resume::Named(name.to_owned()),
+    };
     let dir = run_dir.parent().unwrap_or(Path::new("."));
     let now = SystemTime::now();
-    let claimed = if resume {
-        ClaimedFolder::open_or_create(dir, &name, now)?
-    } else {
+    let claimed = if resume == Resume::No {
         ClaimedFolder::create(dir, &name, now)?
+    } else {
+        ClaimedFolder::open_or_create(dir, &name, now)?
     };
     let dataset = Arc::new(Dataset::load(&DatasetSpec::training(&config))?);
     let run = Arc::new(PreparedRun::new(claimed, config, dataset, resume, now)?);

@@ -12,6 +12,8 @@ use common::run::baseline::MeanPositionBaseline;
 use common::run::run_folder::{ClaimedFolder, RunFolder, RunFolderError, RunInfo, RunLock};
 use proto::messages::hello::Hello;
 
+use crate::checkpoint::folder::Resume;
+
 /// A run that is ready to start.
 #[derive(Debug)]
 pub struct PreparedRun {
@@ -25,8 +27,8 @@ pub struct PreparedRun {
     /// What all members of the run agree on.
     pub hello: Hello,
     pub folder: RunFolder,
-    /// Whether to resume from the newest valid checkpoint of the folder, if there is one.
-    pub resume: bool,
+    /// The checkpoint of the folder to go on from.
+    pub resume: Resume,
     _lock: Option<RunLock>,
 }
 
@@ -38,7 +40,7 @@ impl PreparedRun {
         claimed: ClaimedFolder,
         mut config: Config,
         dataset: Arc<Dataset>,
-        resume: bool,
+        resume: Resume,
         now: SystemTime,
     ) -> Result<Self, RunFolderError> {
         let folder = claimed.folder();
@@ -87,7 +89,8 @@ mod tests {
             ..Dataset::default()
         };
         let config = Config::defaults().unwrap();
-        PreparedRun::new(claimed, config, Arc::new(dataset), !fresh, now)
+        let resume = if fresh { Resume::No } else { Resume::Newest };
+        PreparedRun::new(claimed, config, Arc::new(dataset), resume, now)
     }
 
     #[test]
@@ -95,7 +98,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // With --resume auto, the first start finds no checkpoint.
         let run = prepare(dir.path(), 10, false).unwrap();
-        assert_eq!((run.config.run.name.as_str(), run.resume), ("one", true));
+        assert_eq!(run.config.run.name, "one");
+        assert_eq!(run.resume, Resume::Newest);
         assert_eq!(run.config.data.landmarks, ["A", "B"]);
         let names = &run.config.data.landmarks;
         let baseline = MeanPositionBaseline::load(run.folder.path(), names).unwrap();

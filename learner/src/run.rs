@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tracing::Instrument as _;
 
-use crate::actors::broadcast::Newest;
+use crate::actors::broadcast::{Digests, Newest};
 use crate::actors::evaluations::Evaluations;
 use crate::actors::registry::{Registry, Settings};
 use crate::batch::collate::CollateCounts;
@@ -205,6 +205,7 @@ impl Parts {
         let episodes = Arc::new(AtomicU64::new(0));
         let collate_counts = Arc::new(CollateCounts::default());
         let (publisher, newest) = watch::channel(None);
+        let published = Arc::new(Digests::default());
         let (sink, priority_counts, priority_task) = priorities(hello.clone(), clients.clone());
         let (sampled_in, sampled) = mpsc::channel(config.learner.prefetch);
         let (mut train, mut done) = TrainSetup {
@@ -215,13 +216,14 @@ impl Parts {
             episodes: Arc::clone(&episodes),
             collate_counts: Arc::clone(&collate_counts),
             publisher,
+            published: Arc::clone(&published),
             sink,
         }
         .start(sampled)?;
         // No actor may join before the weights exist: a refusal to resume comes first.
         train.ready(&mut done).await?;
         let counts = (Arc::clone(&updates), Arc::clone(&episodes));
-        let shared = shared(setup, &replay, newest, counts);
+        let shared = shared(setup, &replay, newest, counts, published);
         let sampler = Sampler::new(replay, clients, hello, config.learner.batch);
         let mut tasks = JoinSet::new();
         let sampling = sampler.run(config.learner.prefetch, config.run.seed, sampled_in);
@@ -255,12 +257,14 @@ fn shared(
     replay: &Arc<ReplayClient>,
     newest: Newest,
     (updates, episodes): (Arc<AtomicU64>, Arc<AtomicU64>),
+    published: Arc<Digests>,
 ) -> Arc<Shared> {
     let run = &setup.run;
     let config = &run.config;
     let untrained = newest.borrow().clone().filter(|p| p.updates == 0);
     let before = episodes.load(Ordering::Relaxed);
     let registry = Registry::new(registry_settings(config)).after(before);
+    let evaluations = Evaluations::new(run.folder.path(), run.manifest.clone());
     Arc::new(Shared {
         untrained: untrained.filter(|_| config.validation.period > 0),
         hello: run.hello.clone(),
@@ -279,7 +283,7 @@ fn shared(
         began: Instant::now(),
         actors_expected: config.actors_expected(),
         min_rows: config.replay.min_rows,
-        evaluations: Mutex::new(Evaluations::new(run.folder.path(), run.manifest.clone())),
+        evaluations: Mutex::new(evaluations.of_published(published)),
         checkpoints: Arc::clone(&setup.checkpoints),
         progress: setup.progress.subscribe(),
         last_version: AtomicU64::new(0),

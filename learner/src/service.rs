@@ -216,6 +216,10 @@ async fn blocking<T: Send + 'static>(
 fn refusal(error: &KeepError) -> Status {
     match error {
         KeepError::NotWanted(_) => Status::failed_precondition(error.to_string()),
+        KeepError::Unpublished(_) => {
+            tracing::warn!(%error, "the weights of an evaluator are not kept");
+            Status::invalid_argument(error.to_string())
+        }
         KeepError::Line(_) | KeepError::Weights(_) => Status::invalid_argument(error.to_string()),
         KeepError::Write { .. } | KeepError::Disk(_) => {
             tracing::error!(%error, "evaluation not saved");

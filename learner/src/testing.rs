@@ -131,7 +131,13 @@ pub(crate) fn batch(config: &Config, i: u32) -> Batch {
     let count = u32::try_from(config.learner.batch).unwrap();
     let history = config.rules.history;
     let rows: Vec<_> = (i * count..(i + 1) * count)
-        .map(|i| sampled(i, group, history, 1.0))
+        .map(|i| {
+            let mut sampled = sampled(i, group, history, 1.0);
+            for agent in &mut sampled.row.agents {
+                agent.discount = agent.discount.min(config.learner.gamma as f32);
+            }
+            sampled
+        })
         .collect();
     let mut batch = Batch::default();
     collator.fill(&rows, &mut batch, &mut rng).unwrap();

@@ -30,6 +30,21 @@ pub enum ModelError {
     /// The bytes are not a complete PyTorch state dict.
     #[error("not a PyTorch state dict ({size} bytes): {reason}")]
     NotTorchFile { size: usize, reason: String },
+    /// The content of a file is not what was written.
+    #[error(
+        "the file is damaged: its SHA-256 is {found}, recorded is {recorded}; use another copy of it"
+    )]
+    Damaged { found: String, recorded: String },
+    /// Training diverged.
+    #[error(
+        "the values of {name} reach {most:e}, where at most {limit:e} make sense: training has diverged"
+    )]
+    Unsound {
+        name: String,
+        /// NaN if one of them is.
+        most: f64,
+        limit: f64,
+    },
     /// An invalid metadata entry of a weights file.
     #[error("weights file: metadata {key}: {reason}")]
     Metadata { key: String, reason: String },

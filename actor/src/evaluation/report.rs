@@ -213,6 +213,12 @@ impl Reporter {
         match timeout(UPLOAD_DEADLINE, self.client.keep_best(request)).await {
             Ok(Ok(_)) => Ok(true),
             Ok(Err(status)) if status.code() == Code::FailedPrecondition => Ok(false),
+            // Sent again, they would be refused again, and later results would wait behind them.
+            Ok(Err(status)) if status.code() == Code::InvalidArgument => {
+                let why = status.message();
+                tracing::warn!(why, "the learner refuses the best weights");
+                Ok(false)
+            }
             Ok(Err(status)) => Err(status),
             Err(_) => Err(Status::deadline_exceeded("the best weights were not taken")),
         }

@@ -2,10 +2,12 @@
 //! batched forward pass.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::environment::rules::Rules;
 use common::environment::window;
+use common::imaging::scan::Scan;
 use common::imaging::volume::Voxels;
 use model::{Compute, HeadPlan, ModelError, Network, NetworkKind};
 use tch::{Device, Tensor};
@@ -151,6 +153,7 @@ impl Policy for NetworkPolicy {
         }
         let begin = (self.clock)();
         let windows = self.windows(views, batch)?;
+        check_volumes(views)?;
         let rendered = (self.clock)();
         let network = self.network.as_ref().ok_or(PolicyError::NoWeights)?;
         let q = tch::no_grad(|| forward(network, views, &windows, batch))?;
@@ -168,6 +171,19 @@ impl Policy for NetworkPolicy {
     fn weights_version(&self) -> u64 {
         self.version
     }
+}
+
+/// Fails if a volume of the views changed: each volume is asked once where its views are
+/// neighbours.
+fn check_volumes(views: &[View<'_>]) -> Result<(), PolicyError> {
+    let mut before: Option<&Arc<Scan>> = None;
+    for view in views {
+        if before.is_none_or(|scan| !Arc::ptr_eq(scan, view.scan)) {
+            view.scan.volume.check()?;
+        }
+        before = Some(view.scan);
+    }
+    Ok(())
 }
 
 fn forward(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use common::environment::Observation;
 use common::imaging::scan::Scan;
+use common::imaging::volume::VolumeChanged;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -47,6 +48,9 @@ pub enum PolicyError {
     /// A `commnet` received fewer agents than it has.
     #[error("a commnet needs all {expected} agents of a group in order, got agents {found:?}")]
     Group { expected: usize, found: Vec<u16> },
+    /// The windows show other voxels than the scan's.
+    #[error(transparent)]
+    Volume(#[from] VolumeChanged),
     /// Training diverged.
     #[error(
         "weights version {version} give Q-values that are not finite: training has diverged; lower learner.lr and resume from an earlier checkpoint"

@@ -43,7 +43,7 @@ enum Command {
         json: bool,
     },
     Pull(pull::Args),
-    /// Verify the SHA-256 in checkpoints, and that weights files have finite weights; exit code 4 if a file is damaged
+    /// Verify the SHA-256 in checkpoints and weights files, and that weights are finite; exit code 4 if a file is damaged
     Verify {
         /// Runs, by their folders or names, folders of checkpoints, or files
         #[arg(required = true, value_name = "PATH")]

@@ -11,6 +11,7 @@ use model::files::torch_file::ENTRY_KEY;
 use sha2::{Digest as _, Sha256};
 
 use crate::Outcome;
+use crate::input::settings::ConfigArgs;
 use crate::input::weights::check_finite;
 use crate::output::console;
 use crate::output::failure::{Advice, Exit};
@@ -59,7 +60,8 @@ pub fn run(args: &Args) -> Outcome {
     let out = args.out.clone();
     let out = out.unwrap_or_else(|| args.file.with_extension("safetensors"));
     check_out(args, &out)?;
-    let read = inference_weights(&bytes, &shown).with_context(|| {
+    let limits = ConfigArgs::default().load(Vec::new())?.data.limits();
+    let read = inference_weights(&bytes, &shown, &limits).with_context(|| {
         cannot().hint(
             "save a state dict of rl-medical's Network3d or CommNet: torch.save(model.state_dict(), \"x.pt\")",
         )

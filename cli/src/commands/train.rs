@@ -16,6 +16,7 @@ use common::config::Config;
 use common::run::run_folder::{ClaimedFolder, RunFolder};
 use common::run::telemetry::{self, Format, Guard};
 
+use learner::checkpoint::folder::Resume;
 pub use options::Args;
 use proto::transport::entry;
 
@@ -33,7 +34,11 @@ pub fn run(args: &Args) -> Outcome {
     }
     plan::check_data_settings(&config)?;
     let now = SystemTime::now();
-    let resume = resumed.is_some();
+    let resume = match (&resumed, &args.checkpoint) {
+        (None, _) => Resume::No,
+        (Some(_), None) => Resume::Newest,
+        (Some(_), Some(name)) => Resume::Named(name.clone()),
+    };
     let claimed = match resumed {
         Some(folder) => ClaimedFolder::open(folder)?,
         None => ClaimedFolder::create(Path::new(&config.run.dir), &config.run.name, now)?,

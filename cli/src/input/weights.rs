@@ -57,7 +57,10 @@ pub fn load(path: &Path, names: &[String], config: &ConfigArgs) -> anyhow::Resul
     let bytes = read(&file)?;
     let shown = file.display().to_string();
     let what = || Advice::new(Exit::Data, format!("cannot load weights {shown}"));
-    let read = inference_weights(&bytes, &shown).with_context(what)?;
+    // Settings that are valid on top of a run's may not be valid alone.
+    let limits = config.load(Vec::new()).map(|config| config.data.limits());
+    let limits = limits.unwrap_or_default();
+    let read = inference_weights(&bytes, &shown, &limits).with_context(what)?;
     interpret(&file, &bytes, read, names).with_context(what)
 }
 

@@ -169,6 +169,9 @@ fn check_resume(bench: &Bench, validations: usize) {
     let info = json(&run.join("run.json"));
     assert_eq!(info["resumed"].as_array().unwrap().len(), 1);
     let line = format!("train {DATA} --resume runs/one --updates 60 {SMALL}");
+    let gone = bench.run(&format!("{line} --checkpoint update-00000099"));
+    assert_eq!(gone.code, Some(4), "{}", gone.err);
+    assert_contains(&gone.err, "there is no checkpoint | update-00000050");
     bench.failures(&format!(
         "1 {line} --set learner.gamma=0.5 => cannot be continued | configuration digest
          1 {line} --landmarks bridge => cannot be continued

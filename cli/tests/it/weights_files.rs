@@ -68,6 +68,36 @@ fn an_import_replaces_no_file_without_force() {
     );
 }
 
+#[test]
+fn weights_with_a_changed_bit_are_refused_by_every_command_that_reads_them() {
+    let bench = Bench::new();
+    bench.phantoms();
+    let good = random_weights(&bench, &rules(12));
+    let mut bytes = good.clone();
+    let place = bytes.len() - 100;
+    bytes[place] ^= 1;
+    bench.write("hurt.safetensors", &bytes);
+    bench.write("plain.safetensors", HALF);
+    let words = "hurt.safetensors | damaged: its SHA-256 is";
+    let scan = "data/test/images/phantom_0001.nii.gz";
+    bench.failures(&format!(
+        "4 play {scan} --load hurt.safetensors --device cpu -o found => {words}
+         4 eval {TEST_SCANS} --load hurt.safetensors --device cpu --out eval => {words}
+         4 checkpoint export hurt.safetensors --out agents => {words}
+         4 import hurt.safetensors -o copy.safetensors => {words}"
+    ));
+    let verified = bench.run("checkpoint verify hurt.safetensors");
+    assert_eq!(verified.code, Some(4), "{}", verified.err);
+    assert_contains(&verified.out, "damaged: its SHA-256 is");
+    let states = bench.json("checkpoint verify weights.safetensors plain.safetensors --json");
+    // Files of other programs have no digest.
+    let checked = [0, 1].map(|i| states[i]["checked"].as_bool());
+    assert_eq!(checked, [Some(true), Some(false)], "{states}");
+    bench.succeed("import plain.safetensors -o imported.safetensors");
+    let imported = bench.json("checkpoint verify imported.safetensors --json");
+    assert_eq!(imported[0]["checked"], true, "{imported}");
+}
+
 /// Weights that record one training scan, the first test phantom, and its spacing times
 /// `scale`, which is returned for one axis.
 fn weights_of_test_scan(bench: &Bench, file: &str, scale: f64) -> f64 {

@@ -4,6 +4,9 @@ use super::Config;
 use super::sections::{ClusterConfig, GoalsConfig, ObjectiveConfig};
 use crate::environment::reward::{RewardStrategy, TeamReward};
 
+/// Adam moves each weight by about this much per update: with more, no network learns.
+const LR_MAX: f64 = 0.1;
+
 /// One condition on a value.
 pub(super) struct Check {
     pub(super) key: &'static str,
@@ -103,7 +106,7 @@ fn training(c: &Config) -> Vec<Check> {
         count("learner.batch", l.batch, 65_536),
         within("learner.gamma", l.gamma, 0.0, 0.9999),
         count("learner.n_step", l.n_step, 100),
-        within("learner.lr", l.lr, 1e-9, 1.0),
+        within("learner.lr", l.lr, 1e-9, LR_MAX),
         within("learner.adam_beta1", l.adam_beta1, 0.0, 0.9999),
         within("learner.adam_beta2", l.adam_beta2, 0.0, 0.999_999),
         within("learner.adam_epsilon", l.adam_epsilon, 1e-16, 1.0),
@@ -168,8 +171,12 @@ fn together(c: &Config) -> Vec<Check> {
         why,
     ));
     let mut steps = l.lr_steps.iter();
-    let valid = steps.all(|(at, factor)| (0.0..=1.0).contains(at) && *factor > 0.0);
-    let why = "needs [share of the updates in 0..=1, factor above 0] pairs";
+    let valid = steps
+        .all(|(at, factor)| (0.0..=1.0).contains(at) && *factor > 0.0 && factor * l.lr <= LR_MAX);
+    let why = format!(
+        "needs [share of the updates in 0..=1, factor above 0] pairs, and learner.lr times the \
+         factor at most {LR_MAX}"
+    );
     all.push(check("learner.lr_steps", valid, why));
     let own = c.rules.strategy == RewardStrategy::Own && c.rules.team == TeamReward::None;
     let known = l.gamma == 0.0 && own && c.row_agents() == 1;

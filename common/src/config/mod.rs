@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use crate::environment::pose::PoseConfig;
+use crate::environment::reward::{REWARD_CLIP, TeamReward};
 use crate::environment::rules::{Rules, RulesError};
 pub use renamed::upgrade;
 
@@ -173,6 +174,33 @@ impl Config {
             NetworkKind::Commnet => u16::try_from(self.data.landmarks.len()).unwrap_or(u16::MAX),
             NetworkKind::Collab => 1,
         }
+    }
+
+    /// Largest absolute reward of one step: clipped, its team's share included.
+    fn step_reward_max(&self) -> f64 {
+        let clip = f64::from(REWARD_CLIP);
+        match self.rules.team {
+            TeamReward::None => clip,
+            TeamReward::Mean => 2.0 * clip,
+        }
+    }
+
+    /// Largest absolute reward that a row can hold: that of `learner.n_step` steps.
+    #[must_use]
+    pub fn row_reward_max(&self) -> f64 {
+        let mut share = 1.0;
+        let mut sum = 0.0;
+        for _ in 0..self.learner.n_step {
+            sum += share;
+            share *= self.learner.gamma;
+        }
+        self.step_reward_max() * sum
+    }
+
+    /// Largest absolute Q-value that the rules allow.
+    #[must_use]
+    pub fn q_max(&self) -> f64 {
+        self.step_reward_max() / (1.0 - self.learner.gamma)
     }
 }
 

@@ -81,6 +81,23 @@ fn targets_beyond_the_own_step_need_known_rewards() {
 }
 
 #[test]
+fn rows_and_q_values_are_bounded_by_the_rules() {
+    for (set, row, q) in [
+        (&["learner.gamma=0.5"][..], 1.0, 2.0),
+        (&["learner.gamma=0.5", "learner.n_step=3"], 1.75, 2.0),
+        (&["learner.gamma=0", "learner.n_step=3"], 1.0, 1.0),
+        (
+            &["learner.gamma=0.5", "learner.n_step=2", "rules.team=mean"],
+            3.0,
+            4.0,
+        ),
+    ] {
+        let c = load(set, &[]).unwrap();
+        assert_eq!((c.row_reward_max(), c.q_max()), (row, q), "{set:?}");
+    }
+}
+
+#[test]
 fn landmarks_may_be_numbers() {
     let config = load(&["data.landmarks=[13, \"AC\"]"], &[]).unwrap();
     assert_eq!(config.data.landmarks, ["13", "AC"]);
@@ -131,6 +148,24 @@ fn errors_name_key_layer_and_remedy() {
         (
             &["learner.gamma=1.5"],
             "config key \"learner.gamma\": must lie in 0..=0.9999, got 1.5",
+        ),
+        (
+            &["learner.lr=0.5"],
+            "config key \"learner.lr\": must lie in 0.000000001..=0.1, got 0.5",
+        ),
+        (&["learner.lr=inf"], "got inf"),
+        (&["learner.lr=nan"], "got NaN"),
+        (
+            &["learner.lr_steps=[[0.5, 1000.0]]"],
+            "learner.lr times the factor at most 0.1",
+        ),
+        (
+            &["learner.lr_steps=[[0.5, inf]]"],
+            "learner.lr times the factor at most 0.1",
+        ),
+        (
+            &["learner.lr_steps=[[0.5, nan]]"],
+            "learner.lr times the factor at most 0.1",
         ),
         (
             &["data.resample_mm=-1.0"],

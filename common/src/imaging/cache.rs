@@ -1,20 +1,20 @@
 //! Preprocessed volumes on this host's disk, looked up by the content of their
 //! source file, mapped into memory and shared by all processes.
 //!
-//! A volume is preprocessed once per host. Files never change once they have
-//! their name, are readable by their owner only, and may be deleted at any time.
-//! Floats are not cached.
+//! A volume is preprocessed once per host. We never change a file once it has its
+//! name; files are readable by their owner only, and may be deleted at any time. One that
+//! changes all the same while it is mapped gives an error (`mapped`). Floats are not cached.
 
 mod entry;
+mod fault;
+mod mapped;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 use crate::imaging::geometry::Geometry;
@@ -25,6 +25,7 @@ use crate::imaging::resample::{ResampleError, resample};
 use crate::imaging::scan::{ScanWarning, VolumeHash};
 use crate::imaging::volume::Volume;
 use crate::run::durable::AtomicFile;
+use mapped::Map;
 
 /// A volume ready for use.
 #[derive(Debug, Clone)]
@@ -198,31 +199,19 @@ fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
     }
 }
 
-/// The voxels of a cached file.
-struct Mapped {
-    file: Mmap,
-    /// Where they lie in it.
-    voxels: Range<usize>,
-}
-
-impl AsRef<[u8]> for Mapped {
-    fn as_ref(&self) -> &[u8] {
-        &self.file[self.voxels.clone()]
-    }
-}
-
 /// Maps a cached volume; `None` when there is none, an error with the reason when it is invalid.
 fn open(file: &Path, source: &[u8; 32]) -> Result<Option<Preprocessed>, String> {
     let opened = match File::open(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|error| error.to_string())?,
     };
-    let file = map(&opened).map_err(|error| error.to_string())?;
-    let entry = entry::decode(&file, source)?;
-    let (geometry, voxels) = (entry.geometry, entry.voxels);
-    let volume = Volume::from_u8(geometry.dims, Mapped { file, voxels });
-    let volume = volume.map_err(|error| error.to_string())?;
-    if volume_hash(&volume) != entry.hash {
+    let map = Map::new(file, &opened).map_err(|error| error.to_string())?;
+    let entry = entry::decode(map.bytes(), source)?;
+    let geometry = entry.geometry;
+    let voxels = map.into_voxels(entry.voxels, geometry.dims, entry.hash);
+    let volume = Volume::from_bytes(geometry.dims, voxels).map_err(|error| error.to_string())?;
+    // Compared after reading: it may be shortened meanwhile.
+    if volume_hash(&volume) != entry.hash || volume.check().is_err() {
         return Err("its voxels are damaged".to_owned());
     }
     Ok(Some(Preprocessed {
@@ -231,16 +220,6 @@ fn open(file: &Path, source: &[u8; 32]) -> Result<Option<Preprocessed>, String> 
         hash: entry.hash,
         warnings: entry.warnings,
     }))
-}
-
-#[expect(
-    unsafe_code,
-    reason = "a map is only undefined when its file changes meanwhile; cache files are written \
-              under another name, renamed once, readable by their owner alone, and never written again"
-)]
-fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: see the reason above; deleting the file keeps the map valid.
-    unsafe { Mmap::map(file) }
 }
 
 fn store(file: &Path, source: &[u8; 32], built: &Preprocessed) -> Result<(), String> {

@@ -12,22 +12,32 @@ use crate::imaging::volume::{Volume, Voxels};
 /// SHA-256 of a volume: its kind, its dims and its voxels.
 #[must_use]
 pub fn volume_hash(volume: &Volume) -> VolumeHash {
-    let mut hasher = Sha256::new();
-    hasher.update(b"landmarl volume 1\0");
-    hasher.update([u8::from(volume.as_u8().is_none())]);
-    for dim in volume.dims() {
-        hasher.update((dim as u64).to_le_bytes());
-    }
     match volume.voxels() {
-        Voxels::U8(bytes) => hasher.update((**bytes).as_ref()),
+        Voxels::U8(bytes) => hash_of_bytes(volume.dims(), (**bytes).as_ref()),
         Voxels::F32(values) => {
+            let mut hasher = hasher_of(1, volume.dims());
             for part in values.chunks(1 << 14) {
                 let bytes: Vec<u8> = part.iter().flat_map(|v| v.to_le_bytes()).collect();
                 hasher.update(&bytes);
             }
+            hasher.finalize().into()
         }
     }
-    hasher.finalize().into()
+}
+
+/// [`volume_hash`] of a volume of bytes.
+pub(crate) fn hash_of_bytes(dims: [usize; 3], voxels: &[u8]) -> VolumeHash {
+    hasher_of(0, dims).chain_update(voxels).finalize().into()
+}
+
+fn hasher_of(kind: u8, dims: [usize; 3]) -> Sha256 {
+    let mut hasher = Sha256::new();
+    hasher.update(b"landmarl volume 1\0");
+    hasher.update([kind]);
+    for dim in dims {
+        hasher.update((dim as u64).to_le_bytes());
+    }
+    hasher
 }
 
 /// Bytes as lower-case hex.

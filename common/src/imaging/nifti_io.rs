@@ -54,6 +54,12 @@ impl Limits {
     /// Bytes of content that a compressed file may always have: small scans may be
     /// arbitrarily sparse.
     pub const FREE_EXPANSION: u64 = 64 << 20;
+
+    /// Most bytes that the content of a file of `len` bytes may take.
+    #[must_use]
+    pub fn content_max(&self, len: u64) -> u64 {
+        Self::FREE_EXPANSION.max(len.saturating_mul(self.max_expansion))
+    }
 }
 
 impl Default for Limits {

@@ -1,13 +1,44 @@
 //! The voxels of a preprocessed scan.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::environment::pose::Pose;
 
 /// Bytes that are owned or mapped from the cache.
-pub trait VoxelBytes: AsRef<[u8]> + Send + Sync {}
-impl<T: AsRef<[u8]> + Send + Sync> VoxelBytes for T {}
+pub trait VoxelBytes: AsRef<[u8]> + Send + Sync {
+    /// Whether they are still those of the volume.
+    ///
+    /// # Errors
+    /// When the file that they are mapped from changed.
+    fn check(&self) -> Result<(), VolumeChanged> {
+        Ok(())
+    }
+}
+
+/// Bytes that nobody else can change.
+struct Owned<T>(T);
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Owned<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref()
+    }
+}
+
+impl<T: AsRef<[u8]> + Send + Sync> VoxelBytes for Owned<T> {}
+
+/// The file of a mapped volume was written to, shortened, or lost to a failing disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cached volume {} changed while it was in use: what was computed from it is not used; \
+     find out what writes to the folder or whether its disk fails, and start again: the volume is \
+     then made anew from its scan", path.display()
+)]
+pub struct VolumeChanged {
+    /// In the cache.
+    pub path: PathBuf,
+}
 
 /// The intensities of a [`Volume`], z fastest.
 #[derive(Clone)]
@@ -43,6 +74,14 @@ impl Volume {
     /// A volume of bytes. Fails when their number is not `dims[0]·dims[1]·dims[2]`.
     pub fn from_u8(
         dims: [usize; 3],
+        voxels: impl AsRef<[u8]> + Send + Sync + 'static,
+    ) -> Result<Self, VolumeSizeError> {
+        Self::from_bytes(dims, Owned(voxels))
+    }
+
+    /// A volume of bytes that may change. Fails as [`Volume::from_u8`].
+    pub(crate) fn from_bytes(
+        dims: [usize; 3],
         voxels: impl VoxelBytes + 'static,
     ) -> Result<Self, VolumeSizeError> {
         check_size(dims, voxels.as_ref().len())?;
@@ -61,6 +100,18 @@ impl Volume {
             voxels: Voxels::F32(Arc::new(voxels)),
             pose: None,
         })
+    }
+
+    /// Whether the voxels that were read until now are those of the volume. Called after
+    /// windows were rendered, before anything computed from them is used.
+    ///
+    /// # Errors
+    /// When the cache file that they are mapped from changed.
+    pub fn check(&self) -> Result<(), VolumeChanged> {
+        match &self.voxels {
+            Voxels::U8(bytes) => (**bytes).check(),
+            Voxels::F32(_) => Ok(()),
+        }
     }
 
     /// Voxels per axis (x, y, z).

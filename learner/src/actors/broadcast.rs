@@ -1,7 +1,8 @@
 //! Broadcast of the newest weights to all watchers: a slow watcher skips
 //! versions, so nothing queues.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::messages::chunks::Chunk;
 use proto::messages::weights::Published;
@@ -11,6 +12,30 @@ use tokio::sync::{mpsc, watch};
 pub type Publisher = watch::Sender<Option<Arc<Published>>>;
 /// The watchers' end.
 pub type Newest = watch::Receiver<Option<Arc<Published>>>;
+
+/// Versions whose digest is kept: more than evaluators are ever behind.
+const DIGESTS_MAX: usize = 1 << 16;
+
+/// SHA-256 of each version that this process published.
+#[derive(Debug, Default)]
+pub struct Digests(Mutex<BTreeMap<u64, [u8; 32]>>);
+
+impl Digests {
+    /// Adds a version.
+    pub fn add(&self, published: &Published) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(published.version, published.sha256);
+        if all.len() > DIGESTS_MAX {
+            all.pop_first();
+        }
+    }
+
+    /// Whether the bytes with this digest were published as this version.
+    pub fn has(&self, version: u64, sha256: &[u8; 32]) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&version) == Some(sha256)
+    }
+}
 
 /// Converts weights to bf16.
 pub type Half = fn(&Published) -> Option<Published>;

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::imaging::manifest::TrainingManifest;
@@ -14,11 +15,14 @@ use common::run::durable::{DurableError, append_line, write_atomic};
 use common::run::records::OptionalFile;
 use common::run::tensorboard::EventFile;
 use model::ModelError;
+use model::network::parameters::WEIGHT_MAX;
 use proto::messages::evaluator::EvaluatorBeat;
 use proto::messages::status::{Evaluation, EvaluatorStatus};
 use proto::messages::weights::Published;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
+use crate::actors::broadcast::Digests;
 use crate::checkpoint::training_scans;
 use crate::training::trainer::UPDATES_KEY;
 
@@ -59,11 +63,16 @@ pub enum KeepError {
     /// The line or the best weights could not be written.
     #[error(transparent)]
     Disk(#[from] DurableError),
-    #[error("the best weights are unreadable: {0}")]
+    #[error("these weights cannot be the best: {0}")]
     Weights(#[from] ModelError),
-    /// These weights were not requested.
-    #[error("weights of version {0} were not requested")]
+    /// These weights were not requested, or others are better meanwhile.
+    #[error("weights of version {0} are not wanted")]
     NotWanted(u64),
+    #[error(
+        "these are not the weights that the learner published as version {0}: an evaluator sends \
+         back what it received; restart it"
+    )]
+    Unpublished(u64),
 }
 
 /// The evaluations of a run, and their files: validation.jsonl, the best weights, TensorBoard's
@@ -78,8 +87,22 @@ pub struct Evaluations {
     evaluators: Vec<Seen>,
     last: Option<Evaluation>,
     best: Option<Evaluation>,
-    /// The best evaluation, while its weights are still in transit.
-    wanted: Option<Evaluation>,
+    /// Evaluations better than the best, whose weights are still in transit: the newest of each
+    /// evaluator. They do not keep others from becoming the best, since they may never arrive.
+    wanted: Vec<Wanted>,
+    /// What the learner published; `None` where it evaluates by itself.
+    published: Option<Arc<Digests>>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    host: String,
+    evaluation: Evaluation,
+}
+
+/// Identifies an evaluation.
+fn id(e: &Evaluation) -> (u64, u64) {
+    (e.weights_version, e.updates)
 }
 
 impl Evaluations {
@@ -95,14 +118,12 @@ impl Evaluations {
             .collect();
         let by_error =
             |a: &&Evaluation, b: &&Evaluation| a.mean_error_mm.total_cmp(&b.mean_error_mm);
-        // A learner that crashed may have saved the line but not the weights.
+        // A learner that crashed may have saved the line but not the weights: only an evaluation
+        // of the weights in the file is one that others have to beat.
         let saved = updates_of(&best_file);
         let of_saved = before.iter().filter(|e| Some(e.updates) == saved);
-        let best = of_saved
-            .min_by(by_error)
-            .or_else(|| before.iter().min_by(by_error));
         Self {
-            best: best.copied().filter(|_| best_file.is_file()),
+            best: of_saved.min_by(by_error).copied(),
             last: before.last().copied(),
             run_dir: run_dir.to_owned(),
             curves: OptionalFile::new("TensorBoard's curves of evaluations"),
@@ -110,8 +131,16 @@ impl Evaluations {
             lines,
             best_file,
             evaluators: Vec::new(),
-            wanted: None,
+            wanted: Vec::new(),
+            published: None,
         }
+    }
+
+    /// Keeps no weights but those that were published.
+    #[must_use]
+    pub fn of_published(mut self, published: Arc<Digests>) -> Self {
+        self.published = Some(published);
+        self
     }
 
     pub fn last(&self) -> Option<Evaluation> {
@@ -140,7 +169,8 @@ impl Evaluations {
     pub fn awaited(&self, now: Duration, weights: &Published) -> bool {
         let open = self.last.is_none_or(|last| last.updates != weights.updates);
         let mut present = self.evaluators.iter().filter(|s| s.is_present(now));
-        present.any(|s| open || self.wanted.is_some() || !s.stop_sent)
+        let in_transit = |s: &Seen| self.wanted.iter().any(|w| w.host == s.host);
+        present.any(|s| open || in_transit(s) || !s.stop_sent)
     }
 
     /// Records a report, whose reply carries `stop`; true if the evaluator should send the
@@ -180,7 +210,7 @@ impl Evaluations {
         }
         let kept = beat
             .evaluation
-            .map(|found| self.take(found, &beat.line_json));
+            .map(|found| self.take(&beat.host, found, &beat.line_json));
         let kept = kept.unwrap_or(Ok(false));
         // An error is sent instead of the reply, and with it no `stop`.
         if kept.is_ok() {
@@ -199,22 +229,22 @@ impl Evaluations {
         line: &[u8],
         weights: &[u8],
     ) -> Result<(), KeepError> {
-        if self.take(found, line)? {
+        if self.take("", found, line)? {
             let kept = self.keep_best(found.weights_version, weights);
-            self.wanted = None;
+            self.wanted.clear();
             kept?;
         }
         Ok(())
     }
 
-    fn take(&mut self, found: Evaluation, line: &[u8]) -> Result<bool, KeepError> {
-        let of = |e: Evaluation| (e.weights_version, e.updates);
-        if self.last.map(of) == Some(of(found)) {
-            return Ok(self.wanted.map(of) == Some(of(found)));
+    fn take(&mut self, host: &str, found: Evaluation, line: &[u8]) -> Result<bool, KeepError> {
+        if self.wanted.iter().any(|w| id(&w.evaluation) == id(&found)) {
+            return Ok(true);
         }
-        // `wanted` is always better than `best`.
-        let best = self.wanted.or(self.best);
-        let better = best.is_none_or(|best| found.mean_error_mm < best.mean_error_mm);
+        if self.last.as_ref().map(id) == Some(id(&found)) {
+            return Ok(false);
+        }
+        let better = self.is_better(&found);
         let kept = Evaluation {
             best: better,
             ..found
@@ -224,8 +254,14 @@ impl Evaluations {
         let create = || EventFile::create(&self.run_dir, "validation", now);
         self.curves.write(create, |file| draw(file, now, &kept));
         self.last = Some(kept);
+        // An evaluator reports one after another: the weights before these will not come.
+        let seen = |host: &str| self.evaluators.iter().any(|s| s.host == host);
+        self.wanted.retain(|w| w.host != host && seen(&w.host));
         if better {
-            self.wanted = Some(kept);
+            self.wanted.push(Wanted {
+                host: host.to_owned(),
+                evaluation: kept,
+            });
         }
         tracing::info!(
             updates = found.updates,
@@ -235,6 +271,12 @@ impl Evaluations {
             "evaluated"
         );
         Ok(better)
+    }
+
+    /// Whether it is better than the one whose weights are saved.
+    fn is_better(&self, found: &Evaluation) -> bool {
+        let best = self.best.as_ref();
+        best.is_none_or(|best| found.mean_error_mm < best.mean_error_mm)
     }
 
     fn append(&self, line: &[u8], best: bool) -> Result<(), KeepError> {
@@ -247,23 +289,43 @@ impl Evaluations {
     /// Saves the weights that [`Evaluations::beat`] requested.
     ///
     /// # Errors
-    /// When these were not requested, or a file cannot be written.
+    /// When these were not requested, are not those that were published, or hold no network that
+    /// can be used: they are then no longer wanted. When a file cannot be written: they may be
+    /// sent again.
     pub fn keep_best(&mut self, version: u64, bytes: &[u8]) -> Result<(), KeepError> {
-        let wanted = self.wanted.filter(|w| w.weights_version == version);
-        let best = wanted.ok_or(KeepError::NotWanted(version))?;
+        let of_version = |w: &Wanted| w.evaluation.weights_version == version;
+        let place = self.wanted.iter().position(of_version);
+        let place = place.ok_or(KeepError::NotWanted(version))?;
+        let best = self.wanted[place].evaluation;
+        let file = self.best_of(&best, bytes);
+        let file = file.inspect_err(|_| drop(self.wanted.swap_remove(place)))?;
         if let Some(folder) = self.best_file.parent() {
             fs::create_dir_all(folder).map_err(|source| KeepError::Write {
                 path: folder.to_owned(),
                 source,
             })?;
         }
-        write_atomic(
-            &self.best_file,
-            &training_scans::record(bytes, &self.training)?,
-        )?;
-        (self.best, self.wanted) = (Some(best), None);
+        write_atomic(&self.best_file, &file)?;
+        self.best = Some(best);
+        self.wanted.swap_remove(place);
         tracing::info!(file = %self.best_file.display(), version, "best weights saved");
         Ok(())
+    }
+
+    /// The file of the best weights, if these can be that.
+    fn best_of(&self, found: &Evaluation, bytes: &[u8]) -> Result<Vec<u8>, KeepError> {
+        let version = found.weights_version;
+        // Another evaluator's may have come first.
+        if !self.is_better(found) {
+            return Err(KeepError::NotWanted(version));
+        }
+        let published = self.published.as_ref();
+        if published.is_some_and(|all| !all.has(version, &Sha256::digest(bytes).into())) {
+            return Err(KeepError::Unpublished(version));
+        }
+        let weights = model::files::weights::from_bytes(bytes)?;
+        weights.network.parameters().check_within(WEIGHT_MAX)?;
+        Ok(training_scans::record(bytes, &self.training)?)
     }
 }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::batch::sampler::SampledRows;
-use crate::batch::{Batch, Collator, SampledRow};
+use crate::batch::{Batch, Collator, FillError, SampledRow};
 use crate::training::schedule;
 
 /// Interval between warnings about refused rows.
@@ -77,12 +77,12 @@ pub struct Collate {
 }
 
 impl Collate {
-    /// Runs until either channel closes.
+    /// Runs until either channel closes, or a batch cannot be filled.
     pub fn run(
         mut self,
         mut sampled: mpsc::Receiver<SampledRows>,
         free: &Receiver<Batch>,
-        ready: &Sender<Ready>,
+        ready: &Sender<Result<Ready, FillError>>,
     ) {
         while let Some(rows) = sampled.blocking_recv() {
             let Ok(mut batch) = free.recv() else { return };
@@ -90,13 +90,12 @@ impl Collate {
             let limited = rows.waited;
             let rows = self.decode(rows);
             if let Err(error) = self.collator.fill(&rows, &mut batch, &mut self.rng) {
-                // Every row was checked, so this is a bug.
-                tracing::error!(%error, "batch cannot be rendered");
+                let _ = ready.send(Err(error));
                 return;
             }
             let spent = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.counts.busy_us.fetch_add(spent, Ordering::Relaxed);
-            if ready.send(Ready { batch, limited }).is_err() {
+            if ready.send(Ok(Ready { batch, limited })).is_err() {
                 return;
             }
         }

@@ -76,6 +76,27 @@ fn windows_equal_the_renderers_and_absent_frames_are_zero() {
 }
 
 #[test]
+fn a_cached_volume_that_changes_gives_no_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("cache");
+    let cache = common::imaging::cache::VolumeCache::new(Some(&folder));
+    let mut collator = collator(false, 1, 1);
+    for scan in &mut collator.scans {
+        let path = dir.path().join("scan.nii");
+        common::imaging::nifti_io::write_volume(&path, &scan.volume, &scan.geometry).unwrap();
+        let loaded = cache.load(&path, &Default::default()).unwrap();
+        Arc::make_mut(scan).volume = loaded.volume;
+    }
+    let rows = sampled(5, 1);
+    filled(&mut collator, &rows);
+    let cached = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap();
+    std::fs::File::create(cached.path()).unwrap();
+    let mut batch = Batch::default();
+    let filled = collator.fill(&rows, &mut batch, &mut ChaCha8Rng::seed_from_u64(1));
+    assert!(matches!(filled, Err(FillError::Volume(_))), "{filled:?}");
+}
+
+#[test]
 fn augmentation_draws_a_look_per_row_and_leaves_absent_frames_alone() {
     let mut rows = sampled(4, 1);
     for r in &mut rows {
@@ -171,6 +192,20 @@ fn invalid_rows_are_refused_with_the_reason() {
             .unwrap_err()
             .to_string()
     };
+    for reward in [1.01, -1.01, 1e30, f32::INFINITY, f32::NEG_INFINITY] {
+        let words = format!("reward {reward}, steps earn 1.0001 at most");
+        let mut rows = sampled(3, 2);
+        rows[1].row.agents[0].reward = reward;
+        let found = collator(false, 2, 1).check(&rows[1]).unwrap_err();
+        assert!(found.to_string().contains(&words), "{found}");
+    }
+    let text = error(|r| r.agents[1].discount = 1.0);
+    assert!(text.contains("discount 1, steps leave 0.9"), "{text}");
+    // One that did not move has neither.
+    let mut still = sampled(3, 2);
+    let agent = &mut still[1].row.agents[1];
+    (agent.active, agent.reward, agent.discount) = (false, 0.0, 1.0);
+    assert_eq!(collator(false, 2, 1).check(&still[1]), Ok(()));
     let expected = "row 1 of shard 0 (actor 0, episode 0, step 1): scan 3 of 3";
     assert_eq!(error(|r| r.header.scan = 3), expected);
     assert!(error(|r| r.header.pose = 7).contains("pose 7"));

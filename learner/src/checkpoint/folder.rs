@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::imaging::manifest::TrainingManifest;
 use common::run::durable::{DurableError, write_atomic};
+use proto::messages::checkpoints::is_file_name;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, training_scans};
 
@@ -26,6 +27,46 @@ pub struct Found {
     pub checkpoint: Checkpoint,
     /// Newer files that cannot be used, newest first.
     pub refused: Vec<PathBuf>,
+}
+
+/// Where a run goes on from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// It is a new run.
+    #[default]
+    No,
+    /// The newest checkpoint that can be used, if there is one.
+    Newest,
+    /// The checkpoint of this name, with or without its extension.
+    Named(String),
+}
+
+impl Resume {
+    /// The checkpoint to go on from; none for a new run.
+    ///
+    /// # Errors
+    /// As [`load_newest`]; when the named file is missing or cannot be used.
+    pub fn find(&self, dir: &Path) -> Result<Option<Found>, CheckpointError> {
+        let name = match self {
+            Self::No => return Ok(None),
+            Self::Newest => return load_newest(dir),
+            Self::Named(name) => name,
+        };
+        let whole = [name.clone(), format!("{name}.safetensors")];
+        // Never a path: only names of files in the folder.
+        let whole = whole.into_iter().filter(|name| is_file_name(name));
+        let path = whole.map(|name| dir.join(name)).find(|path| path.is_file());
+        let path = path.ok_or_else(|| CheckpointError::NotFound {
+            name: name.clone(),
+            folder: dir.display().to_string(),
+            available: names(&list(dir)),
+        })?;
+        Ok(Some(Found {
+            checkpoint: load(&path)?,
+            path,
+            refused: Vec::new(),
+        }))
+    }
 }
 
 /// Writes checkpoints; a full disk does not stop training.
@@ -49,6 +90,14 @@ impl CheckpointFolder {
             failures: 0,
             why: String::new(),
         }
+    }
+
+    /// Renames the checkpoints with more updates, so that the next start does not take them
+    /// for the newest: the run went on from an older one by choice.
+    pub fn go_on_from(&self, updates: u64) {
+        let files = list(&self.dir).into_iter();
+        let newer = files.filter(|path| number(path).is_some_and(|n| n > updates));
+        set_aside(&newer.collect::<Vec<_>>());
     }
 
     /// Failed writes so far.
@@ -204,6 +253,16 @@ fn point(path: &Path, name: &Path, bytes: &[u8]) -> io::Result<()> {
         return Ok(());
     }
     write_atomic(name, bytes).map_err(io::Error::other)
+}
+
+/// The file names, or that there are none.
+fn names(files: &[PathBuf]) -> String {
+    let names = files.iter().filter_map(|path| path.file_name()?.to_str());
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.join(", ")
 }
 
 fn file_name(updates: u64) -> String {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::*;
-use crate::checkpoint::folder::{CheckpointFolder, LAST, load_newest, write_final};
+use crate::checkpoint::folder::{CheckpointFolder, LAST, Resume, load_newest, write_final};
 use crate::testing::{batch, config, trainer};
 use common::config::NetworkKind;
 use proptest::prelude::*;
@@ -199,6 +199,100 @@ fn the_folder_keeps_the_newest_and_skips_corrupt_files() {
     assert!(text.contains("none of the 2 checkpoints"), "{text}");
 }
 
+/// Sets a part of a tensor.
+fn spoil(tensor: &Tensor, value: f64) {
+    let _ = tensor.detach().narrow(0, 0, 1).fill_(value);
+}
+
+#[test]
+fn the_state_of_a_training_that_diverged_is_neither_published_nor_saved() {
+    type Part = fn(&Trainer) -> &Parameters;
+    let parts: [(Part, bool, f64); 5] = [
+        (|t| t.online().parameters(), false, 1e30),
+        (|t| t.target.parameters(), false, 1e30),
+        (|t| t.average(), true, 1e30),
+        (|t| t.adam.moments().0, false, f64::INFINITY),
+        (|t| t.adam.moments().1, false, f64::INFINITY),
+    ];
+    for (place, (part, published, absurd)) in parts.into_iter().enumerate() {
+        for value in [f64::NAN, f64::NEG_INFINITY, absurd, -absurd] {
+            let t = trained(0);
+            spoil(part(&t).at(1), value);
+            let what = format!("{} {value}", GROUPS[place]);
+            let saved = Checkpoint::new(&t, around()).unwrap_err().to_string();
+            assert!(saved.contains("update 0: the values of"), "{what}: {saved}");
+            assert!(saved.contains("--resume"), "{what}: {saved}");
+            assert_eq!(t.weights_bytes(1).is_err(), published, "{what}");
+        }
+        // As large as any sound weight.
+        let t = trained(0);
+        spoil(part(&t).at(1), 1e3);
+        assert!(Checkpoint::new(&t, around()).is_ok());
+    }
+}
+
+#[test]
+fn checkpoints_of_a_training_that_diverged_are_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = CheckpointFolder::new(dir.path(), 9);
+    // As an earlier version saved them.
+    for (updates, value) in [(1, None), (2, Some(f64::NAN)), (3, Some(1e20))] {
+        let checkpoint = Checkpoint::new(&trained(updates), around()).unwrap();
+        if let Some(value) = value {
+            spoil(checkpoint.groups[0].at(0), value);
+        }
+        assert!(folder.save(&checkpoint).is_some());
+    }
+    let found = load_newest(dir.path()).unwrap().unwrap();
+    assert_eq!(found.checkpoint.record.updates, 1);
+    assert_eq!(found.refused.len(), 2);
+    let file = dir.path().join("update-00000002.safetensors");
+    let bytes = fs::read(file).unwrap();
+    let error = inference_weights(&bytes, "x", &Limits::default()).unwrap_err();
+    assert!(matches!(error, CheckpointError::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn a_checkpoint_is_resumed_by_its_name_and_newer_ones_are_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = CheckpointFolder::new(dir.path(), 9);
+    let resume = |name: &str| Resume::Named(name.to_owned()).find(dir.path());
+    let text = resume("last").unwrap_err().to_string();
+    assert!(text.ends_with("there are: none"), "{text}");
+    for updates in [1, 2, 3] {
+        let checkpoint = Checkpoint::new(&trained(updates), around()).unwrap();
+        folder.save(&checkpoint).unwrap();
+    }
+    fs::write(dir.path().join("notes.txt"), "text").unwrap();
+    for (name, updates) in [
+        ("update-00000001", 1),
+        ("update-00000002.safetensors", 2),
+        ("last", 3),
+    ] {
+        let found = resume(name).unwrap().unwrap();
+        assert_eq!(found.checkpoint.record.updates, updates, "{name}");
+    }
+    for name in ["update-00000004", "../x", "", "/etc/passwd"] {
+        let text = resume(name).unwrap_err().to_string();
+        let words = "update-00000003.safetensors, update-00000002.safetensors";
+        assert!(
+            text.contains("there is no checkpoint") && text.contains(words),
+            "{text}"
+        );
+    }
+    let text = resume("notes.txt").unwrap_err().to_string();
+    assert!(text.contains("is corrupt"), "{text}");
+    folder.go_on_from(1);
+    let newest = load_newest(dir.path()).unwrap().unwrap();
+    assert_eq!(newest.checkpoint.record.updates, 1);
+    // Under its new name it can still be chosen.
+    let aside = resume("update-00000003.safetensors.aside")
+        .unwrap()
+        .unwrap();
+    assert_eq!(aside.checkpoint.record.updates, 3);
+    assert!(Resume::No.find(dir.path()).unwrap().is_none());
+}
+
 #[test]
 fn a_failed_write_is_counted_and_training_continues() {
     let dir = tempfile::tempdir().unwrap();
@@ -226,7 +320,7 @@ fn inference_reads_checkpoints_and_weights_files() {
     fs::write(&a, bytes_of(&t)).unwrap();
     fs::write(&b, t.weights_bytes(4).unwrap()).unwrap();
     for path in [&a, &b] {
-        let read = inference_weights(&fs::read(path).unwrap(), "x").unwrap();
+        let read = inference_weights(&fs::read(path).unwrap(), "x", &Limits::default()).unwrap();
         let pairs = read.network.parameters().iter().zip(t.average().iter());
         assert!(pairs.into_iter().all(|((_, x), (_, y))| x.equal(y)));
         assert_eq!(read.metadata[crate::training::trainer::UPDATES_KEY], "2");
@@ -236,7 +330,8 @@ fn inference_reads_checkpoints_and_weights_files() {
 
 #[test]
 fn readable_files_of_another_kind_are_not_called_corrupt() {
-    let error = |bytes: &[u8]| inference_weights(bytes, "x.safetensors").unwrap_err();
+    let error =
+        |bytes: &[u8]| inference_weights(bytes, "x.safetensors", &Limits::default()).unwrap_err();
     let other = [("a.bias".to_owned(), Tensor::from_slice(&[0.5_f32]))];
     let other = tensor_file::write(&other, &Metadata::new()).unwrap();
     for (bytes, words) in [
@@ -272,7 +367,8 @@ fn errors_of_the_disk_are_called_that() {
     assert!(!text.contains("corrupt"), "{text}");
     let manifest = TrainingManifest::new([], 1);
     let gone = dir.path().join("gone");
-    let text = write_final(&gone, b"weights", &manifest).unwrap_err();
+    let weights = trained(0).weights_bytes(1).unwrap();
+    let text = write_final(&gone, &weights, &manifest).unwrap_err();
     let text = text.to_string();
     assert!(text.starts_with("cannot create '"), "{text}");
 }
@@ -292,13 +388,13 @@ fn weights_of_checkpoints_and_final_weights_record_the_training_scans() {
     let checkpoint = Checkpoint::new(&trainer, surroundings).unwrap();
     let expected = TrainingScans::of(&manifest).unwrap();
     for bytes in [fs::read(path).unwrap(), checkpoint.to_bytes().unwrap()] {
-        let read = inference_weights(&bytes, "x").unwrap();
+        let read = inference_weights(&bytes, "x", &Limits::default()).unwrap();
         let found = TrainingScans::read(&read.metadata).unwrap().unwrap();
         assert_eq!(found, expected);
         assert_eq!(found.spacing_mm, [scans[0].geometry.spacing_mm; 2]);
         assert!(scans.iter().all(|scan| found.contains(&scan.hash)));
         // The network is that of the broadcast weights, which record nothing.
-        let sent = inference_weights(&plain, "x").unwrap();
+        let sent = inference_weights(&plain, "x", &Limits::default()).unwrap();
         assert_eq!(TrainingScans::read(&sent.metadata).unwrap(), None);
         let pairs = read
             .network

@@ -111,15 +111,15 @@ impl TrainingScans {
     }
 }
 
-/// Adds the training scans to the bytes of a weights file; its tensors stay as they are.
+/// Adds the training scans and a digest to the bytes of a weights file; its tensors stay as
+/// they are.
 ///
 /// # Errors
 /// When the bytes are no safetensors file.
 pub fn record(weights: &[u8], manifest: &TrainingManifest) -> Result<Vec<u8>, ModelError> {
-    match TrainingScans::of(manifest) {
-        Some(scans) => tensor_file::with_metadata(weights, &scans.metadata()),
-        None => Ok(weights.to_vec()),
-    }
+    let scans = TrainingScans::of(manifest);
+    let more = scans.map(|scans| scans.metadata()).unwrap_or_default();
+    tensor_file::seal(weights, &more)
 }
 
 fn short(volume: &VolumeHash) -> String {

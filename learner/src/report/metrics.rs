@@ -71,6 +71,13 @@ pub const METRICS: &[Metric<Progress>] = &[
         |p| p.train.q_mean.into(),
     ),
     gauge(
+        "landmarl_learner_q_limit",
+        Unit::Number,
+        "Largest Q-value that the rules allow: the clipped reward of a step, divided by 1−γ",
+        "",
+        |p| p.train.q_max.into(),
+    ),
+    gauge(
         "landmarl_learner_gradient_norm",
         Unit::Number,
         "Norm of all gradients before clipping",

@@ -18,6 +18,9 @@ pub struct TrainStats {
     pub td_mean: f64,
     /// Mean Q-value of the last update.
     pub q_mean: f64,
+    /// Largest absolute Q-value that the rules allow.
+    #[serde(skip)]
+    pub q_max: f64,
     /// Gradient norm of the last update, before clipping.
     pub grad_norm: f64,
     /// Learning rate of the last update.
@@ -41,6 +44,7 @@ impl TrainStats {
         self.loss = report.loss;
         self.td_mean = report.td_mean();
         self.q_mean = report.q_mean;
+        self.q_max = config.q_max();
         self.grad_norm = report.grad_norm;
         self.lr = report.lr;
         self.beta = schedule::beta(&config.replay, updates, config.learner.updates);

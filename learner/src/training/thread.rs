@@ -17,12 +17,12 @@ use rand_chacha::rand_core::SeedableRng as _;
 use tch::Device;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::actors::broadcast::Publisher;
+use crate::actors::broadcast::{Digests, Publisher};
 use crate::batch::augment::Augmenter;
 use crate::batch::collate::{self, Collate, CollateCounts, READY, Ready};
 use crate::batch::sampler::SampledRows;
-use crate::batch::{Batch, Collator};
-use crate::checkpoint::folder::{CheckpointFolder, load_newest, write_final};
+use crate::batch::{Batch, Collator, FillError};
+use crate::checkpoint::folder::{CheckpointFolder, Resume, write_final};
 use crate::checkpoint::{Checkpoint, Surroundings};
 use crate::error::{LearnerError, TrainThreadError};
 use crate::prepare::PreparedRun;
@@ -62,6 +62,8 @@ pub struct TrainSetup {
     pub episodes: Arc<AtomicU64>,
     pub collate_counts: Arc<CollateCounts>,
     pub publisher: Publisher,
+    /// What was published, so that others' copies can be compared.
+    pub published: Arc<Digests>,
     pub sink: PrioritySink,
 }
 
@@ -205,7 +207,10 @@ impl Run {
         let landmarks = setup.run.dataset.landmark_names.clone();
         let mut trainer = Trainer::on(Arc::clone(&config), landmarks, devices)?;
         if devices.iter().any(|d| d.is_cuda()) {
-            trainer.hold_scans(&setup.run.dataset.scans, augmenter)?;
+            let scans = &setup.run.dataset.scans;
+            trainer.hold_scans(scans, augmenter)?;
+            let checked = scans.iter().try_for_each(|scan| scan.volume.check());
+            checked.map_err(FillError::from)?;
         }
         let precision = config.learner.precision;
         tracing::info!(?devices, ?precision, "devices selected");
@@ -213,9 +218,7 @@ impl Run {
         let folder = setup.run.folder.checkpoints();
         let checkpoints = CheckpointFolder::new(&folder, config.checkpoint.keep);
         let mut stats = TrainStats::default();
-        if setup.run.resume
-            && let Some(found) = load_newest(&folder)?
-        {
+        if let Some(found) = setup.run.resume.find(&folder)? {
             found.checkpoint.restore(&mut trainer, &manifest_json)?;
             let record = &found.checkpoint.record;
             setup.replay.with_limiter(|l| l.restore(&record.limiter));
@@ -223,6 +226,9 @@ impl Run {
             stats.weights_version = record.weights_version;
             let updates = trainer.updates();
             tracing::info!(updates, file = %found.path.display(), "resumed");
+            if matches!(setup.run.resume, Resume::Named(_)) {
+                checkpoints.go_on_from(updates);
+            }
         }
         stats.updates = trainer.updates();
         setup.updates.store(trainer.updates(), Ordering::Relaxed);
@@ -237,7 +243,7 @@ impl Run {
 
     fn train(
         mut self,
-        batches: &Receiver<Ready>,
+        batches: &Receiver<Result<Ready, FillError>>,
         free: &Sender<Batch>,
         stats: &watch::Sender<TrainStats>,
         started: oneshot::Sender<()>,
@@ -271,7 +277,7 @@ impl Run {
     /// Trains until the end (true) or until the stop flag is set (false).
     fn updates(
         &mut self,
-        batches: &Receiver<Ready>,
+        batches: &Receiver<Result<Ready, FillError>>,
         free: &Sender<Batch>,
         stats: &watch::Sender<TrainStats>,
     ) -> Result<bool, TrainThreadError> {
@@ -292,7 +298,7 @@ impl Run {
             match ready {
                 Ok(ready) => {
                     self.stats.first_update.get_or_insert_with(Instant::now);
-                    let batch = self.update(ready)?;
+                    let batch = self.update(ready?)?;
                     let _ = free.send(batch);
                     stats.send_replace(self.stats.clone());
                 }
@@ -336,6 +342,7 @@ impl Run {
         let version = self.stats.weights_version;
         let bytes = self.trainer.weights_bytes(version)?;
         let published = Arc::new(Published::new(version, self.trainer.updates(), bytes));
+        self.setup.published.add(&published);
         let newest = Some(Arc::clone(&published));
         self.setup.publisher.send_replace(newest);
         Ok(published)

@@ -8,6 +8,7 @@ use common::config::{Config, NetworkPreset};
 use common::imaging::scan::Scan;
 use model::files::tensor_file::Metadata;
 use model::files::weights;
+use model::network::parameters::WEIGHT_MAX;
 use model::{Compute, ModelError, Network, NetworkSpec, Parameters};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -39,6 +40,13 @@ pub enum TrainError {
     /// The gradients or the optimizer's state are invalid.
     #[error("update {update}: {source}")]
     Adam { update: u64, source: AdamError },
+    /// Weights or moments that no training that works has.
+    #[error(
+        "update {update}: {why}; this state is neither published nor saved: lower learner.lr, look \
+         for refused rows in the log, and go on with --resume, which takes the newest checkpoint \
+         before it"
+    )]
+    Diverged { update: u64, why: ModelError },
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The devices cannot share a batch.
@@ -266,11 +274,31 @@ impl Trainer {
     /// the network's spec.
     ///
     /// # Errors
-    /// When a tensor cannot be copied from its device.
-    pub fn weights_bytes(&self, weights_version: u64) -> Result<Vec<u8>, ModelError> {
+    /// [`TrainError::Diverged`]; when a tensor cannot be copied from its device.
+    pub fn weights_bytes(&self, weights_version: u64) -> Result<Vec<u8>, TrainError> {
         let parameters = self.average().deep_clone(Device::Cpu)?;
+        self.check_sound(&[(&parameters, WEIGHT_MAX)])?;
         let metadata = self.metadata(weights_version);
-        weights::parameters_to_bytes(self.online.spec(), &parameters, Kind::Float, &metadata)
+        let spec = self.online.spec();
+        Ok(weights::parameters_to_bytes(
+            spec,
+            &parameters,
+            Kind::Float,
+            &metadata,
+        )?)
+    }
+
+    /// Refuses the parts of a state that hold values beyond these limits, or NaN.
+    pub(crate) fn check_sound(&self, parts: &[(&Parameters, f64)]) -> Result<(), TrainError> {
+        let mut parts = parts.iter();
+        let checked = parts.try_for_each(|(part, limit)| part.check_within(*limit));
+        checked.map_err(|error| match error {
+            why @ ModelError::Unsound { .. } => TrainError::Diverged {
+                update: self.updates,
+                why,
+            },
+            other => other.into(),
+        })
     }
 
     pub(crate) fn metadata(&self, weights_version: u64) -> Metadata {

@@ -128,7 +128,8 @@ async fn a_run_trains_to_its_end_and_notifies_its_members() {
     let inserted: u64 = run.shards.iter().map(|s| s.state().inserted).sum();
     assert!(60 * 8 <= (inserted + 100) * 4 + 8 * 8, "{inserted}");
     let bytes = std::fs::read(&summary.checkpoint).unwrap();
-    let read = learner::checkpoint::inference_weights(&bytes, "checkpoint").unwrap();
+    let read =
+        learner::checkpoint::inference_weights(&bytes, "checkpoint", &Default::default()).unwrap();
     assert_eq!(read.metadata[learner::training::trainer::UPDATES_KEY], "60");
     let metrics = std::fs::read_to_string(run.run_dir.join("metrics.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();

@@ -16,6 +16,7 @@ use common::imaging::scan::Scan;
 use common::imaging::volume::Volume;
 use common::run::run_folder::{ClaimedFolder, RunFolderError};
 use learner::checkpoint::files::CheckpointFiles;
+use learner::checkpoint::folder::Resume;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, PreparedRun, Progress};
 use proto::messages::hello::Hello;
 use proto::transport::channel::Channel;
@@ -76,6 +77,7 @@ fn dataset() -> Arc<Dataset> {
 pub fn prepare(runs: &Path, config: &Config, resume: bool) -> Result<PreparedRun, RunFolderError> {
     let now = SystemTime::now();
     let claimed = ClaimedFolder::open_or_create(runs, "it", now)?;
+    let resume = if resume { Resume::Newest } else { Resume::No };
     PreparedRun::new(claimed, config.clone(), dataset(), resume, now)
 }
 

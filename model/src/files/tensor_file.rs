@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use common::imaging::manifest::hex;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorInfo};
+use sha2::{Digest as _, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
@@ -18,6 +20,12 @@ use crate::network::layer::as_i64;
 pub type Metadata = BTreeMap<String, String>;
 
 const METADATA: &str = "__metadata__";
+
+/// Metadata key of the SHA-256 of everything else in the file, hexadecimal.
+pub const DIGEST_KEY: &str = "landmarl.sha256";
+
+/// The digest's characters.
+const DIGEST_CHARS: usize = 64;
 
 /// Writes tensors (f32, bf16, f16, f64, i64 or u8, from any device) and metadata.
 ///
@@ -61,6 +69,32 @@ pub fn write(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8
     Ok(bytes)
 }
 
+/// Writes as [`write()`], and stores the digest of it all under [`DIGEST_KEY`].
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_sealed(tensors: &[(String, Tensor)], metadata: &Metadata) -> Result<Vec<u8>> {
+    let mut metadata = metadata.clone();
+    metadata.insert(DIGEST_KEY.to_owned(), "0".repeat(DIGEST_CHARS));
+    fill_digest(write(tensors, &metadata)?)
+}
+
+/// Replaces the zeros in the place of the digest: the header precedes the data that it covers.
+fn fill_digest(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+    let file = TensorFile::open(&bytes)?;
+    let (digest, header) = (file.digest(), bytes.len() - file.data.len());
+    let mark = format!("\"{DIGEST_KEY}\":\"{}\"", "0".repeat(DIGEST_CHARS));
+    let found = bytes[..header].windows(mark.len());
+    let found = found.into_iter().position(|w| w == mark.as_bytes());
+    let missing = || ModelError::Metadata {
+        key: DIGEST_KEY.to_owned(),
+        reason: "the header has no place for it".to_owned(),
+    };
+    let end = found.ok_or_else(missing)? + mark.len() - 1;
+    bytes[end - DIGEST_CHARS..end].copy_from_slice(digest.as_bytes());
+    Ok(bytes)
+}
+
 /// The length of the header and the header, with room for `data` bytes behind it.
 fn header_bytes(
     header: &serde_json::Map<String, serde_json::Value>,
@@ -74,13 +108,15 @@ fn header_bytes(
     Ok(bytes)
 }
 
-/// The same file with more metadata; the bytes of the tensors stay as they are.
+/// The same file with more metadata, and with its digest under [`DIGEST_KEY`]; the bytes of
+/// the tensors stay as they are.
 ///
 /// # Errors
 /// As [`TensorFile::open`].
-pub fn with_metadata(bytes: &[u8], more: &Metadata) -> Result<Vec<u8>> {
+pub fn seal(bytes: &[u8], more: &Metadata) -> Result<Vec<u8>> {
     let mut metadata = TensorFile::open(bytes)?.metadata;
     metadata.extend(more.iter().map(|(k, v)| (k.clone(), v.clone())));
+    metadata.insert(DIGEST_KEY.to_owned(), "0".repeat(DIGEST_CHARS));
     let refuse = |reason: String| ModelError::NotSafetensors {
         size: bytes.len(),
         reason,
@@ -95,7 +131,7 @@ pub fn with_metadata(bytes: &[u8], more: &Metadata) -> Result<Vec<u8>> {
     header.insert(METADATA.to_owned(), json(&metadata)?);
     let mut written = header_bytes(&header, data.len())?;
     written.extend(data);
-    Ok(written)
+    fill_digest(written)
 }
 
 /// The types in [`DTYPES`].
@@ -156,6 +192,8 @@ pub struct TensorFile<'a> {
     stored: BTreeMap<String, String>,
     shapes: BTreeMap<String, Vec<usize>>,
     metadata: Metadata,
+    /// The bytes of all tensors.
+    data: &'a [u8],
 }
 
 impl<'a> TensorFile<'a> {
@@ -168,7 +206,7 @@ impl<'a> TensorFile<'a> {
             size: bytes.len(),
             reason: foreign::reason(bytes, &e),
         };
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(refuse)?;
+        let (length, header) = SafeTensors::read_metadata(bytes).map_err(refuse)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(refuse)?;
         let shapes = tensors
             .iter()
@@ -180,7 +218,44 @@ impl<'a> TensorFile<'a> {
             shapes,
             metadata: metadata.map(|(k, v)| (k.clone(), v.clone())).collect(),
             tensors,
+            data: bytes.get(8 + length..).unwrap_or_default(),
         })
+    }
+
+    /// SHA-256, in hex, of all metadata except the digest itself, and of the tensors with
+    /// their names and shapes.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        let mut text = |text: &str| {
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        for (key, value) in self.metadata.iter().filter(|(key, _)| *key != DIGEST_KEY) {
+            text(key);
+            text(value);
+        }
+        for (name, shape) in &self.shapes {
+            text(name);
+            text(&format!("{shape:?}"));
+        }
+        hasher.update(self.data);
+        hex(&hasher.finalize())
+    }
+
+    /// Compares the digest that the file records with its content; files without one pass.
+    ///
+    /// # Errors
+    /// [`ModelError::Damaged`] if they differ.
+    pub fn check_digest(&self) -> Result<()> {
+        let Some(recorded) = self.metadata.get(DIGEST_KEY).cloned() else {
+            return Ok(());
+        };
+        let found = self.digest();
+        if recorded == found {
+            return Ok(());
+        }
+        Err(ModelError::Damaged { found, recorded })
     }
 
     /// Shape of each tensor, by name.
@@ -308,12 +383,43 @@ mod tests {
             ("key 3".to_owned(), "other".to_owned()),
             ("long".to_owned(), "ab".repeat(5000)),
         ]);
-        let changed = with_metadata(&bytes, &more).unwrap();
+        let changed = seal(&bytes, &more).unwrap();
         let mut all = notes();
         all.extend(more);
         // Equal to what is written with all of it at once.
-        assert_eq!(changed, write(&sample(), &all).unwrap());
-        assert!(with_metadata(&bytes[..bytes.len() - 1], &all).is_err());
+        assert_eq!(changed, write_sealed(&sample(), &all).unwrap());
+        assert_eq!(changed, seal(&changed, &Metadata::new()).unwrap());
+        assert!(seal(&bytes[..bytes.len() - 1], &all).is_err());
+    }
+
+    #[test]
+    fn a_changed_bit_in_any_byte_of_a_sealed_file_is_found() {
+        let check = |bytes: &[u8]| TensorFile::open(bytes)?.check_digest();
+        assert!(check(&write(&sample(), &notes()).unwrap()).is_ok(), "none");
+        let tricky = format!("\"{DIGEST_KEY}\":\"{}\"", "0".repeat(DIGEST_CHARS));
+        let more = Metadata::from([("a".to_owned(), tricky)]);
+        let good = write_sealed(&sample(), &more).unwrap();
+        assert!(check(&good).is_ok());
+        let recorded = TensorFile::open(&good).unwrap().digest();
+        let contents = |bytes: &[u8]| {
+            let file = TensorFile::open(bytes).unwrap();
+            let mut metadata = file.metadata.clone();
+            // A changed key of the digest is that of another program's file.
+            metadata.retain(|_, value| *value != recorded);
+            (metadata, file.shapes.clone(), file.data.to_vec())
+        };
+        for place in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[place] ^= 1 << (place % 8);
+            // What passes, such as other white space, means the same.
+            if check(&bytes).is_ok() {
+                assert_eq!(contents(&bytes), contents(&good), "byte {place}");
+            }
+        }
+        let mut last = good.clone();
+        *last.last_mut().unwrap() ^= 1;
+        let error = check(&last).unwrap_err();
+        assert!(matches!(error, ModelError::Damaged { .. }), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod storage;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use common::imaging::nifti_io::Limits;
 use tch::Tensor;
 
 use crate::error::{ModelError, Result};
@@ -41,15 +42,16 @@ pub fn is_torch(bytes: &[u8]) -> bool {
 
 /// Named tensors, f32 on the CPU, sorted by name.
 ///
-/// The state dict may be the whole file or an entry of a larger dictionary.
+/// The state dict may be the whole file or an entry of a larger dictionary. `limits` bounds
+/// what the content may take: tensors can share one storage, and a zip file can be compressed.
 ///
 /// # Errors
 /// [`ModelError::NotTorchFile`] with the reason.
-pub fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
-    Ok(read_entry(bytes)?.tensors)
+pub fn read(bytes: &[u8], limits: &Limits) -> Result<Vec<(String, Tensor)>> {
+    Ok(read_entry(bytes, limits)?.tensors)
 }
 
-fn read_entry(bytes: &[u8]) -> Result<Found<Tensor>> {
+fn read_entry(bytes: &[u8], limits: &Limits) -> Result<Found<Tensor>> {
     let refuse = |reason: String| ModelError::NotTorchFile {
         size: bytes.len(),
         reason,
@@ -66,6 +68,7 @@ fn read_entry(bytes: &[u8]) -> Result<Found<Tensor>> {
         }
     };
     let wanted: Vec<_> = keys.into_iter().map(|(key, (e, n))| (key, e, n)).collect();
+    check_expansion(bytes.len(), &wanted, &described, limits).map_err(refuse)?;
     let storages = container.storages(&wanted).map_err(refuse)?;
     let mut tensors = Vec::with_capacity(described.len());
     for tensor in described {
@@ -85,14 +88,36 @@ fn read_entry(bytes: &[u8]) -> Result<Found<Tensor>> {
 ///
 /// # Errors
 /// As [`read`] and [`crate::files::weights::from_bytes`].
-pub fn weights(bytes: &[u8], metadata: &Metadata) -> Result<Weights> {
-    let found = read_entry(bytes)?;
+pub fn weights(bytes: &[u8], metadata: &Metadata, limits: &Limits) -> Result<Weights> {
+    let found = read_entry(bytes, limits)?;
     let mut metadata = metadata.clone();
     if !found.entry.is_empty() {
         metadata.insert(ENTRY_KEY.to_owned(), found.entry);
     }
     let bytes = crate::files::tensor_file::write(&found.tensors, &metadata)?;
     crate::files::weights::from_bytes(&bytes)
+}
+
+/// Refuses storages and tensors that take much more memory than the file, before they are read.
+fn check_expansion(
+    len: usize,
+    storages: &[(String, Element, usize)],
+    tensors: &[Described],
+    limits: &Limits,
+) -> Parsed<()> {
+    let stored = storages.iter().map(|(_, element, n)| (*n, element.bytes()));
+    let read = tensors.iter().map(|t| (t.count(), size_of::<f32>()));
+    let bytes = |(n, each): (usize, usize)| (n as u64).saturating_mul(each as u64);
+    let needed = stored.chain(read).map(bytes).fold(0, u64::saturating_add);
+    if needed <= limits.content_max(len as u64) {
+        return Ok(());
+    }
+    let (count, limit) = (tensors.len(), limits.max_expansion);
+    Err(format!(
+        "its {count} tensors and their storages take {needed} bytes, more than {limit} times the \
+         file, because it is compressed or tensors share a storage: save a copy of each tensor \
+         (tensor.clone()), or raise data.max_expansion"
+    ))
 }
 
 /// A tensor as the pickle describes it.
@@ -105,6 +130,11 @@ struct Described {
 }
 
 impl Described {
+    /// How many values it has; at least that of `usize` where they cannot be counted.
+    fn count(&self) -> usize {
+        self.size.iter().fold(1, |n, d| n.saturating_mul(*d))
+    }
+
     /// Its values in row-major order.
     fn values(&self, storage: &[u8], element: Element) -> Parsed<Vec<f32>> {
         let name = &self.name;

@@ -2,7 +2,8 @@
 //!
 //! In a file every agent has its own tensors under rl-medical's names
 //! (`conv0.weight`, `fc1.2.bias`, `prelu4.2.weight`, …), f32; on the wire they may
-//! be bf16, and other programs' files may be f16, bf16 or f64. Metadata [`NETWORK_KEY`] holds the network's spec as JSON; a file
+//! be bf16, and other programs' files may be f16, bf16 or f64. Files that we write hold a digest
+//! of their content, which is checked on reading. Metadata [`NETWORK_KEY`] holds the network's spec as JSON; a file
 //! without it is assumed to be one of rl-medical's.
 
 use std::collections::BTreeSet;
@@ -11,7 +12,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::{ModelError, Result};
 use crate::files::state_dict;
-use crate::files::tensor_file::{self, Metadata, TensorFile};
+use crate::files::tensor_file::{self, DIGEST_KEY, Metadata, TensorFile};
 use crate::network::Network;
 use crate::network::layer::as_i64;
 use crate::network::layout::{Layout, Role, Slot};
@@ -29,16 +30,18 @@ pub struct Weights {
     pub metadata: Metadata,
 }
 
-/// A network's weights as f32, with the caller's metadata beside the spec.
-/// Equal weights and metadata give equal bytes.
+/// A network's weights as f32, with the caller's metadata beside the spec, and a digest of
+/// it all. Equal weights and metadata give equal bytes.
 ///
 /// # Errors
 /// When a tensor cannot be read from its device.
 pub fn to_bytes(network: &Network, metadata: &Metadata) -> Result<Vec<u8>> {
-    parameters_to_bytes(network.spec(), network.parameters(), Kind::Float, metadata)
+    let (spec, parameters) = (network.spec(), network.parameters());
+    let (tensors, metadata) = contents(spec, parameters, Kind::Float, metadata)?;
+    tensor_file::write_sealed(&tensors, &metadata)
 }
 
-/// The weights rounded to bf16, half the size, for the wire.
+/// The weights rounded to bf16, half the size, for the wire, without a digest.
 ///
 /// # Errors
 /// As [`to_bytes`].
@@ -48,7 +51,7 @@ pub fn to_bytes_bf16(network: &Network, metadata: &Metadata) -> Result<Vec<u8>> 
 }
 
 /// Tensors in the layout of a network's parameters (for example an optimizer's
-/// moments) in the same file format.
+/// moments) in the same file format, without a digest.
 ///
 /// # Errors
 /// When `parameters` do not match the spec's layout, or cannot be read.
@@ -58,6 +61,17 @@ pub fn parameters_to_bytes(
     kind: Kind,
     metadata: &Metadata,
 ) -> Result<Vec<u8>> {
+    let (tensors, metadata) = contents(spec, parameters, kind, metadata)?;
+    tensor_file::write(&tensors, &metadata)
+}
+
+/// Tensors and metadata of a file.
+fn contents(
+    spec: &NetworkSpec,
+    parameters: &Parameters,
+    kind: Kind,
+    metadata: &Metadata,
+) -> Result<(Vec<(String, Tensor)>, Metadata)> {
     let layout = Layout::new(spec)?;
     let mut tensors = Vec::new();
     for (slot, (name, tensor)) in layout.slots.iter().zip(parameters.iter()) {
@@ -77,7 +91,9 @@ pub fn parameters_to_bytes(
     let mut metadata = metadata.clone();
     let json = serde_json::to_string(spec).map_err(|e| bad_spec(&e))?;
     metadata.insert(NETWORK_KEY.to_owned(), json);
-    tensor_file::write(&tensors, &metadata)
+    // That of another file, if the metadata were read from one.
+    metadata.remove(DIGEST_KEY);
+    Ok((tensors, metadata))
 }
 
 /// Reads a network.
@@ -110,10 +126,11 @@ pub fn inspect(bytes: &[u8]) -> Result<(NetworkSpec, Metadata)> {
     Ok((spec, file.metadata().clone()))
 }
 
-/// Opens a file and reads its spec, or recognises its network. The tensors of a file
-/// without metadata may have prefixes.
+/// Opens a file, compares its digest if it has one, and reads its spec, or recognises its
+/// network. The tensors of a file without metadata may have prefixes.
 fn open(bytes: &[u8]) -> Result<(TensorFile<'_>, NetworkSpec)> {
     let mut file = TensorFile::open(bytes)?;
+    file.check_digest()?;
     let Some(json) = file.metadata().get(NETWORK_KEY) else {
         let names = file.shapes().keys().map(|n| (n.clone(), n.clone()));
         let found = state_dict::choose(vec![(String::new(), names.collect())]);

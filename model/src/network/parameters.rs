@@ -4,6 +4,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{ModelError, Result};
 
+/// No trained network has a weight of this size; training that diverges passes it long before
+/// its weights are infinite.
+pub const WEIGHT_MAX: f64 = 1e4;
+
 /// Named tensors in the order of [`crate::network::layout::Layout`].
 ///
 /// Also used for values per parameter, such as the moments of an optimizer.
@@ -63,6 +67,32 @@ impl Parameters {
     /// When the device has no memory.
     pub fn deep_clone(&self, device: Device) -> Result<Self> {
         self.map(|t| Ok(t.detach().f_to_device_(device, t.f_kind()?, false, true)?))
+    }
+
+    /// Refuses values that are NaN, or larger than `limit` in absolute value.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsound`] names the first such tensor; libtorch's errors.
+    pub fn check_within(&self, limit: f64) -> Result<()> {
+        let largest = self.iter().filter(|(_, t)| t.numel() > 0);
+        let largest = largest.map(|(_, t)| Ok(t.detach().f_abs()?.f_max()?));
+        let largest = largest.collect::<Result<Vec<_>>>()?;
+        if largest.is_empty() {
+            return Ok(());
+        }
+        // One read for all: reading a number from a GPU waits for it.
+        let all = Tensor::f_stack(&largest, 0)?.f_to_kind(Kind::Double)?;
+        let all = Vec::<f64>::try_from(all.f_to_device(Device::Cpu)?)?;
+        let named = self.iter().filter(|(_, t)| t.numel() > 0).zip(all);
+        let outside = |(_, most): &(_, f64)| most.is_nan() || *most > limit;
+        match named.into_iter().find(outside) {
+            Some(((name, _), most)) => Err(ModelError::Unsound {
+                name: name.to_owned(),
+                most,
+                limit,
+            }),
+            None => Ok(()),
+        }
     }
 
     /// A second handle to the same values, for another thread.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use common::imaging::nifti_io::Limits;
 use model::NetworkKind;
 use model::files::torch_file::{self, ENTRY_KEY};
 use model::files::weights;
@@ -39,7 +40,7 @@ const SHAPES: [(&str, &[i64]); 20] = [
 #[test]
 fn files_of_pytorch_are_read() {
     for (format, bytes) in FILES {
-        let tensors = torch_file::read(bytes).unwrap();
+        let tensors = torch_file::read(bytes, &Limits::default()).unwrap();
         assert_eq!(tensors.len(), SHAPES.len(), "{format}");
         let mut count = 0;
         for (name, shape) in SHAPES {
@@ -63,7 +64,7 @@ fn files_of_pytorch_are_read() {
 #[test]
 fn the_network_is_recognised() {
     for (format, bytes) in FILES {
-        let weights = torch_file::weights(bytes, &Default::default()).unwrap();
+        let weights = torch_file::weights(bytes, &Default::default(), &Limits::default()).unwrap();
         let spec = weights.network.spec();
         let found = (spec.kind, spec.agents);
         assert_eq!(found, (NetworkKind::Collab, 1), "{format}");
@@ -83,7 +84,7 @@ fn values(network: &model::Network) -> Vec<(String, Vec<f32>)> {
 
 #[test]
 fn the_trained_network_is_found_in_files_of_training_scripts() {
-    let plain = torch_file::weights(FILES[0].1, &BTreeMap::new()).unwrap();
+    let plain = torch_file::weights(FILES[0].1, &BTreeMap::new(), &Limits::default()).unwrap();
     assert!(!plain.metadata.contains_key(ENTRY_KEY));
     let files: [(&[u8], &str); 2] = [
         (
@@ -96,7 +97,7 @@ fn the_trained_network_is_found_in_files_of_training_scripts() {
         ),
     ];
     for (bytes, entry) in files {
-        let read = torch_file::weights(bytes, &BTreeMap::new()).unwrap();
+        let read = torch_file::weights(bytes, &BTreeMap::new(), &Limits::default()).unwrap();
         assert_eq!(read.metadata[ENTRY_KEY], entry);
         assert_eq!(values(&read.network), values(&plain.network), "{entry}");
     }
@@ -104,7 +105,7 @@ fn the_trained_network_is_found_in_files_of_training_scripts() {
 
 #[test]
 fn half_precision_safetensors_of_wrapped_networks_are_read() {
-    let plain = torch_file::weights(FILES[0].1, &BTreeMap::new()).unwrap();
+    let plain = torch_file::weights(FILES[0].1, &BTreeMap::new(), &Limits::default()).unwrap();
     let bytes = include_bytes!("../reference/torch_half.safetensors");
     let halves = weights::from_bytes(bytes).unwrap().network;
     for ((name, exact), (_, half)) in values(&plain.network).iter().zip(values(&halves)) {
@@ -128,7 +129,9 @@ fn files_without_a_state_dict_are_refused_with_what_they_hold() {
         ),
     ];
     for (bytes, words) in files {
-        let error = torch_file::read(bytes).unwrap_err().to_string();
+        let error = torch_file::read(bytes, &Limits::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(words), "{words} is not in: {error}");
     }
 }

@@ -71,7 +71,8 @@ fn written_weights_are_read_back() {
 fn the_file_holds_what_the_formula_wrote() {
     let spec = NetworkSpec::small(3, 1, None);
     let bytes = to_bytes(&network(&spec), &BTreeMap::new()).unwrap();
-    assert_eq!(bytes, file(&spec));
+    let sealed = tensor_file::seal(&file(&spec), &BTreeMap::new()).unwrap();
+    assert_eq!(bytes, sealed);
     let (tensors, _) = tensor_file::read(&bytes).unwrap();
     let expected = file_tensors(&spec);
     assert_eq!(tensors.len(), expected.len());
@@ -79,6 +80,38 @@ fn the_file_holds_what_the_formula_wrote() {
         let mut found = tensors.iter();
         assert!(found.any(|(n, t)| *n == name && t.equal(&tensor)), "{name}");
     }
+}
+
+#[test]
+fn damaged_weights_are_refused_and_files_of_others_load_without_a_digest() {
+    let good = to_bytes(&network(&NetworkSpec::small(2, 1, None)), &notes()).unwrap();
+    let mut damaged = good.clone();
+    let end = damaged.len() - 100;
+    damaged[end] ^= 4;
+    for error in [
+        from_bytes(&damaged).map(drop),
+        inspect(&damaged).map(drop),
+        parameters_from_bytes(&damaged).map(drop),
+    ] {
+        let error = error.unwrap_err();
+        assert!(matches!(error, ModelError::Damaged { .. }), "{error}");
+    }
+    // Written again from what was read, with its own digest.
+    let read = from_bytes(&good).unwrap();
+    assert_eq!(to_bytes(&read.network, &read.metadata).unwrap(), good);
+    let plain = parameters_to_bytes(
+        read.network.spec(),
+        read.network.parameters(),
+        Kind::Float,
+        &read.metadata,
+    );
+    let plain = plain.unwrap();
+    assert!(
+        !from_bytes(&plain)
+            .unwrap()
+            .metadata
+            .contains_key("landmarl.sha256")
+    );
 }
 
 #[test]

@@ -35,6 +35,30 @@ fn view<'a>(scan: &'a Arc<Scan>, agents: &'a [u16], observations: &'a [Observati
     }
 }
 
+#[test]
+fn a_cached_volume_that_changes_is_an_error_and_not_other_voxels() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = scan_with(&[]);
+    let path = dir.path().join("scan.nii");
+    common::imaging::nifti_io::write_volume(&path, &made.volume, &made.geometry).unwrap();
+    let folder = dir.path().join("cache");
+    let cache = common::imaging::cache::VolumeCache::new(Some(&folder));
+    let loaded = cache.load(&path, &Default::default()).unwrap();
+    let scan = Arc::new(Scan {
+        volume: loaded.volume,
+        geometry: loaded.geometry,
+        ..(*made).clone()
+    });
+    let mut policy = policy(&NetworkSpec::small(1, 2, Some(3)), Samples::Bytes);
+    let observations = [seen(12, 2)];
+    let views = [view(&scan, &[0], &observations)];
+    policy.q_values(&views).unwrap();
+    let cached = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap();
+    std::fs::File::create(cached.path()).unwrap();
+    let error = policy.q_values(&views).unwrap_err();
+    assert!(matches!(error, PolicyError::Volume(_)), "{error}");
+}
+
 /// A policy with version 1 of this network.
 fn policy(spec: &NetworkSpec, samples: Samples) -> NetworkPolicy {
     let mut policy = NetworkPolicy::new(&rules(), samples, Device::Cpu);

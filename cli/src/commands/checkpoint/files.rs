@@ -7,6 +7,7 @@ use common::imaging::manifest::hex;
 use common::run::run_folder::RunFolder;
 use learner::checkpoint::{Checkpoint, is_checkpoint};
 use learner::training::trainer::{UPDATES_KEY, WEIGHTS_VERSION_KEY};
+use model::files::tensor_file::DIGEST_KEY;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -103,11 +104,12 @@ pub fn read(path: &Path) -> File {
         }
         return file;
     }
-    // Weights files contain neither a record nor a digest.
     match model::files::weights::from_bytes(&bytes) {
         Ok(weights) => {
             let number = |key: &str| weights.metadata.get(key).and_then(|v| v.parse().ok());
             file.kind = Kind::Weights;
+            // Its digest, if it has one, was compared.
+            file.checked = weights.metadata.contains_key(DIGEST_KEY);
             file.updates = number(UPDATES_KEY);
             file.weights_version = number(WEIGHTS_VERSION_KEY);
             let finite = check_finite(&weights.network);

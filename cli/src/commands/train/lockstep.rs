@@ -20,7 +20,7 @@ use common::run::telemetry::{InProcess, service_span};
 use learner::Progress;
 use learner::actors::evaluations::{Evaluations, warn_of_training_scans};
 use learner::actors::registry::ActorTotals;
-use learner::checkpoint::folder::{CheckpointFolder, load_newest, write_final};
+use learner::checkpoint::folder::{CheckpointFolder, Resume, write_final};
 use learner::replay::limiter::RowTotals;
 use learner::report::rates::Rates;
 use learner::report::recorder::Recorder;
@@ -121,12 +121,14 @@ impl Run {
         let (config, folder) = (&run.config, &run.folder);
         let mut machine = Machine::new(config, &run.dataset.scans, run.hello.shape)?;
         let manifest_json = serde_json::to_string(&run.manifest)?;
-        if run.resume
-            && let Some(found) = load_newest(&folder.checkpoints())?
-        {
+        let checkpoints = CheckpointFolder::new(&folder.checkpoints(), config.checkpoint.keep);
+        if let Some(found) = run.resume.find(&folder.checkpoints())? {
             machine.restore(&found.checkpoint, &manifest_json)?;
             let (updates, file) = (machine.trainer.updates(), found.path.display());
             tracing::info!(updates, %file, "resumed in lockstep");
+            if matches!(run.resume, Resume::Named(_)) {
+                checkpoints.go_on_from(updates);
+            }
         }
         let (now, rules) = (Instant::now(), StopRules::new(&config.learner));
         let stats = TrainStats {
@@ -136,7 +138,7 @@ impl Run {
         let mut begin = Progress::of_training(&stats, &rules, now);
         begin.actors.env_steps = machine.counts.env_steps;
         Ok(Self {
-            checkpoints: CheckpointFolder::new(&folder.checkpoints(), config.checkpoint.keep),
+            checkpoints,
             validator: validator(&plan)?,
             evaluations: Evaluations::new(folder.path(), run.manifest.clone()),
             manifest_json,

@@ -51,6 +51,9 @@ pub struct Args {
     /// Continue a run by its folder or name, or the newest run
     #[arg(long, value_name = "RUN", num_args = 0..=1, help_heading = RUN)]
     resume: Option<Option<PathBuf>>,
+    /// With --resume: the checkpoint to go on from, by its name [default: the newest good one]
+    #[arg(long, value_name = "NAME", requires = "resume", help_heading = RUN)]
+    pub checkpoint: Option<String>,
     /// Stop after this many updates in total
     #[arg(long, help_heading = RUN)]
     updates: Option<u64>,
@@ -87,6 +90,7 @@ Examples:
   landmarl train --train-images manifest.csv --fold 0 --landmarks AC,PC
   landmarl train --config configs/mouse.toml --gpu 0,1
   landmarl train --resume runs/first --updates 12000
+  landmarl train --resume runs/first --checkpoint update-00003000
   landmarl train --config configs/phantom.toml --lockstep --seed 7
   landmarl train --resume";
 

@@ -9,6 +9,7 @@ use common::imaging::dataset::{Dataset, DatasetSpec, is_list};
 use common::imaging::scan::Scan;
 use common::run::run_folder::ClaimedFolder;
 use learner::PreparedRun;
+use learner::checkpoint::folder::Resume;
 
 use crate::input::scans;
 use crate::output::failure::{Advice, Exit};
@@ -52,7 +53,7 @@ impl Plan {
     pub fn make(
         config: Config,
         claimed: ClaimedFolder,
-        resume: bool,
+        resume: Resume,
         now: SystemTime,
     ) -> anyhow::Result<Self> {
         let dataset = scans::load(&DatasetSpec::training(&config))?;
@@ -83,7 +84,11 @@ impl Plan {
         };
         format!(
             "{} {}: {} training scans, {} validation scans{unused}, landmarks {}, {services}, {} updates",
-            if run.resume { "continuing" } else { "starting" },
+            if run.resume == Resume::No {
+                "starting"
+            } else {
+                "continuing"
+            },
             run.folder.path().display(),
             run.dataset.scans.len(),
             self.validation.len(),

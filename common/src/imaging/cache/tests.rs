@@ -90,6 +90,118 @@ fn the_mapping_outlives_its_file() {
     same(&mapped, &build(&scan, &recipe()).unwrap());
 }
 
+/// File times count in steps of a few milliseconds.
+fn a_moment_later() {
+    std::thread::sleep(std::time::Duration::from_millis(30));
+}
+
+#[test]
+fn a_mapped_file_that_changes_or_shrinks_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache");
+    let made = build(&scan, &recipe()).unwrap();
+    type Change = fn(&Path, &[u8]);
+    let changes: [(&str, Change); 4] = [
+        ("one voxel", |file, good| {
+            let mut bytes = good.to_vec();
+            bytes[500] ^= 1;
+            fs::write(file, bytes).unwrap();
+        }),
+        ("shorter", |file, _| {
+            File::options()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(400)
+                .unwrap();
+        }),
+        ("empty", |file, _| {
+            File::create(file).unwrap();
+        }),
+        ("empty, then as long as before", |file, good| {
+            let file = File::create(file).unwrap();
+            file.set_len(good.len() as u64).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let mapped = load(&folder, &scan).volume;
+        let posed = mapped.clone();
+        assert_eq!(mapped.check(), Ok(()), "{what}");
+        let file = only_file(&folder);
+        let good = fs::read(&file).unwrap();
+        a_moment_later();
+        change(&file, &good);
+        // Reading does not end the process, and the error stays.
+        let sum = |v: &Volume| {
+            v.as_u8()
+                .unwrap()
+                .iter()
+                .map(|v| u64::from(*v))
+                .sum::<u64>()
+        };
+        sum(&mapped);
+        let error = mapped.check().unwrap_err();
+        assert_eq!(error.path, file, "{what}");
+        fs::write(&file, &good).unwrap();
+        assert!(posed.check().is_err(), "{what}");
+        drop((mapped, posed));
+        // The next process makes it anew.
+        change(&file, &good);
+        same(&load(&folder, &scan), &made);
+    }
+}
+
+#[test]
+fn a_mapped_file_may_be_touched_replaced_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let scan = scan_file(dir.path());
+    let folder = dir.path().join("cache");
+    let mapped = load(&folder, &scan).volume;
+    let made = build(&scan, &recipe()).unwrap();
+    let file = only_file(&folder);
+    a_moment_later();
+    let options = File::options().append(true).open(&file).unwrap();
+    options.set_modified(SystemTime::now()).unwrap();
+    assert_eq!(mapped.check(), Ok(()));
+    fs::write(folder.join("other"), "another process's").unwrap();
+    fs::rename(folder.join("other"), &file).unwrap();
+    assert_eq!(mapped.check(), Ok(()));
+    fs::remove_file(&file).unwrap();
+    assert_eq!(mapped.check(), Ok(()));
+    assert_eq!(mapped.as_u8(), made.volume.as_u8());
+}
+
+/// Other bus errors end the process, as without the handler.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_read_of_another_map_that_shrank_still_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt as _;
+    const CHILD: &str = "LANDMARL_TEST_BUS_ERROR";
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let folder = PathBuf::from(folder);
+        let scan = scan_file(&folder);
+        let kept = load(&folder.join("cache"), &scan);
+        let path = folder.join("unwatched");
+        fs::write(&path, [1; 4096]).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        #[expect(unsafe_code, reason = "a map that nobody watches")]
+        // SAFETY: the file is this test's own; the read below ends the process.
+        let map = unsafe { memmap2::Mmap::map(&file).unwrap() };
+        file.set_len(0).unwrap();
+        let read = std::hint::black_box(&map)[0];
+        panic!("read {read} beyond the end; {:?}", kept.hash);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let name = "imaging::cache::tests::a_read_of_another_map_that_shrank_still_ends_the_process";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(CHILD, dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(child.status.signal(), Some(7), "{child:?}");
+}
+
 /// Also where the folder existed before and anybody may list it.
 #[cfg(unix)]
 #[test]

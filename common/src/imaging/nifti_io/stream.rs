@@ -113,8 +113,7 @@ impl<'a> Stream<'a> {
         if needed > possible {
             return Err(self.too_short(claim, needed));
         }
-        let allowed = Limits::FREE_EXPANSION.max(self.len.saturating_mul(limits.max_expansion));
-        if gzip && needed > allowed {
+        if gzip && needed > limits.content_max(self.len) {
             return Err(ReadError::Expansion {
                 path: self.path.to_owned(),
                 claim: claim.to_owned(),

@@ -7,6 +7,10 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use super::*;
 
+fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>> {
+    super::read(bytes, &Limits::default())
+}
+
 /// A pickle being written, as Python's protocol 2.
 struct Pen(Vec<u8>);
 
@@ -239,6 +243,62 @@ fn other_files_are_refused_with_the_reason() {
     refused(&with(|t| t.class = "CharStorage"), longer);
     refused(&with(|t| t.key = "8"), "described in two ways");
     refused(&with(|t| t.count = 9), "storage 7 has 28 of 36 bytes");
+}
+
+/// Named tensors that share one storage of `count` numbers.
+fn shared(names: &[String], count: i32, stored: usize) -> Vec<(&str, Laid)> {
+    let laid = || Laid {
+        class: "FloatStorage",
+        key: "0",
+        count,
+        offset: 0,
+        size: vec![count],
+        stride: vec![1],
+        bytes: vec![0; stored],
+    };
+    names.iter().map(|name| (name.as_str(), laid())).collect()
+}
+
+#[test]
+fn content_that_expands_too_far_is_refused_before_it_is_read() {
+    let names: Vec<String> = (0..300).map(|i| format!("w{i}")).collect();
+    let words = "more than 200 times the file";
+    // 300 tensors of 256 kB in a file of 300 kB; both formats.
+    let tensors = shared(&names, 1 << 16, 4 << 16);
+    let pickle = state_dict(Pen::new(), &tensors).end();
+    for bytes in [legacy(&pickle, &tensors[..1]), zipped(&pickle, &tensors)] {
+        let error = read(&bytes).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(error.contains("raise data.max_expansion"), "{error}");
+    }
+    // A few may share one, and what a raised limit allows is read.
+    let few = shared(&names[..3], 1 << 10, 4 << 10);
+    let pickle = state_dict(Pen::new(), &few).end();
+    for bytes in [legacy(&pickle, &few[..1]), zipped(&pickle, &few)] {
+        assert_eq!(read(&bytes).unwrap().len(), 3);
+    }
+    let described = |name: &String| Described {
+        name: name.clone(),
+        key: "0".to_owned(),
+        offset: 0,
+        size: vec![1 << 16],
+        stride: vec![1],
+    };
+    let described: Vec<_> = names.iter().map(described).collect();
+    let storages = [("0".to_owned(), Element::F32, 1 << 16)];
+    let allowed = |max_expansion| {
+        let limits = Limits {
+            max_expansion,
+            ..Limits::default()
+        };
+        check_expansion(300_000, &storages, &described, &limits).is_ok()
+    };
+    assert_eq!([200, 400].map(allowed), [false, true]);
+    // A compressed storage that claims 80 MB.
+    let bomb = shared(&names[..1], 20_000_000, 8);
+    let pickle = state_dict(Pen::new(), &bomb).end();
+    let error = read(&zipped(&pickle, &bomb)).unwrap_err().to_string();
+    assert!(error.contains(words), "{error}");
 }
 
 #[test]
