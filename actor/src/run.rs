@@ -32,6 +32,9 @@ const LET_GO: Duration = Duration::from_millis(200);
 const LAST_STEP: Duration = Duration::from_secs(30);
 /// Interval at which to check whether the rollout has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Delay before an actor joins again whose incarnation a shard refused: the learner asks its
+/// shards more often than that which incarnations they know.
+const REPLACED_PAUSE: Duration = Duration::from_secs(1);
 /// Interval of the progress log.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
@@ -156,18 +159,33 @@ impl Acting {
                     continue;
                 }
             };
-            match event {
+            let pause = match event {
                 Event::Failed(error) => return Err(error),
                 Event::Order(Order::Stop) => return Ok(Ending::RunOver),
                 Event::Order(Order::Rejoin) => {
                     tracing::warn!("the learner no longer knows this actor; joining again");
+                    Duration::ZERO
                 }
-            }
+                Event::Replaced {
+                    shard,
+                    sentence,
+                    rows,
+                } => {
+                    tracing::warn!(shard, reason = sentence, "joining again");
+                    self.setup.counters.dropped(rows);
+                    REPLACED_PAUSE
+                }
+            };
+            let (client, request) = (&self.client, &self.request);
+            let rejoin = async {
+                tokio::time::sleep(pause).await;
+                client.join(request).await
+            };
             // The old incarnation continues until the new one starts.
             self.joined = tokio::select! {
                 () = &mut shutdown => return Ok(Ending::Shutdown),
                 ended = self.driver.ended() => return Err(too_early(ended)),
-                joined = self.client.join(&self.request) => joined?,
+                joined = rejoin => joined?,
             };
             self.start_incarnation().await;
         }

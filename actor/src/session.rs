@@ -60,6 +60,12 @@ pub(crate) struct Session {
 #[derive(Debug)]
 pub(crate) enum Event {
     Order(Order),
+    /// A shard refuses this incarnation, which leaves so many rows unacknowledged.
+    Replaced {
+        shard: usize,
+        sentence: String,
+        rows: usize,
+    },
     Failed(ActorError),
 }
 
@@ -134,6 +140,9 @@ impl Session {
                 Some(ended) = self.uplinks.join_next() => match ended {
                     // The rollout has ended, and its thread reports why.
                     Ok(Ok(_)) => {}
+                    Ok(Err(UplinkError::Replaced { shard, sentence, rows })) => {
+                        return Event::Replaced { shard, sentence, rows };
+                    }
                     Ok(Err(error)) => return Event::Failed(ActorError::ShardRefused(error.to_string())),
                     Err(error) => return Event::Failed(ActorError::Task(error.to_string())),
                 },
@@ -147,7 +156,7 @@ impl Session {
         let _ = self.phase.send(phase);
         let mut left = 0;
         while let Some(ended) = self.uplinks.join_next().await {
-            if let Ok(Ok(rows)) = ended {
+            if let Ok(Ok(rows) | Err(UplinkError::Replaced { rows, .. })) = ended {
                 left += rows;
             }
         }

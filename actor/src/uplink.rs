@@ -27,7 +27,7 @@ use proto::wire::replay_client::ReplayClient;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::session::counters::Counters;
 use crate::session::unreachable::Unreachable;
@@ -67,6 +67,15 @@ pub(crate) enum UplinkError {
         shard: usize,
         address: String,
         sentence: String,
+    },
+    /// The shard knows a later incarnation of this actor. An actor that joins again gets one
+    /// that is later still.
+    #[error("shard {shard} refuses this incarnation: {sentence}")]
+    Replaced {
+        shard: usize,
+        sentence: String,
+        /// Unacknowledged rows.
+        rows: usize,
     },
 }
 
@@ -156,8 +165,16 @@ impl Uplink {
         self.outbox.rows() + waiting
     }
 
-    /// Returns an error for a permanent refusal, and logs all other failures.
-    fn handle(&self, status: &Status, failures: &mut Failures) -> Result<(), UplinkError> {
+    /// Returns an error for a permanent refusal and for one of this incarnation, and logs all
+    /// other failures.
+    fn handle(&mut self, status: &Status, failures: &mut Failures) -> Result<(), UplinkError> {
+        if status.code() == Code::Aborted {
+            return Err(UplinkError::Replaced {
+                shard: self.shard,
+                sentence: status.message().to_owned(),
+                rows: self.left(),
+            });
+        }
         if !is_refusal(status) {
             failures.refused_since = None;
             if let Some(lasted) = failures.unreachable.warning() {

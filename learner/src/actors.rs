@@ -2,4 +2,5 @@
 
 pub mod broadcast;
 pub mod evaluations;
+pub mod incarnations;
 pub mod registry;

@@ -25,6 +25,11 @@ pub enum LearnerError {
     Thread(&'static str),
     #[error(transparent)]
     Serve(#[from] proto::transport::serve::ServeError),
+    /// The run folder cannot be written to.
+    #[error(
+        "{0}; shards tell learners and actors apart by this file: check permissions and free space"
+    )]
+    Incarnations(#[from] common::run::durable::DurableError),
 }
 
 /// Why training ended early.

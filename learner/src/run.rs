@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::config::Config;
 use common::run::run_folder::{Announced, Endpoints, reachable};
@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 
 use crate::actors::broadcast::{Digests, Newest};
 use crate::actors::evaluations::Evaluations;
+use crate::actors::incarnations::Incarnations;
 use crate::actors::registry::{Registry, Settings};
 use crate::batch::collate::CollateCounts;
 use crate::batch::sampler::Sampler;
@@ -199,6 +200,8 @@ impl Parts {
         let (config, hello) = (&setup.run.config, setup.run.hello.clone());
         let limiter = RateLimiter::new(Limits::new(config, setup.shards.len()))?;
         let clients = clients(&setup.shards, &setup.security)?;
+        let incarnations = Incarnations::open(setup.run.folder.path(), SystemTime::now())?;
+        let (first, learner) = (incarnations.first(), incarnations.learner());
         let replay = Arc::new(ReplayClient::new(&setup.shards, limiter));
         let stop = Arc::new(AtomicBool::new(false));
         let updates = Arc::new(AtomicU64::new(0));
@@ -206,7 +209,8 @@ impl Parts {
         let collate_counts = Arc::new(CollateCounts::default());
         let (publisher, newest) = watch::channel(None);
         let published = Arc::new(Digests::default());
-        let (sink, priority_counts, priority_task) = priorities(hello.clone(), clients.clone());
+        let (sink, priority_counts, priority_task) =
+            priorities(hello.clone(), learner, clients.clone());
         let (sampled_in, sampled) = mpsc::channel(config.learner.prefetch);
         let (mut train, mut done) = TrainSetup {
             run: Arc::clone(&setup.run),
@@ -223,13 +227,13 @@ impl Parts {
         // No actor may join before the weights exist: a refusal to resume comes first.
         train.ready(&mut done).await?;
         let counts = (Arc::clone(&updates), Arc::clone(&episodes));
-        let shared = shared(setup, &replay, newest, counts, published);
-        let sampler = Sampler::new(replay, clients, hello, config.learner.batch);
+        let shared = shared(setup, &replay, newest, counts, (published, first));
+        let sampler = Sampler::new(replay, clients, hello, learner, config.learner.batch);
         let mut tasks = JoinSet::new();
         let sampling = sampler.run(config.learner.prefetch, config.run.seed, sampled_in);
         tasks.spawn(sampling.in_current_span());
         tasks.spawn(priority_task.in_current_span());
-        tasks.spawn(watch_leases(Arc::clone(&shared)).in_current_span());
+        tasks.spawn(watch_actors(Arc::clone(&shared), incarnations).in_current_span());
         let progress = setup.progress.clone();
         let counts = (priority_counts, collate_counts);
         let stats = train.stats();
@@ -257,13 +261,13 @@ fn shared(
     replay: &Arc<ReplayClient>,
     newest: Newest,
     (updates, episodes): (Arc<AtomicU64>, Arc<AtomicU64>),
-    published: Arc<Digests>,
+    (published, first_incarnation): (Arc<Digests>, u32),
 ) -> Arc<Shared> {
     let run = &setup.run;
     let config = &run.config;
     let untrained = newest.borrow().clone().filter(|p| p.updates == 0);
     let before = episodes.load(Ordering::Relaxed);
-    let registry = Registry::new(registry_settings(config)).after(before);
+    let registry = Registry::new(registry_settings(config, first_incarnation)).after(before);
     let evaluations = Evaluations::new(run.folder.path(), run.manifest.clone());
     Arc::new(Shared {
         untrained: untrained.filter(|_| config.validation.period > 0),
@@ -300,15 +304,12 @@ fn clients(
         .collect()
 }
 
-fn registry_settings(config: &Config) -> Settings {
-    // Seconds since 1970 increase from one learner process to the next.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let first = now.map_or(1, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX / 2));
+fn registry_settings(config: &Config, first_incarnation: u32) -> Settings {
     Settings {
         lease: Duration::from_secs_f64(config.cluster.lease_s),
         epsilon_low: config.actor.epsilon_low,
         epsilon_high: config.actor.epsilon_high,
-        first_incarnation: first,
+        first_incarnation,
     }
 }
 
@@ -334,11 +335,20 @@ fn half_precision(p: &Published) -> Option<Published> {
     Some(Published::at(p.published_us, p.version, p.updates, bytes))
 }
 
-async fn watch_leases(shared: Arc<Shared>) {
+/// Expires leases, and reserves incarnations before actors use them.
+async fn watch_actors(shared: Arc<Shared>, mut incarnations: Incarnations) {
     loop {
         tokio::time::sleep(LEASES_EVERY).await;
         let now = shared.now();
-        shared.registry().expire(now);
+        let newest = {
+            let mut registry = shared.registry();
+            registry.expire(now);
+            registry.newest_incarnation()
+        };
+        // It writes a small file once in hundreds of restarts.
+        if let Err(error) = incarnations.used(newest) {
+            tracing::warn!(%error, "incarnations of actors are not saved; trying again");
+        }
     }
 }
 

@@ -58,10 +58,8 @@ impl Learner for LearnerService {
         if shared.over.load(Ordering::Relaxed) {
             return Err(Status::unavailable("the run is over"));
         }
-        let now = shared.now();
         let joined = shared
-            .registry()
-            .join(now, request.slots, &request.host)
+            .join(request.slots, &request.host)
             .map_err(|e| Status::resource_exhausted(e.to_string()))?;
         let reply = JoinReply {
             writer: joined.writer,

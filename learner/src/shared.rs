@@ -17,7 +17,7 @@ use tonic::Status;
 
 use crate::actors::broadcast::Newest;
 use crate::actors::evaluations::Evaluations;
-use crate::actors::registry::Registry;
+use crate::actors::registry::{FullError, Joined, Registry};
 use crate::checkpoint::files::CheckpointFiles;
 use crate::replay::shards::ReplayClient;
 use crate::report::progress::Progress;
@@ -68,6 +68,14 @@ impl Shared {
     pub fn registry(&self) -> MutexGuard<'_, Registry> {
         // A panic elsewhere cannot leave the counters and leases half-updated.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives an actor an incarnation that no shard refuses.
+    pub(crate) fn join(&self, slots: usize, host: &str) -> Result<Joined, FullError> {
+        let newest = self.replay.newest_writer();
+        let mut registry = self.registry();
+        registry.later_than(newest);
+        registry.join(self.now(), slots, host)
     }
 
     /// Locks the evaluations. The lock is held during writes to disk: only for threads that

@@ -93,6 +93,7 @@ fn summary() -> ShardSummary {
         sampled: 6,
         insert_blocked_s: 0.5,
         writers_waiting: 1,
+        newest_writer: 2,
     }
 }
 
@@ -131,12 +132,14 @@ fn seeds() -> Vec<Vec<u8>> {
             generation: 0,
             td_error: 0.5,
         }],
+        learner: 3,
     };
     let request = SampleRequest {
         hello: hello(),
         rows: 4,
         insert_limit: 9,
         shard_incarnation: 2,
+        learner: 3,
     };
     vec![
         wire::InsertRequest::from(open).encode_to_vec(),

@@ -1,6 +1,7 @@
 //! Errors of a shard.
 
 use crate::journal::JournalError;
+use crate::service::fence::ReplacedLearner;
 use crate::service::writers::ReplacedIncarnation;
 use crate::table::TableError;
 use crate::table::selector::SelectorError;
@@ -72,6 +73,9 @@ pub enum ShardError {
     /// A newer incarnation of the same actor has connected.
     #[error(transparent)]
     Replaced(#[from] ReplacedIncarnation),
+    /// A learner that started later has called.
+    #[error(transparent)]
+    Fenced(#[from] ReplacedLearner),
     /// A message out of order in a stream.
     #[error("{0}")]
     Order(&'static str),
@@ -121,8 +125,9 @@ impl From<ShardError> for Status {
             | ShardError::Kept { .. }
             | ShardError::Durable
             | ShardError::NoHello => Self::failed_precondition(text),
-            // Retryable: the actor's next incarnation is accepted.
-            ShardError::Replaced(_) => Self::aborted(text),
+            // Retryable: the actor's next incarnation is accepted, and a learner once the later
+            // one has ended.
+            ShardError::Replaced(_) | ShardError::Fenced(_) => Self::aborted(text),
             ShardError::Selector(_)
             | ShardError::Capacity { .. }
             | ShardError::Poisoned

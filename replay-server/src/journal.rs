@@ -103,4 +103,6 @@ fn advice(error: &std::io::Error) -> &'static str {
 }
 
 #[cfg(test)]
+mod power_cut_tests;
+#[cfg(test)]
 mod tests;

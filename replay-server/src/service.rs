@@ -1,5 +1,6 @@
 //! The gRPC service: decodes requests, calls the shard, encodes replies.
 
+pub mod fence;
 pub mod insert_stream;
 pub mod shared;
 pub mod writers;
@@ -51,6 +52,7 @@ impl ReplayService {
             });
         }
         self.shard.join(&request.hello)?;
+        self.shard.admit_learner(request.learner)?;
         let (incarnation, limit) = (request.shard_incarnation, request.insert_limit);
         self.shard.grant(incarnation, limit)?;
         let sample = |shard: &mut Shard, now| (shard.sample(request.rows), shard.summary(now));
@@ -66,6 +68,7 @@ impl ReplayService {
         });
         let updates: Vec<_> = updates.collect();
         self.shard.join(&update.hello)?;
+        self.shard.admit_learner(update.learner)?;
         let updated = self
             .shard
             .with(|shard, _| shard.update(update.shard_incarnation, &updates))??;

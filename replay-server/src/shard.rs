@@ -8,6 +8,7 @@ use crate::config::ShardConfig;
 use crate::error::ShardError;
 use crate::journal::snapshot::{Outline, Snapshot};
 use crate::limiter::{Credit, Waiting};
+use crate::service::fence::{Fence, ReplacedLearner};
 use crate::service::writers::Writers;
 use crate::table::ages::Ages;
 use crate::table::{Sampled, Table, Update, Updated};
@@ -60,6 +61,7 @@ pub struct Shard {
     /// The run and its rows; none before the first hello.
     open: Option<Open>,
     writers: Writers,
+    fence: Fence,
     credit: Credit,
     waiting: Waiting,
     ages: Ages,
@@ -99,6 +101,7 @@ impl Shard {
         let mut shard = Self {
             open: None,
             writers: Writers::new(config.writers_max),
+            fence: Fence::default(),
             credit: Credit::default(),
             waiting: Waiting::default(),
             ages: Ages::new(config.capacity as u64),
@@ -257,6 +260,11 @@ impl Shard {
         Ok(self.writers.last(writer))
     }
 
+    /// Admits a call of a learner, unless a later one calls.
+    pub fn admit_learner(&mut self, learner: u64, now: Duration) -> Result<(), ReplacedLearner> {
+        self.fence.admit(learner, now)
+    }
+
     /// Applies insert credit granted to `incarnation`; returns whether it raised
     /// the limit.
     pub fn grant(&mut self, incarnation: u64, insert_limit: u64) -> bool {
@@ -320,6 +328,7 @@ impl Shard {
             sampled: self.counters.sampled,
             insert_blocked_s: self.waiting.until(now).as_secs_f64(),
             writers_waiting: self.waiting.writers(),
+            newest_writer: self.writers.newest(),
         }
     }
 

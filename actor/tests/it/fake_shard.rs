@@ -41,6 +41,8 @@ pub struct FakeShard {
     pub waits: Arc<AtomicBool>,
     /// The error that an opening gets instead of a reply.
     pub refusal: Arc<Mutex<Option<Status>>>,
+    /// The newest incarnation that it knows.
+    pub newest: Arc<Mutex<u32>>,
     /// Batches that are stored without an acknowledgement before the stream breaks, and
     /// the shard forgets where each writer was.
     pub silent: Arc<Mutex<Option<usize>>>,
@@ -53,6 +55,7 @@ impl FakeShard {
             credit: Arc::new(watch::channel(credit).0),
             waits: Arc::default(),
             refusal: Arc::default(),
+            newest: Arc::default(),
             silent: Arc::default(),
         }
     }
@@ -95,6 +98,9 @@ impl FakeShard {
                 InsertRequest::Open(open) => {
                     if let Some(status) = self.refusal.lock().unwrap().clone() {
                         return Err(status);
+                    }
+                    if open.writer.incarnation < *self.newest.lock().unwrap() {
+                        return Err(Status::aborted("replaced"));
                     }
                     assert_eq!(open.hello.shape, SHAPE);
                     self.got.lock().unwrap().runs.push(open.hello.run_id);

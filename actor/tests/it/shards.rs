@@ -211,3 +211,19 @@ async fn a_shard_that_keeps_refusing_ends_the_actor_with_its_reason() {
         "{error}"
     );
 }
+
+/// A learner whose clock is behind the last one's gives out incarnations that shards refuse.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_joins_again_until_no_shard_knows_a_later_incarnation() {
+    let (shards, servers) = shards::<2>(PLENTY);
+    *shards[1].newest.lock().unwrap() = 3;
+    let (learner, server) = learner(&servers);
+    let actor = Running::start(&server.address, config());
+    until("rows at the second", || shards[1].rows() > 50).await;
+    assert_eq!(learner.joins.lock().unwrap().len(), 3);
+    let summary = actor.stop().await.unwrap();
+    assert_eq!(summary.writer.map(|w| w.incarnation), Some(3));
+    assert_rows_add_up(&summary);
+    let got = shards[1].got.lock().unwrap();
+    assert!(got.rows.iter().all(|row| row.header.incarnation == 3));
+}

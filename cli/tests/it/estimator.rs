@@ -156,6 +156,7 @@ impl Shard {
                     td_error: rng.random_range(0.0..20.0),
                 })
                 .collect(),
+            learner: 1,
         };
         if !update.priorities.is_empty() {
             let client = &mut self.client;
@@ -223,7 +224,7 @@ async fn weighted_means_are_exact_over_unequal_changing_lost_shards() {
         &addresses,
         RateLimiter::new(wide()).unwrap(),
     ));
-    let sampler = Sampler::new(replay.clone(), clients, hello(), BATCH);
+    let sampler = Sampler::new(replay.clone(), clients, hello(), 1, BATCH);
     let (out, mut batches) = mpsc::channel(1);
     tokio::spawn(sampler.run(1, 5, out));
     let episodes = [0..300, 300..350, 350..370];

@@ -44,6 +44,7 @@ fn shard(number: u32) -> ShardLink {
             sampled: 460_000,
             insert_blocked_s: 12.0,
             writers_waiting: 0,
+            newest_writer: 0,
         }),
         silent_s: 0.1,
         why: String::new(),

@@ -150,24 +150,6 @@ fn errors_name_key_layer_and_remedy() {
             "config key \"learner.gamma\": must lie in 0..=0.9999, got 1.5",
         ),
         (
-            &["learner.lr=0.5"],
-            "config key \"learner.lr\": must lie in 0.000000001..=0.1, got 0.5",
-        ),
-        (&["learner.lr=inf"], "got inf"),
-        (&["learner.lr=nan"], "got NaN"),
-        (
-            &["learner.lr_steps=[[0.5, 1000.0]]"],
-            "learner.lr times the factor at most 0.1",
-        ),
-        (
-            &["learner.lr_steps=[[0.5, inf]]"],
-            "learner.lr times the factor at most 0.1",
-        ),
-        (
-            &["learner.lr_steps=[[0.5, nan]]"],
-            "learner.lr times the factor at most 0.1",
-        ),
-        (
             &["data.resample_mm=-1.0"],
             "config key \"data.resample_mm\": must lie in 0.001..=1000, got -1",
         ),
@@ -207,6 +189,25 @@ fn errors_name_key_layer_and_remedy() {
         ),
         "{error}"
     );
+}
+
+#[test]
+fn rates_that_cannot_be_meant_are_refused() {
+    let factor = "learner.lr times the factor at most 0.1";
+    for (set, expected) in [
+        (
+            "learner.lr=0.5",
+            "config key \"learner.lr\": must lie in 0.000000001..=0.1, got 0.5",
+        ),
+        ("learner.lr=inf", "got inf"),
+        ("learner.lr=nan", "got NaN"),
+        ("learner.lr_steps=[[0.5, 1000.0]]", factor),
+        ("learner.lr_steps=[[0.5, inf]]", factor),
+        ("learner.lr_steps=[[0.5, nan]]", factor),
+    ] {
+        let error = load(&[set], &[]).unwrap_err();
+        assert!(error.contains(expected), "{set} gave: {error}");
+    }
 }
 
 #[test]

@@ -13,6 +13,9 @@ use serde::Serialize;
 /// An actor's rates cover this many of its last heartbeats.
 const BEATS: usize = 8;
 
+/// Incarnations from here on are nobody's: a learner that continued them would run out of numbers.
+const INCARNATION_END: u32 = u32::MAX - (1 << 20);
+
 /// The last incarnation of an actor under one id.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Actor {
@@ -139,9 +142,8 @@ pub struct Settings {
     /// Smallest final probability of a random action.
     pub epsilon_low: f64,
     pub epsilon_high: f64,
-    /// Incarnation of the first actor under each id. It must increase from one
-    /// learner process to the next, because shards recognise repeated batches
-    /// by actor and incarnation.
+    /// The least incarnation. It must increase from one learner process to the
+    /// next, because shards recognise repeated batches by actor and incarnation.
     pub first_incarnation: u32,
 }
 
@@ -197,6 +199,21 @@ impl Registry {
         self
     }
 
+    /// Gives the next actors incarnations above `newest`, the newest that a shard knows: an earlier
+    /// learner gave it out, and the shard refuses earlier ones.
+    pub fn later_than(&mut self, newest: u32) {
+        if newest < INCARNATION_END {
+            let first = &mut self.settings.first_incarnation;
+            *first = (*first).max(newest + 1);
+        }
+    }
+
+    /// The newest incarnation given out; the least one before the first.
+    pub fn newest_incarnation(&self) -> u32 {
+        let newest = self.actors.iter().map(|a| a.writer.incarnation).max();
+        newest.unwrap_or(self.settings.first_incarnation)
+    }
+
     /// Adds a new incarnation: in the place of a lost actor, else of one that left,
     /// else under a new id.
     ///
@@ -210,9 +227,8 @@ impl Registry {
             .unwrap_or(self.actors.len());
         let id = u16::try_from(place).map_err(|_| FullError)?;
         let before = self.actors.get(place);
-        let incarnation = before.map_or(self.settings.first_incarnation, |a| {
-            a.writer.incarnation.saturating_add(1)
-        });
+        let next = before.map_or(0, |a| a.writer.incarnation.saturating_add(1));
+        let incarnation = next.max(self.settings.first_incarnation);
         let writer = Writer {
             actor: id,
             incarnation,

@@ -128,6 +128,31 @@ fn an_actor_that_left_is_no_longer_expected() {
 }
 
 /// A process that restarts within its lease gets another id; the old one is not counted as lost.
+/// The clock of this learner is behind the clock of the learner before it.
+#[test]
+fn incarnations_are_above_those_that_a_shard_knows() {
+    let mut r = Registry::new(settings());
+    let a = r.join(S(0), 1, "a").unwrap().writer;
+    assert_eq!((a.incarnation, r.newest_incarnation()), (100, 100));
+    r.later_than(3700);
+    let b = r.join(S(1), 1, "b").unwrap().writer;
+    assert_eq!((b.actor, b.incarnation), (1, 3701));
+    // Its own ones do not lower them.
+    r.later_than(101);
+    assert!(r.heartbeat(S(11), &beat(b, 1), 1, false));
+    let c = r.join(S(12), 1, "c").unwrap().writer;
+    assert_eq!(
+        (c.actor, c.incarnation),
+        (0, 3701),
+        "in the lost one's place"
+    );
+    assert_eq!(r.newest_incarnation(), 3701);
+    // An actor that claims the last numbers does not use up those of the others.
+    r.later_than(u32::MAX);
+    let d = r.join(S(13), 1, "d").unwrap().writer;
+    assert_eq!((d.actor, d.incarnation), (2, 3701));
+}
+
 #[test]
 fn an_incarnation_whose_successor_joined_is_not_expected() {
     let mut r = Registry::new(settings());

@@ -54,21 +54,25 @@ pub struct Sampler {
     replay: Arc<ReplayClient>,
     clients: Vec<ShardClient<Channel>>,
     hello: Hello,
+    learner: u64,
     batch: usize,
 }
 
 impl Sampler {
-    /// A sampler of `batch` rows at a time; one client per shard.
+    /// A sampler of `batch` rows at a time; one client per shard. `learner`: the number of this
+    /// learner process.
     pub fn new(
         replay: Arc<ReplayClient>,
         clients: Vec<ShardClient<Channel>>,
         hello: Hello,
+        learner: u64,
         batch: usize,
     ) -> Self {
         Self {
             replay,
             clients,
             hello,
+            learner,
             batch,
         }
     }
@@ -168,6 +172,7 @@ impl Sampler {
             rows,
             insert_limit,
             shard_incarnation,
+            learner: self.learner,
         };
         let mut client = self.clients.get(shard)?.clone();
         let reply = unary(request.into(), within, |r| client.sample(r)).await;

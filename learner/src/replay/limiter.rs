@@ -7,10 +7,12 @@
 //! numbers per incarnation of a shard that only increase; the unused part is
 //! *outstanding*, and the sum over all shards stays within the *allowance*.
 //!
-//! Three rules extend it, because shards fail and restart:
+//! Four rules extend it, because shards fail and restart:
 //! - An incarnation that the limiter sees for the first time starts at its number of
 //!   inserts so far: only a learner grants credit, so an earlier learner charged
 //!   those rows.
+//! - A shard's clock may be stepped back before it restarts, so a lower incarnation can be the
+//!   newer one: it counts once the known one is lost, or silent for [`LATE_REPORTS`] reports.
 //! - Once the shards held `min_rows` (warm), inserts that bring them back up to it
 //!   after a loss are granted and not charged: charging them would allow a burst of
 //!   samples from few rows; refusing them would block for good. Only rows that
@@ -21,6 +23,9 @@
 
 use common::config::Config;
 use serde::{Deserialize, Serialize};
+
+/// So many reports of a lower incarnation in a row are not late ones of an earlier incarnation.
+const LATE_REPORTS: u32 = 3;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RowTotals {
@@ -117,11 +122,25 @@ struct Account {
     /// had this index; its incarnations cannot be compared with those seen here.
     #[serde(skip)]
     met: bool,
+    /// The lower incarnation that reported last, and how often since the known one did.
+    #[serde(skip)]
+    lower: (u64, u32),
 }
 
 impl Account {
     fn outstanding(&self) -> u64 {
         self.limit.saturating_sub(self.inserted)
+    }
+
+    /// Whether a report of this incarnation is a late one: the known incarnation has replaced it.
+    fn is_late(&mut self, incarnation: u64) -> bool {
+        if !self.met || incarnation >= self.incarnation {
+            return false;
+        }
+        let (before, count) = self.lower;
+        let count = if before == incarnation { count } else { 0 };
+        self.lower = (incarnation, count + 1);
+        self.alive && self.lower.1 < LATE_REPORTS
     }
 }
 
@@ -174,18 +193,19 @@ impl RateLimiter {
         }
     }
 
-    /// Records a live shard's report. Ignores reports of an incarnation that a later one
-    /// has replaced.
+    /// Records a live shard's report. Ignores late reports of an incarnation that another
+    /// one has replaced.
     pub fn observe(&mut self, shard: usize, report: Report) {
         let needed = self.rows_needed();
         let others = self.rows_besides(shard);
         let Some(account) = self.state.accounts.get_mut(shard) else {
             return;
         };
-        if account.met && report.incarnation < account.incarnation {
+        if account.is_late(report.incarnation) {
             return;
         }
         account.met = true;
+        account.lower = (0, 0);
         if report.incarnation != account.incarnation {
             account.incarnation = report.incarnation;
             (account.inserted, account.limit) = (report.inserted, report.inserted);

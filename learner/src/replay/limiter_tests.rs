@@ -148,7 +148,7 @@ fn shards_too_small_for_a_refill_continue_at_the_ratio() {
         "{inserted} inserted, {sampled} sampled"
     );
     // An empty shard returns: the 40 missing rows are not charged.
-    w.shards[1] = Shard::up(2);
+    w.shards[1] = Shard::up(FIRST + 1);
     let refilled = w.limiter.state().refilled;
     w.fair_rounds(200, None);
     let refilled = w.limiter.state().refilled - refilled;
@@ -202,6 +202,42 @@ fn reordered_shards_get_credit_from_a_resumed_learner() {
     assert_eq!(l.rows(), 8);
 }
 
+/// The learner noticed that it was gone.
+#[test]
+fn a_lost_shard_that_returns_with_a_lower_incarnation_gets_credit_at_once() {
+    let mut l = limiter(limits(1.0, 10, 2, 1));
+    l.observe(0, report(100, 0, 0));
+    l.observe(0, report(100, 5, 5));
+    l.lost(0);
+    l.observe(0, report(99, 0, 0));
+    let (incarnation, limit) = l.grant(0);
+    assert_eq!((incarnation, limit > 0), (99, true));
+    l.observe(0, report(99, 2, 2));
+    assert_eq!(l.inserted(), 7);
+}
+
+/// It restarted between two calls of the learner, none of which failed.
+#[test]
+fn a_shard_that_keeps_reporting_a_lower_incarnation_gets_credit() {
+    let mut l = limiter(limits(1.0, 10, 2, 1));
+    l.observe(0, report(100, 0, 0));
+    l.observe(0, report(100, 5, 5));
+    // Late reports come singly, between those of the incarnation that is up.
+    for _ in 0..10 {
+        l.observe(0, report(99, 3, 3));
+        l.observe(0, report(98, 3, 3));
+        l.observe(0, report(99, 3, 3));
+        l.observe(0, report(100, 5, 5));
+        assert_eq!((l.grant(0).0, l.inserted()), (100, 5));
+    }
+    for _ in 0..LATE_REPORTS {
+        assert_eq!(l.grant(0).0, 100);
+        l.observe(0, report(99, 0, 0));
+    }
+    let (incarnation, limit) = l.grant(0);
+    assert_eq!((incarnation, limit > 0), (99, true));
+}
+
 #[test]
 fn a_range_that_would_deadlock_is_refused_with_its_numbers() {
     let narrow = Limits {
@@ -251,17 +287,21 @@ impl Shard {
     }
 }
 
+/// The incarnation of shards that never restarted.
+const FIRST: u64 = 1_000_000;
+
 struct World {
     limits: Limits,
     limiter: RateLimiter,
     shards: Vec<Shard>,
     capacity: u64,
     unaccounted: u64,
+    starts: u64,
 }
 
 impl World {
     fn new(limits: Limits, capacity: u64) -> Self {
-        let shard = Shard::up(1);
+        let shard = Shard::up(FIRST);
         let limiter = RateLimiter::new(limits).unwrap();
         Self {
             limits,
@@ -269,6 +309,7 @@ impl World {
             shards: vec![shard; limits.shards],
             capacity,
             unaccounted: 0,
+            starts: 0,
         }
     }
 
@@ -316,8 +357,15 @@ impl World {
                 let s = &mut self.shards[k];
                 if !s.alive {
                     let kept = if rows.is_multiple_of(2) { 0 } else { s.rows };
+                    // Clocks may step back; no incarnation is used twice.
+                    self.starts += 1;
+                    let back = (rows / 2).is_multiple_of(2);
                     *s = Shard {
-                        incarnation: s.incarnation + 1,
+                        incarnation: if back {
+                            FIRST - self.starts
+                        } else {
+                            FIRST + self.starts
+                        },
                         rows: kept,
                         ..Shard::default()
                     };

@@ -70,8 +70,10 @@ impl PrioritySink {
 }
 
 /// The queue and the task that drains it; the task ends when all sinks are dropped.
+/// `learner`: the number of this learner process.
 pub fn priorities(
     hello: Hello,
+    learner: u64,
     clients: Vec<ShardClient<Channel>>,
 ) -> (PrioritySink, Arc<PriorityCounts>, impl Future<Output = ()>) {
     let (queue, mut waiting) = mpsc::channel::<Vec<(RowKey, f32)>>(QUEUE);
@@ -97,7 +99,7 @@ pub fn priorities(
             tasks.spawn(sending.in_current_span());
         }
         while let Some(batch) = waiting.recv().await {
-            for (shard, update) in route(&hello, &batch) {
+            for (shard, update) in route(&hello, learner, &batch) {
                 let rows = update.priorities.len() as u64;
                 let sent = senders
                     .get(shard)
@@ -114,7 +116,7 @@ pub fn priorities(
 }
 
 /// One update per shard and incarnation.
-fn route(hello: &Hello, batch: &[(RowKey, f32)]) -> Vec<(usize, PriorityUpdate)> {
+fn route(hello: &Hello, learner: u64, batch: &[(RowKey, f32)]) -> Vec<(usize, PriorityUpdate)> {
     let mut by_shard: BTreeMap<(u32, u64), Vec<SlotPriority>> = BTreeMap::new();
     for (key, td_error) in batch {
         by_shard
@@ -131,6 +133,7 @@ fn route(hello: &Hello, batch: &[(RowKey, f32)]) -> Vec<(usize, PriorityUpdate)>
             hello: hello.clone(),
             shard_incarnation,
             priorities,
+            learner,
         };
         (usize::try_from(shard).unwrap_or(usize::MAX), update)
     };
@@ -194,9 +197,10 @@ mod tests {
             (key(1, 6, 12), 1.0),
             (key(1, 5, 13), 2.0),
         ];
-        let routed: Vec<_> = route(&hello, &batch)
+        let routed: Vec<_> = route(&hello, 7, &batch)
             .into_iter()
             .map(|(shard, u)| {
+                assert_eq!(u.learner, 7);
                 let slots: Vec<_> = u.priorities.iter().map(|p| (p.slot, p.td_error)).collect();
                 (shard, u.shard_incarnation, slots)
             })

@@ -107,6 +107,13 @@ impl ReplayClient {
         }
     }
 
+    /// The newest incarnation of any actor that a shard reported; 0 for none.
+    pub fn newest_writer(&self) -> u32 {
+        let state = self.lock();
+        let summaries = state.shards.iter().filter_map(|s| s.summary);
+        summaries.map(|s| s.newest_writer).max().unwrap_or(0)
+    }
+
     /// Address, state and last summary of each shard.
     pub fn links(&self) -> Vec<ShardLink> {
         let link = |s: &ShardConnection| ShardLink {

@@ -242,6 +242,43 @@ async fn a_stopped_run_resumes_from_its_checkpoint() {
     assert!(text.contains(reason), "{text}");
 }
 
+/// The clock of the resumed learner is behind: what it gives out must be above what the
+/// shards and its predecessor know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumed_learner_whose_clock_is_behind_gives_out_later_incarnations() {
+    let mut run = Run::start(config(|c| c.learner.updates = 1_000_000), false).await;
+    // By the clock of the first learner, an hour ahead of this one.
+    let ahead = join(&run, |_| ()).await.unwrap().writer.incarnation + 3600;
+    let progress = run.progress.clone();
+    let alive = || progress.borrow().shards.shards_alive;
+    until("both shards are found", || alive() == 2).await;
+    run.stop();
+    run.ended().await.unwrap();
+    let reserved = run.run_dir.join("incarnations");
+    std::fs::write(&reserved, format!("{ahead}\n")).unwrap();
+    let again = || run.again(config(|c| c.learner.updates = 1_000_000), true);
+    let mut resumed = again().await;
+    let given = join(&resumed, |_| ()).await.unwrap().writer.incarnation;
+    assert!(given >= ahead, "{given} < {ahead}");
+    until("the shards know two learners", || {
+        run.shards[0].state().learners.len() == 2
+    })
+    .await;
+    resumed.stop();
+    resumed.ended().await.unwrap();
+    // A copy of the folder without the file, and a shard that knows the old ones.
+    std::fs::remove_file(&reserved).unwrap();
+    let known = given + 100;
+    run.shards[1].state().newest_writer = known;
+    let mut resumed = again().await;
+    let alive = || resumed.progress.borrow().shards.shards_alive;
+    until("both shards are found", || alive() == 2).await;
+    let given = join(&resumed, |_| ()).await.unwrap().writer.incarnation;
+    assert!(given > known, "{given} <= {known}");
+    resumed.stop();
+    resumed.ended().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_that_deadlock_are_refused_at_the_start() {
     let mut run = Run::start(config(|c| c.replay.error_buffer = 3), false).await;

@@ -24,6 +24,10 @@ pub struct State {
     pub sampled: u64,
     pub limit: u64,
     pub updated: u64,
+    /// The newest incarnation of an actor that it knows.
+    pub newest_writer: u32,
+    /// The numbers of the learners that called.
+    pub learners: std::collections::BTreeSet<u64>,
 }
 
 /// One shard; clones share its state.
@@ -81,6 +85,7 @@ impl Shard {
         *s = State {
             incarnation: s.incarnation + 1,
             updated: s.updated,
+            learners: std::mem::take(&mut s.learners),
             ..State::default()
         };
     }
@@ -93,6 +98,7 @@ impl Shard {
             priority_sum: s.rows as f64,
             inserted: s.inserted,
             sampled: s.sampled,
+            newest_writer: s.newest_writer,
             ..ShardSummary::default()
         }
     }
@@ -145,6 +151,7 @@ impl Replay for Shard {
         if s.down {
             return Err(Status::unavailable("down"));
         }
+        s.learners.insert(request.learner);
         if request.shard_incarnation == s.incarnation {
             s.limit = s.limit.max(request.insert_limit);
         }

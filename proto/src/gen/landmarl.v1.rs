@@ -94,6 +94,10 @@ pub struct SampleRequest {
     pub insert_limit: u64,
     #[prost(uint64, tag = "4")]
     pub shard_incarnation: u64,
+    /// Which learner calls: larger than those of all learners of this run that
+    /// started before it; 0 if unknown.
+    #[prost(uint64, tag = "5")]
+    pub learner: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SampleReply {
@@ -136,6 +140,9 @@ pub struct ShardSummary {
     /// Writers waiting for credit right now.
     #[prost(uint32, tag = "8")]
     pub writers_waiting: u32,
+    /// The newest incarnation of any actor that this shard knows; 0 for none.
+    #[prost(uint32, tag = "9")]
+    pub newest_writer: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateRequest {
@@ -151,6 +158,9 @@ pub struct UpdateRequest {
     /// \|TD error|, little-endian f32.
     #[prost(bytes = "bytes", tag = "5")]
     pub priorities: ::prost::bytes::Bytes,
+    /// As in SampleRequest.
+    #[prost(uint64, tag = "6")]
+    pub learner: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpdateReply {
@@ -392,7 +402,8 @@ pub mod replay_client {
         }
         /// Draws rows by priority, with replacement, and always returns at once: a
         /// table without rows returns none. `rows = 0` asks for the summary only.
-        /// Also carries the learner's insert credit to the shard. Deadline 5 s.
+        /// Also carries the learner's insert credit to the shard. Refused with ABORTED
+        /// to a learner while one with a larger number calls. Deadline 5 s.
         pub async fn sample(
             &mut self,
             request: impl tonic::IntoRequest<super::SampleRequest>,
@@ -414,7 +425,8 @@ pub mod replay_client {
             self.inner.unary(req, path, codec).await
         }
         /// New priorities for rows sampled earlier. Keys of overwritten rows are
-        /// counted as stale, never applied to another row. Deadline 5 s, idempotent.
+        /// counted as stale, never applied to another row. Refused with ABORTED like
+        /// Sample. Deadline 5 s, idempotent.
         pub async fn update_priorities(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateRequest>,
@@ -513,13 +525,15 @@ pub mod replay_server {
         ) -> std::result::Result<tonic::Response<Self::InsertStream>, tonic::Status>;
         /// Draws rows by priority, with replacement, and always returns at once: a
         /// table without rows returns none. `rows = 0` asks for the summary only.
-        /// Also carries the learner's insert credit to the shard. Deadline 5 s.
+        /// Also carries the learner's insert credit to the shard. Refused with ABORTED
+        /// to a learner while one with a larger number calls. Deadline 5 s.
         async fn sample(
             &self,
             request: tonic::Request<super::SampleRequest>,
         ) -> std::result::Result<tonic::Response<super::SampleReply>, tonic::Status>;
         /// New priorities for rows sampled earlier. Keys of overwritten rows are
-        /// counted as stale, never applied to another row. Deadline 5 s, idempotent.
+        /// counted as stale, never applied to another row. Refused with ABORTED like
+        /// Sample. Deadline 5 s, idempotent.
         async fn update_priorities(
             &self,
             request: tonic::Request<super::UpdateRequest>,

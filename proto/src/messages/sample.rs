@@ -21,6 +21,9 @@ pub struct SampleRequest {
     pub insert_limit: u64,
     /// The shard's incarnation that the limit is for; 0 if not known yet.
     pub shard_incarnation: u64,
+    /// Which learner calls: larger than those of all learners of this run that started
+    /// before it; 0 if unknown.
+    pub learner: u64,
 }
 
 /// Names one stored row for as long as it is stored.
@@ -58,7 +61,7 @@ impl SampledBatch {
 }
 
 pack::wire_form! {
-    SampleRequest, SampleRequest, same: [insert_limit, shard_incarnation],
+    SampleRequest, SampleRequest, same: [insert_limit, shard_incarnation, learner],
     request => {
         hello: Some(request.hello.into()),
         rows: u32::try_from(request.rows).unwrap_or(u32::MAX),
@@ -148,6 +151,7 @@ mod tests {
             rows: 0,
             insert_limit: 900,
             shard_incarnation: 5,
+            learner: 8,
         };
         reads_back::<wire::SampleRequest, _>(request.clone());
         reads_back::<wire::SampleReply, _>(batch());

@@ -132,6 +132,7 @@ pub(crate) mod tests {
             sampled: 40,
             insert_blocked_s: 0.25,
             writers_waiting: 1,
+            newest_writer: 3,
         }
     }
 

@@ -29,10 +29,12 @@ pub struct PriorityUpdate {
     pub shard_incarnation: u64,
     /// At most [`UPDATE_ROWS_MAX`]; if a row has several, the last one counts.
     pub priorities: Vec<SlotPriority>,
+    /// Which learner calls, as in a request for a sample.
+    pub learner: u64,
 }
 
 pack::wire_form! {
-    PriorityUpdate, UpdateRequest, same: [shard_incarnation],
+    PriorityUpdate, UpdateRequest, same: [shard_incarnation, learner],
     update => {
         slots: pack::pack(update.priorities.iter().map(|p| p.slot)),
         generations: pack::pack(update.priorities.iter().map(|p| p.generation)),
@@ -76,6 +78,7 @@ mod tests {
             hello: hello(),
             shard_incarnation: 4,
             priorities: vec![one(1, 2, 0.5), one(3, 0, 9.0)],
+            learner: 8,
         }
     }
 

@@ -120,6 +120,7 @@ impl Session {
                 hello: self.hello.clone(),
                 shard_incarnation: shard.incarnation,
                 priorities: priorities.collect(),
+                learner: 0,
             });
             calls.push(async move {
                 let mut client = shard.client.clone();
@@ -139,6 +140,7 @@ impl Session {
             rows,
             insert_limit: ENDLESS,
             shard_incarnation: shard.incarnation,
+            learner: 0,
         });
         let reply = unary(request, CALL_DEADLINE, |r| client.sample(r))
             .await

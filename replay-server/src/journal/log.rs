@@ -1,12 +1,13 @@
 //! Group commits: batches are appended to segments in order, and each group is
-//! synced once.
+//! synced once, then followed by a mark. What lies before a segment's last mark was on
+//! the disk; what lies after it may have been torn by a crash.
 //!
 //! A group that fails is retried in a new segment. A file whose sync
 //! failed is never written again: the system may have dropped what it could not
 //! write and report success the next time (PostgreSQL's "fsyncgate", 2018).
 
 use super::disk::Disk;
-use super::segment::{self, Head};
+use super::segment::{self, Head, Mark};
 use super::{JournalConfig, JournalError};
 use crate::service::writers::Writers;
 use crate::shard::CheckedBatch;
@@ -66,8 +67,9 @@ pub struct Start {
 #[derive(Debug)]
 struct Open {
     file: File,
-    /// Bytes that are known to be on the disk.
-    durable: u64,
+    first_row: u64,
+    /// Bytes of the groups that are on the disk, and of their marks.
+    length: u64,
 }
 
 /// The segments of one shard.
@@ -152,10 +154,11 @@ impl<D: Disk> Log<D> {
         self.buffer.shrink_to(2 * PIECE_BYTES);
         let written = written?;
         if let (Some(open), Some(segment)) = (&mut self.open, self.segments.back_mut()) {
-            open.durable += written;
-            segment.bytes = open.durable;
+            open.length += written;
+            segment.bytes = open.length;
             segment.end = last.end();
         }
+        self.mark(last.end());
         self.start.next_row = last.end();
         for entry in group {
             let batch = &entry.batch;
@@ -188,8 +191,34 @@ impl<D: Disk> Log<D> {
             end: head.first_row,
             bytes: 0,
         });
-        self.open = Some(Open { file, durable: 0 });
+        self.open = Some(Open {
+            file,
+            first_row: head.first_row,
+            length: 0,
+        });
         Ok(())
+    }
+
+    /// Marks the group before it as durable; the next sync brings the mark to the disk. If it
+    /// cannot be written, the next group begins a segment, which proves the same.
+    fn mark(&mut self, end: u64) {
+        let (Some(open), Some(segment)) = (&mut self.open, self.segments.back_mut()) else {
+            return;
+        };
+        self.buffer.clear();
+        let mark = Mark {
+            segment: open.first_row,
+            place: open.length,
+            end,
+        };
+        segment::append_mark(&mut self.buffer, mark);
+        if let Err(error) = self.disk.write(&mut open.file, &self.buffer) {
+            tracing::debug!(file = %segment.path.display(), %error, "a group stays without its mark");
+            self.give_up();
+            return;
+        }
+        open.length += self.buffer.len() as u64;
+        segment.bytes = open.length;
     }
 
     /// Writes the buffer and then a group, piece by piece, and syncs once. Returns
@@ -220,13 +249,13 @@ impl<D: Disk> Log<D> {
         Ok(written)
     }
 
-    /// Abandons a file that failed and tries to truncate it to its durable part. If
+    /// Abandons a file that failed and tries to truncate it to its last mark. If
     /// that fails, recovery ignores the rest: the next segment starts at its first row.
     fn give_up(&mut self) {
         let Some(open) = self.open.take() else {
             return;
         };
-        let done = self.disk.truncate(&open.file, open.durable);
+        let done = self.disk.truncate(&open.file, open.length);
         if let (Err(error), Some(segment)) = (done, self.segments.back()) {
             tracing::debug!(file = %segment.path.display(), %error, "the end of a failed segment stays");
         }

@@ -1,6 +1,10 @@
 //! Reads rows back from segments after a stop, a crash or damage.
 //!
-//! A torn end is truncated: it was never acknowledged as durable.
+//! A torn end is truncated: it was never acknowledged as durable. It begins at the first
+//! hole behind the last mark. A power cut may have kept pages behind that hole: a batch
+//! in them must not be read, or the batch that the hole took would pass for a duplicate
+//! when its writer sends it again.
+//!
 //! Damage elsewhere costs the batches that it hit, and is counted and reported.
 //! Rows keep their numbers, so the remaining rows stay in place.
 
@@ -108,7 +112,8 @@ pub fn recover(
                         end: *first_row,
                     });
                 }
-                let end = found.read(path, &bytes, at, next, sink)?;
+                let content = Content::new(path, &bytes, *first_row, next);
+                let end = found.read(&content, at, sink)?;
                 // The previous incarnation may have ended between a write and its sync. What is
                 // read here counts as durable, and durable segments follow it.
                 if next.is_none() && mode == Mode::Repair {
@@ -122,10 +127,12 @@ pub fn recover(
                 });
             }
             // The last segment's head may be torn; then nothing in it was durable.
-            Err(why) if next.is_none() && torn_head(&bytes) => {
+            Err(why) if next.is_none() && torn_head(&bytes, *first_row) => {
                 found.torn_bytes += bytes.len() as u64;
                 tracing::debug!(file = %path.display(), why, "the last segment was never finished");
-                if mode == Mode::Repair {
+                if mode == Mode::Repair && segment::resume(&bytes, 0, None, *first_row).is_some() {
+                    set_aside(path)?;
+                } else if mode == Mode::Repair {
                     fs::remove_file(path).map_err(JournalError::disk("remove", path))?;
                 }
             }
@@ -212,54 +219,78 @@ impl Recovered {
     }
 
     /// Reads the batches from `at` up to the next segment's first row. Returns the
-    /// end of the last one.
+    /// end of the last one, or of the mark behind it.
     fn read(
         &mut self,
-        path: &Path,
-        bytes: &[u8],
+        content: &Content<'_>,
         mut at: usize,
-        next: Option<u64>,
         sink: &mut impl Sink,
     ) -> Result<u64, JournalError> {
+        let &Content { bytes, next, .. } = content;
         let row_bytes = self.hello.as_ref().map_or(1, |h| h.shape.bytes());
         loop {
+            if let Some((mark, end)) = segment::mark(bytes, at, content.first_row) {
+                self.reach(mark.end, sink)?;
+                at = end;
+                continue;
+            }
             match segment::batch(bytes, at, row_bytes) {
                 Item::End => return Ok(at as u64),
-                Item::Batch(batch, end) => {
-                    // The next segment repeats the rows of a failed segment from there on.
-                    if next.is_some_and(|next| batch.first_row >= next) {
-                        return Ok(at as u64);
-                    }
+                // The next segment repeats the rows of a failed segment from there on.
+                Item::Batch(batch, _) if next.is_some_and(|next| batch.first_row >= next) => {
+                    return Ok(at as u64);
+                }
+                Item::Batch(batch, end)
+                    if at < content.settled || batch.first_row == self.next_row =>
+                {
                     self.take(&batch, sink)?;
                     at = end;
                 }
-                Item::Damage => {
-                    let damaged = format!("'{}' is damaged from byte {at} to", path.display());
-                    if let Some(place) = segment::resume(bytes, at + 1, Some(row_bytes)) {
-                        self.damage.push(format!("{damaged} {place}"));
-                        at = place;
-                        continue;
-                    }
-                    if next.is_some_and(|next| next > self.next_row) {
-                        self.damage.push(format!("{damaged} its end"));
-                    } else {
-                        self.torn_bytes += (bytes.len() - at) as u64;
-                    }
-                    return Ok(at as u64);
+                Item::Batch(..) | Item::Damage => {
+                    let Some(place) = self.skip_damage(content, at, row_bytes) else {
+                        return Ok(at as u64);
+                    };
+                    at = place;
                 }
             }
         }
+    }
+
+    /// Where to continue behind damage at `at`; `None` where nothing behind it counts.
+    fn skip_damage(&mut self, content: &Content<'_>, at: usize, row_bytes: usize) -> Option<usize> {
+        let &Content { bytes, .. } = content;
+        // Whether rows are missing that the next segment proves to have been on the disk.
+        let is_short = content.next.map(|next| next > self.next_row);
+        let place = (at < content.settled && is_short != Some(false))
+            .then(|| segment::resume(bytes, at + 1, Some(row_bytes), content.first_row))
+            .flatten();
+        let damaged = || format!("'{}' is damaged from byte {at} to", content.path.display());
+        if let Some(place) = place {
+            self.damage.push(format!("{} {place}", damaged()));
+        } else if is_short == Some(true) {
+            self.damage.push(format!("{} its end", damaged()));
+        } else {
+            self.torn_bytes += (bytes.len() - at) as u64;
+        }
+        place
+    }
+
+    /// Counts the rows up to `end` as lost: they are known to have been here.
+    fn reach(&mut self, end: u64, sink: &mut impl Sink) -> Result<(), JournalError> {
+        let hole = end.saturating_sub(self.next_row);
+        if hole > 0 {
+            self.lost_rows += hole;
+            self.next_row = end;
+            sink.hole(hole)?;
+        }
+        Ok(())
     }
 
     fn take(&mut self, batch: &Stored<'_>, sink: &mut impl Sink) -> Result<(), JournalError> {
         if batch.first_row < self.next_row {
             return Ok(());
         }
-        let hole = batch.first_row - self.next_row;
-        if hole > 0 {
-            self.lost_rows += hole;
-            sink.hole(hole)?;
-        }
+        self.reach(batch.first_row, sink)?;
         sink.rows(batch)?;
         self.next_row = batch.first_row + batch.rows();
         self.batches += 1;
@@ -268,12 +299,47 @@ impl Recovered {
     }
 }
 
-/// Whether a crash can have left this file: no complete head and no batch after
-/// it, since both are written together.
-fn torn_head(bytes: &[u8]) -> bool {
-    let magic = bytes.len().min(segment::MAGIC.len());
-    let begun = bytes[..magic] == segment::MAGIC[..magic] || bytes.iter().all(|&b| b == 0);
-    begun && segment::head(bytes).is_err() && segment::resume(bytes, 0, None).is_none()
+/// A segment's file.
+struct Content<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    first_row: u64,
+    /// The first row of the next segment, which was begun once all earlier rows were on the disk.
+    next: Option<u64>,
+    /// Damage before this offset hit rows that were on the disk.
+    settled: usize,
+}
+
+impl<'a> Content<'a> {
+    fn new(path: &'a Path, bytes: &'a [u8], first_row: u64, next: Option<u64>) -> Self {
+        let settled = if next.is_some() || segment::lacks_marks(bytes) {
+            bytes.len()
+        } else {
+            segment::last_mark(bytes, first_row).unwrap_or(0)
+        };
+        Self {
+            path,
+            bytes,
+            first_row,
+            next,
+            settled,
+        }
+    }
+}
+
+/// Whether a crash can have left this file: no complete head and nothing that proves a
+/// sync. Head and first group are written together, and the disk may have kept any
+/// part of them.
+fn torn_head(bytes: &[u8], first_row: u64) -> bool {
+    if segment::head(bytes).is_ok() || segment::last_mark(bytes, first_row).is_some() {
+        return false;
+    }
+    if segment::lacks_marks(bytes) {
+        return segment::resume(bytes, 0, None, first_row).is_none();
+    }
+    let magic = &bytes[..bytes.len().min(segment::MAGIC.len())];
+    let known = [segment::MAGIC, segment::MAGIC_WITHOUT_MARKS];
+    known.iter().any(|known| known.starts_with(magic)) || magic.iter().all(|&b| b == 0)
 }
 
 /// The segments of a folder, ordered by their first rows.

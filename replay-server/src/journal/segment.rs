@@ -1,4 +1,5 @@
-//! The segment format: a head with run and writers, then batches.
+//! The segment format: a head with run and writers, then batches in groups, each of
+//! which is followed by a mark once it is on the disk.
 
 use super::frame::{self, Cursor, Next};
 use crate::shard::CheckedBatch;
@@ -8,12 +9,19 @@ use proto::messages::insert::{BATCH_ROWS_MAX, Writer};
 use std::path::{Path, PathBuf};
 
 /// The first bytes of a segment; the last but one is the format version.
-pub const MAGIC: [u8; 8] = *b"lmrows\x01\n";
+pub const MAGIC: [u8; 8] = *b"lmrows\x02\n";
+/// The first bytes of the format before marks, which is read and not written.
+pub const MAGIC_WITHOUT_MARKS: [u8; 8] = *b"lmrows\x01\n";
 /// The file extension of a segment.
 pub const EXTENSION: &str = "rows";
 
 const HEAD: u8 = 1;
 const BATCH: u8 = 2;
+const MARK: u8 = 3;
+/// Offset of the kind in a frame.
+const KIND_AT: usize = frame::HEAD_BYTES - 1;
+/// Bytes of a mark: its segment, its place, the end of the rows.
+const MARK_BYTES: usize = 3 * size_of::<u64>();
 /// Bytes before a batch's |TD errors|: first row, actor, incarnation, sequence, rows.
 const BATCH_HEAD: usize = 8 + 2 + 4 + 8 + 4;
 
@@ -59,6 +67,17 @@ impl Stored<'_> {
         let (numbers, _) = self.td_errors.as_chunks();
         numbers.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
+}
+
+/// Proof that the rows before it were on the disk: it is written after their sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The first row of its segment. With `place` it excludes marks of other files.
+    pub segment: u64,
+    /// Its own offset in the file.
+    pub place: u64,
+    /// One past the number of the last row before it.
+    pub end: u64,
 }
 
 /// The path of the segment that starts with this row.
@@ -117,15 +136,62 @@ pub fn append_batch(out: &mut Vec<u8>, first_row: u64, batch: &CheckedBatch) {
     });
 }
 
+/// Appends a mark.
+pub fn append_mark(out: &mut Vec<u8>, mark: Mark) {
+    frame::append(out, MARK, |out| {
+        for number in [mark.segment, mark.place, mark.end] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    });
+}
+
+/// The mark at this offset of the segment with this first row, and the offset behind it.
+#[must_use]
+pub fn mark(bytes: &[u8], at: usize, segment: u64) -> Option<(Mark, usize)> {
+    // Before the checksum of what may be a large batch.
+    bytes.get(at + KIND_AT).filter(|&&kind| kind == MARK)?;
+    let Next::Frame {
+        kind: MARK,
+        payload,
+        end,
+    } = frame::next(bytes, at)
+    else {
+        return None;
+    };
+    let mut c = Cursor(payload);
+    let mark = Mark {
+        segment: c.u64()?,
+        place: c.u64()?,
+        end: c.u64()?,
+    };
+    let own = mark.segment == segment && mark.place == at as u64 && mark.end >= segment;
+    (c.0.is_empty() && own).then_some((mark, end))
+}
+
+/// The offset of the segment's last mark.
+#[must_use]
+pub fn last_mark(bytes: &[u8], segment: u64) -> Option<usize> {
+    let last = bytes.len().checked_sub(frame::HEAD_BYTES + MARK_BYTES)?;
+    (0..=last)
+        .rev()
+        .find(|&place| mark(bytes, place, segment).is_some())
+}
+
+/// Whether the segment's format has no marks.
+#[must_use]
+pub fn lacks_marks(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC_WITHOUT_MARKS)
+}
+
 /// Reads the head of a segment and the offset of its first batch; the error is a
 /// description of the damage.
 pub fn head(bytes: &[u8]) -> Result<(Head, usize), String> {
     match bytes.get(..MAGIC.len()) {
-        Some(magic) if magic == MAGIC => {}
+        Some(magic) if magic == MAGIC || magic == MAGIC_WITHOUT_MARKS => {}
         Some(magic) if magic[..6] == MAGIC[..6] => {
             return Err(format!(
-                "has format {}, this version reads {}",
-                magic[6], MAGIC[6]
+                "has format {}, this version reads {} and {}",
+                magic[6], MAGIC_WITHOUT_MARKS[6], MAGIC[6]
             ));
         }
         _ => return Err("is not a journal segment".to_owned()),
@@ -199,10 +265,10 @@ pub fn batch(bytes: &[u8], at: usize, row_bytes: usize) -> Item<'_> {
     }
 }
 
-/// The offset of the first valid batch at or after `at`, with rows of any size if
-/// `row_bytes` is `None`.
+/// The offset of the first valid batch or mark at or after `at`, with rows of any size if
+/// `row_bytes` is `None`. `segment`: its first row.
 #[must_use]
-pub fn resume(bytes: &[u8], at: usize, row_bytes: Option<usize>) -> Option<usize> {
+pub fn resume(bytes: &[u8], at: usize, row_bytes: Option<usize>, segment: u64) -> Option<usize> {
     let row_bytes_at = |place: usize| {
         let mut c = Cursor(bytes.get(place..)?);
         let (length, _sum, kind) = (c.u32()?, c.u32()?, c.array::<1>()?);
@@ -214,7 +280,9 @@ pub fn resume(bytes: &[u8], at: usize, row_bytes: Option<usize>) -> Option<usize
         (kind == [BATCH] && row_bytes.is_none_or(|expected| expected == found)).then_some(found)
     };
     (at..bytes.len()).find(|&place| {
-        row_bytes_at(place).is_some_and(|each| matches!(batch(bytes, place, each), Item::Batch(..)))
+        mark(bytes, place, segment).is_some()
+            || row_bytes_at(place)
+                .is_some_and(|each| matches!(batch(bytes, place, each), Item::Batch(..)))
     })
 }
 

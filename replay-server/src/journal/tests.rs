@@ -19,12 +19,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const SHAPE: RowShape = RowShape {
+pub(super) const SHAPE: RowShape = RowShape {
     agents: 1,
     history: 1,
 };
 
-fn hello() -> Hello {
+pub(super) fn hello() -> Hello {
     Hello {
         run_id: "journal".into(),
         manifest: [3; 32],
@@ -33,7 +33,7 @@ fn hello() -> Hello {
     }
 }
 
-fn start(capacity: u64) -> Start {
+pub(super) fn start(capacity: u64) -> Start {
     Start {
         shard: 2,
         incarnation: 7,
@@ -79,7 +79,7 @@ pub(super) fn entries(count: u64) -> Vec<Entry> {
     (0..count).map(one).collect()
 }
 
-fn config(folder: &Path, segment_bytes: u64) -> JournalConfig {
+pub(super) fn config(folder: &Path, segment_bytes: u64) -> JournalConfig {
     JournalConfig {
         segment_bytes,
         ..JournalConfig::new(folder)
@@ -93,7 +93,7 @@ pub(super) fn log(folder: &Path, segment_bytes: u64, capacity: u64) -> Log<RealD
 
 /// Numbers of the recovered rows; `None` for a lost row.
 #[derive(Default)]
-pub(super) struct Rows(Vec<Option<u64>>);
+pub(super) struct Rows(pub(super) Vec<Option<u64>>);
 
 impl Sink for Rows {
     fn open(&mut self, head: &Head) -> Result<(), JournalError> {
@@ -118,13 +118,13 @@ impl Sink for Rows {
     }
 }
 
-fn read(folder: &Path, mode: Mode) -> (Rows, Recovered) {
+pub(super) fn read(folder: &Path, mode: Mode) -> (Rows, Recovered) {
     let mut rows = Rows::default();
     let found = recover(&RealDisk, folder, Some(2), mode, 100, &mut rows).unwrap();
     (rows, found)
 }
 
-fn numbers(rows: std::ops::Range<u64>) -> Vec<Option<u64>> {
+pub(super) fn numbers(rows: std::ops::Range<u64>) -> Vec<Option<u64>> {
     rows.map(Some).collect()
 }
 
@@ -438,14 +438,15 @@ proptest! {
     #[test]
     fn arbitrary_bytes_cause_no_panic(
         bytes in prop::collection::vec(any::<u8>(), 0..300),
-        magic in any::<bool>(),
+        magic in 0..3_usize,
         at in 0_usize..300,
     ) {
-        let mut file = if magic { segment::MAGIC.to_vec() } else { Vec::new() };
-        file.extend(bytes);
+        let magics = [&[][..], &segment::MAGIC, &segment::MAGIC_WITHOUT_MARKS];
+        let file = [magics[magic], &bytes].concat();
         let _ = segment::head(&file);
         let _ = segment::batch(&file, at, SHAPE.bytes());
-        let _ = segment::resume(&file, at, None);
+        let _ = segment::resume(&file, at, None, 0);
+        let _ = segment::last_mark(&file, 0);
         let _ = super::snapshot::Snapshot::from_bytes(&file);
         let folder = tempfile::tempdir().unwrap();
         fs::write(segment::path(folder.path(), 0), &file).unwrap();

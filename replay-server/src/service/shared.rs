@@ -127,6 +127,11 @@ impl SharedShard {
         })?
     }
 
+    /// Admits a call of the newest learner.
+    pub fn admit_learner(&self, learner: u64) -> Result<(), ShardError> {
+        self.with(|shard, now| Ok(shard.admit_learner(learner, now)?))?
+    }
+
     /// Whether rows are kept on disk.
     #[must_use]
     pub fn keeps(&self) -> bool {

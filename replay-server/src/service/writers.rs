@@ -14,8 +14,7 @@ struct Incarnations {
 /// An incarnation of an actor that a later one has replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "incarnation {} of actor {} has been replaced by incarnation {newer}; join again (if this is \
-     the newest one that the learner started, its clock is behind the previous learner's clock)",
+    "incarnation {} of actor {} has been replaced by incarnation {newer}; join again",
     writer.incarnation, writer.actor
 )]
 pub struct ReplacedIncarnation {
@@ -32,6 +31,8 @@ pub struct Writers {
     last: HashMap<Writer, Last>,
     /// The newest incarnation of each actor; there are at most 65,536 actor ids.
     incarnations: HashMap<u16, Incarnations>,
+    /// The newest of them.
+    newest: u32,
     /// Counts batches, to order writers by their last activity.
     turn: u64,
 }
@@ -63,6 +64,7 @@ impl Writers {
         let known = self.incarnations.entry(writer.actor).or_default();
         if writer.incarnation >= known.newest {
             known.newest = writer.incarnation;
+            self.newest = self.newest.max(writer.incarnation);
             return Ok(());
         }
         let newer = known.newest;
@@ -77,6 +79,12 @@ impl Writers {
             );
         }
         Err(ReplacedIncarnation { writer, newer })
+    }
+
+    /// The newest incarnation of any actor; 0 for none.
+    #[must_use]
+    pub fn newest(&self) -> u32 {
+        self.newest
     }
 
     /// The last sequence number stored from this writer; 0 before the first.
@@ -107,6 +115,7 @@ impl Writers {
         self.turn += 1;
         let known = self.incarnations.entry(writer.actor).or_default();
         known.newest = known.newest.max(writer.incarnation);
+        self.newest = self.newest.max(writer.incarnation);
         let turn = self.turn;
         self.last.insert(writer, Last { sequence, turn });
         if self.last.len() > self.max {
@@ -164,6 +173,7 @@ mod tests {
         writers.stored(writer(3, 1), 1);
         assert!(writers.admit(writer(2, 8)).is_err());
         assert_eq!(writers.admit(writer(2, 9)), Ok(()));
+        assert_eq!(writers.newest(), 9);
     }
 
     #[test]

@@ -115,6 +115,7 @@ pub fn request(rows: usize, insert_limit: u64, shard_incarnation: u64) -> Sample
         rows,
         insert_limit,
         shard_incarnation,
+        learner: 0,
     }
 }
 
@@ -169,6 +170,7 @@ impl Client {
             hello: hello(),
             shard_incarnation: incarnation,
             priorities,
+            learner: 0,
         });
         let mut client = self.raw();
         unary(update, CALL_DEADLINE, |r| client.update_priorities(r)).await

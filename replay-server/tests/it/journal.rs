@@ -139,13 +139,14 @@ async fn a_foreign_journal_is_refused_and_unchanged() {
     shard.stop().await.unwrap();
 }
 
-/// A folder that format 1 wrote, priorities included. `LANDMARL_REGEN=1`
-/// regenerates it; a new format gets a folder of its own.
+/// Folders that each format wrote, priorities included. `LANDMARL_REGEN=1` regenerates the
+/// newest; a new format gets a folder of its own.
 #[tokio::test]
-async fn a_journal_of_format_1_opens() {
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/journal-v1");
+async fn journals_of_all_formats_open() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     if std::env::var_os("LANDMARL_REGEN").is_some() {
-        let shard = Shard::start(config(&kept, 5)).await;
+        let newest = data.join("journal-v2");
+        let shard = Shard::start(config(&newest, 5)).await;
         let incarnation = shard.grant(500).await;
         let (mut stream, _) = shard.open(1).await;
         for i in 0..4 {
@@ -155,24 +156,37 @@ async fn a_journal_of_format_1_opens() {
         let updated = shard.update(incarnation, priorities.collect()).await;
         updated.unwrap();
         shard.stop().await.unwrap();
+        std::fs::remove_file(newest.join("lock")).unwrap();
     }
+    for format in ["journal-v1", "journal-v2"] {
+        opens(&data.join(format)).await;
+    }
+}
+
+async fn opens(kept: &Path) {
     let folder = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(&kept).unwrap() {
+    for file in std::fs::read_dir(kept).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
     }
     let shard = Shard::start(config(folder.path(), 6)).await;
     let status = shard.status().await;
-    assert_eq!(status.summary().rows, 20);
+    assert_eq!(status.summary().rows, 20, "{}", kept.display());
     assert_eq!(status.run_id.as_deref(), Some("test"));
     // (min(|TD|, 10) + 0.01)^0.6: |TD| 0 to 9, then ten rows with the inserted |TD| of 1.
     let weight = |td: f64| (td + 0.01).powf(0.6);
     let expected = (0..10).map(|td| weight(f64::from(td))).sum::<f64>() + 10.0 * weight(1.0);
     let found = status.summary().priority_sum;
     assert!((found - expected).abs() < 1e-9 * expected, "{found}");
-    let (_, first) = shard.open(1).await;
+    let (mut stream, first) = shard.open(1).await;
     assert_eq!(first.acked, 4);
+    // It continues in the newest format.
+    shard.grant(500).await;
+    stream.insert(batch(5, 20, 5)).await;
     shard.stop().await.unwrap();
+    let found = replay_server::journal::verify::verify(folder.path()).unwrap();
+    assert!(found.is_sound(), "{}", found.as_text());
+    assert_eq!(found.as_json()["rows"], 25);
 }
 
 /// Its removal failed, or the machine stopped before it.

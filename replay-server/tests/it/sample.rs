@@ -1,9 +1,11 @@
 //! Samplers: rows, keys, probabilities, new priorities, credit.
 
-use crate::client::{INCARNATION, SHAPE, Shard, batch, priority, request, row};
+use crate::client::{INCARNATION, SHAPE, Shard, batch, hello, open, priority, request, row};
 use common::transition::row::Row;
 use proto::messages::insert::InsertBatch;
-use proto::messages::sample::SAMPLE_ROWS_MAX;
+use proto::messages::sample::{SAMPLE_ROWS_MAX, SampleRequest};
+use proto::messages::update::PriorityUpdate;
+use proto::wire;
 use replay_server::ShardConfig;
 use replay_server::table::selector::Selector;
 use std::collections::HashMap;
@@ -109,4 +111,41 @@ async fn a_sample_too_large_for_a_message_is_refused_with_the_limit() {
     let status = shard.try_sample(large).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("ask for at most"), "{status}");
+}
+
+/// Two learners of one run: started twice by mistake, or one that was believed dead.
+#[tokio::test]
+async fn an_earlier_learner_neither_opens_the_limiter_nor_draws_while_a_later_one_calls() {
+    let shard = Shard::with_credit(0).await;
+    let call = |learner: u64, insert_limit: u64| {
+        let request = request(1, insert_limit, INCARNATION);
+        shard.try_sample(SampleRequest { learner, ..request })
+    };
+    call(7, 10).await.unwrap();
+    let refused = call(5, 1_000_000).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted);
+    let expected = "a learner that started later";
+    assert!(refused.message().contains(expected), "{refused}");
+    let update = wire::UpdateRequest::from(PriorityUpdate {
+        hello: hello(),
+        shard_incarnation: INCARNATION,
+        priorities: vec![priority(0, 0, 1.0)],
+        learner: 5,
+    });
+    let refused = shard.raw().update_priorities(update).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted);
+    let status = shard.status().await;
+    assert_eq!((status.insert_limit, status.summary().sampled), (10, 0));
+    call(9, 20).await.unwrap();
+    assert_eq!(shard.status().await.insert_limit, 20);
+}
+
+#[tokio::test]
+async fn the_learner_sees_the_newest_incarnation_of_any_actor() {
+    let shard = filled(2, 10).await;
+    assert_eq!(shard.sample(0).await.summary.newest_writer, 1);
+    let mut later = open(4);
+    later.writer.incarnation = 30;
+    let (_stream, _) = shard.try_open(later).await.unwrap();
+    assert_eq!(shard.sample(0).await.summary.newest_writer, 30);
 }
