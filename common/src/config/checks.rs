@@ -38,6 +38,7 @@ pub(super) fn checks(c: &Config) -> Vec<Check> {
     let devices = c.learner.devices.iter();
     all.extend(devices.map(|name| device("learner.devices", name)));
     all.extend(training(c));
+    all.extend(sizes(c));
     all.extend(together(c));
     all.extend(tls(&c.cluster));
     all
@@ -123,6 +124,31 @@ fn training(c: &Config) -> Vec<Check> {
         within("evaluation.margin", c.evaluation.margin, 0.0, 0.45),
         count("checkpoint.keep", c.checkpoint.keep, 10_000),
     ]
+}
+
+/// Sizes of networks and pools of threads, which are made at the start: a value beyond these is a
+/// mistake, and would take all memory.
+fn sizes(c: &Config) -> Vec<Check> {
+    const WIDTH: usize = 16_384;
+    const LAYERS: usize = 32;
+    const DEVICES: usize = 256;
+    let (n, l) = (&c.network, &c.learner);
+    let most = |key, list: usize, high: usize| {
+        let why = format!("must have at most {high} entries, got {list}");
+        check(key, list <= high, why)
+    };
+    let widths = n
+        .hidden
+        .iter()
+        .map(|&width| count("network.hidden", width, WIDTH));
+    let mut all: Vec<Check> = widths.take(LAYERS).collect();
+    all.extend([
+        most("network.hidden", n.hidden.len(), LAYERS),
+        within("network.shared", n.shared as f64, 0.0, WIDTH as f64),
+        within("learner.threads", l.threads as f64, 0.0, 256.0),
+        most("learner.devices", l.devices.len(), DEVICES),
+    ]);
+    all
 }
 
 /// TLS with only one of its three files protects nothing but looks as if it did.

@@ -175,6 +175,33 @@ fn errors_name_key_layer_and_remedy() {
 }
 
 #[test]
+fn sizes_that_would_take_all_memory_are_refused() {
+    let list = |entry: &str| format!("[{}]", [entry].repeat(300).join(","));
+    for set in [
+        "learner.threads=100000000",
+        "actor.threads=100000000",
+        "actor.slots=100000000",
+        "actor.count=100000000",
+        "learner.batch=100000000",
+        "learner.prefetch=100000000",
+        "network.shared=100000000",
+        "network.hidden=[128, 100000000]",
+        "network.hidden=[0]",
+        "rules.window_size=100000000",
+        "rules.history=100000000",
+        "validation.starts=100000000",
+        &format!("network.hidden={}", list("8")),
+        &format!("learner.devices={}", list("\"cpu\"")),
+    ] {
+        let (key, _) = set.split_once('=').unwrap();
+        let error = load(&[set], &[]).unwrap_err();
+        assert!(error.contains(&format!("\"{key}\"")), "{set}: {error}");
+    }
+    assert!(load(&["learner.threads=0"], &[]).is_ok());
+    assert!(load(&["learner.threads=256", "network.hidden=[]"], &[]).is_ok());
+}
+
+#[test]
 fn tls_takes_all_its_files_or_none() {
     let [ca, cert, key] = [
         "cluster.ca=a.pem",
