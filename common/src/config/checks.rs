@@ -80,6 +80,7 @@ fn services(c: &Config) -> Vec<Check> {
         within("cluster.lease_s", c.cluster.lease_s, 1.0, 600.0),
         instance(&c.log.instance),
         listen(&c.http.listen),
+        hosts(&c.http.hosts),
     ]
 }
 
@@ -95,6 +96,17 @@ fn listen(address: &str) -> Check {
     let holds = address.is_empty() || address.parse::<std::net::SocketAddr>().is_ok();
     let form = "must be IP:PORT, as in 127.0.0.1:7480 or 0.0.0.0:7480, or empty";
     check("http.listen", holds, format!("{form}, got \"{address}\""))
+}
+
+/// Names alone: one with a port or a scheme would match no request.
+fn hosts(names: &[String]) -> Check {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = |name: &String| name.chars().all(fits) && name.chars().any(|c| c != '.');
+    let odd = names.iter().find(|name| !is_name(name));
+    let odd = odd.map_or("", String::as_str);
+    let form = "must be host names without port, as in \"metrics.lab\" or \".example.org\"";
+    let holds = names.iter().all(is_name);
+    check("http.hosts", holds, format!("{form}, got \"{odd}\""))
 }
 
 fn training(c: &Config) -> Vec<Check> {

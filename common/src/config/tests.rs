@@ -202,6 +202,20 @@ fn sizes_that_would_take_all_memory_are_refused() {
 }
 
 #[test]
+fn names_under_which_http_answers_have_no_port() {
+    let hosts = |value: &str| load(&[&format!("http.hosts={value}")], &[]);
+    assert!(hosts("[\"metrics.lab\", \".example.org\", \"node_1\"]").is_ok());
+    for name in ["a:7480", "http://a", "*", "", ".", "a b"] {
+        let error = hosts(&format!("[\"a\", \"{name}\"]")).unwrap_err();
+        let got = format!("got \"{name}\"");
+        assert!(
+            error.contains("http.hosts") && error.contains(&got),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn tls_takes_all_its_files_or_none() {
     let [ca, cert, key] = [
         "cluster.ca=a.pem",

@@ -19,6 +19,7 @@ use learner::checkpoint::files::CheckpointFiles;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, PreparedRun, Progress};
 use proto::messages::hello::Hello;
 use proto::transport::channel::Channel;
+use proto::transport::health::Health;
 use proto::transport::security::Security;
 use proto::wire::learner_client::LearnerClient;
 use tokio::net::TcpListener;
@@ -130,6 +131,7 @@ impl Run {
             security: Security::none(),
             progress: sender,
             http: None,
+            health: Health::default(),
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(learner::run(setup, listener, async {
