@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::{Dataset, DatasetSpec, is_list};
 use proto::transport::entry::{self, Exit, LogFormat, Service};
+use proto::transport::health::Health;
 use proto::transport::metrics::Metrics;
 use proto::transport::security::Security;
 use tokio::sync::watch;
@@ -137,7 +138,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
     let counters = Arc::new(Counters::default());
     let metrics = Metrics::default();
     metrics.add(ActorMetrics::new(Arc::clone(&counters), 0));
-    let _web = service.serve_http(metrics, None, None);
+    let _web = service.serve_http(metrics, &Health::default(), None, None);
     let setup = ActorSetup {
         security: service.security().clone(),
         learner: args
@@ -169,7 +170,7 @@ async fn evaluate(args: EvaluateArgs) -> anyhow::Result<()> {
     let (errors, seen) = watch::channel(None);
     let metrics = Metrics::default();
     metrics.add(EvaluatorMetrics::new(seen));
-    let _web = service.serve_http(metrics, None, None);
+    let _web = service.serve_http(metrics, &Health::default(), None, None);
     let setup = EvaluatorSetup {
         security: service.security().clone(),
         errors,

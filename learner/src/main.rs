@@ -18,6 +18,7 @@ use learner::report::metrics::LearnerMetrics;
 use learner::report::status_text;
 use learner::{LearnerSetup, PreparedRun, Progress};
 use proto::transport::entry::{self, LogFormat, Service};
+use proto::transport::health::Health;
 use proto::transport::metrics::Metrics;
 use proto::transport::security::Role;
 use tokio::sync::watch;
@@ -111,12 +112,12 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         updates_total: run.config.learner.updates,
         ..Progress::default()
     });
-    let metrics = Metrics::default();
+    let (metrics, health) = (Metrics::default(), Health::default());
     metrics.add(LearnerMetrics::new(seen));
     let checkpoints = Arc::new(CheckpointFiles::new(&run.folder.checkpoints()));
     let downloads = checkpoint_http::router(Arc::clone(&checkpoints));
     let http = service.http_address();
-    let _web = service.serve_http(metrics, Some(("run", &run_dir)), Some(downloads));
+    let _web = service.serve_http(metrics, &health, Some(("run", &run_dir)), Some(downloads));
     let setup = LearnerSetup {
         shards: run.config.cluster.shards.clone(),
         run,
@@ -124,6 +125,7 @@ async fn run(args: RunArgs) -> anyhow::Result<()> {
         security: service.security().clone(),
         progress,
         http,
+        health,
     };
     let summary = learner::run(setup, listener, entry::shutdown_signal()).await?;
     tracing::info!(

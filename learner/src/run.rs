@@ -12,6 +12,7 @@ use common::run::run_folder::{Announced, Endpoints, reachable};
 use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::channel::{self, Channel};
+use proto::transport::health::Health;
 use proto::transport::security::{Role, Security};
 use proto::transport::serve::Boxed;
 use proto::wire::replay_client::ReplayClient as ShardClient;
@@ -66,6 +67,8 @@ pub struct LearnerSetup {
     pub progress: watch::Sender<Progress>,
     /// `host:port` of this process's metrics, where they are served.
     pub http: Option<String>,
+    /// Gets the checks of the learner's tasks.
+    pub health: Health,
 }
 
 /// How a run ended.
@@ -114,7 +117,7 @@ async fn learn(
     let served = serve(
         listener,
         setup.security.clone(),
-        Arc::clone(&parts.shared),
+        (Arc::clone(&parts.shared), setup.health.clone()),
         closed,
     );
     let server = tokio::spawn(served.in_current_span());
@@ -231,9 +234,11 @@ impl Parts {
         let sampler = Sampler::new(replay, clients, hello, learner, config.learner.batch);
         let mut tasks = JoinSet::new();
         let sampling = sampler.run(config.learner.prefetch, config.run.seed, sampled_in);
-        tasks.spawn(sampling.in_current_span());
-        tasks.spawn(priority_task.in_current_span());
-        tasks.spawn(watch_actors(Arc::clone(&shared), incarnations).in_current_span());
+        let actors = watch_actors(Arc::clone(&shared), incarnations);
+        let watch = &setup.health;
+        tasks.spawn(watch.watched("sampling", sampling.in_current_span()));
+        tasks.spawn(watch.watched("priorities", priority_task.in_current_span()));
+        tasks.spawn(watch.watched("actors", actors.in_current_span()));
         let progress = setup.progress.clone();
         let counts = (priority_counts, collate_counts);
         let stats = train.stats();
@@ -316,7 +321,7 @@ fn registry_settings(config: &Config, first_incarnation: u32) -> Settings {
 async fn serve(
     listener: TcpListener,
     security: Security,
-    shared: Arc<Shared>,
+    (shared, health): (Arc<Shared>, Health),
     closed: oneshot::Receiver<()>,
 ) -> Result<(), proto::transport::serve::ServeError> {
     let service = LearnerService::new(shared, half_precision);
@@ -325,7 +330,7 @@ async fn serve(
         let _ = closed.await;
     };
     let names = &["landmarl.v1.Learner"];
-    proto::transport::serve::run_server(listener, security, routes, names, closed).await
+    proto::transport::serve::run_server(listener, security, routes, names, &health, closed).await
 }
 
 /// The same weights in bf16; `None` if the conversion fails: f32 is sent then.

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use common::config::{Config, ConfigError, ENV_PREFIX, SelectorConfig, Sources};
 use proto::transport::channel::{self, Channel};
 use proto::transport::entry::{self, LogFormat, Service};
+use proto::transport::health::Health;
 use proto::transport::metrics::Metrics;
 use proto::transport::retry::{CALL_DEADLINE, reason, unary};
 use proto::transport::security::{Role, Security};
@@ -226,10 +227,11 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let mut service = Service::start("replay-server", "", args.log_format, &config).await?;
     let shard = args.shard(&config, service.security().clone())?;
     let listener = service.listen(args.listen).await?;
-    let metrics = Metrics::default();
+    let (metrics, health) = (Metrics::default(), Health::default());
     let journal = shard.journal.as_ref().map(|j| ("journal", &*j.folder));
-    let _web = service.serve_http(metrics.clone(), journal, None);
-    Ok(run_observed(shard, listener, &metrics, entry::shutdown_signal()).await?)
+    let _web = service.serve_http(metrics.clone(), &health, journal, None);
+    let observed = (&metrics, &health);
+    Ok(run_observed(shard, listener, observed, entry::shutdown_signal()).await?)
 }
 
 /// A client of the shard at the given address.

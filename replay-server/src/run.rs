@@ -7,11 +7,12 @@ use crate::service::ReplayService;
 use crate::service::shared::{SharedShard, Taken};
 use common::run::telemetry::in_current_span;
 use proto::transport::channel;
+use proto::transport::health::Health;
 use proto::transport::metrics::Metrics;
 use proto::transport::serve::{self, Boxed};
 use proto::wire;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,40 +29,43 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ShardError> {
-    run_observed(config, listener, &Metrics::default(), shutdown).await
+    let (metrics, health) = (Metrics::default(), Health::default());
+    run_observed(config, listener, (&metrics, &health), shutdown).await
 }
 
-/// [`run`], exporting the shard's metrics to `metrics`.
+/// [`run`], exporting the shard's metrics, and whether it can serve.
 pub async fn run_observed(
     config: ShardConfig,
     listener: TcpListener,
-    metrics: &Metrics,
+    observed: (&Metrics, &Health),
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ShardError> {
-    boxed(config, listener, metrics, Box::pin(shutdown)).await
+    boxed(config, listener, observed, Box::pin(shutdown)).await
 }
 
 fn boxed<'a>(
     config: ShardConfig,
     listener: TcpListener,
-    metrics: &'a Metrics,
+    observed: (&'a Metrics, &'a Health),
     shutdown: Boxed<'a, ()>,
 ) -> Boxed<'a, Result<(), ShardError>> {
-    Box::pin(serve(config, listener, metrics, shutdown))
+    Box::pin(serve(config, listener, observed, shutdown))
 }
 
 async fn serve(
     config: ShardConfig,
     listener: TcpListener,
-    metrics: &Metrics,
+    (metrics, health): (&Metrics, &Health),
     shutdown: Boxed<'_, ()>,
 ) -> Result<(), ShardError> {
+    let started = watch_shard(health, config.shard);
     let every = config.journal.as_ref().map(|j| j.snapshot_every);
     let (settings, security) = (config.clone(), config.security.clone());
     let shard = in_current_span(move || SharedShard::new(settings));
     let shard = tokio::task::spawn_blocking(shard).await;
     let shard = Arc::new(shard.map_err(|_| ShardError::Poisoned)??);
     metrics.add(ShardMetrics::new(shard.clone()));
+    let _ = started.set(shard.clone());
     let (stop, stopping) = watch::channel(false);
     let service = ReplayService::new(shard.clone(), stopping);
     let routes = Routes::new(channel::replay_server(service));
@@ -75,7 +79,7 @@ async fn serve(
     };
     let saving = every.map(|every| tokio::spawn(save(shard.clone(), every).in_current_span()));
     let names = [wire::replay_server::SERVICE_NAME];
-    let served = serve::run_server(listener, security, routes, &names, shutdown).await;
+    let served = serve::run_server(listener, security, routes, &names, health, shutdown).await;
     if let Some(saving) = saving {
         saving.abort();
         drain(&shard).await?;
@@ -90,6 +94,17 @@ async fn serve(
         "replay shard stopped"
     );
     Ok(())
+}
+
+/// Adds the check of a shard that is set once it has read its journal.
+fn watch_shard(health: &Health, number: u32) -> Arc<OnceLock<Arc<SharedShard>>> {
+    let started = Arc::new(OnceLock::<Arc<SharedShard>>::new());
+    let watched = started.clone();
+    health.add(move || match watched.get() {
+        None => Err(format!("shard {number} starts: it reads its rows")),
+        Some(shard) => shard.check().map_err(|e| format!("shard {number}: {e}")),
+    });
+    started
 }
 
 /// Saves the priorities periodically.
@@ -116,4 +131,49 @@ async fn drain(shard: &Arc<SharedShard>) -> Result<(), ShardError> {
         tracing::warn!(%error, "priorities could not be saved at the stop");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_healthy_from_its_start_until_its_table_or_journal_is_broken() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |number: u32| {
+            let journal = crate::JournalConfig::new(&folder.path().join(number.to_string()));
+            let config = ShardConfig {
+                shard: number,
+                capacity: 10,
+                journal: Some(journal),
+                ..ShardConfig::default()
+            };
+            let health = Health::default();
+            let started = watch_shard(&health, number);
+            let why = health.check().unwrap_err();
+            assert!(why.contains(&format!("shard {number} starts")), "{why}");
+            let shard = Arc::new(SharedShard::new(config).unwrap());
+            started.set(shard.clone()).unwrap();
+            assert_eq!(health.check(), Ok(()));
+            (shard, health)
+        };
+        let (shard, health) = start(3);
+        let poisoned = shard.clone();
+        let panic = move || poisoned.with::<()>(|_, _| panic!("in the table"));
+        let panicked = std::thread::spawn(panic);
+        assert!(panicked.join().is_err());
+        let why = health.check().unwrap_err();
+        assert!(
+            why.contains("shard 3") && why.contains("restart the shard"),
+            "{why}"
+        );
+
+        let (shard, health) = start(4);
+        shard.stop().unwrap();
+        let why = health.check().unwrap_err();
+        assert!(
+            why.contains("shard 4") && why.contains("thread has ended"),
+            "{why}"
+        );
+    }
 }

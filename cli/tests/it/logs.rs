@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -177,7 +177,10 @@ struct Following {
 
 impl Following {
     fn start(bench: &Bench, options: &str) -> Self {
-        let mut command = bench.command(&format!("logs -f {options}"));
+        Self::of(bench.command(&format!("logs -f {options}")))
+    }
+
+    fn of(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let out: BufReader<ChildStdout> = BufReader::new(child.stdout.take().unwrap());
@@ -236,6 +239,21 @@ fn new_lines_files_and_rotations_are_followed() {
     }
     append(&actor, &new("five"));
     assert!(following.next().ends_with("five"));
+}
+
+/// As in the learner's container of deploy/compose.yaml, where all services write to one volume.
+#[test]
+fn without_a_run_the_folder_of_the_environment_is_followed() {
+    let bench = Bench::new();
+    write_logs(&bench);
+    let logs = bench.path("volume/first");
+    std::fs::create_dir_all(&logs).unwrap();
+    let mut command = bench.command("logs -f --service actor");
+    command.env("LANDMARL__LOG__FOLDER", &logs);
+    let following = Following::of(command);
+    let new = |text: &str| line("08:01:00.000000", "actor", "x", "info", &message(text)) + "\n";
+    append(&logs.join("actor-x.jsonl"), &new("of the volume"));
+    assert!(following.next().ends_with("of the volume"));
 }
 
 #[test]

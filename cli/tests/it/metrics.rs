@@ -191,6 +191,11 @@ fn check_level_changes(training: &Training) {
     };
     assert!(!debug());
     let url = format!("http://{}/log-level", training.address);
+    // From a page that gave its own name this address.
+    let rebound = ureq::put(&url).header("Host", "evil.example:7480");
+    let rebound = rebound.header("Origin", "http://evil.example:7480");
+    let refused = rebound.send("debug").unwrap_err();
+    assert!(matches!(refused, ureq::Error::StatusCode(403)), "{refused}");
     let mut reply = ureq::put(&url).send("debug").unwrap();
     assert_eq!(reply.body_mut().read_to_string().unwrap(), "debug\n");
     wait_for("a line of the new level", PATIENCE, || {

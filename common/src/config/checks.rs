@@ -41,6 +41,7 @@ pub(super) fn checks(c: &Config) -> Vec<Check> {
     let devices = c.learner.devices.iter();
     all.extend(devices.map(|name| device("learner.devices", name)));
     all.extend(training(c));
+    all.extend(sizes(c));
     all.extend(together(c));
     all.extend(tls(&c.cluster));
     all
@@ -82,6 +83,7 @@ fn services(c: &Config) -> Vec<Check> {
         within("cluster.lease_s", c.cluster.lease_s, 1.0, 600.0),
         instance(&c.log.instance),
         listen(&c.http.listen),
+        hosts(&c.http.hosts),
     ]
 }
 
@@ -97,6 +99,17 @@ fn listen(address: &str) -> Check {
     let holds = address.is_empty() || address.parse::<std::net::SocketAddr>().is_ok();
     let form = "must be IP:PORT, as in 127.0.0.1:7480 or 0.0.0.0:7480, or empty";
     check("http.listen", holds, format!("{form}, got \"{address}\""))
+}
+
+/// Names alone: one with a port or a scheme would match no request.
+fn hosts(names: &[String]) -> Check {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = |name: &String| name.chars().all(fits) && name.chars().any(|c| c != '.');
+    let odd = names.iter().find(|name| !is_name(name));
+    let odd = odd.map_or("", String::as_str);
+    let form = "must be host names without port, as in \"metrics.lab\" or \".example.org\"";
+    let holds = names.iter().all(is_name);
+    check("http.hosts", holds, format!("{form}, got \"{odd}\""))
 }
 
 fn training(c: &Config) -> Vec<Check> {
@@ -126,6 +139,31 @@ fn training(c: &Config) -> Vec<Check> {
         within("evaluation.margin", c.evaluation.margin, 0.0, 0.45),
         count("checkpoint.keep", c.checkpoint.keep, 10_000),
     ]
+}
+
+/// Sizes of networks and pools of threads, which are made at the start: a value beyond these is a
+/// mistake, and would take all memory.
+fn sizes(c: &Config) -> Vec<Check> {
+    const WIDTH: usize = 16_384;
+    const LAYERS: usize = 32;
+    const DEVICES: usize = 256;
+    let (n, l) = (&c.network, &c.learner);
+    let most = |key, list: usize, high: usize| {
+        let why = format!("must have at most {high} entries, got {list}");
+        check(key, list <= high, why)
+    };
+    let widths = n
+        .hidden
+        .iter()
+        .map(|&width| count("network.hidden", width, WIDTH));
+    let mut all: Vec<Check> = widths.take(LAYERS).collect();
+    all.extend([
+        most("network.hidden", n.hidden.len(), LAYERS),
+        within("network.shared", n.shared as f64, 0.0, WIDTH as f64),
+        within("learner.threads", l.threads as f64, 0.0, 256.0),
+        most("learner.devices", l.devices.len(), DEVICES),
+    ]);
+    all
 }
 
 /// TLS with only one of its three files protects nothing but looks as if it did.

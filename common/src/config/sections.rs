@@ -288,4 +288,5 @@ pub struct LogConfig {
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
     pub listen: String,
+    pub hosts: Vec<String>,
 }

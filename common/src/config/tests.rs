@@ -211,6 +211,47 @@ fn rates_that_cannot_be_meant_are_refused() {
 }
 
 #[test]
+fn sizes_that_would_take_all_memory_are_refused() {
+    let list = |entry: &str| format!("[{}]", [entry].repeat(300).join(","));
+    for set in [
+        "learner.threads=100000000",
+        "actor.threads=100000000",
+        "actor.slots=100000000",
+        "actor.count=100000000",
+        "learner.batch=100000000",
+        "learner.prefetch=100000000",
+        "network.shared=100000000",
+        "network.hidden=[128, 100000000]",
+        "network.hidden=[0]",
+        "rules.window_size=100000000",
+        "rules.history=100000000",
+        "validation.starts=100000000",
+        &format!("network.hidden={}", list("8")),
+        &format!("learner.devices={}", list("\"cpu\"")),
+    ] {
+        let (key, _) = set.split_once('=').unwrap();
+        let error = load(&[set], &[]).unwrap_err();
+        assert!(error.contains(&format!("\"{key}\"")), "{set}: {error}");
+    }
+    assert!(load(&["learner.threads=0"], &[]).is_ok());
+    assert!(load(&["learner.threads=256", "network.hidden=[]"], &[]).is_ok());
+}
+
+#[test]
+fn names_under_which_http_answers_have_no_port() {
+    let hosts = |value: &str| load(&[&format!("http.hosts={value}")], &[]);
+    assert!(hosts("[\"metrics.lab\", \".example.org\", \"node_1\"]").is_ok());
+    for name in ["a:7480", "http://a", "*", "", ".", "a b"] {
+        let error = hosts(&format!("[\"a\", \"{name}\"]")).unwrap_err();
+        let got = format!("got \"{name}\"");
+        assert!(
+            error.contains("http.hosts") && error.contains(&got),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn tls_takes_all_its_files_or_none() {
     let [ca, cert, key] = [
         "cluster.ca=a.pem",

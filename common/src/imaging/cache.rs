@@ -24,7 +24,7 @@ use crate::imaging::preprocess::{VolumeChoice, preprocess};
 use crate::imaging::resample::{ResampleError, resample};
 use crate::imaging::scan::{ScanWarning, VolumeHash};
 use crate::imaging::volume::Volume;
-use crate::run::durable::AtomicFile;
+use crate::run::durable::{AtomicFile, remove_abandoned};
 use mapped::Map;
 
 /// A volume ready for use.
@@ -74,6 +74,9 @@ impl VolumeCache {
     #[must_use]
     pub fn new(folder: Option<&Path>) -> Self {
         let folder = folder.map(Path::to_owned).or_else(user_folder);
+        if let Some(folder) = &folder {
+            remove_abandoned(folder);
+        }
         Self {
             folder,
             warned: AtomicBool::new(false),

@@ -7,8 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::records::RecordFile;
+
+/// Far longer than a writer takes from the creation of its file to the lock.
+const UNLOCKED_MAX: Duration = Duration::from_secs(60);
 
 /// A file could not be written durably; its earlier content is untouched.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,8 @@ impl AtomicFile {
         options.write(true).create_new(true);
         let opened = open_temporary(target, &options);
         let (temporary, file) = opened.map_err(failed("create", target))?;
+        // Says to `remove_abandoned` that its writer lives; where there are no locks, nothing does.
+        let _ = file.try_lock();
         Ok(Self {
             file: Some(BufWriter::new(file)),
             temporary,
@@ -115,10 +121,31 @@ impl Drop for AtomicFile {
 /// Removes the temporary files of processes that were killed. The caller must know that no other
 /// process writes to the folder.
 pub fn remove_leftovers(folder: &Path) {
+    remove_temporaries(folder, |_| true);
+}
+
+/// As [`remove_leftovers`], in a folder to which other processes may write now: their files are
+/// locked, or younger than a minute. Without locks it removes nothing.
+pub fn remove_abandoned(folder: &Path) {
+    remove_temporaries(folder, is_abandoned);
+}
+
+fn is_abandoned(temporary: &Path) -> bool {
+    let is_free = File::open(temporary).and_then(|file| {
+        // A file that its writer has just created may not be locked yet.
+        let age = file.metadata()?.modified()?.elapsed();
+        Ok(age.is_ok_and(|age| age > UNLOCKED_MAX) && file.try_lock().is_ok())
+    });
+    is_free.unwrap_or(false)
+}
+
+fn remove_temporaries(folder: &Path, is_left: impl Fn(&Path) -> bool) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    for name in names.filter(|name| is_temporary(name)) {
-        let path = folder.join(name);
+    let paths = names
+        .filter(|name| is_temporary(name))
+        .map(|name| folder.join(name));
+    for path in paths.filter(|path| is_left(path)) {
         match fs::remove_file(&path) {
             Ok(()) => tracing::info!(file = %path.display(), "unfinished file removed"),
             Err(error) => {
@@ -239,6 +266,38 @@ mod tests {
         drop(file);
         assert_eq!(names(dir.path()), ["kept"]);
         assert_eq!(fs::read(&path).unwrap(), b"before");
+    }
+
+    #[test]
+    fn in_a_shared_folder_only_files_without_a_living_writer_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let age = |path: &Path| {
+            let old = std::time::SystemTime::now() - 2 * UNLOCKED_MAX;
+            File::options()
+                .append(true)
+                .open(path)
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
+        };
+        let make = |name: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, b"half").unwrap();
+            path
+        };
+        age(&make(".a.bin.77-0.tmp"));
+        make(".young.bin.77-1.tmp");
+        age(&make(".mine.tmp"));
+        age(&make("kept.bin"));
+        let mut living = AtomicFile::create(&dir.path().join("b.bin")).unwrap();
+        age(&living.temporary);
+        remove_abandoned(dir.path());
+        let left = names(dir.path());
+        assert_eq!(left.len(), 4, "{left:?}");
+        assert!(!left.contains(&".a.bin.77-0.tmp".to_owned()));
+        living.write_all(b"whole").unwrap();
+        living.commit().unwrap();
+        assert_eq!(fs::read(dir.path().join("b.bin")).unwrap(), b"whole");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use learner::checkpoint::folder::Resume;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, PreparedRun, Progress};
 use proto::messages::hello::Hello;
 use proto::transport::channel::Channel;
+use proto::transport::health::Health;
 use proto::transport::security::Security;
 use proto::wire::learner_client::LearnerClient;
 use tokio::net::TcpListener;
@@ -132,6 +133,7 @@ impl Run {
             security: Security::none(),
             progress: sender,
             http: None,
+            health: Health::default(),
         };
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(learner::run(setup, listener, async {

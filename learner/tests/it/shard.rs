@@ -8,6 +8,9 @@ use common::transition::row::{AgentStep, FrameRef, Row, RowHeader};
 use proto::messages::sample::{RowKey, SampleRequest, SampledBatch};
 use proto::messages::status::ShardSummary;
 use proto::messages::update::{PriorityUpdate, UpdateReply};
+use proto::transport::health::Health;
+use proto::transport::security::Security;
+use proto::transport::serve;
 use proto::wire;
 use proto::wire::replay_server::Replay;
 use tokio::net::TcpListener;
@@ -51,13 +54,11 @@ impl Shard {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Routes::new(proto::transport::channel::replay_server(shard.clone()));
-        tokio::spawn(proto::transport::serve::run_server(
-            listener,
-            proto::transport::security::Security::none(),
-            routes,
-            &[],
-            std::future::pending(),
-        ));
+        tokio::spawn(async move {
+            let (security, health) = (Security::none(), Health::default());
+            let forever = std::future::pending();
+            serve::run_server(listener, security, routes, &[], &health, forever).await
+        });
         (shard, address)
     }
 

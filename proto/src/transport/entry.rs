@@ -23,8 +23,8 @@ use tokio::net::TcpListener;
 
 pub use signals::{shutdown_signal, stopped_by};
 
-use crate::transport::health;
-use crate::transport::http::{self, HttpError, Serving};
+use crate::transport::health::{self, Health};
+use crate::transport::http::{self, Hosts, HttpError, Serving};
 use crate::transport::listen::{self, ListenError};
 use crate::transport::metrics::{Metrics, Process};
 use crate::transport::security::{Role, Security, SecurityError};
@@ -160,6 +160,7 @@ pub struct Service {
     security: Security,
     insecure: bool,
     http: Option<TcpListener>,
+    hosts: Hosts,
     log: Control,
     /// Flushes the log file on drop.
     _guard: Option<Guard>,
@@ -199,6 +200,7 @@ impl Service {
             security,
             insecure,
             http,
+            hosts: Hosts::of(config),
             log,
             _guard: None,
         })
@@ -224,20 +226,23 @@ impl Service {
     }
 
     /// If an HTTP port is configured, serves `/metrics`, `/health`, `/log-level` and `more` until
-    /// the result is dropped. `folder` is the purpose and path of the folder that the process
+    /// the result is dropped. `health` decides what `/health` answers; `folder` is the purpose and path of the folder that the process
     /// writes to: the metrics include its free space.
     #[must_use = "serving ends when this is dropped"]
     pub fn serve_http(
         &mut self,
         metrics: Metrics,
+        health: &Health,
         folder: Option<(&'static str, &Path)>,
         more: Option<Router>,
     ) -> Option<Serving> {
         let folders = folder.map(|(purpose, path)| (purpose, path.to_owned()));
         let folders = folders.into_iter().collect();
         metrics.add(Process::new(&self.name, Some(self.log.clone()), folders));
-        let router = http::standard(metrics, self.log.clone()).merge(more.unwrap_or_default());
-        http::spawn(self.http.take(), router, &self.security)
+        let router = http::standard(metrics, health.clone(), self.log.clone());
+        let router = router.merge(more.unwrap_or_default());
+        let listener = self.http.take();
+        http::spawn(listener, router, &self.security, self.hosts.clone())
     }
 }
 
@@ -289,15 +294,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut off = Service::with_log("test", log(), &config).await.unwrap();
         assert_eq!(off.http_address(), None);
-        assert!(off.serve_http(Metrics::default(), None, None).is_none());
+        let health = Health::default();
+        let nowhere = off.serve_http(Metrics::default(), &health, None, None);
+        assert!(nowhere.is_none());
         config.http.listen = "127.0.0.1:0".into();
         let mut service = Service::with_log("test", log(), &config).await.unwrap();
         let address = service.http.as_ref().unwrap().local_addr().unwrap();
         assert_eq!(service.http_address(), Some(address.to_string()));
         let written = Some(("run", folder.path()));
-        let _serving = service.serve_http(Metrics::default(), written, None);
-        let (_, health) = ask(address, "GET /health", "", "").await;
-        assert!(health.ends_with("ok\n"), "{health}");
+        let _serving = service.serve_http(Metrics::default(), &health, written, None);
+        let (_, reply) = ask(address, "GET /health", "", "").await;
+        assert!(reply.ends_with("ok\n"), "{reply}");
+        health.add(|| Err("the table is broken".to_owned()));
+        let (status, reply) = ask(address, "GET /health", "", "").await;
+        assert!(
+            status == 503 && reply.ends_with("the table is broken\n"),
+            "{reply}"
+        );
         let (_, metrics) = ask(address, "GET /metrics", "", "").await;
         for line in [
             "landmarl_build_info{service=\"test\"",

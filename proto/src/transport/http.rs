@@ -5,6 +5,8 @@
 //! gRPC; with TLS if the cluster has certificates.
 
 mod connection;
+mod guard;
+mod hosts;
 mod routes;
 
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use crate::transport::listen::{self, ListenError};
 use crate::transport::security::Security;
 
 pub use connection::serve;
+pub use hosts::Hosts;
 pub use routes::standard;
 
 /// Why HTTP cannot be served.
@@ -44,13 +47,14 @@ pub async fn bind(
     Ok(Some(listen::bind(address, open).await?))
 }
 
-/// Serves `router` in a task of its own if there is a listener, until the
+/// Serves `router` under the names `hosts` in a task of its own if there is a listener, until the
 /// returned handle is dropped.
 #[must_use = "serving ends when this is dropped"]
 pub fn spawn(
     listener: Option<TcpListener>,
     router: Router,
     security: &Security,
+    hosts: Hosts,
 ) -> Option<Serving> {
     let listener = listener?;
     let address = listener.local_addr().map(|a| a.to_string());
@@ -62,7 +66,7 @@ pub fn spawn(
         let until = async {
             let _ = stopped.await;
         };
-        serve(listener, router, &security, until).await;
+        serve(listener, router, &security, &hosts, until).await;
     });
     Some(Serving { _stop: stop, task })
 }

@@ -1,6 +1,7 @@
 //! Runs a gRPC service: listens, serves health and reflection, shuts down on request.
 
 use crate::transport::channel;
+use crate::transport::health::Health;
 use crate::transport::security::Security;
 use crate::wire;
 use std::future::Future;
@@ -14,6 +15,8 @@ use tonic_health::server::HealthReporter;
 
 /// How long open calls may take to end after the stop signal.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// How soon gRPC health follows what the service checks of itself.
+const HEALTH_EVERY: Duration = Duration::from_millis(500);
 
 /// Why serving ended early.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +33,7 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Serves `routes` on `listener` until `shutdown`, to callers that `security`
 /// admits, with gRPC health (the services named in `services` and the server as
-/// a whole) and reflection.
+/// a whole, serving while `health` holds) and reflection.
 ///
 /// After `shutdown` it accepts no new connections, health reports not serving, and
 /// open calls get [`DRAIN_GRACE`] to end. Endless streams should watch the same
@@ -40,26 +43,28 @@ pub async fn run_server(
     security: Security,
     routes: Routes,
     services: &[&str],
+    health: &Health,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    boxed(listener, security, routes, services, Box::pin(shutdown)).await
+    let shutdown = Box::pin(shutdown);
+    boxed(listener, security, routes, (services, health), shutdown).await
 }
 
 fn boxed<'a>(
     listener: TcpListener,
     security: Security,
     routes: Routes,
-    services: &'a [&str],
+    served: (&'a [&'a str], &'a Health),
     shutdown: Boxed<'a, ()>,
 ) -> Boxed<'a, Result<(), ServeError>> {
-    Box::pin(serve(listener, security, routes, services, shutdown))
+    Box::pin(serve(listener, security, routes, served, shutdown))
 }
 
 async fn serve(
     listener: TcpListener,
     security: Security,
     routes: Routes,
-    services: &[&str],
+    (services, own): (&[&str], &Health),
     shutdown: Boxed<'_, ()>,
 ) -> Result<(), ServeError> {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -91,6 +96,7 @@ async fn serve(
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => return Ok(ended?),
+        () = follow(&reporter, services, own) => {}
         () = shutdown => {}
     }
     set_status(&reporter, services, ServingStatus::NotServing).await;
@@ -107,6 +113,28 @@ async fn serve(
     }
 }
 
+/// Reports what the service checks of itself; never ends.
+async fn follow(reporter: &HealthReporter, services: &[&str], health: &Health) {
+    let mut before = Ok(());
+    loop {
+        let now = health.check();
+        if now != before {
+            match &now {
+                Ok(()) => {
+                    tracing::info!("healthy again");
+                    set_status(reporter, services, ServingStatus::Serving).await;
+                }
+                Err(why) => {
+                    tracing::error!(why, "not healthy: health checks fail from now on");
+                    set_status(reporter, services, ServingStatus::NotServing).await;
+                }
+            }
+            before = now;
+        }
+        tokio::time::sleep(HEALTH_EVERY).await;
+    }
+}
+
 /// Sets the status of the services, and of the server as a whole, which has no name.
 async fn set_status(reporter: &HealthReporter, services: &[&str], status: ServingStatus) {
     for service in services.iter().chain(&[""]) {
@@ -116,6 +144,9 @@ async fn set_status(reporter: &HealthReporter, services: &[&str], status: Servin
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::transport::health;
     use crate::transport::security::Role;
@@ -155,5 +186,31 @@ mod tests {
         let security = Security::none();
         let check = health::check(&address, &security, Role::Replay);
         assert!(check.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn grpc_health_follows_the_service_s_own_checks() {
+        let broken = Arc::new(AtomicBool::new(false));
+        let health = Health::default();
+        let watched = Arc::clone(&broken);
+        health.add(move || {
+            let broken = watched.load(Ordering::Relaxed);
+            let why = broken.then(|| "the table is broken".to_owned());
+            why.map_or(Ok(()), Err)
+        });
+        let server = Server::start_with(Security::none(), health).await;
+        for state in [false, true, false] {
+            broken.store(state, Ordering::Relaxed);
+            let begun = std::time::Instant::now();
+            while server.check(&Security::none()).await.is_err() != state {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(20),
+                    "still {}",
+                    !state
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        server.stop().await;
     }
 }

@@ -393,6 +393,34 @@ async fn durable_rows_have_released_their_queue_space() {
     journal.stop().unwrap();
 }
 
+/// Its thread panics at the first row.
+struct PanickingDisk;
+
+impl Disk for PanickingDisk {
+    fn write(&self, _: &mut fs::File, _: &[u8]) -> io::Result<()> {
+        panic!("a fault of the program");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_without_its_thread_is_not_alive() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 1 << 20);
+    let log = Log::new(PanickingDisk, config.clone(), start(5000), Some(hello()));
+    let journal = Journal::start(log, PanickingDisk, &config).unwrap();
+    assert!(journal.is_alive());
+    let entry = entries(1).remove(0);
+    let room = journal.room(entry.batch.packed.len()).await.unwrap();
+    let end = entry.end();
+    journal.append(entry, true, room).unwrap();
+    let lost = journal.durable(end).await.unwrap_err();
+    assert!(matches!(lost, JournalError::Gone), "{lost}");
+    // The thread is about to end.
+    while journal.is_alive() {
+        tokio::task::yield_now().await;
+    }
+}
+
 fn flipped(place: f64, bit: u8) -> (Rows, Recovered, bool) {
     let folder = tempfile::tempdir().unwrap();
     let mut log = log(folder.path(), 900, 1000);

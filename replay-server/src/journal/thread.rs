@@ -140,6 +140,14 @@ impl Journal {
         reached.map(drop).map_err(|_| JournalError::Gone)
     }
 
+    /// Whether the thread runs that writes the rows.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let thread = self.thread.lock();
+        let thread = thread.unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     #[must_use]
     pub fn status(&self) -> JournalStatus {
         let status = self.status.lock();

@@ -101,6 +101,18 @@ impl SharedShard {
         Ok(act(&mut shard, now))
     }
 
+    /// Fails if the shard can serve no more: a task panicked in the middle of a change of the table,
+    /// or the thread that writes rows has ended. Does not block.
+    pub fn check(&self) -> Result<(), ShardError> {
+        if self.shard.is_poisoned() {
+            return Err(ShardError::Poisoned);
+        }
+        match &self.journal {
+            Some(journal) if !journal.is_alive() => Err(JournalError::Gone.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Applies a grant of insert credit, which each call of the learner brings, and wakes the
     /// first waiting writer.
     pub fn grant(&self, incarnation: u64, insert_limit: u64) -> Result<(), ShardError> {

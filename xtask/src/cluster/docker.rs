@@ -13,6 +13,7 @@ use super::compose::{
     succeeds,
 };
 use super::prometheus::{self, Prometheus};
+use crate::ci::manifests::writable;
 use crate::command;
 
 /// The shard that is disconnected and whose disk is filled.
@@ -200,6 +201,27 @@ impl Docker {
         Ok(())
     }
 
+    /// Each container has the volumes of `deploy/compose.yaml`, and writes to no others: who
+    /// takes over an actor reaches no checkpoint.
+    fn mounted(&self) -> Result<()> {
+        let format = "{{range .Mounts}}{{.Destination}} {{.RW}} {{end}}";
+        for container in self.services()? {
+            let mut inspect = docker("inspect --format");
+            let found = command::read(inspect.args([format, &container.name]))?;
+            let words: Vec<&str> = found.split_whitespace().collect();
+            let writes = words
+                .chunks(2)
+                .filter(|mount| mount.get(1) == Some(&"true"));
+            let writes: BTreeSet<&str> = writes.filter_map(|m| m.first().copied()).collect();
+            let expected = writable(&container.service);
+            if writes != expected {
+                let name = container.name;
+                bail!("{name} can write to {writes:?}, and should to {expected:?}");
+            }
+        }
+        Ok(())
+    }
+
     /// Starts everything that does not run, with this many actors.
     pub fn up(&mut self, actors: usize) -> Result<()> {
         let first = self.started.is_empty();
@@ -210,6 +232,7 @@ impl Docker {
             self.only_loopback()?;
             self.images()?;
             self.hardened()?;
+            self.mounted()?;
         }
         Ok(())
     }
@@ -295,9 +318,16 @@ impl Docker {
         exec("learner", &line)
     }
 
+    /// All lines of all services: without an argument the command reads the volume `logs`.
     pub fn logs(&self) -> Result<String> {
-        let line = format!("landmarl logs /runs/{RUN} --json");
-        exec("learner", &line)
+        exec("learner", "landmarl logs --json")
+    }
+
+    /// The first line that `landmarl logs --follow` shows of the actors.
+    pub fn followed(&self) -> Result<String> {
+        let follow = "timeout 60 landmarl logs -f --service actor | head -n 1";
+        let name = running("learner")?.name;
+        command::read(docker("exec").args([&*name, "sh", "-c", follow]))
     }
 
     /// Waits until a real Prometheus scrapes every service, so many actors among

@@ -262,7 +262,12 @@ impl Test {
             let shown = logs.contains(message);
             ensure!(shown, "landmarl logs does not show {message:?}");
         }
-        self.note("landmarl logs shows every fault");
+        let line = self.cluster.followed()?;
+        ensure!(
+            line.contains(" actor/"),
+            "landmarl logs -f shows {line:?} of the actors"
+        );
+        self.note("landmarl logs shows every fault, and follows the actors");
         Ok(())
     }
 

@@ -19,8 +19,11 @@ use learner::report::metrics::LearnerMetrics;
 use learner::{LearnerError, LearnerSetup, LearnerSummary, Progress};
 use proto::messages::status::Evaluation;
 use proto::transport::entry::{self, Service};
+use proto::transport::health::Health;
 use proto::transport::metrics::Metrics;
 use proto::transport::security::Security;
+use replay_server::ShardConfig;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument as _;
@@ -75,15 +78,15 @@ pub fn train(plan: Plan, log: &Control) -> anyhow::Result<Ended> {
         .build()
         .context("start the runtime")?;
     runtime.block_on(Box::pin(async {
-        let metrics = Metrics::default();
+        let (metrics, health) = (Metrics::default(), Health::default());
         let shutdown = entry::shutdown_signal();
         // The configured certificates are for the processes of a cluster; here only HTTP
         // is reachable from outside.
         let mut service = Service::with_log("landmarl", log.clone(), &plan.run.config).await?;
         let folder = plan.run.folder.path();
         let http = service.http_address();
-        let _web = service.serve_http(metrics.clone(), Some(("run", folder)), None);
-        run(plan, (&metrics, http), shutdown).await
+        let _web = service.serve_http(metrics.clone(), &health, Some(("run", folder)), None);
+        run(plan, (&metrics, &health, http), shutdown).await
     }))
 }
 
@@ -131,12 +134,22 @@ fn evaluator_setup(plan: &Plan, learner: &str, errors: watch::Sender<Errors>) ->
     }
 }
 
+async fn serve_shard(
+    shard: ShardConfig,
+    listener: TcpListener,
+    (metrics, health): (Metrics, Health),
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let observed = (&metrics, &health);
+    Ok(replay_server::run_observed(shard, listener, observed, stop).await?)
+}
+
 async fn run(
     plan: Plan,
-    (metrics, http): (&Metrics, Option<String>),
+    observed: (&Metrics, &Health, Option<String>),
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<Ended> {
-    let mut cluster = Cluster::start(&plan, metrics, http)?;
+    let mut cluster = Cluster::start(&plan, observed)?;
     let mut display = Display::new(plan.run.config.learner.updates);
     let ended = cluster.watch(&mut display, shutdown).await;
     display.finish();
@@ -179,7 +192,10 @@ async fn stopped(mut signal: watch::Receiver<bool>) {
 }
 
 impl Cluster {
-    fn start(plan: &Plan, metrics: &Metrics, http: Option<String>) -> anyhow::Result<Self> {
+    fn start(
+        plan: &Plan,
+        (metrics, health, http): (&Metrics, &Health, Option<String>),
+    ) -> anyhow::Result<Self> {
         let (stop_learner, learner_stops) = watch::channel(false);
         let (stop_members, members_stop) = watch::channel(false);
         let (stop_shards, shards_stop) = watch::channel(false);
@@ -191,10 +207,7 @@ impl Cluster {
             let (listener, address) = loopback()?;
             addresses.push(address);
             let (metrics, stop) = (metrics.clone(), stopped(shards_stop.clone()));
-            let serving = async move {
-                replay_server::run_observed(shard, listener, &metrics, stop).await?;
-                Ok(())
-            };
+            let serving = serve_shard(shard, listener, (metrics, health.part()), stop);
             shards.spawn(serving.instrument(service_span(InProcess::ReplayServer)));
         }
         let (listener, learner) = loopback()?;
@@ -210,6 +223,7 @@ impl Cluster {
             security: Security::none(),
             progress: sender,
             http,
+            health: health.part(),
         };
         for place in 0..config.actor.count {
             let counters = Arc::default();

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Result, RunFolder, RunFolderError};
-use crate::run::durable::remove_leftovers;
+use crate::run::durable::{remove_abandoned, remove_leftovers};
 use crate::run::lock::{LockError, LockFile};
 
 /// Excludes other training processes from a run folder until it is dropped; the system
@@ -28,11 +28,12 @@ impl RunFolder {
             LockError::Open(source) => RunFolderError::Write { path, source },
         })?;
         if lock.is_exclusive {
-            // The other folders may hold unfinished files of other commands.
             for folder in [&self.path, &self.checkpoints()] {
                 remove_leftovers(folder);
             }
         }
+        // Other commands may be writing there.
+        remove_abandoned(&self.evaluations());
         Ok(RunLock(lock))
     }
 

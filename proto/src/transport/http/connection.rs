@@ -1,70 +1,80 @@
-//! Accepts, authorises and serves HTTP connections, up to a limit.
+//! Accepts and serves HTTP connections, up to a limit.
+//!
+//! Connections whose clients say nothing must not keep others out. So the limit refuses nobody: a
+//! new connection takes the place of the one that was silent for the longest time.
 
 use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
+use axum::middleware::from_fn_with_state;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
-use tonic::Code;
 
-use crate::transport::security::{Conn, Peer, Security};
+use super::guard::{Gate, guard};
+use super::hosts::Hosts;
+use crate::transport::security::{Conn, Security};
 
-/// Concurrent connections; more wait to be accepted.
+/// Concurrent connections.
 const CONNECTIONS: usize = 256;
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(15);
 /// How long open requests may take after the stop signal.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Paths that any machine may read on a service without certificates and token.
-const OPEN: [&str; 2] = ["/health", "/metrics"];
-
-/// Serves `router` on `listener` until `shutdown`, then gives open requests a
-/// few seconds to finish. Every request carries its [`Peer`] and has passed the
-/// access table.
+/// Serves `router` on `listener` until `shutdown`, then gives open requests a few seconds to
+/// finish. Every request carries its `Peer`, names one of `hosts`, and has passed the access
+/// table.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     security: &Security,
+    hosts: &Hosts,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let router = router.layer(from_fn_with_state(security.clone(), guard));
+    let gate = Gate {
+        security: security.clone(),
+        hosts: hosts.clone(),
+    };
+    let router = router.layer(from_fn_with_state(gate, guard));
     let mut acceptor = security.http_acceptor(listener);
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut places = Places::default();
     let graceful = GracefulShutdown::new();
     let mut open = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
-        let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, acceptor.next().await)
-        };
-        let (permit, conn) = tokio::select! {
-            next = next => next,
+        let conn = tokio::select! {
+            conn = acceptor.next() => conn,
             Some(_) = open.join_next() => continue,
             () = &mut shutdown => break,
         };
         // The acceptor logs why it refuses a connection, and never ends.
         let Some(Ok(conn)) = conn else { continue };
-        let (router, watcher) = (router.clone(), graceful.watcher());
-        open.spawn(async move {
-            let _permit = permit;
-            requests(conn, router, watcher).await;
-        });
+        if places.make_room()
+            && let Some(suppressed) =
+                security.refusal_warning(conn.peer().address.ip(), "http full")
+        {
+            tracing::warn!(
+                peer = %conn.peer().address,
+                suppressed,
+                "too many HTTP connections: the one that was silent longest made room for a new one"
+            );
+        }
+        let (moves, router) = (places.moves(), router.clone());
+        let served = requests(conn, moves.clone(), router, graceful.watcher());
+        places.take(open.spawn(served), moves);
     }
     drop(acceptor);
     let _ = timeout(GRACE, graceful.shutdown()).await;
@@ -73,100 +83,177 @@ pub async fn serve(
 
 type Watcher = hyper_util::server::graceful::Watcher;
 
-async fn requests(conn: Conn, router: Router, watcher: Watcher) {
+async fn requests(conn: Conn, moves: Moves, router: Router, watcher: Watcher) {
     let peer = conn.peer();
-    let service = TowerToHyperService::new(router.layer(Extension(peer)));
+    let router = router
+        .layer(Extension(peer))
+        .layer(Extension(moves.clone()));
+    let service = TowerToHyperService::new(router);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .serve_connection(TokioIo::new(conn), service);
+        .serve_connection(TokioIo::new(Watched { conn, moves }), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(address = %peer.address, %error, "an HTTP connection ended early");
     }
 }
 
-/// Refuses requests for paths that the peer may not call.
-async fn guard(
-    State(security): State<Security>,
-    Extension(peer): Extension<Peer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let path = request.uri().path();
-    let proven = security.has_tls() || security.has_token();
-    let here = peer.address.ip().to_canonical().is_loopback();
-    if !proven && !here && !OPEN.contains(&path) {
-        let why = "from another machine this needs certificates or a token, and this service has neither \
-                   (cluster.cert, cluster.token_file)\n";
-        let address = peer.address.ip();
-        if let Some(suppressed) = security.refusal_warning(address, "http") {
-            tracing::warn!(peer = %address, suppressed, path, "HTTP request refused");
+/// The open connections, in the order of their last bytes.
+#[derive(Debug, Default)]
+struct Places {
+    taken: Vec<(AbortHandle, Moves)>,
+    moved: Arc<AtomicU64>,
+}
+
+impl Places {
+    /// Ends the connection that was silent longest if there are too many; says whether.
+    fn make_room(&mut self) -> bool {
+        self.taken.retain(|(task, _)| !task.is_finished());
+        if self.taken.len() < CONNECTIONS {
+            return false;
         }
-        return (StatusCode::FORBIDDEN, why).into_response();
+        let places = self.taken.iter().enumerate();
+        let silent = places.min_by_key(|(_, (_, moves))| moves.rank());
+        let Some((place, _)) = silent else {
+            return false;
+        };
+        self.taken.swap_remove(place).0.abort();
+        true
     }
-    let shown = request.headers().get(AUTHORIZATION);
-    let shown = shown.map(HeaderValue::as_bytes);
-    let Err(denied) = security.admit(path, shown, peer.roles) else {
-        return next.run(request).await;
-    };
-    security.log_refusal(peer.address, &denied);
-    let status = match denied.code() {
-        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
-        _ => StatusCode::FORBIDDEN,
-    };
-    (status, format!("{denied}\n")).into_response()
+
+    /// For a new connection, which has just moved.
+    fn moves(&self) -> Moves {
+        let moves = Moves {
+            all: Arc::clone(&self.moved),
+            ..Moves::default()
+        };
+        moves.count();
+        moves
+    }
+
+    fn take(&mut self, task: AbortHandle, moves: Moves) {
+        self.taken.push((task, moves));
+    }
+}
+
+/// When a connection moved bytes last, counted in moves of all connections, and whether its client
+/// waits for us.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Moves {
+    all: Arc<AtomicU64>,
+    last: Arc<AtomicU64>,
+    answering: Arc<AtomicBool>,
+}
+
+impl Moves {
+    /// A request has arrived whole, or its answer begins.
+    pub(super) fn set_answering(&self, answering: bool) {
+        self.answering.store(answering, Ordering::Relaxed);
+    }
+
+    /// The lowest makes room: a client that waits for us is not silent.
+    fn rank(&self) -> (bool, u64) {
+        let answering = self.answering.load(Ordering::Relaxed);
+        (answering, self.last.load(Ordering::Relaxed))
+    }
+
+    fn count(&self) {
+        let now = self.all.fetch_add(1, Ordering::Relaxed) + 1;
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    fn done<T>(&self, done: io::Result<T>) -> Poll<io::Result<T>> {
+        if done.is_ok() {
+            self.count();
+        }
+        Poll::Ready(done)
+    }
+}
+
+/// A connection that counts its moves.
+struct Watched {
+    conn: Conn,
+    moves: Moves,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let done = ready!(Pin::new(&mut self.conn).poll_read(context, buffer));
+        self.moves.done(done)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let done = ready!(Pin::new(&mut self.conn).poll_write(context, bytes));
+        self.moves.done(done)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let done = ready!(Pin::new(&mut self.conn).poll_write_vectored(context, bytes));
+        self.moves.done(done)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.conn.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.conn).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.conn).poll_shutdown(context)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use axum::body::Body;
-    use hyper::service::Service as _;
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Level, Metadata, Subscriber};
-
     use super::*;
 
-    /// Counts warnings.
-    #[derive(Clone, Default)]
-    struct Warnings(Arc<AtomicUsize>);
-
-    impl Subscriber for Warnings {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn event(&self, event: &Event<'_>) {
-            let warning = *event.metadata().level() == Level::WARN;
-            self.0.fetch_add(usize::from(warning), Ordering::Relaxed);
-        }
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-    }
-
     #[tokio::test]
-    async fn an_unauthenticated_peer_that_requests_many_paths_does_not_fill_the_log() {
-        let warnings = Warnings::default();
-        let _scope = tracing::subscriber::set_default(warnings.clone());
-        let peer = Peer {
-            address: "203.0.113.7:1234".parse().unwrap(),
-            roles: None,
+    async fn the_connection_that_was_silent_longest_makes_room() {
+        let mut places = Places::default();
+        let mut tasks = JoinSet::new();
+        let mut open = |places: &mut Places| {
+            let moves = places.moves();
+            let task = tasks.spawn(std::future::pending::<()>());
+            places.take(task.clone(), moves.clone());
+            (task, moves)
         };
-        let router = Router::new()
-            .layer(from_fn_with_state(Security::none(), guard))
-            .layer(Extension(peer));
-        let service = TowerToHyperService::new(router);
-        for number in 0..20 {
-            let path = format!("/{number}");
-            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-            let response = service.call(request).await.unwrap();
-            assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        let mut all = Vec::new();
+        for _ in 0..CONNECTIONS {
+            assert!(!places.make_room());
+            all.push(open(&mut places));
         }
-        assert_eq!(warnings.0.load(Ordering::Relaxed), 1);
+        // The first one is a download that goes on, the second waits for its answer.
+        all[0].1.count();
+        all[1].1.set_answering(true);
+        assert!(places.make_room());
+        all.push(open(&mut places));
+        while !all[2].0.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        let ended: Vec<_> = (0..all.len()).filter(|i| all[*i].0.is_finished()).collect();
+        assert_eq!(ended, [2]);
+        // One that ended leaves its place.
+        all[7].0.abort();
+        while !all[7].0.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!places.make_room());
+        assert_eq!(places.taken.len(), CONNECTIONS - 1);
     }
 }

@@ -2,29 +2,30 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use common::run::telemetry::Control;
 
+use crate::transport::health::Health;
 use crate::transport::metrics::{self, Metrics};
 
-/// A log level is short.
-const BODY_BYTES_MAX: usize = 4096;
-
 /// `/metrics`, `/health` and `/log-level`; a service merges its own.
-/// `serve` checks access.
-pub fn standard(metrics: Metrics, log: Control) -> Router {
-    let level = get(level)
-        .put(set_level)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(log);
+/// `serve` checks access and reads bodies.
+pub fn standard(metrics: Metrics, health: Health, log: Control) -> Router {
     Router::new()
         .route("/metrics", get(metrics_text).with_state(metrics))
-        .route("/health", get(async || "ok\n"))
-        .route("/log-level", level)
+        .route("/health", get(state).with_state(health))
+        .route("/log-level", get(level).put(set_level).with_state(log))
+}
+
+async fn state(State(health): State<Health>) -> Response {
+    match health.check() {
+        Ok(()) => "ok\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
+    }
 }
 
 async fn metrics_text(State(metrics): State<Metrics>) -> Response {

@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::*;
+use crate::transport::health::Health;
 use crate::transport::metrics::{Metrics, Process};
 use crate::transport::security::Role;
 use crate::transport::security::issue::Pair;
@@ -33,13 +34,13 @@ pub(crate) fn log() -> Control {
 fn router() -> Router {
     let metrics = Metrics::default();
     metrics.add(Process::new("test", Some(log()), Vec::new()));
-    standard(metrics, log())
+    standard(metrics, Health::default(), log())
 }
 
 async fn start(security: &Security) -> (SocketAddr, Serving) {
     let listener = bind("127.0.0.1:0", security, false).await.unwrap();
     let address = listener.as_ref().unwrap().local_addr().unwrap();
-    let serving = spawn(listener, router(), security).unwrap();
+    let serving = spawn(listener, router(), security, Hosts::default()).unwrap();
     (address, serving)
 }
 
@@ -59,8 +60,13 @@ async fn talk(
     body: &str,
 ) -> (u16, String) {
     let length = body.len();
+    let host = if headers.contains("Host:") {
+        ""
+    } else {
+        "Host: localhost\r\n"
+    };
     let request = format!(
-        "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "{line} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut reply = Vec::new();
@@ -141,6 +147,61 @@ async fn the_log_level_changes_only_with_the_token_if_there_is_one() {
 }
 
 #[tokio::test]
+async fn no_path_answers_to_the_name_or_the_page_of_another_host() {
+    let (address, _serving) = start(&Security::none()).await;
+    let own = format!("Host: {address}\r\n");
+    let page = format!("Host: {address}\r\nOrigin: http://evil.example\r\n");
+    let rebound = "Host: evil.example:7480\r\nOrigin: http://evil.example:7480\r\n";
+    for line in [
+        "GET /health",
+        "GET /metrics",
+        "GET /log-level",
+        "GET /checkpoints",
+        "GET /nothing",
+        "PUT /log-level",
+        "OPTIONS /log-level",
+    ] {
+        for headers in [rebound, "Host: evil.example\r\n", &page] {
+            let (status, reply) = ask(address, line, headers, "loud").await;
+            assert_eq!(status, 403, "{line} {headers}: {reply}");
+            assert!(reply.contains("evil.example"), "{reply}");
+        }
+        let (status, _) = ask(address, line, &own, "loud").await;
+        assert_ne!(status, 403, "{line}");
+    }
+    // Without any name.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\n\r\n")
+        .await
+        .unwrap();
+    let mut reply = [0; 12];
+    stream.read_exact(&mut reply).await.unwrap();
+    assert_eq!(&reply, b"HTTP/1.1 400");
+}
+
+#[tokio::test]
+async fn clients_that_send_half_a_request_or_nothing_keep_nobody_out() {
+    let (address, _serving) = start(&Security::none()).await;
+    let put = b"PUT /log-level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
+    for begun in [put.as_slice(), b"GET /he", b""] {
+        let mut silent = Vec::new();
+        for _ in 0..300 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // An earlier one may have made room already.
+            let _ = stream.write_all(begun).await;
+            silent.push(stream);
+        }
+        let begun = std::time::Instant::now();
+        for _ in 0..20 {
+            let (status, reply) = ask(address, "GET /health", "", "").await;
+            assert_eq!(status, 200, "{reply}");
+        }
+        assert!(begun.elapsed().as_secs() < 5);
+    }
+}
+
+#[tokio::test]
 async fn addresses_are_refused_with_a_reason() {
     let taken = bind("127.0.0.1:0", &Security::none(), false)
         .await
@@ -206,11 +267,22 @@ async fn over_tls_a_certificate_is_required_and_each_role_has_its_own_paths() {
         let (status, reply) = talk(stream, line, "", "loud").await;
         assert_eq!(status, expected, "{role}: {reply}");
     }
+    // The names in the certificate are the service's own.
+    for (host, expected) in [
+        ("learner.landmarl.internal:7480", 200),
+        ("evil.example", 403),
+    ] {
+        let own = certs.issue(Role::Monitor, 1);
+        let stream = connect(client(&certs, Some(&own))).await.unwrap();
+        let header = format!("Host: {host}\r\n");
+        let (status, reply) = talk(stream, "GET /health", &header, "").await;
+        assert_eq!(status, expected, "{host}: {reply}");
+    }
     // With TLS 1.3 a client learns of its refusal only after the handshake.
     match connect(client(&certs, None)).await {
         Ok(mut stream) => {
             let _ = stream
-                .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 .await;
             let mut reply = Vec::new();
             let read = stream.read_to_end(&mut reply).await;

@@ -5,7 +5,7 @@ use super::role::Roles;
 use super::{SecurityError, read, unfit};
 use common::config::ClusterConfig;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity as TonicIdentity};
+use webpki::EndEntityCert;
 
 /// After this a client gives up on an unfinished handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ pub(super) struct Identity {
     pub(super) grpc: Arc<ServerConfig>,
     pub(super) http: Arc<ServerConfig>,
     client: ClientTlsConfig,
+    own: CertificateDer<'static>,
     pub(super) roles: Roles,
     /// Whole days until our certificate expires.
     pub(super) days_left: u64,
@@ -70,6 +72,7 @@ impl Identity {
                 .ca_certificate(Certificate::from_pem(ca))
                 .identity(TonicIdentity::from_pem(cert, key))
                 .timeout(HANDSHAKE),
+            own: own.clone(),
             roles,
             days_left,
             key_is_public: is_public(Path::new(&files.key)),
@@ -79,6 +82,14 @@ impl Identity {
     /// TLS settings for calls to a server with this name.
     pub(super) fn client(&self, name: String) -> ClientTlsConfig {
         self.client.clone().domain_name(name)
+    }
+
+    /// Whether our certificate names this host.
+    pub(super) fn names(&self, host: &str) -> bool {
+        let name = DnsName::try_from(host).map(ServerName::DnsName);
+        let certificate = EndEntityCert::try_from(&self.own);
+        matches!((name, certificate), (Ok(name), Ok(certificate))
+            if certificate.verify_is_valid_for_subject_name(&name).is_ok())
     }
 }
 

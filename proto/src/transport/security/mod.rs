@@ -130,6 +130,11 @@ impl Security {
         self.identity.as_ref().map(|i| i.days_left)
     }
 
+    /// Whether the certificate of this process names this host; false without TLS.
+    pub(crate) fn certificate_names(&self, host: &str) -> bool {
+        self.identity.as_ref().is_some_and(|i| i.names(host))
+    }
+
     /// A channel to `host:port`, whose server must have the role `server`; it
     /// connects on the first call and reconnects after failures. Must be called
     /// within a tokio runtime.

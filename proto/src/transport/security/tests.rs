@@ -3,7 +3,7 @@
 use super::issue::{Authority, Pair, token};
 use super::*;
 use crate::transport::channel::replay_client;
-use crate::transport::health::{self, HealthError};
+use crate::transport::health::{self, Health, HealthError};
 use crate::transport::listen;
 use crate::transport::serve;
 use crate::wire::replay_client::ReplayClient;
@@ -72,6 +72,10 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(security: Security) -> Self {
+        Self::start_with(security, Health::default()).await
+    }
+
+    pub(crate) async fn start_with(security: Security, health: Health) -> Self {
         let listener = listen::bind("127.0.0.1:0".parse().unwrap(), false)
             .await
             .unwrap();
@@ -81,7 +85,9 @@ impl Server {
         let until = async move {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(serve::run_server(listener, security, routes, &["x"], until));
+        let served = tokio::spawn(async move {
+            serve::run_server(listener, security, routes, &["x"], &health, until).await
+        });
         Self {
             address,
             stop,
