@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod client;
+mod descriptors;
 mod full;
 mod insert;
 mod journal;

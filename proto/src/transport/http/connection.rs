@@ -1,7 +1,6 @@
-//! Accepts, authorises and serves HTTP connections, up to a limit.
+//! Authorises and serves HTTP connections. The acceptor limits their number.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -15,7 +14,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
@@ -23,10 +21,8 @@ use tonic::Code;
 
 use crate::transport::security::{Conn, Peer, Security};
 
-/// Concurrent connections; more wait to be accepted.
-const CONNECTIONS: usize = 256;
 /// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(15);
+const HEAD: Duration = Duration::from_secs(10);
 /// How long open requests may take after the stop signal.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -44,27 +40,19 @@ pub async fn serve(
 ) {
     let router = router.layer(from_fn_with_state(security.clone(), guard));
     let mut acceptor = security.http_acceptor(listener);
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut open = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
-        let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, acceptor.next().await)
-        };
-        let (permit, conn) = tokio::select! {
-            next = next => next,
+        let conn = tokio::select! {
+            conn = acceptor.next() => conn,
             Some(_) = open.join_next() => continue,
             () = &mut shutdown => break,
         };
         // The acceptor logs why it refuses a connection, and never ends.
         let Some(Ok(conn)) = conn else { continue };
         let (router, watcher) = (router.clone(), graceful.watcher());
-        open.spawn(async move {
-            let _permit = permit;
-            requests(conn, router, watcher).await;
-        });
+        open.spawn(requests(conn, router, watcher));
     }
     drop(acceptor);
     let _ = timeout(GRACE, graceful.shutdown()).await;
@@ -119,6 +107,7 @@ async fn guard(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use axum::body::Body;
