@@ -25,7 +25,7 @@ pub(crate) mod token;
 
 pub use guard::{Denied, Guard, GuardLayer};
 pub use role::{Role, Roles, UnknownRole};
-pub use tls_acceptor::{Conn, Peer, TlsAcceptor};
+pub use tls_acceptor::{Conn, Connection, Peer, TlsAcceptor};
 pub use token::Bearer;
 
 use crate::transport::endpoint::{AddressError, Channel, endpoint};

@@ -10,6 +10,7 @@ use super::identity::explain;
 use super::places::{Place, Places};
 use super::refusals::Refusals;
 use super::role::Roles;
+use crate::transport::calls::Held;
 use rustls::{AlertDescription, Error as TlsError, ServerConfig};
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,6 +22,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::Stream;
@@ -43,6 +45,23 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What its certificate names; `None` without TLS.
     pub roles: Option<Roles>,
+}
+
+/// One connection, as its calls see it.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub(crate) peer: Peer,
+    /// What its calls share.
+    pub(crate) held: Held,
+}
+
+impl Connection {
+    /// A place for a stream of large replies, freed on drop; `None` if this connection has too
+    /// many. Each holds a few megabytes while the peer does not read.
+    #[must_use]
+    pub fn reply_stream(&self) -> Option<OwnedSemaphorePermit> {
+        self.held.reply_stream()
+    }
 }
 
 /// What a port serves.
@@ -285,6 +304,7 @@ pub struct Conn {
     /// What is left of the preface, which has been read from the stream, for the server to read.
     preface: &'static [u8],
     unread: Stall,
+    held: Held,
     _place: Place,
 }
 
@@ -299,6 +319,7 @@ impl Conn {
             peer,
             preface,
             unread: Stall::new(READ_WITHIN),
+            held: Held::default(),
             _place: place,
         }
     }
@@ -316,10 +337,13 @@ impl fmt::Debug for Conn {
 }
 
 impl Connected for Conn {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Connection;
 
-    fn connect_info(&self) -> Peer {
-        self.peer
+    fn connect_info(&self) -> Connection {
+        Connection {
+            peer: self.peer,
+            held: self.held.clone(),
+        }
     }
 }
 
