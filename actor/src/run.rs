@@ -12,7 +12,7 @@ use common::imaging::manifest::TrainingManifest;
 use common::imaging::scan::Scan;
 use proto::messages::hello::Hello;
 use proto::messages::insert::Writer;
-use proto::messages::join::{JoinReply, JoinRequest};
+use proto::messages::join::{JoinReply, JoinRequest, manifest_that_fits};
 use proto::transport::serve::Boxed;
 use tracing::Instrument as _;
 
@@ -277,7 +277,7 @@ fn join_request(setup: &ActorSetup, scans: &[Arc<Scan>]) -> Result<JoinRequest, 
         hello,
         slots: config.actor.slots,
         host: host(&config.log.instance),
-        manifest_json: Bytes::from(serde_json::to_vec(&manifest)?),
+        manifest_json: manifest_that_fits(serde_json::to_vec(&manifest)?),
         config_json: Bytes::from(config.shared_json()),
     })
 }

@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use common::run::machine;
 
 use commands::{
     certs, checkpoint, completions, config, data, doctor, eval, import, logs, phantom, play, runs,
@@ -63,6 +64,8 @@ enum Command {
 
 fn main() -> ExitCode {
     model::memory::keep_freed();
+    // `train` serves several services: their limits on connections follow from it.
+    let _ = machine::raise_open_files();
     let ended = command_line().and_then(|words| match Cli::try_parse_from(words) {
         Ok(cli) => run(&cli.command),
         Err(error) => Ok(explain(&error)),

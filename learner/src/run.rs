@@ -296,6 +296,7 @@ fn shared(
         checkpoints: Arc::clone(&setup.checkpoints),
         progress: setup.progress.subscribe(),
         last_version: AtomicU64::new(0),
+        comparing: Mutex::default(),
     })
 }
 

@@ -23,6 +23,9 @@ use crate::replay::shards::ReplayClient;
 use crate::report::progress::Progress;
 use crate::training::stop::StopRules;
 
+/// Characters of one difference that a refusal and the log show.
+const SENTENCE_CHARS: usize = 1000;
+
 /// State shared by the service's handlers.
 #[derive(Debug)]
 pub struct Shared {
@@ -61,6 +64,8 @@ pub struct Shared {
     pub progress: watch::Receiver<Progress>,
     /// The last weights version of a finished run; 0 while it is running.
     pub last_version: AtomicU64,
+    /// Held while a peer's manifest or configuration is compared.
+    pub comparing: Mutex<()>,
 }
 
 impl Shared {
@@ -101,7 +106,7 @@ impl Shared {
         self.newest.borrow().as_ref().map_or(0, |p| p.version)
     }
 
-    /// Refuses an actor of a different run, naming the differences.
+    /// Refuses an actor of a different run, naming the differences. May block.
     pub(crate) fn agree(&self, request: &JoinRequest) -> Result<(), Status> {
         self.same(&request.hello, &request.manifest_json, &request.config_json)
             .map_err(|sentence| {
@@ -110,7 +115,7 @@ impl Shared {
             })
     }
 
-    /// Refuses an evaluator with other settings; its scans may differ.
+    /// Refuses an evaluator with other settings; its scans may differ. May block.
     pub(crate) fn may_evaluate(&self, beat: &EvaluatorBeat) -> Result<(), Status> {
         let hello = Hello {
             manifest: self.hello.manifest,
@@ -132,15 +137,26 @@ impl Shared {
         let Err(mismatch) = self.hello.check(&hello) else {
             return Ok(());
         };
+        // Reading JSON takes several times its bytes: of one peer at a time.
+        let comparing = self.comparing.lock();
+        let _one = comparing.unwrap_or_else(PoisonError::into_inner);
         let sentences = mismatch.differences.iter().map(|difference| {
             let details = match difference {
                 Difference::Manifest { .. } => manifest_sentence(&self.manifest, manifest),
                 Difference::Config { .. } => config_sentence(&self.config_json, config),
                 _ => None,
             };
-            details.unwrap_or_else(|| difference.to_string())
+            shortened(details.unwrap_or_else(|| difference.to_string()))
         });
         Err(sentences.collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// At most [`SENTENCE_CHARS`] of a sentence: names of scans in it may be of any length.
+fn shortened(sentence: String) -> String {
+    match sentence.char_indices().nth(SENTENCE_CHARS) {
+        None => sentence,
+        Some((end, _)) => format!("{} …", &sentence[..end]),
     }
 }
 
@@ -179,6 +195,14 @@ fn config_sentence(ours: &str, theirs: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sentence_with_names_of_a_peer_is_shortened() {
+        assert_eq!(shortened("short".into()), "short");
+        let long = shortened("é".repeat(1 << 20));
+        assert_eq!(long.chars().count(), SENTENCE_CHARS + 2);
+        assert!(long.ends_with("é …"));
+    }
 
     #[test]
     fn differing_config_keys_are_named() {

@@ -1,5 +1,6 @@
 //! Channels, listeners, security, retries, health, HTTP, and the shared parts of all `main`s.
 
+mod calls;
 pub mod channel;
 pub mod endpoint;
 pub mod entry;

@@ -17,6 +17,7 @@ use common::imaging::scan::Scan;
 use common::run::telemetry::in_current_span;
 use proto::messages::evaluator::EvaluatorBeatReply;
 use proto::messages::hello::Hello;
+use proto::messages::join::manifest_that_fits;
 use proto::messages::status::Evaluation;
 use proto::messages::weights::Published;
 use proto::transport::security::Security;
@@ -152,7 +153,7 @@ fn identity(setup: &EvaluatorSetup) -> Result<Identity, ActorError> {
     Ok(Identity {
         hello: Hello::new(run_id, config, manifest.digest()),
         config_json: Bytes::from(config.shared_json()),
-        manifest_json: Bytes::from(serde_json::to_vec(&manifest)?),
+        manifest_json: manifest_that_fits(serde_json::to_vec(&manifest)?),
         host: host(&config.log.instance),
     })
 }

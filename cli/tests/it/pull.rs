@@ -111,7 +111,7 @@ impl Learner for CheckpointServer {
         let (opened, offset) = checkpoint_stream::open(&self.files, &request)
             .map_err(|e| Status::not_found(e.to_string()))?;
         let (whole, mut pieces) = mpsc::channel::<Result<Chunk, Status>>(1);
-        tokio::task::spawn_blocking(move || checkpoint_stream::send(opened, offset, &whole));
+        tokio::spawn(checkpoint_stream::send(opened, offset, whole));
         let (out, chunks) = mpsc::channel(1);
         let state = Arc::clone(&self.state);
         tokio::spawn(async move {

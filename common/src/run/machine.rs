@@ -67,6 +67,33 @@ pub fn disk_room(folder: &Path) -> io::Result<Room> {
     })
 }
 
+/// Raises the limit on open files of this process to the highest that the system allows, and
+/// returns it: many shells set 1024 and allow far more. Child processes inherit it.
+/// Fails when the system refuses.
+pub fn raise_open_files() -> io::Result<usize> {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit)?;
+    }
+    Ok(open_files_max())
+}
+
+/// How many files, sockets included, this process may have open.
+#[must_use]
+pub fn open_files_max() -> usize {
+    #[cfg(unix)]
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    #[cfg(not(unix))]
+    let most = Some(1024);
+    // No limit.
+    most.map_or(usize::MAX, |most| {
+        usize::try_from(most).unwrap_or(usize::MAX)
+    })
+}
+
 /// This machine's host name.
 #[must_use]
 pub fn host_name() -> String {
@@ -95,6 +122,16 @@ mod tests {
         });
         assert_eq!(there.join().unwrap(), (15, 15));
         assert_eq!(of_this(), before);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_limit_on_open_files_rises_to_what_the_system_allows() {
+        use rustix::process::{Resource, getrlimit};
+        let most = raise_open_files().unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+        assert_eq!(open_files_max(), most);
     }
 
     #[test]

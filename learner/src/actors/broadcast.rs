@@ -2,11 +2,12 @@
 //! versions, so nothing queues.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use proto::messages::chunks::Chunk;
 use proto::messages::weights::Published;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 /// The train thread's end.
 pub type Publisher = watch::Sender<Option<Arc<Published>>>;
@@ -18,7 +19,7 @@ const DIGESTS_MAX: usize = 1 << 16;
 
 /// SHA-256 of each version that this process published.
 #[derive(Debug, Default)]
-pub struct Digests(Mutex<BTreeMap<u64, [u8; 32]>>);
+pub struct Digests(std::sync::Mutex<BTreeMap<u64, [u8; 32]>>);
 
 impl Digests {
     /// Adds a version.
@@ -40,6 +41,40 @@ impl Digests {
 /// Converts weights to bf16.
 pub type Half = fn(&Published) -> Option<Published>;
 
+/// A watcher that takes no chunk for this long loses its stream: until then it keeps its version
+/// in memory, however many are published meanwhile.
+pub const STALLED: Duration = Duration::from_secs(20);
+
+/// The newest version in bf16: one copy for all watchers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Halves {
+    half: Half,
+    last: Arc<Mutex<Option<Arc<Published>>>>,
+}
+
+impl Halves {
+    /// Nothing is converted yet.
+    pub fn new(half: Half) -> Self {
+        let last = Arc::default();
+        Self { half, last }
+    }
+
+    /// The version in bf16; as it is where it cannot be converted.
+    async fn of(&self, full: Arc<Published>) -> Arc<Published> {
+        // Held while one watcher converts, so that the others wait for it.
+        let mut last = self.last.lock().await;
+        if let Some(last) = last.as_ref().filter(|l| l.version == full.version) {
+            return Arc::clone(last);
+        }
+        let (half, same) = (self.half, Arc::clone(&full));
+        // The conversion takes milliseconds of CPU time: not on the executor.
+        let converted = tokio::task::spawn_blocking(move || half(&full)).await;
+        let converted = converted.ok().flatten().map_or(same, Arc::new);
+        *last = Some(Arc::clone(&converted));
+        converted
+    }
+}
+
 /// Sends `first`, if there is one, then the newest version each time the receiver is
 /// ready, provided it is above `first`'s and `newer_than`, until the watcher or the
 /// publisher closes.
@@ -47,23 +82,27 @@ pub async fn stream(
     mut newest: Newest,
     mut first: Option<Arc<Published>>,
     mut newer_than: u64,
-    half: Option<Half>,
+    half: Option<Halves>,
     out: mpsc::Sender<Chunk>,
 ) {
     loop {
         let next = match first.take() {
             Some(first) => Some(first),
-            None => next(&mut newest, newer_than).await,
+            None => tokio::select! {
+                next = next(&mut newest, newer_than) => next,
+                () = out.closed() => return,
+            },
         };
         let Some(published) = next else { return };
         newer_than = newer_than.max(published.version);
-        let published = match half {
-            Some(half) => halved(half, published).await,
+        let published = match &half {
+            Some(half) => half.of(published).await,
             None => published,
         };
         let begun_ms = published.age().as_secs_f64() * 1e3;
         for chunk in published.chunks() {
-            if out.send(chunk).await.is_err() {
+            if let Err(ended) = out.send_timeout(chunk, STALLED).await {
+                tracing::debug!(%ended, "a stream of weights ends");
                 return;
             }
         }
@@ -77,16 +116,10 @@ async fn next(newest: &mut Newest, newer_than: u64) -> Option<Arc<Published>> {
     newest.wait_for(newer).await.ok()?.clone()
 }
 
-/// The conversion takes milliseconds of CPU time: not on the executor.
-async fn halved(half: Half, full: Arc<Published>) -> Arc<Published> {
-    let same = Arc::clone(&full);
-    let converted = tokio::task::spawn_blocking(move || half(&full)).await;
-    converted.ok().flatten().map_or(same, Arc::new)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn version_of(chunk: Option<Chunk>) -> u64 {
         chunk.unwrap().whole.weights.unwrap().version
@@ -124,5 +157,29 @@ mod tests {
         late_task.await.unwrap();
         task.await.unwrap();
         assert!(seen.recv().await.is_none(), "the stream ends with the run");
+    }
+
+    #[tokio::test]
+    async fn watchers_share_one_conversion_of_a_version() {
+        static CONVERTED: AtomicUsize = AtomicUsize::new(0);
+        let halves = Halves::new(|full| {
+            CONVERTED.fetch_add(1, Ordering::Relaxed);
+            Some(Published::new(full.version, 0, vec![7; 5]))
+        });
+        let full = |version| Arc::new(Published::new(version, 0, vec![1; 10]));
+        let (one, other) = tokio::join!(halves.of(full(1)), halves.of(full(1)));
+        assert!(Arc::ptr_eq(&one, &other) && one.bytes.len() == 5);
+        halves.of(full(2)).await;
+        assert_eq!(CONVERTED.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_its_watcher_even_if_nothing_is_published() {
+        let (_publisher, newest) = watch::channel(None);
+        let (out, watcher) = mpsc::channel(1);
+        let task = tokio::spawn(stream(newest, None, 0, None, out));
+        drop(watcher);
+        let ended = tokio::time::timeout(Duration::from_secs(10), task).await;
+        ended.unwrap().unwrap();
     }
 }

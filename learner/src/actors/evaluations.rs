@@ -32,6 +32,10 @@ pub const BEST: &str = "best.safetensors";
 /// An evaluator without a report for this long is absent. It reports every two seconds.
 const ABSENT_AFTER: Duration = Duration::from_secs(10);
 
+/// Evaluators that are known at once. Hosts name themselves: beyond this, one takes the place of
+/// that which was silent the longest.
+const EVALUATORS_MAX: usize = 256;
+
 #[derive(Debug)]
 struct Seen {
     host: String,
@@ -187,6 +191,10 @@ impl Evaluations {
             tracing::info!(host = beat.host, "evaluator found");
             // Removes absent evaluators; else each restart would add one.
             self.evaluators.retain(|s| s.is_present(now));
+            if self.evaluators.len() >= EVALUATORS_MAX {
+                let oldest = (0..self.evaluators.len()).min_by_key(|i| self.evaluators[*i].at);
+                oldest.map(|i| self.evaluators.swap_remove(i));
+            }
             self.evaluators.push(Seen {
                 host: beat.host.clone(),
                 at: now,

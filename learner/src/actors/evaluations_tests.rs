@@ -88,6 +88,17 @@ fn lines_of_version_0_1_0_are_restored() {
 }
 
 #[test]
+fn hosts_that_name_themselves_anew_are_few() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = evaluations(dir.path());
+    for n in 0..3 * EVALUATORS_MAX {
+        e.beat(S(1), &beat(&format!("host {n}"), None), false)
+            .unwrap();
+    }
+    assert_eq!(e.evaluators(S(1)).len(), EVALUATORS_MAX);
+}
+
+#[test]
 fn the_best_weights_are_requested_once_and_restored() {
     let dir = tempfile::tempdir().unwrap();
     let mut e = evaluations(dir.path());

@@ -6,11 +6,12 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use proto::messages::checkpoints::{CheckpointInfo, is_file_name};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::actors::evaluations::BEST;
 use crate::checkpoint::folder::{LAST, number};
@@ -36,6 +37,9 @@ pub struct Opened {
     pub file: File,
 }
 
+/// Downloads at once: each keeps files open, and megabytes in memory.
+pub const DOWNLOADS: usize = 16;
+
 /// Why a file cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
@@ -52,6 +56,8 @@ pub enum FilesError {
         name: String,
         available: Vec<String>,
     },
+    #[error("{DOWNLOADS} checkpoints are being downloaded already; try again later")]
+    Busy,
     #[error("cannot read checkpoint {name}: {source}")]
     Read { name: String, source: io::Error },
 }
@@ -61,7 +67,11 @@ pub enum FilesError {
 pub struct CheckpointFiles {
     folder: PathBuf,
     digests: Mutex<HashMap<Identity, [u8; 32]>>,
+    downloads: Arc<Semaphore>,
 }
+
+/// A place for one download, over gRPC or HTTP; freed on drop.
+pub type Download = OwnedSemaphorePermit;
 
 impl CheckpointFiles {
     /// The files of `folder`, which may not exist yet.
@@ -69,7 +79,17 @@ impl CheckpointFiles {
         Self {
             folder: folder.to_owned(),
             digests: Mutex::default(),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
         }
+    }
+
+    /// A place for one download.
+    ///
+    /// # Errors
+    /// When there are [`DOWNLOADS`] already.
+    pub fn download(&self) -> Result<Download, FilesError> {
+        let place = Arc::clone(&self.downloads).try_acquire_owned();
+        place.map_err(|_| FilesError::Busy)
     }
 
     /// All files, those with the most updates first. Computes the digests of new files.

@@ -14,16 +14,20 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use common::imaging::manifest::hex;
+use tokio_stream::StreamExt as _;
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
 use crate::checkpoint::files::{CheckpointFiles, FilesError, Opened};
+
+/// Seconds after which a client that was refused may try again.
+const RETRY_S: &str = "20";
 
 type Files = Arc<CheckpointFiles>;
 
@@ -55,9 +59,24 @@ async fn list(State(files): State<Files>) -> Response {
 }
 
 async fn file(State(files): State<Files>, Path(name): Path<String>, request: Request) -> Response {
+    let place = match files.download() {
+        Ok(place) => place,
+        Err(busy) => {
+            let wait = [(RETRY_AFTER, RETRY_S)];
+            let why = format!("{busy}\n");
+            return (StatusCode::SERVICE_UNAVAILABLE, wait, why).into_response();
+        }
+    };
     let opened = tokio::task::spawn_blocking(move || files.open(&name)).await;
     match opened {
-        Ok(Ok(opened)) => send(opened, request).await,
+        Ok(Ok(opened)) => send(opened, request).await.map(|body| {
+            // The place is free once the body is sent, or dropped.
+            let body = body.into_data_stream().map(move |bytes| {
+                let _ = &place;
+                bytes
+            });
+            Body::from_stream(body)
+        }),
         Ok(Err(error @ FilesError::NotFound { .. })) => {
             (StatusCode::NOT_FOUND, format!("{error}\n")).into_response()
         }

@@ -2,11 +2,14 @@
 
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 
+use common::run::telemetry::in_current_span;
 use proto::messages::checkpoints::PullCheckpoint;
 use proto::messages::chunks::{CHUNK_BYTES_MAX, Chunk, Whole};
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tonic::Status;
 
+use crate::actors::broadcast::STALLED;
 use crate::checkpoint::files::{CheckpointFiles, FilesError, Opened};
 
 /// Opens the requested file and returns the offset to start at: the length of the
@@ -28,43 +31,89 @@ pub fn open(
     Ok((files.open(&request.name)?, 0))
 }
 
-/// Sends the chunks from `offset` on; blocks while the receiver is slower. A
-/// receiver that already has all bytes gets one empty chunk.
-pub fn send(opened: Opened, offset: u64, out: &mpsc::Sender<Result<Chunk, Status>>) {
+/// Sends the chunks from `offset` on. A receiver that already has all bytes gets one empty chunk;
+/// one that takes no chunk for [`STALLED`] loses its stream. No thread waits for it meanwhile.
+pub async fn send(opened: Opened, offset: u64, out: mpsc::Sender<Result<Chunk, Status>>) {
     let name = opened.info.name.clone();
-    if let Err(error) = chunks(opened, offset, |chunk| out.blocking_send(Ok(chunk)).is_ok()) {
-        let text = format!("cannot read checkpoint {name}: {error}");
-        tracing::warn!(text);
-        let _ = out.blocking_send(Err(Status::data_loss(text)));
+    let mut chunks = Chunks::new(opened, offset);
+    loop {
+        let read = spawn_blocking(in_current_span(move || {
+            let chunk = chunks.next();
+            (chunks, chunk)
+        }));
+        // A panic has been logged.
+        let Ok((rest, chunk)) = read.await else {
+            return;
+        };
+        chunks = rest;
+        let Some(chunk) = chunk else { return };
+        let chunk = chunk.map_err(|error| {
+            let text = format!("cannot read checkpoint {name}: {error}");
+            tracing::warn!(text);
+            Status::data_loss(text)
+        });
+        if let Err(ended) = out.send_timeout(chunk, STALLED).await {
+            tracing::debug!(name, %ended, "a download ends early");
+            return;
+        }
     }
 }
 
-fn chunks(opened: Opened, mut offset: u64, mut send: impl FnMut(Chunk) -> bool) -> io::Result<()> {
-    let Opened { info, mut file } = opened;
-    let whole = Whole {
-        bytes: info.bytes,
-        sha256: info.sha256,
-        weights: None,
-    };
-    file.seek(SeekFrom::Start(offset))?;
-    loop {
+/// The chunks of a file from an offset on.
+struct Chunks {
+    opened: Opened,
+    offset: u64,
+    /// Whether the last one was read, or failed.
+    done: bool,
+}
+
+impl Chunks {
+    fn new(opened: Opened, offset: u64) -> Self {
+        let done = false;
+        Self {
+            opened,
+            offset,
+            done,
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Chunk> {
+        let Opened { info, file } = &mut self.opened;
         let mut data = Vec::new();
+        file.seek(SeekFrom::Start(self.offset))?;
         file.by_ref()
             .take(CHUNK_BYTES_MAX as u64)
             .read_to_end(&mut data)?;
-        let read = data.len() as u64;
+        let (offset, read) = (self.offset, data.len() as u64);
         if read == 0 && offset < info.bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let chunk = Chunk {
+        self.offset += read;
+        self.done = self.offset >= info.bytes;
+        let whole = Whole {
+            bytes: info.bytes,
+            sha256: info.sha256,
+            weights: None,
+        };
+        let data = data.into();
+        Ok(Chunk {
             whole,
             offset,
-            data: data.into(),
-        };
-        offset += read;
-        if !send(chunk) || offset >= info.bytes {
-            return Ok(());
+            data,
+        })
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = io::Result<Chunk>;
+
+    fn next(&mut self) -> Option<io::Result<Chunk>> {
+        if self.done {
+            return None;
         }
+        let chunk = self.read();
+        self.done |= chunk.is_err();
+        Some(chunk)
     }
 }
 
@@ -97,13 +146,12 @@ mod tests {
             let (opened, offset) = open(&files, &PullCheckpoint { name, part }).unwrap();
             assert_eq!(offset, expected);
             let (mut got, mut count) = (bytes[..usize::try_from(offset).unwrap()].to_vec(), 0);
-            chunks(opened, offset, |chunk| {
+            for chunk in Chunks::new(opened, offset) {
+                let chunk = chunk.unwrap();
                 assert_eq!(chunk.offset, got.len() as u64);
                 got.extend_from_slice(&chunk.data);
                 count += 1;
-                true
-            })
-            .unwrap();
+            }
             assert!(got == bytes && count >= 1, "{part:?}");
         }
     }

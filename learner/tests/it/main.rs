@@ -4,6 +4,7 @@
 
 mod setup;
 mod shard;
+mod unread;
 
 use std::time::Duration;
 

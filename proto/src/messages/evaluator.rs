@@ -2,6 +2,7 @@
 
 use crate::error::ProtocolError;
 use crate::messages::hello::{self, Hello};
+use crate::messages::join::{CONFIG_BYTES_MAX, MANIFEST_BYTES_MAX};
 use crate::messages::pack;
 use crate::messages::status::Evaluation;
 use crate::wire;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use common::run::baseline::MeanPositionBaseline;
 
 /// A line of validation.jsonl, at most: bounds what an evaluator can make the learner write.
-const LINE_BYTES_MAX: usize = 4 << 20;
+pub const LINE_BYTES_MAX: usize = 4 << 20;
 
 /// What an evaluator reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,9 +52,12 @@ pub struct EvaluatorBeatReply {
 }
 
 pack::wire_form! {
-    EvaluatorBeat, EvaluatorBeatRequest, same: [host, evaluating, config_json, manifest_json],
+    EvaluatorBeat, EvaluatorBeatRequest, same: [evaluating],
     beat => {
         hello: Some(beat.hello.into()),
+        host: beat.host,
+        config_json: beat.config_json,
+        manifest_json: beat.manifest_json,
         evaluation: beat.evaluation,
         line_json: beat.line_json,
     },
@@ -61,6 +65,9 @@ pack::wire_form! {
         hello: hello::required_by_join(beat.hello)?,
         evaluation: beat.evaluation.map(Evaluation::checked).transpose()?,
         line_json: one_line(beat.line_json)?,
+        host: pack::host(beat.host)?,
+        config_json: pack::at_most("config_json", beat.config_json, CONFIG_BYTES_MAX)?,
+        manifest_json: pack::at_most("manifest_json", beat.manifest_json, MANIFEST_BYTES_MAX)?,
     },
 }
 

@@ -10,6 +10,21 @@ use std::time::Duration;
 /// Environment slots of one actor, at most.
 pub const SLOTS_MAX: usize = 65_536;
 
+/// A manifest as JSON, at most: more than ten thousand scans. A larger one is left out.
+pub const MANIFEST_BYTES_MAX: usize = 8 << 20;
+/// What a config digest was made from, at most.
+pub const CONFIG_BYTES_MAX: usize = 256 << 10;
+
+/// A manifest for a request: empty if it is larger than [`MANIFEST_BYTES_MAX`]. It only serves to
+/// name the scans that differ.
+#[must_use]
+pub fn manifest_that_fits(json: Vec<u8>) -> Bytes {
+    if json.len() > MANIFEST_BYTES_MAX {
+        return Bytes::new();
+    }
+    json.into()
+}
+
 /// The request of a new actor, or of a new incarnation of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinRequest {
@@ -17,7 +32,7 @@ pub struct JoinRequest {
     pub hello: Hello,
     /// Environment slots that it steps at once, 1 to [`SLOTS_MAX`].
     pub slots: usize,
-    /// For people: host and process.
+    /// For people: host and process, at most 256 bytes.
     pub host: String,
     /// The whole manifest, so that a refusal can name the scans that differ; may be empty.
     pub manifest_json: Bytes,
@@ -41,14 +56,20 @@ pub struct JoinReply {
 }
 
 pack::wire_form! {
-    JoinRequest, JoinRequest, same: [host, manifest_json, config_json],
+    JoinRequest, JoinRequest, same: [],
     request => {
         hello: Some(request.hello.into()),
+        host: request.host,
+        manifest_json: request.manifest_json,
+        config_json: request.config_json,
         slots: u32::try_from(request.slots).unwrap_or(u32::MAX),
     },
     request => {
         hello: hello::required_by_join(request.hello)?,
         slots: pack::within("slots", pack::narrow("slots", request.slots)?, "slots", 1..=SLOTS_MAX)?,
+        host: pack::host(request.host)?,
+        manifest_json: pack::at_most("manifest_json", request.manifest_json, MANIFEST_BYTES_MAX)?,
+        config_json: pack::at_most("config_json", request.config_json, CONFIG_BYTES_MAX)?,
     },
 }
 
@@ -113,7 +134,22 @@ mod tests {
         reads_back::<wire::JoinRequest, _>(request.clone());
         refuses::<JoinRequest, _>(
             &wire::JoinRequest::from(request),
-            &[(|r| r.slots = 0, "slots")],
+            &[
+                (|r| r.slots = 0, "slots"),
+                (
+                    |r| r.host = "h".repeat(257),
+                    "257 bytes, allowed are 0..=256",
+                ),
+                (|r| r.host = "two\nlines".into(), "control characters"),
+                (
+                    |r| r.manifest_json = vec![b' '; MANIFEST_BYTES_MAX + 1].into(),
+                    "manifest_json",
+                ),
+                (
+                    |r| r.config_json = vec![b' '; CONFIG_BYTES_MAX + 1].into(),
+                    "config_json",
+                ),
+            ],
         );
         reads_back::<wire::JoinReply, _>(reply());
     }

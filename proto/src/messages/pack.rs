@@ -109,6 +109,29 @@ pub(crate) fn text(field: &'static str, text: String) -> Result<String, Protocol
     required(field, Some(text).filter(|text| !text.is_empty()))
 }
 
+/// A name of a host and process, for people, of at most this many bytes.
+pub(crate) const HOST_BYTES_MAX: usize = 256;
+
+/// The name of a host and process, which logs and status show.
+pub(crate) fn host(host: String) -> Result<String, ProtocolError> {
+    within("host", host.len(), "bytes", 0..=HOST_BYTES_MAX)?;
+    if host.chars().any(char::is_control) {
+        let why = "it has control characters".to_owned();
+        return Err(ProtocolError::invalid("host", why));
+    }
+    Ok(host)
+}
+
+/// Bytes up to a limit.
+pub(crate) fn at_most(
+    field: &'static str,
+    bytes: Bytes,
+    most: usize,
+) -> Result<Bytes, ProtocolError> {
+    within(field, bytes.len(), "bytes", 0..=most)?;
+    Ok(bytes)
+}
+
 /// A number of things within these bounds.
 pub(crate) fn within<T: PartialOrd + Display + Debug>(
     field: &'static str,

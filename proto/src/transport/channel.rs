@@ -2,8 +2,7 @@
 
 pub use crate::transport::endpoint::Channel;
 use crate::transport::endpoint::{
-    AddressError, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT,
-    STREAM_WINDOW_BYTES,
+    AddressError, FRAME_BYTES_MAX, KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT,
 };
 use crate::transport::security::{Role, Security};
 use crate::wire::learner_client::LearnerClient;
@@ -16,7 +15,12 @@ use tonic::transport::Server;
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Concurrent calls on one connection: a learner has `learner.prefetch` samples (at
 /// most 64) in flight, an actor one stream. Further calls wait at the client.
-const STREAMS_PER_CONNECTION: u32 = 256;
+const STREAMS_PER_CONNECTION: u32 = 128;
+/// What a server takes of one stream, and of one connection, before the service reads it: a
+/// peer decides how much of it is in use. A client takes more (`endpoint`), from servers that
+/// it trusts.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// All headers of a call together; ours take a few hundred bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 

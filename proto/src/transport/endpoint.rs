@@ -13,9 +13,9 @@ use tonic::transport::Endpoint;
 pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
 
 /// HTTP/2 flow control: one stream's bytes in flight, so that a large batch needs no extra round trips.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// All streams' bytes in flight: several streams' worth, so that one cannot starve the others.
-pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 pub(crate) const FRAME_BYTES_MAX: u32 = 256 << 10;
 pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ use axum::Router;
 use common::config::{Config, ConfigError, Sources};
 use common::imaging::dataset::DatasetError;
 use common::report::text::printable;
+use common::run::machine;
 use common::run::run_folder::reachable;
 use common::run::telemetry::{self, Control, Guard, TelemetryError};
 use tokio::net::TcpListener;
@@ -73,12 +74,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Runs a command on a multi-threaded runtime and prints its error, if any; `own` chooses the
+/// Raises the limit on open files, runs a command on a multi-threaded runtime and prints its error, if any; `own` chooses the
 /// exit code for causes specific to this program.
 pub fn run(
     command: impl Future<Output = anyhow::Result<()>>,
     own: impl Fn(&(dyn Error + 'static)) -> Option<Exit>,
 ) -> ExitCode {
+    // Limits on connections follow from it; with a lower one there are fewer of them.
+    let _ = machine::raise_open_files();
     let done = tokio::runtime::Runtime::new()
         .context("start the async runtime")
         .and_then(|runtime| runtime.block_on(command));

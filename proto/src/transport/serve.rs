@@ -1,5 +1,6 @@
 //! Runs a gRPC service: listens, serves health and reflection, shuts down on request.
 
+use crate::transport::calls::CallsLayer;
 use crate::transport::channel;
 use crate::transport::health::Health;
 use crate::transport::security::Security;
@@ -87,6 +88,7 @@ async fn serve(
     let server = channel::server_builder()
         .trace_fn(move |_| span.clone())
         .layer(security.guard())
+        .layer(CallsLayer)
         .add_routes(routes)
         .add_service(health)
         .add_service(reflection)

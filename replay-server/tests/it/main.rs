@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod attack;
 mod client;
+mod descriptors;
 mod full;
 mod insert;
 mod journal;

@@ -51,9 +51,25 @@ impl Server {
 
     /// With more variables.
     fn serve_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::start(Command::new("env"), args, env)
+    }
+
+    /// With these limits on open files, soft and hard; `None` where they cannot be set.
+    #[expect(clippy::print_stdout, reason = "a skipped test reports it")]
+    pub fn with_files(soft: u32, hard: u32, args: &[&str]) -> Option<Self> {
+        if Command::new("prlimit").arg("--version").output().is_err() {
+            println!("skipped: there is no `prlimit`, which limits the number of open files");
+            return None;
+        }
+        let mut command = Command::new("prlimit");
+        command.args([&format!("--nofile={soft}:{hard}"), "env"]);
+        Some(Self::start(command, args, &[]))
+    }
+
+    fn start(mut command: Command, args: &[&str], env: &[(&str, &str)]) -> Self {
         let log = NamedTempFile::new().unwrap();
         // The tests may run where some signals are ignored, as below `nohup`.
-        let child = Command::new("env")
+        let child = command
             .args(["--default-signal", BINARY])
             .args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(args)
@@ -92,6 +108,13 @@ impl Server {
             assert!(begin.elapsed() < PATIENCE, "no \"{texts}\" in\n{log}");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// A line of what the kernel reports about the process, by file and beginning.
+    pub fn kernel(&self, file: &str, line: &str) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
+        let found = text.lines().find(|l| l.starts_with(line));
+        found.unwrap().to_owned()
     }
 
     pub fn client(&self) -> Client {

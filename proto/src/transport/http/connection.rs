@@ -25,12 +25,10 @@ use tokio_stream::StreamExt as _;
 
 use super::guard::{Gate, guard};
 use super::hosts::Hosts;
-use crate::transport::security::{Conn, Security};
+use crate::transport::security::{Conn, Security, http_served};
 
-/// Concurrent connections.
-const CONNECTIONS: usize = 256;
 /// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(15);
+const HEAD: Duration = Duration::from_secs(10);
 /// How long open requests may take after the stop signal.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -50,7 +48,7 @@ pub async fn serve(
     };
     let router = router.layer(from_fn_with_state(gate, guard));
     let mut acceptor = security.http_acceptor(listener);
-    let mut places = Places::default();
+    let mut places = Places::new(http_served());
     let graceful = GracefulShutdown::new();
     let mut open = JoinSet::new();
     tokio::pin!(shutdown);
@@ -99,17 +97,26 @@ async fn requests(conn: Conn, moves: Moves, router: Router, watcher: Watcher) {
 }
 
 /// The open connections, in the order of their last bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Places {
+    most: usize,
     taken: Vec<(AbortHandle, Moves)>,
     moved: Arc<AtomicU64>,
 }
 
 impl Places {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            taken: Vec::new(),
+            moved: Arc::default(),
+        }
+    }
+
     /// Ends the connection that was silent longest if there are too many; says whether.
     fn make_room(&mut self) -> bool {
         self.taken.retain(|(task, _)| !task.is_finished());
-        if self.taken.len() < CONNECTIONS {
+        if self.taken.len() < self.most {
             return false;
         }
         let places = self.taken.iter().enumerate();
@@ -225,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_connection_that_was_silent_longest_makes_room() {
-        let mut places = Places::default();
+        let mut places = Places::new(9);
         let mut tasks = JoinSet::new();
         let mut open = |places: &mut Places| {
             let moves = places.moves();
@@ -234,7 +241,7 @@ mod tests {
             (task, moves)
         };
         let mut all = Vec::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..9 {
             assert!(!places.make_room());
             all.push(open(&mut places));
         }
@@ -254,6 +261,6 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(!places.make_room());
-        assert_eq!(places.taken.len(), CONNECTIONS - 1);
+        assert_eq!(places.taken.len(), 8);
     }
 }

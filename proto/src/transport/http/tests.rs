@@ -37,7 +37,7 @@ fn router() -> Router {
     standard(metrics, Health::default(), log())
 }
 
-async fn start(security: &Security) -> (SocketAddr, Serving) {
+pub(crate) async fn start(security: &Security) -> (SocketAddr, Serving) {
     let listener = bind("127.0.0.1:0", security, false).await.unwrap();
     let address = listener.as_ref().unwrap().local_addr().unwrap();
     let serving = spawn(listener, router(), security, Hosts::default()).unwrap();
@@ -226,7 +226,7 @@ async fn addresses_are_refused_with_a_reason() {
     assert!(bind("0.0.0.0:0", &Security::none(), true).await.is_ok());
 }
 
-fn client(certs: &Certs, own: Option<&Pair>) -> ClientConfig {
+pub(crate) fn client(certs: &Certs, own: Option<&Pair>) -> ClientConfig {
     let certificate = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
     let mut roots = RootCertStore::empty();
     let authority = certs.authority.pair().certificate;

@@ -1,7 +1,7 @@
 //! Checks every call before it reaches its service: the caller's role, then its token.
 
 use super::role::Roles;
-use super::tls_acceptor::Peer;
+use super::tls_acceptor::Connection;
 use super::{Security, token};
 use std::fmt;
 use std::future::Future;
@@ -105,7 +105,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<A>) -> Self::Future {
-        let peer = request.extensions().get::<Peer>().copied();
+        let peer = request.extensions().get::<Connection>().map(|c| c.peer);
         let shown = request.headers().get(token::HEADER);
         let shown = shown.map(http::HeaderValue::as_bytes);
         let roles = peer.and_then(|peer| peer.roles);

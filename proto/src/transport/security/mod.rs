@@ -7,38 +7,48 @@
 //! `docs/security.md` describes the threat model.
 //!
 //! - [`Role`], [`Roles`]: learner, replay, actor, evaluator, operator, monitor.
-//! - [`TlsAcceptor`]: accepts connections; limits their number and the time of handshakes.
+//! - [`TlsAcceptor`]: accepts connections; limits their number (`places`) and the time until
+//!   they are open.
 //! - [`Guard`]: checks every call.
 //! - [`issue`]: makes authorities, certificates and tokens.
 
 mod access;
+pub(crate) mod crowd;
 mod guard;
 mod identity;
 pub mod issue;
+mod places;
 mod refusals;
 mod role;
 mod tls_acceptor;
 pub(crate) mod token;
 
 pub use guard::{Denied, Guard, GuardLayer};
+pub(crate) use places::http_served;
 pub use role::{Role, Roles, UnknownRole};
-pub use tls_acceptor::{Conn, Peer, TlsAcceptor};
+pub use tls_acceptor::{Conn, Connection, Peer, TlsAcceptor};
 pub use token::Bearer;
 
 use crate::transport::endpoint::{AddressError, Channel, endpoint};
 use common::config::ClusterConfig;
+use common::run::machine;
 use identity::Identity;
+use places::Places;
 use refusals::Refusals;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+use tls_acceptor::Protocol;
 use token::Tokens;
 use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
 
 /// A certificate that expires sooner causes a warning at the start.
 const DAYS_SOON: u64 = 30;
+
+/// Fewer connections than this cause a warning at the start.
+const CONNECTIONS_FEW: usize = 1024;
 
 /// Characters of a refused path that the error and the log show.
 const PATH_SHOWN: usize = 100;
@@ -205,16 +215,28 @@ impl Security {
         }
     }
 
-    /// Accepts gRPC connections.
+    /// Accepts gRPC connections, and warns if the limit on open files allows only few.
     pub(crate) fn grpc_acceptor(&self, listener: TcpListener) -> TlsAcceptor {
+        let (places, files) = (Places::grpc(), machine::open_files_max());
+        let (connections, per_address) = (places.limits().connections, places.limits().per_address);
+        if connections < CONNECTIONS_FEW {
+            tracing::warn!(
+                files,
+                connections,
+                per_address,
+                "few files may be open at once, and so few connections: raise the hard limit (ulimit -n)"
+            );
+        }
         let tls = self.identity.as_ref().map(|i| Arc::clone(&i.grpc));
-        TlsAcceptor::new(listener, tls, Arc::clone(&self.refusals))
+        let refusals = Arc::clone(&self.refusals);
+        TlsAcceptor::new(listener, tls, Protocol::Grpc, places, refusals)
     }
 
     /// Accepts HTTP connections; with TLS, clients show a certificate here too.
     pub(crate) fn http_acceptor(&self, listener: TcpListener) -> TlsAcceptor {
         let tls = self.identity.as_ref().map(|i| Arc::clone(&i.http));
-        TlsAcceptor::new(listener, tls, Arc::clone(&self.refusals))
+        let refusals = Arc::clone(&self.refusals);
+        TlsAcceptor::new(listener, tls, Protocol::Http, Places::http(), refusals)
     }
 
     /// Logs a refusal, at most once per interval for each peer and kind.

@@ -4,15 +4,18 @@ use super::issue::{Authority, Pair, token};
 use super::*;
 use crate::transport::channel::replay_client;
 use crate::transport::health::{self, Health, HealthError};
+use crate::transport::http;
 use crate::transport::listen;
 use crate::transport::serve;
 use crate::wire::replay_client::ReplayClient;
 use crate::wire::{SampleRequest, ShardStatusRequest};
 use common::config::Config;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::Code;
 use tonic::service::Routes;
 
@@ -286,23 +289,39 @@ fn the_days_left_and_the_roles_are_read_from_the_certificate() {
     }
 }
 
-/// Connects, sends nothing, and waits until the server closes the connection.
-async fn silence(address: String) {
-    let mut silent = TcpStream::connect(address).await.unwrap();
+/// Sends these bytes and nothing more, and waits until the server closes the connection.
+async fn silence(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
+    stream.write_all(bytes).await.unwrap();
     let mut greeting = Vec::new();
-    let closed = silent.read_to_end(&mut greeting);
+    let closed = stream.read_to_end(&mut greeting);
     let closed = tokio::time::timeout(std::time::Duration::from_secs(60), closed).await;
-    assert!(closed.is_ok(), "the connection stays");
+    assert!(closed.is_ok(), "the connection stays after {bytes:?}");
 }
 
+/// The preface of HTTP/2 but for its last byte.
+const ALMOST: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r";
+
 #[tokio::test]
-async fn a_silent_client_is_disconnected() {
+async fn a_client_that_never_ends_its_first_bytes_is_disconnected() {
     let certs = Certs::new();
     let secured = Server::start(certs.security(Role::Replay)).await;
     let plain = Server::start(Security::none()).await;
+    let (http, _serving) = http::tests::start(&Security::none()).await;
+    let client = http::tests::client(&certs, Some(&certs.issue(Role::Actor, 1)));
+    let client = TlsConnector::from(Arc::new(client));
+    let name = ServerName::try_from(Role::Replay.dns_name()).unwrap();
+    let tcp = async |address: &str| TcpStream::connect(address).await.unwrap();
+    let tls = client.connect(name, tcp(&secured.address).await).await;
     tokio::join!(
-        silence(secured.address.clone()),
-        silence(plain.address.clone())
+        silence(tcp(&secured.address).await, b""),
+        // The beginning of a handshake.
+        silence(tcp(&secured.address).await, b"\x16"),
+        silence(tls.unwrap(), &ALMOST[..1]),
+        silence(tcp(&plain.address).await, b""),
+        silence(tcp(&plain.address).await, &ALMOST[..1]),
+        silence(tcp(&plain.address).await, ALMOST),
+        silence(tcp(&http.to_string()).await, b""),
+        silence(tcp(&http.to_string()).await, b"G"),
     );
     secured.check(&certs.security(Role::Actor)).await.unwrap();
     plain.check(&Security::none()).await.unwrap();
