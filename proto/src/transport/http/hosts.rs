@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(Foreign::NoHost.status(), StatusCode::BAD_REQUEST);
         let target = "http://evil.example/health";
         assert!(matches!(
-            check(&[ours.clone()], target),
+            check(std::slice::from_ref(&ours), target),
             Err(Foreign::Host(_))
         ));
         assert_eq!(check(&[ours], "http://localhost:7480/health"), Ok(()));
