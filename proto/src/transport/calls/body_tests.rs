@@ -1,3 +1,5 @@
+//! Bodies that are too large, too slow or never whole.
+
 use super::*;
 use hyper::body::Body as _;
 use proptest::prelude::*;
