@@ -12,7 +12,7 @@
 //!   inserts so far: only a learner grants credit, so an earlier learner charged
 //!   those rows.
 //! - A shard's clock may be stepped back before it restarts, so a lower incarnation can be the
-//!   newer one: it counts once the known one is lost, or silent for [`LATE_REPORTS`] reports.
+//!   newer one: it counts once the known one is lost, or silent for `LATE_REPORTS` reports.
 //! - Once the shards held `min_rows` (warm), inserts that bring them back up to it
 //!   after a loss are granted and not charged: charging them would allow a burst of
 //!   samples from few rows; refusing them would block for good. Only rows that
