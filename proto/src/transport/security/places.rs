@@ -49,7 +49,8 @@ impl Limits {
             per_address,
             ..http
         };
-        (Self::of(free - http.connections, GRPC_MAX), http)
+        let rest = free.saturating_sub(http.connections);
+        (Self::of(rest, GRPC_MAX), http)
     }
 
     /// No address has more than half of the connections, and those that say nothing are never
