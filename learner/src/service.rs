@@ -33,7 +33,7 @@ use crate::shared::Shared;
 /// Chunks in flight to one receiver.
 const CHUNKS_IN_FLIGHT: usize = 2;
 
-/// From the begin of KeepBest until its weights are saved.
+/// From the start of `KeepBest` until its weights are saved.
 const KEEP_WITHIN: Duration = Duration::from_secs(60);
 /// Bytes that kept weights may have more than the newest ones: their metadata differ.
 const KEEP_SLACK: u64 = 1 << 20;

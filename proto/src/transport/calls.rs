@@ -8,7 +8,6 @@
 //!   of one that does not fit is not read until others are whole.
 //! - [`body`]: a message that has begun must be whole within a time, and where too many requests
 //!   are not whole the oldest ends.
-//!
 //! - [`replies`]: large replies are counted until they are written; while a peer does not read
 //!   them, its next call does not begin.
 //!
@@ -16,52 +15,22 @@
 
 mod body;
 mod budget;
+pub(super) mod held;
 mod methods;
 mod replies;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tower_layer::Layer;
 
 use crate::transport::security::Connection;
 use body::{Bounded, Share};
-use budget::Budget;
-use replies::Unread;
-
-/// Streams of large replies (weights, checkpoints) of one connection.
-const REPLY_STREAMS: usize = 8;
-
-/// What the calls of one connection share. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Held {
-    budget: Budget,
-    unread: Unread,
-    streams: Arc<Semaphore>,
-}
-
-impl Default for Held {
-    fn default() -> Self {
-        Self {
-            budget: Budget::default(),
-            unread: Unread::default(),
-            streams: Arc::new(Semaphore::new(REPLY_STREAMS)),
-        }
-    }
-}
-
-impl Held {
-    /// A place for a stream of large replies; `None` if there are [`REPLY_STREAMS`].
-    pub(super) fn reply_stream(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.streams).try_acquire_owned().ok()
-    }
-}
+use held::Held;
 
 /// Puts [`Calls`] before each service.
 #[derive(Debug, Clone, Copy)]

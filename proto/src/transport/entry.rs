@@ -74,7 +74,8 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Raises the limit on open files, runs a command on a multi-threaded runtime and prints its error, if any; `own` chooses the
+/// Raises the limit on open files, runs a command on a multi-threaded runtime and prints its
+/// error, if any; `own` chooses the
 /// exit code for causes specific to this program.
 pub fn run(
     command: impl Future<Output = anyhow::Result<()>>,

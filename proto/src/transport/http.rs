@@ -7,6 +7,7 @@
 mod connection;
 mod guard;
 mod hosts;
+mod places;
 mod routes;
 
 use std::net::SocketAddr;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::DataWarning;
 use super::source::{Source, Split};
+use super::warnings::DataWarning;
 use crate::config::Config;
 use crate::imaging::cache::Recipe;
 

@@ -20,7 +20,7 @@ const UNIT: usize = 1 << 10;
 /// The large replies of one connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Unread {
-    /// Held from the begin of a call until its reply is counted.
+    /// Held from the start of a call until its reply is counted.
     turn: Arc<Semaphore>,
     units: Arc<Semaphore>,
 }

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
 use tonic::Code;
 
-use super::connection::Moves;
 use super::hosts::{Foreign, Hosts};
+use super::places::Moves;
 use crate::transport::security::{Peer, Security};
 
 /// Every body is short: a log level.

@@ -10,7 +10,7 @@ use super::identity::explain;
 use super::places::{Place, Places};
 use super::refusals::Refusals;
 use super::role::Roles;
-use crate::transport::calls::Held;
+use crate::transport::calls::held::Held;
 use rustls::{AlertDescription, Error as TlsError, ServerConfig};
 use std::collections::VecDeque;
 use std::fmt;
