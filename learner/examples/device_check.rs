@@ -283,7 +283,7 @@ fn config(augmented: bool) -> anyhow::Result<Config> {
 }
 
 fn scan(seed: u64) -> anyhow::Result<Arc<Scan>> {
-    synthetic::scan([64, 72, 60], seed)
+    synthetic::scan([64, 72, 60], seed, 0)
 }
 
 /// A batch of transitions in three scans, and its inputs.
@@ -319,6 +319,7 @@ fn row(config: &Config, i: u32, rng: &mut ChaCha8Rng) -> SampledRow {
         agent: (i % 2) as u16,
         action: rng.random_range(0..6),
         reward: rng.random_range(-1.0..1.0),
+        discount: 0.9,
         ..AgentStep::default()
     };
     let header = RowHeader {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
-use common::config::{Config, Sources};
+use common::config::{Config, GoalsConfig, Sources};
 use common::environment::rules::Scale;
 use common::imaging::scan::Scan;
 use common::transition::row::{AgentStep, FrameRef, RowHeader};
@@ -50,6 +50,9 @@ struct Options {
     /// Let cuDNN try its algorithms
     #[arg(long)]
     tune: bool,
+    /// Any other key, such as network.shared=512; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
 }
 
 #[expect(clippy::print_stdout, reason = "its output")]
@@ -63,7 +66,7 @@ fn main() -> anyhow::Result<()> {
     model::device::tune_convolutions(options.tune && device.is_cuda());
     let config = Arc::new(config(&options)?);
     let scans: Vec<Arc<Scan>> = (0..4)
-        .map(|seed| synthetic::scan([140, 160, 140], seed))
+        .map(|seed| synthetic::scan([140, 160, 140], seed, options.agents))
         .collect::<anyhow::Result<_>>()?;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let samples = config.rules.window_size.pow(3);
@@ -161,6 +164,7 @@ fn config(options: &Options) -> anyhow::Result<Config> {
             .map(str::to_owned),
         );
     }
+    set.extend(options.set.iter().cloned());
     Ok(Config::load(&Sources {
         set,
         ..Sources::default()
@@ -173,8 +177,15 @@ fn rows(config: &Config, scans: &[Arc<Scan>], rng: &mut ChaCha8Rng) -> Vec<Sampl
         let scale = rng.random_range(0..config.rules.scales.len());
         let Scale { stride, step } = config.rules.scales[scale];
         let dims = scans[scan].volume.dims();
-        let mut at: [i32; 3] =
-            std::array::from_fn(|axis| rng.random_range(0..i32::try_from(dims[axis]).unwrap_or(1)));
+        let agent = i % config.data.landmarks.len();
+        let target = scans[scan].landmarks.get(agent).copied().flatten();
+        // As in training, agents are near their landmarks at all scales but the coarsest.
+        let near = target.filter(|_| scale > 0 && near_landmarks(config));
+        let reach = i32::from(stride) * i32::try_from(config.rules.window_size / 3).unwrap_or(1);
+        let mut at: [i32; 3] = std::array::from_fn(|axis| match near {
+            Some(target) => target[axis] as i32 + rng.random_range(-reach..=reach),
+            None => rng.random_range(0..i32::try_from(dims[axis]).unwrap_or(1)),
+        });
         let mut frames = Vec::with_capacity(config.rules.history + 1);
         for _ in 0..=config.rules.history {
             frames.push(FrameRef {
@@ -187,11 +198,12 @@ fn rows(config: &Config, scans: &[Arc<Scan>], rng: &mut ChaCha8Rng) -> Vec<Sampl
         }
         let scale = u8::try_from(scale).unwrap_or(0);
         let agent = AgentStep {
-            agent: u16::try_from(i % config.data.landmarks.len()).unwrap_or(0),
+            agent: u16::try_from(agent).unwrap_or(0),
             scale,
             next_scale: scale,
             action: rng.random_range(0..6),
             reward: rng.random_range(-1.0..1.0),
+            discount: config.learner.gamma as f32,
             ..AgentStep::default()
         };
         let header = RowHeader {
@@ -202,6 +214,11 @@ fn rows(config: &Config, scans: &[Arc<Scan>], rng: &mut ChaCha8Rng) -> Vec<Sampl
         synthetic::transition(slot, header, &agent, &frames)
     };
     (0..config.learner.batch).map(row).collect()
+}
+
+/// Whether rows teach more agents than their own, which depends on where they are.
+fn near_landmarks(config: &Config) -> bool {
+    config.learner.goals == GoalsConfig::All
 }
 
 /// Multiply-adds of convolutions and heads, counted twice: three passes forward

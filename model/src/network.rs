@@ -158,8 +158,8 @@ impl Network {
     ///
     /// `windows`: f32 `[B, H, n, n, n]` in 0..1. `plan`: the agent of each row.
     /// `scale`: i64 `[B]`, the index of each row's scale; required if the network takes
-    /// scales and ignored otherwise. With a plan of [`HeadPlan::all`] the result is
-    /// `[B, A, actions]`.
+    /// scales and ignored otherwise. With a plan of [`HeadPlan::several`] the result is
+    /// `[A, largest group, actions]`.
     ///
     /// # Errors
     /// [`ModelError::Input`] for wrong shapes, and for a `commnet`, which needs

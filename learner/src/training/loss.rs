@@ -63,7 +63,7 @@ pub fn huber(
     Ok(Loss { loss, td })
 }
 
-/// The loss of Q-values `[N, A, actions]` with known rewards: Σ w · huber.
+/// The loss of Q-values of several agents with known rewards: Σ w · huber.
 /// `reward` and `weight` have the shape of `q`.
 ///
 /// # Errors

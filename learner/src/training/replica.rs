@@ -162,7 +162,6 @@ struct Input {
     scale: Tensor,
     /// Bootstrap windows and their scales; `None` if every discount is zero.
     next: Option<(Tensor, Tensor)>,
-    agent: Tensor,
     action: Tensor,
     reward: Tensor,
     discount: Tensor,
@@ -170,12 +169,17 @@ struct Input {
     weight: Tensor,
     /// `None` if all agents of a group pass through the network together.
     plan: Option<HeadPlan>,
-    /// Rewards and weights `[N, A, actions]`; `None` for plain Q-learning of own goals.
+    /// Rewards and weights in the plan's places, `[A, largest group, actions]`; `None` for
+    /// plain Q-learning of own goals.
     reward_targets: Option<(Tensor, Tensor)>,
 }
 
 impl Input {
-    fn new(batch: &Batch, rows: &Range<usize>, replica: &Replica) -> Result<Self, ModelError> {
+    fn new<'a>(
+        batch: &'a Batch,
+        rows: &Range<usize>,
+        replica: &Replica,
+    ) -> Result<Self, ModelError> {
         let spec = replica.online.spec();
         let device = replica.online.device();
         let groups = spec.kind == NetworkKind::Commnet;
@@ -203,20 +207,28 @@ impl Input {
             let scale = counts(&batch.next_scale)?.f_view(&lead[..])?;
             Ok((windows.f_view(&shape[..])?, scale))
         };
-        let plan = || {
-            if rewards_known {
-                return Ok(HeadPlan::all(entries.len(), spec.agents));
-            }
-            HeadPlan::new(&batch.agent[entries.clone()], spec.agents, device)
-        };
         let each = spec.agents * spec.actions;
-        let of_all = |v: &[f32]| -> Result<Tensor, ModelError> {
-            let part = Tensor::f_from_slice(&v[entries.start * each..entries.end * each])?;
-            let size = [entries.len(), spec.agents, spec.actions].map(count);
-            Ok(part.f_view(size)?.f_to_device(device)?.f_to_kind(kind)?)
+        let of_all = |v: &'a [f32]| &v[entries.start * each..entries.end * each];
+        let own = &batch.agent[entries.clone()];
+        let (plan, reward_targets) = if groups {
+            (None, None)
+        } else if rewards_known {
+            let RewardTargets { reward, weight } = &batch.reward_targets;
+            let weight = of_all(weight);
+            // Heads without a target have no gradient: most rows have targets for few agents.
+            let wanted = |sample: usize, agent: usize| {
+                let at = sample * each + agent * spec.actions;
+                weight[at..at + spec.actions].iter().any(|w| *w != 0.0)
+            };
+            let plan = HeadPlan::several(own, spec.agents, device, wanted)?;
+            let arrange = |v: &[f32]| -> Result<Tensor, ModelError> {
+                Ok(plan.arrange(v)?.f_to_device(device)?.f_to_kind(kind)?)
+            };
+            let targets = (arrange(of_all(reward))?, arrange(weight)?);
+            (Some(plan), Some(targets))
+        } else {
+            (Some(HeadPlan::new(own, spec.agents, device)?), None)
         };
-        let RewardTargets { reward, weight } = &batch.reward_targets;
-        let known = rewards_known.then(|| Ok::<_, ModelError>((of_all(reward)?, of_all(weight)?)));
         Ok(Self {
             state: windows.state.f_view(&shape[..])?,
             scale: counts(&batch.scale)?.f_view(&lead[..])?,
@@ -226,21 +238,17 @@ impl Input {
             discount: floats(&batch.discount)?,
             active: floats(&batch.active)?,
             weight: floats(&batch.weight)?,
-            plan: if groups { None } else { Some(plan()?) },
-            agent: counts(&batch.agent)?,
-            reward_targets: known.transpose()?,
+            plan,
+            reward_targets,
         })
     }
 
     /// Q-values `[N, actions]` of each entry's own agent.
     fn own(&self, q: &Tensor) -> Result<Tensor, ModelError> {
-        if self.reward_targets.is_none() {
-            return Ok(q.f_flatten(0, -2)?);
+        match &self.plan {
+            Some(plan) if self.reward_targets.is_some() => plan.own(q),
+            _ => Ok(q.f_flatten(0, -2)?),
         }
-        let size = q.size();
-        let agent = self.agent.f_view([-1, 1, 1])?;
-        let agent = agent.f_expand([-1, 1, size[2]], false)?;
-        Ok(q.f_gather(1, &agent, false)?.f_squeeze_dim(1)?)
     }
 
     /// Q-values of the states, for gradients.

@@ -231,6 +231,39 @@ mod tests {
     }
 
     #[test]
+    fn heads_without_targets_change_no_gradient() {
+        let mut spec = NetworkSpec::small(3, 1, None);
+        spec.window = 8;
+        let network = network(&spec).to_f64().unwrap();
+        let windows = windows(&[5], &spec).to_kind(Kind::Double);
+        let own = [0_i64, 2, 2, 1, 0];
+        let taught = |sample: usize, agent: usize| (sample + agent).is_multiple_of(3);
+        let weights: Vec<f32> = (0..5 * 3 * 6)
+            .map(|i| {
+                if taught(i / 18, i / 6 % 3) {
+                    1.0 + i as f32
+                } else {
+                    0.0
+                }
+            })
+            .collect();
+        let gradients = |plan: HeadPlan| {
+            let forward = network.differentiable_rows(&windows, &plan, None).unwrap();
+            let q = plan.own(forward.q()).unwrap().detach();
+            let weights = plan.arrange(&weights).unwrap().to_kind(Kind::Double);
+            let loss = (forward.q() * weights).sum(Kind::Double);
+            (q, forward.gradients(&loss).unwrap())
+        };
+        let plan = |wanted: &dyn Fn(usize, usize) -> bool| {
+            HeadPlan::several(&own, 3, Device::Cpu, wanted).unwrap()
+        };
+        let (q, few) = gradients(plan(&taught));
+        let (all_q, all) = gradients(plan(&|_, _| true));
+        assert!(q.allclose(&all_q, 1e-12, 1e-12, false));
+        near(1e-12, "few heads", &few, &all, &network);
+    }
+
+    #[test]
     fn groups_have_libtorchs_gradients() {
         let mut spec = NetworkSpec::small(2, 1, Some(2));
         (spec.window, spec.kind) = (12, NetworkKind::Commnet);

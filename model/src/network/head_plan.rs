@@ -18,17 +18,19 @@ pub struct HeadPlan {
 enum Groups {
     /// All samples with the only agent.
     One,
-    /// Each sample with its agent.
+    /// Each sample with its own agent.
     Each(Places),
-    /// All samples with every agent.
-    All,
+    /// Each sample with its own agent and others.
+    Several(Places),
 }
 
 #[derive(Debug)]
 struct Places {
-    /// `[A · largest]`: the sample in each place; padding repeats sample 0.
+    /// The sample in each of the `A · largest` places; `None` for padding.
+    samples: Vec<Option<usize>>,
+    /// `[A · largest]`: the same as indices; padding repeats sample 0.
     gather: Tensor,
-    /// `[B]`: the place of each sample.
+    /// `[B]`: the place of each sample with its own agent.
     inverse: Tensor,
 }
 
@@ -38,37 +40,35 @@ impl HeadPlan {
     /// # Errors
     /// [`ModelError::Agent`] for an agent outside `0..agents`.
     pub fn new(agent: &[i64], agents: usize, device: Device) -> Result<Self> {
-        let mut members = vec![Vec::new(); agents];
-        for (sample, &agent) in agent.iter().enumerate() {
-            let own = usize::try_from(agent).ok().and_then(|a| members.get_mut(a));
-            let unknown = ModelError::Agent {
-                sample,
-                agent,
-                agents,
-            };
-            own.ok_or(unknown)?.push(sample);
-        }
-        let groups = if agents == 1 {
-            Groups::One
-        } else {
-            Groups::Each(Places::new(&members, agent.len(), device)?)
-        };
+        let places = Places::new(agent, agents, device, |_, _| false)?;
         Ok(Self {
             agents,
             samples: agent.len(),
-            groups,
+            groups: if agents == 1 {
+                Groups::One
+            } else {
+                Groups::Each(places)
+            },
         })
     }
 
-    /// A plan that sends every sample through the heads of all agents: the outputs are
-    /// then `[B, A, outputs]`.
-    #[must_use]
-    pub fn all(samples: usize, agents: usize) -> Self {
-        Self {
+    /// A plan that also sends samples through the heads of other agents: sample `i` through
+    /// that of agent `a` where `wanted(i, a)`. Outputs then stay in their places,
+    /// `[A, largest group, outputs]`: see [`HeadPlan::arrange`] and [`HeadPlan::own`].
+    ///
+    /// # Errors
+    /// As [`HeadPlan::new`].
+    pub fn several(
+        agent: &[i64],
+        agents: usize,
+        device: Device,
+        wanted: impl Fn(usize, usize) -> bool,
+    ) -> Result<Self> {
+        Ok(Self {
             agents,
-            samples,
-            groups: Groups::All,
-        }
+            samples: agent.len(),
+            groups: Groups::Several(Places::new(agent, agents, device, wanted)?),
+        })
     }
 
     #[must_use]
@@ -84,48 +84,111 @@ impl HeadPlan {
 
     /// Features `[B, F]` → `[A, largest group, F]`.
     pub(crate) fn spread(&self, features: &Tensor) -> Result<Tensor> {
-        let agents = i64::try_from(self.agents).unwrap_or(i64::MAX);
-        let alone = features.f_unsqueeze(0)?;
         match &self.groups {
-            Groups::One => Ok(alone),
-            Groups::All => Ok(alone.f_expand([agents, -1, -1], false)?),
-            Groups::Each(places) => Ok(features
-                .f_index_select(0, &places.gather)?
-                .f_unflatten(0, [agents, -1])?),
+            Groups::One => Ok(features.f_unsqueeze(0)?),
+            Groups::Each(places) | Groups::Several(places) => {
+                let agents = i64::try_from(self.agents).unwrap_or(i64::MAX);
+                let rows = features.f_index_select(0, &places.gather)?;
+                Ok(rows.f_unflatten(0, [agents, -1])?)
+            }
         }
     }
 
     /// Outputs `[A, largest group, outputs]` → `[B, outputs]` in the batch's
-    /// order, or `[B, A, outputs]` for [`HeadPlan::all`].
+    /// order; unchanged for [`HeadPlan::several`].
     pub(crate) fn collect(&self, outputs: &Tensor) -> Result<Tensor> {
         match &self.groups {
+            Groups::Several(_) => Ok(outputs.shallow_clone()),
+            Groups::One | Groups::Each(_) => self.own(outputs),
+        }
+    }
+
+    /// Outputs `[A, largest group, outputs]` → those of each sample with its own agent,
+    /// `[B, outputs]`.
+    ///
+    /// # Errors
+    /// libtorch's, for other shapes.
+    pub fn own(&self, outputs: &Tensor) -> Result<Tensor> {
+        match &self.groups {
             Groups::One => Ok(outputs.f_squeeze_dim(0)?),
-            Groups::All => Ok(outputs.f_transpose(0, 1)?),
-            Groups::Each(places) => {
+            Groups::Each(places) | Groups::Several(places) => {
                 let rows = outputs.f_flatten(0, 1)?;
                 Ok(rows.f_index_select(0, &places.inverse)?)
             }
         }
     }
+
+    /// Values of all samples and agents, `[B, A, n]`, in the places of the outputs,
+    /// `[A, largest group, n]`; zero for padding.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn arrange(&self, values: &[f32]) -> Result<Tensor> {
+        let each = values.len() / (self.samples * self.agents).max(1);
+        let (Groups::Each(places) | Groups::Several(places)) = &self.groups else {
+            let size = [1, self.samples, each].map(as_i64);
+            return Ok(Tensor::f_from_slice(values)?.f_view(size)?);
+        };
+        let largest = places.samples.len() / self.agents.max(1);
+        let mut arranged = vec![0.0_f32; places.samples.len() * each];
+        for (place, to) in arranged.chunks_exact_mut(each.max(1)).enumerate() {
+            if let Some(sample) = places.samples[place] {
+                let from = (sample * self.agents + place / largest) * each;
+                to.copy_from_slice(&values[from..from + each]);
+            }
+        }
+        let size = [self.agents, largest, each].map(as_i64);
+        Ok(Tensor::f_from_slice(&arranged)?.f_view(size)?)
+    }
 }
 
 impl Places {
-    fn new(members: &[Vec<usize>], samples: usize, device: Device) -> Result<Self> {
-        let largest = members.iter().map(Vec::len).max().unwrap_or(0);
-        let mut gather = vec![0_i64; members.len() * largest];
-        let mut inverse = vec![0_i64; samples];
-        for (a, group) in members.iter().enumerate() {
-            for (i, &sample) in group.iter().enumerate() {
-                let place = a * largest + i;
-                gather[place] = i64::try_from(sample).unwrap_or(i64::MAX);
-                inverse[sample] = i64::try_from(place).unwrap_or(i64::MAX);
+    fn new(
+        agent: &[i64],
+        agents: usize,
+        device: Device,
+        wanted: impl Fn(usize, usize) -> bool,
+    ) -> Result<Self> {
+        let mut members = vec![Vec::new(); agents];
+        let mut own = Vec::with_capacity(agent.len());
+        for (sample, &agent) in agent.iter().enumerate() {
+            let known = usize::try_from(agent).ok().filter(|a| *a < agents);
+            let known = known.ok_or(ModelError::Agent {
+                sample,
+                agent,
+                agents,
+            })?;
+            for (other, group) in members.iter_mut().enumerate() {
+                if other == known {
+                    own.push(group.len());
+                }
+                if other == known || wanted(sample, other) {
+                    group.push(sample);
+                }
             }
         }
+        let largest = members.iter().map(Vec::len).max().unwrap_or(0);
+        let mut samples = vec![None; agents * largest];
+        for (group, places) in members.iter().zip(samples.chunks_exact_mut(largest.max(1))) {
+            for (place, sample) in places.iter_mut().zip(group) {
+                *place = Some(*sample);
+            }
+        }
+        let gather: Vec<i64> = samples.iter().map(|s| as_i64(s.unwrap_or(0))).collect();
+        let inverse = agent.iter().zip(own);
+        let inverse: Vec<i64> = inverse
+            .map(|(a, i)| a * as_i64(largest) + as_i64(i))
+            .collect();
         Ok(Self {
+            samples,
             gather: Tensor::f_from_slice(&gather)?.f_to_device(device)?,
             inverse: Tensor::f_from_slice(&inverse)?.f_to_device(device)?,
         })
     }
+}
+
+fn as_i64(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -154,15 +217,31 @@ mod tests {
     }
 
     #[test]
-    fn every_sample_meets_every_agent() {
-        let plan = HeadPlan::all(2, 3);
-        assert_eq!((plan.samples(), plan.agents()), (2, 3));
-        let features = Tensor::from_slice(&[1_i64, 2]).reshape([2, 1]);
+    fn samples_meet_their_own_agent_and_those_that_are_wanted() {
+        let wanted = |sample, agent| sample == 1 || (sample == 2 && agent == 0);
+        let plan = HeadPlan::several(&[2, 0, 1], 3, Device::Cpu, wanted).unwrap();
+        let features = Tensor::from_slice(&[10_i64, 11, 12]).reshape([3, 1]);
         let spread = plan.spread(&features).unwrap();
         assert_eq!(spread.size(), [3, 2, 1]);
-        let outputs = spread + Tensor::from_slice(&[10_i64, 20, 30]).reshape([3, 1, 1]);
-        let rows: Vec<i64> = Vec::try_from(plan.collect(&outputs).unwrap().flatten(0, -1)).unwrap();
-        assert_eq!(rows, [11, 21, 31, 12, 22, 32]);
+        let rows: Vec<i64> = Vec::try_from(spread.flatten(0, -1)).unwrap();
+        assert_eq!(rows, [11, 12, 11, 12, 10, 11]);
+        assert!(plan.collect(&spread).unwrap().equal(&spread));
+        let outputs = spread * 10 + Tensor::from_slice(&[0_i64, 1, 2]).reshape([3, 1, 1]);
+        let own: Vec<i64> = Vec::try_from(plan.own(&outputs).unwrap().flatten(0, -1)).unwrap();
+        assert_eq!(own, [102, 110, 121]);
+    }
+
+    #[test]
+    fn values_are_arranged_as_the_outputs_are_and_padding_is_zero() {
+        let plan = HeadPlan::several(&[1, 1], 2, Device::Cpu, |s, a| s == 0 && a == 0).unwrap();
+        // [sample, agent, 2]
+        let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0_f32];
+        let arranged = plan.arrange(&values).unwrap();
+        assert_eq!(arranged.size(), [2, 2, 2]);
+        let found = Vec::<f32>::try_from(arranged.flatten(0, -1)).unwrap();
+        assert_eq!(found, [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 7.0, 8.0]);
+        let one = HeadPlan::new(&[0, 0], 1, Device::Cpu).unwrap();
+        assert_eq!(one.arrange(&values).unwrap().size(), [1, 2, 4]);
     }
 
     #[test]
