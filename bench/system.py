@@ -113,6 +113,7 @@ def main(arguments: Optional[list[str]] = None) -> None:
         with Services(what) as services:
             with services.explained():
                 measured = measure(services, options.seconds)
+                services.end()
             services.stop()
             stages = services.latencies().stages()
     cores = len(os.sched_getaffinity(0))

@@ -46,8 +46,8 @@ class Services:
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.learner = setup, free_address()
-        # The first version that is published while measuring.
-        self.first_version = 0
+        # The versions that are published while measuring: the first, and the one after the last.
+        self.first_version, self.end_version = 0, 0
         self.processes: list[Process] = []
         try:
             self._start()
@@ -119,12 +119,21 @@ class Services:
         found = self.status()
         return 0 if found is None else int(number(found, "updates"))
 
-    def begin(self) -> None:
-        """Versions published from now on are measured."""
+    def version(self) -> int:
+        """The version that was published last."""
         found = self.status()
         if found is None:
             raise BenchError("the learner does not respond to `learner status`")
-        self.first_version = int(number(found, "weights_version")) + 1
+        return int(number(found, "weights_version"))
+
+    def begin(self) -> None:
+        """Versions published from now on are measured."""
+        self.first_version = self.version() + 1
+
+    def end(self) -> None:
+        """Versions published from now on are not measured, because actors that end leave their cores
+        to others; nor is the last one before, with which not all may have acted."""
+        self.end_version = self.version()
 
     def stop(self) -> None:
         """Ends all, actors first."""
@@ -135,7 +144,7 @@ class Services:
         found = Latencies()
         for process in self.processes:
             if process.name.startswith("actor"):
-                found.add(read_text(process.log), self.first_version)
+                found.add(read_text(process.log), range(self.first_version, self.end_version))
         return found
 
     @contextmanager

@@ -36,13 +36,13 @@ class Latencies:
     versions: set[int] = field(default_factory=set)
     actors: int = 0
 
-    def add(self, log: str, first: int) -> None:
-        """Adds the log of one actor; versions before `first` were published before measuring began."""
+    def add(self, log: str, measured: range) -> None:
+        """Adds what the log of one actor says of the measured versions."""
         self.actors += 1
         for line in log.splitlines():
             found = parsed(line)
             version = found.get("version")
-            if not isinstance(version, int) or version < first:
+            if not isinstance(version, int) or version not in measured:
                 continue
             if found.get("message") == RECEIVED and "received_ms" in found:
                 self.versions.add(version)
