@@ -43,6 +43,16 @@ struct Options {
     /// Steps before them
     #[arg(long, default_value_t = 2)]
     warmup: u32,
+    /// Share of the episodes in a random pose
+    #[arg(long, default_value_t = 0.0)]
+    posed: f64,
+    /// Samples along each axis of the environment's windows
+    #[arg(long, default_value_t = 45)]
+    window: usize,
+    /// Stride and step of each scale of the environment, which is measured one after
+    /// another
+    #[arg(long, value_delimiter = ',', default_value = "1:1,2:3,3:9")]
+    strides: Vec<String>,
     /// Threads of libtorch
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -73,8 +83,12 @@ fn main() -> anyhow::Result<()> {
 /// Steps per second at each stride, and over equally many steps of all three.
 fn environment(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_json::Value> {
     let mut each = Vec::new();
-    for (stride, step) in [(1, 1), (2, 3), (3, 9)] {
-        let config = config(options, &format!("[[{stride},{step}]]"))?;
+    for scale in &options.strides {
+        let config = config(
+            options,
+            &format!("[[{}]]", scale.replace(':', ",")),
+            options.window,
+        )?;
         let mut policy = Renderer {
             window: config.rules.window,
             size: config.rules.window_size,
@@ -91,13 +105,15 @@ fn environment(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_j
         "side": "landmarl-environment",
         "agents": options.agents,
         "slots": options.slots,
+        "posed": options.posed,
+        "window": options.window,
         "steps_per_s_by_stride": each,
         "steps_per_s": each.len() as f64 / inverse,
     }))
 }
 
 fn network(options: &Options, scans: &[Arc<Scan>]) -> anyhow::Result<serde_json::Value> {
-    let config = config(options, "[[3,9],[2,3],[1,1]]")?;
+    let config = config(options, "[[3,9],[2,3],[1,1]]", 45)?;
     let device = options.device.resolve();
     let named = matches!(options.device, DeviceChoice::Cuda(_));
     let name = options.device;
@@ -175,13 +191,14 @@ impl Policy for Renderer {
     }
 }
 
-fn config(options: &Options, scales: &str) -> anyhow::Result<Config> {
+fn config(options: &Options, scales: &str, window: usize) -> anyhow::Result<Config> {
     let names: Vec<String> = (0..options.agents).map(|i| format!("L{i}")).collect();
     let set = vec![
         format!("data.landmarks={}", serde_json::Value::from(names)),
         format!("actor.slots={}", options.slots),
         format!("rules.scales={scales}"),
-        "rules.window_size=45".to_owned(),
+        format!("rules.window_size={window}"),
+        format!("pose.share={}", options.posed),
         "rules.history=4".to_owned(),
         // Both agents at once, as rl-medical steps.
         "rules.coupling=shared".to_owned(),
