@@ -5,6 +5,7 @@
 //! names; start positions come from [`crate::environment::starts`].
 
 pub mod pose;
+mod posed;
 pub mod position_history;
 pub mod reward;
 pub mod rules;

@@ -143,9 +143,9 @@ impl Pose {
         })
     }
 
-    /// The change of [`Pose::fixed`] per voxel along the posed z axis.
-    pub(crate) fn along_z(&self) -> [i64; 3] {
-        self.matrix.map(|row| row[2])
+    /// The change of [`Pose::fixed`] per voxel along a posed axis.
+    pub(crate) fn along(&self, axis: usize) -> [i64; 3] {
+        self.matrix.map(|row| row[axis])
     }
 
     /// The posed position of a position in the scan, in voxels, fractional; `None`

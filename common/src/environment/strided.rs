@@ -56,6 +56,7 @@ pub(crate) trait Source<T: Copy>: Copy {
 pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
 impl Source<u8> for Bytes<'_> {
+    #[inline(always)]
     fn at(self, index: usize) -> u8 {
         self.0[index]
     }
@@ -117,6 +118,7 @@ fn every<const STRIDE: usize>(from: &[u8], out: &mut [u8]) {
 pub(crate) struct Converted<'a, S, F>(pub(crate) &'a [S], pub(crate) F);
 
 impl<S: Copy, T: Copy, F: Fn(S) -> T + Copy> Source<T> for Converted<'_, S, F> {
+    #[inline(always)]
     fn at(self, index: usize) -> T {
         (self.1)(self.0[index])
     }

@@ -8,7 +8,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use serde::{Deserialize, Serialize};
 
-use crate::environment::pose::{FRACTION, Pose};
+use crate::environment::posed::{MOST, PosedWindow};
 use crate::environment::strided::{Bytes, Converted, Lines, Source};
 use crate::imaging::volume::{Volume, Voxels};
 
@@ -188,7 +188,7 @@ fn render_with<T: Copy>(
         n * n * n
     );
     let dims = volume.dims();
-    let mut table = [[OUTSIDE; 128]; 3];
+    let mut table = [[OUTSIDE; MOST]; 3];
     for axis in 0..3 {
         axis_samples(
             rule,
@@ -203,7 +203,13 @@ fn render_with<T: Copy>(
     let zs = &zs[..n];
     if let Some(pose) = volume.pose() {
         let tables = [&xs[..n], &ys[..n], zs];
-        return render_posed(dims, pose, tables, stride, out, zero, |i| source.at(i));
+        let window = PosedWindow {
+            dims,
+            pose,
+            tables,
+            stride,
+        };
+        return window.fill(out, zero, source);
     }
     // The samples inside form one contiguous run along z; all others are zero.
     let run_start = zs.iter().position(|&z| z != OUTSIDE).unwrap_or(n);
@@ -228,47 +234,6 @@ fn render_with<T: Copy>(
         stride: usize::from(stride),
     };
     source.fill(&lines, out);
-}
-
-/// The samples of a posed volume: each lies inside the posed grid (by its tables)
-/// and shows the scan's nearest voxel, or zero where the scan has none.
-fn render_posed<T: Copy>(
-    dims: [usize; 3],
-    pose: &Pose,
-    [xs, ys, zs]: [&[i32]; 3],
-    stride: u8,
-    out: &mut [T],
-    zero: T,
-    read: impl Fn(usize) -> T,
-) {
-    out.fill(zero);
-    let Some(first) = zs.iter().position(|&z| z != OUTSIDE) else {
-        return;
-    };
-    let last = zs.iter().rposition(|&z| z != OUTSIDE).unwrap_or(first);
-    let each = pose.along_z().map(|v| v * i64::from(stride));
-    let size = dims.map(|d| d as u64);
-    let mut rows = out.chunks_exact_mut(zs.len());
-    for &x in xs {
-        for &y in ys {
-            let Some(row) = rows.next() else { return };
-            if x == OUTSIDE || y == OUTSIDE {
-                continue;
-            }
-            let mut at = pose.fixed([x, y, zs[first]]);
-            for sample in &mut row[first..=last] {
-                // Cast to unsigned, a negative index is a huge one.
-                let [i, j, k] = at.map(|v| (v >> FRACTION) as u64);
-                if i < size[0] && j < size[1] && k < size[2] {
-                    let voxel = (i * size[1] + j) * size[2] + k;
-                    *sample = read(voxel as usize);
-                }
-                for (v, step) in at.iter_mut().zip(each) {
-                    *v += step;
-                }
-            }
-        }
-    }
 }
 
 fn index(z: i32) -> usize {
