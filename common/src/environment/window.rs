@@ -324,6 +324,44 @@ mod tests {
         .unwrap()
     }
 
+    /// Bytes and floats in a pose, with each instruction set, against [`naive`].
+    fn posed_windows_are_the_same(
+        dims: [usize; 3],
+        p: [i32; 3],
+        stride: u8,
+        n: usize,
+        rotation_degrees: f64,
+        number: u32,
+    ) {
+        let config = crate::config::PoseConfig {
+            share: 1.0,
+            rotation_degrees,
+            scaling: 0.3,
+            flip: 0.5,
+        };
+        let geometry = crate::imaging::geometry::Geometry::straight(dims, [1.0, 0.7, 1.6]);
+        let poses = crate::environment::pose::Poses::new(&config, 1);
+        let pose = poses.get(number, &geometry).unwrap();
+        let bytes = volume(dims);
+        let floats = bytes.as_u8().unwrap().iter().map(|&b| f32::from(b) + 0.25);
+        let floats = Volume::from_f32(dims, floats.collect())
+            .unwrap()
+            .posed(pose);
+        let bytes = bytes.posed(pose);
+        let expected = naive(&bytes, n, p, i32::from(stride));
+        let (mut out, mut exact) = (vec![7; n.pow(3)], vec![7.0; n.pow(3)]);
+        render(&bytes, WindowRule::Centred, n, p, stride, &mut out);
+        assert_eq!(out, expected);
+        assert!(rendered(&bytes, n, p, stride).iter().all(|o| *o == out));
+        render(&floats, WindowRule::Centred, n, p, stride, &mut out);
+        assert_eq!(out, expected);
+        render_f32(&bytes, WindowRule::Centred, n, p, stride, &mut exact);
+        assert!(out.iter().zip(&exact).all(|(a, b)| f32::from(*a) == *b));
+        render_f32(&floats, WindowRule::Centred, n, p, stride, &mut exact);
+        let quarter = |b: u8| if b == 0 { 0.0 } else { f32::from(b) + 0.25 };
+        assert!(out.iter().zip(&exact).all(|(a, b)| quarter(*a) == *b));
+    }
+
     proptest! {
         #[test]
         fn window_equals_a_naive_loop(
@@ -347,19 +385,28 @@ mod tests {
             dims in prop::array::uniform3(1_usize..20),
             p in prop::array::uniform3(-6_i32..26),
             stride in 1_u8..5,
-            n in 3_usize..12,
+            n in 3_usize..28,
+            rotation_degrees in prop::sample::select(vec![0.0, 15.0, 40.0, 180.0]),
             number in 1_u32..,
         ) {
-            let config = crate::config::PoseConfig {
-                share: 1.0, rotation_degrees: 40.0, scaling: 0.3, flip: 0.5,
-            };
-            let geometry = crate::imaging::geometry::Geometry::straight(dims, [1.0, 0.7, 1.6]);
-            let pose = crate::environment::pose::Poses::new(&config, 1).get(number, &geometry).unwrap();
-            let volume = volume(dims).posed(pose);
-            let mut out = vec![7; n * n * n];
-            render(&volume, WindowRule::Centred, n, p, stride, &mut out);
-            prop_assert_eq!(&out, &naive(&volume, n, p, i32::from(stride)));
-            prop_assert!(rendered(&volume, n, p, stride).iter().all(|o| *o == out));
+            posed_windows_are_the_same(dims, p, stride, n, rotation_degrees, number);
+        }
+
+        #[test]
+        fn a_posed_window_of_a_scan_that_32_bits_cannot_index(
+            axis in 0_usize..3,
+            dim in prop::sample::select(vec![65_535_usize, 65_536, 65_537, 80_000]),
+            end: bool,
+            near in prop::array::uniform3(0_i32..4),
+            stride in 1_u8..5,
+            number in 1_u32..,
+        ) {
+            let (mut dims, mut p) = ([3; 3], near);
+            dims[axis] = dim;
+            if end {
+                p[axis] = i32::try_from(dim).unwrap() - 1 - near[axis];
+            }
+            posed_windows_are_the_same(dims, p, stride, 9, 0.002, number);
         }
 
         #[test]
