@@ -4,12 +4,12 @@
 //!
 //! - [`methods`]: how large a message of each method may be. A larger one is refused once its
 //!   length is announced, before its bytes arrive.
-//! - [`budget`]: larger messages share a number of bytes per connection and per process; the body
-//!   of one that does not fit is not read until others are whole.
+//! - [`budget`]: larger messages share a number of bytes per connection, address and process; the
+//!   body of one that does not fit is not read until others are whole.
 //! - [`body`]: a message that has begun must be whole within a time, and where too many requests
 //!   are not whole the oldest ends.
 //! - [`replies`]: large replies are counted until they are written; while a peer does not read
-//!   them, its next call does not begin.
+//!   them, its next call does not begin. The pieces of weights and checkpoints have a budget too.
 //!
 //! What HTTP/2 itself holds is limited by the windows of `channel::server_builder`.
 
@@ -31,6 +31,8 @@ use tower_layer::Layer;
 use crate::transport::security::Connection;
 use body::{Bounded, Share};
 use held::Held;
+use methods::Reply;
+use replies::Streamed;
 
 /// Puts [`Calls`] before each service.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +79,14 @@ where
         let address = connection.map(|c| c.peer.address.ip());
         // Absent where the call does not come from a socket.
         let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let Held { budget, unread, .. } = connection.map(|c| c.held.clone()).unwrap_or_default();
+        let held = connection.map(|c| c.held.clone());
+        let held = held.unwrap_or_else(|| Held::new(address));
+        let Held {
+            budget,
+            replies,
+            unread,
+            ..
+        } = held;
         let method = methods::of(request.uri().path());
         let share = Share::default();
         let reserved = Share::clone(&share);
@@ -88,10 +97,13 @@ where
             drop(share);
             response
         };
-        if method.large_reply {
-            Box::pin(unread.count(response))
-        } else {
-            Box::pin(response)
+        match method.reply {
+            Reply::Small => Box::pin(response),
+            Reply::Large => Box::pin(unread.count(response)),
+            Reply::Stream => Box::pin(async {
+                let response = response.await?;
+                Ok(response.map(|body| Body::new(Streamed::new(body, replies))))
+            }),
         }
     }
 }

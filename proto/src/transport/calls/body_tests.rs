@@ -6,10 +6,12 @@ use proptest::prelude::*;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::Code;
 
+use crate::transport::calls::methods::Reply;
+
 const UNARY: Method = Method {
     message: 64 << 10,
     stream: false,
-    large_reply: false,
+    reply: Reply::Small,
 };
 const STREAM: Method = Method {
     stream: true,

@@ -1,5 +1,6 @@
 //! What the calls of one connection share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -14,21 +15,23 @@ const REPLY_STREAMS: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(super) budget: Budget,
+    /// For streams of large replies.
+    pub(super) replies: Budget,
     pub(super) unread: Unread,
     streams: Arc<Semaphore>,
 }
 
-impl Default for Held {
-    fn default() -> Self {
+impl Held {
+    /// That of a new connection of this address.
+    pub(in crate::transport) fn new(address: IpAddr) -> Self {
         Self {
-            budget: Budget::default(),
+            budget: Budget::requests(address),
+            replies: Budget::replies(address),
             unread: Unread::default(),
             streams: Arc::new(Semaphore::new(REPLY_STREAMS)),
         }
     }
-}
 
-impl Held {
     /// A place for a stream of large replies; `None` if there are [`REPLY_STREAMS`].
     pub(in crate::transport) fn reply_stream(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.streams).try_acquire_owned().ok()

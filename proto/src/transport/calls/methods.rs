@@ -16,15 +16,25 @@ pub(super) struct Method {
     pub(super) message: usize,
     /// Whether a request is a stream of messages, without a limit on its time.
     pub(super) stream: bool,
-    /// Whether there is one reply, which may be large.
-    pub(super) large_reply: bool,
+    pub(super) reply: Reply,
+}
+
+/// What is sent back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// One small reply, or a stream of them.
+    Small,
+    /// One reply, which may be large.
+    Large,
+    /// A stream of pieces, of up to [`CHUNK_BYTES_MAX`] each.
+    Stream,
 }
 
 const fn one(message: usize) -> Method {
     Method {
         message,
         stream: false,
-        large_reply: false,
+        reply: Reply::Small,
     }
 }
 
@@ -37,9 +47,15 @@ const fn many(message: usize) -> Method {
 }
 
 const fn large_reply(message: usize) -> Method {
-    let large_reply = true;
     Method {
-        large_reply,
+        reply: Reply::Large,
+        ..one(message)
+    }
+}
+
+const fn pieces(message: usize) -> Method {
+    Method {
+        reply: Reply::Stream,
         ..one(message)
     }
 }
@@ -53,6 +69,8 @@ const TABLE: &[(&str, Method)] = &[
     ),
     ("/landmarl.v1.Learner/Status", large_reply(SMALL)),
     ("/landmarl.v1.Learner/ListCheckpoints", large_reply(SMALL)),
+    ("/landmarl.v1.Learner/WatchWeights", pieces(SMALL)),
+    ("/landmarl.v1.Learner/PullCheckpoint", pieces(SMALL)),
     ("/landmarl.v1.Replay/Sample", large_reply(SMALL)),
     (
         "/landmarl.v1.Learner/EvaluatorBeat",
@@ -97,7 +115,8 @@ mod tests {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             assert_eq!(of(&path).stream, method.is_client_streaming(), "{path}");
             let streams = method.is_client_streaming() || method.is_server_streaming();
-            assert!(!(of(&path).large_reply && streams), "{path}");
+            assert!(of(&path).reply != Reply::Large || !streams, "{path}");
+            assert!(of(&path).reply != Reply::Stream || method.is_server_streaming());
         }
     }
 

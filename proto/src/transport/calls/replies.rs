@@ -3,14 +3,21 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
+
+use super::budget::{Budget, Reserved};
+use super::methods::SMALL;
+use crate::messages::chunks::CHUNK_BYTES_MAX;
+
+/// A piece of weights or of a checkpoint, with the names of its whole.
+const PIECE_BYTES: usize = CHUNK_BYTES_MAX + SMALL;
 
 /// Of one connection: room for one reply of the largest size.
 const UNREAD_BYTES: usize = 16 << 20;
@@ -69,12 +76,12 @@ impl Unread {
 }
 
 /// The bytes of a reply, counted until they are dropped.
-struct Counted {
+struct Counted<C> {
     bytes: Bytes,
-    _counted: Option<OwnedSemaphorePermit>,
+    _counted: C,
 }
 
-impl AsRef<[u8]> for Counted {
+impl<C> AsRef<[u8]> for Counted<C> {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -109,11 +116,67 @@ impl hyper::body::Body for Reply {
     }
 }
 
+type Reserving = Pin<Box<dyn Future<Output = Reserved> + Send>>;
+
+/// A stream of pieces, each of which is made once there is room for it, and counted until it is
+/// written to the socket: HTTP/2 would take a megabyte and more of each stream, read or not.
+pub(super) struct Streamed {
+    inner: Body,
+    budget: Budget,
+    reserving: Option<Reserving>,
+}
+
+impl Streamed {
+    pub(super) fn new(inner: Body, budget: Budget) -> Self {
+        Self {
+            inner,
+            budget,
+            reserving: None,
+        }
+    }
+}
+
+impl hyper::body::Body for Streamed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let budget = &this.budget;
+        let reserving = this
+            .reserving
+            .get_or_insert_with(|| Box::pin(budget.clone().reserve(PIECE_BYTES)));
+        let reserved = ready!(reserving.as_mut().poll(context));
+        // Given back where no piece is due yet: a watcher waits for new weights for minutes.
+        this.reserving = None;
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| {
+                frame.map_data(|bytes| {
+                    let _counted = reserved;
+                    Bytes::from_owner(Counted { bytes, _counted })
+                })
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::convert::Infallible;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
     use tokio::time::timeout;
 
@@ -176,5 +239,55 @@ mod tests {
         let empty = async { Ok::<_, Infallible>(Response::new(Body::empty())) };
         let empty = Unread::default().count(empty).await.unwrap();
         assert!(empty.into_body().is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn pieces_that_are_not_read_keep_the_next_ones_of_all_streams_from_being_made() {
+        let process = std::sync::Arc::new(Semaphore::new(3 * PIECE_BYTES.div_ceil(UNIT)));
+        let new = |body| Streamed::new(body, Budget::of(16 << 20, &process));
+        let endless = |made: Arc<AtomicUsize>| {
+            Body::new(made_by(move || {
+                made.fetch_add(1, Ordering::Relaxed);
+                Some(Bytes::from_static(&[7; 100]))
+            }))
+        };
+        let made = Arc::new(AtomicUsize::new(0));
+        let mut unread = Vec::new();
+        for _ in 0..20 {
+            let mut body = Body::new(new(endless(made.clone())));
+            let next = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+            let piece = timeout(Duration::from_millis(5), next).await;
+            unread.push((body, piece.ok()));
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 3);
+        // One that only waits for a piece takes no room.
+        let mut idle = Body::new(new(Body::new(made_by(|| None))));
+        unread.clear();
+        let next = poll_fn(|context| Pin::new(&mut idle).poll_frame(context));
+        assert!(timeout(Duration::from_millis(5), next).await.is_err());
+        let all = process.available_permits();
+        assert_eq!(all, 3 * PIECE_BYTES.div_ceil(UNIT));
+    }
+
+    struct Made<F>(F);
+
+    /// A body of these pieces; it waits where there is none.
+    fn made_by<F: FnMut() -> Option<Bytes> + Unpin>(next: F) -> Made<F> {
+        Made(next)
+    }
+
+    impl<F: FnMut() -> Option<Bytes> + Unpin> hyper::body::Body for Made<F> {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            match (self.0)() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Poll::Pending,
+            }
+        }
     }
 }

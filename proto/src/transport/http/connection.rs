@@ -1,7 +1,8 @@
 //! Accepts and serves HTTP connections, up to a limit.
 //!
 //! Connections whose clients say nothing must not keep others out. So the limit refuses nobody: a
-//! new connection takes the place of the one that was silent for the longest time.
+//! new connection takes the place of another: of those of the address with the most, the one that was
+//! silent for the longest time.
 
 use std::future::Future;
 use std::time::Duration;
@@ -66,8 +67,9 @@ pub async fn serve(
             );
         }
         let (moves, router) = (places.moves(), router.clone());
+        let address = conn.peer().address.ip();
         let served = requests(conn, moves.clone(), router, graceful.watcher());
-        places.take(open.spawn(served), moves);
+        places.take(open.spawn(served), address, moves);
     }
     drop(acceptor);
     let _ = timeout(GRACE, graceful.shutdown()).await;

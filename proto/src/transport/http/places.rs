@@ -1,6 +1,9 @@
-//! Which connection makes room for a new one: the one that was silent longest.
+//! Which connection makes room for a new one: the one that was silent longest, of those of the
+//! address with the most. However fast one address opens connections, it takes its own places.
 
+use std::cmp::Reverse;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,13 +13,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
 use crate::transport::security::Conn;
+use crate::transport::security::crowd::{count, network};
 
 /// The open connections, in the order of their last bytes.
 #[derive(Debug)]
 pub(super) struct Places {
     most: usize,
-    taken: Vec<(AbortHandle, Moves)>,
+    taken: Vec<Taken>,
     moved: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    task: AbortHandle,
+    address: IpAddr,
+    moves: Moves,
 }
 
 impl Places {
@@ -28,18 +39,19 @@ impl Places {
         }
     }
 
-    /// Ends the connection that was silent longest if there are too many; says whether.
+    /// Ends a connection if there are too many; says whether.
     pub(super) fn make_room(&mut self) -> bool {
-        self.taken.retain(|(task, _)| !task.is_finished());
+        self.taken.retain(|taken| !taken.task.is_finished());
         if self.taken.len() < self.most {
             return false;
         }
+        let counts = count(self.taken.iter().map(|taken| taken.address));
+        let rank = |taken: &Taken| (Reverse(counts.get(&taken.address)), taken.moves.rank());
         let places = self.taken.iter().enumerate();
-        let silent = places.min_by_key(|(_, (_, moves))| moves.rank());
-        let Some((place, _)) = silent else {
+        let Some((place, _)) = places.min_by_key(|(_, taken)| rank(taken)) else {
             return false;
         };
-        self.taken.swap_remove(place).0.abort();
+        self.taken.swap_remove(place).task.abort();
         true
     }
 
@@ -53,8 +65,13 @@ impl Places {
         moves
     }
 
-    pub(super) fn take(&mut self, task: AbortHandle, moves: Moves) {
-        self.taken.push((task, moves));
+    pub(super) fn take(&mut self, task: AbortHandle, address: IpAddr, moves: Moves) {
+        let address = network(address);
+        self.taken.push(Taken {
+            task,
+            address,
+            moves,
+        });
     }
 }
 
@@ -146,37 +163,67 @@ mod tests {
     use super::*;
     use tokio::task::JoinSet;
 
+    struct Open {
+        places: Places,
+        tasks: JoinSet<()>,
+    }
+
+    impl Open {
+        fn new() -> Self {
+            let (places, tasks) = (Places::new(9), JoinSet::new());
+            Self { places, tasks }
+        }
+
+        fn open(&mut self, address: &str) -> (AbortHandle, Moves) {
+            let moves = self.places.moves();
+            let task = self.tasks.spawn(std::future::pending::<()>());
+            let address = address.parse().unwrap();
+            self.places.take(task.clone(), address, moves.clone());
+            (task, moves)
+        }
+    }
+
+    async fn ended(task: &AbortHandle) {
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn the_connection_that_was_silent_longest_makes_room() {
-        let mut places = Places::new(9);
-        let mut tasks = JoinSet::new();
-        let mut open = |places: &mut Places| {
-            let moves = places.moves();
-            let task = tasks.spawn(std::future::pending::<()>());
-            places.take(task.clone(), moves.clone());
-            (task, moves)
-        };
+        let mut open = Open::new();
         let mut all = Vec::new();
         for _ in 0..9 {
-            assert!(!places.make_room());
-            all.push(open(&mut places));
+            assert!(!open.places.make_room());
+            all.push(open.open("10.0.0.1"));
         }
         // The first one is a download that goes on, the second waits for its answer.
         all[0].1.count();
         all[1].1.set_answering(true);
-        assert!(places.make_room());
-        all.push(open(&mut places));
-        while !all[2].0.is_finished() {
-            tokio::task::yield_now().await;
-        }
-        let ended: Vec<_> = (0..all.len()).filter(|i| all[*i].0.is_finished()).collect();
-        assert_eq!(ended, [2]);
+        assert!(open.places.make_room());
+        all.push(open.open("10.0.0.1"));
+        ended(&all[2].0).await;
+        let gone: Vec<_> = (0..all.len()).filter(|i| all[*i].0.is_finished()).collect();
+        assert_eq!(gone, [2]);
         // One that ended leaves its place.
         all[7].0.abort();
-        while !all[7].0.is_finished() {
-            tokio::task::yield_now().await;
+        ended(&all[7].0).await;
+        assert!(!open.places.make_room());
+        assert_eq!(open.places.taken.len(), 8);
+    }
+
+    #[tokio::test]
+    async fn an_address_with_many_connections_takes_its_own_places() {
+        let mut open = Open::new();
+        let (honest, _) = open.open("10.0.0.1");
+        for _ in 0..30 {
+            open.places.make_room();
+            // Of IPv6, one machine may use all addresses of a network.
+            let (_, moves) = open.open("2001:db8::1");
+            moves.set_answering(true);
         }
-        assert!(!places.make_room());
-        assert_eq!(places.taken.len(), 8);
+        tokio::task::yield_now().await;
+        assert!(!honest.is_finished());
+        assert_eq!(open.places.taken.len(), 9);
     }
 }

@@ -1,8 +1,9 @@
 //! Those that make a service wait for them: connections that are not open yet, and calls whose
-//! request is not whole. Where there are too many the oldest goes. It had the most time, while
-//! the newest may be that of an honest peer, which needs milliseconds.
+//! request is not whole. Where there are too many, the oldest of the address with the most of them
+//! goes. It had the most time, while the newest may be that of an honest peer, which needs
+//! milliseconds, and so may the only one of another address.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,26 @@ struct Entry {
     _stay: oneshot::Sender<()>,
 }
 
+impl Entries {
+    /// Removes the oldest one of an address with the most.
+    fn make_room(&mut self) {
+        let counts = count(self.all.iter().map(|entry| entry.address));
+        let most = counts.values().copied().max().unwrap_or(0);
+        let of_most = |entry: &Entry| counts.get(&entry.address) == Some(&most);
+        let oldest = self.all.iter().position(of_most);
+        oldest.and_then(|at| self.all.remove(at));
+    }
+}
+
+/// How often each address occurs.
+pub(crate) fn count(addresses: impl Iterator<Item = IpAddr>) -> HashMap<IpAddr, usize> {
+    let mut counts = HashMap::new();
+    for address in addresses {
+        *counts.entry(address).or_default() += 1;
+    }
+    counts
+}
+
 impl Crowd {
     pub(crate) fn new(size: Size) -> Self {
         let entries = Arc::default();
@@ -56,7 +77,7 @@ impl Crowd {
             let oldest = entries.all.iter().position(own);
             oldest.and_then(|at| entries.all.remove(at));
         } else if entries.all.len() >= self.size.all {
-            entries.all.pop_front();
+            entries.make_room();
         }
         let number = entries.next;
         entries.next += 1;
@@ -104,7 +125,7 @@ impl Drop for Waiting {
 
 /// What counts as one address: of IPv6 the network of 64 bits, all of whose addresses one machine
 /// may use.
-pub(super) fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 @ IpAddr::V4(_) => v4,
@@ -158,5 +179,20 @@ mod tests {
         assert_eq!(crowd.lock().all.len(), 5);
         drop(one);
         assert_eq!(crowd.lock().all.len(), 3);
+    }
+
+    #[test]
+    fn an_address_with_many_takes_the_place_of_none_that_has_fewer() {
+        let crowd = Crowd::new(Size {
+            all: 6,
+            per_address: 6,
+        });
+        let enter = |of: &str| crowd.enter(address(of));
+        let mut honest = enter("10.0.0.1");
+        let _flood: Vec<_> = (0..20).map(|_| enter("10.0.0.2")).collect();
+        let _other_flood: Vec<_> = (0..20).map(|_| enter("10.0.0.3")).collect();
+        let gone = honest.gone.try_recv();
+        assert_eq!(gone, Err(oneshot::error::TryRecvError::Empty));
+        assert_eq!(crowd.lock().all.len(), 6);
     }
 }

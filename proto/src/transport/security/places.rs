@@ -43,10 +43,15 @@ impl Limits {
         let free = files - (files / 4).min(RESERVE_MAX);
         let http = (free / 8).min(HTTP_MAX);
         let http = Self::of(http, HTTP_MAX);
-        // Its server ends the connection that was silent longest, whatever its address.
-        let per_address = http.connections;
+        // Its server makes room for new connections. A few places are left to other addresses
+        // while it does, also when one address opens many at once.
+        let others = http.connections / 8;
         let http = Self {
-            per_address,
+            per_address: http.connections - others,
+            opening: Size {
+                per_address: others.max(1),
+                ..http.opening
+            },
             ..http
         };
         let rest = free.saturating_sub(http.connections);
@@ -192,6 +197,10 @@ pub(crate) mod tests {
             assert_eq!((of_grpc.connections, of_http.connections), (grpc, http));
             assert_eq!(files - grpc - http, reserve, "{files}");
             assert!(of_grpc.per_address * 2 <= grpc);
+            // One address holds all that are served, and some that open; others find places.
+            let of_one = http - http / 4 + of_http.opening.per_address;
+            assert!(http < 8 || of_one <= of_http.per_address);
+            assert!(http < 8 || of_http.per_address < http);
             for limits in [of_grpc, of_http] {
                 let Size { all, per_address } = limits.opening;
                 assert!(per_address <= all && all < limits.connections, "{limits:?}");

@@ -320,7 +320,7 @@ impl Conn {
             peer,
             preface,
             unread: Stall::new(READ_WITHIN),
-            held: Held::default(),
+            held: Held::new(peer.address.ip()),
             _place: place,
         }
     }
