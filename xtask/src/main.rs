@@ -6,6 +6,7 @@
     reason = "a task runner reports to the person who started it"
 )]
 
+mod attack;
 mod bench;
 mod ci;
 mod cluster;
@@ -42,6 +43,7 @@ const EXAMPLES: &str = "Examples:
   cargo xtask study configs/studies/bootstrap.toml   compare settings over seeds
   cargo xtask bench eval            time per step against a PyTorch loop
   cargo xtask bench replay          rows per second of the replay service, against its peers
+  cargo xtask attack                attacks on the services, with honest clients beside them
   cargo xtask dist                  the release: programs, libtorch, presets
   cargo xtask cluster docker        the test of a cluster in containers";
 
@@ -59,6 +61,8 @@ enum Task {
     Study(study::Options),
     /// Measure landmarl and its alternatives
     Bench(bench::Options),
+    /// Attack the services and see that they stay small, durable and reachable
+    Attack(attack::Options),
     /// Build the programs and make dist/landmarl-VERSION-TARGET/{bin,lib,configs}
     Dist(dist::Options),
     /// Train on a cluster while actors, shards, disks and networks fail
@@ -83,6 +87,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo(options) => demo::run(&workspace, &options)?,
         Task::Study(options) => study::run(&workspace, &options)?,
         Task::Bench(options) => bench::run(&workspace, &options)?,
+        Task::Attack(options) => attack::run(&workspace, &options)?,
         Task::Dist(options) => dist::run(&workspace, &options)?,
         Task::Cluster(options) => cluster::run(&workspace, &options)?,
         Task::Manifests => ci::manifests::run(&workspace)?,
