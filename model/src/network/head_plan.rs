@@ -40,15 +40,15 @@ impl HeadPlan {
     /// # Errors
     /// [`ModelError::Agent`] for an agent outside `0..agents`.
     pub fn new(agent: &[i64], agents: usize, device: Device) -> Result<Self> {
-        let places = Places::new(agent, agents, device, |_, _| false)?;
+        let groups = if agents == 1 && agent.iter().all(|a| *a == 0) {
+            Groups::One
+        } else {
+            Groups::Each(Places::new(agent, agents, device, |_, _| false)?)
+        };
         Ok(Self {
             agents,
             samples: agent.len(),
-            groups: if agents == 1 {
-                Groups::One
-            } else {
-                Groups::Each(places)
-            },
+            groups,
         })
     }
 

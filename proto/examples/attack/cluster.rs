@@ -74,43 +74,12 @@ impl Cluster {
         if secured {
             run("certs --out certs")?;
         }
-        let [learner, learner_http, shard, shard_http, actor_http] = free_addresses()?;
-        let with = |role: Role| {
-            if secured {
-                settings(role)
-            } else {
-                String::new()
-            }
-        };
-        let lines = [
-            (
-                "replay-server",
-                format!(
-                    "serve --listen {shard} {JOURNAL} --set http.listen={shard_http} {}",
-                    with(Role::Replay)
-                ),
-            ),
-            (
-                "learner",
-                format!(
-                    "run --config cluster.toml --run-dir run --set cluster.learner={learner} \
-                     --set cluster.shards=[\"{shard}\"] --set http.listen={learner_http} {}",
-                    with(Role::Learner)
-                ),
-            ),
-            (
-                "actor",
-                format!(
-                    "run --config cluster.toml --learner {learner} --set http.listen={actor_http} {}",
-                    with(Role::Actor)
-                ),
-            ),
-        ];
-        let mut services = Vec::new();
-        for (name, line) in lines {
-            services.push(Service::start(bins, name, folder, &line)?);
-        }
-        services.swap(0, 1);
+        let addresses = free_addresses()?;
+        let [learner, learner_http, shard, shard_http, actor_http] = addresses;
+        let lines = lines(addresses, secured);
+        let services = lines.map(|(name, line)| Service::start(bins, name, folder, &line));
+        let [shard_service, learner_service, actor_service] = services;
+        let services = vec![learner_service?, shard_service?, actor_service?];
         let port = |address, role, protocol| Port {
             address,
             role,
@@ -127,10 +96,9 @@ impl Cluster {
         let config = Config::load(&Sources::from_process(vec![config], Vec::new()))?;
         let mut cluster = Self {
             folder: folder.to_path_buf(),
-            security: if secured {
-                Security::from_config(&operator(&certs)?)?
-            } else {
-                Security::none()
+            security: match secured {
+                true => Security::from_config(&operator(&certs)?)?,
+                false => Security::none(),
             },
             operator: secured
                 .then(|| Credentials::read(&certs, Role::Operator))
@@ -269,4 +237,42 @@ fn newest_checkpoint(folder: &Path) -> u64 {
         number.parse().ok()
     });
     updates.max().unwrap_or(0)
+}
+
+/// Programs and their arguments: shard, learner, actor.
+fn lines(
+    [learner, learner_http, shard, shard_http, actor_http]: [SocketAddr; 5],
+    secured: bool,
+) -> [(&'static str, String); 3] {
+    let with = |role: Role| {
+        if secured {
+            settings(role)
+        } else {
+            String::new()
+        }
+    };
+    [
+        (
+            "replay-server",
+            format!(
+                "serve --listen {shard} {JOURNAL} --set http.listen={shard_http} {}",
+                with(Role::Replay)
+            ),
+        ),
+        (
+            "learner",
+            format!(
+                "run --config cluster.toml --run-dir run --set cluster.learner={learner} \
+                     --set cluster.shards=[\"{shard}\"] --set http.listen={learner_http} {}",
+                with(Role::Learner)
+            ),
+        ),
+        (
+            "actor",
+            format!(
+                "run --config cluster.toml --learner {learner} --set http.listen={actor_http} {}",
+                with(Role::Actor)
+            ),
+        ),
+    ]
 }

@@ -233,7 +233,7 @@ impl Clients {
 /// Reads an answer whose head names its length.
 async fn reply(stream: &mut Stream) -> Result<()> {
     let mut read = Vec::new();
-    let mut part = [0; 16 << 10];
+    let mut part = vec![0; 16 << 10];
     loop {
         let more = stream.read(&mut part).await?;
         ensure!(

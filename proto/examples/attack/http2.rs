@@ -155,7 +155,7 @@ impl Session {
 
     /// Reads some bytes.
     pub async fn read(&mut self, within: Duration) -> io::Result<usize> {
-        let mut bytes = [0; FRAME_BYTES];
+        let mut bytes = vec![0; FRAME_BYTES];
         let read = timeout(within, self.stream.read(&mut bytes)).await;
         read.unwrap_or(Ok(0))
     }

@@ -1,9 +1,7 @@
 //! Clients and servers with our message limits and transport settings.
 
 pub use crate::transport::endpoint::Channel;
-use crate::transport::endpoint::{
-    AddressError, FRAME_BYTES_MAX, KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT,
-};
+use crate::transport::endpoint::{AddressError, KEEP_ALIVE_EVERY, KEEP_ALIVE_TIMEOUT};
 use crate::transport::security::{Role, Security};
 use crate::wire::learner_client::LearnerClient;
 use crate::wire::learner_server::{Learner, LearnerServer};
@@ -16,10 +14,12 @@ pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Concurrent calls on one connection: a learner has `learner.prefetch` samples (at
 /// most 64) in flight, an actor one stream. Further calls wait at the client.
 const STREAMS_PER_CONNECTION: u32 = 128;
-/// What a server takes of one connection, all its streams together, before the service reads it: a
-/// peer decides how much of it is in use, on hundreds of connections at once. Enough for 25 MB/s at
-/// 10 ms. A client takes more (`endpoint`), from servers that it trusts.
+/// What a server takes of one stream before the service reads it: a peer decides how much of it is in
+/// use, on hundreds of connections at once. Enough for 25 MB/s at 10 ms. A client takes more
+/// (`endpoint`), from servers that it trusts.
 const WINDOW_BYTES: u32 = 256 << 10;
+/// Of one connection: one stream that is not read leaves room for the others.
+const CONNECTION_WINDOW_BYTES: u32 = 2 * WINDOW_BYTES;
 /// All headers of a call together; ours take a few hundred bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
@@ -39,8 +39,7 @@ pub fn server_builder() -> Server {
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES_MAX)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
 }
 
 /// A client of a replay shard, with the message limits set.

@@ -16,7 +16,7 @@ pub type Channel = InterceptedService<tonic::transport::Channel, Bearer>;
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// All streams' bytes in flight: several streams' worth, so that one cannot starve the others.
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-pub(crate) const FRAME_BYTES_MAX: u32 = 256 << 10;
+const FRAME_BYTES_MAX: u32 = 256 << 10;
 pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

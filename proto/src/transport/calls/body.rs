@@ -101,16 +101,24 @@ impl Bounded {
             self.waits = None;
             return Poll::Pending;
         }
-        let waits = self.waits.get_or_insert_with(|| Waits {
-            deadline: Box::pin(sleep(self.within)),
-            crowd: CROWD.enter(self.address),
-        });
-        if waits.deadline.as_mut().poll(context).is_ready() {
+        if self.waits().deadline.as_mut().poll(context).is_ready() {
             let seconds = self.within.as_secs_f64();
             let why = format!("the request was not whole within {seconds} s");
             return Poll::Ready(Status::deadline_exceeded(why));
         }
-        ready!(Pin::new(&mut waits.crowd).poll(context));
+        self.poll_crowd(context)
+    }
+
+    fn waits(&mut self) -> &mut Waits {
+        self.waits.get_or_insert_with(|| Waits {
+            deadline: Box::pin(sleep(self.within)),
+            crowd: CROWD.enter(self.address),
+        })
+    }
+
+    /// Completes with the reason once newer requests have taken this one's place.
+    fn poll_crowd(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        ready!(Pin::new(&mut self.waits().crowd).poll(context));
         let why = "too many requests of this address, or of all, were not whole";
         Poll::Ready(Status::resource_exhausted(why))
     }
@@ -148,7 +156,13 @@ impl hyper::body::Body for Bounded {
         let this = self.get_mut();
         loop {
             if let Some((_, reserving)) = &mut this.held {
-                let reserved = ready!(reserving.as_mut().poll(context));
+                let Poll::Ready(reserved) = reserving.as_mut().poll(context) else {
+                    // HTTP/2 counts a frame that it handed over as read, so the frames that
+                    // wait are limited here.
+                    let crowded = ready!(this.poll_crowd(context));
+                    this.held = None;
+                    return Poll::Ready(Some(Err(crowded)));
+                };
                 *this.reserved() = Some(reserved);
                 // The peer is not the one that took this time.
                 this.waits = None;

@@ -221,3 +221,26 @@ async fn of_too_many_requests_of_one_address_the_oldest_ends() {
     assert_eq!(peers[0].refused().await, Code::ResourceExhausted);
     assert!(peers[1].is_silent().await);
 }
+
+#[tokio::test]
+async fn frames_that_wait_for_room_are_limited_as_requests_are() {
+    let budget = budget();
+    let mut first = peer(UNARY, &budget);
+    first.send(begun(LARGE, 10));
+    assert!(first.next().await.unwrap().is_ok());
+    let mut waiting: Vec<_> = (0..=WAITING.per_address)
+        .map(|_| peer(UNARY, &budget))
+        .collect();
+    for peer in &mut waiting {
+        peer.body.address = "192.0.2.10".parse().unwrap();
+        peer.send(begun(LARGE, 10));
+        let waits = std::future::poll_fn(|cx| {
+            Poll::Ready(Pin::new(&mut peer.body).poll_frame(cx).is_pending())
+        });
+        assert!(waits.await);
+    }
+    assert_eq!(waiting[0].refused().await, Code::ResourceExhausted);
+    // It is the service that lets the others wait: they have no deadline.
+    sleep(Duration::from_millis(250)).await;
+    assert!(waiting[1].is_silent().await);
+}
