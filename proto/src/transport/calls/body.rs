@@ -50,11 +50,11 @@ pub(super) struct Bounded {
     reserved: Share,
     /// A frame that waits for its message's part of the budget.
     held: Option<(Data, Reserving)>,
-    /// While we wait for the peer.
+    /// While we wait for the peer, or it waits for room.
     waits: Option<Waits>,
 }
 
-/// The peer has to send more.
+/// A request that is not whole. Its deadline counts only while the peer has to send more.
 struct Waits {
     deadline: Pin<Box<Sleep>>,
     crowd: Waiting,
